@@ -1,0 +1,343 @@
+//! Argon2id on threads of its own.
+//!
+//! Hashing is what the service spends its time on, so three things matter: that each thread works in memory that it
+//! has touched before (page faults cost a third of a hash otherwise), that sign-ins which saturate every core do not
+//! keep operators waiting, and that the queue is bounded. A job belongs to the hasher and not to the request: a client
+//! that hangs up frees no place before its hash is done.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use argon2::{Algorithm, Argon2, Block, Params, Version};
+use password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
+use subtle::ConstantTimeEq;
+use tokio::sync::oneshot;
+use zeroize::Zeroize;
+
+use crate::domain::password::PlainPassword;
+use crate::effects::Effects;
+use crate::error::{Error, Limit, Result};
+use crate::metrics::{HashKind, Lane, Metrics};
+
+/// Bytes of salt (RFC 9106, 3.1).
+const SALT_BYTES: usize = 16;
+/// Bytes of a hash.
+const TAG_BYTES: usize = 32;
+/// Stored hashes that cost more are refused, so that a hostile row cannot exhaust memory or time.
+const MAX_MEMORY_KIB: u32 = 131_072;
+const MAX_ITERATIONS: u32 = 10;
+const MAX_PARALLELISM: u32 = 8;
+const MAX_WORK: u64 = 524_288;
+/// A thread that has had nothing to do for this long wipes its memory.
+const IDLE_BEFORE_WIPE: Duration = Duration::from_secs(1);
+/// The most places in a queue, however fast hashing is: what waits costs memory.
+const MAX_PLACES: usize = 4096;
+
+/// How costly new hashes are, and on how many threads.
+#[derive(Debug, Clone, Copy)]
+pub struct HasherSettings {
+    /// Memory in KiB.
+    pub memory_kib: u32,
+    /// Passes over it.
+    pub iterations: u32,
+    /// Lanes.
+    pub parallelism: u32,
+    /// Threads. None: as many as there are cores to use.
+    pub threads: Option<usize>,
+}
+
+/// Checks and makes password hashes.
+pub struct Hasher {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    params: Params,
+    /// What is verified where there is no hash, so that an unknown name costs what a wrong password does.
+    dummy: String,
+    effects: Effects,
+    metrics: Arc<Metrics>,
+}
+
+struct Shared {
+    state: Mutex<Queues>,
+    wake: Condvar,
+    places: std::sync::atomic::AtomicUsize,
+}
+
+#[derive(Default)]
+struct Queues {
+    operators: VecDeque<Job>,
+    sign_ins: VecDeque<Job>,
+    /// Alternates while both wait: operators first, but not only.
+    served_operator: bool,
+    closed: bool,
+}
+
+struct Job {
+    password: PlainPassword,
+    work: Work,
+    kind: HashKind,
+    answer: oneshot::Sender<Option<[u8; TAG_BYTES]>>,
+}
+
+/// One computation.
+struct Work {
+    params: Params,
+    salt: Vec<u8>,
+}
+
+impl Hasher {
+    /// Starts the threads, and hashes once to see how many places a second's work is.
+    pub fn start(settings: HasherSettings, effects: Effects, metrics: Arc<Metrics>) -> Result<Hasher> {
+        let params = Params::new(settings.memory_kib, settings.iterations, settings.parallelism, Some(TAG_BYTES))
+            .map_err(|error| Error::internal(error.to_string()))?;
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let threads = settings.threads.unwrap_or(cores).max(1);
+        let shared = Arc::new(Shared {
+            state: Mutex::new(Queues::default()),
+            wake: Condvar::new(),
+            places: std::sync::atomic::AtomicUsize::new(MAX_PLACES),
+        });
+        let mut hasher = Hasher { shared, threads: Vec::new(), params, dummy: String::new(), effects, metrics };
+        hasher.calibrate(threads)?;
+        for number in 0..threads {
+            let shared = Arc::clone(&hasher.shared);
+            let metrics = Arc::clone(&hasher.metrics);
+            let thread = std::thread::Builder::new()
+                .name(format!("argon2-{number}"))
+                .spawn(move || serve(&shared, &metrics))
+                .map_err(Error::internal)?;
+            hasher.threads.push(thread);
+        }
+        Ok(hasher)
+    }
+
+    /// Makes the dummy hash, and takes the time of it. The second of two counts: the first one touches its memory.
+    fn calibrate(&mut self, threads: usize) -> Result<()> {
+        let work = Work { params: self.params.clone(), salt: self.effects.bytes::<SALT_BYTES>().to_vec() };
+        let mut memory = Vec::new();
+        let nobody = self.effects.bytes::<32>();
+        compute(&nobody, &work, &mut memory);
+        let began = Instant::now();
+        let tag = compute(&nobody, &work, &mut memory);
+        let took = began.elapsed().max(Duration::from_micros(1));
+        let places = (threads as u128 * 1_000_000 / took.as_micros()).clamp(threads as u128, MAX_PLACES as u128);
+        self.shared.places.store(usize::try_from(places).unwrap_or(MAX_PLACES), std::sync::atomic::Ordering::Relaxed);
+        let tag = tag.ok_or_else(|| Error::internal("argon2 failed on its own parameters"))?;
+        self.dummy = phc(&work, &tag)?;
+        Ok(())
+    }
+
+    /// Whether `password` is what `hash` was made of. Without a hash, or with one that cannot be verified, the same
+    /// work is done and the answer is no.
+    pub async fn verify(&self, lane: Lane, password: PlainPassword, hash: Option<&str>) -> Result<bool> {
+        let stored = hash.and_then(Stored::parse);
+        let is_real = stored.is_some();
+        let Some(Stored { work, tag }) = stored.or_else(|| Stored::parse(&self.dummy)) else {
+            return Err(Error::internal("the dummy hash cannot be read"));
+        };
+        let kind = if is_real { HashKind::Verify } else { HashKind::Dummy };
+        let computed = self.compute(lane, kind, password, work).await?;
+        Ok(is_real && bool::from(computed.ct_eq(&tag)))
+    }
+
+    /// Hashes a new password.
+    pub async fn hash(&self, lane: Lane, password: PlainPassword) -> Result<String> {
+        let salt = self.effects.bytes::<SALT_BYTES>().to_vec();
+        let work = Work { params: self.params.clone(), salt: salt.clone() };
+        let tag = self.compute(lane, HashKind::Set, password, work).await?;
+        phc(&Work { params: self.params.clone(), salt }, &tag)
+    }
+
+    /// Whether a hash is weaker than, or not of, today's settings.
+    pub fn is_outdated(&self, hash: &str) -> bool {
+        Stored::parse(hash).is_none_or(|stored| {
+            let (then, now) = (&stored.work.params, &self.params);
+            then.m_cost() < now.m_cost() || then.t_cost() < now.t_cost() || then.p_cost() < now.p_cost()
+        })
+    }
+
+    /// Tells the metrics how many jobs wait.
+    pub fn report_queues(&self) {
+        let queues = self.shared.lock();
+        let (operators, sign_ins) = (queues.operators.len(), queues.sign_ins.len());
+        drop(queues);
+        self.metrics.hash_queue(Lane::Operator, operators);
+        self.metrics.hash_queue(Lane::SignIn, sign_ins);
+    }
+
+    #[cfg(not(feature = "naive-hasher"))]
+    async fn compute(
+        &self,
+        lane: Lane,
+        kind: HashKind,
+        password: PlainPassword,
+        work: Work,
+    ) -> Result<[u8; TAG_BYTES]> {
+        let (answer, computed) = oneshot::channel();
+        self.enqueue(lane, Job { password, work, kind, answer })?;
+        computed.await.ok().flatten().ok_or_else(|| Error::internal("a hashing thread ended"))
+    }
+
+    #[cfg(feature = "naive-hasher")]
+    #[expect(clippy::disallowed_methods, reason = "what everybody writes: the benchmark measures against it")]
+    async fn compute(&self, _: Lane, kind: HashKind, password: PlainPassword, work: Work) -> Result<[u8; TAG_BYTES]> {
+        let metrics = Arc::clone(&self.metrics);
+        let computed = tokio::task::spawn_blocking(move || {
+            let began = Instant::now();
+            let mut tag = [0; TAG_BYTES];
+            let done = argon2_of(&work).hash_password_into(password.expose().as_bytes(), &work.salt, &mut tag);
+            metrics.hashed(kind, began.elapsed());
+            done.ok().map(|()| tag)
+        });
+        computed.await.ok().flatten().ok_or_else(|| Error::internal("hashing failed"))
+    }
+
+    #[cfg_attr(feature = "naive-hasher", expect(dead_code, reason = "only the real hasher queues"))]
+    fn enqueue(&self, lane: Lane, job: Job) -> Result<()> {
+        let mut queues = self.shared.lock();
+        let places = self.shared.places.load(std::sync::atomic::Ordering::Relaxed);
+        let queue = match lane {
+            Lane::Operator => &mut queues.operators,
+            Lane::SignIn => &mut queues.sign_ins,
+        };
+        if queue.len() >= places {
+            drop(queues);
+            return Err(Error::Exhausted { limit: Limit::Hashing, retry_after: self.retry_after() });
+        }
+        queue.push_back(job);
+        drop(queues);
+        self.shared.wake.notify_one();
+        Ok(())
+    }
+
+    /// One to three seconds, so that those who were refused together do not come back together.
+    fn retry_after(&self) -> Duration {
+        let [random] = self.effects.bytes::<1>();
+        Duration::from_millis(1000 + u64::from(random) * 2000 / 255)
+    }
+}
+
+impl Drop for Hasher {
+    fn drop(&mut self) {
+        self.shared.lock().closed = true;
+        self.shared.wake.notify_all();
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has nothing left to give back.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Queues> {
+        // Nothing under this lock can panic half-way through a change.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a job; wipes `memory` when there has been none for a while. None: the hasher is closed.
+    fn next(&self, memory: &mut Vec<Block>) -> Option<Job> {
+        let mut queues = self.lock();
+        let mut wiped = memory.is_empty();
+        loop {
+            if let Some(job) = queues.pop() {
+                return Some(job);
+            }
+            if queues.closed {
+                return None;
+            }
+            if wiped {
+                queues = self.wake.wait(queues).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let (back, timeout) =
+                self.wake.wait_timeout(queues, IDLE_BEFORE_WIPE).unwrap_or_else(PoisonError::into_inner);
+            queues = back;
+            if timeout.timed_out() && queues.is_empty() {
+                drop(queues);
+                memory.zeroize();
+                wiped = true;
+                queues = self.lock();
+            }
+        }
+    }
+}
+
+impl Queues {
+    fn is_empty(&self) -> bool {
+        self.operators.is_empty() && self.sign_ins.is_empty()
+    }
+
+    fn pop(&mut self) -> Option<Job> {
+        let operator_next = self.sign_ins.is_empty() || !self.served_operator;
+        let job = if operator_next { self.operators.pop_front() } else { None };
+        self.served_operator = job.is_some();
+        job.or_else(|| self.sign_ins.pop_front())
+    }
+}
+
+fn serve(shared: &Shared, metrics: &Metrics) {
+    let mut memory = Vec::new();
+    while let Some(job) = shared.next(&mut memory) {
+        if job.answer.is_closed() {
+            continue;
+        }
+        let began = Instant::now();
+        let tag = compute(job.password.expose().as_bytes(), &job.work, &mut memory);
+        metrics.hashed(job.kind, began.elapsed());
+        // Nobody waits any more: then nobody needs it.
+        let _ = job.answer.send(tag);
+    }
+}
+
+/// Hashes in `memory`, which grows to what the largest job needs and is kept.
+fn compute(password: &[u8], work: &Work, memory: &mut Vec<Block>) -> Option<[u8; TAG_BYTES]> {
+    let blocks = work.params.block_count();
+    if memory.len() < blocks {
+        memory.resize(blocks, Block::default());
+    }
+    let mut tag = [0; TAG_BYTES];
+    argon2_of(work).hash_password_into_with_memory(password, &work.salt, &mut tag, memory.get_mut(..blocks)?).ok()?;
+    Some(tag)
+}
+
+fn argon2_of(work: &Work) -> Argon2<'static> {
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, work.params.clone())
+}
+
+/// The PHC string of a hash.
+fn phc(work: &Work, tag: &[u8]) -> Result<String> {
+    let unlikely = |error: password_hash::phc::Error| Error::internal(error.to_string());
+    let hash = PasswordHash {
+        algorithm: Algorithm::Argon2id.ident(),
+        version: Some(Version::V0x13.into()),
+        params: ParamsString::try_from(&work.params).map_err(|error| Error::internal(error.to_string()))?,
+        salt: Some(Salt::new(&work.salt).map_err(unlikely)?),
+        hash: Some(Output::new(tag).map_err(unlikely)?),
+    };
+    Ok(hash.to_string())
+}
+
+/// A stored hash, taken apart.
+struct Stored {
+    work: Work,
+    tag: [u8; TAG_BYTES],
+}
+
+impl Stored {
+    /// Reads a PHC string; none if it is not Argon2id of version 0x13 or costs more than the bounds.
+    fn parse(text: &str) -> Option<Stored> {
+        let hash = PasswordHash::new(text).ok()?;
+        if hash.algorithm != Algorithm::Argon2id.ident() || hash.version != Some(Version::V0x13.into()) {
+            return None;
+        }
+        let params = Params::try_from(&hash).ok()?;
+        let within = params.m_cost() <= MAX_MEMORY_KIB
+            && params.t_cost() <= MAX_ITERATIONS
+            && params.p_cost() <= MAX_PARALLELISM
+            && u64::from(params.m_cost()) * u64::from(params.t_cost()) <= MAX_WORK;
+        let tag = hash.hash?.as_bytes().try_into().ok()?;
+        within.then_some(Stored { work: Work { params, salt: hash.salt?.to_vec() }, tag })
+    }
+}

@@ -1,0 +1,93 @@
+//! What the jobs do: nothing that a request relies on. Expiry is judged at use, so a job that is late is late, not
+//! wrong.
+
+use std::time::Duration;
+
+use super::App;
+use super::keys::{Keys, create_next_key};
+use super::throttle::wait_ended;
+use crate::domain::audit::{Event, EventType, Target};
+use crate::domain::caller::{AccessRule, Call, Caller, Demand, Principal};
+use crate::domain::role::ScopeSet;
+use crate::error::Result;
+use crate::store::idempotency::idempotency_sweep;
+use crate::store::keys::{key_list, keys_sweep};
+use crate::store::sessions::sessions_sweep;
+use crate::store::sources::sources_sweep;
+use crate::store::throttle::{throttle_end_waits, throttle_sweep};
+use crate::store::tickets::tickets_sweep;
+use crate::store::users::{reservations_sweep, user_by_id};
+
+/// How long sessions that have ended are kept: the evidence after a lock.
+const ENDED_SESSIONS: Duration = Duration::from_hours(30 * 24);
+
+impl App {
+    /// Says in the audit log that waits are over.
+    pub async fn end_waits(&self) -> Result<()> {
+        let caller = nobody("job/end-waits");
+        self.write(&caller, None, |writer| async move {
+            let mut events = Vec::new();
+            for id in throttle_end_waits(&*writer.tx, writer.now).await? {
+                if let Some(user) = user_by_id(&*writer.tx, id).await? {
+                    events.push(wait_ended(Target::user(user.id, user.username.as_str())));
+                }
+            }
+            let mut events = events.into_iter();
+            match events.next() {
+                Some(first) => writer.commit(first, events).await,
+                None => Ok(()),
+            }
+        })
+        .await
+    }
+
+    /// Forgets what nobody asks for any more.
+    pub async fn sweep(&self) -> Result<()> {
+        let (c, now) = (self.store.autocommit(), self.now());
+        tickets_sweep(c, now).await?;
+        idempotency_sweep(c, now).await?;
+        reservations_sweep(c, now).await?;
+        throttle_sweep(c, &self.settings.throttle, now).await?;
+        sources_sweep(c, &self.settings.sources, now).await?;
+        keys_sweep(c, now).await?;
+        sessions_sweep(c, now.saturating_sub(ENDED_SESSIONS)).await
+    }
+
+    /// Makes the next signing key when it is time, and takes up what other replicas made.
+    pub async fn tend_keys(&self) -> Result<()> {
+        let stored = key_list(self.store.reader(), false).await?;
+        let keys = Keys::open(&self.seal, &stored)?;
+        let due = keys.rotation_due(self.now()).is_some();
+        self.keys.replace(keys);
+        if due { self.rotate_signing_key().await } else { Ok(()) }
+    }
+
+    async fn rotate_signing_key(&self) -> Result<()> {
+        let caller = nobody("job/tend-keys");
+        self.write(&caller, None, |writer| async move {
+            // Under the lock: two replicas that find it due make one key.
+            let stored = key_list(&*writer.tx, true).await?;
+            let Some(replaced) = Keys::open(&self.seal, &stored)?.rotation_due(writer.now) else { return Ok(()) };
+            let key = create_next_key(&*writer.tx, &self.seal, &self.effects, replaced).await?;
+            let event = Event::new(EventType::KeyRotated, Target::default())
+                .about(key.id)
+                .detail("notBeforeTime", key.not_before);
+            writer.commit(event, []).await
+        })
+        .await?;
+        let stored = key_list(self.store.reader(), false).await?;
+        self.keys.replace(Keys::open(&self.seal, &stored)?);
+        Ok(())
+    }
+}
+
+/// The server itself, in the audit log.
+fn nobody(job: &str) -> Caller {
+    Caller {
+        principal: Principal::Nobody,
+        scopes: ScopeSet::NONE,
+        rule: AccessRule { demand: Demand::Anyone, max_auth_age: None },
+        field_scopes: Vec::new(),
+        call: Call { method: job.to_owned(), ..Call::default() },
+    }
+}

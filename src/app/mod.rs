@@ -1,0 +1,171 @@
+//! The use cases: one public function an RPC, and the only home of transactions and authorisation.
+//!
+//! A [`writer::Writer`] exists only for a caller whom a rule let in, and can commit only together with an audit event:
+//! an unauthorised or unaudited change does not compile.
+
+mod access;
+mod audit;
+mod hasher;
+mod keys;
+mod maintenance;
+mod pages;
+mod passwords;
+mod seal;
+mod sessions;
+mod sign_in;
+mod start;
+mod throttle;
+mod tokens;
+mod users;
+mod writer;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::task::TaskTracker;
+
+pub use self::access::Authenticated;
+pub use self::audit::{EventPage, ListEvents};
+pub use self::hasher::{Hasher, HasherSettings};
+pub use self::keys::PublicKey;
+pub use self::passwords::{
+    ChangePassword, CompletePasswordChange, PasswordReset, RequirePasswordChange, ResetMethod, ResetPassword,
+    WaivePasswordChange,
+};
+pub use self::seal::{SealError, SealKey};
+pub use self::sessions::{RefreshTokens, RevokeTarget, RevokeUserSessions, SessionPage};
+pub use self::sign_in::{Progress, SignIn, Tokens};
+pub use self::start::{StartError, migrate, open_keys, replace_seal_key};
+pub use self::tokens::{ApiTokenPage, CreateApiToken, Identity, Introspection, RevokeApiToken, SigningKeys};
+pub use self::users::{
+    CreateUser, CreatedUser, DeleteUser, Idempotency, ListUsers, LockEnd, LockUser, NewCredential, UnlockUser,
+    UpdateUser, UserPage,
+};
+use crate::domain::lockout::ThrottleRules;
+use crate::domain::password::PasswordRules;
+use crate::domain::role::Role;
+use crate::domain::session::SessionLimits;
+use crate::domain::time::Timestamp;
+use crate::domain::user::{Effects as UserEffects, StoredPassword, User};
+use crate::effects::Effects;
+use crate::error::{Error, Outage, Result};
+use crate::metrics::Metrics;
+use crate::store::Store;
+use crate::store::sources::SourceRules;
+use crate::store::users::role_has_members;
+
+/// What the configuration says about accounts and tokens.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The `iss` claim.
+    pub issuer: String,
+    /// When wrong passwords make an account wait.
+    pub throttle: ThrottleRules,
+    /// When failures block a source.
+    pub sources: SourceRules,
+    /// Rows that unknown names share.
+    pub unknown_names: u32,
+    /// What makes a password acceptable.
+    pub password_rules: PasswordRules,
+    /// How long a temporary password works when its maker does not say.
+    pub temporary_password_ttl: Duration,
+    /// How long sessions live.
+    pub sessions: SessionLimits,
+    /// How long those of administrators live.
+    pub admin_sessions: SessionLimits,
+    /// Sessions of one user at a time.
+    pub max_sessions: u32,
+    /// How long an access token works.
+    pub access_ttl: Duration,
+}
+
+impl Settings {
+    /// The limits of a user's sessions.
+    fn session_limits(&self, user: &User) -> SessionLimits {
+        if user.roles.contains(&Role::Admin) { self.admin_sessions } else { self.sessions }
+    }
+}
+
+/// The service without its edges.
+pub struct App {
+    /// Time and randomness.
+    pub effects: Effects,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    settings: Settings,
+    store: Store,
+    hasher: Hasher,
+    keys: keys::KeyRing,
+    seal: SealKey,
+    work: TaskTracker,
+}
+
+impl App {
+    /// Puts the parts together. The schema is up to date and the keys are open: see [`migrate`] and [`open_keys`].
+    pub fn new(
+        effects: Effects,
+        metrics: Arc<Metrics>,
+        settings: Settings,
+        store: Store,
+        hasher: Hasher,
+        opened: start::OpenedKeys,
+    ) -> App {
+        let start::OpenedKeys { keys, seal } = opened;
+        let keys = keys::KeyRing::new(keys);
+        App { effects, metrics, settings, store, hasher, keys, seal, work: TaskTracker::new() }
+    }
+
+    /// Runs work that changes something to its end, even if the client hangs up half-way: a wrong password is counted
+    /// whether or not anybody waits for the answer.
+    pub async fn detached<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        if self.work.is_closed() {
+            return Err(Error::Unavailable(Outage::ShuttingDown));
+        }
+        self.work.spawn(work).await.map_err(Error::internal)?
+    }
+
+    /// Takes no more work, and waits for what is under way.
+    pub async fn drain(&self) {
+        self.work.close();
+        self.work.wait().await;
+    }
+
+    /// Whether the database answers.
+    pub async fn ready(&self) -> bool {
+        self.store.answers().await
+    }
+
+    /// Whether anybody is an administrator.
+    pub async fn has_administrator(&self) -> Result<bool> {
+        Ok(role_has_members(self.store.reader(), Role::Admin).await?)
+    }
+
+    /// Whether a hash is weaker than today's settings, and will be renewed at the next sign-in.
+    pub fn is_rehash_pending(&self, password: &StoredPassword) -> bool {
+        self.hasher.is_outdated(&password.hash)
+    }
+
+    /// What makes a password acceptable.
+    pub fn password_rules(&self) -> PasswordRules {
+        self.settings.password_rules
+    }
+
+    /// Brings up to date what is measured only when it is asked for.
+    pub fn report_queues(&self) {
+        self.hasher.report_queues();
+    }
+
+    fn now(&self) -> Timestamp {
+        self.effects.now()
+    }
+
+    /// Effects of ending this many sessions.
+    fn effects_of_ending(&self, sessions_revoked: u32, now: Timestamp) -> UserEffects {
+        let last_token = (sessions_revoked > 0).then(|| now.saturating_add(self.settings.access_ttl).as_micros());
+        UserEffects { sessions_revoked, access_expires_at: last_token, ..UserEffects::default() }
+    }
+}

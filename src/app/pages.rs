@@ -1,0 +1,86 @@
+//! Page tokens: sealed, bound to who asked for what, and good for an hour. A token grants nothing: the caller is
+//! judged again for every page.
+
+use data_encoding::BASE64URL_NOPAD;
+use serde::{Deserialize, Serialize};
+
+use super::App;
+use crate::domain::caller::Caller;
+use crate::domain::page::{Cursor, PAGE_TOKEN_TTL};
+use crate::domain::time::Timestamp;
+use crate::error::{Error, Result};
+
+/// The longest token that is looked at.
+const MAX_TOKEN_BYTES: usize = 1024;
+
+/// What all page tokens of this deployment are bound to.
+const CONTEXT: &[u8] = b"page token 1";
+
+#[derive(Serialize, Deserialize)]
+struct Sealed {
+    principal: String,
+    method: String,
+    /// Digest of filter and order.
+    selection: String,
+    made_at: i64,
+    cursor: Cursor,
+}
+
+impl App {
+    /// Where the page begins that a token asks for. None: at the first row. `selection` is all that must not change
+    /// between pages.
+    pub(super) fn cursor(
+        &self,
+        caller: &Caller,
+        selection: &impl std::fmt::Debug,
+        token: &str,
+    ) -> Result<Option<Cursor>> {
+        if token.is_empty() {
+            return Ok(None);
+        }
+        let sealed = self.open_token(token).ok_or(Error::PageTokenInvalid)?;
+        let age = self.now().duration_since(Timestamp::from_micros(sealed.made_at));
+        let is_own = sealed.principal == caller.principal.id() && sealed.method == caller.call.method;
+        if !is_own || age > PAGE_TOKEN_TTL {
+            return Err(Error::PageTokenInvalid);
+        }
+        if sealed.selection != self.selection_digest(selection) {
+            return Err(Error::PageTokenMismatch);
+        }
+        Ok(Some(sealed.cursor))
+    }
+
+    /// The token of the page that begins after `next`. Empty after the last page.
+    pub(super) fn page_token(
+        &self,
+        caller: &Caller,
+        selection: &impl std::fmt::Debug,
+        next: Option<Cursor>,
+    ) -> Result<String> {
+        let Some(cursor) = next else { return Ok(String::new()) };
+        let sealed = Sealed {
+            principal: caller.principal.id(),
+            method: caller.call.method.clone(),
+            selection: self.selection_digest(selection),
+            made_at: self.now().as_micros(),
+            cursor,
+        };
+        let plain = serde_json::to_vec(&sealed).map_err(Error::internal)?;
+        let keys = self.keys.current();
+        let token = keys.page_key().seal(&self.effects, CONTEXT, &plain);
+        Ok(BASE64URL_NOPAD.encode(&token.ok_or_else(|| Error::internal("a page token could not be sealed"))?))
+    }
+
+    fn open_token(&self, token: &str) -> Option<Sealed> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return None;
+        }
+        let bytes = BASE64URL_NOPAD.decode(token.as_bytes()).ok()?;
+        let plain = self.keys.current().page_key().open(CONTEXT, &bytes)?;
+        serde_json::from_slice(&plain).ok()
+    }
+
+    fn selection_digest(&self, selection: &impl std::fmt::Debug) -> String {
+        super::keys::short(&self.keys.current().digest("page selection", format!("{selection:?}").as_bytes()))
+    }
+}

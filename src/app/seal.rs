@@ -1,0 +1,119 @@
+//! The seal key: a file outside the database, without which nothing that is sealed in it can be read.
+
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
+use zeroize::Zeroizing;
+
+use crate::domain::secret::Digest32;
+use crate::effects::Effects;
+
+/// What the file begins with, so that another file is not taken for one.
+const HEADER: &str = "latchkey-seal-key-1:";
+
+/// Why a seal key cannot be had. The messages name the file and what to do.
+#[derive(Debug)]
+pub enum SealError {
+    /// There is no such file.
+    Missing(PathBuf),
+    /// It cannot be read or written.
+    Io(PathBuf, std::io::Error),
+    /// Others than its owner can read it.
+    TooOpen(PathBuf, u32),
+    /// It holds something else.
+    Malformed(PathBuf),
+}
+
+impl std::fmt::Display for SealError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            SealError::Missing(path) => write!(f, "there is no seal key at {}", path.display()),
+            SealError::Io(path, error) => write!(f, "the seal key {}: {error}", path.display()),
+            SealError::TooOpen(path, mode) => write!(
+                f,
+                "the seal key {} can be read by others (mode {mode:04o}); run: chmod 600 {}",
+                path.display(),
+                path.display()
+            ),
+            SealError::Malformed(path) => {
+                write!(f, "{} does not hold a seal key; restore it from the backup", path.display())
+            }
+        }
+    }
+}
+
+impl std::error::Error for SealError {}
+
+/// AES-256-GCM under the key of the file.
+pub struct SealKey {
+    key: LessSafeKey,
+    fingerprint: String,
+}
+
+impl SealKey {
+    /// Reads the key.
+    pub fn read(path: &Path) -> Result<SealKey, SealError> {
+        let io = |error: std::io::Error| match error.kind() {
+            std::io::ErrorKind::NotFound => SealError::Missing(path.to_owned()),
+            _ => SealError::Io(path.to_owned(), error),
+        };
+        let mode = std::fs::metadata(path).map_err(io)?.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 {
+            return Err(SealError::TooOpen(path.to_owned(), mode));
+        }
+        let text = Zeroizing::new(std::fs::read_to_string(path).map_err(io)?);
+        SealKey::parse(&text).ok_or_else(|| SealError::Malformed(path.to_owned()))
+    }
+
+    /// Makes a key and writes it, to a file that must not exist yet.
+    pub fn create(path: &Path, effects: &Effects) -> Result<SealKey, SealError> {
+        let bytes = Zeroizing::new(effects.bytes::<32>());
+        let text = Zeroizing::new(format!("{HEADER}{}\n", BASE64URL_NOPAD.encode(bytes.as_slice())));
+        let write = || {
+            let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()
+        };
+        write().map_err(|error| SealError::Io(path.to_owned(), error))?;
+        SealKey::parse(&text).ok_or_else(|| SealError::Malformed(path.to_owned()))
+    }
+
+    fn parse(text: &str) -> Option<SealKey> {
+        let encoded = text.trim_end().strip_prefix(HEADER)?;
+        let bytes = Zeroizing::new(BASE64URL_NOPAD.decode(encoded.as_bytes()).ok()?);
+        SealKey::of(&bytes)
+    }
+
+    /// The AEAD under these 32 bytes.
+    pub(super) fn of(bytes: &[u8]) -> Option<SealKey> {
+        let digest = Digest32::sha256(&[b"latchkey seal key fingerprint", bytes].concat());
+        let fingerprint = HEXLOWER.encode(digest.as_bytes().get(..8)?);
+        Some(SealKey { key: LessSafeKey::new(UnboundKey::new(&AES_256_GCM, bytes).ok()?), fingerprint })
+    }
+
+    /// Tells one key from another, and nothing about either.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// Seals `plain`, bound to `context`: it opens in no other place.
+    pub fn seal(&self, effects: &Effects, context: &[u8], plain: &[u8]) -> Option<Vec<u8>> {
+        let nonce = effects.bytes::<NONCE_LEN>();
+        let mut in_out = plain.to_vec();
+        self.key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(context), &mut in_out).ok()?;
+        Some([nonce.as_slice(), &in_out].concat())
+    }
+
+    /// The reverse of [`SealKey::seal`].
+    pub fn open(&self, context: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        let (nonce, in_out) = sealed.split_at_checked(NONCE_LEN)?;
+        let mut in_out = Zeroizing::new(in_out.to_vec());
+        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+        let length = self.key.open_in_place(nonce, Aad::from(context), &mut in_out).ok()?.len();
+        in_out.truncate(length);
+        Some(in_out)
+    }
+}

@@ -1,0 +1,195 @@
+//! Limits on proving a password: by account and by source. Both are counted in the database, so that replicas share
+//! one budget, and both tell a known name from an unknown one by nothing.
+
+use std::time::{Duration, Instant};
+
+use super::App;
+use crate::domain::audit::{Event, EventType, Target};
+use crate::domain::caller::{Caller, Source};
+use crate::domain::id::EventId;
+use crate::domain::lockout::{Lock, LockCause};
+use crate::domain::reason::Reason;
+use crate::domain::time::Timestamp;
+use crate::domain::user::User;
+use crate::error::{Error, Limit, Result};
+use crate::metrics::SignInOutcome;
+use crate::store::sources::{source_blocked, source_failed};
+use crate::store::throttle::{
+    Account, Reservation, throttle_failed, throttle_release, throttle_reserve, throttle_succeeded,
+};
+
+/// How long an attempt waits while others at the same account are under way: as long as a hash may have to wait.
+const TURN_DEADLINE: Duration = Duration::from_secs(3);
+/// How often it asks. A hash takes some 15 ms.
+const TURN_POLL: Duration = Duration::from_millis(10);
+
+/// An attempt at an account that is under way.
+pub(super) struct Attempt {
+    account: Account,
+    /// Whether failures are counted at all.
+    counted: bool,
+    /// Nobody has told the audit log yet that the last wait is over.
+    wait_over: bool,
+}
+
+impl App {
+    /// Refuses a source that has failed too often. The local socket has none.
+    pub(super) async fn check_source(&self, caller: &Caller) -> Result<()> {
+        let Some(source) = self.limited_source(caller) else { return Ok(()) };
+        let now = self.now();
+        match source_blocked(self.store.reader(), source, now).await? {
+            Some(until) => Err(Error::Exhausted { limit: Limit::Source, retry_after: until.duration_since(now) }),
+            None => Ok(()),
+        }
+    }
+
+    fn limited_source(&self, caller: &Caller) -> Option<Source> {
+        caller.call.source().filter(|_| self.settings.sources.are_on())
+    }
+
+    /// The budget that attempts at this login count against: the user's, however it was named, or that of a bucket of
+    /// unknown names.
+    pub(super) fn account_of(&self, user: Option<&User>, login: &str) -> Account {
+        if let Some(user) = user {
+            return Account::Known(user.id);
+        }
+        let digest = self.keys.current().digest("login", login.as_bytes());
+        let [a, b, c, d, ..] = *digest.as_bytes();
+        Account::Unknown(u32::from_be_bytes([a, b, c, d]) % self.settings.unknown_names.max(1))
+    }
+
+    /// Reserves an attempt, or waits for its turn: fifty right passwords at once all get in.
+    pub(super) async fn reserve(&self, account: Account) -> Result<Attempt> {
+        let rules = &self.settings.throttle;
+        let counted = rules.threshold != 0;
+        if !counted {
+            return Ok(Attempt { account, counted, wait_over: false });
+        }
+        let began = Instant::now();
+        loop {
+            let now = self.now();
+            match throttle_reserve(self.store.autocommit(), &account, rules, now).await? {
+                Reservation::Taken { wait_over } => return Ok(Attempt { account, counted, wait_over }),
+                Reservation::Waits { until } => {
+                    self.metrics.throttled();
+                    return Err(Error::Exhausted { limit: Limit::Account, retry_after: until.duration_since(now) });
+                }
+                Reservation::Busy if began.elapsed() >= TURN_DEADLINE => {
+                    return Err(Error::Exhausted { limit: Limit::Hashing, retry_after: Duration::from_secs(1) });
+                }
+                Reservation::Busy => tokio::time::sleep(TURN_POLL).await,
+            }
+        }
+    }
+
+    /// Gives an attempt back whose password was not looked at.
+    pub(super) async fn release(&self, attempt: &Attempt) -> Result<()> {
+        if attempt.counted { throttle_release(self.store.autocommit(), &attempt.account).await } else { Ok(()) }
+    }
+
+    /// Counts a wrong password against account and source, begins the wait or the lock that follows, and records why
+    /// it was refused. The caller is told nothing of it.
+    pub(super) async fn attempt_failed(
+        &self,
+        caller: &Caller,
+        attempt: &Attempt,
+        user: Option<&User>,
+        target: Target,
+        reason: Reason,
+    ) -> Result<()> {
+        let (target, rules) = (&target, &self.settings.throttle);
+        self.metrics.signed_in(SignInOutcome::Rejected);
+        self.write(caller, None, |writer| async move {
+            // The user's row before anything else: everybody takes locks in this order.
+            let user = match user {
+                Some(user) => writer.locked(user.id).await?,
+                None => None,
+            };
+            let mut events = Vec::new();
+            if attempt.counted {
+                let failed = throttle_failed(&*writer.tx, &attempt.account, rules, writer.now).await?;
+                if let Some(until) = failed.until {
+                    let event = Event::new(EventType::ThrottleBegan, target.clone());
+                    events.push(event.detail("failures", failed.failures).detail("untilTime", until));
+                }
+                if let Some(user) = user.filter(|user| user.lock(writer.now).is_none())
+                    && rules.locks_after(failed.failures)
+                    && !(user.is_able_administrator(writer.now) && writer.is_last_administrator(&user).await?)
+                {
+                    let lock = automatic_lock(rules.lockout_duration, writer.now);
+                    let (after, sessions) = super::users::lock_account(&writer, &user, lock).await?;
+                    events.push(super::users::locked_event(&after, None, sessions));
+                    self.metrics.user_locked(LockCause::FailedSignIns);
+                }
+            }
+            self.count_source(&writer.tx, caller, &attempt.account, writer.now).await?;
+            let refused = Event::failed(EventType::SignInFailed, target.clone(), reason);
+            writer.commit(refused, events).await
+        })
+        .await
+    }
+
+    /// Counts a dead ticket or a forged token against its source.
+    pub(super) async fn secret_failed(&self, caller: &Caller, reason: Reason) -> Result<()> {
+        let Some(source) = self.limited_source(caller) else { return Ok(()) };
+        let account = Account::Unknown(0);
+        self.write(caller, None, |writer| {
+            let account = &account;
+            async move {
+                self.count_failure_of(&writer.tx, source, account, writer.now).await?;
+                writer.commit(Event::failed(EventType::SignInFailed, Target::default(), reason), []).await
+            }
+        })
+        .await
+    }
+
+    async fn count_source(
+        &self,
+        tx: &crate::store::WriteTx,
+        caller: &Caller,
+        account: &Account,
+        now: Timestamp,
+    ) -> Result<()> {
+        match self.limited_source(caller) {
+            Some(source) => self.count_failure_of(tx, source, account, now).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn count_failure_of(
+        &self,
+        tx: &crate::store::WriteTx,
+        source: Source,
+        account: &Account,
+        now: Timestamp,
+    ) -> Result<()> {
+        let id = EventId::from_bytes(self.effects.bytes());
+        source_failed(&**tx, id, source, &account.key(), &self.settings.sources, now).await
+    }
+}
+
+impl Attempt {
+    /// Settles an attempt that proved the password. Answers the event that is owed to the audit log, if one is.
+    pub(super) async fn succeeded(&self, tx: &crate::store::WriteTx, user: &User) -> Result<Option<Event>> {
+        if self.counted {
+            throttle_succeeded(&**tx, &self.account).await?;
+        }
+        Ok(self.wait_over.then(|| wait_ended(Target::user(user.id, user.username.as_str()))))
+    }
+}
+
+/// A wait is over.
+pub(super) fn wait_ended(target: Target) -> Event {
+    Event::new(EventType::ThrottleEnded, target)
+}
+
+fn automatic_lock(duration: Duration, now: Timestamp) -> Lock {
+    Lock {
+        cause: LockCause::FailedSignIns,
+        note: String::new(),
+        locked_at: now,
+        expires_at: (!duration.is_zero()).then(|| now.saturating_add(duration)),
+        actor_id: String::new(),
+        actor_name: String::new(),
+    }
+}

@@ -1,0 +1,276 @@
+//! API tokens, introspection, signing keys, and who the caller is.
+
+use std::time::Duration;
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::App;
+use super::keys::{KEYS_MAX_AGE, PublicKey, short};
+use crate::domain::api_token::{ApiToken, DEFAULT_TTL};
+use crate::domain::audit::{Event, EventType, Target};
+use crate::domain::caller::{Caller, Denied, Principal};
+use crate::domain::id::{ApiTokenId, SessionId, UserId};
+use crate::domain::page::PageRequest;
+use crate::domain::profile::{Audience, Note, TokenName};
+use crate::domain::role::{Role, ScopeSet};
+use crate::domain::secret::ApiTokenSecret;
+use crate::domain::session::Session;
+use crate::domain::time::Timestamp;
+use crate::domain::token::Claims;
+use crate::domain::user::{User, UserRef};
+use crate::error::{Error, Resource, Result};
+use crate::store::api_tokens::{api_token_by_id, api_token_insert, api_token_list, api_token_revoke};
+use crate::store::sessions::session_by_id;
+use crate::store::users::{user_by_id, user_id_by_ref};
+
+/// Make a bearer token for a program.
+#[derive(Debug)]
+pub struct CreateApiToken {
+    /// Whose rights it will carry.
+    pub user: UserRef,
+    /// For people to read.
+    pub name: TokenName,
+    /// What it may do.
+    pub scopes: ScopeSet,
+    /// How long it works.
+    pub ttl: Option<Duration>,
+}
+
+/// End a token.
+#[derive(Debug)]
+pub struct RevokeApiToken {
+    /// Which.
+    pub id: ApiTokenId,
+    /// Why, in words.
+    pub note: Option<Note>,
+}
+
+/// One page of API tokens, newest first.
+#[derive(Debug)]
+pub struct ApiTokenPage {
+    /// Its rows.
+    pub tokens: Vec<ApiToken>,
+    /// Empty on the last page.
+    pub next_page_token: String,
+}
+
+/// What a token that is good right now allows.
+#[derive(Debug)]
+pub struct Introspection {
+    /// Whose.
+    pub user_id: UserId,
+    /// The sign-in name now.
+    pub username: String,
+    /// The roles now.
+    pub roles: Vec<Role>,
+    /// What the token allows now.
+    pub scopes: ScopeSet,
+    /// Who may read it. Empty for an API token.
+    pub audiences: Vec<String>,
+    /// The application that the session was opened through.
+    pub app: String,
+    /// None for an API token.
+    pub session_id: Option<SessionId>,
+    /// None for an access token.
+    pub api_token_id: Option<ApiTokenId>,
+    /// When it was issued.
+    pub issued_at: Timestamp,
+    /// When it stops working.
+    pub expires_at: Timestamp,
+    /// When the password was last proved.
+    pub auth_at: Option<Timestamp>,
+    /// How (RFC 8176).
+    pub auth_methods: Vec<String>,
+}
+
+/// The keys that verify access tokens offline.
+#[derive(Debug)]
+pub struct SigningKeys {
+    /// The `iss` claim.
+    pub issuer: String,
+    /// The current one first.
+    pub keys: Vec<PublicKey>,
+    /// The same as a JWK Set.
+    pub jwks_json: String,
+    /// Ask again after this time.
+    pub max_age: Duration,
+    /// Changes whenever the keys do.
+    pub etag: String,
+}
+
+/// Who the caller is.
+#[derive(Debug)]
+pub struct Identity {
+    /// For users and API tokens.
+    pub user: Option<User>,
+    /// For users.
+    pub session: Option<Session>,
+}
+
+impl App {
+    /// Creates an API token. The caller can give no scope that it lacks itself.
+    pub async fn create_api_token(
+        &self,
+        caller: &Caller,
+        command: CreateApiToken,
+    ) -> Result<(ApiToken, ApiTokenSecret)> {
+        let command = &command;
+        let id = ApiTokenId::from_bytes(self.effects.bytes());
+        let secret = ApiTokenSecret::new(id, self.effects.bytes());
+        let digest = &secret.digest();
+        let token = self.write(caller, Some(&command.user), |writer| async move {
+            if matches!(caller.principal, Principal::ApiToken { .. }) {
+                return Err(Denied::ApiTokenForbidden.into());
+            }
+            let user = writer.target(&command.user).await?;
+            writer.outranks(command.scopes)?;
+            let token = ApiToken {
+                id,
+                user_id: user.id,
+                name: command.name.clone(),
+                scopes: command.scopes,
+                created_at: writer.now,
+                expires_at: writer.now.saturating_add(command.ttl.unwrap_or(DEFAULT_TTL)),
+                last_used_at: None,
+                revoked_at: None,
+            };
+            api_token_insert(&*writer.tx, &token, digest).await?;
+            let event = Event::new(EventType::ApiTokenCreated, Target::user(user.id, user.username.as_str()))
+                .about(id)
+                .detail("name", token.name.as_str())
+                .detail("scopes", token.scopes.to_text())
+                .detail("expireTime", token.expires_at);
+            writer.commit(event, []).await?;
+            Ok(token)
+        });
+        Ok((token.await?, secret))
+    }
+
+    /// Lists API tokens of one user or of everybody.
+    pub async fn list_api_tokens(
+        &self,
+        caller: &Caller,
+        user: Option<&UserRef>,
+        page: PageRequest,
+    ) -> Result<ApiTokenPage> {
+        let reader = self.store.reader();
+        let user = match user {
+            Some(user) => Some(user_id_by_ref(reader, user).await?.ok_or_else(|| Error::no_user(user.field()))?),
+            None => None,
+        };
+        let after = self.cursor(caller, &user, &page.token)?;
+        let rows = api_token_list(reader, user, after.as_ref(), page.size).await?;
+        Ok(ApiTokenPage { next_page_token: self.page_token(caller, &user, rows.next)?, tokens: rows.rows })
+    }
+
+    /// Ends an API token at once. Answers whether it was not revoked before.
+    pub async fn revoke_api_token(&self, caller: &Caller, command: RevokeApiToken) -> Result<(ApiToken, bool)> {
+        let missing = || Error::NotFound { resource: Resource::ApiToken, field: "api_token_id" };
+        let (found, _) = api_token_by_id(self.store.reader(), command.id).await?.ok_or_else(missing)?;
+        let user = UserRef::Id(found.user_id);
+        let (command, user_ref) = (&command, &user);
+        self.write(caller, Some(user_ref), |writer| async move {
+            let user = writer.target(user_ref).await?;
+            let changed = api_token_revoke(&*writer.tx, command.id, writer.now).await?;
+            let (token, _) = api_token_by_id(&*writer.tx, command.id).await?.ok_or_else(missing)?;
+            if changed {
+                let event = Event::new(EventType::ApiTokenRevoked, Target::user(user.id, user.username.as_str()))
+                    .note(command.note.as_ref())
+                    .about(command.id)
+                    .detail("name", token.name.as_str());
+                writer.commit(event, []).await?;
+            }
+            Ok((token, changed))
+        })
+        .await
+    }
+
+    /// Asks whether a token is good right now, sessions and locks included. None: it is not, and why is nobody's
+    /// business.
+    pub async fn introspect_token(
+        &self,
+        _caller: &Caller,
+        token: &SecretString,
+        audience: Option<&Audience>,
+    ) -> Result<Option<Introspection>> {
+        let judged = match ApiTokenSecret::parse(token.expose_secret()) {
+            Ok(secret) => self.live_api_token(&secret).await.map(|(token, user)| Some(of_api_token(&token, user))),
+            Err(_) => self.introspect_access_token(token.expose_secret(), audience).await,
+        };
+        match judged {
+            Err(Error::Unauthenticated(_)) => Ok(None),
+            judged => judged,
+        }
+    }
+
+    async fn introspect_access_token(&self, token: &str, audience: Option<&Audience>) -> Result<Option<Introspection>> {
+        let claims = self.verify_access_token(token)?;
+        if audience.is_some_and(|audience| !claims.aud.iter().any(|aud| aud == audience.as_str())) {
+            return Ok(None);
+        }
+        let (session, user) = self.live_session(&claims).await?;
+        Ok(Some(of_access_token(claims, &session, user)))
+    }
+
+    /// The keys that verify access tokens offline.
+    pub fn signing_keys(&self) -> SigningKeys {
+        let (keys, now) = (self.keys.current(), self.now());
+        let jwks_json = keys.jwks(now);
+        SigningKeys {
+            issuer: self.settings.issuer.clone(),
+            keys: keys.public(now),
+            max_age: KEYS_MAX_AGE,
+            etag: format!("\"{}\"", short(&keys.digest("jwks", jwks_json.as_bytes()))),
+            jwks_json,
+        }
+    }
+
+    /// Who the caller is.
+    pub async fn who_am_i(&self, caller: &Caller) -> Result<Identity> {
+        let reader = self.store.reader();
+        let user = match caller.principal.user_id() {
+            Some(id) => user_by_id(reader, id).await?,
+            None => None,
+        };
+        let session = match caller.principal {
+            Principal::User { session_id, .. } => session_by_id(reader, session_id).await?,
+            _ => None,
+        };
+        Ok(Identity { user, session })
+    }
+}
+
+fn of_api_token(token: &ApiToken, user: User) -> Introspection {
+    Introspection {
+        user_id: user.id,
+        username: user.username.as_str().to_owned(),
+        scopes: token.scopes.intersection(user.scopes()),
+        roles: user.roles,
+        audiences: Vec::new(),
+        app: String::new(),
+        session_id: None,
+        api_token_id: Some(token.id),
+        issued_at: token.created_at,
+        expires_at: token.expires_at,
+        auth_at: None,
+        auth_methods: Vec::new(),
+    }
+}
+
+fn of_access_token(claims: Claims, session: &Session, user: User) -> Introspection {
+    let seconds = |at: i64| Timestamp::from_micros(at.saturating_mul(1_000_000));
+    Introspection {
+        user_id: user.id,
+        username: user.username.as_str().to_owned(),
+        scopes: ScopeSet::from_text(&claims.scope).intersection(user.scopes()),
+        roles: user.roles,
+        audiences: claims.aud,
+        app: claims.client_id,
+        session_id: Some(session.id),
+        api_token_id: None,
+        issued_at: seconds(claims.iat),
+        expires_at: seconds(claims.exp),
+        auth_at: Some(session.auth_at),
+        auth_methods: claims.amr,
+    }
+}

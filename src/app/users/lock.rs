@@ -1,0 +1,138 @@
+//! Locking and unlocking. This is where a lock is decided; the rule that no lock weakens another is `Lock::over`.
+
+use std::time::Duration;
+
+use crate::app::App;
+use crate::app::writer::Writer;
+use crate::domain::audit::{Event, EventType, Target};
+use crate::domain::caller::Caller;
+use crate::domain::lockout::{Lock, LockCause};
+use crate::domain::profile::Note;
+use crate::domain::time::Timestamp;
+use crate::domain::user::{Effects, Etag, User, UserRef};
+use crate::error::Result;
+use crate::store::sessions::{Which, session_end};
+use crate::store::throttle::throttle_clear;
+use crate::store::tickets::ticket_end_all;
+use crate::store::users::user_save;
+
+/// When a lock ends by itself.
+#[derive(Debug, Clone, Copy)]
+pub enum LockEnd {
+    /// After this time.
+    After(Duration),
+    /// At this moment.
+    At(Timestamp),
+}
+
+/// Stop an account from signing in.
+#[derive(Debug)]
+pub struct LockUser {
+    /// Whom.
+    pub user: UserRef,
+    /// Why, in words.
+    pub note: Option<Note>,
+    /// When the lock ends by itself. None means never.
+    pub end: Option<LockEnd>,
+    /// If given, must match.
+    pub etag: Option<Etag>,
+}
+
+/// Lift a lock.
+#[derive(Debug)]
+pub struct UnlockUser {
+    /// Whom.
+    pub user: UserRef,
+    /// Why, in words.
+    pub note: Option<Note>,
+    /// If given, must match.
+    pub etag: Option<Etag>,
+}
+
+impl App {
+    /// Locks an account and ends its sessions and tickets. Whoever issues anything locks the same row first and looks
+    /// at it again, so nothing is issued once this has returned.
+    pub async fn lock_user(&self, caller: &Caller, command: LockUser) -> Result<(User, Effects)> {
+        let command = &command;
+        let locked = self.write(caller, Some(&command.user), |writer| async move {
+            let before = writer.target(&command.user).await?;
+            writer.not_oneself(before.id)?;
+            Writer::check_etag(&before, command.etag)?;
+            writer.keep_an_administrator(&before).await?;
+            let lock = Lock {
+                cause: LockCause::Operator,
+                note: command.note.as_ref().map(|note| note.as_str().to_owned()).unwrap_or_default(),
+                locked_at: writer.now,
+                expires_at: command.end.map(|end| end.at(writer.now)),
+                actor_id: caller.principal.id(),
+                actor_name: caller.principal.name().to_owned(),
+            };
+            let (after, sessions) = lock_account(&writer, &before, lock).await?;
+            let effects = self.effects_of_ending(sessions, writer.now);
+            let event = locked_event(&after, command.note.as_ref(), sessions);
+            writer.commit(event, []).await?;
+            Ok((after, effects))
+        });
+        let locked = locked.await?;
+        self.metrics.user_locked(LockCause::Operator);
+        Ok(locked)
+    }
+
+    /// Lifts a lock and forgets failed sign-ins. The password stays as it was.
+    pub async fn unlock_user(&self, caller: &Caller, command: UnlockUser) -> Result<(User, Effects)> {
+        let command = &command;
+        self.write(caller, Some(&command.user), |writer| async move {
+            let before = writer.target(&command.user).await?;
+            Writer::check_etag(&before, command.etag)?;
+            let lock_lifted = before.lock(writer.now).is_some();
+            let throttle_cleared = throttle_clear(&*writer.tx, before.id, writer.now).await?;
+            let mut after = before.clone();
+            after.stored_throttle = None;
+            if before.stored_lock.is_some() {
+                after.stored_lock = None;
+                user_save(&*writer.tx, &before, &mut after, writer.now).await?;
+            }
+            let effects = Effects { lock_lifted, throttle_cleared, ..Effects::default() };
+            let event = Event::new(EventType::UserUnlocked, Target::user(after.id, after.username.as_str()))
+                .note(command.note.as_ref())
+                .detail("lockLifted", lock_lifted)
+                .detail("throttleCleared", throttle_cleared);
+            writer.commit(event, []).await?;
+            Ok((after, effects))
+        })
+        .await
+    }
+}
+
+impl LockEnd {
+    fn at(self, now: Timestamp) -> Timestamp {
+        match self {
+            LockEnd::After(duration) => now.saturating_add(duration),
+            LockEnd::At(at) => at,
+        }
+    }
+}
+
+/// Writes a lock on top of what stands, and ends what a lock ends. Answers how many sessions that were.
+pub(in crate::app) async fn lock_account(writer: &Writer<'_>, before: &User, lock: Lock) -> Result<(User, u32)> {
+    let mut after = before.clone();
+    after.stored_lock = Some(lock.over(before.lock(writer.now)));
+    user_save(&*writer.tx, before, &mut after, writer.now).await?;
+    let sessions = session_end(&*writer.tx, before.id, Which::All, writer.now).await?;
+    ticket_end_all(&*writer.tx, before.id).await?;
+    Ok((after, sessions))
+}
+
+/// The event of a lock.
+pub(in crate::app) fn locked_event(after: &User, note: Option<&Note>, sessions: u32) -> Event {
+    let event = Event::new(EventType::UserLocked, Target::user(after.id, after.username.as_str()))
+        .note(note)
+        .detail("sessionsRevoked", sessions);
+    match &after.stored_lock {
+        Some(Lock { cause, expires_at: Some(at), .. }) => {
+            event.detail("lockCause", cause.as_str()).detail("expireTime", at)
+        }
+        Some(Lock { cause, expires_at: None, .. }) => event.detail("lockCause", cause.as_str()),
+        None => event,
+    }
+}

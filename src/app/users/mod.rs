@@ -1,0 +1,61 @@
+//! Accounts: list, show, create, update, delete, lock, unlock.
+
+mod create;
+mod lock;
+mod update;
+
+pub(super) use self::create::key_use;
+pub use self::create::{CreateUser, CreatedUser, Idempotency, NewCredential};
+pub use self::lock::{LockEnd, LockUser, UnlockUser};
+pub(super) use self::lock::{lock_account, locked_event};
+pub use self::update::{DeleteUser, UpdateUser};
+use super::App;
+use crate::domain::caller::Caller;
+use crate::domain::page::PageRequest;
+use crate::domain::user::{User, UserFilter, UserOrder, UserRef};
+use crate::error::{Error, Result};
+use crate::store::users::{UserListing, user_by_ref, user_count, user_list};
+
+/// Which users, in which order, and which page of them.
+#[derive(Debug)]
+pub struct ListUsers {
+    /// Which.
+    pub filter: UserFilter,
+    /// In which order.
+    pub order: UserOrder,
+    /// Which page.
+    pub page: PageRequest,
+    /// Also count all that match.
+    pub include_total: bool,
+}
+
+/// One page of users.
+#[derive(Debug)]
+pub struct UserPage {
+    /// Its rows.
+    pub users: Vec<User>,
+    /// Empty on the last page.
+    pub next_page_token: String,
+    /// Matches in all pages, if asked for.
+    pub total: Option<u64>,
+}
+
+impl App {
+    /// Lists accounts.
+    pub async fn list_users(&self, caller: &Caller, command: ListUsers) -> Result<UserPage> {
+        let ListUsers { filter, order, page, include_total } = command;
+        let selection = (&filter, order);
+        let after = self.cursor(caller, &selection, &page.token)?;
+        let listing = UserListing { filter: &filter, order, now: self.now() };
+        let reader = self.store.reader();
+        let rows = user_list(reader, &listing, after.as_ref(), page.size).await?;
+        let total = if include_total { Some(user_count(reader, &listing).await?) } else { None };
+        let next_page_token = self.page_token(caller, &selection, rows.next)?;
+        Ok(UserPage { users: rows.rows, next_page_token, total })
+    }
+
+    /// Reads one account.
+    pub async fn show_user(&self, _caller: &Caller, user: &UserRef) -> Result<User> {
+        user_by_ref(self.store.reader(), user).await?.ok_or_else(|| Error::no_user(user.field()))
+    }
+}

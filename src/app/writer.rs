@@ -1,0 +1,219 @@
+//! The unit of work: a transaction that its caller may begin, and that ends with an audit event.
+
+use std::future::Future;
+
+use super::App;
+use crate::domain::audit::{Actor, Event, RecordedEvent, Target};
+use crate::domain::caller::{Caller, Demand, Denied, Principal, check_rank};
+use crate::domain::id::{EventId, UserId};
+use crate::domain::reason::Reason;
+use crate::domain::role::{Scope, ScopeSet};
+use crate::domain::time::Timestamp;
+use crate::domain::user::{Etag, User, UserRef};
+use crate::error::{Error, Result, Unauthenticated, Unmet};
+use crate::store::WriteTx;
+use crate::store::users::{
+    RowLock, administrators_lock, user_by_ref, user_count_able_administrators, user_id_by_ref, user_lock_row,
+};
+use crate::store::{audit::event_insert, is_lost_race};
+
+/// How often a transaction that lost a race is tried again whole. Seen: contended rows settle within three.
+const TRIES: u32 = 8;
+
+/// A transaction of an authorised caller. Dropping it rolls back.
+pub(super) struct Writer<'a> {
+    pub(super) tx: WriteTx,
+    /// The instant of everything in it.
+    pub(super) now: Timestamp,
+    pub(super) app: &'a App,
+    caller: &'a Caller,
+    /// What the caller may do, by the row read in this transaction.
+    scopes: ScopeSet,
+}
+
+/// Why a transaction needs no event: it changes nothing that an auditor would ask for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Unaudited {
+    /// Tokens of a session that goes on.
+    Refresh,
+    /// The same password under a stronger hash.
+    Rehash,
+}
+
+impl App {
+    /// Begins a transaction for `caller`, and judges the rule of the method again on the caller's row: whoever was
+    /// locked or lost the role a moment ago is refused.
+    pub(super) async fn writer<'a>(&'a self, caller: &'a Caller) -> Result<Writer<'a>> {
+        let tx = self.store.begin_write().await?;
+        let mut writer = Writer { tx, now: self.now(), app: self, caller, scopes: caller.scopes };
+        writer.check_actor().await?;
+        Ok(writer)
+    }
+
+    /// Does `work` in a transaction: again if it lost a race, and with an audit event of its own if the caller may not
+    /// do it. `target` is whom such an event names.
+    pub(super) async fn write<'a, T, Fut>(
+        &'a self,
+        caller: &'a Caller,
+        target: Option<&UserRef>,
+        work: impl Fn(Writer<'a>) -> Fut,
+    ) -> Result<T>
+    where
+        Fut: Future<Output = Result<T>>,
+    {
+        let mut tries = 1;
+        loop {
+            let result = match self.writer(caller).await {
+                Ok(writer) => work(writer).await,
+                Err(error) => Err(error),
+            };
+            match result {
+                Err(error) if tries < TRIES && is_lost_race(&error) => tries += 1,
+                Err(error) => {
+                    self.audit_refusal(caller, target, &error).await?;
+                    return Err(error);
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// Records a refusal that the edge found, and hands it back.
+    pub async fn refuse(&self, caller: &Caller, denied: Denied) -> Error {
+        let error = Error::Denied(denied);
+        match self.audit_refusal(caller, None, &error).await {
+            Ok(()) => error,
+            Err(failed) => failed,
+        }
+    }
+
+    /// Records what a known caller was refused. What strangers try, missing things and wrong fields are not recorded:
+    /// a flood of them would write a row a call.
+    pub(super) async fn audit_refusal(&self, caller: &Caller, target: Option<&UserRef>, error: &Error) -> Result<()> {
+        let reason = match error {
+            Error::Denied(denied) => denied.reason(),
+            Error::Precondition(Unmet::LastAdministrator) => Reason::LastAdministrator,
+            _ => return Ok(()),
+        };
+        let target = match target {
+            Some(user) => match user_by_ref(self.store.reader(), user).await? {
+                Some(user) => Target::user(user.id, user.username.as_str()),
+                None => Target::default(),
+            },
+            None => Target::default(),
+        };
+        let mut event = Event::denied(target, reason);
+        if let Error::Denied(Denied::ScopeMissing(scope)) = error {
+            event = event.detail("scope", scope);
+        }
+        if let Error::Denied(Denied::TargetOutranksCaller { missing }) = error {
+            event = event.detail("missingScopes", missing.to_text());
+        }
+        let recorded = self.recorded(caller, self.now(), event);
+        event_insert(self.store.autocommit(), [recorded]).await
+    }
+
+    pub(super) fn recorded(&self, caller: &Caller, at: Timestamp, event: Event) -> RecordedEvent {
+        RecordedEvent {
+            id: EventId::from_bytes(self.effects.bytes()),
+            at,
+            kind: event.kind,
+            outcome: event.outcome,
+            reason: event.reason,
+            actor: Actor::of(&caller.principal, &caller.call),
+            target: event.target,
+            subject_id: event.subject_id,
+            changed_fields: event.changed_fields.into_iter().map(str::to_owned).collect(),
+            note: event.note,
+            details: event.details.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+            method: caller.call.method.clone(),
+            request_id: caller.call.request_id.clone(),
+        }
+    }
+}
+
+impl Writer<'_> {
+    async fn check_actor(&mut self) -> Result<()> {
+        let (granted, id) = match &self.caller.principal {
+            Principal::Nobody | Principal::Local { .. } => return Ok(()),
+            Principal::User { granted, id, .. } => (*granted, *id),
+            Principal::ApiToken { granted, user_id, .. } => (*granted, *user_id),
+        };
+        let actor = user_lock_row(&*self.tx, id, RowLock::Share).await?;
+        let Some(actor) = actor.filter(|actor| actor.lock(self.now).is_none()) else {
+            return Err(Unauthenticated::SessionRevoked.into());
+        };
+        self.scopes = granted.intersection(actor.scopes());
+        if let Demand::Scope(scope) = self.caller.rule.demand {
+            self.need(scope)?;
+        }
+        self.caller.field_scopes.iter().try_for_each(|scope| self.need(*scope))
+    }
+
+    /// Checks a scope beyond the method's own.
+    pub(super) fn need(&self, scope: Scope) -> Result<()> {
+        if self.scopes.contains(scope) { Ok(()) } else { Err(Denied::ScopeMissing(scope).into()) }
+    }
+
+    /// Checks that the caller has all of these scopes, which somebody else is to have.
+    pub(super) fn outranks(&self, scopes: ScopeSet) -> Result<()> {
+        Ok(check_rank(self.scopes, scopes)?)
+    }
+
+    /// Reads and locks whom the call is about. The caller must have all scopes that they have.
+    pub(super) async fn target(&self, user: &UserRef) -> Result<User> {
+        let id = user_id_by_ref(&*self.tx, user).await?.ok_or_else(|| Error::no_user(user.field()))?;
+        let target = self.locked(id).await?.ok_or_else(|| Error::no_user(user.field()))?;
+        // Acting on one's own account is no matter of rank: what a token was not given, its user may still have.
+        if self.caller.principal.user_id() != Some(id) {
+            self.outranks(target.scopes())?;
+        }
+        Ok(target)
+    }
+
+    /// Reads and locks an account.
+    pub(super) async fn locked(&self, id: UserId) -> Result<Option<User>> {
+        user_lock_row(&*self.tx, id, RowLock::Update).await
+    }
+
+    /// Refuses what operators may not do to themselves: a stolen five-minute token must not become a new password.
+    pub(super) fn not_oneself(&self, target: UserId) -> Result<()> {
+        if self.caller.principal.user_id() == Some(target) { Err(Denied::SelfActionForbidden.into()) } else { Ok(()) }
+    }
+
+    /// Compares what the caller has read with what there is.
+    pub(super) fn check_etag(target: &User, etag: Option<Etag>) -> Result<()> {
+        match etag {
+            Some(etag) if etag != target.etag() => Err(Error::Stale { current: target.etag() }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Before an administrator is locked, demoted or deleted: somebody else must be able to administer users. Whoever
+    /// may remove one takes the same lock first, so that two administrators cannot remove each other at once. The
+    /// local operator is exempt: the one compromised administrator must be lockable.
+    pub(super) async fn keep_an_administrator(&self, target: &User) -> Result<()> {
+        if self.caller.principal.is_local() || !target.is_able_administrator(self.now) {
+            return Ok(());
+        }
+        if self.is_last_administrator(target).await? { Err(Unmet::LastAdministrator.into()) } else { Ok(()) }
+    }
+
+    /// Whether nobody else could administer users.
+    pub(super) async fn is_last_administrator(&self, target: &User) -> Result<bool> {
+        administrators_lock(&*self.tx).await?;
+        Ok(user_count_able_administrators(&*self.tx, target.id, self.now).await? == 0)
+    }
+
+    /// Makes the change durable, together with what tells of it.
+    pub(super) async fn commit(self, first: Event, more: impl IntoIterator<Item = Event>) -> Result<()> {
+        let events = std::iter::once(first).chain(more).map(|event| self.app.recorded(self.caller, self.now, event));
+        event_insert(&*self.tx, events).await?;
+        self.tx.commit().await
+    }
+
+    /// Makes a change durable that no auditor asks for.
+    pub(super) async fn commit_unaudited(self, _why: Unaudited) -> Result<()> {
+        self.tx.commit().await
+    }
+}

@@ -1,0 +1,7 @@
+//! `latchkey`, the command line of the identity service. See [`latchkey::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    latchkey::cli::run(std::env::args_os())
+}

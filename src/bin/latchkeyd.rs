@@ -1,0 +1,7 @@
+//! The server.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    latchkey::daemon::main()
+}

@@ -1,0 +1,221 @@
+//! The calls that this client makes, and what the contract says of each.
+//!
+//! One table ties a request to its method. Everything else (whether a call may be repeated, whether it carries a
+//! token, its JSON) is read from the descriptors, so it cannot differ from the contract.
+
+use prost_reflect::{DynamicMessage, MessageDescriptor, MethodDescriptor, Value};
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic_health::pb as health;
+
+use super::args::user_text;
+use super::error::Error;
+use super::output::json::{POOL, dynamic};
+use crate::proto::v1::{self, UserRef};
+
+/// A request of a unary method.
+pub(crate) trait Call: prost::Message + Clone + Default + 'static {
+    /// What comes back.
+    type Answer: prost::Message + Default + 'static;
+    /// The method: `package.Service/Method`.
+    const METHOD: &'static str;
+}
+
+macro_rules! calls {
+    ($($service:literal in $module:ident { $($request:ident => $answer:ident: $method:literal,)* })*) => {
+        $($(impl Call for $module::$request {
+            type Answer = $module::$answer;
+            const METHOD: &'static str = concat!($service, "/", $method);
+        })*)*
+    };
+}
+
+calls! {
+    "latchkey.v1.UserAdmin" in v1 {
+        ListUsersRequest => ListUsersResponse: "ListUsers",
+        GetUserRequest => GetUserResponse: "GetUser",
+        CreateUserRequest => CreateUserResponse: "CreateUser",
+        UpdateUserRequest => UpdateUserResponse: "UpdateUser",
+        DeleteUserRequest => DeleteUserResponse: "DeleteUser",
+        LockUserRequest => LockUserResponse: "LockUser",
+        UnlockUserRequest => UnlockUserResponse: "UnlockUser",
+        ResetPasswordRequest => ResetPasswordResponse: "ResetPassword",
+        RequirePasswordChangeRequest => RequirePasswordChangeResponse: "RequirePasswordChange",
+        WaivePasswordChangeRequest => WaivePasswordChangeResponse: "WaivePasswordChange",
+        ListUserSessionsRequest => ListUserSessionsResponse: "ListUserSessions",
+        RevokeUserSessionsRequest => RevokeUserSessionsResponse: "RevokeUserSessions",
+        CreateApiTokenRequest => CreateApiTokenResponse: "CreateApiToken",
+        ListApiTokensRequest => ListApiTokensResponse: "ListApiTokens",
+        RevokeApiTokenRequest => RevokeApiTokenResponse: "RevokeApiToken",
+        ListRolesRequest => ListRolesResponse: "ListRoles",
+    }
+    "latchkey.v1.Auth" in v1 {
+        SignInRequest => SignInResponse: "SignIn",
+        CompletePasswordChangeRequest => CompletePasswordChangeResponse: "CompletePasswordChange",
+        ChangePasswordRequest => ChangePasswordResponse: "ChangePassword",
+        RefreshTokensRequest => RefreshTokensResponse: "RefreshTokens",
+        ListSessionsRequest => ListSessionsResponse: "ListSessions",
+        RevokeSessionRequest => RevokeSessionResponse: "RevokeSession",
+        WhoAmIRequest => WhoAmIResponse: "WhoAmI",
+        GetSigningKeysRequest => GetSigningKeysResponse: "GetSigningKeys",
+    }
+    "latchkey.v1.Audit" in v1 {
+        ListEventsRequest => ListEventsResponse: "ListEvents",
+    }
+    "grpc.health.v1.Health" in health {
+        HealthCheckRequest => HealthCheckResponse: "Check",
+    }
+}
+
+/// What the contract says of a method.
+#[derive(Debug)]
+pub(crate) struct Method {
+    descriptor: MethodDescriptor,
+    name: &'static str,
+}
+
+impl Method {
+    /// The method of a request.
+    pub(crate) fn of<C: Call>() -> Result<Method, Error> {
+        let found = C::METHOD.split_once('/').and_then(|(service, method)| {
+            let service = POOL.get_service_by_name(service)?;
+            service.methods().find(|candidate| candidate.name() == method)
+        });
+        let descriptor = found.ok_or_else(|| Error::unexpected(format!("{} is not in the contract", C::METHOD)))?;
+        Ok(Method { descriptor, name: C::METHOD })
+    }
+
+    /// `package.Service/Method`.
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// As a path of HTTP.
+    pub(crate) fn path(&self) -> Result<PathAndQuery, Error> {
+        PathAndQuery::try_from(format!("/{}", self.name)).map_err(|fault| Error::unexpected(fault.to_string()))
+    }
+
+    /// The request, by reflection.
+    pub(crate) fn request<C: Call>(&self, request: &C) -> Result<DynamicMessage, Error> {
+        dynamic(self.descriptor.input(), request)
+    }
+
+    /// What the answer is made of.
+    pub(crate) fn answer(&self) -> MessageDescriptor {
+        self.descriptor.output()
+    }
+
+    /// Whether sending `request` once more, after an answer that got lost, changes nothing: the method says so, or the
+    /// request carries a key by which the server knows it again.
+    pub(crate) fn repeats_safely(&self, request: &DynamicMessage) -> bool {
+        // google.protobuf.MethodOptions.IdempotencyLevel: NO_SIDE_EFFECTS = 1, IDEMPOTENT = 2.
+        let level =
+            self.descriptor.options().get_field_by_name("idempotency_level").and_then(|level| level.as_enum_number());
+        let keyed = request.get_field_by_name("idempotency_key").is_some_and(|key| key.as_str() != Some(""));
+        matches!(level, Some(1 | 2)) || keyed
+    }
+
+    /// Whether the method looks at who calls. One for `CALLER_ANYONE` or `CALLER_TICKET` is sent no token, nor is the
+    /// health check.
+    pub(crate) fn wants_identity(&self) -> bool {
+        let Some(access) = POOL.get_extension_by_name("latchkey.v1.access") else { return true };
+        let options = self.descriptor.options();
+        if !options.has_extension(&access) {
+            return false;
+        }
+        let caller = match options.get_extension(&access).as_ref() {
+            Value::Message(rule) => rule.get_field_by_name("caller").and_then(|caller| caller.as_enum_number()),
+            _ => None,
+        };
+        !matches!(caller, Some(1 | 2))
+    }
+}
+
+/// The user that a request is about, as it may be typed.
+pub(crate) fn subject(request: &DynamicMessage) -> Option<String> {
+    let user = request.get_field_by_name("user")?;
+    let reference = user.as_message()?.transcode_to::<UserRef>().ok()?;
+    user_text(&reference)
+}
+
+/// Replaces every secret in a message, as the contract marks them (`debug_redact`), by a placeholder.
+pub(crate) fn redact(message: &mut DynamicMessage) {
+    let mut secrets = Vec::new();
+    for (field, value) in message.fields_mut() {
+        let options = field.options();
+        let secret = options.get_field_by_name("debug_redact").is_some_and(|mark| mark.as_bool() == Some(true));
+        match value {
+            Value::Message(inner) => redact(inner),
+            Value::String(_) if secret => secrets.push(field),
+            _ => {}
+        }
+    }
+    for field in secrets {
+        let placeholder = format!("<{}>", field.name());
+        message.set_field(&field, Value::String(placeholder));
+    }
+}
+
+/// The values of an enum, as words for the command line, and their numbers.
+pub(crate) fn enum_choices(enum_name: &str, prefix: &str) -> Vec<(String, i32)> {
+    let Some(values) = POOL.get_enum_by_name(enum_name) else { return Vec::new() };
+    let word = |name: &str| name.trim_start_matches(prefix).to_ascii_lowercase().replace('_', "-");
+    let known = values.values().filter(|value| value.number() != 0);
+    known.map(|value| (word(value.name()), value.number())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::v1::{
+        ListEventsRequest, ListUsersRequest, LockUserRequest, RefreshTokensRequest, ResetPasswordRequest, SetPassword,
+        SignInRequest, WhoAmIRequest, reset_password_request,
+    };
+    use tonic_health::pb::HealthCheckRequest;
+
+    #[test]
+    fn every_call_is_in_the_contract() -> Result<(), Error> {
+        Method::of::<ListUsersRequest>()?;
+        Method::of::<SignInRequest>()?;
+        Method::of::<ListEventsRequest>()?;
+        Method::of::<HealthCheckRequest>()?;
+        Ok(())
+    }
+
+    #[test]
+    fn only_what_is_safe_is_repeated() -> Result<(), Error> {
+        let reset = Method::of::<ResetPasswordRequest>()?;
+        let plain = ResetPasswordRequest::default();
+        assert!(!reset.repeats_safely(&reset.request(&plain)?));
+        let keyed = ResetPasswordRequest { idempotency_key: "6f1d2c1e".to_owned(), ..plain };
+        assert!(reset.repeats_safely(&reset.request(&keyed)?));
+        let lock = Method::of::<LockUserRequest>()?;
+        assert!(lock.repeats_safely(&lock.request(&LockUserRequest::default())?));
+        let sign_in = Method::of::<SignInRequest>()?;
+        assert!(!sign_in.repeats_safely(&sign_in.request(&SignInRequest::default())?));
+        Ok(())
+    }
+
+    #[test]
+    fn no_token_goes_where_none_is_looked_at() -> Result<(), Error> {
+        assert!(!Method::of::<SignInRequest>()?.wants_identity());
+        assert!(!Method::of::<RefreshTokensRequest>()?.wants_identity());
+        assert!(!Method::of::<HealthCheckRequest>()?.wants_identity());
+        assert!(Method::of::<WhoAmIRequest>()?.wants_identity());
+        assert!(Method::of::<LockUserRequest>()?.wants_identity());
+        Ok(())
+    }
+
+    #[test]
+    fn secrets_become_placeholders() -> Result<(), Error> {
+        let set = SetPassword { password: "correct horse".to_owned() };
+        let request = ResetPasswordRequest {
+            method: Some(reset_password_request::Method::SetPassword(set)),
+            ..ResetPasswordRequest::default()
+        };
+        let mut message = Method::of::<ResetPasswordRequest>()?.request(&request)?;
+        redact(&mut message);
+        let text = crate::cli::output::json::line(&message)?;
+        assert_eq!(text, r#"{"setPassword":{"password":"<password>"}}"#);
+        Ok(())
+    }
+}

@@ -1,0 +1,308 @@
+//! One connection, and calls over it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prost_reflect::DynamicMessage;
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::{Mutex, OnceCell};
+use tonic::client::Grpc;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::{Code, Request, Status};
+use tonic_prost::ProstCodec;
+
+use super::call::{Call, Method, subject};
+use super::error::{Error, Exit, Refusal};
+use super::grpcurl;
+use super::login::{Login, Store};
+use super::output::Screen;
+use super::output::json;
+use super::socket;
+use super::target::{Identity, Target};
+use crate::proto::v1::who_am_i_response::Kind;
+use crate::proto::v1::{RefreshTokensRequest, WhoAmIRequest};
+
+/// How long to wait for a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long to wait for an answer. More than the 15 s after which the server itself gives up.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// Pauses before a call that is safe to repeat is sent once more, unless the server says how long to wait.
+const PAUSES: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(400), Duration::from_millis(1600)];
+/// A server that asks to wait longer than this is not waited for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+type Bearer = MetadataValue<Ascii>;
+
+/// A client of one server, as one caller.
+#[derive(Debug)]
+pub(crate) struct Client {
+    target: Target,
+    caller: Caller,
+    channel: OnceCell<Channel>,
+    /// Print calls instead of making them.
+    show: bool,
+}
+
+#[derive(Debug)]
+enum Caller {
+    Token(SecretString),
+    Login { store: Store, login: Mutex<Login> },
+    Local,
+    Nobody,
+}
+
+impl Client {
+    /// Not connected yet.
+    pub(crate) fn new(target: Target, identity: Identity, store: Option<Store>, show: bool) -> Client {
+        let caller = match (identity, store) {
+            (Identity::Token(token), _) => Caller::Token(token),
+            (Identity::Login(login), Some(store)) => Caller::Login { store, login: Mutex::new(login) },
+            (Identity::Local, _) => Caller::Local,
+            (Identity::Login(_) | Identity::Nobody, _) => Caller::Nobody,
+        };
+        Client { target, caller, channel: OnceCell::new(), show }
+    }
+
+    /// Where the server is.
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Whether calls are printed instead of made.
+    pub(crate) fn is_showing(&self) -> bool {
+        self.show
+    }
+
+    /// Whether calls carry a token.
+    pub(crate) fn has_token(&self) -> bool {
+        matches!(self.caller, Caller::Token(_) | Caller::Login { .. })
+    }
+
+    /// Whether the server would know who calls.
+    pub(crate) fn is_known(&self) -> bool {
+        !matches!(self.caller, Caller::Nobody)
+    }
+
+    /// As whom, for people: `root (local)`, `ada at 127.0.0.1:50051`.
+    pub(crate) async fn whom(&self) -> String {
+        let name = match &self.caller {
+            Caller::Local => return format!("{} (local)", own_name()),
+            Caller::Nobody => "nobody".to_owned(),
+            Caller::Login { login, .. } => login.lock().await.username.clone(),
+            Caller::Token(_) => self.token_owner().await,
+        };
+        format!("{name} at {}", self.target.place())
+    }
+
+    async fn token_owner(&self) -> String {
+        match self.call(WhoAmIRequest::default()).await {
+            Ok(answer) => {
+                let name = answer.user.as_ref().map_or(answer.principal_id.as_str(), |user| user.username.as_str());
+                let kind = if answer.kind() == Kind::ApiToken { " (API token)" } else { "" };
+                format!("{name}{kind}")
+            }
+            Err(_) => "the owner of LATCHKEY_TOKEN".to_owned(),
+        }
+    }
+
+    /// Makes a call. One that is safe to repeat is repeated while the server is UNAVAILABLE, three times at most.
+    pub(crate) async fn call<C: Call>(&self, request: C) -> Result<C::Answer, Error> {
+        if self.show {
+            return Err(Error::Shown(grpcurl::show(self, &request)?));
+        }
+        let method = Method::of::<C>()?;
+        let reflected = method.request(&request)?;
+        let repeatable = method.repeats_safely(&reflected);
+        for pause in PAUSES {
+            match self.call_as_caller(&method, &reflected, request.clone()).await {
+                Err(Error::Refused(refusal)) if repeatable && refusal.code == Code::Unavailable => {
+                    tokio::time::sleep(refusal.retry_after.unwrap_or(pause).min(LONGEST_PAUSE)).await;
+                }
+                outcome => return outcome,
+            }
+        }
+        self.call_as_caller(&method, &reflected, request).await
+    }
+
+    /// With the caller's token. A stored login whose token the server finds expired, whatever the clock here says, is
+    /// renewed once.
+    async fn call_as_caller<C: Call>(
+        &self,
+        method: &Method,
+        reflected: &DynamicMessage,
+        request: C,
+    ) -> Result<C::Answer, Error> {
+        let bearer = if method.wants_identity() { self.bearer(false).await? } else { None };
+        let outcome = self.send(method, request.clone(), bearer).await;
+        let outcome = match outcome {
+            Err(Sent::Status(status)) if self.has_expired_login(&status, method) => {
+                let bearer = self.bearer(true).await?;
+                self.send(method, request, bearer).await
+            }
+            outcome => outcome,
+        };
+        outcome.map_err(|sent| match sent {
+            Sent::Status(status) => Error::Refused(Box::new(Refusal::from_status(&status, subject(reflected)))),
+            Sent::Not(error) => error,
+        })
+    }
+
+    fn has_expired_login(&self, status: &Status, method: &Method) -> bool {
+        matches!(self.caller, Caller::Login { .. })
+            && method.wants_identity()
+            && Refusal::from_status(status, None).reason == "TOKEN_EXPIRED"
+    }
+
+    async fn send<C: Call>(&self, method: &Method, request: C, bearer: Option<Bearer>) -> Result<C::Answer, Sent> {
+        let channel = self.channel().await?.clone();
+        let mut grpc = Grpc::new(channel);
+        grpc.ready().await.map_err(|fault| Status::unavailable(fault.to_string()))?;
+        let mut request = Request::new(request);
+        request.set_timeout(DEADLINE);
+        if let Some(bearer) = bearer {
+            request.metadata_mut().insert("authorization", bearer);
+        }
+        let codec = ProstCodec::<C, C::Answer>::default();
+        Ok(grpc.unary(request, method.path()?, codec).await?.into_inner())
+    }
+
+    async fn channel(&self) -> Result<&Channel, Error> {
+        self.channel.get_or_try_init(|| self.connect()).await
+    }
+
+    async fn connect(&self) -> Result<Channel, Error> {
+        let connected = match &self.target {
+            Target::Tcp(uri) => endpoint(uri.clone())?.connect().await,
+            Target::Socket(path) => {
+                let path = Arc::new(path.clone());
+                let connector = tower::service_fn(move |_: Uri| connect_socket(path.clone()));
+                endpoint(Uri::from_static("http://localhost"))?.connect_with_connector(connector).await
+            }
+        };
+        connected.map_err(|fault| self.unreachable(&fault))
+    }
+
+    fn unreachable(&self, fault: &tonic::transport::Error) -> Error {
+        let mut cause: &dyn std::error::Error = fault;
+        // Chains of causes are short; the bound is for one that bites its tail.
+        for _ in 0..16 {
+            let Some(inner) = cause.source() else { break };
+            cause = inner;
+        }
+        let hint = match &self.target {
+            Target::Socket(_) => {
+                "is latchkeyd running here? --socket says where its socket is, --server another server"
+            }
+            Target::Tcp(_) => "is latchkeyd running there? --server or LATCHKEY_SERVER says where it is",
+        };
+        Error::unexpected(format!("cannot reach {}: {cause}", self.target.place())).hint(hint)
+    }
+
+    async fn bearer(&self, expired: bool) -> Result<Option<Bearer>, Error> {
+        match &self.caller {
+            Caller::Token(token) => bearer(token.expose_secret()).map(Some),
+            Caller::Login { store, login } => {
+                let mut login = login.lock().await;
+                if expired || !login.is_fresh(jiff::Timestamp::now()) {
+                    *login = self.renew(store, &login).await?;
+                }
+                bearer(&login.access_token).map(Some)
+            }
+            Caller::Local | Caller::Nobody => Ok(None),
+        }
+    }
+
+    /// Under the lock the file is read again: another process may have renewed the login meanwhile.
+    async fn renew(&self, store: &Store, old: &Login) -> Result<Login, Error> {
+        let _lock = store.lock().await?;
+        let stored = store.read()?.filter(|login| login.server == old.server).ok_or_else(signed_out)?;
+        if stored.access_token != old.access_token && stored.is_fresh(jiff::Timestamp::now()) {
+            return Ok(stored);
+        }
+        let request = RefreshTokensRequest { refresh_token: stored.refresh_token.clone(), ..Default::default() };
+        let method = Method::of::<RefreshTokensRequest>()?;
+        let answer = match self.send(&method, request, None).await {
+            Ok(answer) => answer,
+            Err(Sent::Not(error)) => return Err(error),
+            Err(Sent::Status(status)) if status.code() == Code::Unauthenticated => return Err(signed_out()),
+            Err(Sent::Status(status)) => return Err(Error::Refused(Box::new(Refusal::from_status(&status, None)))),
+        };
+        let tokens = answer.tokens.ok_or_else(|| Error::unexpected("the server sent no tokens"))?;
+        let login = stored.renewed(tokens);
+        store.write(&login)?;
+        Ok(login)
+    }
+
+    /// The answer by reflection, which serializes as proto3 JSON.
+    pub(crate) fn reflected<C: Call>(answer: &C::Answer) -> Result<DynamicMessage, Error> {
+        json::dynamic(Method::of::<C>()?.answer(), answer)
+    }
+
+    /// Warns before a password goes over a network in plain text.
+    pub(crate) fn warn_if_overheard(&self, screen: &Screen) {
+        if self.target.is_remote() && !self.show {
+            screen.note(format!("warning: {} is reached in plain text; others may listen", self.target.place()));
+        }
+    }
+}
+
+/// Why there is no answer.
+enum Sent {
+    /// The server, or the connection, said so.
+    Status(Status),
+    /// It was not sent.
+    Not(Error),
+}
+
+impl From<Status> for Sent {
+    fn from(status: Status) -> Sent {
+        Sent::Status(status)
+    }
+}
+
+impl From<Error> for Sent {
+    fn from(error: Error) -> Sent {
+        Sent::Not(error)
+    }
+}
+
+async fn connect_socket(path: Arc<PathBuf>) -> std::io::Result<hyper_util::rt::TokioIo<tokio::net::UnixStream>> {
+    socket::connect(&path).await
+}
+
+fn endpoint(uri: Uri) -> Result<Endpoint, Error> {
+    let agent = concat!("latchkey-cli/", env!("CARGO_PKG_VERSION"));
+    let endpoint = Endpoint::from(uri)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(DEADLINE)
+        .http2_keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(10))
+        .keep_alive_while_idle(false);
+    endpoint.user_agent(agent).map_err(|fault| Error::unexpected(fault.to_string()))
+}
+
+fn bearer(token: &str) -> Result<Bearer, Error> {
+    let mut value = Bearer::try_from(format!("Bearer {token}"))
+        .map_err(|_| Error::usage("the token holds characters that no token has").hint("look at LATCHKEY_TOKEN"))?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn signed_out() -> Error {
+    Error::stopped(Exit::Refused, "the stored login is over").hint("sign in again with `latchkey login`")
+}
+
+/// The name of the user of this process. The file is enough for a courtesy; a directory service is not asked.
+fn own_name() -> String {
+    let uid = rustix::process::geteuid().as_raw();
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name = users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        let id: u32 = fields.nth(1)?.parse().ok()?;
+        (id == uid).then(|| name.to_owned())
+    });
+    name.unwrap_or_else(|| format!("uid {uid}"))
+}

@@ -1,0 +1,156 @@
+//! `latchkey audit`: who did what.
+
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+
+use crate::cli::Cli;
+use crate::cli::args::{self, Paging, enum_parser};
+use crate::cli::error::Error;
+use crate::cli::output::table::{Column, Table};
+use crate::cli::output::text::{Text, Tone};
+use crate::cli::output::time::{Clock, instant, stamp};
+use crate::cli::output::words::enum_words;
+use crate::proto::v1::user_ref::Ref;
+use crate::proto::v1::{
+    Actor, Event, EventFilter, EventOutcome, EventType, GetUserRequest, ListEventsRequest, ListEventsResponse,
+    TimeRange, UserRef,
+};
+
+/// Read the audit log.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Audit {
+    List(List),
+}
+
+impl Audit {
+    /// Does it.
+    pub(crate) async fn run(self, cli: &Cli) -> Result<(), Error> {
+        match self {
+            Audit::List(list) => list.run(cli).await,
+        }
+    }
+}
+
+const HELP: &str = "\
+Examples:
+  latchkey audit list --user ada --since 2h
+  latchkey audit list --failed --since 2026-11-01
+  latchkey audit list --actor root --type user-locked --type user-deleted --all --output json";
+
+/// List events, newest first.
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub(crate) struct List {
+    /// Done to this user.
+    #[arg(long, value_parser = args::user)]
+    user: Option<UserRef>,
+    /// Done by this user.
+    #[arg(long, value_name = "USER", value_parser = args::user)]
+    actor: Option<UserRef>,
+    /// Of this type; more than once for more.
+    #[arg(long = "type", value_name = "TYPE", value_parser = enum_parser("latchkey.v1.EventType", "EVENT_TYPE_"))]
+    types: Vec<i32>,
+    /// Not older than this: 2h, 2026-11-01, 08:00.
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Only what failed or was denied.
+    #[arg(long)]
+    failed: bool,
+    /// In the course of this request.
+    #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
+    request: String,
+    #[command(flatten)]
+    paging: Paging,
+}
+
+impl List {
+    async fn run(self, cli: &Cli) -> Result<(), Error> {
+        let clock = cli.screen.clock();
+        let since = self.since.as_deref().map(|text| clock.parse_past(text));
+        let since = since.transpose().map_err(|fault| Error::usage(format!("--since: {fault}")))?;
+        let filter = self.filter(cli, since).await?;
+        let page_size = self.paging.page_size();
+        let request = ListEventsRequest { page_size, filter: Some(filter), ..ListEventsRequest::default() };
+        let mut shown = 0;
+        let page = async |answer: &ListEventsResponse| {
+            shown += answer.events.len();
+            cli.screen.table(table(&answer.events, clock))
+        };
+        let more = cli.pages(&self.paging, request, page).await?;
+        cli.list_footer(shown, "event", more, None)
+    }
+
+    async fn filter(&self, cli: &Cli, since: Option<Timestamp>) -> Result<EventFilter, Error> {
+        let outcomes = if self.failed { vec![EventOutcome::Failed, EventOutcome::Denied] } else { Vec::new() };
+        Ok(EventFilter {
+            time: since.map(|at| TimeRange { start_time: Some(stamp(at)), end_time: None }),
+            types: self.types.clone(),
+            outcomes: outcomes.into_iter().map(i32::from).collect(),
+            actors: name_or_id(cli, self.actor.as_ref()).await?.into_iter().collect(),
+            targets: name_or_id(cli, self.user.as_ref()).await?.into_iter().collect(),
+            request_id: self.request.clone(),
+        })
+    }
+}
+
+/// Events know users by id and by their name at the time. Somebody named otherwise is looked up.
+async fn name_or_id(cli: &Cli, user: Option<&UserRef>) -> Result<Option<String>, Error> {
+    match user.and_then(|user| user.r#ref.as_ref()) {
+        None => Ok(None),
+        Some(Ref::Id(text) | Ref::Username(text)) => Ok(Some(text.clone())),
+        Some(Ref::Email(_) | Ref::ExternalId(_)) => {
+            let answer = cli.client.call(GetUserRequest { user: user.cloned() }).await?;
+            Ok(answer.user.map(|user| user.id))
+        }
+    }
+}
+
+fn table(events: &[Event], clock: &Clock) -> Table {
+    let mut table = Table::new(&[
+        Column::fixed("TIME"),
+        Column::fixed("EVENT"),
+        Column::free("USER"),
+        Column::free("BY"),
+        Column::free("FROM"),
+        Column::free("NOTE"),
+    ]);
+    for event in events {
+        let actor = event.actor.clone().unwrap_or_default();
+        table.row([
+            instant(event.time.as_ref()).map(|at| clock.full(at)).unwrap_or_default().into(),
+            what(event),
+            or(&event.target_username, &event.target_user_id).into(),
+            by(&actor).into(),
+            actor.client_address.as_str().into(),
+            event.note.as_str().into(),
+        ]);
+    }
+    table
+}
+
+/// `✔ user locked`, `✖ sign in failed: password wrong`.
+fn what(event: &Event) -> Text {
+    let kind = match event.r#type() {
+        EventType::Unspecified => format!("type {}", event.r#type),
+        _ => enum_words("latchkey.v1.EventType", "EVENT_TYPE_", event.r#type),
+    };
+    let (tone, mark) = match event.outcome() {
+        EventOutcome::Succeeded => (Tone::Good, "✔ "),
+        EventOutcome::Failed => (Tone::Warn, "✖ "),
+        EventOutcome::Denied | EventOutcome::Unspecified => (Tone::Bad, "✖ "),
+    };
+    let reason = match event.reason {
+        0 => String::new(),
+        reason => format!(": {}", enum_words("latchkey.v1.ErrorReason", "ERROR_REASON_", reason)),
+    };
+    Text::toned(tone, mark).and(Tone::Plain, kind).and(Tone::Dim, reason)
+}
+
+fn by(actor: &Actor) -> String {
+    let name = or(&actor.name, &actor.principal_id);
+    if actor.app.is_empty() || actor.app == "latchkey" { name.to_owned() } else { format!("{name} in {}", actor.app) }
+}
+
+fn or<'a>(first: &'a str, second: &'a str) -> &'a str {
+    if first.is_empty() { second } else { first }
+}

@@ -1,0 +1,172 @@
+//! `latchkey login`: signs in, changes the password where that is asked for, and keeps the login.
+
+use std::io::{self, BufRead, IsTerminal};
+
+use clap::Args;
+use secrecy::{ExposeSecret, SecretString};
+
+use super::passwd::ATTEMPTS;
+use crate::cli::Cli;
+use crate::cli::call::Call;
+use crate::cli::client::Client;
+use crate::cli::error::{Error, Exit};
+use crate::cli::login::{Login, Store};
+use crate::cli::output::text::{Text, Tone};
+use crate::cli::output::time::instant;
+use crate::proto::v1::sign_in_progress::Step;
+use crate::proto::v1::{
+    CompletePasswordChangeRequest, PasswordChangeCause, PasswordChangeStep, SignInProgress, SignInRequest, TokenSet,
+};
+
+const HELP: &str = "\
+Keeps the login in $XDG_STATE_HOME/latchkey/login.json, for you alone, and renews it as needed.
+With --output json the tokens are printed as well: keep them out of logs.
+
+Examples:
+  latchkey login ada
+  latchkey login ada --server id.example.org:50051
+  printf '%s\\n' \"$PASSWORD\" | latchkey login ada --password-stdin";
+
+/// Sign in and stay signed in.
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub(crate) struct SignIn {
+    /// Username or address; asked for if absent.
+    user: Option<String>,
+    /// Read the password from standard input; where it has to be changed, a second line is the new one.
+    #[arg(long)]
+    password_stdin: bool,
+}
+
+impl SignIn {
+    /// Signs in.
+    pub(crate) async fn run(self, cli: &Cli, store: &Store) -> Result<(), Error> {
+        let login = match &self.user {
+            Some(user) => user.clone(),
+            None => ask_user(cli)?,
+        };
+        cli.client.warn_if_overheard(&cli.screen);
+        let password = if self.password_stdin {
+            cli.read_required_secret("the password")?
+        } else {
+            cli.ask_secret(&format!("Password of {login} at {}", cli.client.target().place()))?
+        };
+        let request = SignInRequest {
+            login: login.clone(),
+            password: password.expose_secret().to_owned(),
+            client_name: "latchkey".to_owned(),
+            ..SignInRequest::default()
+        };
+        let answer = cli.client.call(request).await?;
+        match step(answer.progress.clone())? {
+            Step::Tokens(tokens) => {
+                print_json::<SignInRequest>(cli, &answer)?;
+                keep(cli, store, login, tokens).await
+            }
+            Step::PasswordChange(change) => self.change(cli, store, login, change).await,
+        }
+    }
+
+    /// Tells why a new password is needed and takes one. A rejected one burns nothing, so it is asked for again.
+    async fn change(&self, cli: &Cli, store: &Store, login: String, step: PasswordChangeStep) -> Result<(), Error> {
+        cli.screen.note(Text::toned(Tone::Warn, why(step.cause())));
+        cli.screen.note(rules(&step));
+        let attempts = if self.password_stdin { 1 } else { ATTEMPTS };
+        let mut rejected = None;
+        for _ in 0..attempts {
+            let new = self.new_password(cli)?;
+            match complete(cli, &step, &new).await {
+                Ok(tokens) => return keep(cli, store, login, tokens).await,
+                Err(error) if error.reason() == "PASSWORD_REJECTED" => {
+                    if !self.password_stdin {
+                        cli.screen.error(&error);
+                    }
+                    rejected = Some(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(rejected.filter(|_| self.password_stdin).unwrap_or_else(|| {
+            Error::stopped(Exit::Refused, "no new password was accepted").hint("`latchkey login` starts again")
+        }))
+    }
+
+    fn new_password(&self, cli: &Cli) -> Result<SecretString, Error> {
+        if !self.password_stdin {
+            return cli.ask_new_password();
+        }
+        cli.read_secret()?.ok_or_else(|| {
+            Error::stopped(Exit::Refused, "the password has to be changed")
+                .hint("give the new one as the second line of standard input")
+        })
+    }
+}
+
+async fn complete(cli: &Cli, step: &PasswordChangeStep, new: &SecretString) -> Result<TokenSet, Error> {
+    let request = CompletePasswordChangeRequest {
+        ticket: step.ticket.clone(),
+        new_password: new.expose_secret().to_owned(),
+        validate_only: false,
+    };
+    let answer = cli.client.call(request).await?;
+    match self::step(answer.progress.clone())? {
+        Step::Tokens(tokens) => {
+            print_json::<CompletePasswordChangeRequest>(cli, &answer)?;
+            Ok(tokens)
+        }
+        Step::PasswordChange(_) => Err(Error::unexpected("the server asks for a new password twice")),
+    }
+}
+
+fn step(progress: Option<SignInProgress>) -> Result<Step, Error> {
+    progress.and_then(|progress| progress.step).ok_or_else(|| {
+        Error::unexpected("the server asks for a step that this client does not know").hint("update latchkey")
+    })
+}
+
+fn print_json<C: Call>(cli: &Cli, answer: &C::Answer) -> Result<(), Error> {
+    if cli.screen.is_json() { cli.screen.json(&Client::reflected::<C>(answer)?) } else { Ok(()) }
+}
+
+/// Under the lock: another process may be about to renew the login that this one replaces.
+async fn keep(cli: &Cli, store: &Store, login: String, tokens: TokenSet) -> Result<(), Error> {
+    let lock = store.lock().await?;
+    let ends = instant(tokens.refresh_expire_time.as_ref());
+    store.write(&Login::new(cli.client.target().to_string(), login.clone(), tokens))?;
+    drop(lock);
+    if cli.screen.is_json() {
+        return Ok(());
+    }
+    let until = ends.map(|end| format!(", good until {}", cli.screen.clock().moment(end))).unwrap_or_default();
+    cli.screen.done(format!("signed in as {login} at {}{until}", cli.client.target().place()))?;
+    cli.screen.next("latchkey whoami")
+}
+
+fn ask_user(cli: &Cli) -> Result<String, Error> {
+    if !io::stdin().is_terminal() {
+        return Err(Error::usage("say who signs in").hint("latchkey login USER --password-stdin"));
+    }
+    cli.screen.question("User:");
+    let mut user = String::new();
+    let read = io::stdin().lock().read_line(&mut user);
+    read.map_err(|fault| Error::unexpected(format!("cannot read standard input: {fault}")))?;
+    match user.trim() {
+        "" => Err(Error::Silent(Exit::Refused)),
+        user => Ok(user.to_owned()),
+    }
+}
+
+fn why(cause: PasswordChangeCause) -> &'static str {
+    match cause {
+        PasswordChangeCause::Temporary => "This password was given to you by an operator. Choose one of your own.",
+        PasswordChangeCause::Operator => "An operator asks you to change your password.",
+        PasswordChangeCause::Unspecified => "Your password has to be changed.",
+    }
+}
+
+fn rules(step: &PasswordChangeStep) -> String {
+    let rules = step.rules.unwrap_or_default();
+    let least = rules.min_length.map(|length| format!("at least {length} characters")).unwrap_or_default();
+    let most = rules.max_length.map(|length| format!(", at most {length}")).unwrap_or_default();
+    format!("It needs {least}{most}, and must differ from the old one. Several words are fine.")
+}

@@ -1,0 +1,47 @@
+//! `latchkey logout`: ends the session and forgets the login.
+
+use clap::Args;
+
+use crate::cli::Setting;
+use crate::cli::error::{Error, Exit};
+use crate::cli::login::Store;
+use crate::proto::v1::RevokeSessionRequest;
+
+const HELP: &str = "\
+Examples:
+  latchkey logout
+  latchkey logout --forget";
+
+/// End the session of `latchkey login` and forget it.
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Logout {
+    /// Only forget the login here: the server is gone, or cannot be reached.
+    #[arg(long)]
+    forget: bool,
+}
+
+impl Logout {
+    /// A session that is over already is as good as ended. If the server cannot be reached the login stays, or its
+    /// session would live on with nobody able to end it.
+    pub(crate) async fn run(self, setting: &Setting, store: &Store) -> Result<(), Error> {
+        if self.forget {
+            let was = store.remove()?;
+            return setting.screen.done(if was { "the login is forgotten" } else { "there was no login" });
+        }
+        let login = store.read()?.ok_or_else(|| Error::stopped(Exit::Refused, "you are not signed in"))?;
+        let name = login.username.clone();
+        let cli = setting.member(store, login)?;
+        match cli.client.call(RevokeSessionRequest::default()).await {
+            Ok(_) => {}
+            Err(error) if error.exit() == Exit::Refused => {}
+            Err(Error::Stopped(_)) => {
+                return Err(Error::unexpected(format!("cannot reach {}", cli.client.target().place()))
+                    .hint("`latchkey logout --forget` forgets the login without ending its session"));
+            }
+            Err(error) => return Err(error),
+        }
+        store.remove()?;
+        setting.screen.done(format!("{name} is signed out of {}", cli.client.target().place()))
+    }
+}

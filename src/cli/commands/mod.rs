@@ -1,0 +1,135 @@
+//! One file a command: its arguments, its calls, its answer.
+
+pub(crate) mod audit;
+pub(crate) mod login;
+pub(crate) mod logout;
+pub(crate) mod passwd;
+pub(crate) mod roles;
+pub(crate) mod sessions;
+pub(crate) mod shell;
+pub(crate) mod status;
+pub(crate) mod tokens;
+pub(crate) mod users;
+pub(crate) mod whoami;
+
+use super::Cli;
+use super::args::Paging;
+use super::call::Call;
+use super::client::Client;
+use super::error::Error;
+use super::output::Screen;
+use super::output::time::instant;
+use super::output::words::count;
+use crate::proto::v1::{
+    Effects, ListApiTokensRequest, ListEventsRequest, ListSessionsRequest, ListUserSessionsRequest, ListUsersRequest,
+};
+
+/// No list has more pages than this: a server that says so goes round in circles.
+const PAGES_MAX: usize = 1_000_000;
+
+/// A request of a list.
+trait Paged: Call {
+    /// The same for the page of a token.
+    fn at(self, page_token: String) -> Self;
+    /// The token of the next page; empty on the last.
+    fn next(answer: &Self::Answer) -> &str;
+}
+
+macro_rules! paged {
+    ($($request:ident)*) => {
+        $(impl Paged for $request {
+            fn at(self, page_token: String) -> Self {
+                Self { page_token, ..self }
+            }
+
+            fn next(answer: &Self::Answer) -> &str {
+                &answer.next_page_token
+            }
+        })*
+    };
+}
+
+paged!(ListUsersRequest ListUserSessionsRequest ListApiTokensRequest ListSessionsRequest ListEventsRequest);
+
+impl Cli {
+    /// Makes a call and prints the answer: as JSON, or as `show` does.
+    async fn answer<C: Call>(
+        &self,
+        request: C,
+        show: impl FnOnce(&Screen, C::Answer) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let answer = self.client.call(request).await?;
+        if self.screen.is_json() {
+            return self.screen.json(&Client::reflected::<C>(&answer)?);
+        }
+        show(&self.screen, answer)
+    }
+
+    /// Prints a page of a list, or all pages. True if there are more.
+    async fn pages<C: Paged>(
+        &self,
+        paging: &Paging,
+        request: C,
+        mut show: impl AsyncFnMut(&C::Answer) -> Result<(), Error>,
+    ) -> Result<bool, Error> {
+        let mut token = paging.page_token.clone();
+        for _ in 0..PAGES_MAX {
+            let answer = self.client.call(request.clone().at(token.clone())).await?;
+            match (self.screen.is_json(), paging.all) {
+                (true, true) => self.screen.json_line(&Client::reflected::<C>(&answer)?)?,
+                (true, false) => self.screen.json(&Client::reflected::<C>(&answer)?)?,
+                (false, _) => show(&answer).await?,
+            }
+            let next = C::next(&answer);
+            if next.is_empty() || !paging.all {
+                return Ok(!next.is_empty());
+            }
+            if next == token {
+                break;
+            }
+            next.clone_into(&mut token);
+        }
+        Err(Error::unexpected("the list does not end: the server repeats a page"))
+    }
+
+    /// Ends a list for people.
+    fn list_footer(&self, shown: usize, noun: &str, more: bool, next: Option<&str>) -> Result<(), Error> {
+        if self.screen.is_json() {
+            return Ok(());
+        }
+        let more = if more { "; there are more: --all" } else { "" };
+        self.screen.footer(&format!("{}{more}", count(shown, noun)), next)
+    }
+
+    /// What else a call did, if anything.
+    fn effects(screen: &Screen, effects: Option<&Effects>) -> Result<(), Error> {
+        let Some(effects) = effects else { return Ok(()) };
+        let mut ended = Vec::new();
+        if effects.password_ended {
+            ended.push("the old password".to_owned());
+        }
+        if effects.sessions_revoked > 0 {
+            ended.push(count(effects.sessions_revoked, "session"));
+        }
+        if effects.api_tokens_revoked > 0 {
+            ended.push(count(effects.api_tokens_revoked, "API token"));
+        }
+        let mut lifted = Vec::new();
+        if effects.lock_lifted {
+            lifted.push("the lock");
+        }
+        if effects.throttle_cleared {
+            lifted.push("the wait after wrong passwords");
+        }
+        let clock = screen.clock();
+        let offline = instant(effects.access_expire_time.as_ref()).filter(|end| !clock.is_past(*end));
+        let offline = offline.map(|end| {
+            format!("access tokens, for those who check offline, until {} ({})", clock.moment(end), clock.left(end))
+        });
+        screen.fields([
+            ("ended", ended.join(", ").into()),
+            ("lifted", lifted.join(", ").into()),
+            ("works on", offline.unwrap_or_default().into()),
+        ])
+    }
+}

@@ -1,0 +1,66 @@
+//! `latchkey passwd`: a new password for oneself.
+
+use clap::Args;
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::cli::Cli;
+use crate::cli::error::Error;
+use crate::cli::output::words::count;
+use crate::proto::v1::{ChangePasswordRequest, ChangePasswordResponse};
+
+/// How often a password that breaks the rules may be followed by another.
+pub(crate) const ATTEMPTS: usize = 5;
+
+const HELP: &str = "\
+Changes the password of whoever is signed in (`latchkey login`). All your other sessions end.
+
+Examples:
+  latchkey passwd
+  printf '%s\\n%s\\n' \"$OLD\" \"$NEW\" | latchkey passwd --password-stdin";
+
+/// Change your own password.
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Passwd {
+    /// Read two lines from standard input: the password of today and the new one.
+    #[arg(long)]
+    password_stdin: bool,
+}
+
+impl Passwd {
+    /// Asks for both, and again for the new one while it breaks the rules.
+    pub(crate) async fn run(self, cli: &Cli) -> Result<(), Error> {
+        cli.client.warn_if_overheard(&cli.screen);
+        if self.password_stdin {
+            let current = cli.read_required_secret("the password of today")?;
+            let new = cli.read_required_secret("the new password, its second line")?;
+            return change(cli, &current, &new).await;
+        }
+        let current = cli.ask_secret("Password of today")?;
+        for _ in 1..ATTEMPTS {
+            let new = cli.ask_new_password()?;
+            match change(cli, &current, &new).await {
+                Err(error) if error.reason() == "PASSWORD_REJECTED" => cli.screen.error(&error),
+                outcome => return outcome,
+            }
+        }
+        let new = cli.ask_new_password()?;
+        change(cli, &current, &new).await
+    }
+}
+
+async fn change(cli: &Cli, current: &SecretString, new: &SecretString) -> Result<(), Error> {
+    let request = ChangePasswordRequest {
+        current_password: current.expose_secret().to_owned(),
+        new_password: new.expose_secret().to_owned(),
+        validate_only: false,
+    };
+    cli.answer(request, |screen, ChangePasswordResponse { sessions_revoked }| {
+        let others = match sessions_revoked {
+            0 => String::new(),
+            number => format!("; {} ended", count(number, "other session")),
+        };
+        screen.done(format!("your password is changed{others}"))
+    })
+    .await
+}

@@ -1,0 +1,177 @@
+//! `latchkey sessions`: who is signed in where.
+
+use clap::{Args, Subcommand};
+
+use crate::cli::Cli;
+use crate::cli::args::{self, Paging};
+use crate::cli::error::Error;
+use crate::cli::output::table::{Column, Table};
+use crate::cli::output::text::{Text, Tone};
+use crate::cli::output::time::{Clock, instant};
+use crate::cli::output::words::{count, shell_word};
+use crate::proto::v1::revoke_session_request::Target;
+use crate::proto::v1::{
+    ListSessionsRequest, ListSessionsResponse, ListUserSessionsRequest, ListUserSessionsResponse, RevokeSessionRequest,
+    RevokeUserSessionsRequest, Session, UserRef,
+};
+
+/// List and end sessions.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Sessions {
+    List(List),
+    Revoke(Revoke),
+}
+
+impl Sessions {
+    /// Does it.
+    pub(crate) async fn run(self, cli: &Cli) -> Result<(), Error> {
+        match self {
+            Sessions::List(list) => list.run(cli).await,
+            Sessions::Revoke(revoke) => revoke.run(cli).await,
+        }
+    }
+}
+
+const LIST_HELP: &str = "\
+Examples:
+  latchkey sessions list
+  latchkey sessions list ada --ended";
+
+/// List a user's sessions, newest first, or your own.
+#[derive(Debug, Args)]
+#[command(after_help = LIST_HELP)]
+pub(crate) struct List {
+    /// Whose; yours if absent.
+    #[arg(value_parser = args::user)]
+    user: Option<UserRef>,
+    /// Also those that have ended, for 30 days.
+    #[arg(long, requires = "user")]
+    ended: bool,
+    #[command(flatten)]
+    paging: Paging,
+}
+
+impl List {
+    async fn run(self, cli: &Cli) -> Result<(), Error> {
+        let mut shown = 0;
+        let page_size = self.paging.page_size();
+        let more = if let Some(user) = self.user.clone() {
+            let request = ListUserSessionsRequest {
+                user: Some(user),
+                page_size,
+                include_ended: self.ended,
+                ..ListUserSessionsRequest::default()
+            };
+            let page = async |answer: &ListUserSessionsResponse| show(cli, &answer.sessions, &mut shown);
+            cli.pages(&self.paging, request, page).await?
+        } else {
+            let request = ListSessionsRequest { page_size, ..ListSessionsRequest::default() };
+            let page = async |answer: &ListSessionsResponse| show(cli, &answer.sessions, &mut shown);
+            cli.pages(&self.paging, request, page).await?
+        };
+        let next = match self.user.as_ref().and_then(args::user_text) {
+            Some(user) => format!("latchkey sessions revoke {}", shell_word(&user)),
+            None => "latchkey sessions revoke --mine --others".to_owned(),
+        };
+        cli.list_footer(shown, "session", more, (shown > 0).then_some(next.as_str()))
+    }
+}
+
+fn show(cli: &Cli, sessions: &[Session], shown: &mut usize) -> Result<(), Error> {
+    *shown += sessions.len();
+    cli.screen.table(table(sessions, cli.screen.clock()))
+}
+
+fn table(sessions: &[Session], clock: &Clock) -> Table {
+    let mut table = Table::new(&[
+        Column::fixed("SESSION"),
+        Column::free("APPLICATION"),
+        Column::free("CLIENT"),
+        Column::free("ADDRESS"),
+        Column::fixed("BEGAN"),
+        Column::fixed("LAST USED"),
+        Column::fixed("STATE"),
+    ]);
+    let ago = |at: Option<&prost_types::Timestamp>| instant(at).map(|at| clock.ago(at)).unwrap_or_default();
+    for session in sessions {
+        table.row([
+            session.id.as_str().into(),
+            session.app.as_str().into(),
+            session.client_name.as_str().into(),
+            session.client_address.as_str().into(),
+            ago(session.create_time.as_ref()).into(),
+            ago(session.last_used_time.as_ref()).into(),
+            state(session, clock),
+        ]);
+    }
+    table
+}
+
+fn state(session: &Session, clock: &Clock) -> Text {
+    if let Some(at) = instant(session.end_time.as_ref()) {
+        return Text::toned(Tone::Dim, format!("ended {}", clock.ago(at)));
+    }
+    let left = instant(session.expire_time.as_ref()).map(|at| clock.left(at)).unwrap_or_default();
+    let this = if session.current { ", this one" } else { "" };
+    Text::toned(Tone::Good, "● ").and(Tone::Plain, format!("{left}{this}"))
+}
+
+const REVOKE_HELP: &str = "\
+Examples:
+  latchkey sessions revoke ada
+  latchkey sessions revoke ada 01jq3m8d7hw4zk9x6c2v5b1n0t
+  latchkey sessions revoke --mine --others";
+
+/// End a user's sessions: all of them, or those named. Or your own.
+#[derive(Debug, Args)]
+#[command(after_help = REVOKE_HELP, override_usage = "latchkey sessions revoke [OPTIONS] USER [ID]...\n       \
+    latchkey sessions revoke [OPTIONS] --mine <ID...|--others>")]
+pub(crate) struct Revoke {
+    /// Whose sessions, then the ids of those to end; none means all. With --mine only ids.
+    #[arg(value_name = "USER|ID", required_unless_present = "mine")]
+    names: Vec<String>,
+    /// Your own sessions.
+    #[arg(long)]
+    mine: bool,
+    /// All of yours but the current one.
+    #[arg(long, requires = "mine", conflicts_with = "names")]
+    others: bool,
+    /// Why, for the audit log.
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true, conflicts_with = "mine")]
+    note: String,
+}
+
+impl Revoke {
+    async fn run(self, cli: &Cli) -> Result<(), Error> {
+        if self.mine { self.own(cli).await } else { self.of_user(cli).await }
+    }
+
+    async fn own(self, cli: &Cli) -> Result<(), Error> {
+        let ids = self.names.into_iter().map(Target::SessionId);
+        let targets: Vec<Target> = if self.others { vec![Target::AllOthers(true)] } else { ids.collect() };
+        if targets.is_empty() {
+            return Err(Error::usage("say which: ids, or --others").hint("`latchkey logout` ends this session"));
+        }
+        for target in targets {
+            let request = RevokeSessionRequest { target: Some(target) };
+            cli.answer(request, |screen, answer| {
+                screen.done(format!("{} ended", count(answer.sessions_revoked, "session")))
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    async fn of_user(self, cli: &Cli) -> Result<(), Error> {
+        let mut names = self.names.into_iter();
+        let name = names.next().unwrap_or_default();
+        let user = args::user(&name).map_err(Error::usage)?;
+        let request = RevokeUserSessionsRequest { user: Some(user), session_ids: names.collect(), note: self.note };
+        cli.answer(request, |screen, answer| {
+            let ended = answer.effects.as_ref().map_or(0, |effects| effects.sessions_revoked);
+            screen.done(format!("{} of {name} ended", count(ended, "session")))?;
+            Cli::effects(screen, answer.effects.as_ref())
+        })
+        .await
+    }
+}

@@ -1,0 +1,238 @@
+//! `latchkey status`: the page to look at first.
+
+use clap::Args;
+use serde_json::{Map, Value, json};
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+
+use super::whoami;
+use crate::cli::Cli;
+use crate::cli::call::Call;
+use crate::cli::client::Client;
+use crate::cli::error::{Error, Exit};
+use crate::cli::grpcurl;
+use crate::cli::output::Screen;
+use crate::cli::output::json;
+use crate::cli::output::text::{Text, Tone};
+use crate::cli::output::time::{Clock, instant, length};
+use crate::proto::v1::{
+    GetSigningKeysRequest, GetSigningKeysResponse, ListUsersRequest, UserFilter, UserFlag, UserState, WhoAmIRequest,
+    WhoAmIResponse,
+};
+
+/// Services, as the health check names them. The empty name stands for the whole server.
+const SERVICES: [&str; 4] = ["", "latchkey.v1.Auth", "latchkey.v1.UserAdmin", "latchkey.v1.Audit"];
+
+const HELP: &str = "\
+Exits with 0 if the server is serving, else with 3.
+
+Examples:
+  latchkey status
+  latchkey status --server id.example.org:50051
+  latchkey status --output json | jq .attention";
+
+/// Look here first: is the server well, who are you, what needs attention.
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Status {}
+
+/// What was found out. A part that the caller may not see, or that failed, says so by its error.
+struct Findings {
+    health: Vec<(&'static str, Option<ServingStatus>)>,
+    caller: Result<WhoAmIResponse, Error>,
+    keys: Result<GetSigningKeysResponse, Error>,
+    attention: Option<Attention>,
+}
+
+/// How many users need an operator.
+struct Attention {
+    all: i32,
+    locked: i32,
+    must_change: i32,
+    throttled: i32,
+}
+
+impl Status {
+    /// Asks everything, and prints what there is.
+    pub(crate) async fn run(self, cli: &Cli) -> Result<(), Error> {
+        if cli.client.is_showing() {
+            cli.screen.verbatim(&grpcurl::show(&cli.client, &HealthCheckRequest::default())?)?;
+            cli.screen.verbatim(&grpcurl::show(&cli.client, &WhoAmIRequest {})?)?;
+            return cli.screen.verbatim(&grpcurl::show(&cli.client, &counting(attention_filter()))?);
+        }
+        let findings = Findings::gather(cli).await?;
+        if cli.screen.is_json() {
+            cli.screen.json(&findings.to_json(cli)?)?;
+        } else {
+            findings.show(cli).await?;
+        }
+        if findings.is_serving() { Ok(()) } else { Err(Error::Silent(Exit::Unexpected)) }
+    }
+}
+
+impl Findings {
+    /// Only a server that cannot be reached at all is an error here.
+    async fn gather(cli: &Cli) -> Result<Findings, Error> {
+        let mut health = Vec::new();
+        for service in SERVICES {
+            let request = HealthCheckRequest { service: service.to_owned() };
+            let status = match cli.client.call(request).await {
+                Ok(HealthCheckResponse { status }) => ServingStatus::try_from(status).ok(),
+                Err(Error::Refused(_)) if !service.is_empty() => None,
+                Err(error) => return Err(error),
+            };
+            health.push((service, status));
+        }
+        let caller = cli.client.call(WhoAmIRequest {}).await;
+        let keys = cli.client.call(GetSigningKeysRequest::default()).await;
+        let may_look = caller.as_ref().is_ok_and(|caller| caller.scopes.iter().any(|scope| scope == "users.read"));
+        let attention = if may_look { Some(Attention::count(cli).await?) } else { None };
+        Ok(Findings { health, caller, keys, attention })
+    }
+
+    fn is_serving(&self) -> bool {
+        self.health.iter().any(|(service, status)| service.is_empty() && *status == Some(ServingStatus::Serving))
+    }
+
+    async fn show(&self, cli: &Cli) -> Result<(), Error> {
+        let screen = &cli.screen;
+        let caller = match &self.caller {
+            Ok(_) => Text::from(cli.client.whom().await),
+            Err(_) if !cli.client.is_known() => Text::toned(Tone::Dim, "nobody"),
+            Err(error) => Text::toned(Tone::Bad, "✖ ").and(Tone::Plain, error.message()),
+        };
+        let known = self.caller.as_ref().ok();
+        let roles = known.and_then(|caller| caller.user.as_ref()).map(|user| user.roles.join(", "));
+        screen.fields([
+            ("server", self.server(&cli.client.target().place())),
+            ("services", self.services()),
+            ("as", caller),
+            ("roles", roles.unwrap_or_default().into()),
+            ("scopes", known.map(whoami::scopes).unwrap_or_default()),
+            ("signing", self.keys.as_ref().map(|keys| signing(keys, screen.clock())).unwrap_or_default()),
+            ("attention", self.attention.as_ref().map(Attention::text).unwrap_or_default()),
+        ])?;
+        self.next(screen)
+    }
+
+    fn server(&self, place: &str) -> Text {
+        let state = match self.health.first() {
+            Some((_, Some(ServingStatus::Serving))) => Text::toned(Tone::Good, "●").and(Tone::Plain, " serving"),
+            _ => Text::toned(Tone::Bad, "✖ not serving"),
+        };
+        state.and(Tone::Plain, format!(" at {place}"))
+    }
+
+    fn services(&self) -> Text {
+        let mut text = Text::new();
+        for (service, status) in self.health.iter().filter(|(service, _)| !service.is_empty()) {
+            let (tone, mark) = match status {
+                Some(ServingStatus::Serving) => (Tone::Good, "●"),
+                Some(_) => (Tone::Bad, "✖"),
+                None => (Tone::Dim, "–"),
+            };
+            let name = service.rsplit('.').next().unwrap_or(service);
+            let gap = if text.is_empty() { "" } else { "  " };
+            text = text.and(Tone::Plain, gap).and(tone, mark).and(Tone::Plain, format!(" {name}"));
+        }
+        text
+    }
+
+    fn next(&self, screen: &Screen) -> Result<(), Error> {
+        let next = match (&self.caller, &self.attention) {
+            _ if !self.is_serving() => return Ok(()),
+            (Err(_), _) => "latchkey login",
+            (_, Some(attention)) if attention.all > 0 => "latchkey users list --attention",
+            (_, Some(_)) => "latchkey users list",
+            (Ok(_), None) => "latchkey whoami",
+        };
+        screen.next(next)
+    }
+
+    fn to_json(&self, cli: &Cli) -> Result<Value, Error> {
+        let health: Map<String, Value> = self
+            .health
+            .iter()
+            .map(|(service, status)| {
+                ((*service).to_owned(), status.map_or("SERVICE_UNKNOWN", |status| status.as_str_name()).into())
+            })
+            .collect();
+        let caller = part::<WhoAmIRequest>(&self.caller)?;
+        let keys = part::<GetSigningKeysRequest>(&self.keys)?;
+        let server = cli.client.target().to_string();
+        let attention = self.attention.as_ref().map(Attention::to_json);
+        Ok(json!({"server": server, "health": health, "whoAmI": caller, "signingKeys": keys, "attention": attention}))
+    }
+}
+
+/// An answer, or the error in its place.
+fn part<C: Call>(answer: &Result<C::Answer, Error>) -> Result<Value, Error> {
+    match answer {
+        Ok(answer) => json::value(&Client::reflected::<C>(answer)?),
+        Err(error) => Ok(error.to_json().map(|error| json!(error)).unwrap_or_default()),
+    }
+}
+
+impl Attention {
+    async fn count(cli: &Cli) -> Result<Attention, Error> {
+        let locked = UserFilter { states: vec![UserState::Locked.into()], ..UserFilter::default() };
+        let flagged = |flag: UserFlag| UserFilter { flags: vec![flag.into()], ..UserFilter::default() };
+        Ok(Attention {
+            all: total(cli, attention_filter()).await?,
+            locked: total(cli, locked).await?,
+            must_change: total(cli, flagged(UserFlag::MustChange)).await?,
+            throttled: total(cli, flagged(UserFlag::Throttled)).await?,
+        })
+    }
+
+    fn text(&self) -> Text {
+        if self.all == 0 {
+            return Text::toned(Tone::Good, "●").and(Tone::Plain, " nobody");
+        }
+        let parts = [
+            (Tone::Bad, self.locked, "locked"),
+            (Tone::Warn, self.must_change, "must change the password"),
+            (Tone::Warn, self.throttled, "waiting after wrong passwords"),
+        ];
+        let mut text = Text::new();
+        for (tone, number, what) in parts.into_iter().filter(|(_, number, _)| *number > 0) {
+            let comma = if text.is_empty() { "" } else { ", " };
+            text = text.and(Tone::Plain, comma).and(tone, format!("{number} {what}"));
+        }
+        text
+    }
+
+    fn to_json(&self) -> Value {
+        json!({
+            "all": self.all,
+            "locked": self.locked,
+            "mustChange": self.must_change,
+            "throttled": self.throttled,
+        })
+    }
+}
+
+fn attention_filter() -> UserFilter {
+    UserFilter { needs_attention: true, ..UserFilter::default() }
+}
+
+fn counting(filter: UserFilter) -> ListUsersRequest {
+    ListUsersRequest { page_size: 1, include_total: true, filter: Some(filter), ..ListUsersRequest::default() }
+}
+
+async fn total(cli: &Cli, filter: UserFilter) -> Result<i32, Error> {
+    Ok(cli.client.call(counting(filter)).await?.total_size.unwrap_or_default())
+}
+
+/// `key 7f…, in use for 3 d; the next from tomorrow 02:14`.
+fn signing(keys: &GetSigningKeysResponse, clock: &Clock) -> Text {
+    let Some(current) = keys.keys.first() else { return Text::toned(Tone::Bad, "✖ no key") };
+    let since = instant(current.not_before.as_ref());
+    let age = since.filter(|at| clock.is_past(*at)).map(|at| {
+        let seconds = u64::try_from(clock.now().as_second() - at.as_second()).unwrap_or(0);
+        format!(", in use for {}", length(std::time::Duration::from_secs(seconds)))
+    });
+    let starts = keys.keys.iter().skip(1).filter_map(|key| instant(key.not_before.as_ref()));
+    let next = starts.filter(|at| !clock.is_past(*at)).min().map(|at| format!("; the next from {}", clock.moment(at)));
+    Text::from(format!("key {}{}{}", current.key_id, age.unwrap_or_default(), next.unwrap_or_default()))
+}

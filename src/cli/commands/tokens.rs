@@ -1,0 +1,195 @@
+//! `latchkey tokens`: credentials of services and tools.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+use crate::cli::Cli;
+use crate::cli::args::{self, Paging};
+use crate::cli::error::Error;
+use crate::cli::output::table::{Column, Table};
+use crate::cli::output::text::{Text, Tone};
+use crate::cli::output::time::{Clock, instant};
+use crate::proto::v1::{
+    ApiToken, CreateApiTokenRequest, ListApiTokensRequest, ListApiTokensResponse, ListUsersRequest,
+    RevokeApiTokenRequest, UserFilter, UserRef,
+};
+
+/// Create, list and revoke API tokens.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Tokens {
+    Create(Create),
+    List(List),
+    Revoke(Revoke),
+}
+
+impl Tokens {
+    /// Does it.
+    pub(crate) async fn run(self, cli: &Cli) -> Result<(), Error> {
+        match self {
+            Tokens::Create(create) => create.run(cli).await,
+            Tokens::List(list) => list.run(cli).await,
+            Tokens::Revoke(revoke) => revoke.run(cli).await,
+        }
+    }
+}
+
+const CREATE_HELP: &str = "\
+The token is shown once. It may do what its user may, within its scopes.
+
+Examples:
+  latchkey tokens create mailer --name \"production mailer\" --scope tokens.introspect
+  latchkey tokens create ci --name ci --scope users.read --scope users.lock --ttl 30d";
+
+/// Create an API token for a user.
+#[derive(Debug, Args)]
+#[command(after_help = CREATE_HELP)]
+pub(crate) struct Create {
+    /// Whose rights it carries.
+    #[arg(value_parser = args::user)]
+    user: UserRef,
+    /// What it is for, to be told from others.
+    #[arg(long, value_name = "TEXT")]
+    name: String,
+    /// What it may do; more than once for more. `latchkey roles` names the scopes.
+    #[arg(long = "scope", value_name = "SCOPE", required = true, value_delimiter = ',')]
+    scopes: Vec<String>,
+    /// How long it works; 90 days if absent, 400 at most.
+    #[arg(long, value_name = "TIME", value_parser = args::duration)]
+    ttl: Option<Duration>,
+}
+
+impl Create {
+    async fn run(self, cli: &Cli) -> Result<(), Error> {
+        let request = CreateApiTokenRequest {
+            user: Some(self.user),
+            name: self.name,
+            scopes: self.scopes,
+            ttl: self.ttl.map(args::wire_duration),
+        };
+        cli.answer(request, |screen, answer| {
+            let end = answer.api_token.as_ref().and_then(|token| instant(token.expire_time.as_ref()));
+            let end = end.map(|end| format!("good until {}. ", screen.clock().moment(end))).unwrap_or_default();
+            let secret = Text::toned(Tone::Strong, &answer.secret);
+            screen.done(secret.and(Tone::Dim, format!("    {end}Shown once.")))?;
+            let id = answer.api_token.map(|token| token.id).unwrap_or_default();
+            screen.next(&format!("latchkey tokens revoke {id}, when it is no longer needed"))
+        })
+        .await
+    }
+}
+
+const LIST_HELP: &str = "\
+Examples:
+  latchkey tokens list
+  latchkey tokens list mailer";
+
+/// List API tokens, newest first, without their secrets.
+#[derive(Debug, Args)]
+#[command(after_help = LIST_HELP)]
+pub(crate) struct List {
+    /// Whose; everybody's if absent.
+    #[arg(value_parser = args::user)]
+    user: Option<UserRef>,
+    #[command(flatten)]
+    paging: Paging,
+}
+
+impl List {
+    async fn run(self, cli: &Cli) -> Result<(), Error> {
+        let mut shown = 0;
+        let request = ListApiTokensRequest {
+            user: self.user,
+            page_size: self.paging.page_size(),
+            ..ListApiTokensRequest::default()
+        };
+        let page = async |answer: &ListApiTokensResponse| {
+            shown += answer.api_tokens.len();
+            let names = names(cli, &answer.api_tokens).await;
+            cli.screen.table(table(&answer.api_tokens, &names, cli.screen.clock()))
+        };
+        let more = cli.pages(&self.paging, request, page).await?;
+        cli.list_footer(shown, "token", more, Some("latchkey tokens create USER --name TEXT --scope SCOPE"))
+    }
+}
+
+/// The usernames of the tokens' users, as far as the caller may see them. One call for a page.
+async fn names(cli: &Cli, tokens: &[ApiToken]) -> BTreeMap<String, String> {
+    let mut user_ids: Vec<String> = tokens.iter().map(|token| token.user_id.clone()).collect();
+    user_ids.sort_unstable();
+    user_ids.dedup();
+    if user_ids.is_empty() {
+        return BTreeMap::new();
+    }
+    let filter = UserFilter { user_ids, ..UserFilter::default() };
+    let request = ListUsersRequest { page_size: 500, filter: Some(filter), ..ListUsersRequest::default() };
+    let users = cli.client.call(request).await.map(|answer| answer.users).unwrap_or_default();
+    users.into_iter().map(|user| (user.id, user.username)).collect()
+}
+
+fn table(tokens: &[ApiToken], names: &BTreeMap<String, String>, clock: &Clock) -> Table {
+    let mut table = Table::new(&[
+        Column::fixed("TOKEN"),
+        Column::free("USER"),
+        Column::free("NAME"),
+        Column::free("SCOPES"),
+        Column::fixed("LAST USED"),
+        Column::fixed("STATE"),
+    ]);
+    for token in tokens {
+        let used = instant(token.last_used_time.as_ref());
+        table.row([
+            token.id.as_str().into(),
+            names.get(&token.user_id).unwrap_or(&token.user_id).as_str().into(),
+            token.name.as_str().into(),
+            token.scopes.join(" ").into(),
+            used.map_or_else(|| Text::toned(Tone::Dim, "never"), |at| clock.ago(at).into()),
+            state(token, clock),
+        ]);
+    }
+    table
+}
+
+fn state(token: &ApiToken, clock: &Clock) -> Text {
+    if let Some(at) = instant(token.revoke_time.as_ref()) {
+        return Text::toned(Tone::Dim, format!("revoked {}", clock.ago(at)));
+    }
+    match instant(token.expire_time.as_ref()) {
+        Some(end) if clock.is_past(end) => Text::toned(Tone::Dim, format!("expired {}", clock.ago(end))),
+        Some(end) => Text::toned(Tone::Good, "● ").and(Tone::Plain, clock.left(end)),
+        None => Text::toned(Tone::Good, "●"),
+    }
+}
+
+const REVOKE_HELP: &str = "\
+The id stands in the token itself: lka_ID_…
+
+Examples:
+  latchkey tokens revoke 01jq3m8d7hw4zk9x6c2v5b1n0t --note \"found in a log\"";
+
+/// End an API token at once.
+#[derive(Debug, Args)]
+#[command(after_help = REVOKE_HELP)]
+pub(crate) struct Revoke {
+    /// Its id.
+    id: String,
+    /// Why, for the audit log.
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    note: String,
+}
+
+impl Revoke {
+    async fn run(self, cli: &Cli) -> Result<(), Error> {
+        if self.id.starts_with("lka_") {
+            return Err(Error::usage("this is a token, not its id").hint("the id is what stands between lka_ and _"));
+        }
+        let request = RevokeApiTokenRequest { api_token_id: self.id, note: self.note };
+        cli.answer(request, |screen, answer| {
+            let name = answer.api_token.map(|token| format!("{} ({})", token.name, token.id)).unwrap_or_default();
+            let before = if answer.changed { "is revoked" } else { "was revoked before" };
+            screen.done(format!("{name} {before}"))
+        })
+        .await
+    }
+}

@@ -1,0 +1,113 @@
+//! `latchkey users create`.
+
+use std::time::Duration;
+
+use clap::Args;
+use secrecy::ExposeSecret;
+
+use super::idempotency_key;
+use super::reset::show_secret;
+use crate::cli::Cli;
+use crate::cli::args::{self, enum_parser};
+use crate::cli::error::Error;
+use crate::cli::output::words::{person, shell_word};
+use crate::proto::v1::create_user_request::Credential;
+use crate::proto::v1::create_user_response::Secret;
+use crate::proto::v1::{CreateUserRequest, TemporaryPassword, UserState};
+
+const HELP: &str = "\
+Without a password the account waits: give it one later with `latchkey users reset`.
+
+Examples:
+  latchkey users create grace --name \"Grace Hopper\" --email grace@example.com --temporary-password
+  latchkey users create ada --role helpdesk --role auditor --temporary-password --ttl 4h
+  latchkey users create mailer --kind service
+  pass show latchkey/bob | latchkey users create bob --password-stdin --lasting";
+
+/// Create an account.
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Create {
+    /// The sign-in name.
+    username: String,
+    /// For people to read.
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    name: String,
+    /// The address.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    email: String,
+    /// A role; more than once for more. `latchkey roles` names them.
+    #[arg(long = "role", value_name = "ROLE", value_delimiter = ',')]
+    roles: Vec<String>,
+    /// A person signs in with a password, a service acts with API tokens.
+    #[arg(long, default_value = "person", value_parser = enum_parser("latchkey.v1.UserKind", "USER_KIND_"))]
+    kind: i32,
+    /// A note that other systems read; more than once for more. Not for secrets.
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = args::label)]
+    labels: Vec<(String, String)>,
+    /// The language to greet the user in, as a BCP 47 tag.
+    #[arg(long, value_name = "TAG", default_value = "", hide_default_value = true)]
+    locale: String,
+    /// The id that another system gave the user.
+    #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
+    external_id: String,
+    /// Generate a password, show it once, and have it changed at the first sign-in.
+    #[arg(long, conflicts_with = "password_stdin")]
+    temporary_password: bool,
+    /// How long the temporary password works; 72h at most.
+    #[arg(long, value_name = "TIME", requires = "temporary_password", value_parser = args::duration)]
+    ttl: Option<Duration>,
+    /// Read a password from standard input, to be changed at the first sign-in.
+    #[arg(long)]
+    password_stdin: bool,
+    /// Let that password last.
+    #[arg(long, requires = "password_stdin")]
+    lasting: bool,
+    /// Why, for the audit log.
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    note: String,
+}
+
+impl Create {
+    pub(super) async fn run(self, cli: &Cli) -> Result<(), Error> {
+        let ttl = self.ttl.map(args::wire_duration);
+        let credential = if self.temporary_password {
+            Some(Credential::TemporaryPassword(TemporaryPassword { ttl }))
+        } else if self.password_stdin {
+            let password = cli.read_required_secret("the password")?;
+            Some(Credential::Password(password.expose_secret().to_owned()))
+        } else {
+            None
+        };
+        let request = CreateUserRequest {
+            username: self.username,
+            kind: self.kind,
+            email: self.email,
+            display_name: self.name,
+            locale: self.locale,
+            external_id: self.external_id,
+            labels: self.labels.into_iter().collect(),
+            roles: self.roles,
+            credential,
+            password_change_required: self.lasting.then_some(false),
+            note: self.note,
+            idempotency_key: idempotency_key()?,
+            validate_only: false,
+        };
+        cli.answer(request, |screen, answer| {
+            let user = answer.user.unwrap_or_default();
+            screen.done(format!("{} is created", person(&user)))?;
+            let secret = answer.secret.map(|Secret::TemporaryPassword(password)| password);
+            show_secret(screen, secret.as_deref(), answer.expire_time.as_ref(), answer.replayed)?;
+            let name = shell_word(&user.username);
+            match user.state() {
+                UserState::Pending => screen.next(&format!("latchkey users reset {name} --temporary-password")),
+                _ if user.kind() == crate::proto::v1::UserKind::Service => {
+                    screen.next(&format!("latchkey tokens create {name} --name TEXT --scope SCOPE"))
+                }
+                _ => screen.next(&format!("latchkey users show {name}")),
+            }
+        })
+        .await
+    }
+}

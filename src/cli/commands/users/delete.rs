@@ -1,0 +1,76 @@
+//! `latchkey users delete`.
+
+use clap::Args;
+
+use crate::cli::Cli;
+use crate::cli::args::{self, user_text};
+use crate::cli::error::Error;
+use crate::cli::output::words::{person, shell_word};
+use crate::cli::prompt::Question;
+use crate::proto::v1::{DeleteUserRequest, User, UserRef};
+
+const HELP: &str = "\
+To take an account out of use and keep it, lock it: `latchkey users lock`.
+
+Examples:
+  latchkey users delete bob --note \"left the company\"
+  latchkey users delete id:01jq3m8d7hw4zk9x6c2v5b1n0t --yes";
+
+/// Remove an account for good.
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Delete {
+    /// Whom.
+    #[arg(value_parser = args::user)]
+    user: UserRef,
+    /// Do not ask.
+    #[arg(long, short)]
+    yes: bool,
+    /// Why, for the audit log.
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    note: String,
+    /// Only if the account is still as it was with this etag. Read first if absent.
+    #[arg(long)]
+    etag: Option<String>,
+}
+
+impl Delete {
+    pub(super) async fn run(self, cli: &Cli) -> Result<(), Error> {
+        let named = user_text(&self.user).unwrap_or_default();
+        let asks = cli.asks(self.yes)?;
+        let etag = match self.etag {
+            Some(etag) => {
+                if asks {
+                    cli.confirm(Question::new(format!("Delete {named}")).row("ends", ENDS).row("stays", STAYS)).await?;
+                }
+                etag
+            }
+            None if cli.client.is_showing() => format!("<etag of: latchkey users show {}>", shell_word(&named)),
+            None => {
+                let user = cli.user(self.user.clone()).await?;
+                if asks {
+                    cli.confirm(question(cli, &user).await).await?;
+                }
+                user.etag
+            }
+        };
+        let request = DeleteUserRequest { user: Some(self.user), etag, note: self.note, validate_only: false };
+        cli.answer(request, |screen, answer| {
+            let name = answer.user.as_ref().map_or(named, person);
+            screen.done(format!("{name} is deleted"))?;
+            Cli::effects(screen, answer.effects.as_ref())
+        })
+        .await
+    }
+}
+
+const ENDS: &str = "the account, its password, sessions and API tokens, for good";
+const STAYS: &str = "what the audit log says of it; the username stays reserved for a while";
+
+async fn question(cli: &Cli, user: &User) -> Question {
+    let sessions = cli.sessions_of(user).await;
+    Question::new(format!("Delete {}", person(user)))
+        .row("ends", format!("the account, its password, {sessions} and its API tokens, for good"))
+        .row("stays", STAYS)
+        .row("roles", user.roles.join(", "))
+}

@@ -1,0 +1,159 @@
+//! `latchkey users list`.
+
+use clap::Args;
+
+use crate::cli::Cli;
+use crate::cli::args::{Paging, enum_parser};
+use crate::cli::error::Error;
+use crate::cli::output::table::{Column, Table};
+use crate::cli::output::text::{Text, Tone};
+use crate::cli::output::time::Clock;
+use crate::cli::output::words::{attention, count, password, shell_word, signed_in, state};
+use crate::proto::v1::{ListUsersRequest, ListUsersResponse, User, UserFilter, UserFlag, UserOrder, UserState};
+
+const HELP: &str = "\
+Conditions of different kinds must all hold; of --state, --kind and --role, any one of those given.
+
+Examples:
+  latchkey users list --attention
+  latchkey users list ad                       names, addresses and usernames that begin with ad
+  latchkey users list --role admin --count
+  latchkey users list --never-signed-in --order created
+  latchkey users list --all --output json | jq -r '.users[].email'";
+
+/// List accounts.
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
+pub(crate) struct List {
+    /// The beginning of a username, of an address or of a word of the name.
+    #[arg(value_name = "PREFIX")]
+    prefix: Option<String>,
+    /// The same, for a text that begins with a hyphen.
+    #[arg(long, value_name = "PREFIX", conflicts_with = "prefix", allow_hyphen_values = true)]
+    text: Option<String>,
+    /// Only those to look at: locked, made to wait, or made to change the password.
+    #[arg(long)]
+    attention: bool,
+    /// Only in this state; more than once for more.
+    #[arg(long = "state", value_name = "STATE", value_parser = enum_parser("latchkey.v1.UserState", "USER_STATE_"))]
+    states: Vec<i32>,
+    /// Only locked accounts.
+    #[arg(long, conflicts_with = "states")]
+    locked: bool,
+    /// Only those who must change their password.
+    #[arg(long)]
+    must_change: bool,
+    /// Only those with a temporary password, expired or not.
+    #[arg(long)]
+    temporary: bool,
+    /// Only those who have to wait after wrong passwords.
+    #[arg(long)]
+    throttled: bool,
+    /// Only those who have never signed in.
+    #[arg(long)]
+    never_signed_in: bool,
+    /// Only with this role; more than once for more.
+    #[arg(long = "role", value_name = "ROLE", value_delimiter = ',')]
+    roles: Vec<String>,
+    /// Only people, or only services.
+    #[arg(long = "kind", value_name = "KIND", value_parser = enum_parser("latchkey.v1.UserKind", "USER_KIND_"))]
+    kinds: Vec<i32>,
+    /// By username, or the newest first.
+    #[arg(long, value_enum, value_name = "ORDER", default_value_t)]
+    order: Order,
+    /// Also count all matches. On a large table this takes a while.
+    #[arg(long)]
+    count: bool,
+    #[command(flatten)]
+    paging: Paging,
+}
+
+#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
+enum Order {
+    /// From a to z.
+    #[default]
+    Username,
+    /// The newest first.
+    Created,
+}
+
+impl List {
+    pub(super) async fn run(self, cli: &Cli) -> Result<(), Error> {
+        let request = ListUsersRequest {
+            page_size: self.paging.page_size(),
+            filter: Some(self.filter()),
+            order: self.order().into(),
+            include_total: self.count,
+            ..ListUsersRequest::default()
+        };
+        let mut shown = 0;
+        let mut total = None;
+        let mut first = None;
+        let page = async |answer: &ListUsersResponse| {
+            shown += answer.users.len();
+            total = total.or(answer.total_size);
+            if first.is_none() {
+                first = answer.users.first().map(|user| format!("latchkey users show {}", shell_word(&user.username)));
+            }
+            cli.screen.table(table(&answer.users, cli.screen.clock()))
+        };
+        let more = cli.pages(&self.paging, request, page).await?;
+        match total {
+            Some(total) if more && !cli.screen.is_json() => {
+                let amount = format!("{shown} of {}; the others with --all", count(total, "user"));
+                cli.screen.footer(&amount, first.as_deref())
+            }
+            _ => cli.list_footer(shown, "user", more, first.as_deref()),
+        }
+    }
+
+    fn order(&self) -> UserOrder {
+        match self.order {
+            Order::Username => UserOrder::Unspecified,
+            Order::Created => UserOrder::CreateTimeDesc,
+        }
+    }
+
+    fn filter(&self) -> UserFilter {
+        let switches = [
+            (self.must_change, UserFlag::MustChange),
+            (self.temporary, UserFlag::TemporaryPassword),
+            (self.throttled, UserFlag::Throttled),
+            (self.never_signed_in, UserFlag::NeverSignedIn),
+        ];
+        let flags = switches.into_iter().filter(|(on, _)| *on).map(|(_, flag)| flag.into()).collect();
+        let states = if self.locked { vec![UserState::Locked.into()] } else { self.states.clone() };
+        UserFilter {
+            text: self.prefix.clone().or_else(|| self.text.clone()).unwrap_or_default(),
+            states,
+            kinds: self.kinds.clone(),
+            flags,
+            roles: self.roles.clone(),
+            needs_attention: self.attention,
+            ..UserFilter::default()
+        }
+    }
+}
+
+fn table(users: &[User], clock: &Clock) -> Table {
+    let mut table = Table::new(&[
+        Column::free("USER"),
+        Column::free("NAME"),
+        Column::fixed("STATE"),
+        Column::fixed("PASSWORD"),
+        Column::fixed("SIGNED IN"),
+        Column::free("ATTENTION"),
+    ]);
+    for user in users {
+        table.row([
+            Text::toned(Tone::Strong, &user.username),
+            user.display_name.as_str().into(),
+            state(user, clock),
+            password(user, clock),
+            signed_in(user, clock),
+            attention(user, clock),
+        ]);
+    }
+    table
+}

@@ -1,0 +1,99 @@
+//! `latchkey users`: accounts.
+
+mod change;
+mod create;
+mod delete;
+mod list;
+mod lock;
+mod reset;
+mod show;
+mod update;
+
+use clap::Subcommand;
+
+use crate::cli::Cli;
+use crate::cli::args::user_of_id;
+use crate::cli::error::Error;
+use crate::cli::output::words::count;
+use crate::proto::v1::{GetUserRequest, ListUserSessionsRequest, User, UserRef};
+
+/// List, create and change accounts; lock, unlock and reset them.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Users {
+    List(list::List),
+    Show(show::Show),
+    Create(Box<create::Create>),
+    Update(Box<update::Update>),
+    Delete(delete::Delete),
+    Lock(lock::Lock),
+    Unlock(lock::Unlock),
+    Reset(reset::Reset),
+    RequireChange(change::Require),
+    WaiveChange(change::Waive),
+}
+
+impl Users {
+    /// Does it.
+    pub(crate) async fn run(self, cli: &Cli) -> Result<(), Error> {
+        match self {
+            Users::List(list) => list.run(cli).await,
+            Users::Show(show) => show.run(cli).await,
+            Users::Create(create) => create.run(cli).await,
+            Users::Update(update) => update.run(cli).await,
+            Users::Delete(delete) => delete.run(cli).await,
+            Users::Lock(lock) => lock.run(cli).await,
+            Users::Unlock(unlock) => unlock.run(cli).await,
+            Users::Reset(reset) => reset.run(cli).await,
+            Users::RequireChange(require) => require.run(cli).await,
+            Users::WaiveChange(waive) => waive.run(cli).await,
+        }
+    }
+}
+
+impl Cli {
+    /// Reads one account.
+    async fn user(&self, user: UserRef) -> Result<User, Error> {
+        let answer = self.client.call(GetUserRequest { user: Some(user) }).await?;
+        answer.user.ok_or_else(|| Error::unexpected("the server sent no user"))
+    }
+
+    /// `2 sessions`: how many a user has, as far as the caller may know.
+    async fn sessions_of(&self, user: &User) -> String {
+        let request = ListUserSessionsRequest {
+            user: Some(user_of_id(&user.id)),
+            page_size: 500,
+            ..ListUserSessionsRequest::default()
+        };
+        match self.client.call(request).await {
+            Ok(answer) if answer.next_page_token.is_empty() => count(answer.sessions.len(), "session"),
+            Ok(answer) => format!("more than {}", count(answer.sessions.len(), "session")),
+            Err(_) => "all sessions".to_owned(),
+        }
+    }
+}
+
+/// A version 4 UUID (RFC 9562, 5.4): the key by which the server knows a call again that is sent twice.
+fn idempotency_key() -> Result<String, Error> {
+    let mut bytes = [0_u8; 16];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Error::unexpected("no randomness to be had"))?;
+    let bits = (u128::from_be_bytes(bytes) & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
+    let hex = format!("{bits:032x}");
+    let parts = [0..8, 8..12, 12..16, 16..20, 20..32].map(|range| hex.get(range).unwrap_or_default().to_owned());
+    Ok(parts.join("-"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_a_uuid_of_version_4() -> Result<(), Error> {
+        let key = idempotency_key()?;
+        let parts: Vec<&str> = key.split('-').collect();
+        assert_eq!(parts.iter().map(|part| part.len()).collect::<Vec<_>>(), [8, 4, 4, 4, 12]);
+        assert!(parts.get(2).is_some_and(|part| part.starts_with('4')), "{key}");
+        assert!(parts.get(3).is_some_and(|part| part.starts_with(['8', '9', 'a', 'b'])), "{key}");
+        assert_ne!(key, idempotency_key()?);
+        Ok(())
+    }
+}

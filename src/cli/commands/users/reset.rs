@@ -1,0 +1,150 @@
+//! `latchkey users reset`: the job this program is there for.
+
+use std::time::Duration;
+
+use clap::Args;
+use secrecy::ExposeSecret;
+
+use super::idempotency_key;
+use crate::cli::Cli;
+use crate::cli::args;
+use crate::cli::error::Error;
+use crate::cli::output::Screen;
+use crate::cli::output::text::{Text, Tone};
+use crate::cli::output::time::instant;
+use crate::cli::output::words::{count, locked, person};
+use crate::cli::prompt::Question;
+use crate::proto::v1::reset_password_request::Method;
+use crate::proto::v1::reset_password_response::Secret;
+use crate::proto::v1::{LockCause, ResetPasswordRequest, SetPassword, TemporaryPassword, User, UserRef, UserState};
+
+const HELP: &str = "\
+Either way the old password and all sessions end at once, and the next sign-in has to choose a new password.
+A lock by an operator stays, unless --unlock; one after wrong passwords is lifted.
+
+Examples:
+  latchkey users reset ada --temporary-password --note \"ticket 4711\"
+  latchkey users reset ada --temporary-password --ttl 4h --unlock
+  latchkey users reset ada --set-password
+  latchkey users reset ada --temporary-password --yes --output json | jq -r .temporaryPassword";
+
+/// Give a user a new password.
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Reset {
+    /// Whom.
+    #[arg(value_parser = args::user)]
+    user: UserRef,
+    #[command(flatten)]
+    way: Way,
+    /// How long the temporary password works; 72h at most.
+    #[arg(long, value_name = "TIME", requires = "temporary_password", value_parser = args::duration)]
+    ttl: Option<Duration>,
+    /// Read the password from standard input instead of asking for it.
+    #[arg(long, requires = "set_password")]
+    password_stdin: bool,
+    /// Lift a lock as well, whatever its cause.
+    #[arg(long)]
+    unlock: bool,
+    /// Why, for the audit log.
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    note: String,
+    /// Do not ask.
+    #[arg(long, short)]
+    yes: bool,
+    /// Only if the account is still as it was with this etag.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    etag: String,
+}
+
+/// Whose choice the new password is.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Way {
+    /// Generate a password, fit for the telephone, and show it once.
+    #[arg(long)]
+    temporary_password: bool,
+    /// Use a password of your choice; it is asked for.
+    #[arg(long)]
+    set_password: bool,
+}
+
+impl Reset {
+    pub(super) async fn run(self, cli: &Cli) -> Result<(), Error> {
+        if cli.asks(self.yes)? {
+            let user = cli.user(self.user.clone()).await?;
+            cli.confirm(self.question(cli, &user).await).await?;
+        }
+        let request = ResetPasswordRequest {
+            user: Some(self.user.clone()),
+            method: Some(self.method(cli)?),
+            unlock: self.unlock,
+            note: self.note,
+            etag: self.etag,
+            idempotency_key: idempotency_key()?,
+            validate_only: false,
+        };
+        cli.answer(request, |screen, answer| {
+            let secret = answer.secret.map(|Secret::TemporaryPassword(password)| password);
+            show_secret(screen, secret.as_deref(), answer.expire_time.as_ref(), answer.replayed)?;
+            Cli::effects(screen, answer.effects.as_ref())
+        })
+        .await
+    }
+
+    fn method(&self, cli: &Cli) -> Result<Method, Error> {
+        if self.way.temporary_password {
+            return Ok(Method::TemporaryPassword(TemporaryPassword { ttl: self.ttl.map(args::wire_duration) }));
+        }
+        let password =
+            if self.password_stdin { cli.read_required_secret("the password")? } else { cli.ask_new_password()? };
+        Ok(Method::SetPassword(SetPassword { password: password.expose_secret().to_owned() }))
+    }
+
+    async fn question(&self, cli: &Cli, user: &User) -> Question {
+        let ends = match user.state() {
+            UserState::Pending => String::new(),
+            _ => format!("the old password and {}, now", cli.sessions_of(user).await),
+        };
+        let lock = user.lock.as_ref();
+        let falls = lock.is_some_and(|lock| self.unlock || lock.cause() == LockCause::FailedSignIns);
+        let lock = lock.map(|lock| locked(lock, cli.screen.clock()));
+        let mut lifts = Vec::new();
+        if let Some(lock) = lock.as_ref().filter(|_| falls) {
+            lifts.push(format!("the lock ({lock})"));
+        }
+        if let Some(throttle) = &user.throttle {
+            lifts.push(format!("the wait after {}", count(throttle.failures, "wrong password")));
+        }
+        let in_the_way = lock.filter(|_| !falls).map(|lock| format!("{lock}; --unlock lifts it"));
+        Question::new(format!("Reset the password of {}", person(user)))
+            .row("ends", ends)
+            .row("lifts", lifts.join(", "))
+            .row("but", Text::toned(Tone::Bad, in_the_way.unwrap_or_default()))
+            .row("stays", "API tokens")
+    }
+}
+
+/// `✔ K7QF9-WXM3T-RH4PD    good until tomorrow 02:14, or until changed. Shown once.`
+pub(super) fn show_secret(
+    screen: &Screen,
+    secret: Option<&str>,
+    expire_time: Option<&prost_types::Timestamp>,
+    replayed: bool,
+) -> Result<(), Error> {
+    let end = instant(expire_time).map(|end| screen.clock().moment(end));
+    let good = end.map(|end| format!("good until {end}, or until changed."));
+    match (secret, good) {
+        (Some(secret), good) => {
+            let rest = format!("    {} Shown once.", good.unwrap_or_default());
+            screen.done(Text::toned(Tone::Strong, secret).and(Tone::Dim, rest))
+        }
+        (None, _) if replayed => {
+            let lost = "it was done, but the answer with the password got lost, and it is not shown twice";
+            screen.line(Text::toned(Tone::Warn, "! ").and(Tone::Plain, lost))?;
+            screen.next("the same `latchkey users reset` once more")
+        }
+        (None, Some(good)) => screen.done(format!("the password is set: {good}")),
+        (None, None) => Ok(()),
+    }
+}

@@ -1,0 +1,102 @@
+//! `latchkey users show`.
+
+use clap::Args;
+
+use crate::cli::Cli;
+use crate::cli::args;
+use crate::cli::error::Error;
+use crate::cli::output::text::{Text, Tone};
+use crate::cli::output::time::{Clock, instant};
+use crate::cli::output::words::{change_cause, locked, next_step, password, person, signed_in, state};
+use crate::proto::v1::{GetUserRequest, User, UserKind, UserRef};
+
+const HELP: &str = "\
+Examples:
+  latchkey users show ada
+  latchkey users show ada@example.com
+  latchkey users show ext:4711 --output json | jq .user.etag";
+
+/// Show everything that is known of an account.
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Show {
+    /// Whom.
+    #[arg(value_parser = args::user)]
+    user: UserRef,
+}
+
+impl Show {
+    pub(super) async fn run(self, cli: &Cli) -> Result<(), Error> {
+        let request = GetUserRequest { user: Some(self.user.clone()) };
+        if cli.client.is_showing() || cli.screen.is_json() {
+            return cli.answer(request, |_, _| Ok(())).await;
+        }
+        let user = cli.user(self.user).await?;
+        let clock = cli.screen.clock();
+        cli.screen.line(Text::toned(Tone::Strong, person(&user)))?;
+        cli.screen.fields(profile(&user))?;
+        cli.screen.line("")?;
+        cli.screen
+            .fields(sign_in(&user, clock).into_iter().chain([("sessions", cli.sessions_of(&user).await.into())]))?;
+        cli.screen.line("")?;
+        cli.screen.fields(history(&user, clock))?;
+        cli.screen.next(&next_step(&user))
+    }
+}
+
+fn profile(user: &User) -> [(&'static str, Text); 8] {
+    let labels: Vec<String> = user.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let kind = if user.kind() == UserKind::Service { "a service" } else { "a person" };
+    [
+        ("id", user.id.as_str().into()),
+        ("username", user.username.as_str().into()),
+        ("kind", kind.into()),
+        ("email", user.email.as_str().into()),
+        ("locale", user.locale.as_str().into()),
+        ("external id", user.external_id.as_str().into()),
+        ("labels", labels.join(", ").into()),
+        ("roles", if user.roles.is_empty() { Text::toned(Tone::Dim, "none") } else { user.roles.join(", ").into() }),
+    ]
+}
+
+fn sign_in(user: &User, clock: &Clock) -> [(&'static str, Text); 6] {
+    let lock = user.lock.as_ref();
+    let lock_age = lock.and_then(|lock| instant(lock.lock_time.as_ref())).map(|at| clock.full_and_ago(at));
+    let lock = lock.map(|lock| {
+        let end = if lock.expire_time.is_none() { ", until it is unlocked" } else { "" };
+        Text::toned(Tone::Bad, format!("{}{end}", locked(lock, clock)))
+            .and(Tone::Plain, lock_age.map(|age| format!("; since {age}")).unwrap_or_default())
+    });
+    let wait = user.throttle.as_ref().map(|throttle| {
+        let left = instant(throttle.until_time.as_ref()).map(|at| clock.left(at)).unwrap_or_default();
+        Text::toned(Tone::Warn, format!("after {} wrong passwords, {left}", throttle.failures))
+    });
+    let status = user.password_status.as_ref();
+    let change = status.filter(|status| status.change_required);
+    let change = change.map(|status| Text::toned(Tone::Warn, format!("at the next sign-in: {}", change_cause(status))));
+    let scheme = status.filter(|status| status.password_set).map(|status| {
+        let renewed = if status.rehash_pending { ", to be renewed at the next sign-in" } else { "" };
+        format!("{}{renewed}", status.scheme)
+    });
+    [
+        ("state", state(user, clock)),
+        ("lock", lock.unwrap_or_default()),
+        ("waits", wait.unwrap_or_default()),
+        ("password", password(user, clock)),
+        ("must change", change.unwrap_or_default()),
+        ("hashed with", scheme.unwrap_or_default().into()),
+    ]
+}
+
+fn history(user: &User, clock: &Clock) -> [(&'static str, Text); 4] {
+    let time = |stamp: Option<&prost_types::Timestamp>| {
+        instant(stamp).map(|at| Text::from(clock.full_and_ago(at))).unwrap_or_default()
+    };
+    let last = user.last_sign_in_time.as_ref();
+    [
+        ("signed in", if last.is_some() { time(last) } else { signed_in(user, clock) }),
+        ("created", time(user.create_time.as_ref())),
+        ("changed", time(user.update_time.as_ref())),
+        ("etag", Text::toned(Tone::Dim, &user.etag)),
+    ]
+}

@@ -1,0 +1,91 @@
+//! `latchkey users update`.
+
+use clap::Args;
+
+use crate::cli::Cli;
+use crate::cli::args;
+use crate::cli::error::Error;
+use crate::cli::output::words::{person, shell_word};
+use crate::proto::v1::{UpdateUserRequest, UserRef};
+
+const HELP: &str = "\
+What is not named stays as it is; an empty value clears.
+
+Examples:
+  latchkey users update ada --email ada@example.org
+  latchkey users update ada --add-role operator --remove-role helpdesk --note \"ticket 4711\"
+  latchkey users update ada --label team=engine --label desk=";
+
+/// Change fields of an account.
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Update {
+    /// Whom.
+    #[arg(value_parser = args::user)]
+    user: UserRef,
+    /// A new sign-in name.
+    #[arg(long)]
+    username: Option<String>,
+    /// For people to read.
+    #[arg(long, value_name = "TEXT")]
+    name: Option<String>,
+    /// A new address.
+    #[arg(long)]
+    email: Option<String>,
+    /// The language to greet the user in, as a BCP 47 tag.
+    #[arg(long, value_name = "TAG")]
+    locale: Option<String>,
+    /// The id that another system gave the user.
+    #[arg(long, value_name = "ID")]
+    external_id: Option<String>,
+    /// A label to add or replace; an empty value removes it.
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = args::label)]
+    labels: Vec<(String, String)>,
+    /// A role to give; more than once for more.
+    #[arg(long = "add-role", value_name = "ROLE", value_delimiter = ',')]
+    add_roles: Vec<String>,
+    /// A role to take away, which ends the user's sessions.
+    #[arg(long = "remove-role", value_name = "ROLE", value_delimiter = ',')]
+    remove_roles: Vec<String>,
+    /// Why, for the audit log.
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    note: String,
+    /// Only if the account is still as it was with this etag.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    etag: String,
+}
+
+impl Update {
+    pub(super) async fn run(self, cli: &Cli) -> Result<(), Error> {
+        if !self.changes_anything() {
+            return Err(Error::usage("say what to change").hint("`latchkey users update --help` has the fields"));
+        }
+        let request = UpdateUserRequest {
+            user: Some(self.user),
+            username: self.username,
+            email: self.email,
+            display_name: self.name,
+            locale: self.locale,
+            external_id: self.external_id,
+            labels: self.labels.into_iter().collect(),
+            add_roles: self.add_roles,
+            remove_roles: self.remove_roles,
+            note: self.note,
+            etag: self.etag,
+            validate_only: false,
+        };
+        cli.answer(request, |screen, answer| {
+            let user = answer.user.unwrap_or_default();
+            screen.done(format!("{} is changed", person(&user)))?;
+            Cli::effects(screen, answer.effects.as_ref())?;
+            screen.next(&format!("latchkey users show {}", shell_word(&user.username)))
+        })
+        .await
+    }
+
+    fn changes_anything(&self) -> bool {
+        let texts = [&self.username, &self.name, &self.email, &self.locale, &self.external_id];
+        let lists = [&self.add_roles, &self.remove_roles];
+        texts.iter().any(|text| text.is_some()) || lists.iter().any(|list| !list.is_empty()) || !self.labels.is_empty()
+    }
+}

@@ -1,0 +1,305 @@
+//! What went wrong, what to do about it, and the exit code.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde::Serialize;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
+
+use super::hint;
+use super::output::text::{Text, Tone};
+
+/// How a command ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// 0: done.
+    Done,
+    /// 1: refused by the server, or by "no" at the prompt.
+    Refused,
+    /// 2: wrong usage; also `--yes` missing without a terminal.
+    Usage,
+    /// 3: the server cannot be reached, or something unexpected happened.
+    Unexpected,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit.code())
+    }
+}
+
+impl Exit {
+    /// The number.
+    pub(crate) const fn code(self) -> u8 {
+        match self {
+            Exit::Done => 0,
+            Exit::Refused => 1,
+            Exit::Usage => 2,
+            Exit::Unexpected => 3,
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Exit::Done => "DONE",
+            Exit::Refused => "STOPPED",
+            Exit::Usage => "USAGE",
+            Exit::Unexpected => "UNEXPECTED",
+        }
+    }
+}
+
+/// Why a command did not do what it was asked to.
+#[derive(Debug)]
+pub(crate) enum Error {
+    /// This program stopped.
+    Stopped(Box<Complaint>),
+    /// The server said no.
+    Refused(Box<Refusal>),
+    /// All has been said already; only the exit code is left.
+    Silent(Exit),
+    /// The call was not made but is to be printed: `--show-grpcurl`.
+    Shown(String),
+}
+
+/// Why this program stopped.
+#[derive(Debug)]
+pub(crate) struct Complaint {
+    exit: Exit,
+    message: String,
+    hint: Option<String>,
+}
+
+/// What the server answered, taken apart.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    /// The status code of gRPC.
+    pub(crate) code: Code,
+    /// A value of `ErrorReason` without its prefix. Empty if the answer was not latchkey's.
+    pub(crate) reason: String,
+    /// For people.
+    pub(crate) message: String,
+    /// What varies in the message.
+    pub(crate) metadata: BTreeMap<String, String>,
+    /// The fields that are wrong, each.
+    pub(crate) violations: Vec<Violation>,
+    /// When to try again.
+    pub(crate) retry_after: Option<Duration>,
+    /// What finds the call in the server's log.
+    pub(crate) request_id: String,
+    /// The user that the call was about, as it may be typed.
+    pub(crate) subject: Option<String>,
+}
+
+/// One field that is wrong.
+#[derive(Debug, Serialize)]
+pub(crate) struct Violation {
+    /// Its path.
+    pub(crate) field: String,
+    /// What is wrong.
+    pub(crate) description: String,
+    /// The same, for machines.
+    pub(crate) reason: String,
+}
+
+impl Error {
+    /// The command line is wrong.
+    pub(crate) fn usage(message: impl Into<String>) -> Error {
+        Error::stopped(Exit::Usage, message)
+    }
+
+    /// Something that should not happen.
+    pub(crate) fn unexpected(message: impl Into<String>) -> Error {
+        Error::stopped(Exit::Unexpected, message)
+    }
+
+    /// This program will not go on.
+    pub(crate) fn stopped(exit: Exit, message: impl Into<String>) -> Error {
+        Error::Stopped(Box::new(Complaint { exit, message: message.into(), hint: None }))
+    }
+
+    /// With a way out.
+    #[must_use]
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Error {
+        if let Error::Stopped(complaint) = &mut self {
+            complaint.hint = Some(hint.into());
+        }
+        self
+    }
+
+    /// The reason that the server gave; empty if it was not the server.
+    pub(crate) fn reason(&self) -> &str {
+        match self {
+            Error::Refused(refusal) => &refusal.reason,
+            Error::Stopped(_) | Error::Silent(_) | Error::Shown(_) => "",
+        }
+    }
+
+    /// The exit code.
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            Error::Stopped(complaint) => complaint.exit,
+            Error::Silent(exit) => *exit,
+            Error::Shown(_) => Exit::Done,
+            Error::Refused(refusal) => refusal.exit(),
+        }
+    }
+
+    /// What went wrong, in a sentence.
+    pub(crate) fn message(&self) -> &str {
+        match self {
+            Error::Stopped(complaint) => &complaint.message,
+            Error::Refused(refusal) => &refusal.message,
+            Error::Silent(_) | Error::Shown(_) => "",
+        }
+    }
+
+    /// For people: the error, each violation, a blank line, the hint.
+    pub(crate) fn lines(&self) -> Vec<Text> {
+        let (message, violations, hint): (&str, &[Violation], Option<String>) = match self {
+            Error::Stopped(complaint) => (&complaint.message, &[], complaint.hint.clone()),
+            Error::Refused(refusal) => (&refusal.message, &refusal.violations, hint::of(refusal)),
+            Error::Silent(_) | Error::Shown(_) => return Vec::new(),
+        };
+        let mut lines = vec![Text::toned(Tone::Bad, "error: ").and(Tone::Plain, message)];
+        for Violation { field, description, .. } in violations {
+            lines.push(Text::from("  ").and(Tone::Strong, field).and(Tone::Plain, format!(": {description}")));
+        }
+        if let Some(hint) = hint {
+            lines.push(Text::new());
+            lines.push(Text::toned(Tone::Good, "hint: ").and(Tone::Plain, hint));
+        }
+        lines
+    }
+
+    /// For machines.
+    pub(crate) fn to_json(&self) -> Option<Report<'_>> {
+        let error = match self {
+            Error::Stopped(complaint) => {
+                ReportBody { code: complaint.exit.name(), message: &complaint.message, ..ReportBody::default() }
+            }
+            Error::Refused(refusal) => refusal.report(),
+            Error::Silent(_) | Error::Shown(_) => return None,
+        };
+        Some(Report { error })
+    }
+}
+
+/// An error as JSON.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report<'a> {
+    error: ReportBody<'a>,
+}
+
+/// What came from the server is complete; an error of this program has a code and a message.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ReportBody<'a> {
+    code: &'static str,
+    reason: &'a str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    metadata: Option<&'a BTreeMap<String, String>>,
+    violations: &'a [Violation],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after: Option<String>,
+    request_id: &'a str,
+}
+
+impl Refusal {
+    /// Takes a status apart.
+    pub(crate) fn from_status(status: &Status, subject: Option<String>) -> Refusal {
+        let details = status.get_error_details();
+        let info = details.error_info();
+        let violations = details.bad_request().map(|bad| bad.field_violations.as_slice()).unwrap_or_default();
+        Refusal {
+            code: status.code(),
+            reason: info.map(|info| info.reason.clone()).unwrap_or_default(),
+            message: message(status),
+            metadata: info.map(|info| info.metadata.clone().into_iter().collect()).unwrap_or_default(),
+            violations: violations
+                .iter()
+                .map(|violation| Violation {
+                    field: violation.field.clone(),
+                    description: violation.description.clone(),
+                    reason: violation.reason.clone(),
+                })
+                .collect(),
+            retry_after: details.retry_info().and_then(|retry| retry.retry_delay),
+            request_id: details.request_info().map(|request| request.request_id.clone()).unwrap_or_default(),
+            subject,
+        }
+    }
+
+    fn exit(&self) -> Exit {
+        match self.code {
+            Code::Unavailable
+            | Code::Internal
+            | Code::Unknown
+            | Code::DeadlineExceeded
+            | Code::DataLoss
+            | Code::Unimplemented
+            | Code::Cancelled => Exit::Unexpected,
+            _ => Exit::Refused,
+        }
+    }
+
+    /// Whether the server is at fault, so that whoever runs it wants the id of the request.
+    pub(crate) fn is_unexpected(&self) -> bool {
+        self.exit() == Exit::Unexpected
+    }
+
+    fn report(&self) -> ReportBody<'_> {
+        ReportBody {
+            code: code_name(self.code),
+            reason: &self.reason,
+            message: &self.message,
+            metadata: Some(&self.metadata),
+            violations: &self.violations,
+            retry_after: self.retry_after.map(|wait| format!("{}s", wait.as_secs())),
+            request_id: &self.request_id,
+        }
+    }
+}
+
+/// What the server said, or the innermost cause if the call never got there.
+fn message(status: &Status) -> String {
+    let mut cause = std::error::Error::source(status);
+    let mut innermost = None;
+    // Chains of causes are short; the bound is for one that bites its tail.
+    for _ in 0..16 {
+        let Some(error) = cause else { break };
+        innermost = Some(error.to_string());
+        cause = error.source();
+    }
+    match innermost {
+        Some(cause) if status.details().is_empty() => format!("the call failed: {cause}"),
+        _ if status.message().is_empty() => format!("the server answered {}", code_name(status.code())),
+        _ => status.message().to_owned(),
+    }
+}
+
+/// The name of a code as the documents of gRPC spell it.
+fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}

@@ -1,0 +1,60 @@
+//! The same call for grpcurl: what `--show-grpcurl` prints instead of making it.
+//!
+//! Secrets are placeholders, and the token comes from the environment: neither would be safe in a shell's history.
+
+use super::call::{Call, Method, redact};
+use super::client::Client;
+use super::error::Error;
+use super::output::json;
+use super::output::words::shell_word;
+use super::target::Target;
+
+/// The call as a command line. Nothing is sent.
+pub(crate) fn show<C: Call>(client: &Client, request: &C) -> Result<String, Error> {
+    let method = Method::of::<C>()?;
+    let mut message = method.request(request)?;
+    redact(&mut message);
+    let body = json::pretty(&message)?;
+    let token = client.has_token() && method.wants_identity();
+    Ok(command(client.target(), token, method.name(), &body))
+}
+
+fn command(target: &Target, token: bool, method: &str, body: &str) -> String {
+    let mut words = vec!["grpcurl -plaintext".to_owned()];
+    if token {
+        words.push("-expand-headers -H 'authorization: Bearer ${LATCHKEY_TOKEN}'".to_owned());
+    }
+    if body != "{}" {
+        words.push("-d @".to_owned());
+    }
+    match target {
+        Target::Tcp(_) => words.push(target.place()),
+        Target::Socket(_) => words.push(format!("-unix {}", shell_word(&target.place()))),
+    }
+    words.push(method.to_owned());
+    let line = words.join(" ");
+    if body == "{}" { line } else { format!("{line} <<'EOF'\n{body}\nEOF") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_over_the_network_takes_its_token_from_the_environment() -> Result<(), Error> {
+        let target = Target::parse("127.0.0.1:50051")?;
+        let text = command(&target, true, "latchkey.v1.UserAdmin/GetUser", "{\n  \"user\": {}\n}");
+        assert_eq!(
+            text,
+            "grpcurl -plaintext -expand-headers -H 'authorization: Bearer ${LATCHKEY_TOKEN}' -d @ 127.0.0.1:50051 \
+             latchkey.v1.UserAdmin/GetUser <<'EOF'\n{\n  \"user\": {}\n}\nEOF"
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn an_empty_call_through_the_socket_is_one_line() {
+        let text = command(&Target::Socket("/run/l k.sock".into()), false, "latchkey.v1.Auth/WhoAmI", "{}");
+        assert_eq!(text, "grpcurl -plaintext -unix '/run/l k.sock' latchkey.v1.Auth/WhoAmI");
+    }
+}

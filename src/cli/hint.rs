@@ -1,0 +1,99 @@
+//! The way out of each refusal: the missing scope, or the command that helps.
+
+use super::error::Refusal;
+use super::output::time::length;
+
+/// A hint, if there is something that the person can do.
+pub(crate) fn of(refusal: &Refusal) -> Option<String> {
+    let user = refusal.subject.as_deref().unwrap_or("USER");
+    let metadata = |key: &str| refusal.metadata.get(key).map(String::as_str);
+    let hint = match refusal.reason.as_str() {
+        "CREDENTIALS_MISSING" => {
+            "sign in with `latchkey login`, set LATCHKEY_TOKEN, or run this on the host of latchkeyd".to_owned()
+        }
+        "CREDENTIALS_REJECTED" => "an operator sees what is wrong with `latchkey users show USER`".to_owned(),
+        "TOKEN_EXPIRED" | "TOKEN_INVALID" | "SESSION_REVOKED" | "REFRESH_REUSED" => {
+            "sign in again with `latchkey login`, or set another LATCHKEY_TOKEN".to_owned()
+        }
+        "TICKET_INVALID" | "REAUTHENTICATION_REQUIRED" => "sign in again with `latchkey login`".to_owned(),
+        "SCOPE_MISSING" => scope_missing(metadata("scope")),
+        "TARGET_OUTRANKS_CALLER" => {
+            let scopes = metadata("missingScopes").unwrap_or("more than you");
+            format!(
+                "{user} has {scopes}, and you do not; ask an administrator, `latchkey roles` says which role has what"
+            )
+        }
+        "SELF_ACTION_FORBIDDEN" => "for your own password use `latchkey passwd`; else ask another operator".to_owned(),
+        "USER_REQUIRED" => "this is about an account of your own: sign in with `latchkey login`".to_owned(),
+        "API_TOKEN_FORBIDDEN" => {
+            "this needs a person: unset LATCHKEY_TOKEN and sign in with `latchkey login`".to_owned()
+        }
+        "USER_NOT_FOUND" => format!("look for it with `latchkey users list {}`", prefix(user)),
+        "SESSION_NOT_FOUND" => "`latchkey sessions list` has the ids".to_owned(),
+        "API_TOKEN_NOT_FOUND" => "`latchkey tokens list` has the ids".to_owned(),
+        "USERNAME_TAKEN" | "EMAIL_TAKEN" | "EXTERNAL_ID_TAKEN" => {
+            "see who has it with `latchkey users show`".to_owned()
+        }
+        "USERNAME_RESERVED" => match metadata("availableTime") {
+            Some(time) => format!("it belonged to a deleted account and is free again at {time}"),
+            None => "it belonged to a deleted account; choose another".to_owned(),
+        },
+        "ETAG_MISMATCH" => {
+            format!("somebody changed it meanwhile: look with `latchkey users show {user}` and try again")
+        }
+        "USER_LOCKED" => {
+            format!("unlock it with `latchkey users unlock {user}`, or reset with --unlock")
+        }
+        "USER_PENDING" => format!("give it a first password with `latchkey users reset {user} --temporary-password`"),
+        "USER_IS_SERVICE" => format!("a service has no password: `latchkey tokens create {user}` gives it a token"),
+        "LAST_ADMINISTRATOR" => {
+            "make somebody else an administrator first, or run this on the host with --local".to_owned()
+        }
+        "THROTTLED" | "RATE_LIMITED" | "HASHING_SATURATED" => return Some(wait(refusal)),
+        "PAGE_TOKEN_INVALID" | "PAGE_TOKEN_MISMATCH" => "start again without --page-token, or use --all".to_owned(),
+        "RECORD_CORRUPT" => "latchkeyd's log says more; `latchkey users delete` can remove the account".to_owned(),
+        "METHOD_UNAVAILABLE" => "the server is older than this client: `latchkey status`".to_owned(),
+        _ => return unexpected(refusal),
+    };
+    Some(hint)
+}
+
+fn scope_missing(scope: Option<&str>) -> String {
+    match scope {
+        Some(scope) => format!("you lack the scope {scope}; `latchkey roles` says which roles have it"),
+        None => "`latchkey whoami` says what you may do, `latchkey roles` which role may do what".to_owned(),
+    }
+}
+
+fn wait(refusal: &Refusal) -> String {
+    let when = refusal.retry_after.map_or_else(|| "later".to_owned(), |wait| format!("in {}", length(wait)));
+    match refusal.reason.as_str() {
+        "THROTTLED" => format!("try again {when}; an operator can lift the wait with `latchkey users unlock USER`"),
+        _ => format!("try again {when}"),
+    }
+}
+
+fn unexpected(refusal: &Refusal) -> Option<String> {
+    match refusal.request_id.as_str() {
+        "" if refusal.is_unexpected() => Some("`latchkey status` says how the server is".to_owned()),
+        id if refusal.is_unexpected() => Some(format!("latchkeyd's log says more: look for request {id}")),
+        _ => None,
+    }
+}
+
+/// Half of a mistyped name finds more than all of it.
+fn prefix(user: &str) -> String {
+    let symbols: Vec<char> = user.split(['@', ':']).next().unwrap_or(user).chars().collect();
+    symbols.iter().take(symbols.len().div_ceil(2)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_search_starts_with_half_of_the_name() {
+        assert_eq!(prefix("grcae"), "grc");
+        assert_eq!(prefix("ada@example.com"), "ad");
+    }
+}

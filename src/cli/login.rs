@@ -1,0 +1,223 @@
+//! The stored login: one file, for its owner alone.
+
+use std::fmt;
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::env::Environment;
+use super::error::{Error, Exit};
+use crate::proto::v1::TokenSet;
+
+/// How long to wait for another process that renews the same login: a little more than a call may take.
+const LOCK_PATIENCE: Duration = Duration::from_secs(40);
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
+/// An access token that ends sooner is renewed first: a call may take its time.
+const MARGIN_SECONDS: i64 = 30;
+
+/// A login, as it lies in the file. The tokens are secrets.
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Login {
+    /// The server that gave it, as [`Target`](super::target::Target) prints it.
+    pub(crate) server: String,
+    /// Who signed in.
+    pub(crate) username: String,
+    /// The session.
+    pub(crate) session_id: String,
+    /// For calls.
+    pub(crate) access_token: String,
+    /// When it ends, in seconds since 1970.
+    pub(crate) access_expire_second: i64,
+    /// For the next access token.
+    pub(crate) refresh_token: String,
+}
+
+impl fmt::Debug for Login {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Login").field("server", &self.server).field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
+impl Login {
+    /// Of the tokens that a server gave to `username`.
+    pub(crate) fn new(server: String, username: String, tokens: TokenSet) -> Login {
+        Login { server, username, ..Login::default() }.renewed(tokens)
+    }
+
+    /// With newer tokens.
+    #[must_use]
+    pub(crate) fn renewed(self, tokens: TokenSet) -> Login {
+        Login {
+            access_expire_second: tokens.access_expire_time.map_or(0, |end| end.seconds),
+            access_token: tokens.access_token,
+            refresh_token: tokens.refresh_token,
+            session_id: tokens.session_id,
+            ..self
+        }
+    }
+
+    /// Whether the access token is good for a call that begins now.
+    pub(crate) fn is_fresh(&self, now: Timestamp) -> bool {
+        self.access_expire_second.saturating_sub(now.as_second()) > MARGIN_SECONDS
+    }
+}
+
+/// Where the login is kept.
+#[derive(Debug, Clone)]
+pub(crate) struct Store {
+    directory: PathBuf,
+}
+
+/// Held while a login is renewed; the end of the value, or of the process, lets go of it.
+#[derive(Debug)]
+pub(crate) struct Lock(#[expect(dead_code, reason = "closing the file releases the lock")] File);
+
+impl Store {
+    /// In the user's state directory.
+    pub(crate) fn new(environment: &Environment) -> Result<Store, Error> {
+        let directory = environment.state_dir.clone().ok_or_else(|| {
+            Error::stopped(Exit::Usage, "there is no place for a login").hint("set HOME or XDG_STATE_HOME")
+        })?;
+        Ok(Store { directory })
+    }
+
+    /// The file.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.directory.join("login.json")
+    }
+
+    /// Reads the login, if there is one. A file that others may read is refused: its secrets may be out.
+    pub(crate) fn read(&self) -> Result<Option<Login>, Error> {
+        let path = self.path();
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(fault) if fault.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(fault) => return Err(self.fault("read", &fault)),
+        };
+        let mode = fs::metadata(&path).map_err(|fault| self.fault("read", &fault))?.permissions().mode();
+        if mode & 0o077 != 0 {
+            return Err(Error::unexpected(format!("{} can be read by others", path.display()))
+                .hint("end that session and sign in again: `latchkey login`"));
+        }
+        serde_json::from_str(&text).map(Some).map_err(|_| {
+            Error::unexpected(format!("{} is not a login", path.display())).hint("sign in again: `latchkey login`")
+        })
+    }
+
+    /// Writes the login: all of it or nothing.
+    pub(crate) fn write(&self, login: &Login) -> Result<(), Error> {
+        let text = serde_json::to_string_pretty(login)
+            .map_err(|fault| Error::unexpected(format!("cannot write the login: {fault}")))?;
+        self.write_file(&text).map_err(|fault| self.fault("write", &fault))
+    }
+
+    /// Forgets the login. True if there was one.
+    pub(crate) fn remove(&self) -> Result<bool, Error> {
+        match fs::remove_file(self.path()) {
+            Ok(()) => Ok(true),
+            Err(fault) if fault.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(fault) => Err(self.fault("remove", &fault)),
+        }
+    }
+
+    /// Waits until no other process renews the login. A refresh token works once: two processes that both use it end
+    /// the session.
+    pub(crate) async fn lock(&self) -> Result<Lock, Error> {
+        self.create_directory().map_err(|fault| self.fault("lock", &fault))?;
+        let path = self.directory.join("login.lock");
+        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
+        let file = file.map_err(|fault| self.fault("lock", &fault))?;
+        let turns = LOCK_PATIENCE.as_millis() / LOCK_PAUSE.as_millis();
+        for _ in 0..turns {
+            match file.try_lock() {
+                Ok(()) => return Ok(Lock(file)),
+                Err(TryLockError::WouldBlock) => tokio::time::sleep(LOCK_PAUSE).await,
+                Err(TryLockError::Error(fault)) => return Err(self.fault("lock", &fault)),
+            }
+        }
+        Err(Error::unexpected("another process keeps the stored login locked").hint("try again"))
+    }
+
+    fn create_directory(&self) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)
+    }
+
+    /// A name of its own for each process, made new, so that nobody else's file is ever written to.
+    fn write_file(&self, text: &str) -> io::Result<()> {
+        self.create_directory()?;
+        let draft = self.directory.join(format!("login.json.{}", std::process::id()));
+        let _ = fs::remove_file(&draft);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&draft, self.path())
+    }
+
+    fn fault(&self, verb: &str, fault: &io::Error) -> Error {
+        Error::unexpected(format!("cannot {verb} {}: {fault}", self.path().display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+    fn store(directory: &tempfile::TempDir) -> Store {
+        Store { directory: directory.path().join("state/latchkey") }
+    }
+
+    fn failed(error: &Error) -> String {
+        format!("{error:?}")
+    }
+
+    #[test]
+    fn a_login_survives_its_file_and_is_for_its_owner_alone() -> Outcome {
+        let directory = tempfile::tempdir()?;
+        let store = store(&directory);
+        let login = Login { server: "http://a:1".into(), refresh_token: "lkr_x".into(), ..Login::default() };
+        assert!(store.read().map_err(|error| failed(&error))?.is_none());
+        store.write(&login).map_err(|error| failed(&error))?;
+        store.write(&login).map_err(|error| failed(&error))?;
+        let read = store.read().map_err(|error| failed(&error))?;
+        assert_eq!(read.map(|login| login.refresh_token).as_deref(), Some("lkr_x"));
+        assert_eq!(fs::metadata(store.path())?.permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::metadata(&store.directory)?.permissions().mode() & 0o777, 0o700);
+        assert!(store.remove().is_ok_and(|was| was));
+        assert!(store.remove().is_ok_and(|was| !was));
+        Ok(())
+    }
+
+    #[test]
+    fn a_file_that_others_may_read_is_refused() -> Outcome {
+        let directory = tempfile::tempdir()?;
+        let store = store(&directory);
+        store.write(&Login::default()).map_err(|error| failed(&error))?;
+        fs::set_permissions(store.path(), fs::Permissions::from_mode(0o640))?;
+        assert!(store.read().is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn secrets_stay_out_of_debug() {
+        let login = Login { access_token: "eyJ".into(), refresh_token: "lkr_x".into(), ..Login::default() };
+        let text = format!("{login:?}");
+        assert!(!text.contains("eyJ") && !text.contains("lkr_"), "{text}");
+    }
+
+    #[test]
+    fn a_token_that_is_about_to_end_is_not_fresh() -> Outcome {
+        let end: Timestamp = "2026-11-25T08:00:00Z".parse()?;
+        let login = Login { access_expire_second: end.as_second(), ..Login::default() };
+        assert!(login.is_fresh("2026-11-25T07:59:00Z".parse()?));
+        assert!(!login.is_fresh("2026-11-25T07:59:40Z".parse()?));
+        assert!(!Login::default().is_fresh(end));
+        Ok(())
+    }
+}

@@ -1,0 +1,173 @@
+//! A line of text in pieces, each with a tone.
+//!
+//! Everything that is printed for people is a [`Text`], and a `Text` escapes what it is made of: what a server sent
+//! cannot reach the terminal any other way.
+
+use std::fmt;
+
+use anstyle::{AnsiColor, Style};
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+use super::escape::escape;
+
+/// How a piece of text is meant; its colour follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tone {
+    /// Just text.
+    Plain,
+    /// What the line is about.
+    Strong,
+    /// Of lesser weight: titles, hints, times.
+    Dim,
+    /// As it should be.
+    Good,
+    /// To be looked at.
+    Warn,
+    /// Wrong, or stopped.
+    Bad,
+}
+
+impl Tone {
+    const fn style(self) -> Style {
+        let style = Style::new();
+        match self {
+            Tone::Plain => style,
+            Tone::Strong => style.bold(),
+            Tone::Dim => style.dimmed(),
+            Tone::Good => style.fg_color(Some(anstyle::Color::Ansi(AnsiColor::Green))),
+            Tone::Warn => style.fg_color(Some(anstyle::Color::Ansi(AnsiColor::Yellow))),
+            Tone::Bad => style.fg_color(Some(anstyle::Color::Ansi(AnsiColor::Red))),
+        }
+    }
+}
+
+/// A line of text.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Text {
+    pieces: Vec<(Tone, String)>,
+}
+
+impl Text {
+    /// An empty line.
+    pub(crate) fn new() -> Text {
+        Text::default()
+    }
+
+    /// One piece.
+    pub(crate) fn toned(tone: Tone, text: impl AsRef<str>) -> Text {
+        Text::new().and(tone, text)
+    }
+
+    /// With a further piece.
+    #[must_use]
+    pub(crate) fn and(mut self, tone: Tone, text: impl AsRef<str>) -> Text {
+        let text = text.as_ref();
+        if !text.is_empty() {
+            self.pieces.push((tone, escape(text).into_owned()));
+        }
+        self
+    }
+
+    /// With all pieces of another.
+    #[must_use]
+    pub(crate) fn join(mut self, other: Text) -> Text {
+        self.pieces.extend(other.pieces);
+        self
+    }
+
+    /// With spaces up to `width` columns.
+    #[must_use]
+    pub(crate) fn padded(mut self, width: usize) -> Text {
+        let missing = width.saturating_sub(self.width());
+        if missing > 0 {
+            self.pieces.push((Tone::Plain, " ".repeat(missing)));
+        }
+        self
+    }
+
+    /// Whether nothing is in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    /// In columns of the terminal.
+    pub(crate) fn width(&self) -> usize {
+        self.pieces.iter().map(|(_, text)| text.width()).sum()
+    }
+
+    /// Cut to `width` columns; `…` stands for what is missing.
+    #[must_use]
+    pub(crate) fn shortened(self, width: usize) -> Text {
+        if self.width() <= width {
+            return self;
+        }
+        let mut room = width.saturating_sub(1);
+        let mut short = Text::new();
+        for (tone, text) in self.pieces {
+            let mut kept = String::new();
+            for symbol in text.chars() {
+                let columns = symbol.width().unwrap_or(0);
+                if columns > room {
+                    kept.push('…');
+                    short.pieces.push((tone, kept));
+                    return short;
+                }
+                room -= columns;
+                kept.push(symbol);
+            }
+            short.pieces.push((tone, kept));
+        }
+        short
+    }
+}
+
+impl From<&str> for Text {
+    fn from(text: &str) -> Text {
+        Text::toned(Tone::Plain, text)
+    }
+}
+
+impl From<String> for Text {
+    fn from(text: String) -> Text {
+        Text::toned(Tone::Plain, text)
+    }
+}
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (tone, text) in &self.pieces {
+            let style = tone.style();
+            write!(f, "{style}{text}{style:#}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plain(text: &Text) -> String {
+        text.pieces.iter().map(|(_, piece)| piece.as_str()).collect()
+    }
+
+    #[test]
+    fn width_counts_columns() {
+        assert_eq!(Text::from("张伟").width(), 4);
+        assert_eq!(Text::from("✖ ok").width(), 4);
+    }
+
+    #[test]
+    fn a_long_text_is_cut_to_the_column() {
+        let text = Text::from("locked by ").and(Tone::Bad, "root: laptop");
+        assert_eq!(plain(&text.clone().shortened(13)), "locked by ro…");
+        assert_eq!(plain(&text.clone().shortened(10)), "locked by…");
+        assert_eq!(plain(&text.clone().shortened(22)), "locked by root: laptop");
+        assert_eq!(plain(&Text::from("张伟明").shortened(4)), "张…");
+    }
+
+    #[test]
+    fn a_piece_is_escaped() {
+        assert_eq!(plain(&Text::from("a\u{7}")), "a\\u{7}");
+    }
+}

@@ -1,0 +1,116 @@
+//! Questions, and secrets: from the terminal, or from standard input.
+
+use std::io::{self, BufRead, IsTerminal};
+
+use secrecy::{ExposeSecret, SecretString};
+
+use super::Cli;
+use super::error::{Error, Exit};
+use super::output::text::{Text, Tone};
+
+/// The longest line that is read: the contract's 4096 bytes of a password, and the end of the line.
+const LONGEST_LINE: u64 = 4098;
+
+/// Stands for a secret that is not asked for, because the call is only printed. It is never printed itself.
+const UNASKED: &str = "secret";
+
+/// What is asked before something ends.
+#[derive(Debug)]
+pub(crate) struct Question {
+    title: String,
+    rows: Vec<(&'static str, Text)>,
+}
+
+impl Question {
+    /// `title` says what and who: "Reset the password of Ada Lovelace (ada)".
+    pub(crate) fn new(title: impl Into<String>) -> Question {
+        Question { title: title.into(), rows: Vec::new() }
+    }
+
+    /// A consequence, under a verb: `ends`, `lifts`, `stays`. Empty text is left out.
+    #[must_use]
+    pub(crate) fn row(mut self, verb: &'static str, text: impl Into<Text>) -> Question {
+        self.rows.push((verb, text.into()));
+        self
+    }
+}
+
+impl Cli {
+    /// Whether to ask at all. Without a terminal there is nobody to ask, and `--yes` has to say so.
+    pub(crate) fn asks(&self, yes: bool) -> Result<bool, Error> {
+        if yes || self.client.is_showing() {
+            return Ok(false);
+        }
+        if io::stdin().is_terminal() {
+            return Ok(true);
+        }
+        Err(Error::usage("this asks \"Are you sure?\", and there is no terminal").hint("say --yes if you are"))
+    }
+
+    /// Asks. Anything but yes ends the command: nothing was changed.
+    pub(crate) async fn confirm(&self, question: Question) -> Result<(), Error> {
+        let whom = self.client.whom().await;
+        self.screen.note(Text::toned(Tone::Strong, format!("{}?", question.title)));
+        let rows = question.rows.into_iter().chain([("as", Text::from(whom))]);
+        self.screen.note_fields(rows);
+        self.screen.question("Are you sure? [y/N]");
+        let mut answer = String::new();
+        io::stdin().lock().read_line(&mut answer).map_err(|fault| unreadable(&fault))?;
+        if matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
+            return Ok(());
+        }
+        self.screen.note("Nothing was changed.");
+        Err(Error::Silent(Exit::Refused))
+    }
+
+    /// Asks for a secret; what is typed is not shown.
+    pub(crate) fn ask_secret(&self, what: &str) -> Result<SecretString, Error> {
+        if self.client.is_showing() {
+            return Ok(SecretString::from(UNASKED));
+        }
+        let typed = rpassword::prompt_password(format!("{what}: ")).map_err(|fault| match fault.kind() {
+            io::ErrorKind::Interrupted | io::ErrorKind::UnexpectedEof => Error::Silent(Exit::Refused),
+            _ => Error::usage("there is no terminal to ask for the password").hint("use --password-stdin"),
+        })?;
+        Ok(SecretString::from(typed))
+    }
+
+    /// Asks for a new password, twice: what is typed blindly is easily mistyped. Three times at most.
+    pub(crate) fn ask_new_password(&self) -> Result<SecretString, Error> {
+        for _ in 0..3 {
+            let first = self.ask_secret("New password")?;
+            let second = self.ask_secret("Once more")?;
+            if first.expose_secret() == second.expose_secret() {
+                return Ok(first);
+            }
+            self.screen.note(Text::toned(Tone::Warn, "The two are not the same. Again:"));
+        }
+        Err(Error::stopped(Exit::Refused, "the two passwords were not the same"))
+    }
+
+    /// Reads a secret from the next line of standard input; none at its end.
+    pub(crate) fn read_secret(&self) -> Result<Option<SecretString>, Error> {
+        if self.client.is_showing() {
+            return Ok(Some(SecretString::from(UNASKED)));
+        }
+        let mut line = String::new();
+        // `Stdin` is buffered for the whole process, so the next line is still there for the next call.
+        let mut input = io::Read::take(io::stdin().lock(), LONGEST_LINE);
+        input.read_line(&mut line).map_err(|fault| unreadable(&fault))?;
+        if line.is_empty() {
+            return Ok(None);
+        }
+        let secret = line.strip_suffix('\n').unwrap_or(&line);
+        Ok(Some(SecretString::from(secret.strip_suffix('\r').unwrap_or(secret))))
+    }
+
+    /// Reads a secret that must be there.
+    pub(crate) fn read_required_secret(&self, what: &str) -> Result<SecretString, Error> {
+        let missing = || Error::usage(format!("standard input ends before {what}"));
+        self.read_secret()?.filter(|secret| !secret.expose_secret().is_empty()).ok_or_else(missing)
+    }
+}
+
+fn unreadable(fault: &io::Error) -> Error {
+    Error::unexpected(format!("cannot read standard input: {fault}"))
+}

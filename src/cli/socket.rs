@@ -1,0 +1,54 @@
+//! The local socket. Before a word is said, both sides know who the other is.
+//!
+//! The server knows its caller by the uid of the peer. The caller must know as much of the server: whoever can place
+//! a file where the socket is looked for would otherwise read passwords.
+
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+
+/// Connects to the socket, and to nobody but its owner.
+pub(crate) async fn connect(path: &Path) -> io::Result<TokioIo<UnixStream>> {
+    let file = tokio::fs::metadata(path).await?;
+    if !file.file_type().is_socket() {
+        return Err(io::Error::other("it is not a socket"));
+    }
+    let stream = UnixStream::connect(path).await?;
+    let peer = stream.peer_cred()?.uid();
+    trusted(file.uid(), peer, rustix::process::geteuid().as_raw()).map_err(io::Error::other)?;
+    Ok(TokioIo::new(stream))
+}
+
+/// Whether to talk: the one who listens owns the socket, and is root or this very user. Root may talk to any owner,
+/// since latchkeyd has a user of its own where it is run as a service.
+fn trusted(owner: u32, peer: u32, own: u32) -> Result<(), String> {
+    if owner != peer {
+        return Err(format!("the socket belongs to uid {owner}, but uid {peer} listens there"));
+    }
+    if own != 0 && peer != own && peer != 0 {
+        return Err(format!("uid {peer} listens there, who is neither root nor you (uid {own})"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_root_and_oneself_are_trusted() {
+        assert!(trusted(1000, 1000, 1000).is_ok());
+        assert!(trusted(0, 0, 1000).is_ok());
+        assert!(trusted(998, 998, 0).is_ok());
+        assert!(trusted(998, 998, 1000).is_err());
+    }
+
+    #[test]
+    fn the_owner_must_be_the_one_who_listens() {
+        assert!(trusted(0, 1000, 1000).is_err());
+        assert!(trusted(998, 1000, 0).is_err());
+    }
+}

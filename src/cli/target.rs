@@ -1,0 +1,227 @@
+//! Where the server is, and as whom to act.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use secrecy::SecretString;
+use tonic::transport::Uri;
+
+use super::env::Environment;
+use super::error::Error;
+use super::login::Login;
+
+/// Where latchkeyd listens unless it is told otherwise.
+const DEFAULT_SERVER: &str = "http://127.0.0.1:50051";
+/// Where its socket lies in its data directory.
+const SOCKET_NAME: &str = "latchkey.sock";
+/// Its data directory unless it is told otherwise.
+const DEFAULT_DATA_DIR: &str = "latchkey-data";
+
+/// Where the server is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// At an address, in plain text.
+    Tcp(Uri),
+    /// At a socket of this host.
+    Socket(PathBuf),
+}
+
+impl Target {
+    /// Reads `http://host:port`, `host:port` or `unix:PATH`.
+    pub(crate) fn parse(text: &str) -> Result<Target, Error> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return Ok(Target::Socket(PathBuf::from(path)));
+        }
+        if text.starts_with("https://") {
+            return Err(Error::usage(format!("{text}: this client speaks no TLS"))
+                .hint("bring the port here through a tunnel (ssh -L 50051:127.0.0.1:50051 HOST) and use that"));
+        }
+        let whole = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+        let wrong = || Error::usage(format!("{text:?} is no address of a server")).hint("give it as http://host:port");
+        let uri: Uri = whole.parse().map_err(|_| wrong())?;
+        let bare = matches!(uri.path(), "" | "/") && uri.query().is_none();
+        if uri.scheme_str() != Some("http") || uri.port_u16().is_none() || !bare {
+            return Err(wrong());
+        }
+        Ok(Target::Tcp(uri))
+    }
+
+    /// Host and port, or the path.
+    pub(crate) fn place(&self) -> String {
+        match self {
+            Target::Tcp(uri) => uri.authority().map(ToString::to_string).unwrap_or_default(),
+            Target::Socket(path) => path.display().to_string(),
+        }
+    }
+
+    /// Whether what is said goes over a network, where others may listen.
+    pub(crate) fn is_remote(&self) -> bool {
+        match self {
+            Target::Tcp(uri) => {
+                let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+                host != "localhost" && !host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+            }
+            Target::Socket(_) => false,
+        }
+    }
+}
+
+/// The form in which a stored login names its server.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Tcp(_) => write!(f, "http://{}", self.place()),
+            Target::Socket(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// As whom to act.
+#[derive(Debug)]
+pub(crate) enum Identity {
+    /// As whoever the token in the environment belongs to.
+    Token(SecretString),
+    /// As the user who signed in before.
+    Login(Login),
+    /// As the user of this host, known to the server by the socket.
+    Local,
+    /// As nobody.
+    Nobody,
+}
+
+/// What the command line says of the server.
+#[derive(Debug, Default)]
+pub(crate) struct Wish {
+    /// `--server`.
+    pub(crate) server: Option<String>,
+    /// `--socket`.
+    pub(crate) socket: Option<PathBuf>,
+    /// `--local`.
+    pub(crate) local: bool,
+}
+
+impl Wish {
+    /// Where, if that was said. A flag comes before the environment.
+    pub(crate) fn named(&self, environment: &Environment) -> Result<Option<Target>, Error> {
+        match (&self.socket, self.server.as_ref()) {
+            (Some(_), Some(_)) => Err(Error::usage("--server and --socket name two servers: give one of them")),
+            (None, Some(_)) if self.local => {
+                Err(Error::usage("--local goes through a socket: give --socket, not --server, with it"))
+            }
+            (Some(path), None) => Ok(Some(Target::Socket(absolute(path)))),
+            (None, Some(server)) => Target::parse(server).map(Some),
+            (None, None) if self.local => Ok(None),
+            (None, None) => environment.server.as_deref().map(Target::parse).transpose(),
+        }
+    }
+
+    /// Where to sign in: what was said, else the default.
+    pub(crate) fn sign_in_at(&self, environment: &Environment) -> Result<Target, Error> {
+        if self.local {
+            return Err(Error::usage("--local is to act without signing in: leave it out"));
+        }
+        self.named(environment)?.map_or_else(|| Target::parse(DEFAULT_SERVER), Ok)
+    }
+
+    /// Where, and as whom: `--local`, the token in the environment, the stored login, the local socket, in this
+    /// order. A stored login is shown to no other server than the one that gave it.
+    pub(crate) fn resolve(&self, environment: &Environment, login: Option<Login>) -> Result<(Target, Identity), Error> {
+        let named = self.named(environment)?;
+        if self.local {
+            let path = named.and_then(|target| if let Target::Socket(path) = target { Some(path) } else { None });
+            let path = path.or_else(|| socket(environment)).unwrap_or_else(default_socket);
+            return Ok((Target::Socket(path), Identity::Local));
+        }
+        if let Some(token) = &environment.token {
+            let target = named.map_or_else(|| Target::parse(DEFAULT_SERVER), Ok)?;
+            return Ok((target, Identity::Token(token.clone())));
+        }
+        if let Some(login) = login
+            && named.as_ref().is_none_or(|target| target.to_string() == login.server)
+        {
+            return Ok((Target::parse(&login.server)?, Identity::Login(login)));
+        }
+        match named {
+            Some(target @ Target::Socket(_)) => Ok((target, Identity::Local)),
+            Some(target @ Target::Tcp(_)) => Ok((target, Identity::Nobody)),
+            None => match socket(environment) {
+                Some(path) => Ok((Target::Socket(path), Identity::Local)),
+                None => Ok((Target::parse(DEFAULT_SERVER)?, Identity::Nobody)),
+            },
+        }
+    }
+}
+
+/// The socket that the environment names, else the one in the default data directory, if it is there.
+fn socket(environment: &Environment) -> Option<PathBuf> {
+    let named = environment.socket.clone();
+    let named = named.or_else(|| environment.data_dir.as_ref().map(|directory| directory.join(SOCKET_NAME)));
+    let path = named.or_else(|| Some(default_socket()).filter(|path| path.exists()))?;
+    Some(absolute(&path))
+}
+
+fn default_socket() -> PathBuf {
+    absolute(&Path::new(DEFAULT_DATA_DIR).join(SOCKET_NAME))
+}
+
+/// A stored login and the output name the same socket from every directory.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn login(server: &str) -> Login {
+        Login { server: server.to_owned(), ..Login::default() }
+    }
+
+    #[test]
+    fn addresses_are_read_with_and_without_a_scheme() -> Result<(), Error> {
+        assert_eq!(Target::parse("127.0.0.1:50051")?, Target::parse("http://127.0.0.1:50051/")?);
+        assert_eq!(Target::parse("id.example.org:80")?.place(), "id.example.org:80");
+        assert!(!Target::parse("[::1]:50051")?.is_remote());
+        assert!(Target::parse("id.example.org:80")?.is_remote());
+        for wrong in ["https://a:1", "a", "http://a", "http://a:1/path", "ftp://a:1", ""] {
+            assert!(Target::parse(wrong).is_err(), "{wrong}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_login_is_shown_only_to_its_own_server() -> Result<(), Error> {
+        let none = Environment::default();
+        let (target, identity) = Wish::default().resolve(&none, Some(login("http://a:1")))?;
+        assert_eq!(target.place(), "a:1");
+        assert!(matches!(identity, Identity::Login(_)));
+        let other = Wish { server: Some("b:1".to_owned()), ..Wish::default() };
+        let (target, identity) = other.resolve(&none, Some(login("http://a:1")))?;
+        assert_eq!(target.place(), "b:1");
+        assert!(matches!(identity, Identity::Nobody));
+        Ok(())
+    }
+
+    #[test]
+    fn local_comes_before_the_token_and_the_token_before_the_login() -> Result<(), Error> {
+        let environment = Environment {
+            token: Some("lka_x".to_owned().into()),
+            socket: Some("/run/latchkey.sock".into()),
+            ..Environment::default()
+        };
+        let (target, identity) = Wish::default().resolve(&environment, Some(login("http://a:1")))?;
+        assert_eq!(target, Target::parse(DEFAULT_SERVER)?);
+        assert!(matches!(identity, Identity::Token(_)));
+        let local = Wish { local: true, ..Wish::default() };
+        let (target, identity) = local.resolve(&environment, None)?;
+        assert_eq!(target.place(), "/run/latchkey.sock");
+        assert!(matches!(identity, Identity::Local));
+        Ok(())
+    }
+
+    #[test]
+    fn two_servers_are_one_too_many() {
+        let wish = Wish { server: Some("a:1".into()), socket: Some("/x".into()), local: false };
+        assert!(wish.resolve(&Environment::default(), None).is_err());
+    }
+}

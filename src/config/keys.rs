@@ -1,0 +1,227 @@
+//! Every configuration key, declared once: its type, default, bounds, the reason for the bounds,
+//! and its description. Parsing, `config print`, the manual, the names of environment variables
+//! and the help of the flags all come from here.
+//!
+//! Sources of the numbers: NIST SP 800-63B-4 (2025), the OWASP Password Storage Cheat Sheet and
+//! RFC 9106 (Argon2).
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::database::{DATABASE_URL, DatabaseUrl, Place};
+use super::forms::{ADDRESS_OR_OFF, ISSUER, LOG_FILTER, LOOPBACK, PATH, SOCKET_PATH};
+use super::key::{Allowed, Key, Mark, Value, section, words};
+use super::problem::Problems;
+use super::sources::Given;
+
+/// Every key, section by section.
+pub(super) fn all() -> impl Iterator<Item = &'static Key> {
+    SECTIONS.iter().flat_map(|(_, keys)| keys.iter())
+}
+
+/// The sections in the order in which they are printed: what each is about, and its keys.
+pub(super) const SECTIONS: [(&str, &[Key]); 8] = [
+    (Root::DOC, Root::KEYS),
+    (Log::DOC, Log::KEYS),
+    (Argon2::DOC, Argon2::KEYS),
+    (Throttle::DOC, Throttle::KEYS),
+    (Password::DOC, Password::KEYS),
+    (TemporaryPassword::DOC, TemporaryPassword::KEYS),
+    (Session::DOC, Session::KEYS),
+    (Token::DOC, Token::KEYS),
+];
+
+const fn count(min: u32, max: u32, unit: &'static str) -> Allowed {
+    Allowed::Count(min..=max, unit)
+}
+
+const fn seconds(min: u64, max: u64) -> Allowed {
+    Allowed::Time(Duration::from_secs(min)..=Duration::from_secs(max))
+}
+
+const MINUTE: u64 = 60;
+const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
+
+section! {
+    /// Addresses, files and the database.
+    pub(super) struct Root = "" {
+        /// Directory for what the server keeps. It is made if it is missing.
+        data_dir: PathBuf = PathBuf::from("./latchkey-data"), PATH,
+            "the server keeps its files there", Flag;
+        /// Address of the gRPC service. Port 0 takes any free port.
+        listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 50051)), LOOPBACK,
+            "there is no TLS yet, and passwords must not cross a network in the clear", Flag;
+        /// Address of `/metrics`, `/livez`, `/readyz` and `/.well-known/jwks.json` over HTTP. It serves no secrets.
+        http_listen: Option<SocketAddr> = Some(SocketAddr::from(([127, 0, 0, 1], 50052))), ADDRESS_OR_OFF,
+            "a host name could mean several addresses", Flag;
+        /// The database. A URL with a password belongs in a file, named by `file:PATH`, because everyone on
+        /// the machine can list the arguments of a process.
+        database_url: DatabaseUrl = DatabaseUrl::InDataDir, DATABASE_URL,
+            "other databases are not supported; in a URL \
+            `@`, `/`, `?` and `#` of a password are percent-encoded, in the path of \
+            SQLite nothing is", Flag, Secret;
+        /// Unix socket for the operator on this machine.
+        socket: Place = Place::InDataDir("latchkey.sock"), SOCKET_PATH,
+            "a longer one fits in no socket address", Flag;
+        /// File with the key that seals secrets in the database. Replicas share it.
+        seal_key_file: Place = Place::InDataDir("seal.key"), PATH,
+            "without the key the sealed secrets are lost", Flag;
+        /// Name of this service in the `iss` claim of access tokens.
+        issuer: String = "latchkey".to_owned(), ISSUER,
+            "RFC 7519 asks for a string or URI, and each token carries it";
+        /// Who may ask the server for its API description, as `grpcurl` does.
+        reflection: Reflection = Reflection::On, Allowed::Words(Reflection::WORDS),
+            "there are no other choices";
+    }
+}
+
+section! {
+    /// The log.
+    pub struct Log = "log." {
+        /// Form of the lines.
+        format: LogFormat = LogFormat::Text, Allowed::Words(LogFormat::WORDS),
+            "there are no other forms", Flag;
+        /// What is logged: a level for everything, or one for each module.
+        level: String = "info".to_owned(), LOG_FILTER,
+            "anything else would silence lines that somebody expects", Flag;
+    }
+}
+
+section! {
+    /// How passwords are hashed: Argon2id. A change applies to a stored hash at its next sign-in.
+    pub struct Argon2 = "argon2." {
+        /// Memory of one hash, in KiB.
+        memory_kib: u32 = 19_456, count(8, 131_072, "KiB"),
+            "each hash in progress takes that much, and stored hashes above it are refused";
+        /// Passes over the memory.
+        iterations: u32 = 2, count(1, 10, "passes"),
+            "more would let a few sign-ins keep all cores busy";
+        /// Lanes of one hash. The server computes them one after another.
+        parallelism: u32 = 1, count(1, 8, "lanes"),
+            "stored hashes above it are refused";
+        /// Threads that hash. 0 takes one for each core.
+        threads: Option<usize> = None, count(0, 1024, "threads"),
+            "more threads than cores only cost memory";
+        /// Accepts parameters below those that OWASP lists. For tests only.
+        allow_weak: bool = false, Allowed::Switch,
+            "it is a switch";
+    }
+}
+
+section! {
+    /// Waits and lockouts after wrong passwords. A count of 0 turns its limit off.
+    pub struct Throttle = "throttle." {
+        /// Wrong passwords in a row, for one account, from which on each costs a wait.
+        threshold: u32 = 5, count(0, 100, "failures"),
+            "NIST SP 800-63B allows at most 100 failures in a row";
+        /// The first wait. Each further failure doubles it.
+        initial: Duration = Duration::from_secs(5), seconds(1, HOUR),
+            "less slows nobody down, more locks people out for a slip";
+        /// The longest wait.
+        max: Duration = Duration::from_secs(HOUR), seconds(1, DAY),
+            "a longer wait is a lock, which an operator should see";
+        /// Wrong passwords in a row at which the account is locked.
+        lockout_threshold: u32 = 100, count(0, 100, "failures"),
+            "NIST SP 800-63B allows at most 100 failures in a row";
+        /// How long such a lock lasts. 0s is until a reset or an operator ends it.
+        lockout_duration: Duration = Duration::ZERO, seconds(0, 365 * DAY),
+            "a longer lock is one for good, which is 0s";
+        /// Time without failures after which they are forgotten.
+        failure_memory: Duration = Duration::from_secs(DAY), seconds(MINUTE, 365 * DAY),
+            "a shorter one forgives a patient guesser, and failures are kept so long";
+        /// Failures from one source (an IPv4 address or an IPv6 /64) at which it is blocked.
+        source_failures: u32 = 30, count(0, 1_000_000, "failures"),
+            "more is no limit, which is 0";
+        /// The time in which they are counted.
+        source_failures_window: Duration = Duration::from_secs(5 * MINUTE), seconds(1, DAY),
+            "failures of one source are kept so long";
+        /// Accounts failed at from one source at which it is blocked.
+        source_accounts: u32 = 20, count(0, 1_000_000, "accounts"),
+            "more is no limit, which is 0";
+        /// The time in which they are counted.
+        source_accounts_window: Duration = Duration::from_secs(10 * MINUTE), seconds(1, DAY),
+            "failures of one source are kept so long";
+        /// How long a source is blocked.
+        source_block: Duration = Duration::from_secs(15 * MINUTE), seconds(1, DAY),
+            "people behind a shared address are blocked with it";
+        /// Unknown names that are throttled as if they were accounts, so that nobody can tell.
+        unknown_names: u32 = 100_000, count(0, 10_000_000, "names"),
+            "each is a row in the database";
+    }
+}
+
+section! {
+    /// Which passwords people may choose.
+    pub struct Password = "password." {
+        /// Shortest password, in code points.
+        min_length: u32 = 15, count(8, 64, "code points"),
+            "NIST SP 800-63B asks for 15 where a password is the only factor and for 8 \
+            beside a second one, and that 64 are accepted";
+        /// Longest password, in code points.
+        max_length: u32 = 256, count(64, 256, "code points"),
+            "NIST SP 800-63B asks that 64 are accepted, and each sign-in has to hash the whole";
+    }
+}
+
+section! {
+    /// Passwords that an operator hands out. Their only use is to choose another.
+    pub struct TemporaryPassword = "temporary_password." {
+        /// How long one works.
+        ttl: Duration = Duration::from_secs(DAY), seconds(MINUTE, 3 * DAY),
+            "it lies in somebody's inbox or notes until it ends";
+    }
+}
+
+section! {
+    /// How long people stay signed in. Operators are users with a role that lets them administer.
+    pub struct Session = "session." {
+        /// Time without use after which a session ends.
+        idle: Duration = Duration::from_secs(HOUR), seconds(1, 30 * DAY),
+            "NIST SP 800-63B asks for a new sign-in after 30 days at the latest";
+        /// Time after which a session ends in any case.
+        absolute: Duration = Duration::from_secs(12 * HOUR), seconds(1, 30 * DAY),
+            "NIST SP 800-63B asks for a new sign-in after 30 days at the latest";
+        /// Time without use after which an operator's session ends.
+        admin_idle: Duration = Duration::from_secs(15 * MINUTE), seconds(1, DAY),
+            "NIST SP 800-63B asks for a new sign-in after 24 hours at its second level";
+        /// Time after which an operator's session ends in any case.
+        admin_absolute: Duration = Duration::from_secs(8 * HOUR), seconds(1, DAY),
+            "NIST SP 800-63B asks for a new sign-in after 24 hours at its second level";
+        /// Sessions that one user can have. One more ends the oldest.
+        max_per_user: u32 = 10, count(1, 1_000, "sessions"),
+            "without a bound one client in a loop fills the database";
+    }
+}
+
+section! {
+    /// Access tokens.
+    pub struct Token = "token." {
+        /// How long an access token works.
+        access_ttl: Duration = Duration::from_secs(5 * MINUTE), seconds(1, 15 * MINUTE),
+            "services that check it themselves accept a stolen or revoked one until it ends";
+    }
+}
+
+words! {
+    /// Who may ask the server for its API description.
+    pub enum Reflection {
+        /// Everybody who reaches the server.
+        On = "on",
+        /// Whoever sends a valid credential.
+        Authenticated = "authenticated",
+        /// Nobody.
+        Off = "off",
+    }
+}
+
+words! {
+    /// The form of log lines.
+    pub enum LogFormat {
+        /// For people.
+        Text = "text",
+        /// One JSON object a line.
+        Json = "json",
+    }
+}

@@ -1,0 +1,198 @@
+//! The configuration of the server: defaults < TOML file < environment < flags.
+//!
+//! `keys.rs` declares every key once; parsing, [`Config::print`] and [`reference()`] follow from it.
+//! An unknown key or variable is an error, and all problems are reported at once, so that nobody
+//! starts the server ten times to find ten mistakes.
+
+mod database;
+mod flags;
+mod forms;
+mod key;
+mod keys;
+mod problem;
+mod render;
+mod rules;
+mod sources;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+pub use self::database::Database;
+use self::database::DatabaseUrl;
+pub use self::flags::Flags;
+use self::key::Value;
+use self::keys::Root;
+pub use self::keys::{Argon2, Log, LogFormat, Password, Reflection, Session, TemporaryPassword, Throttle, Token};
+use self::problem::Origin;
+pub use self::problem::Problems;
+pub use self::render::reference;
+use self::sources::Given;
+
+/// What the server works with. `docs/config.md` explains each key.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Directory for what the server keeps.
+    pub data_dir: PathBuf,
+    /// Address of the gRPC service.
+    pub listen: SocketAddr,
+    /// Address of metrics, probes and public keys over HTTP; none turns it off.
+    pub http_listen: Option<SocketAddr>,
+    /// The database.
+    pub database: Database,
+    /// Unix socket for the operator on this machine.
+    pub socket: PathBuf,
+    /// File with the key that seals secrets in the database.
+    pub seal_key_file: PathBuf,
+    /// Whether nobody named that file, so that it is the server's own.
+    pub seal_key_is_default: bool,
+    /// The `iss` claim of access tokens.
+    pub issuer: String,
+    /// Who may ask for the API description.
+    pub reflection: Reflection,
+    /// The log.
+    pub log: Log,
+    /// How passwords are hashed.
+    pub argon2: Argon2,
+    /// Waits and lockouts after wrong passwords.
+    pub throttle: Throttle,
+    /// Which passwords people may choose.
+    pub password: Password,
+    /// Passwords that an operator hands out.
+    pub temporary_password: TemporaryPassword,
+    /// How long people stay signed in.
+    pub session: Session,
+    /// Access tokens.
+    pub token: Token,
+    /// What works, but should be known to whoever runs the server: one sentence each.
+    pub warnings: Vec<String>,
+    /// The file that held the URL of the database.
+    database_file: Option<PathBuf>,
+    /// Where the value of each key was set; a key that is missing here is at its default.
+    origins: BTreeMap<&'static str, Origin>,
+}
+
+/// Reads the configuration.
+///
+/// `environment` is the whole environment; variables of others are passed over. `read_file` is
+/// called for the file that `--config` or `LATCHKEY_CONFIG` names, and for the one that holds the
+/// database's URL, if `database_url` names one; no other file is read.
+///
+/// # Errors
+///
+/// Every problem at once.
+pub fn load(
+    flags: &Flags,
+    environment: impl Iterator<Item = (OsString, OsString)>,
+    read_file: impl Fn(&Path) -> io::Result<String>,
+) -> Result<Config, Problems> {
+    let mut problems = Problems::default();
+    let given = sources::gather(flags, environment, &read_file, &mut problems);
+    let config = Config::understand(&given, &read_file, &mut problems);
+    if problems.is_empty() { Ok(config) } else { Err(problems.sorted()) }
+}
+
+impl Config {
+    /// The defaults, with every path under `data_dir`. For tests and benchmarks, which then
+    /// change what they need; nothing is checked.
+    pub fn default_in(data_dir: &Path) -> Self {
+        let root = Root::default();
+        Self {
+            data_dir: data_dir.to_owned(),
+            listen: root.listen,
+            http_listen: root.http_listen,
+            database: Database::default_in(data_dir),
+            socket: root.socket.resolve(data_dir),
+            seal_key_is_default: root.seal_key_file.is_default(),
+            seal_key_file: root.seal_key_file.resolve(data_dir),
+            issuer: root.issuer,
+            reflection: root.reflection,
+            log: Log::default(),
+            argon2: Argon2::default(),
+            throttle: Throttle::default(),
+            password: Password::default(),
+            temporary_password: TemporaryPassword::default(),
+            session: Session::default(),
+            token: Token::default(),
+            warnings: Vec::new(),
+            database_file: None,
+            origins: BTreeMap::new(),
+        }
+    }
+
+    /// Makes sense of what was given. A section with a refused value stays at its defaults and
+    /// escapes the rules between keys, which would complain of what nobody wrote; the others
+    /// do not.
+    fn understand(given: &Given, read_file: &impl Fn(&Path) -> io::Result<String>, problems: &mut Problems) -> Self {
+        let mut config = Self::default_in(&Root::default().data_dir);
+        if let Some(root) = Root::read(given, problems) {
+            rules::check_addresses(&root, given, problems);
+            config.place(root, given, read_file, problems);
+        }
+        if let Some(argon2) = Argon2::read(given, problems) {
+            rules::check_argon2(&argon2, given, problems);
+            config.argon2 = argon2;
+        }
+        if let Some(throttle) = Throttle::read(given, problems) {
+            rules::check_throttle(&throttle, given, problems);
+            config.throttle = throttle;
+        }
+        if let Some(session) = Session::read(given, problems) {
+            rules::check_session(&session, given, problems);
+            config.session = session;
+        }
+        config.log = Log::read(given, problems).unwrap_or_default();
+        config.password = Password::read(given, problems).unwrap_or_default();
+        config.temporary_password = TemporaryPassword::read(given, problems).unwrap_or_default();
+        config.token = Token::read(given, problems).unwrap_or_default();
+        config.origins = keys::all().map(|key| (key.name, given.origin(key.name))).collect();
+        config.warnings = rules::warnings(&config);
+        config
+    }
+
+    /// Takes over addresses and paths, now that the data directory is known.
+    fn place(
+        &mut self,
+        root: Root,
+        given: &Given,
+        read_file: &impl Fn(&Path) -> io::Result<String>,
+        problems: &mut Problems,
+    ) {
+        let data_dir = root.data_dir;
+        self.socket = root.socket.resolve(&data_dir);
+        if !forms::is_socket_path(&self.socket.write()) {
+            problems.add(
+                given.origin("data_dir"),
+                "data_dir makes the path of the socket longer than 103 bytes: a longer one fits \
+                 in no socket address; set `socket` to a shorter path",
+            );
+        }
+        self.database = match root.database_url {
+            DatabaseUrl::InDataDir => Database::default_in(&data_dir),
+            DatabaseUrl::Named(database) => database,
+            DatabaseUrl::InFile(path) => {
+                let origin = given.origin("database_url");
+                let database = database::read_from_file(&path, origin, read_file, problems);
+                self.database_file = Some(path);
+                database.unwrap_or_else(|| Database::default_in(&data_dir))
+            }
+        };
+        self.seal_key_is_default = root.seal_key_file.is_default();
+        self.seal_key_file = root.seal_key_file.resolve(&data_dir);
+        self.data_dir = data_dir;
+        self.listen = root.listen;
+        self.http_listen = root.http_listen;
+        self.issuer = root.issuer;
+        self.reflection = root.reflection;
+    }
+
+    /// Where the value of a key comes from.
+    fn origin(&self, key: &str) -> &Origin {
+        self.origins.get(key).unwrap_or(&Origin::Default)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,124 @@
+//! Everything that is wrong with a configuration, gathered before anything is said.
+
+use std::error::Error;
+use std::fmt::{self, Display, Formatter};
+use std::path::PathBuf;
+
+/// Where a value comes from; a later one wins over an earlier one.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Origin {
+    /// Nobody set it.
+    Default,
+    /// A line of the file, counted from 1.
+    File { path: PathBuf, line: usize },
+    /// An environment variable.
+    Variable(String),
+    /// A command-line flag, such as `--listen` or `--set issuer`.
+    Flag(String),
+}
+
+impl Display for Origin {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File { path, line } => {
+                // A line break in a name must not end a comment in what `config print` writes.
+                write!(f, "{}:{line}", path.display().to_string().escape_debug())
+            }
+            Self::Variable(name) | Self::Flag(name) => write!(f, "{}", name.escape_debug()),
+        }
+    }
+}
+
+/// Every problem of a configuration. Its text names each one's place, what is allowed and why;
+/// it never repeats a value that could hold a password.
+#[derive(Debug, Default)]
+pub struct Problems(Vec<(Origin, String)>);
+
+impl Problems {
+    pub(super) fn add(&mut self, origin: Origin, message: impl Into<String>) {
+        self.0.push((origin, message.into()));
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// In the order of a reader: the file from the top, then the environment, then the flags.
+    pub(super) fn sorted(mut self) -> Self {
+        self.0.sort_by(|(a, _), (b, _)| a.cmp(b));
+        self
+    }
+}
+
+impl Display for Problems {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self.0.len() {
+            1 => writeln!(f, "1 problem in the configuration:")?,
+            count => writeln!(f, "{count} problems in the configuration:")?,
+        }
+        for (origin, message) in &self.0 {
+            writeln!(f, "  {origin}: {message}")?;
+        }
+        f.write_str(
+            "\nhint: `latchkeyd config check` reads the configuration and starts nothing; \
+             `latchkeyd config print` shows every key",
+        )
+    }
+}
+
+impl Error for Problems {}
+
+/// A name that somebody else chose, fit for a message: what does not look like the name of a key
+/// may be a secret in the wrong place.
+pub(super) fn quote_name(name: &str) -> String {
+    let is_name = name.len() <= 80 && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+    if is_name && !name.is_empty() { format!("`{name}`") } else { "a name that no key can have".to_owned() }
+}
+
+/// ` (did you mean …?)` with the candidate that is nearest to `name`, or nothing if none is near.
+pub(super) fn suggestion(name: &str, candidates: impl IntoIterator<Item = String>) -> String {
+    let wanted = fold(name);
+    // Beyond this, a guess is noise. It also bounds the work below.
+    if wanted.len() > 80 {
+        return String::new();
+    }
+    let nearest = candidates
+        .into_iter()
+        .map(|candidate| {
+            let folded = fold(&candidate);
+            // The section is easily left out.
+            let distance = if folded.ends_with(&format!("_{wanted}")) { 1 } else { edit_distance(&wanted, &folded) };
+            (distance, candidate)
+        })
+        .min();
+    match nearest {
+        Some((distance, candidate)) if distance <= 1 + wanted.len() / 5 => {
+            format!(" (did you mean `{candidate}`?)")
+        }
+        _ => String::new(),
+    }
+}
+
+/// `-`, `_`, `.` and the case of letters are easily mixed up.
+fn fold(name: &str) -> String {
+    name.replace(['-', '.'], "_").to_ascii_lowercase()
+}
+
+/// Levenshtein's distance: how many letters to insert, drop or replace.
+fn edit_distance(from: &str, to: &str) -> usize {
+    let mut row: Vec<usize> = (0..=to.chars().count()).collect();
+    for (above, letter) in from.chars().enumerate() {
+        let mut diagonal = above;
+        let mut left = above + 1;
+        let mut next = vec![left];
+        for (other, up) in to.chars().zip(row.iter().skip(1)) {
+            let replaced = diagonal + usize::from(letter != other);
+            left = replaced.min(left + 1).min(up + 1);
+            diagonal = *up;
+            next.push(left);
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or_default()
+}

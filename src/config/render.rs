@@ -1,0 +1,174 @@
+//! The configuration as text: what is in force, and the manual.
+
+use std::fmt::Write;
+
+use super::Config;
+use super::database::{DatabaseUrl, Place};
+use super::key::{Allowed, Key};
+use super::keys::{self, Root};
+
+impl Config {
+    /// Every key with its effective value and where it comes from, as TOML that can be read
+    /// again. Passwords are masked.
+    pub fn print(&self) -> String {
+        let mut text = String::from("# The configuration in force. After each value: where it comes from.\n");
+        for ((doc, keys), values) in keys::SECTIONS.iter().zip(self.written()) {
+            let section = section_of(keys);
+            let _ = write!(text, "\n# {}\n", doc.trim());
+            if !section.is_empty() {
+                let _ = writeln!(text, "[{section}]");
+            }
+            for (key, value) in keys.iter().zip(values) {
+                let name = key.name.rsplit('.').next().unwrap_or(key.name);
+                let value = toml_value(&key.allowed, &value);
+                let _ = writeln!(text, "# {}", key.doc.trim());
+                let _ = writeln!(text, "{name} = {value} # {}", self.origin(key.name));
+            }
+        }
+        text
+    }
+
+    /// The values of every section, in the order of the keys.
+    fn written(&self) -> [Vec<String>; keys::SECTIONS.len()] {
+        let database_url = match &self.database_file {
+            Some(path) => DatabaseUrl::InFile(path.clone()),
+            None => DatabaseUrl::Named(self.database.clone()),
+        };
+        let root = Root {
+            data_dir: self.data_dir.clone(),
+            listen: self.listen,
+            http_listen: self.http_listen,
+            database_url,
+            socket: Place::At(self.socket.clone()),
+            seal_key_file: Place::At(self.seal_key_file.clone()),
+            issuer: self.issuer.clone(),
+            reflection: self.reflection,
+        };
+        [
+            root.write(),
+            self.log.write(),
+            self.argon2.write(),
+            self.throttle.write(),
+            self.password.write(),
+            self.temporary_password.write(),
+            self.session.write(),
+            self.token.write(),
+        ]
+    }
+}
+
+/// The section that these keys are in, or nothing.
+fn section_of(keys: &[Key]) -> &'static str {
+    keys.first().and_then(|key| key.name.rsplit_once('.')).map_or("", |(section, _)| section)
+}
+
+/// A value with the quotes that TOML wants.
+fn toml_value(allowed: &Allowed, value: &str) -> String {
+    if allowed.toml_type() != "string" {
+        return value.to_owned();
+    }
+    let mut quoted = String::from("\"");
+    for letter in value.chars() {
+        match letter {
+            '"' | '\\' => quoted.extend(['\\', letter]),
+            letter if letter.is_control() => {
+                let _ = write!(quoted, "\\u{:04X}", u32::from(letter));
+            }
+            letter => quoted.push(letter),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+const INTRODUCTION: &str = "\
+# Configuration
+
+<!-- Generated from `src/config/keys.rs`; a test compares the two. -->
+
+`latchkeyd` runs without any configuration. Each key below has a default, and can be set in four
+ways; a later one wins:
+
+1. the default;
+2. a TOML file, if `--config FILE` or the variable `LATCHKEY_CONFIG` names one; no file is looked
+   for by itself;
+3. an environment variable: `LATCHKEY_` and the key in capitals, with `_` for `.`, such as
+   `LATCHKEY_SESSION_IDLE` for `session.idle`;
+4. a flag: the few keys that differ from one process to the next have their own, and
+   `--set KEY=VALUE` sets any key.
+
+A name that does not exist is an error, in the file and among the variables that begin with
+`LATCHKEY_`. (`LATCHKEY_SERVER` and `LATCHKEY_TOKEN` are the client's, and are passed over.) All
+problems are reported at once, each with its place. `latchkeyd config check` does that and starts
+nothing; `latchkeyd config print` shows every value in force and where it comes from, with
+passwords masked.
+
+Durations are a number with a unit, such as `90s`, `15m`, `24h` or `7d`; in TOML they are strings.
+Relative paths begin at the working directory, also in the file. `<data_dir>` stands for the value
+of `data_dir`.
+
+An example of a file:
+
+```toml
+";
+
+/// A configuration of a small installation. A test reads it.
+pub(super) const EXAMPLE: &str = "\
+data_dir = \"/var/lib/latchkey\"
+database_url = \"file:/run/secrets/latchkey-database-url\"
+issuer = \"https://id.example.org\"
+reflection = \"authenticated\"
+
+[log]
+format = \"json\"
+
+[session]
+idle = \"30m\"
+absolute = \"10h\"
+";
+
+/// The manual of all keys: the text of `docs/config.md`.
+pub fn reference() -> String {
+    let mut text = format!("{INTRODUCTION}{EXAMPLE}```\n");
+    for (doc, keys) in &keys::SECTIONS {
+        let section = section_of(keys);
+        if section.is_empty() {
+            let _ = write!(text, "\n## Without a section\n\n{}\n", doc.trim());
+        } else {
+            let _ = write!(text, "\n## `[{section}]`\n\n{}\n", doc.trim());
+        }
+        for key in *keys {
+            text.push_str(&entry(key));
+        }
+    }
+    text.push_str(BETWEEN_KEYS);
+    text
+}
+
+/// What the manual says of one key.
+fn entry(key: &Key) -> String {
+    let flag = key.flag().map_or(String::new(), |flag| format!(", `{flag}`"));
+    format!(
+        "\n### `{}`\n\n{}\n\n- Default: `{}`\n- Must be {}: {}.\n- `{}`{flag}\n",
+        key.name,
+        key.doc.trim(),
+        (key.default)(),
+        key.allowed.describe(),
+        key.why,
+        key.variable(),
+    )
+}
+
+const BETWEEN_KEYS: &str = "
+## Rules between keys
+
+- `listen` and `http_listen` are two addresses.
+- `argon2.memory_kib` and `argon2.iterations` are each at least those of one of these pairs, which
+  the OWASP Password Storage Cheat Sheet lists as equally strong: 47104 with 1, 19456 with 2, 12288
+  with 3, 9216 with 4, 7168 with 5. Only `argon2.allow_weak` lifts this. Their product is at most
+  524288, and the memory is at least 8 KiB for each lane.
+- `throttle.initial` is at most `throttle.max`, and that at most `throttle.failure_memory`.
+- `throttle.threshold` is at most `throttle.lockout_threshold`, unless that is 0.
+- `session.idle` is at most `session.absolute`, and `session.admin_idle` at most
+  `session.admin_absolute`.
+";

@@ -1,0 +1,148 @@
+//! Rules that tie several keys together.
+
+use super::Config;
+use super::keys::{Argon2, Root, Session, Throttle};
+use super::problem::{Origin, Problems};
+use super::sources::Given;
+
+/// Memory (KiB) and iterations that OWASP's Password Storage Cheat Sheet lists as equally strong.
+/// A hash must have at least both numbers of one pair.
+const ARGON2_FLOOR: [(u32, u32); 5] = [(47_104, 1), (19_456, 2), (12_288, 3), (9_216, 4), (7_168, 5)];
+
+/// The most work of one hash, in KiB passed over. It takes about 0.2 s where the default takes 15 ms.
+const ARGON2_WORK_MAX: u64 = 524_288;
+
+/// KiB of memory that each lane needs (RFC 9106, section 3.1).
+const ARGON2_LANE_KIB: u32 = 8;
+
+/// Whether the parameters are at least as strong as a pair that OWASP lists.
+pub(super) fn is_strong(argon2: &Argon2) -> bool {
+    ARGON2_FLOOR
+        .iter()
+        .any(|(memory_kib, iterations)| argon2.memory_kib >= *memory_kib && argon2.iterations >= *iterations)
+}
+
+/// Where the value of the strongest origin among these keys comes from: the one to look at first.
+fn strongest(given: &Given, keys: &[&str]) -> Origin {
+    keys.iter().map(|key| given.origin(key)).max().unwrap_or(Origin::Default)
+}
+
+/// What one hash costs, from below and from above.
+pub(super) fn check_argon2(argon2: &Argon2, given: &Given, problems: &mut Problems) {
+    let cost = ["argon2.memory_kib", "argon2.iterations"];
+    let (memory_kib, iterations) = (argon2.memory_kib, argon2.iterations);
+    let written = format!("argon2.memory_kib = {memory_kib} with argon2.iterations = {iterations}");
+    if !is_strong(argon2) && !argon2.allow_weak {
+        let pairs: Vec<String> =
+            ARGON2_FLOOR.iter().map(|(memory_kib, iterations)| format!("{memory_kib} with {iterations}")).collect();
+        problems.add(
+            strongest(given, &cost),
+            format!(
+                "{written}: both must be at least those of one of the pairs {}: OWASP takes \
+                 less for too weak (a test may set argon2.allow_weak)",
+                pairs.join(", ")
+            ),
+        );
+    }
+    if u64::from(memory_kib) * u64::from(iterations) > ARGON2_WORK_MAX {
+        problems.add(
+            strongest(given, &cost),
+            format!(
+                "{written}: their product must be at most {ARGON2_WORK_MAX}: more would let a few \
+                 sign-ins keep all cores busy"
+            ),
+        );
+    }
+    let lanes = argon2.parallelism;
+    if memory_kib < ARGON2_LANE_KIB.saturating_mul(lanes) {
+        problems.add(
+            strongest(given, &["argon2.memory_kib", "argon2.parallelism"]),
+            format!(
+                "argon2.memory_kib = {memory_kib} with argon2.parallelism = {lanes}: the memory \
+                 must be at least {ARGON2_LANE_KIB} KiB a lane (RFC 9106)"
+            ),
+        );
+    }
+}
+
+/// Waits grow, and failures outlive them.
+pub(super) fn check_throttle(throttle: &Throttle, given: &Given, problems: &mut Problems) {
+    if throttle.initial > throttle.max {
+        problems.add(
+            strongest(given, &["throttle.initial", "throttle.max"]),
+            "throttle.initial must be at most throttle.max: waits grow from the one to the other",
+        );
+    }
+    if throttle.failure_memory < throttle.max {
+        problems.add(
+            strongest(given, &["throttle.failure_memory", "throttle.max"]),
+            "throttle.failure_memory must be at least throttle.max: or failures are forgotten \
+             during the wait that they caused",
+        );
+    }
+    if throttle.lockout_threshold > 0 && throttle.threshold > throttle.lockout_threshold {
+        problems.add(
+            strongest(given, &["throttle.threshold", "throttle.lockout_threshold"]),
+            "throttle.threshold must be at most throttle.lockout_threshold: a locked account \
+             waits for nothing",
+        );
+    }
+}
+
+/// A session that ends in any case ends at the latest with that.
+pub(super) fn check_session(session: &Session, given: &Given, problems: &mut Problems) {
+    if session.idle > session.absolute {
+        problems.add(
+            strongest(given, &["session.idle", "session.absolute"]),
+            "session.idle must be at most session.absolute: or it has no effect",
+        );
+    }
+    if session.admin_idle > session.admin_absolute {
+        problems.add(
+            strongest(given, &["session.admin_idle", "session.admin_absolute"]),
+            "session.admin_idle must be at most session.admin_absolute: or it has no effect",
+        );
+    }
+}
+
+/// Two listeners do not share a port.
+pub(super) fn check_addresses(root: &Root, given: &Given, problems: &mut Problems) {
+    if root.listen.port() > 0 && root.http_listen == Some(root.listen) {
+        problems.add(
+            strongest(given, &["listen", "http_listen"]),
+            "listen and http_listen must differ: only one of them can have the port",
+        );
+    }
+}
+
+/// What works, but should be known to whoever runs the server.
+pub(super) fn warnings(config: &Config) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let on_command_line = matches!(config.origin("database_url"), Origin::Flag(_));
+    if on_command_line && config.database_file.is_none() && config.database.has_password() {
+        warnings.push(
+            "database_url: everyone on this machine can read a password on the command line; \
+             put the URL in a file and write `--database-url file:PATH`"
+                .to_owned(),
+        );
+    }
+    if !is_strong(&config.argon2) {
+        warnings
+            .push("argon2.allow_weak: passwords are hashed with less than OWASP recommends; for tests only".to_owned());
+    }
+    if config.throttle.lockout_threshold == 0 {
+        warnings.push(
+            "throttle.lockout_threshold = 0: an account can be guessed at for ever; NIST SP \
+             800-63B allows at most 100 failures in a row"
+                .to_owned(),
+        );
+    }
+    if config.throttle.threshold > 0 && config.throttle.unknown_names == 0 {
+        warnings.push(
+            "throttle.unknown_names = 0: only names of accounts are throttled, so that strangers \
+             can find out which exist"
+                .to_owned(),
+        );
+    }
+    warnings
+}

@@ -1,0 +1,247 @@
+//! The command line of the server: `latchkeyd serve | migrate | config | key | protoset`.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::app::{SealKey, StartError, migrate, replace_seal_key};
+use crate::config::{self, Config, Flags};
+use crate::effects::Effects;
+use crate::server::{self, Running, ServeError};
+use crate::store::Store;
+use crate::telemetry;
+
+/// What went wrong, as it is printed.
+const FAILED: u8 = 1;
+/// The schema is behind: for scripts that ask before they roll out.
+const PENDING: u8 = 3;
+
+#[derive(Parser)]
+#[command(
+    name = "latchkeyd",
+    version,
+    about = "The latchkey identity service",
+    args_conflicts_with_subcommands = true,
+    after_help = "Without a command it serves. See docs/config.md for every setting.\n\n\
+        Examples:\n  latchkeyd\n  latchkeyd serve --data-dir /var/lib/latchkey\n  \
+        latchkeyd serve --database-url postgres://latchkey@db/latchkey --seal-key-file /etc/latchkey/seal.key\n  \
+        latchkeyd config check"
+)]
+struct Line {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve (the default)
+    Serve(Flags),
+    /// Bring the schema up to date; `serve` does so by itself
+    Migrate(Migrate),
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Handle the seal key
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Write the descriptor set of the API, for `grpcurl -protoset` where reflection is off
+    Protoset {
+        /// The file; without one, standard output
+        file: Option<PathBuf>,
+    },
+}
+
+#[derive(Args)]
+struct Migrate {
+    /// Change nothing; exit 3 if the schema is behind
+    #[arg(long)]
+    check: bool,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Read everything, and report every problem
+    Check(Flags),
+    /// Print every value that is in effect, and where it comes from
+    Print(Flags),
+    /// Print docs/config.md
+    Reference,
+}
+
+#[derive(Subcommand)]
+enum KeyCommand {
+    /// Make a seal key, for replicas to share
+    New {
+        /// The file; it must not exist
+        file: PathBuf,
+    },
+    /// Replace a seal key that is lost
+    Replace {
+        /// Discard what the lost key sealed: all sessions end, and signing keys are made anew
+        #[arg(long, required = true)]
+        discard_sealed: bool,
+        #[command(flatten)]
+        flags: Flags,
+    },
+}
+
+/// Runs what the command line asks for.
+pub fn main() -> ExitCode {
+    let line = match Line::command().try_get_matches().and_then(|matches| Line::from_arg_matches(&matches)) {
+        Ok(line) => line,
+        Err(error) => error.exit(),
+    };
+    match line.command.unwrap_or(Command::Serve(line.flags)) {
+        Command::Serve(flags) => with_config(&flags, |config| block_on(serve(config))),
+        Command::Migrate(Migrate { check: true, flags }) => {
+            with_config(&flags, |config| block_on(check_schema(config)))
+        }
+        Command::Migrate(Migrate { check: false, flags }) => {
+            with_config(&flags, |config| block_on(migrate_only(config)))
+        }
+        Command::Config(ConfigCommand::Check(flags)) => with_config(&flags, |_| Ok(say("the configuration is good\n"))),
+        Command::Config(ConfigCommand::Print(flags)) => with_config(&flags, |config| Ok(say(&config.print()))),
+        Command::Config(ConfigCommand::Reference) => say(&config::reference()),
+        Command::Key(KeyCommand::New { file }) => ended(new_key(&file)),
+        Command::Key(KeyCommand::Replace { flags, .. }) => with_config(&flags, |config| block_on(replace_key(config))),
+        Command::Protoset { file } => ended(write_protoset(file)),
+    }
+}
+
+type Ended = Result<ExitCode, ServeError>;
+
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment of the server")]
+fn with_config(flags: &Flags, run: impl FnOnce(&Config) -> Ended) -> ExitCode {
+    match config::load(flags, std::env::vars_os(), |path| std::fs::read_to_string(path)) {
+        Ok(config) => ended(run(&config)),
+        Err(problems) => fail(&problems),
+    }
+}
+
+fn ended(result: Ended) -> ExitCode {
+    result.unwrap_or_else(|error| fail(&error))
+}
+
+fn fail(error: &dyn std::fmt::Display) -> ExitCode {
+    // Nothing is left to tell if even this cannot be written.
+    let _ = writeln!(std::io::stderr(), "error: {error}");
+    ExitCode::from(FAILED)
+}
+
+fn say(text: &str) -> ExitCode {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::from(FAILED),
+    }
+}
+
+fn block_on(work: impl Future<Output = Ended>) -> Ended {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|source| ServeError::Io { what: "cannot start the runtime".to_owned(), source })?;
+    runtime.block_on(work)
+}
+
+async fn serve(config: &Config) -> Ended {
+    telemetry::init(&config.log).map_err(crate::error::Error::internal)?;
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    let stopped = stop_signal()?;
+    let running = server::start(config, Effects::system()).await?;
+    announce(&running).await;
+    stopped.await;
+    tracing::info!("stopping: no new calls are taken, those under way end");
+    running.shutdown().await;
+    tracing::info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn announce(running: &Running) {
+    let http = running.http_address.map(|address| format!("http://{address}"));
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        grpc = %running.address,
+        http = http.as_deref().unwrap_or("off"),
+        socket = %running.socket.display(),
+        "serving, without TLS: on loopback and the local socket only"
+    );
+    match running.has_administrator().await {
+        Ok(true) => {}
+        Ok(false) => tracing::info!(
+            "there is no administrator yet; in a second terminal: \
+             latchkey users create root --role admin --temporary-password"
+        ),
+        Err(error) => tracing::warn!(reason = error.reason().as_str(), "administrators could not be counted"),
+    }
+}
+
+/// Registered before anything starts, so that a signal during the start is not lost.
+fn stop_signal() -> Result<impl Future<Output = ()>, ServeError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let failed = |source| ServeError::Io { what: "cannot wait for signals".to_owned(), source };
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+async fn check_schema(config: &Config) -> Ended {
+    let (store, _lock) = server::open_store(config).await?;
+    let pending = store.pending_migrations().await?;
+    store.close().await;
+    if pending.is_empty() {
+        return Ok(say("the schema is up to date\n"));
+    }
+    say(&format!("the schema is behind; pending: {}\n", pending.join(", ")));
+    Ok(ExitCode::from(PENDING))
+}
+
+async fn migrate_only(config: &Config) -> Ended {
+    let (store, _lock) = server::open_store(config).await?;
+    let pending = store.pending_migrations().await?;
+    migrate(&store).await?;
+    store.close().await;
+    Ok(match pending.as_slice() {
+        [] => say("the schema was up to date\n"),
+        steps => say(&format!("migrated: {}\n", steps.join(", "))),
+    })
+}
+
+fn new_key(file: &std::path::Path) -> Ended {
+    let key = SealKey::create(file, &Effects::system()).map_err(StartError::from)?;
+    Ok(say(&format!(
+        "wrote a seal key to {}, fingerprint {}\nKeep a copy apart from the backups of the database.\n",
+        file.display(),
+        key.fingerprint()
+    )))
+}
+
+async fn replace_key(config: &Config) -> Ended {
+    let (store, _lock): (Store, _) = server::open_store(config).await?;
+    let discarded = replace_seal_key(&store, &Effects::system(), &config.seal_key_file).await?;
+    store.close().await;
+    Ok(say(&format!(
+        "discarded {discarded} sealed keys and made new ones; everybody has to sign in again, \
+         and verifiers have to fetch the signing keys again\n"
+    )))
+}
+
+fn write_protoset(file: Option<PathBuf>) -> Ended {
+    let Some(path) = file else {
+        let written = std::io::stdout().write_all(crate::proto::DESCRIPTORS);
+        return Ok(if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) });
+    };
+    std::fs::write(&path, crate::proto::DESCRIPTORS)
+        .map_err(|source| ServeError::Io { what: format!("cannot write {}", path.display()), source })?;
+    Ok(ExitCode::SUCCESS)
+}

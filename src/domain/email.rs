@@ -1,0 +1,276 @@
+//! The e-mail address: shown as it was written, found by a key.
+//!
+//! The key is made here, once, and compared bytewise by the database: letting a database fold case gave one user
+//! another's reset link (CVE-2019-19844). Dots and plus signs stay; what they mean is for the receiving server to say.
+
+use std::fmt;
+
+use idna::AsciiDenyList;
+use idna::uts46::{DnsLength, Hyphens, Uts46};
+
+use super::text::plain_text;
+use super::violation::{Describe, Fault};
+
+/// Most bytes of an address (RFC 5321, 4.5.3.1.3, less the angle brackets), of the key as of the shown form.
+const MAX_BYTES: usize = 254;
+
+/// Most bytes before the '@' (RFC 5321, 4.5.3.1.1).
+const MAX_LOCAL_BYTES: usize = 64;
+
+/// An address. Two that differ in case only are unequal but have the same key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EmailAddress {
+    display: String,
+    key: String,
+    /// Where in the key the domain begins.
+    domain_at: usize,
+}
+
+/// Why a text is no address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EmailFault {
+    /// There is none.
+    Empty,
+    /// Too many bytes.
+    TooLong,
+    /// No '@', or more than one.
+    At,
+    /// What stands before the '@'.
+    Local,
+    /// What stands after it.
+    Domain,
+}
+
+impl EmailAddress {
+    /// Reads one address, without a name or angle brackets around it. Spaces at its ends are dropped.
+    pub fn parse(text: &str) -> Result<EmailAddress, EmailFault> {
+        let display = text.trim_matches(' ');
+        if display.is_empty() {
+            return Err(EmailFault::Empty);
+        }
+        if display.len() > MAX_BYTES {
+            return Err(EmailFault::TooLong);
+        }
+        let (local, domain) = display.split_once('@').ok_or(EmailFault::At)?;
+        if domain.contains('@') {
+            return Err(EmailFault::At);
+        }
+        if !is_local_part(local) {
+            return Err(EmailFault::Local);
+        }
+        let key = format!("{}@{}", local.to_ascii_lowercase(), domain_key(domain).ok_or(EmailFault::Domain)?);
+        if key.len() > MAX_BYTES {
+            return Err(EmailFault::TooLong);
+        }
+        Ok(EmailAddress { display: display.to_owned(), key, domain_at: local.len() + 1 })
+    }
+
+    /// As [`EmailAddress::parse`], for a field that may be empty.
+    pub fn parse_optional(text: &str) -> Result<Option<EmailAddress>, EmailFault> {
+        match EmailAddress::parse(text) {
+            Ok(address) => Ok(Some(address)),
+            Err(EmailFault::Empty) => Ok(None),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// As it was written: for people to read, and to send mail to.
+    pub fn as_str(&self) -> &str {
+        &self.display
+    }
+
+    /// By which it is found, and unique: in lower case, the domain in its ASCII form.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// The domain in its ASCII form, in lower case.
+    pub fn domain(&self) -> &str {
+        self.key.get(self.domain_at..).unwrap_or_default()
+    }
+}
+
+/// Whether it is a dot-atom (RFC 5322, 3.2.3). Quoted local parts are legal and unused; they invite header injection.
+fn is_local_part(local: &str) -> bool {
+    let is_atom = |atom: &str| !atom.is_empty() && atom.bytes().all(is_atom_byte);
+    local.len() <= MAX_LOCAL_BYTES && local.split('.').all(is_atom)
+}
+
+fn is_atom_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&byte)
+}
+
+/// The domain in its ASCII form, by the non-transitional processing of UTS #46.
+fn domain_key(domain: &str) -> Option<String> {
+    plain_text(domain, MAX_BYTES).ok()?;
+    let idna = Uts46::new();
+    let strict = AsciiDenyList::STD3;
+    let key = idna.to_ascii(domain.as_bytes(), strict, Hyphens::CheckFirstLast, DnsLength::Verify).ok()?;
+    if !domain.is_ascii() {
+        // UTS #46 maps full-width letters, ligatures and invisible characters away. Then two texts that look different,
+        // or one that hides something, would be one address: only what the mapping leaves alone is taken.
+        let (unicode, valid) = idna.to_unicode(key.as_bytes(), strict, Hyphens::CheckFirstLast);
+        valid.ok()?;
+        if unicode != fold_case(domain) {
+            return None;
+        }
+    }
+    let last_label = key.rsplit('.').next()?;
+    let is_number = last_label.bytes().all(|byte| byte.is_ascii_digit());
+    let is_host_name = key.contains('.') || key == "localhost";
+    (is_host_name && !is_number).then(|| key.into_owned())
+}
+
+/// In lower case, except that nothing outside ASCII becomes ASCII: the Kelvin sign is not a k.
+fn fold_case(domain: &str) -> String {
+    domain
+        .chars()
+        .flat_map(|c| {
+            let crosses = !c.is_ascii() && c.to_lowercase().any(|lower| lower.is_ascii());
+            let (kept, folded) = if crosses { (Some(c), None) } else { (None, Some(c.to_lowercase())) };
+            kept.into_iter().chain(folded.into_iter().flatten())
+        })
+        .collect()
+}
+
+impl fmt::Display for EmailAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.display)
+    }
+}
+
+impl fmt::Display for EmailFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EmailFault::Empty => f.write_str("must be set"),
+            EmailFault::TooLong => write!(f, "has more than {MAX_BYTES} bytes"),
+            EmailFault::At => f.write_str("an address has exactly one '@'; write it without a name or angle brackets"),
+            EmailFault::Local => write!(
+                f,
+                "before the '@' stand 1 to {MAX_LOCAL_BYTES} of the letters a to z, digits and !#$%&'*+-/=?^_`{{|}}~, \
+                 and single dots between them"
+            ),
+            EmailFault::Domain => f.write_str("after the '@' stands a domain name with at least one dot, or localhost"),
+        }
+    }
+}
+
+impl std::error::Error for EmailFault {}
+
+impl Describe for EmailFault {
+    fn fault(&self) -> Fault {
+        match self {
+            EmailFault::Empty => Fault::Required,
+            EmailFault::TooLong => Fault::TooLong,
+            EmailFault::At | EmailFault::Local | EmailFault::Domain => Fault::Malformed,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(text: &str) -> Result<String, EmailFault> {
+        EmailAddress::parse(text).map(|address| address.key().to_owned())
+    }
+
+    #[test]
+    fn it_is_shown_as_written_and_found_by_its_key() -> Result<(), EmailFault> {
+        let address = EmailAddress::parse("  Ada.Lovelace+math@Bücher.Example ")?;
+        assert_eq!(address.as_str(), "Ada.Lovelace+math@Bücher.Example");
+        assert_eq!(address.key(), "ada.lovelace+math@xn--bcher-kva.example");
+        assert_eq!(address.domain(), "xn--bcher-kva.example");
+        Ok(())
+    }
+
+    #[test]
+    fn case_and_spelling_of_the_domain_do_not_count() {
+        for same in ["a@bücher.example", "A@BÜCHER.example", "a@xn--bcher-kva.example", "a@XN--BCHER-KVA.Example"] {
+            assert_eq!(key(same), Ok("a@xn--bcher-kva.example".into()), "{same}");
+        }
+        // Non-transitional: ß is a letter of its own.
+        assert_eq!(key("a@straße.example"), Ok("a@xn--strae-oqa.example".into()));
+        assert_eq!(key("root@localhost"), Ok("root@localhost".into()));
+    }
+
+    #[test]
+    fn a_key_is_its_own_key() {
+        for text in ["A.B@Example.COM", "a@straße.example", "o'hara@sub.example.org"] {
+            let once = key(text);
+            assert_eq!(once.clone().and_then(|text| key(&text)), once, "{text}");
+        }
+    }
+
+    #[test]
+    fn nothing_that_only_looks_like_an_address_becomes_it() {
+        for lookalike in ["m\u{131}ke@example.com", "\u{212a}@example.com", "ﬁ@example.com", "a\u{200d}@example.com"]
+        {
+            assert_eq!(key(lookalike), Err(EmailFault::Local), "{lookalike}");
+        }
+        let domains = [
+            "\u{212a}elvin.example",
+            "ｅｘａｍｐｌｅ.com",
+            "ﬁn.example",
+            "exa\u{200b}mple.com",
+            "exa\u{ad}mple.com",
+            "bu\u{308}cher.example",
+            "example\u{3002}com",
+            "\u{202e}example.com",
+            "\u{130}.example",
+        ];
+        for domain in domains {
+            assert_eq!(key(&format!("a@{domain}")), Err(EmailFault::Domain), "{domain}");
+        }
+    }
+
+    #[test]
+    fn exactly_one_bare_address_is_taken() {
+        for wrong in ["ada", "a@b@example.com", "a@example.com, b@example.com"] {
+            assert_eq!(key(wrong), Err(EmailFault::At), "{wrong}");
+        }
+        for wrong in ["@example.com", ".a@example.com", "a.@example.com", "a..b@example.com", "\"a b\"@example.com"] {
+            assert_eq!(key(wrong), Err(EmailFault::Local), "{wrong}");
+        }
+        for wrong in ["Ada <a@example.com>", "a\r\nBcc: b@example.com", "\ta@example.com"] {
+            assert_eq!(key(wrong), Err(EmailFault::Local), "{wrong:?}");
+        }
+        assert_eq!(key("  "), Err(EmailFault::Empty));
+        assert_eq!(EmailAddress::parse_optional(" "), Ok(None));
+    }
+
+    #[test]
+    fn the_domain_is_a_host_name() {
+        let wrong = [
+            "",
+            "example",
+            "example.com.",
+            ".example.com",
+            "a..example",
+            "-a.example",
+            "a-.example",
+            "a_b.example",
+            "a b.example",
+            "a%.example",
+            "[192.0.2.1]",
+            "192.0.2.1",
+            "a\0.example",
+            "xn--a.example",
+        ];
+        for domain in wrong {
+            assert_eq!(key(&format!("a@{domain}")), Err(EmailFault::Domain), "{domain:?}");
+        }
+        assert_eq!(key(&format!("a@{}.example", "b".repeat(64))), Err(EmailFault::Domain));
+    }
+
+    #[test]
+    fn lengths_are_bounded() {
+        assert!(key(&format!("{}@example.com", "a".repeat(64))).is_ok());
+        assert_eq!(key(&format!("{}@example.com", "a".repeat(65))), Err(EmailFault::Local));
+        let label = "b".repeat(59);
+        let domain = format!("{label}.{label}.{label}.example");
+        assert_eq!(domain.len(), 187);
+        assert!(key(&format!("{}@{domain}", "a".repeat(64))).is_ok());
+        assert_eq!(key(&format!("{}@{domain}.{domain}", "a")), Err(EmailFault::TooLong));
+    }
+}

@@ -1,0 +1,164 @@
+//! Typed ids: 128 random bits, as text 26 symbols of Crockford's base32 in lower case.
+//!
+//! The first symbol carries the high bits, so that text sorts as the bytes do. Reading is strict: every id has exactly
+//! one text, so a text can be a key in a log, a cache or a URL.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Crockford's base32 in lower case: without i, l, o and u, which are misread.
+const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+
+/// Symbols in a text: 128 bits, five a symbol.
+const SYMBOLS: usize = 26;
+
+/// A text that is no id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdMalformed;
+
+impl fmt::Display for IdMalformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "an id has {SYMBOLS} symbols, digits and lower-case letters without i, l, o and u")
+    }
+}
+
+impl std::error::Error for IdMalformed {}
+
+impl super::violation::Describe for IdMalformed {
+    fn fault(&self) -> super::violation::Fault {
+        super::violation::Fault::Malformed
+    }
+}
+
+/// The text of 16 bytes.
+fn encode(bytes: [u8; 16]) -> [u8; SYMBOLS] {
+    let mut rest = u128::from_be_bytes(bytes);
+    let mut text = [0; SYMBOLS];
+    for symbol in text.iter_mut().rev() {
+        let low = usize::from(rest.to_le_bytes().first().copied().unwrap_or_default() & 0x1f);
+        *symbol = ALPHABET.get(low).copied().unwrap_or_default();
+        rest >>= 5;
+    }
+    text
+}
+
+/// The reverse of [`encode`].
+fn decode(text: &str) -> Result<[u8; 16], IdMalformed> {
+    // 26 symbols hold 130 bits; the two too many are zero in the first.
+    if text.len() != SYMBOLS || text.as_bytes().first().is_none_or(|first| *first > b'7') {
+        return Err(IdMalformed);
+    }
+    let mut value: u128 = 0;
+    for byte in text.bytes() {
+        let symbol = ALPHABET.iter().position(|known| *known == byte).ok_or(IdMalformed)?;
+        value = value << 5 | symbol as u128;
+    }
+    Ok(value.to_be_bytes())
+}
+
+macro_rules! ids {
+    ($($(#[$doc:meta])* $name:ident,)*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name([u8; 16]);
+
+        impl $name {
+            /// From 16 bytes: random ones for a new id.
+            pub const fn from_bytes(bytes: [u8; 16]) -> $name {
+                $name(bytes)
+            }
+
+            /// As it is stored.
+            pub const fn as_bytes(&self) -> &[u8; 16] {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(std::str::from_utf8(&encode(self.0)).map_err(|_| fmt::Error)?)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = IdMalformed;
+
+            fn from_str(text: &str) -> Result<$name, IdMalformed> {
+                decode(text).map($name)
+            }
+        }
+    )*};
+}
+
+ids! {
+    /// Of a user. Never used again.
+    UserId,
+    /// Of a session.
+    SessionId,
+    /// Of an API token. Part of the token, so that a found token leads here.
+    ApiTokenId,
+    /// Of an audit event.
+    EventId,
+    /// Of a signing key.
+    KeyId,
+    /// Of a ticket. Not the secret that its holder presents.
+    TicketId,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_survives_its_text() {
+        for bytes in [[0; 16], [0xff; 16], *b"0123456789abcdef", [0x5a; 16]] {
+            let id = UserId::from_bytes(bytes);
+            assert_eq!(id.to_string().len(), 26);
+            assert_eq!(id.to_string().parse(), Ok(id));
+        }
+    }
+
+    #[test]
+    fn the_first_symbol_carries_the_high_bits() {
+        assert_eq!(UserId::from_bytes([0xff; 16]).to_string(), "7zzzzzzzzzzzzzzzzzzzzzzzzz");
+        assert_eq!(UserId::from_bytes(1_u128.to_be_bytes()).to_string(), "00000000000000000000000001");
+        // The example of the ULID specification, in lower case.
+        let ulid = "01arz3ndektsv4rrffq69g5fav";
+        let bytes = 0x0156_3e3a_b5d3_d676_4c61_efb9_9302_bd5b_u128.to_be_bytes();
+        assert_eq!(ulid.parse(), Ok(SessionId::from_bytes(bytes)));
+    }
+
+    #[test]
+    fn text_sorts_as_the_bytes_do() {
+        let mut ids: Vec<_> = (0..=255_u8).map(|n| KeyId::from_bytes([n.wrapping_mul(91); 16])).collect();
+        ids.sort();
+        assert!(ids.is_sorted_by_key(ToString::to_string));
+    }
+
+    #[test]
+    fn an_id_has_one_text_only() {
+        let wrong = [
+            "",
+            "0000000000000000000000000",
+            "000000000000000000000000000",
+            "80000000000000000000000000",
+            "0000000000000000000000000A",
+            "0000000000000000000000000i",
+            "0000000000000000000000000l",
+            "0000000000000000000000000o",
+            "0000000000000000000000000u",
+            "0000000000000-000000000000",
+            " 0000000000000000000000000",
+            "000000000000000000000000é",
+        ];
+        for text in wrong {
+            assert_eq!(text.parse::<UserId>(), Err(IdMalformed), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Idempotency keys: what makes it safe to send a call again whose answer was lost.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::user::Effects;
+
+/// How long a key is remembered.
+pub const KEY_TTL: Duration = Duration::from_secs(24 * 3600);
+
+/// A UUID chosen by the caller (RFC 9562), in its canonical form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdempotencyKey(String);
+
+impl IdempotencyKey {
+    /// Reads a UUID in the form `6f1d2c1e-0f3b-4c55-9a38-0d6bb1c6b4f7`, upper or lower case.
+    pub fn parse(text: &str) -> Option<IdempotencyKey> {
+        let well_formed = text.len() == 36
+            && text.char_indices().all(|(at, symbol)| match at {
+                8 | 13 | 18 | 23 => symbol == '-',
+                _ => symbol.is_ascii_hexdigit(),
+            });
+        well_formed.then(|| IdempotencyKey(text.to_ascii_lowercase()))
+    }
+
+    /// The canonical form.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What is kept of an answer: target, expiry, counts. Never a secret.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Remembered {
+    /// Whom it was about.
+    pub user_id: String,
+    /// When the password that was made stops working, in microseconds.
+    pub expires_at: Option<i64>,
+    /// What else happened.
+    pub effects: Effects,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_a_uuid() {
+        let key = IdempotencyKey::parse("6F1D2C1E-0f3b-4c55-9a38-0d6bb1c6b4f7");
+        assert_eq!(key.as_ref().map(IdempotencyKey::as_str), Some("6f1d2c1e-0f3b-4c55-9a38-0d6bb1c6b4f7"));
+        for wrong in ["", "6f1d2c1e0f3b4c559a380d6bb1c6b4f7", "6f1d2c1e-0f3b-4c55-9a38-0d6bb1c6b4fg", "retry-1"] {
+            assert_eq!(IdempotencyKey::parse(wrong), None, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! The rules. Pure: no I/O, no clock, no database, no wire format.
+
+pub mod api_token;
+pub mod audit;
+pub mod caller;
+pub mod email;
+pub mod id;
+pub mod idempotency;
+pub mod lockout;
+pub mod page;
+pub mod password;
+pub mod profile;
+pub mod reason;
+pub mod role;
+pub mod secret;
+pub mod session;
+pub mod temporary_password;
+pub mod text;
+pub mod ticket;
+pub mod time;
+pub mod token;
+pub mod user;
+pub mod username;
+pub mod violation;

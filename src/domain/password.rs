@@ -1,0 +1,281 @@
+//! Passwords in clear text, and the rules for new ones.
+//!
+//! A password is prepared by the `OpaqueString` profile of RFC 8265, 4.2, whether it is set or proved: spaces of other
+//! scripts become the plain one, the text becomes NFC, controls and unassigned code points are refused. Case and width
+//! stay. NIST SP 800-63B-4, 3.1.1.2 asks for such a normalisation, since keyboards differ in how they compose an accent.
+//!
+//! The tables of code points are those of Unicode 6.3, as in the IANA registry of PRECIS: newer characters are refused.
+//! That is for good. A password that was set must be read in the same way after any upgrade.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use precis_profiles::OpaqueString;
+use precis_profiles::precis_core::profile::{Profile, Rules};
+use zeroize::Zeroizing;
+
+use super::violation::{Describe, Fault};
+
+/// Most bytes that are looked at. Checked before any other work: preparing and hashing megabytes is how an unbounded
+/// field exhausts a server (OWASP Password Storage Cheat Sheet). Far above [`PasswordRules::max_length`] in any script.
+const MAX_BYTES: usize = 4096;
+
+/// A password in clear text, prepared. Never stored or logged; wiped when dropped.
+pub struct PlainPassword(Zeroizing<String>);
+
+/// Why a text cannot be a password at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PasswordFault {
+    /// There is none.
+    Empty,
+    /// More bytes than are looked at.
+    TooLong,
+    /// Not text as RFC 8265 has it.
+    NotText,
+}
+
+impl PlainPassword {
+    /// Prepares a password. The text that came in is wiped.
+    pub fn parse(text: String) -> Result<PlainPassword, PasswordFault> {
+        let text = Zeroizing::new(text);
+        if text.is_empty() {
+            return Err(PasswordFault::Empty);
+        }
+        if text.len() > MAX_BYTES {
+            return Err(PasswordFault::TooLong);
+        }
+        prepared(text).map(PlainPassword).ok_or(PasswordFault::NotText)
+    }
+
+    /// Prepares a password that somebody signs in with. One that cannot be a password is simply wrong: the answer must
+    /// not tell more about it.
+    pub fn parse_for_proof(text: String) -> Option<PlainPassword> {
+        PlainPassword::parse(text).ok()
+    }
+
+    /// One that needs no preparing, being ASCII without controls.
+    pub(super) fn from_printable_ascii(text: Zeroizing<String>) -> PlainPassword {
+        PlainPassword(text)
+    }
+
+    /// One that is nobody's, to be hashed where what was typed cannot be a password.
+    pub fn nobodys() -> PlainPassword {
+        PlainPassword(Zeroizing::new(String::from("nobody's password")))
+    }
+
+    /// For the hasher, and for nobody else.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// Another one of the same, wiped on its own. Not `Clone`: copies of a secret should be seen.
+    #[must_use]
+    pub fn copy(&self) -> PlainPassword {
+        PlainPassword(self.0.clone())
+    }
+
+    /// How many code points it has, which is what a user takes for its length.
+    pub fn code_points(&self) -> usize {
+        self.0.chars().count()
+    }
+}
+
+/// The steps of the profile, one by one, so that the text between two of them is wiped too. (Not what the library
+/// leaves behind where a buffer of its own grows, which happens to passwords that are not in NFC.)
+fn prepared(text: Zeroizing<String>) -> Option<Zeroizing<String>> {
+    let profile = OpaqueString::new();
+    profile.prepare(text.as_str()).ok()?;
+    let changed = |step: Cow<'_, str>| match step {
+        Cow::Borrowed(_) => None,
+        Cow::Owned(text) => Some(Zeroizing::new(text)),
+    };
+    let mapped = changed(profile.additional_mapping_rule(text.as_str()).ok()?).unwrap_or(text);
+    let normalised = changed(profile.normalization_rule(mapped.as_str()).ok()?).unwrap_or(mapped);
+    Some(normalised)
+}
+
+impl fmt::Debug for PlainPassword {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PlainPassword([redacted])")
+    }
+}
+
+/// What a new password must be. There are no composition rules and no expiry: NIST SP 800-63B-4, 3.1.1.2 forbids both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PasswordRules {
+    /// Fewest code points. NIST SP 800-63B-4, 3.1.1.2: 15 where the password is the only factor.
+    pub min_length: u32,
+    /// Most code points. NIST SP 800-63B-4, 3.1.1.2: at least 64.
+    pub max_length: u32,
+}
+
+impl Default for PasswordRules {
+    fn default() -> PasswordRules {
+        PasswordRules { min_length: 15, max_length: 256 }
+    }
+}
+
+impl PasswordRules {
+    /// The rules that the password breaks, as far as it alone can tell: whether it is the old one is seen by hashing.
+    pub fn judge(&self, password: &PlainPassword) -> Vec<RuleBroken> {
+        let length = u32::try_from(password.code_points()).unwrap_or(u32::MAX);
+        let mut broken = Vec::new();
+        if length < self.min_length {
+            broken.push(RuleBroken::TooShort { min: self.min_length });
+        }
+        if length > self.max_length {
+            broken.push(RuleBroken::TooLong { max: self.max_length });
+        }
+        broken
+    }
+}
+
+/// A rule that a new password breaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RuleBroken {
+    /// Too few code points.
+    TooShort {
+        /// The fewest allowed.
+        min: u32,
+    },
+    /// Too many code points.
+    TooLong {
+        /// The most allowed.
+        max: u32,
+    },
+    /// It is the old one.
+    Reused,
+    /// Not text as RFC 8265 has it.
+    NotText,
+}
+
+impl fmt::Display for RuleBroken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RuleBroken::TooShort { min } => write!(f, "shorter than {min} characters"),
+            RuleBroken::TooLong { max } => write!(f, "longer than {max} characters"),
+            RuleBroken::Reused => f.write_str("the same as the old one"),
+            RuleBroken::NotText => PasswordFault::NotText.fmt(f),
+        }
+    }
+}
+
+impl Describe for RuleBroken {
+    fn fault(&self) -> Fault {
+        match self {
+            RuleBroken::TooShort { .. } => Fault::TooShort,
+            RuleBroken::TooLong { .. } => Fault::TooLong,
+            RuleBroken::Reused => Fault::Reused,
+            RuleBroken::NotText => Fault::NotText,
+        }
+    }
+}
+
+impl fmt::Display for PasswordFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PasswordFault::Empty => f.write_str("must be set"),
+            PasswordFault::TooLong => write!(f, "longer than {MAX_BYTES} bytes"),
+            PasswordFault::NotText => {
+                f.write_str("has control characters, or ones newer than Unicode 6.3 or otherwise barred by RFC 8265")
+            }
+        }
+    }
+}
+
+impl std::error::Error for PasswordFault {}
+
+impl Describe for PasswordFault {
+    fn fault(&self) -> Fault {
+        match self {
+            PasswordFault::Empty => Fault::Required,
+            PasswordFault::TooLong => Fault::TooLong,
+            PasswordFault::NotText => Fault::NotText,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prepared(text: &str) -> Result<String, PasswordFault> {
+        PlainPassword::parse(text.to_owned()).map(|password| password.expose().to_owned())
+    }
+
+    fn broken(text: &str) -> Result<Vec<String>, PasswordFault> {
+        let password = PlainPassword::parse(text.to_owned())?;
+        Ok(PasswordRules::default().judge(&password).iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn the_examples_of_rfc_8265() {
+        // RFC 8265, 4.3: the table of examples.
+        for same in ["correct horse battery staple", "Correct Horse Battery Staple", "πßå", "Jack of ♦s"] {
+            assert_eq!(prepared(same), Ok(same.to_owned()), "{same}");
+        }
+        assert_eq!(prepared("foo\u{1680}bar"), Ok("foo bar".into()));
+        assert_eq!(prepared(""), Err(PasswordFault::Empty));
+        assert_eq!(prepared("my cat is a \u{9}by"), Err(PasswordFault::NotText));
+    }
+
+    #[test]
+    fn accents_and_spaces_are_the_same_however_they_were_typed() {
+        assert_eq!(prepared("cafe\u{301}"), prepared("caf\u{e9}"));
+        assert_eq!(prepared("a\u{a0}b\u{3000}c\u{2003}d"), Ok("a b c d".into()));
+        assert_eq!(prepared("\u{a0}e\u{301}"), Ok(" \u{e9}".into()));
+    }
+
+    #[test]
+    fn nothing_else_is_folded() {
+        assert_ne!(prepared("Secret"), prepared("secret"));
+        for kept in ["ｆｕｌｌ ｗｉｄｔｈ", "\u{fb01}ve", "  two  spaces  ", "x²"] {
+            assert_eq!(prepared(kept), Ok(kept.to_owned()), "{kept}");
+        }
+    }
+
+    #[test]
+    fn preparing_twice_is_preparing_once() {
+        for text in ["a\u{a0}e\u{301}", "\u{212b}\u{2126}\u{1e0b}\u{323}", "plain"] {
+            let once = prepared(text);
+            assert_eq!(once.clone().and_then(|text| prepared(&text)), once, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_text_is_refused_and_simply_wrong_at_sign_in() {
+        for wrong in ["a\0b", "a\nb", "\u{7f}", "a\u{200b}b", "a\u{202e}b", "\u{378}", "\u{fffe}", "\u{e000}"] {
+            assert_eq!(prepared(wrong), Err(PasswordFault::NotText), "{wrong:?}");
+            assert!(PlainPassword::parse_for_proof(wrong.to_owned()).is_none(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn characters_newer_than_unicode_6_3_are_refused() {
+        assert_eq!(prepared("\u{1f408}"), Ok("\u{1f408}".into()), "a cat, of Unicode 6.0");
+        assert_eq!(prepared("\u{1f916}"), Err(PasswordFault::NotText), "a robot, of Unicode 8.0");
+    }
+
+    #[test]
+    fn bytes_are_bounded_before_anything_else() {
+        assert!(prepared(&"a".repeat(4096)).is_ok());
+        assert_eq!(prepared(&"a".repeat(4097)), Err(PasswordFault::TooLong));
+        assert_eq!(prepared(&"\0".repeat(4097)), Err(PasswordFault::TooLong));
+    }
+
+    #[test]
+    fn length_counts_code_points() {
+        assert_eq!(broken("fourteen chars"), Ok(vec!["shorter than 15 characters".into()]));
+        assert_eq!(broken("fifteen chars.."), Ok(vec![]));
+        assert_eq!(broken(&"é".repeat(15)), Ok(vec![]));
+        assert_eq!(broken(&"e\u{301}".repeat(14)), Ok(vec!["shorter than 15 characters".into()]));
+        assert_eq!(broken(&"é".repeat(256)), Ok(vec![]));
+        assert_eq!(broken(&"é".repeat(257)), Ok(vec!["longer than 256 characters".into()]));
+    }
+
+    #[test]
+    fn debug_shows_nothing() {
+        let password = PlainPassword::parse("correct horse".to_owned());
+        assert_eq!(format!("{password:?}"), "Ok(PlainPassword([redacted]))");
+    }
+}

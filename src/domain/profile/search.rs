@@ -1,0 +1,137 @@
+//! By which words a user is found.
+//!
+//! The store keeps the terms of each user in an index and compares ranges of prefixes, so that no pattern is ever built
+//! from what somebody typed, and a search costs what it finds.
+
+use std::collections::BTreeSet;
+
+use super::DisplayName;
+use crate::domain::email::EmailAddress;
+use crate::domain::text::{TextFault, nfc, plain_text};
+use crate::domain::username::Username;
+
+/// Most characters of a term; the rest of a longer one is not searched.
+const MAX_TERM_CHARS: usize = 64;
+
+/// The beginning of a term, as somebody typed it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SearchText(String);
+
+impl SearchText {
+    /// Most bytes.
+    pub const MAX_BYTES: usize = 128;
+
+    /// Reads a filter; None where it is empty.
+    pub fn parse(text: &str) -> Result<Option<SearchText>, TextFault> {
+        plain_text(text, Self::MAX_BYTES)?;
+        let folded = fold(text.trim());
+        Ok((!folded.is_empty()).then_some(SearchText(folded)))
+    }
+
+    /// Folded as the terms are. The smallest text with this prefix.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The smallest text, bytewise, that is greater than all texts with this prefix. None if there is no greater one.
+    pub fn prefix_end(&self) -> Option<String> {
+        // UTF-8 sorts as code points do, so the last character that has a successor gives way to it.
+        let mut kept = self.0.clone();
+        while let Some(last) = kept.pop() {
+            if let Some(next) = successor(last) {
+                kept.push(next);
+                return Some(kept);
+            }
+        }
+        None
+    }
+}
+
+/// The next character; surrogates are none.
+fn successor(c: char) -> Option<char> {
+    (c..=char::MAX).nth(1)
+}
+
+/// What a user is found by: the username, the key of the address, and the words of the display name. A word with
+/// punctuation inside counts whole and in parts: `O'Brien-Smith` is found by its beginning, and by `smith`.
+pub fn search_terms(username: &Username, email: Option<&EmailAddress>, name: Option<&DisplayName>) -> BTreeSet<String> {
+    let name = name.map(|name| nfc(name.as_str())).unwrap_or_default();
+    let is_punctuation = |c: char| !c.is_alphanumeric();
+    let whole = name.split_whitespace().map(|word| word.trim_start_matches(is_punctuation));
+    [username.as_str()]
+        .into_iter()
+        .chain(email.map(EmailAddress::key))
+        .chain(whole)
+        .chain(name.split(is_punctuation))
+        .map(fold)
+        .filter(|term| !term.is_empty())
+        .collect()
+}
+
+/// Lower case without regard to neighbours (a sigma is the same at the end of a word), NFC, cut.
+fn fold(text: &str) -> String {
+    let lower: String = text.chars().flat_map(char::to_lowercase).collect();
+    nfc(&lower).chars().take(MAX_TERM_CHARS).collect()
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    fn terms(username: &str, email: &str, name: &str) -> Vec<String> {
+        let username = Username::parse(username).unwrap();
+        let email = EmailAddress::parse_optional(email).unwrap();
+        let name = DisplayName::parse(name).unwrap();
+        search_terms(&username, email.as_ref(), name.as_ref()).into_iter().collect()
+    }
+
+    fn search(text: &str) -> SearchText {
+        SearchText::parse(text).unwrap().unwrap()
+    }
+
+    #[test]
+    fn a_user_is_found_by_name_address_and_words() {
+        assert_eq!(terms("Ada", "Ada@Example.com", "Augusta Ada KING"), ["ada", "ada@example.com", "augusta", "king"]);
+        assert_eq!(terms("bob", "", ""), ["bob"]);
+        assert_eq!(terms("x", "", "(Zoë) O'Brien-Smith"), ["brien", "o", "o'brien-smith", "smith", "x", "zoë", "zoë)"]);
+    }
+
+    #[test]
+    fn a_filter_is_folded_as_the_terms_are() {
+        assert_eq!(terms("x", "", "E\u{301}MILE"), ["x", search("E\u{301}mile").as_str()]);
+        assert_eq!(terms("x", "", "ΣΊΣΥΦΟΣ"), ["x", search("σίσυφοσ").as_str()]);
+        let long = "A".repeat(100);
+        assert_eq!(terms("x", "", &long), [search(&long).as_str(), "x"]);
+        assert_eq!(search(&long).as_str().len(), 64);
+    }
+
+    #[test]
+    fn a_filter_is_short_and_plain() {
+        assert_eq!(SearchText::parse("  "), Ok(None));
+        assert_eq!(SearchText::parse(&"a".repeat(129)), Err(TextFault::TooLong { max_bytes: 128 }));
+        assert_eq!(SearchText::parse("a\0"), Err(TextFault::ForbiddenCharacter));
+        // No pattern: these are characters like any other.
+        assert_eq!(search("100%_\\").as_str(), "100%_\\");
+    }
+
+    #[test]
+    fn the_end_of_a_prefix_is_the_next_text_without_it() {
+        let end = |text: &str| search(text).prefix_end();
+        assert_eq!(end("ada"), Some("adb".into()));
+        assert_eq!(end("z"), Some("{".into()));
+        assert_eq!(end("zoë"), Some("zoì".into()));
+    }
+
+    #[test]
+    fn the_end_of_a_prefix_skips_what_is_no_character() {
+        let end = |text: &str| SearchText(text.to_owned()).prefix_end();
+        assert_eq!(end("a\u{d7ff}"), Some("a\u{e000}".into()));
+        assert_eq!(end("a\u{10ffff}"), Some("b".into()));
+        assert_eq!(end("\u{10ffff}\u{10ffff}"), None);
+        for text in ["a", "ab\u{7ff}", "é", "\u{ffff}", "\u{d7ff}"] {
+            let end = end(text).unwrap();
+            assert!(end.as_str() > text && end > format!("{text}\u{10ffff}"));
+        }
+    }
+}

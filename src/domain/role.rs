@@ -1,0 +1,258 @@
+//! Roles and scopes: who may do what.
+//!
+//! A role is a list of scopes that the server knows; tokens carry scopes. The contract names the scope of each
+//! method in its `access` option, and this file says which role has it.
+
+use std::fmt;
+
+macro_rules! scopes {
+    ($($variant:ident = $text:literal,)*) => {
+        /// A right to do one kind of thing.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[expect(missing_docs, reason = "each is named after what it permits")]
+        #[repr(u8)]
+        pub enum Scope { $($variant,)* }
+
+        impl Scope {
+            /// All of them, by name.
+            pub const ALL: &[Scope] = &[$(Scope::$variant,)*];
+
+            /// As it stands in tokens and in the contract.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Scope::$variant => $text,)* }
+            }
+
+            /// The reverse of [`Scope::as_str`].
+            pub fn parse(text: &str) -> Option<Scope> {
+                match text { $($text => Some(Scope::$variant),)* _ => None }
+            }
+        }
+    };
+}
+
+scopes! {
+    AuditRead = "audit.read",
+    AuthProxy = "auth.proxy",
+    RolesWrite = "roles.write",
+    SessionsRead = "sessions.read",
+    SessionsRevoke = "sessions.revoke",
+    TokensIntrospect = "tokens.introspect",
+    TokensRead = "tokens.read",
+    TokensRevoke = "tokens.revoke",
+    TokensWrite = "tokens.write",
+    UsersDelete = "users.delete",
+    UsersEmail = "users.email",
+    UsersLock = "users.lock",
+    UsersRead = "users.read",
+    UsersReset = "users.reset",
+    UsersResetSecrets = "users.reset.secrets",
+    UsersResetTemporary = "users.reset.temporary",
+    UsersWrite = "users.write",
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A set of scopes.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Hash)]
+pub struct ScopeSet(u32);
+
+impl ScopeSet {
+    /// No scope.
+    pub const NONE: ScopeSet = ScopeSet(0);
+    /// Every scope.
+    pub const ALL: ScopeSet = ScopeSet::of(Scope::ALL);
+
+    /// These scopes.
+    pub const fn of(scopes: &[Scope]) -> ScopeSet {
+        let mut bits = 0;
+        let mut rest = scopes;
+        while let [first, tail @ ..] = rest {
+            bits |= 1 << (*first as u8);
+            rest = tail;
+        }
+        ScopeSet(bits)
+    }
+
+    /// Whether `scope` is in it.
+    pub const fn contains(self, scope: Scope) -> bool {
+        self.0 & (1 << (scope as u8)) != 0
+    }
+
+    /// Those in either.
+    #[must_use]
+    pub const fn union(self, other: ScopeSet) -> ScopeSet {
+        ScopeSet(self.0 | other.0)
+    }
+
+    /// Those in both.
+    #[must_use]
+    pub const fn intersection(self, other: ScopeSet) -> ScopeSet {
+        ScopeSet(self.0 & other.0)
+    }
+
+    /// Those in `self` and not in `other`.
+    #[must_use]
+    pub const fn difference(self, other: ScopeSet) -> ScopeSet {
+        ScopeSet(self.0 & !other.0)
+    }
+
+    /// Whether there is none.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Each, by name.
+    pub fn iter(self) -> impl Iterator<Item = Scope> {
+        Scope::ALL.iter().copied().filter(move |scope| self.contains(*scope))
+    }
+
+    /// The names, separated by spaces: the form of a token's `scope` claim (RFC 8693, 4.2).
+    pub fn to_text(self) -> String {
+        self.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ")
+    }
+
+    /// The reverse of [`ScopeSet::to_text`]. A name that this server does not know grants nothing.
+    pub fn from_text(text: &str) -> ScopeSet {
+        text.split_whitespace().filter_map(Scope::parse).collect()
+    }
+}
+
+impl FromIterator<Scope> for ScopeSet {
+    fn from_iter<I: IntoIterator<Item = Scope>>(scopes: I) -> ScopeSet {
+        scopes.into_iter().fold(ScopeSet::NONE, |set, scope| set.union(ScopeSet::of(&[scope])))
+    }
+}
+
+impl fmt::Debug for ScopeSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.iter().map(Scope::as_str)).finish()
+    }
+}
+
+const VIEWER: ScopeSet = ScopeSet::of(&[Scope::UsersRead, Scope::SessionsRead, Scope::TokensRead]);
+const HELPDESK: ScopeSet = VIEWER.union(ScopeSet::of(&[
+    Scope::UsersLock,
+    Scope::UsersReset,
+    Scope::UsersResetTemporary,
+    Scope::SessionsRevoke,
+]));
+const OPERATOR: ScopeSet = HELPDESK.union(ScopeSet::of(&[
+    Scope::UsersWrite,
+    Scope::UsersEmail,
+    Scope::UsersResetSecrets,
+    Scope::TokensRevoke,
+]));
+const AUDITOR: ScopeSet = ScopeSet::of(&[Scope::UsersRead, Scope::AuditRead]);
+const VERIFIER: ScopeSet = ScopeSet::of(&[Scope::TokensIntrospect]);
+const APP: ScopeSet = ScopeSet::of(&[Scope::AuthProxy, Scope::TokensIntrospect]);
+
+/// A named set of scopes that a user can have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// Everything.
+    Admin,
+    /// An application that signs people in.
+    App,
+    /// Reads the audit log.
+    Auditor,
+    /// Helps people in: looks, locks, resets.
+    Helpdesk,
+    /// Runs the accounts.
+    Operator,
+    /// A service that checks tokens.
+    Verifier,
+    /// Looks.
+    Viewer,
+}
+
+impl Role {
+    /// All of them, by name.
+    pub const ALL: &[Role] =
+        &[Role::Admin, Role::App, Role::Auditor, Role::Helpdesk, Role::Operator, Role::Verifier, Role::Viewer];
+
+    /// As it stands in the contract and in the database.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Role::Admin => "admin",
+            Role::App => "app",
+            Role::Auditor => "auditor",
+            Role::Helpdesk => "helpdesk",
+            Role::Operator => "operator",
+            Role::Verifier => "verifier",
+            Role::Viewer => "viewer",
+        }
+    }
+
+    /// The reverse of [`Role::as_str`].
+    pub fn parse(text: &str) -> Option<Role> {
+        Role::ALL.iter().copied().find(|role| role.as_str() == text)
+    }
+
+    /// For people to read.
+    pub const fn description(self) -> &'static str {
+        match self {
+            Role::Admin => "Everything",
+            Role::App => "An application that signs people in and checks their tokens",
+            Role::Auditor => "Reads the audit log",
+            Role::Helpdesk => "Looks, locks and unlocks, gives out temporary passwords, ends sessions",
+            Role::Operator => "Runs the accounts: all that the helpdesk may, and creates and changes them",
+            Role::Verifier => "A service that checks tokens online",
+            Role::Viewer => "Looks at accounts, sessions and API tokens",
+        }
+    }
+
+    /// What it permits.
+    pub const fn scopes(self) -> ScopeSet {
+        match self {
+            Role::Admin => ScopeSet::ALL,
+            Role::App => APP,
+            Role::Auditor => AUDITOR,
+            Role::Helpdesk => HELPDESK,
+            Role::Operator => OPERATOR,
+            Role::Verifier => VERIFIER,
+            Role::Viewer => VIEWER,
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What all these roles permit together.
+pub fn scopes_of<'a>(roles: impl IntoIterator<Item = &'a Role>) -> ScopeSet {
+    roles.into_iter().fold(ScopeSet::NONE, |set, role| set.union(role.scopes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_in_the_order_of_names() {
+        assert!(Scope::ALL.is_sorted_by_key(|scope| scope.as_str()));
+        assert!(Role::ALL.is_sorted_by_key(|role| role.as_str()));
+    }
+
+    #[test]
+    fn a_set_survives_its_text() {
+        for role in Role::ALL {
+            assert_eq!(ScopeSet::from_text(&role.scopes().to_text()), role.scopes(), "{role}");
+        }
+        assert_eq!(ScopeSet::from_text("users.read nonsense"), ScopeSet::of(&[Scope::UsersRead]));
+    }
+
+    #[test]
+    fn no_role_but_admin_may_give_out_roles_or_tokens() {
+        for role in Role::ALL.iter().filter(|role| **role != Role::Admin) {
+            assert!(!role.scopes().contains(Scope::RolesWrite), "{role}");
+            assert!(!role.scopes().contains(Scope::TokensWrite), "{role}");
+        }
+    }
+}

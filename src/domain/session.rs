@@ -1,0 +1,164 @@
+//! Sessions: how long they live, and what a refresh does.
+
+use std::time::Duration;
+
+use super::id::{SessionId, UserId};
+use super::profile::{Audience, ClientName};
+use super::role::ScopeSet;
+use super::time::Timestamp;
+
+/// How long a lost answer to a refresh may be asked for again. RFC 9700, 4.14.2 has refresh tokens rotate; a client
+/// whose answer got lost is no thief.
+pub const REFRESH_GRACE: Duration = Duration::from_secs(10);
+
+/// The audience that latchkey itself accepts, and the default.
+pub const OWN_AUDIENCE: &str = "latchkey";
+
+/// How long sessions live.
+#[derive(Debug, Clone, Copy)]
+pub struct SessionLimits {
+    /// Without a refresh.
+    pub idle: Duration,
+    /// Whatever happens.
+    pub absolute: Duration,
+}
+
+/// What a sign-in asked for; a session and a ticket remember it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SignInWish {
+    /// What the client calls itself.
+    pub client_name: Option<ClientName>,
+    /// Who will read the access token. Empty means latchkey alone.
+    pub audiences: Vec<Audience>,
+    /// No more scopes than these. None means all the user has.
+    pub scopes: Option<ScopeSet>,
+    /// The application that carried the sign-in: its username, or `latchkey`.
+    pub app: String,
+}
+
+impl SignInWish {
+    /// Whether the token is for latchkey itself. Any other audience gets no latchkey scope: otherwise every service
+    /// that a user talks to could act as the user here.
+    pub fn is_for_latchkey(&self) -> bool {
+        self.audiences.is_empty() || self.audiences.iter().all(|audience| audience.as_str() == OWN_AUDIENCE)
+    }
+
+    /// The scopes that a token may carry, of those that the user has.
+    pub fn grant(&self, of_user: ScopeSet) -> ScopeSet {
+        if self.is_for_latchkey() { self.scopes.unwrap_or(ScopeSet::ALL).intersection(of_user) } else { ScopeSet::NONE }
+    }
+
+    /// The `aud` claim.
+    pub fn audience_claim(&self) -> Vec<String> {
+        if self.audiences.is_empty() {
+            vec![OWN_AUDIENCE.to_owned()]
+        } else {
+            self.audiences.iter().map(|audience| audience.as_str().to_owned()).collect()
+        }
+    }
+}
+
+/// A signed-in session.
+#[derive(Debug, Clone)]
+pub struct Session {
+    /// The `sid` claim. Not a secret.
+    pub id: SessionId,
+    /// Whose.
+    pub user_id: UserId,
+    /// What the sign-in asked for.
+    pub wish: SignInWish,
+    /// Address of the last use.
+    pub client_address: String,
+    /// When the password was last proved.
+    pub auth_at: Timestamp,
+    /// When it began.
+    pub created_at: Timestamp,
+    /// Last refresh.
+    pub last_used_at: Timestamp,
+    /// When it ends unless it is refreshed.
+    pub idle_expires_at: Timestamp,
+    /// When it ends whatever happens.
+    pub expires_at: Timestamp,
+    /// When it was ended before its time.
+    pub ended_at: Option<Timestamp>,
+    /// How often it was refreshed.
+    pub generation: u32,
+    /// When it last was.
+    pub rotated_at: Option<Timestamp>,
+}
+
+/// What becomes of a refresh token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refresh {
+    /// The current one: advance.
+    Rotate,
+    /// The one before, within [`REFRESH_GRACE`]: the same successor again.
+    Repeat,
+    /// Older: somebody kept a copy. The session ends.
+    Reused,
+    /// The session is over.
+    Ended,
+}
+
+impl Session {
+    /// Whether it lives at `now`.
+    pub fn is_live(&self, now: Timestamp) -> bool {
+        self.ended_at.is_none() && self.expires_at > now && self.idle_expires_at > now
+    }
+
+    /// Judges a refresh token of this generation.
+    pub fn judge_refresh(&self, generation: u32, now: Timestamp) -> Refresh {
+        if !self.is_live(now) {
+            return Refresh::Ended;
+        }
+        if generation == self.generation {
+            return Refresh::Rotate;
+        }
+        let in_grace = self.rotated_at.is_some_and(|at| now.duration_since(at) < REFRESH_GRACE);
+        if generation.checked_add(1) == Some(self.generation) && in_grace { Refresh::Repeat } else { Refresh::Reused }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session(generation: u32, rotated_at: i64) -> Session {
+        let at = |seconds: i64| Timestamp::from_micros(seconds * 1_000_000);
+        Session {
+            id: SessionId::from_bytes([1; 16]),
+            user_id: UserId::from_bytes([2; 16]),
+            wish: SignInWish::default(),
+            client_address: String::new(),
+            auth_at: at(0),
+            created_at: at(0),
+            last_used_at: at(rotated_at),
+            idle_expires_at: at(3600),
+            expires_at: at(7200),
+            ended_at: None,
+            generation,
+            rotated_at: Some(at(rotated_at)),
+        }
+    }
+
+    #[test]
+    fn only_the_newest_two_generations_are_good_and_the_older_only_for_a_moment() {
+        let at = |seconds: i64| Timestamp::from_micros(seconds * 1_000_000);
+        let session = session(3, 100);
+        assert_eq!(session.judge_refresh(3, at(500)), Refresh::Rotate);
+        assert_eq!(session.judge_refresh(2, at(109)), Refresh::Repeat);
+        assert_eq!(session.judge_refresh(2, at(110)), Refresh::Reused);
+        assert_eq!(session.judge_refresh(1, at(101)), Refresh::Reused);
+        assert_eq!(session.judge_refresh(4, at(101)), Refresh::Reused);
+        assert_eq!(session.judge_refresh(3, at(3600)), Refresh::Ended);
+    }
+
+    #[test]
+    fn a_token_for_another_audience_carries_no_scope() -> Result<(), Box<dyn std::error::Error>> {
+        let audience = Audience::parse("https://billing.example")?.ok_or("empty")?;
+        let wish = SignInWish { audiences: vec![audience], ..SignInWish::default() };
+        assert_eq!(wish.grant(ScopeSet::ALL), ScopeSet::NONE);
+        assert_eq!(SignInWish::default().grant(ScopeSet::ALL), ScopeSet::ALL);
+        Ok(())
+    }
+}

@@ -1,0 +1,99 @@
+//! Instants, as they are stored: whole microseconds, which every database keeps.
+
+use std::fmt;
+use std::time::Duration;
+
+/// Microseconds in a second.
+const MICROS_PER_SECOND: i64 = 1_000_000;
+
+/// An instant, in microseconds since the Unix epoch. Arithmetic stops at the ends of the range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// From microseconds since the Unix epoch.
+    pub const fn from_micros(micros: i64) -> Timestamp {
+        Timestamp(micros)
+    }
+
+    /// Microseconds since the Unix epoch.
+    pub const fn as_micros(self) -> i64 {
+        self.0
+    }
+
+    /// Whole seconds since the Unix epoch, rounded down: what the claims of a JWT have (RFC 7519, 2).
+    pub const fn as_unix_seconds(self) -> i64 {
+        self.0.div_euclid(MICROS_PER_SECOND)
+    }
+
+    /// So much later. Fractions of a microsecond are dropped.
+    #[must_use]
+    pub fn saturating_add(self, duration: Duration) -> Timestamp {
+        Timestamp(self.0.saturating_add(micros(duration)))
+    }
+
+    /// So much earlier. Fractions of a microsecond are dropped.
+    #[must_use]
+    pub fn saturating_sub(self, duration: Duration) -> Timestamp {
+        Timestamp(self.0.saturating_sub(micros(duration)))
+    }
+
+    /// How long after `earlier`; zero if it is not.
+    pub fn duration_since(self, earlier: Timestamp) -> Duration {
+        if self <= earlier { Duration::ZERO } else { Duration::from_micros(self.0.abs_diff(earlier.0)) }
+    }
+}
+
+/// In microseconds, as far as they can be counted.
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// RFC 3339 in UTC, to the second: `2026-11-25T08:12:33Z`. Years beyond 9999 show as the last second that has a name.
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.as_unix_seconds();
+        let nearest = if seconds < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX }.as_second();
+        let named = jiff::Timestamp::from_second(seconds).or_else(|_| jiff::Timestamp::from_second(nearest));
+        named.map_err(|_| fmt::Error)?.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_reads_as_rfc_3339_to_the_second() {
+        assert_eq!(Timestamp::from_micros(1_795_594_353_999_999).to_string(), "2026-11-25T08:12:33Z");
+        assert_eq!(Timestamp::from_micros(0).to_string(), "1970-01-01T00:00:00Z");
+        assert_eq!(Timestamp::from_micros(-1).to_string(), "1969-12-31T23:59:59Z");
+    }
+
+    #[test]
+    fn the_ends_of_the_range_still_have_a_text() {
+        assert!(Timestamp::from_micros(i64::MAX).to_string().starts_with("9999-12-"));
+        assert!(Timestamp::from_micros(i64::MIN).to_string().starts_with("-009999-01-"));
+    }
+
+    #[test]
+    fn arithmetic_stops_at_the_ends() {
+        let end = Timestamp::from_micros(i64::MAX);
+        assert_eq!(end.saturating_add(Duration::from_secs(1)), end);
+        assert_eq!(Timestamp::from_micros(5).saturating_add(Duration::MAX), end);
+        let start = Timestamp::from_micros(i64::MIN);
+        assert_eq!(start.saturating_sub(Duration::from_secs(1)), start);
+        assert_eq!(end.duration_since(start), Duration::from_micros(u64::MAX));
+    }
+
+    #[test]
+    fn nothing_is_earlier_than_itself() {
+        let noon = Timestamp::from_micros(1_000_000);
+        let later = noon.saturating_add(Duration::from_millis(1500));
+        assert_eq!(later.as_micros(), 2_500_000);
+        assert_eq!(later.as_unix_seconds(), 2);
+        assert_eq!(later.duration_since(noon), Duration::from_millis(1500));
+        assert_eq!(noon.duration_since(later), Duration::ZERO);
+        assert_eq!(noon.duration_since(noon), Duration::ZERO);
+    }
+}

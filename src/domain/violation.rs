@@ -1,0 +1,227 @@
+//! What is wrong with a request, field by field. All of it at once: whoever sent five wrong fields learns of five.
+
+use std::fmt;
+
+/// What is wrong with a field, for programs. Stands in `google.rpc.BadRequest.FieldViolation.reason`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// It must be set and is not.
+    Required,
+    /// Fewer bytes, or for a password characters, than it must have.
+    TooShort,
+    /// More bytes, or for a password characters, than it may have.
+    TooLong,
+    /// More elements than it may have.
+    TooMany,
+    /// Not of the form that it must have.
+    Malformed,
+    /// A control character, or one that changes the direction of the text around it.
+    ForbiddenCharacter,
+    /// Names something that the server does not know.
+    Unknown,
+    /// A number or a time beyond its bounds.
+    OutOfRange,
+    /// Does not go together with another field.
+    Conflict,
+    /// The password is the old one.
+    Reused,
+    /// The password is not text as RFC 8265 has it.
+    NotText,
+}
+
+impl Fault {
+    /// As callers read it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Fault::Required => "REQUIRED",
+            Fault::TooShort => "TOO_SHORT",
+            Fault::TooLong => "TOO_LONG",
+            Fault::TooMany => "TOO_MANY",
+            Fault::Malformed => "MALFORMED",
+            Fault::ForbiddenCharacter => "FORBIDDEN_CHARACTER",
+            Fault::Unknown => "UNKNOWN",
+            Fault::OutOfRange => "OUT_OF_RANGE",
+            Fault::Conflict => "CONFLICT",
+            Fault::Reused => "REUSED",
+            Fault::NotText => "NOT_TEXT",
+        }
+    }
+}
+
+/// The parse error of a value. Its `Display` is the description that callers read: it says what is allowed and never
+/// repeats the input, which may be a password in the wrong field.
+pub trait Describe: fmt::Display {
+    /// For programs.
+    fn fault(&self) -> Fault;
+
+    /// The key of the map entry at fault, where the field is a map and the key is a good one.
+    fn map_key(&self) -> Option<&str> {
+        None
+    }
+}
+
+/// One field, and what is wrong with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// The path of the field, as `user.username` or `labels[team]`.
+    pub field: String,
+    /// For programs.
+    pub reason: Fault,
+    /// For people: what is allowed.
+    pub description: String,
+}
+
+/// Collects violations.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Violations(Vec<Violation>);
+
+impl Violations {
+    /// None yet.
+    pub fn new() -> Violations {
+        Violations::default()
+    }
+
+    /// Just this one.
+    pub fn of(field: impl Into<String>, reason: Fault, description: impl Into<String>) -> Violations {
+        let mut violations = Violations::new();
+        violations.push(field, reason, description);
+        violations
+    }
+
+    /// Adds one.
+    pub fn push(&mut self, field: impl Into<String>, reason: Fault, description: impl Into<String>) {
+        self.0.push(Violation { field: field.into(), reason, description: description.into() });
+    }
+
+    /// Adds one for an error.
+    pub fn push_error(&mut self, field: impl Into<String>, error: &impl Describe) {
+        let mut field = field.into();
+        if let Some(key) = error.map_key() {
+            field = format!("{field}[{key}]");
+        }
+        self.push(field, error.fault(), error.to_string());
+    }
+
+    /// The value, or None and one more violation.
+    pub fn check<T, E: Describe>(&mut self, field: impl Into<String>, parsed: Result<T, E>) -> Option<T> {
+        parsed.map_err(|error| self.push_error(field, &error)).ok()
+    }
+
+    /// As [`Violations::check`], for a value that can be wrong in several ways at once.
+    pub fn check_all<T, E: Describe>(&mut self, field: &str, parsed: Result<T, Vec<E>>) -> Option<T> {
+        parsed.map_err(|errors| errors.iter().for_each(|error| self.push_error(field, error))).ok()
+    }
+
+    /// The value, or None and a violation that says it is required.
+    pub fn require<T>(&mut self, field: impl Into<String>, value: Option<T>) -> Option<T> {
+        if value.is_none() {
+            self.push(field, Fault::Required, "must be set");
+        }
+        value
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// In the order in which they were found.
+    pub fn iter(&self) -> std::slice::Iter<'_, Violation> {
+        self.0.iter()
+    }
+
+    /// An error if there is any.
+    pub fn finish(self) -> Result<(), Violations> {
+        if self.is_empty() { Ok(()) } else { Err(self) }
+    }
+}
+
+impl Extend<Violation> for Violations {
+    fn extend<I: IntoIterator<Item = Violation>>(&mut self, violations: I) {
+        self.0.extend(violations);
+    }
+}
+
+impl IntoIterator for Violations {
+    type Item = Violation;
+    type IntoIter = std::vec::IntoIter<Violation>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+impl<'a> IntoIterator for &'a Violations {
+    type Item = &'a Violation;
+    type IntoIter = std::slice::Iter<'a, Violation>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.description)
+    }
+}
+
+impl fmt::Display for Violations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, violation) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "; " };
+            write!(f, "{separator}{violation}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Violations {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::text::TextFault;
+
+    #[test]
+    fn every_fault_is_told_at_once() {
+        let mut violations = Violations::new();
+        assert_eq!(violations.check("name", Ok::<_, TextFault>(7)), Some(7));
+        assert!(violations.is_empty());
+        assert_eq!(violations.check::<(), _>("name", Err(TextFault::TooLong { max_bytes: 3 })), None);
+        assert_eq!(violations.require::<()>("user", None), None);
+        violations.push("page_size", Fault::OutOfRange, "at most 500");
+
+        let reasons: Vec<_> = violations.iter().map(|one| one.reason.as_str()).collect();
+        assert_eq!(reasons, ["TOO_LONG", "REQUIRED", "OUT_OF_RANGE"]);
+        let text = violations.finish().map_err(|error| error.to_string());
+        assert_eq!(text, Err("name: has more than 3 bytes; user: must be set; page_size: at most 500".into()));
+    }
+
+    #[test]
+    fn nothing_wrong_is_no_error() {
+        assert_eq!(Violations::new().finish(), Ok(()));
+    }
+
+    #[test]
+    fn a_fault_in_a_map_names_the_entry() {
+        struct InTeam;
+        impl fmt::Display for InTeam {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("wrong")
+            }
+        }
+        impl Describe for InTeam {
+            fn fault(&self) -> Fault {
+                Fault::Malformed
+            }
+            fn map_key(&self) -> Option<&str> {
+                Some("team")
+            }
+        }
+
+        let mut violations = Violations::new();
+        assert_eq!(violations.check_all::<(), _>("labels", Err(vec![InTeam, InTeam])), None);
+        assert_eq!(violations.to_string(), "labels[team]: wrong; labels[team]: wrong");
+    }
+}

@@ -1,0 +1,207 @@
+//! Who calls, and may they: the layer before every method. What it lets through carries a [`Caller`].
+//!
+//! Deny by default. A path that the contract does not have ends here, whoever asks.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use http::HeaderMap;
+use http::request::Parts;
+use tonic::Status;
+use tonic::transport::server::{TcpConnectInfo, UdsConnectInfo};
+
+use super::observe::Trace;
+use super::table::{AccessTable, Gate};
+use crate::app::{App, Authenticated};
+use crate::domain::caller::{AccessRule, Call, Caller, CallingApp, Demand};
+use crate::domain::violation::{Fault, Violations};
+use crate::error::{Error, Result, Unauthenticated};
+
+/// Names the calling application: an API token.
+const APP: &str = "latchkey-app";
+
+/// The person for whom a calling application speaks: an IP address.
+const CLIENT_ADDRESS: &str = "latchkey-client-address";
+
+/// The most of a client's own name that is kept, in bytes.
+const MAX_USER_AGENT_BYTES: usize = 256;
+
+/// What the layer works with.
+#[derive(Clone)]
+pub(super) struct Access {
+    pub(super) app: Arc<App>,
+    pub(super) table: Arc<AccessTable>,
+}
+
+/// The layer.
+pub(super) async fn access(State(access): State<Access>, request: Request, next: Next) -> Response {
+    let (mut parts, body) = request.into_parts();
+    match access.admit(&parts).await {
+        Ok(Some(caller)) => {
+            parts.extensions.insert(caller);
+        }
+        Ok(None) => {}
+        Err(error) => return Status::from(error).into_http(),
+    }
+    next.run(Request::from_parts(parts, body)).await
+}
+
+impl Access {
+    /// The caller, or None for a method that is not of the contract and open to all.
+    async fn admit(&self, parts: &Parts) -> Result<Option<Caller>> {
+        let (method, gate) = self.table.find(parts.uri.path()).ok_or(Error::MethodUnavailable)?;
+        let Gate::Rule(rule) = gate else { return Ok(None) };
+        let trace = parts.extensions.get::<Trace>().cloned().unwrap_or_default();
+
+        let app = self.calling_app(&parts.headers).await?;
+        let client_address = client_address(parts, app.as_ref())?;
+        trace.note_address(client_address);
+        let who = self.identify(parts, rule).await?;
+        trace.note_principal(who.as_ref().map(|who| who.principal.id()).unwrap_or_default());
+
+        let call = Call {
+            request_id: trace.request_id().to_owned(),
+            method: method.to_owned(),
+            client_address,
+            user_agent: user_agent(&parts.headers),
+            app,
+        };
+        self.app.admit(who, rule, call).await.map(Some)
+    }
+
+    /// The bearer, else the peer of the local socket. A bearer that is not valid is an error, never a reason to look
+    /// further: whoever sent it did not mean to act as somebody else.
+    async fn identify(&self, parts: &Parts, rule: AccessRule) -> Result<Option<Authenticated>> {
+        if matches!(rule.demand, Demand::Anyone | Demand::Ticket) {
+            return Ok(None);
+        }
+        if let Some(token) = bearer(&parts.headers)? {
+            return self.app.authenticate(token).await.map(Some);
+        }
+        Ok(trusted_peer(parts).map(|uid| self.app.local(uid)))
+    }
+
+    async fn calling_app(&self, headers: &HeaderMap) -> Result<Option<CallingApp>> {
+        match only(headers, APP)? {
+            None => Ok(None),
+            Some(token) => self.app.calling_app(token).await.map(Some),
+        }
+    }
+}
+
+/// The token of `authorization: Bearer TOKEN`.
+fn bearer(headers: &HeaderMap) -> Result<Option<&str>> {
+    let Some(value) = only(headers, http::header::AUTHORIZATION.as_str())? else { return Ok(None) };
+    let (scheme, token) = value.split_once(' ').ok_or(Unauthenticated::TokenInvalid)?;
+    let is_token = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+    if scheme.eq_ignore_ascii_case("bearer") && is_token {
+        Ok(Some(token))
+    } else {
+        Err(Unauthenticated::TokenInvalid.into())
+    }
+}
+
+/// The value of metadata that carries a credential. Two are none: which one would a proxy before us have looked at?
+fn only<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => value.to_str().map(Some).map_err(|_| Unauthenticated::TokenInvalid.into()),
+        (Some(_), Some(_)) => Err(Unauthenticated::TokenInvalid.into()),
+    }
+}
+
+/// The user id of the process at the other end of the local socket, if it is the server's own or root's. Others may
+/// reach the socket where its folder is open, and are strangers.
+fn trusted_peer(parts: &Parts) -> Option<u32> {
+    let uid = parts.extensions.get::<UdsConnectInfo>()?.peer_cred?.uid();
+    (uid == 0 || uid == rustix::process::geteuid().as_raw()).then_some(uid)
+}
+
+/// The address of the peer, or the person's, where a calling application that may say so says so.
+fn client_address(parts: &Parts, app: Option<&CallingApp>) -> Result<Option<IpAddr>> {
+    if app.is_some_and(|app| app.is_proxy) && parts.headers.contains_key(CLIENT_ADDRESS) {
+        return stated_address(&parts.headers).map(Some);
+    }
+    let peer = parts.extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+    Ok(peer.map(|address| address.ip().to_canonical()))
+}
+
+fn stated_address(headers: &HeaderMap) -> Result<IpAddr> {
+    let mut values = headers.get_all(CLIENT_ADDRESS).iter();
+    let first = values.next().filter(|_| values.next().is_none());
+    let address = first.and_then(|value| value.to_str().ok()?.parse::<IpAddr>().ok());
+    address.map(|address| address.to_canonical()).ok_or_else(|| {
+        Error::InvalidInput(Violations::of(CLIENT_ADDRESS, Fault::Malformed, "one IP address, without a port"))
+    })
+}
+
+/// What the client calls itself, fit for one line of a log.
+fn user_agent(headers: &HeaderMap) -> String {
+    let value = headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.chars().filter(|symbol| !symbol.is_control()).take(MAX_USER_AGENT_BYTES).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{HeaderName, HeaderValue};
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let pairs = pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+        let mut headers = HeaderMap::new();
+        pairs.for_each(|(name, value)| {
+            headers.append(name, value);
+        });
+        headers
+    }
+
+    fn parts(pairs: &[(&'static str, &'static str)]) -> Parts {
+        let (mut parts, ()) = http::Request::new(()).into_parts();
+        parts.headers = headers(pairs);
+        parts
+    }
+
+    #[test]
+    fn one_bearer_is_a_bearer() {
+        let value = |text| bearer(&headers(&[("authorization", text)])).map(|token| token.map(str::to_owned)).ok();
+        assert_eq!(bearer(&headers(&[])).ok(), Some(None));
+        assert_eq!(value("Bearer abc.def"), Some(Some("abc.def".to_owned())));
+        assert_eq!(value("bearer abc"), Some(Some("abc".to_owned())));
+        for wrong in ["Bearer", "Bearer ", "Bearer  abc", "Bearer a b", "Basic YTpi", "abc", ""] {
+            assert_eq!(value(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn two_credentials_are_none() {
+        let two = headers(&[("authorization", "Bearer abc"), ("authorization", "Bearer abc")]);
+        assert!(matches!(bearer(&two), Err(Error::Unauthenticated(Unauthenticated::TokenInvalid))));
+    }
+
+    #[test]
+    fn only_a_proxy_is_believed_whom_it_speaks_for() -> Result<()> {
+        let proxy = CallingApp { name: "portal".to_owned(), is_proxy: true };
+        let other = CallingApp { name: "portal".to_owned(), is_proxy: false };
+        let stated = parts(&[("latchkey-client-address", "::ffff:192.0.2.7")]);
+        assert_eq!(client_address(&stated, Some(&proxy))?, Some(IpAddr::from([192, 0, 2, 7])));
+        assert_eq!(client_address(&stated, Some(&other))?, None);
+        assert_eq!(client_address(&stated, None)?, None);
+
+        for wrong in ["192.0.2.7:80", "localhost", "192.0.2.7, 10.0.0.1", ""] {
+            let stated = parts(&[("latchkey-client-address", wrong)]);
+            let refused = client_address(&stated, Some(&proxy));
+            assert!(matches!(refused, Err(Error::InvalidInput(_))), "{wrong}");
+            assert_eq!(client_address(&stated, Some(&other))?, None, "{wrong}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_peer_is_trusted_only_on_the_local_socket() {
+        assert_eq!(trusted_peer(&parts(&[])), None);
+    }
+}

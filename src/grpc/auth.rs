@@ -1,0 +1,97 @@
+//! The service `Auth`: decode, call, encode.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+
+use super::convert::{auth, passwords, sessions, tokens};
+use super::{admitted, decode, run};
+use crate::app::App;
+use crate::proto::v1;
+use crate::proto::v1::auth_server::Auth;
+
+type Answer<T> = Result<Response<T>, Status>;
+
+/// The service.
+pub(super) struct Service {
+    app: Arc<App>,
+}
+
+impl Service {
+    pub(super) fn new(app: Arc<App>) -> Service {
+        Service { app }
+    }
+}
+
+#[tonic::async_trait]
+impl Auth for Service {
+    async fn sign_in(&self, request: Request<v1::SignInRequest>) -> Answer<v1::SignInResponse> {
+        let (caller, message) = admitted(request)?;
+        let command = auth::sign_in(message, &caller)?;
+        let progress = run(&self.app, |app| async move { app.sign_in(&caller, command).await }).await?;
+        Ok(Response::new(v1::SignInResponse { progress: Some(auth::progress(&progress)) }))
+    }
+
+    async fn complete_password_change(
+        &self,
+        request: Request<v1::CompletePasswordChangeRequest>,
+    ) -> Answer<v1::CompletePasswordChangeResponse> {
+        let (caller, command) = decode(request, passwords::complete_change)?;
+        let (progress, revoked) =
+            run(&self.app, |app| async move { app.complete_password_change(&caller, command).await }).await?;
+        Ok(Response::new(v1::CompletePasswordChangeResponse {
+            progress: progress.as_ref().map(auth::progress),
+            sessions_revoked: super::convert::count(revoked),
+        }))
+    }
+
+    async fn change_password(&self, request: Request<v1::ChangePasswordRequest>) -> Answer<v1::ChangePasswordResponse> {
+        let (caller, command) = decode(request, passwords::change_password)?;
+        let revoked = run(&self.app, |app| async move { app.change_password(&caller, command).await }).await?;
+        Ok(Response::new(v1::ChangePasswordResponse { sessions_revoked: super::convert::count(revoked) }))
+    }
+
+    async fn refresh_tokens(&self, request: Request<v1::RefreshTokensRequest>) -> Answer<v1::RefreshTokensResponse> {
+        let (caller, command) = decode(request, auth::refresh_tokens)?;
+        let tokens = run(&self.app, |app| async move { app.refresh_tokens(&caller, command).await }).await?;
+        Ok(Response::new(v1::RefreshTokensResponse { tokens: Some(auth::tokens(&tokens)) }))
+    }
+
+    async fn list_sessions(&self, request: Request<v1::ListSessionsRequest>) -> Answer<v1::ListSessionsResponse> {
+        let (caller, page) = decode(request, sessions::list_sessions)?;
+        let page = self.app.list_sessions(&caller, page).await?;
+        Ok(Response::new(v1::ListSessionsResponse {
+            sessions: page.sessions.iter().map(|known| sessions::session(known, &caller)).collect(),
+            next_page_token: page.next_page_token,
+        }))
+    }
+
+    async fn revoke_session(&self, request: Request<v1::RevokeSessionRequest>) -> Answer<v1::RevokeSessionResponse> {
+        let (caller, target) = decode(request, sessions::revoke_session)?;
+        let revoked = run(&self.app, |app| async move { app.revoke_session(&caller, target).await }).await?;
+        Ok(Response::new(v1::RevokeSessionResponse { sessions_revoked: super::convert::count(revoked) }))
+    }
+
+    async fn who_am_i(&self, request: Request<v1::WhoAmIRequest>) -> Answer<v1::WhoAmIResponse> {
+        let (caller, ()) = decode(request, |_| Ok(()))?;
+        let identity = self.app.who_am_i(&caller).await?;
+        Ok(Response::new(auth::identity(&self.app, &caller, &identity)))
+    }
+
+    async fn get_signing_keys(
+        &self,
+        request: Request<v1::GetSigningKeysRequest>,
+    ) -> Answer<v1::GetSigningKeysResponse> {
+        let (_, known_etag) = decode(request, tokens::signing_keys)?;
+        Ok(Response::new(tokens::keys(self.app.signing_keys(), &known_etag)))
+    }
+
+    async fn introspect_token(
+        &self,
+        request: Request<v1::IntrospectTokenRequest>,
+    ) -> Answer<v1::IntrospectTokenResponse> {
+        let (caller, (token, audience)) = decode(request, tokens::introspect)?;
+        let known = self.app.introspect_token(&caller, &token, audience.as_ref()).await?;
+        Ok(Response::new(tokens::introspection(known)))
+    }
+}

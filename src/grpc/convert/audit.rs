@@ -1,0 +1,113 @@
+//! The audit log: requests and messages.
+
+use super::{Wrong, bounded, each, finish, instant, page, stamp};
+use crate::app::ListEvents;
+use crate::domain::audit::{Actor, EventFilter, EventType, Outcome, RecordedEvent};
+use crate::domain::id::EventId;
+use crate::domain::violation::{Fault, Violations};
+use crate::error::Result;
+use crate::proto::v1;
+
+/// The longest id or name that is looked for, in bytes: that of an address.
+const MAX_NAME_BYTES: usize = 254;
+
+/// The longest request id that is looked for, in bytes.
+const MAX_REQUEST_ID_BYTES: usize = 128;
+
+pub(in crate::grpc) fn list_events(message: v1::ListEventsRequest) -> Result<ListEvents> {
+    let mut faults = Violations::new();
+    let filter = filter(&mut faults, message.filter.unwrap_or_default());
+    let page = page(&mut faults, message.page_size, message.page_token);
+    finish(faults, || Some(ListEvents { filter: filter?, page: page? }))
+}
+
+fn filter(faults: &mut Violations, message: v1::EventFilter) -> Option<EventFilter> {
+    let time = message.time.unwrap_or_default();
+    let from = instant(faults, "filter.time.start_time", time.start_time);
+    let until = instant(faults, "filter.time.end_time", time.end_time);
+    if let (Some(Some(from)), Some(Some(until))) = (from, until)
+        && until < from
+    {
+        faults.push("filter.time.end_time", Fault::Conflict, "must not be before start_time");
+    }
+    let kinds = each(faults, "filter.types", &message.types, 64, |number| kind_of(*number));
+    let outcomes = each(faults, "filter.outcomes", &message.outcomes, 4, |number| outcome_of(*number));
+    let actors = each(faults, "filter.actors", &message.actors, 100, |text| name(text));
+    let targets = each(faults, "filter.targets", &message.targets, 100, |text| name(text));
+    let request_id = bounded(faults, "filter.request_id", message.request_id, MAX_REQUEST_ID_BYTES);
+    Some(EventFilter {
+        from: from?,
+        until: until?,
+        kinds: kinds?,
+        outcomes: outcomes?,
+        actors: actors?,
+        targets: targets?,
+        request_id: Some(request_id?).filter(|id| !id.is_empty()),
+    })
+}
+
+fn name(text: &str) -> std::result::Result<String, Wrong> {
+    if text.len() <= MAX_NAME_BYTES { Ok(text.to_owned()) } else { Err(Wrong::TooLong { max_bytes: MAX_NAME_BYTES }) }
+}
+
+pub(in crate::grpc) fn show_event(message: v1::GetEventRequest) -> Result<EventId> {
+    let mut faults = Violations::new();
+    let text = faults.require("event_id", (!message.event_id.is_empty()).then_some(message.event_id));
+    let id = text.and_then(|text| faults.check("event_id", text.parse()));
+    finish(faults, || id)
+}
+
+fn kind_of(number: i32) -> std::result::Result<EventType, Wrong> {
+    let known = v1::EventType::try_from(number).map_err(|_| Wrong::Number)?;
+    known.as_str_name().strip_prefix("EVENT_TYPE_").and_then(EventType::parse).ok_or(Wrong::Number)
+}
+
+fn outcome_of(number: i32) -> std::result::Result<Outcome, Wrong> {
+    match v1::EventOutcome::try_from(number) {
+        Ok(v1::EventOutcome::Succeeded) => Ok(Outcome::Succeeded),
+        Ok(v1::EventOutcome::Failed) => Ok(Outcome::Failed),
+        Ok(v1::EventOutcome::Denied) => Ok(Outcome::Denied),
+        Ok(v1::EventOutcome::Unspecified) | Err(_) => Err(Wrong::Number),
+    }
+}
+
+/// One event.
+pub(in crate::grpc) fn event(event: RecordedEvent) -> v1::Event {
+    // The names of the domain are those of the contract; a test compares them.
+    let kind = v1::EventType::from_str_name(&format!("EVENT_TYPE_{}", event.kind.as_str()));
+    let reason =
+        event.reason.and_then(|reason| v1::ErrorReason::from_str_name(&format!("ERROR_REASON_{}", reason.as_str())));
+    let outcome = match event.outcome {
+        Outcome::Succeeded => v1::EventOutcome::Succeeded,
+        Outcome::Failed => v1::EventOutcome::Failed,
+        Outcome::Denied => v1::EventOutcome::Denied,
+    };
+    v1::Event {
+        id: event.id.to_string(),
+        time: Some(stamp(event.at)),
+        r#type: kind.unwrap_or_default().into(),
+        outcome: outcome.into(),
+        reason: reason.unwrap_or_default().into(),
+        actor: Some(actor(event.actor)),
+        target_user_id: event.target.user_id,
+        target_username: event.target.username,
+        subject_id: event.subject_id,
+        changed_fields: event.changed_fields,
+        note: event.note,
+        details: event.details,
+        method: event.method,
+        request_id: event.request_id,
+    }
+}
+
+fn actor(actor: Actor) -> v1::Actor {
+    v1::Actor {
+        principal_id: actor.principal_id,
+        name: actor.name,
+        session_id: actor.session_id,
+        api_token_id: actor.api_token_id,
+        app: actor.app,
+        client_address: actor.client_address,
+        user_agent: actor.user_agent,
+    }
+}

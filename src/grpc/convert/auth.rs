@@ -1,0 +1,124 @@
+//! Signing in: requests and messages.
+
+use secrecy::ExposeSecret as _;
+
+use super::passwords::{proof, required};
+use super::sessions::session;
+use super::user::{change_cause, user};
+use super::{each, finish, names, scopes, stamp};
+use crate::app::{App, Identity, Progress, RefreshTokens, SignIn, Tokens};
+use crate::domain::caller::{Caller, Principal};
+use crate::domain::password::PasswordRules;
+use crate::domain::profile::{Audience, ClientName};
+use crate::domain::role::ScopeSet;
+use crate::domain::secret::RefreshToken;
+use crate::domain::session::{OWN_AUDIENCE, SignInWish};
+use crate::domain::text::TextFault;
+use crate::domain::violation::{Fault, Violations};
+use crate::error::Result;
+use crate::proto::v1;
+
+/// The longest login that is looked at, in bytes: that of an address.
+const MAX_LOGIN_BYTES: usize = 254;
+
+/// The longest refresh token that is looked at, in bytes.
+const MAX_REFRESH_TOKEN_BYTES: usize = 1024;
+
+/// The most audiences of a token.
+const MAX_AUDIENCES: usize = 8;
+
+/// The application of a sign-in that no application carries.
+const NO_APP: &str = "latchkey";
+
+pub(in crate::grpc) fn sign_in(message: v1::SignInRequest, caller: &Caller) -> Result<SignIn> {
+    let mut faults = Violations::new();
+    let login = required(&mut faults, "login", message.login, MAX_LOGIN_BYTES);
+    let password = proof(&mut faults, "password", message.password);
+    let client_name = faults.check("client_name", ClientName::parse(&message.client_name));
+    let audiences = audiences(&mut faults, &message.audiences);
+    let scopes = wanted_scopes(&mut faults, &message.scopes);
+    let app = caller.call.app.as_ref().map_or_else(|| NO_APP.to_owned(), |app| app.name.clone());
+    finish(faults, || {
+        let wish = SignInWish { client_name: client_name?, audiences: audiences?, scopes: scopes?, app };
+        Some(SignIn { login: login?, password: password?, wish })
+    })
+}
+
+fn audiences(faults: &mut Violations, texts: &[String]) -> Option<Vec<Audience>> {
+    let audiences = each(faults, "audiences", texts, MAX_AUDIENCES, |text| {
+        Audience::parse(text).and_then(|audience| audience.ok_or(TextFault::Empty))
+    })?;
+    if audiences.len() > 1 && audiences.iter().any(|audience| audience.as_str() == OWN_AUDIENCE) {
+        // Otherwise whoever reads such a token elsewhere could act as its user here.
+        faults.push("audiences", Fault::Conflict, format!("{OWN_AUDIENCE} stands alone"));
+        return None;
+    }
+    Some(audiences)
+}
+
+/// Empty means all.
+fn wanted_scopes(faults: &mut Violations, texts: &[String]) -> Option<Option<ScopeSet>> {
+    let scopes = scopes(faults, texts)?;
+    Some((!texts.is_empty()).then_some(scopes))
+}
+
+pub(in crate::grpc) fn refresh_tokens(message: v1::RefreshTokensRequest) -> Result<RefreshTokens> {
+    let mut faults = Violations::new();
+    let token = required(&mut faults, "refresh_token", message.refresh_token, MAX_REFRESH_TOKEN_BYTES);
+    let audiences = audiences(&mut faults, &message.audiences);
+    let scopes = wanted_scopes(&mut faults, &message.scopes);
+    finish(faults, || {
+        let token = RefreshToken::parse(&zeroize::Zeroizing::new(token?)).ok();
+        Some(RefreshTokens { token, audiences: audiences?, scopes: scopes? })
+    })
+}
+
+/// Where a sign-in stands.
+pub(in crate::grpc) fn progress(progress: &Progress) -> v1::SignInProgress {
+    use v1::sign_in_progress::Step;
+    let step = match progress {
+        Progress::Tokens(issued) => Step::Tokens(tokens(issued)),
+        Progress::PasswordChange { ticket, cause, rules, expires_at } => Step::PasswordChange(v1::PasswordChangeStep {
+            ticket: ticket.expose().to_string(),
+            cause: change_cause(*cause).into(),
+            rules: Some(password_rules(*rules)),
+            expire_time: Some(stamp(*expires_at)),
+        }),
+    };
+    v1::SignInProgress { step: Some(step) }
+}
+
+fn password_rules(rules: PasswordRules) -> v1::PasswordRules {
+    v1::PasswordRules { min_length: Some(rules.min_length), max_length: Some(rules.max_length) }
+}
+
+/// The tokens of a session.
+pub(in crate::grpc) fn tokens(tokens: &Tokens) -> v1::TokenSet {
+    v1::TokenSet {
+        access_token: tokens.access.expose_secret().to_owned(),
+        access_expire_time: Some(stamp(tokens.access_expires_at)),
+        refresh_token: tokens.refresh.expose().to_string(),
+        refresh_expire_time: Some(stamp(tokens.refresh_expires_at)),
+        session_id: tokens.session_id.to_string(),
+        scopes: names(tokens.scopes),
+    }
+}
+
+/// Who the caller is.
+pub(in crate::grpc) fn identity(app: &App, caller: &Caller, identity: &Identity) -> v1::WhoAmIResponse {
+    use v1::who_am_i_response::Kind;
+    let (kind, api_token_id) = match &caller.principal {
+        Principal::Nobody => (Kind::Unspecified, String::new()),
+        Principal::Local { .. } => (Kind::Local, String::new()),
+        Principal::User { .. } => (Kind::User, String::new()),
+        Principal::ApiToken { id, .. } => (Kind::ApiToken, id.to_string()),
+    };
+    v1::WhoAmIResponse {
+        kind: kind.into(),
+        principal_id: caller.principal.id(),
+        user: identity.user.as_ref().map(|known| user(app, known)),
+        session: identity.session.as_ref().map(|known| session(known, caller)),
+        api_token_id,
+        scopes: names(caller.scopes),
+    }
+}

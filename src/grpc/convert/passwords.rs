@@ -1,0 +1,122 @@
+//! Requests about passwords.
+//!
+//! A password leaves its message at once for a type that is wiped and never printed.
+
+use super::users::{MAX_TEMPORARY_TTL, idempotency};
+use super::{bounded, duration, etag, finish, note, user_ref};
+use crate::app::{
+    ChangePassword, CompletePasswordChange, RequirePasswordChange, ResetMethod, ResetPassword, WaivePasswordChange,
+};
+use crate::domain::password::{PasswordFault, PlainPassword};
+use crate::domain::secret::TicketSecret;
+use crate::domain::violation::{Fault, Violations};
+use crate::error::Result;
+use crate::proto::v1;
+
+/// The longest ticket that is looked at, in bytes.
+const MAX_TICKET_BYTES: usize = 1024;
+
+pub(in crate::grpc) fn reset_password(mut message: v1::ResetPasswordRequest) -> Result<ResetPassword> {
+    let mut faults = Violations::new();
+    let key = std::mem::take(&mut message.idempotency_key);
+    let idempotency = idempotency(&mut faults, &key, &message);
+    let user = user_ref(&mut faults, message.user);
+    let method = reset_method(&mut faults, message.method);
+    let note = note(&mut faults, &message.note);
+    let etag = etag(&mut faults, &message.etag);
+    let (unlock, validate_only) = (message.unlock, message.validate_only);
+    finish(faults, || {
+        Some(ResetPassword {
+            user: user?,
+            method: method?,
+            unlock,
+            note: note?,
+            etag: etag?,
+            idempotency: idempotency?,
+            validate_only,
+        })
+    })
+}
+
+fn reset_method(faults: &mut Violations, message: Option<v1::reset_password_request::Method>) -> Option<ResetMethod> {
+    use v1::reset_password_request::Method;
+    match message {
+        None => {
+            faults.push("method", Fault::Required, "say how: temporary_password or set_password");
+            None
+        }
+        Some(Method::TemporaryPassword(wish)) => {
+            let ttl = duration(faults, "temporary_password.ttl", wish.ttl, MAX_TEMPORARY_TTL)?;
+            Some(ResetMethod::Temporary { ttl })
+        }
+        Some(Method::SetPassword(set)) => {
+            let password = faults.check("set_password.password", PlainPassword::parse(set.password))?;
+            Some(ResetMethod::Set { password })
+        }
+    }
+}
+
+pub(in crate::grpc) fn require_change(message: v1::RequirePasswordChangeRequest) -> Result<RequirePasswordChange> {
+    let mut faults = Violations::new();
+    let user = user_ref(&mut faults, message.user);
+    let note = note(&mut faults, &message.note);
+    let etag = etag(&mut faults, &message.etag);
+    let revoke_sessions = message.revoke_sessions;
+    finish(faults, || Some(RequirePasswordChange { user: user?, revoke_sessions, note: note?, etag: etag? }))
+}
+
+pub(in crate::grpc) fn waive_change(message: v1::WaivePasswordChangeRequest) -> Result<WaivePasswordChange> {
+    let mut faults = Violations::new();
+    let user = user_ref(&mut faults, message.user);
+    let note = note(&mut faults, &message.note);
+    let etag = etag(&mut faults, &message.etag);
+    finish(faults, || Some(WaivePasswordChange { user: user?, note: note?, etag: etag? }))
+}
+
+pub(in crate::grpc) fn complete_change(message: v1::CompletePasswordChangeRequest) -> Result<CompletePasswordChange> {
+    let mut faults = Violations::new();
+    let ticket = required(&mut faults, "ticket", message.ticket, MAX_TICKET_BYTES);
+    let new_password = new_password(&mut faults, message.new_password);
+    let validate_only = message.validate_only;
+    finish(faults, || {
+        // What is no ticket at all is as dead as one that was used.
+        let ticket = TicketSecret::parse(&zeroize::Zeroizing::new(ticket?)).ok();
+        Some(CompletePasswordChange { ticket, new_password: new_password?, validate_only })
+    })
+}
+
+pub(in crate::grpc) fn change_password(message: v1::ChangePasswordRequest) -> Result<ChangePassword> {
+    let mut faults = Violations::new();
+    let current = proof(&mut faults, "current_password", message.current_password);
+    let new_password = new_password(&mut faults, message.new_password);
+    let validate_only = message.validate_only;
+    finish(faults, || Some(ChangePassword { current: current?, new_password: new_password?, validate_only }))
+}
+
+/// A password that proves who somebody is. What is not text within is simply wrong.
+pub(super) fn proof(faults: &mut Violations, field: &str, text: String) -> Option<Option<PlainPassword>> {
+    match PlainPassword::parse(text) {
+        Ok(password) => Some(Some(password)),
+        Err(PasswordFault::NotText) => Some(None),
+        Err(fault @ (PasswordFault::Empty | PasswordFault::TooLong)) => {
+            faults.push_error(field, &fault);
+            None
+        }
+    }
+}
+
+/// A password to be. Whether it is text is judged with the other rules, once it is known who asks.
+fn new_password(faults: &mut Violations, text: String) -> Option<std::result::Result<PlainPassword, PasswordFault>> {
+    let parsed = PlainPassword::parse(text);
+    if let Err(fault @ (PasswordFault::Empty | PasswordFault::TooLong)) = &parsed {
+        faults.push_error("new_password", fault);
+        return None;
+    }
+    Some(parsed)
+}
+
+/// A text that must be set, of which only the length is looked at here.
+pub(super) fn required(faults: &mut Violations, field: &str, text: String, max_bytes: usize) -> Option<String> {
+    let text = bounded(faults, field, text, max_bytes)?;
+    faults.require(field, (!text.is_empty()).then_some(text))
+}

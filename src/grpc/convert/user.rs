@@ -1,0 +1,116 @@
+//! The user and what belongs to it, as messages.
+
+use super::{count, stamp};
+use crate::app::App;
+use crate::domain::lockout::LockCause;
+use crate::domain::time::Timestamp;
+use crate::domain::user::{ChangeCause, Effects, User, UserFlag, UserKind, UserState};
+use crate::proto::v1;
+
+/// An account as it is now.
+pub(in crate::grpc) fn user(app: &App, user: &User) -> v1::User {
+    let now = app.effects.now();
+    v1::User {
+        id: user.id.to_string(),
+        kind: kind(user.kind).into(),
+        username: user.username.to_string(),
+        email: text(user.email.as_ref()),
+        display_name: text(user.display_name.as_ref()),
+        locale: user.locale.as_ref().map(|locale| locale.as_str().to_owned()).unwrap_or_default(),
+        external_id: text(user.external_id.as_ref()),
+        labels: user.labels.as_map().clone(),
+        roles: user.roles.iter().map(ToString::to_string).collect(),
+        state: state(user.state(now)).into(),
+        lock: lock(user, now),
+        throttle: user.throttle(now).map(|throttle| v1::SignInThrottle {
+            failures: count(throttle.failures),
+            until_time: Some(stamp(throttle.until)),
+        }),
+        password_status: Some(password_status(app, user)),
+        flags: user.flags(now).into_iter().map(|known| flag(known).into()).collect(),
+        create_time: Some(stamp(user.created_at)),
+        update_time: Some(stamp(user.updated_at)),
+        last_sign_in_time: user.last_sign_in_at.map(stamp),
+        etag: user.etag().to_string(),
+    }
+}
+
+fn text(value: Option<&impl ToString>) -> String {
+    value.map(ToString::to_string).unwrap_or_default()
+}
+
+fn lock(user: &User, now: Timestamp) -> Option<v1::UserLock> {
+    user.lock(now).map(|lock| v1::UserLock {
+        cause: lock_cause(lock.cause).into(),
+        note: lock.note.clone(),
+        lock_time: Some(stamp(lock.locked_at)),
+        expire_time: lock.expires_at.map(stamp),
+        actor_id: lock.actor_id.clone(),
+        actor_name: lock.actor_name.clone(),
+    })
+}
+
+fn password_status(app: &App, user: &User) -> v1::PasswordStatus {
+    let cause = user.change_cause();
+    let password = user.password.as_ref();
+    v1::PasswordStatus {
+        password_set: password.is_some(),
+        change_time: password.map(|password| stamp(password.changed_at)),
+        temporary_expire_time: password.and_then(|password| password.expires_at).map(stamp),
+        change_required: cause.is_some(),
+        change_cause: cause.map_or(v1::PasswordChangeCause::Unspecified, change_cause).into(),
+        scheme: password.map(|password| password.scheme().to_owned()).unwrap_or_default(),
+        rehash_pending: password.is_some_and(|password| app.is_rehash_pending(password)),
+    }
+}
+
+fn kind(kind: UserKind) -> v1::UserKind {
+    match kind {
+        UserKind::Person => v1::UserKind::Person,
+        UserKind::Service => v1::UserKind::Service,
+    }
+}
+
+fn state(state: UserState) -> v1::UserState {
+    match state {
+        UserState::Pending => v1::UserState::Pending,
+        UserState::Active => v1::UserState::Active,
+        UserState::Locked => v1::UserState::Locked,
+    }
+}
+
+fn lock_cause(cause: LockCause) -> v1::LockCause {
+    match cause {
+        LockCause::Operator => v1::LockCause::Operator,
+        LockCause::FailedSignIns => v1::LockCause::FailedSignIns,
+    }
+}
+
+fn flag(flag: UserFlag) -> v1::UserFlag {
+    match flag {
+        UserFlag::MustChange => v1::UserFlag::MustChange,
+        UserFlag::TemporaryPassword => v1::UserFlag::TemporaryPassword,
+        UserFlag::Throttled => v1::UserFlag::Throttled,
+        UserFlag::NeverSignedIn => v1::UserFlag::NeverSignedIn,
+    }
+}
+
+/// Why a password must be changed.
+pub(super) fn change_cause(cause: ChangeCause) -> v1::PasswordChangeCause {
+    match cause {
+        ChangeCause::Temporary => v1::PasswordChangeCause::Temporary,
+        ChangeCause::Operator => v1::PasswordChangeCause::Operator,
+    }
+}
+
+/// What else happened.
+pub(in crate::grpc) fn effects(effects: &Effects) -> v1::Effects {
+    v1::Effects {
+        sessions_revoked: count(effects.sessions_revoked),
+        access_expire_time: effects.access_expires_at.map(|micros| stamp(Timestamp::from_micros(micros))),
+        password_ended: effects.password_ended,
+        api_tokens_revoked: count(effects.api_tokens_revoked),
+        throttle_cleared: effects.throttle_cleared,
+        lock_lifted: effects.lock_lifted,
+    }
+}

@@ -1,0 +1,290 @@
+//! Requests about accounts.
+
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use super::{Wrong, duration, each, etag, finish, idempotency_key, instant_of, note, page, roles, user_ref};
+use crate::app::{
+    CreateUser, DeleteUser, Idempotency, ListUsers, LockEnd, LockUser, NewCredential, UnlockUser, UpdateUser,
+};
+use crate::domain::email::EmailAddress;
+use crate::domain::id::UserId;
+use crate::domain::lockout::LockCause;
+use crate::domain::password::PlainPassword;
+use crate::domain::profile::{DisplayName, ExternalId, LabelChanges, Labels, Locale, SearchText};
+use crate::domain::role::Role;
+use crate::domain::time::Timestamp;
+use crate::domain::user::{UserFilter, UserFlag, UserKind, UserOrder, UserRef, UserState};
+use crate::domain::username::Username;
+use crate::domain::violation::{Describe, Fault, Violations};
+use crate::error::Result;
+use crate::proto::v1;
+
+/// The longest that a temporary password works: over a weekend.
+pub(super) const MAX_TEMPORARY_TTL: Duration = Duration::from_secs(72 * 3600);
+
+/// The longest lock with an end, a hundred years: longer ones leave the range that a timestamp can name.
+const MAX_LOCK: Duration = Duration::from_secs(36_525 * 86_400);
+
+pub(in crate::grpc) fn list_users(message: v1::ListUsersRequest) -> Result<ListUsers> {
+    let mut faults = Violations::new();
+    let filter = filter(&mut faults, &message.filter.unwrap_or_default());
+    let order = faults.check("order", order(message.order));
+    let page = page(&mut faults, message.page_size, message.page_token);
+    let include_total = message.include_total;
+    finish(faults, || Some(ListUsers { filter: filter?, order: order?, page: page?, include_total }))
+}
+
+fn filter(faults: &mut Violations, message: &v1::UserFilter) -> Option<UserFilter> {
+    let text = faults.check("filter.text", SearchText::parse(&message.text));
+    let states = each(faults, "filter.states", &message.states, 8, |number| state(*number));
+    let kinds = each(faults, "filter.kinds", &message.kinds, 4, |number| kind(*number)?.ok_or(Wrong::Number));
+    let lock_causes =
+        each(faults, "filter.lock_causes", &message.lock_causes, 8, |number| lock_cause(*number)?.ok_or(Wrong::Number));
+    let flags = each(faults, "filter.flags", &message.flags, 16, |number| flag(*number));
+    let without_flags = each(faults, "filter.without_flags", &message.without_flags, 16, |number| flag(*number));
+    let roles = roles(faults, "filter.roles", &message.roles);
+    let user_ids = each(faults, "filter.user_ids", &message.user_ids, 1000, |text| text.parse::<UserId>());
+    Some(UserFilter {
+        text: text?,
+        states: states?,
+        kinds: kinds?,
+        lock_causes: lock_causes?,
+        flags: flags?,
+        without_flags: without_flags?,
+        roles: roles?,
+        user_ids: user_ids?,
+        needs_attention: message.needs_attention,
+    })
+}
+
+pub(in crate::grpc) fn show_user(message: v1::GetUserRequest) -> Result<UserRef> {
+    let mut faults = Violations::new();
+    let user = user_ref(&mut faults, message.user);
+    finish(faults, || user)
+}
+
+pub(in crate::grpc) fn create_user(mut message: v1::CreateUserRequest) -> Result<CreateUser> {
+    let mut faults = Violations::new();
+    let key = std::mem::take(&mut message.idempotency_key);
+    let idempotency = idempotency(&mut faults, &key, &message);
+    let username = faults.check("username", Username::parse(&message.username));
+    let kind = faults.check("kind", kind(message.kind)).map(|kind| kind.unwrap_or(UserKind::Person));
+    let email = faults.check("email", EmailAddress::parse_optional(&message.email));
+    let display_name = faults.check("display_name", DisplayName::parse(&message.display_name));
+    let locale = faults.check("locale", Locale::parse(&message.locale));
+    let external_id = faults.check("external_id", ExternalId::parse(&message.external_id));
+    let labels = faults.check_all("labels", Labels::parse(message.labels));
+    let roles = roles(&mut faults, "roles", &message.roles);
+    let credential = credential(&mut faults, message.credential, message.password_change_required, kind);
+    let note = note(&mut faults, &message.note);
+    let validate_only = message.validate_only;
+    finish(faults, || {
+        Some(CreateUser {
+            username: username?,
+            kind: kind?,
+            email: email?,
+            display_name: display_name?,
+            locale: locale?,
+            external_id: external_id?,
+            labels: labels?,
+            roles: roles?,
+            credential: credential?,
+            note: note?,
+            idempotency: idempotency?,
+            validate_only,
+        })
+    })
+}
+
+fn credential(
+    faults: &mut Violations,
+    message: Option<v1::create_user_request::Credential>,
+    change_required: Option<bool>,
+    kind: Option<UserKind>,
+) -> Option<NewCredential> {
+    use v1::create_user_request::Credential;
+    let is_password = matches!(message, Some(Credential::Password(_)));
+    if change_required.is_some() && !is_password {
+        faults.push("password_change_required", Fault::Conflict, "goes with `password` only");
+    }
+    match message {
+        None => Some(NewCredential::None),
+        Some(_) if kind == Some(UserKind::Service) => {
+            let field = if is_password { "password" } else { "temporary_password" };
+            faults.push(field, Fault::Conflict, "a service has no password; give it an API token");
+            None
+        }
+        Some(Credential::TemporaryPassword(wish)) => {
+            let ttl = duration(faults, "temporary_password.ttl", wish.ttl, MAX_TEMPORARY_TTL)?;
+            Some(NewCredential::Temporary { ttl })
+        }
+        Some(Credential::Password(text)) => {
+            let password = faults.check("password", PlainPassword::parse(text))?;
+            Some(NewCredential::Password { password, change_required: change_required.unwrap_or(true) })
+        }
+    }
+}
+
+/// The key, and the request without it. Encoding is stable: maps are in order.
+pub(super) fn idempotency(
+    faults: &mut Violations,
+    key: &str,
+    message: &impl prost::Message,
+) -> Option<Option<Idempotency>> {
+    let key = idempotency_key(faults, key)?;
+    Some(key.map(|key| Idempotency { key, body: Zeroizing::new(message.encode_to_vec()) }))
+}
+
+pub(in crate::grpc) fn update_user(message: v1::UpdateUserRequest) -> Result<UpdateUser> {
+    let mut faults = Violations::new();
+    let user = user_ref(&mut faults, message.user);
+    let username = match &message.username {
+        None => Some(None),
+        Some(text) => faults.check("username", Username::parse(text)).map(Some),
+    };
+    let email = change(&mut faults, "email", message.email.as_deref(), EmailAddress::parse_optional);
+    let display_name = change(&mut faults, "display_name", message.display_name.as_deref(), DisplayName::parse);
+    let locale = change(&mut faults, "locale", message.locale.as_deref(), Locale::parse);
+    let external_id = change(&mut faults, "external_id", message.external_id.as_deref(), ExternalId::parse);
+    let labels = faults.check_all("labels", LabelChanges::parse(message.labels));
+    let add_roles = roles(&mut faults, "add_roles", &message.add_roles);
+    let remove_roles = roles(&mut faults, "remove_roles", &message.remove_roles);
+    check_disjoint(&mut faults, add_roles.as_deref(), remove_roles.as_deref());
+    let note = note(&mut faults, &message.note);
+    let etag = etag(&mut faults, &message.etag);
+    let validate_only = message.validate_only;
+    finish(faults, || {
+        Some(UpdateUser {
+            user: user?,
+            username: username?,
+            email: email?,
+            display_name: display_name?,
+            locale: locale?,
+            external_id: external_id?,
+            labels: labels?,
+            add_roles: add_roles?,
+            remove_roles: remove_roles?,
+            note: note?,
+            etag: etag?,
+            validate_only,
+        })
+    })
+}
+
+/// Absent means as it is, empty means none.
+#[expect(clippy::option_option, reason = "wrong, absent, empty and set are four things")]
+fn change<T, E: Describe>(
+    faults: &mut Violations,
+    field: &str,
+    text: Option<&str>,
+    parse: impl Fn(&str) -> std::result::Result<Option<T>, E>,
+) -> Option<Option<Option<T>>> {
+    match text {
+        None => Some(None),
+        Some(text) => faults.check(field, parse(text)).map(Some),
+    }
+}
+
+fn check_disjoint(faults: &mut Violations, added: Option<&[Role]>, removed: Option<&[Role]>) {
+    let (Some(added), Some(removed)) = (added, removed) else { return };
+    if let Some(both) = added.iter().find(|role| removed.contains(role)) {
+        faults.push("remove_roles", Fault::Conflict, format!("{both} is also in add_roles"));
+    }
+}
+
+pub(in crate::grpc) fn delete_user(message: v1::DeleteUserRequest) -> Result<DeleteUser> {
+    let mut faults = Violations::new();
+    let user = user_ref(&mut faults, message.user);
+    let etag = etag(&mut faults, &message.etag).and_then(|etag| faults.require("etag", etag));
+    let note = note(&mut faults, &message.note);
+    let validate_only = message.validate_only;
+    finish(faults, || Some(DeleteUser { user: user?, etag: etag?, note: note?, validate_only }))
+}
+
+pub(in crate::grpc) fn lock_user(message: v1::LockUserRequest, now: Timestamp) -> Result<LockUser> {
+    let mut faults = Violations::new();
+    let user = user_ref(&mut faults, message.user);
+    match lock_cause(message.cause) {
+        Ok(None | Some(LockCause::Operator)) => {}
+        Ok(Some(LockCause::FailedSignIns)) => {
+            faults.push("cause", Fault::Conflict, "only the server locks for this cause; leave it unset");
+        }
+        Err(wrong) => faults.push_error("cause", &wrong),
+    }
+    let note = note(&mut faults, &message.note);
+    let end = lock_end(&mut faults, message.end, now);
+    let etag = etag(&mut faults, &message.etag);
+    finish(faults, || Some(LockUser { user: user?, note: note?, end: end?, etag: etag? }))
+}
+
+fn lock_end(
+    faults: &mut Violations,
+    message: Option<v1::lock_user_request::End>,
+    now: Timestamp,
+) -> Option<Option<LockEnd>> {
+    use v1::lock_user_request::End;
+    match message {
+        None => Some(None),
+        Some(End::Duration(length)) => Some(duration(faults, "duration", Some(length), MAX_LOCK)?.map(LockEnd::After)),
+        Some(End::UntilTime(at)) => {
+            let at = faults.check("until_time", instant_of(at).ok_or(Wrong::Timestamp))?;
+            let at = faults.check("until_time", if at > now { Ok(at) } else { Err(Wrong::Past) })?;
+            Some(Some(LockEnd::At(at)))
+        }
+    }
+}
+
+pub(in crate::grpc) fn unlock_user(message: v1::UnlockUserRequest) -> Result<UnlockUser> {
+    let mut faults = Violations::new();
+    let user = user_ref(&mut faults, message.user);
+    let note = note(&mut faults, &message.note);
+    let etag = etag(&mut faults, &message.etag);
+    finish(faults, || Some(UnlockUser { user: user?, note: note?, etag: etag? }))
+}
+
+fn order(number: i32) -> std::result::Result<UserOrder, Wrong> {
+    match v1::UserOrder::try_from(number).map_err(|_| Wrong::Number)? {
+        v1::UserOrder::Unspecified => Ok(UserOrder::Natural),
+        v1::UserOrder::Username => Ok(UserOrder::Username),
+        v1::UserOrder::CreateTimeDesc => Ok(UserOrder::CreatedAtDescending),
+    }
+}
+
+fn state(number: i32) -> std::result::Result<UserState, Wrong> {
+    match v1::UserState::try_from(number) {
+        Ok(v1::UserState::Pending) => Ok(UserState::Pending),
+        Ok(v1::UserState::Active) => Ok(UserState::Active),
+        Ok(v1::UserState::Locked) => Ok(UserState::Locked),
+        Ok(v1::UserState::Unspecified) | Err(_) => Err(Wrong::Number),
+    }
+}
+
+fn flag(number: i32) -> std::result::Result<UserFlag, Wrong> {
+    match v1::UserFlag::try_from(number) {
+        Ok(v1::UserFlag::MustChange) => Ok(UserFlag::MustChange),
+        Ok(v1::UserFlag::TemporaryPassword) => Ok(UserFlag::TemporaryPassword),
+        Ok(v1::UserFlag::Throttled) => Ok(UserFlag::Throttled),
+        Ok(v1::UserFlag::NeverSignedIn) => Ok(UserFlag::NeverSignedIn),
+        Ok(v1::UserFlag::Unspecified) | Err(_) => Err(Wrong::Number),
+    }
+}
+
+/// None where it is left unspecified.
+fn kind(number: i32) -> std::result::Result<Option<UserKind>, Wrong> {
+    match v1::UserKind::try_from(number).map_err(|_| Wrong::Number)? {
+        v1::UserKind::Unspecified => Ok(None),
+        v1::UserKind::Person => Ok(Some(UserKind::Person)),
+        v1::UserKind::Service => Ok(Some(UserKind::Service)),
+    }
+}
+
+/// None where it is left unspecified.
+fn lock_cause(number: i32) -> std::result::Result<Option<LockCause>, Wrong> {
+    match v1::LockCause::try_from(number).map_err(|_| Wrong::Number)? {
+        v1::LockCause::Unspecified => Ok(None),
+        v1::LockCause::Operator => Ok(Some(LockCause::Operator)),
+        v1::LockCause::FailedSignIns => Ok(Some(LockCause::FailedSignIns)),
+    }
+}

@@ -1,0 +1,136 @@
+//! The gRPC edge: decodes messages into commands and encodes answers. Decides nothing itself.
+//!
+//! ```text
+//! observe ─▶ access ─▶ user_admin, auth, audit ─▶ app
+//!              │         decode: convert, needs
+//!              └─ table: the `access` options of the contract
+//! ```
+
+mod access;
+mod audit;
+mod auth;
+mod convert;
+mod health;
+mod needs;
+mod observe;
+mod status;
+mod table;
+mod user_admin;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::middleware::from_fn_with_state;
+use tonic::Request;
+use tonic::service::Routes;
+use tonic::transport::Server;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_reflection::server::{Builder, Error as ReflectionError};
+
+use self::access::{Access, access};
+use self::needs::Needs;
+use self::observe::{Observer, observe};
+use self::table::AccessTable;
+use crate::app::App;
+use crate::config::Reflection;
+use crate::domain::caller::Caller;
+use crate::error::{Error, Result};
+use crate::proto::DESCRIPTORS;
+use crate::proto::v1::audit_server::AuditServer;
+use crate::proto::v1::auth_server::AuthServer;
+use crate::proto::v1::user_admin_server::UserAdminServer;
+
+pub use self::health::Health;
+pub use self::table::ContractFault;
+
+/// The most that a request of Auth or Audit has, in bytes. Strangers may call Auth.
+const SMALL_REQUEST: usize = 64 << 10;
+/// The most that a request of `UserAdmin` has, in bytes.
+const LARGE_REQUEST: usize = 1 << 20;
+/// The most that an answer of Auth has, in bytes.
+const SMALL_ANSWER: usize = 256 << 10;
+/// The most that an answer with a page has, in bytes: the most that most clients take.
+const LARGE_ANSWER: usize = 4 << 20;
+
+/// All services behind their layers, for the network and for the local socket alike: who calls is told by the
+/// connection.
+pub async fn routes(app: Arc<App>, reflection: Reflection) -> Result<(Routes, Health)> {
+    let table = Arc::new(AccessTable::load(reflection).map_err(Error::internal)?);
+    let health = Health::begin().await;
+
+    let user_admin = UserAdminServer::new(user_admin::Service::new(Arc::clone(&app)))
+        .max_decoding_message_size(LARGE_REQUEST)
+        .max_encoding_message_size(LARGE_ANSWER);
+    let auth = AuthServer::new(auth::Service::new(Arc::clone(&app)))
+        .max_decoding_message_size(SMALL_REQUEST)
+        .max_encoding_message_size(SMALL_ANSWER);
+    let audit = AuditServer::new(audit::Service::new(Arc::clone(&app)))
+        .max_decoding_message_size(SMALL_REQUEST)
+        .max_encoding_message_size(LARGE_ANSWER);
+    let health_server = HealthServer::new(health.service()).max_decoding_message_size(SMALL_REQUEST);
+    let routes = Routes::new(health_server).add_service(user_admin).add_service(auth).add_service(audit);
+    let routes = match reflection {
+        Reflection::Off => routes,
+        Reflection::On | Reflection::Authenticated => with_reflection(routes).map_err(Error::internal)?,
+    };
+
+    let observer =
+        Observer { effects: app.effects.clone(), metrics: Arc::clone(&app.metrics), table: Arc::clone(&table) };
+    // The last layer is the outermost.
+    let router = routes
+        .into_axum_router()
+        .layer(from_fn_with_state(Access { app, table }, access))
+        .layer(from_fn_with_state(observer, observe));
+    Ok((Routes::from(router).prepare(), health))
+}
+
+/// With what `grpcurl` asks for, in both versions; also the details of errors, which it could not print otherwise.
+fn with_reflection(routes: Routes) -> std::result::Result<Routes, ReflectionError> {
+    let described = || {
+        Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let v1 = described().build_v1()?.max_decoding_message_size(SMALL_REQUEST);
+    let v1alpha = described().build_v1alpha()?.max_decoding_message_size(SMALL_REQUEST);
+    Ok(routes.add_service(v1).add_service(v1alpha))
+}
+
+/// An HTTP/2 server with every limit set. What is not set is not hyper's default but no limit at all: tonic passes
+/// `None` on, and with it the flood of resets of RUSTSEC-2024-0003 is open.
+pub fn transport() -> Server {
+    Server::builder()
+        .max_concurrent_streams(Some(100))
+        .http2_max_local_error_reset_streams(Some(256))
+        .http2_max_pending_accept_reset_streams(Some(20))
+        .http2_max_header_list_size(16 << 10)
+        .http2_keepalive_interval(Some(Duration::from_secs(30)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+        // Spreads clients over replicas again. Without a grace, which would cut calls off in their middle.
+        .max_connection_age(Duration::from_secs(1800))
+}
+
+/// Whom the access layer let in, and what they sent.
+fn admitted<M>(request: Request<M>) -> Result<(Caller, M)> {
+    let (_, mut extensions, message) = request.into_parts();
+    // Absent only if the layer were: then nobody is let in.
+    let caller = extensions.remove().ok_or_else(|| Error::internal("a call without a caller"))?;
+    Ok((caller, message))
+}
+
+/// Decodes a request into a command. The caller takes the scopes that set fields need along.
+fn decode<M: Needs, C>(request: Request<M>, convert: impl FnOnce(M) -> Result<C>) -> Result<(Caller, C)> {
+    let (mut caller, message) = admitted(request)?;
+    caller.field_scopes = needs::scopes(&message)?;
+    Ok((caller, convert(message)?))
+}
+
+/// Runs work that changes something to its end, whether or not the client waits for it.
+async fn run<T, F>(app: &Arc<App>, work: impl FnOnce(Arc<App>) -> F) -> Result<T>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T>> + Send + 'static,
+{
+    app.detached(work(Arc::clone(app))).await
+}

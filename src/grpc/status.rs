@@ -1,0 +1,246 @@
+//! From [`Error`] to a status: the only file that names a `Code`.
+//!
+//! Every error of ours has a `google.rpc.ErrorInfo` first and, added by `observe`, a `RequestInfo` last, so that
+//! clients never parse a message (AIP-193). What varies in a message is in the details too.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prost::Message as _;
+use tonic::{Code, Status};
+use tonic_types::{
+    BadRequest, ErrorDetail, ErrorInfo, FieldViolation, PreconditionFailure, PreconditionViolation, QuotaFailure,
+    QuotaViolation, RequestInfo, ResourceInfo, RetryInfo, StatusExt as _, pb,
+};
+
+use crate::domain::caller::Denied;
+use crate::domain::violation::Violations;
+use crate::error::{Error, Limit, Outage, Resource, Taken, Unauthenticated, Unmet};
+
+/// `ErrorInfo.domain` of every error of ours.
+const DOMAIN: &str = "latchkey.v1";
+
+/// How soon to try again when the server is not there: a restart and a failover take seconds.
+const RETRY_WHEN_UNAVAILABLE: Duration = Duration::from_secs(1);
+
+/// The most text of violations in one answer, in bytes. Details travel in headers, in base64, and clients take 8 to
+/// 16 KiB of those; a thousand wrong ids would break the call instead of explaining it.
+const MAX_VIOLATION_BYTES: usize = 2048;
+
+/// How tonic words what is wrong with the bytes that a client sent. It calls that INTERNAL.
+const MALFORMED: &[&str] = &[
+    "failed to decode Protobuf message",
+    "Missing request message.",
+    "Unexpected EOF decoding stream.",
+    "protocol error: received message with",
+];
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Status {
+        let mut status = Status::with_error_details_vec(code(&error), error.to_string(), details(&error));
+        // For the log alone: tonic never sends it.
+        status.set_source(Arc::new(error));
+        status
+    }
+}
+
+fn code(error: &Error) -> Code {
+    match error {
+        Error::InvalidInput(_)
+        | Error::PasswordRejected(_)
+        | Error::PageTokenInvalid
+        | Error::PageTokenMismatch
+        | Error::IdempotencyKeyReused
+        | Error::MessageMalformed => Code::InvalidArgument,
+        Error::Unauthenticated(_) => Code::Unauthenticated,
+        Error::Denied(_) => Code::PermissionDenied,
+        Error::NotFound { .. } => Code::NotFound,
+        Error::AlreadyExists(_) => Code::AlreadyExists,
+        Error::Precondition(_) => Code::FailedPrecondition,
+        Error::Stale { .. } => Code::Aborted,
+        Error::Exhausted { .. } | Error::RequestTooLarge => Code::ResourceExhausted,
+        Error::MethodUnavailable => Code::Unimplemented,
+        Error::Unavailable(_) => Code::Unavailable,
+        Error::Corrupt { .. } => Code::DataLoss,
+        Error::Internal(_) => Code::Internal,
+    }
+}
+
+fn details(error: &Error) -> Vec<ErrorDetail> {
+    let info = ErrorInfo::new(error.reason().as_str(), DOMAIN, metadata(error));
+    let mut details = vec![info.into()];
+    match error {
+        Error::InvalidInput(violations) | Error::PasswordRejected(violations) => {
+            details.push(bad_request(violations).into());
+        }
+        Error::NotFound { resource, .. } => details.push(resource_info(*resource, "", error)),
+        Error::AlreadyExists(_) => details.push(resource_info(Resource::User, "", error)),
+        Error::Corrupt { resource, id, .. } => details.push(resource_info(*resource, id, error)),
+        Error::Precondition(_) => {
+            let unmet = PreconditionViolation::new(error.reason().as_str(), "user", error.to_string());
+            details.push(PreconditionFailure::new(vec![unmet]).into());
+        }
+        Error::Exhausted { limit, retry_after } => {
+            details.push(RetryInfo::new(Some(*retry_after)).into());
+            let quota = QuotaViolation::new(subject(*limit), error.to_string());
+            details.push(QuotaFailure::new(vec![quota]).into());
+        }
+        Error::Unavailable(Outage::ShuttingDown | Outage::Storage(_)) => {
+            details.push(RetryInfo::new(Some(RETRY_WHEN_UNAVAILABLE)).into());
+        }
+        Error::PageTokenInvalid
+        | Error::PageTokenMismatch
+        | Error::IdempotencyKeyReused
+        | Error::Unauthenticated(_)
+        | Error::Denied(_)
+        | Error::Stale { .. }
+        | Error::RequestTooLarge
+        | Error::MessageMalformed
+        | Error::MethodUnavailable
+        | Error::Internal(_) => {}
+    }
+    details
+}
+
+/// What varies in the message.
+fn metadata(error: &Error) -> HashMap<String, String> {
+    let pairs: Vec<(&str, String)> = match error {
+        Error::InvalidInput(violations) | Error::PasswordRejected(violations) => match told(violations) {
+            told if told < violations.iter().len() => {
+                vec![("violationsOmitted", (violations.iter().len() - told).to_string())]
+            }
+            _ => Vec::new(),
+        },
+        Error::Unauthenticated(Unauthenticated::TooOld { max_auth_age }) => {
+            vec![("maxAuthAgeSeconds", max_auth_age.as_secs().to_string())]
+        }
+        Error::Denied(Denied::ScopeMissing(scope)) => vec![("scope", scope.to_string())],
+        Error::Denied(Denied::TargetOutranksCaller { missing }) => vec![("missingScopes", missing.to_text())],
+        Error::NotFound { field, .. } => vec![("field", (*field).to_owned())],
+        Error::AlreadyExists(Taken::UsernameReserved(until)) => vec![("availableTime", until.to_string())],
+        Error::Precondition(Unmet::UserLocked(cause)) => vec![("lockCause", cause.as_str().to_owned())],
+        Error::Stale { current } => vec![("currentEtag", current.to_string())],
+        Error::Corrupt { resource, id, etag } => {
+            let etag = etag.iter().map(|etag| ("etag", etag.to_string()));
+            [("resource", resource.as_str().to_owned()), ("id", id.clone())].into_iter().chain(etag).collect()
+        }
+        _ => Vec::new(),
+    };
+    pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+fn bad_request(violations: &Violations) -> BadRequest {
+    let told = violations.iter().take(told(violations)).map(|violation| {
+        let mut told = FieldViolation::new(violation.field.as_str(), violation.description.as_str());
+        violation.reason.as_str().clone_into(&mut told.reason);
+        told
+    });
+    BadRequest::new(told.collect::<Vec<_>>())
+}
+
+/// How many violations fit into an answer.
+fn told(violations: &Violations) -> usize {
+    let mut room = MAX_VIOLATION_BYTES;
+    violations
+        .iter()
+        .take_while(|violation| {
+            let size = violation.field.len() + violation.description.len() + violation.reason.as_str().len();
+            let fits = size <= room;
+            room = room.saturating_sub(size);
+            fits
+        })
+        .count()
+}
+
+fn resource_info(resource: Resource, name: &str, error: &Error) -> ErrorDetail {
+    ResourceInfo::new(resource.as_str(), name, "", error.to_string()).into()
+}
+
+fn subject(limit: Limit) -> &'static str {
+    match limit {
+        Limit::Source => "source",
+        Limit::Account => "account",
+        Limit::Hashing => "server",
+    }
+}
+
+/// A status that tonic made itself, without details, as one of ours. Others stay as they are.
+pub(super) fn translated(status: Status) -> Status {
+    if !status.details().is_empty() {
+        return status;
+    }
+    let text = status.message();
+    match status.code() {
+        // Over the size limit of the service: nothing else of ours or tonic's says so.
+        Code::OutOfRange => Error::RequestTooLarge.into(),
+        Code::Unimplemented => Error::MethodUnavailable.into(),
+        Code::Internal if MALFORMED.iter().any(|prefix| text.starts_with(prefix)) => Error::MessageMalformed.into(),
+        Code::Internal | Code::Unknown => Error::internal(text.to_owned()).into(),
+        _ => status,
+    }
+}
+
+/// The same status with a `RequestInfo` at its end. Its source is gone: log it first.
+pub(super) fn with_request_info(status: &Status, request_id: &str) -> Status {
+    let empty = || pb::Status { code: status.code().into(), message: status.message().to_owned(), details: vec![] };
+    let mut full = pb::Status::decode(status.details()).unwrap_or_else(|_| empty());
+    if full.details.is_empty() {
+        full = empty();
+    }
+    let info = pb::RequestInfo { request_id: request_id.to_owned(), serving_data: String::new() };
+    full.details.push(prost_types::Any { type_url: RequestInfo::TYPE_URL.to_owned(), value: info.encode_to_vec() });
+    let details = full.encode_to_vec().into();
+    Status::with_details_and_metadata(status.code(), status.message(), details, status.metadata().clone())
+}
+
+/// `ErrorInfo.reason`, for log and metrics. Empty where there is none.
+pub(super) fn reason(status: &Status) -> String {
+    status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
+}
+
+/// Whether it failed at all.
+pub(super) fn is_failure(status: &Status) -> bool {
+    status.code() != Code::Ok
+}
+
+/// Whether whoever runs the server should look into it.
+pub(super) fn is_our_fault(status: &Status) -> bool {
+    matches!(status.code(), Code::Internal | Code::DataLoss | Code::Unavailable | Code::Unknown)
+}
+
+/// The code of success.
+pub(super) const OK: &str = name(Code::Ok);
+
+/// The code of a call whose client went away.
+pub(super) const CANCELLED: &str = name(Code::Cancelled);
+
+/// The code as it stands in the gRPC specification, for log and metrics.
+pub(super) fn code_name(status: &Status) -> &'static str {
+    name(status.code())
+}
+
+const fn name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+#[cfg(test)]
+mod tests;

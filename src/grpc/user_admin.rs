@@ -1,0 +1,185 @@
+//! The service `UserAdmin`: decode, call, encode.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+
+use super::convert::user::{effects, user};
+use super::convert::{passwords, sessions, tokens, users};
+use super::{decode, run};
+use crate::app::App;
+use crate::domain::role::Role;
+use crate::proto::v1;
+use crate::proto::v1::user_admin_server::UserAdmin;
+
+type Answer<T> = Result<Response<T>, Status>;
+
+/// The service.
+pub(super) struct Service {
+    app: Arc<App>,
+}
+
+impl Service {
+    pub(super) fn new(app: Arc<App>) -> Service {
+        Service { app }
+    }
+}
+
+#[tonic::async_trait]
+impl UserAdmin for Service {
+    async fn list_users(&self, request: Request<v1::ListUsersRequest>) -> Answer<v1::ListUsersResponse> {
+        let (caller, query) = decode(request, users::list_users)?;
+        let page = self.app.list_users(&caller, query).await?;
+        Ok(Response::new(v1::ListUsersResponse {
+            users: page.users.iter().map(|known| user(&self.app, known)).collect(),
+            next_page_token: page.next_page_token,
+            total_size: page.total.map(|total| i32::try_from(total).unwrap_or(i32::MAX)),
+        }))
+    }
+
+    async fn get_user(&self, request: Request<v1::GetUserRequest>) -> Answer<v1::GetUserResponse> {
+        let (caller, whom) = decode(request, users::show_user)?;
+        let known = self.app.show_user(&caller, &whom).await?;
+        Ok(Response::new(v1::GetUserResponse { user: Some(user(&self.app, &known)) }))
+    }
+
+    async fn create_user(&self, request: Request<v1::CreateUserRequest>) -> Answer<v1::CreateUserResponse> {
+        let (caller, command) = decode(request, users::create_user)?;
+        let created = run(&self.app, |app| async move { app.create_user(&caller, command).await }).await?;
+        let secret = created
+            .temporary_password
+            .map(|password| v1::create_user_response::Secret::TemporaryPassword(password.expose().to_owned()));
+        Ok(Response::new(v1::CreateUserResponse {
+            user: Some(user(&self.app, &created.user)),
+            secret,
+            expire_time: created.expires_at.map(super::convert::stamp),
+            replayed: created.replayed,
+        }))
+    }
+
+    async fn update_user(&self, request: Request<v1::UpdateUserRequest>) -> Answer<v1::UpdateUserResponse> {
+        let (caller, command) = decode(request, users::update_user)?;
+        let (updated, done) = run(&self.app, |app| async move { app.update_user(&caller, command).await }).await?;
+        let user = Some(user(&self.app, &updated));
+        Ok(Response::new(v1::UpdateUserResponse { user, effects: Some(effects(&done)) }))
+    }
+
+    async fn delete_user(&self, request: Request<v1::DeleteUserRequest>) -> Answer<v1::DeleteUserResponse> {
+        let (caller, command) = decode(request, users::delete_user)?;
+        let (deleted, done) = run(&self.app, |app| async move { app.delete_user(&caller, command).await }).await?;
+        let user = deleted.as_ref().map(|known| user(&self.app, known));
+        Ok(Response::new(v1::DeleteUserResponse { user, effects: Some(effects(&done)) }))
+    }
+
+    async fn lock_user(&self, request: Request<v1::LockUserRequest>) -> Answer<v1::LockUserResponse> {
+        let now = self.app.effects.now();
+        let (caller, command) = decode(request, |message| users::lock_user(message, now))?;
+        let (locked, done) = run(&self.app, |app| async move { app.lock_user(&caller, command).await }).await?;
+        let user = Some(user(&self.app, &locked));
+        Ok(Response::new(v1::LockUserResponse { user, effects: Some(effects(&done)) }))
+    }
+
+    async fn unlock_user(&self, request: Request<v1::UnlockUserRequest>) -> Answer<v1::UnlockUserResponse> {
+        let (caller, command) = decode(request, users::unlock_user)?;
+        let (unlocked, done) = run(&self.app, |app| async move { app.unlock_user(&caller, command).await }).await?;
+        let user = Some(user(&self.app, &unlocked));
+        Ok(Response::new(v1::UnlockUserResponse { user, effects: Some(effects(&done)) }))
+    }
+
+    async fn reset_password(&self, request: Request<v1::ResetPasswordRequest>) -> Answer<v1::ResetPasswordResponse> {
+        let (caller, command) = decode(request, passwords::reset_password)?;
+        let reset = run(&self.app, |app| async move { app.reset_password(&caller, command).await }).await?;
+        let secret = reset
+            .temporary_password
+            .map(|password| v1::reset_password_response::Secret::TemporaryPassword(password.expose().to_owned()));
+        Ok(Response::new(v1::ResetPasswordResponse {
+            user: Some(user(&self.app, &reset.user)),
+            secret,
+            expire_time: reset.expires_at.map(super::convert::stamp),
+            effects: Some(effects(&reset.effects)),
+            replayed: reset.replayed,
+        }))
+    }
+
+    async fn require_password_change(
+        &self,
+        request: Request<v1::RequirePasswordChangeRequest>,
+    ) -> Answer<v1::RequirePasswordChangeResponse> {
+        let (caller, command) = decode(request, passwords::require_change)?;
+        let (known, done) =
+            run(&self.app, |app| async move { app.require_password_change(&caller, command).await }).await?;
+        let user = Some(user(&self.app, &known));
+        Ok(Response::new(v1::RequirePasswordChangeResponse { user, effects: Some(effects(&done)) }))
+    }
+
+    async fn waive_password_change(
+        &self,
+        request: Request<v1::WaivePasswordChangeRequest>,
+    ) -> Answer<v1::WaivePasswordChangeResponse> {
+        let (caller, command) = decode(request, passwords::waive_change)?;
+        let (known, changed) =
+            run(&self.app, |app| async move { app.waive_password_change(&caller, command).await }).await?;
+        Ok(Response::new(v1::WaivePasswordChangeResponse { user: Some(user(&self.app, &known)), changed }))
+    }
+
+    async fn list_user_sessions(
+        &self,
+        request: Request<v1::ListUserSessionsRequest>,
+    ) -> Answer<v1::ListUserSessionsResponse> {
+        let (caller, (whose, include_ended, page)) = decode(request, sessions::list_user_sessions)?;
+        let page = self.app.list_user_sessions(&caller, &whose, include_ended, page).await?;
+        Ok(Response::new(v1::ListUserSessionsResponse {
+            sessions: page.sessions.iter().map(|known| sessions::session(known, &caller)).collect(),
+            next_page_token: page.next_page_token,
+        }))
+    }
+
+    async fn revoke_user_sessions(
+        &self,
+        request: Request<v1::RevokeUserSessionsRequest>,
+    ) -> Answer<v1::RevokeUserSessionsResponse> {
+        let (caller, command) = decode(request, sessions::revoke_user_sessions)?;
+        let done = run(&self.app, |app| async move { app.revoke_user_sessions(&caller, command).await }).await?;
+        Ok(Response::new(v1::RevokeUserSessionsResponse { effects: Some(effects(&done)) }))
+    }
+
+    async fn create_api_token(
+        &self,
+        request: Request<v1::CreateApiTokenRequest>,
+    ) -> Answer<v1::CreateApiTokenResponse> {
+        let (caller, command) = decode(request, tokens::create_api_token)?;
+        let (token, secret) = run(&self.app, |app| async move { app.create_api_token(&caller, command).await }).await?;
+        let api_token = Some(tokens::api_token(&token));
+        Ok(Response::new(v1::CreateApiTokenResponse { api_token, secret: secret.expose().to_string() }))
+    }
+
+    async fn list_api_tokens(&self, request: Request<v1::ListApiTokensRequest>) -> Answer<v1::ListApiTokensResponse> {
+        let (caller, (whose, page)) = decode(request, tokens::list_api_tokens)?;
+        let page = self.app.list_api_tokens(&caller, whose.as_ref(), page).await?;
+        Ok(Response::new(v1::ListApiTokensResponse {
+            api_tokens: page.tokens.iter().map(tokens::api_token).collect(),
+            next_page_token: page.next_page_token,
+        }))
+    }
+
+    async fn revoke_api_token(
+        &self,
+        request: Request<v1::RevokeApiTokenRequest>,
+    ) -> Answer<v1::RevokeApiTokenResponse> {
+        let (caller, command) = decode(request, tokens::revoke_api_token)?;
+        let (token, changed) =
+            run(&self.app, |app| async move { app.revoke_api_token(&caller, command).await }).await?;
+        Ok(Response::new(v1::RevokeApiTokenResponse { api_token: Some(tokens::api_token(&token)), changed }))
+    }
+
+    async fn list_roles(&self, request: Request<v1::ListRolesRequest>) -> Answer<v1::ListRolesResponse> {
+        // Nothing to call: roles are the same for everybody. Decoding sees to it that there is a caller.
+        decode(request, |_| Ok(()))?;
+        let role = |role: &Role| v1::Role {
+            name: role.to_string(),
+            description: role.description().to_owned(),
+            scopes: super::convert::names(role.scopes()),
+        };
+        Ok(Response::new(v1::ListRolesResponse { roles: Role::ALL.iter().map(role).collect() }))
+    }
+}

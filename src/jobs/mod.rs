@@ -1,0 +1,58 @@
+//! Work that no request waits for. Each job is a loop that ends when the server stops; a failure is logged and tried
+//! again at the next tick, since nothing relies on a job being on time.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::app::App;
+use crate::error::Result;
+
+/// How often the audit log is told of waits that are over.
+const END_WAITS_EVERY: Duration = Duration::from_secs(5);
+/// How often keys of other replicas are taken up. New ones are published a day before they are used.
+const TEND_KEYS_EVERY: Duration = Duration::from_mins(1);
+/// How often what nobody asks for any more is forgotten.
+const SWEEP_EVERY: Duration = Duration::from_mins(10);
+
+/// Starts all jobs.
+pub fn start(app: &Arc<App>, tracker: &TaskTracker, stop: &CancellationToken) {
+    run("end-waits", END_WAITS_EVERY, app, tracker, stop, |app| async move { app.end_waits().await });
+    run("tend-keys", TEND_KEYS_EVERY, app, tracker, stop, |app| async move { app.tend_keys().await });
+    run("sweep", SWEEP_EVERY, app, tracker, stop, |app| async move { app.sweep().await });
+}
+
+fn run<F>(
+    name: &'static str,
+    every: Duration,
+    app: &Arc<App>,
+    tracker: &TaskTracker,
+    stop: &CancellationToken,
+    work: impl Fn(Arc<App>) -> F + Send + 'static,
+) where
+    F: Future<Output = Result<()>> + Send,
+{
+    let (app, stop) = (Arc::clone(app), stop.clone());
+    tracker.spawn(async move {
+        let mut ticks = tokio::time::interval(every);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            if let Err(error) = work(Arc::clone(&app)).await {
+                let source = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::warn!(
+                    job = name,
+                    reason = error.reason().as_str(),
+                    source,
+                    "a job failed; it will be tried again"
+                );
+            }
+        }
+    });
+}

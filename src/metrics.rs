@@ -1,0 +1,253 @@
+//! Every metric in one struct, for Prometheus to scrape.
+//!
+//! | metric | labels | what |
+//! | --- | --- | --- |
+//! | `latchkey_rpc_total` | `method`, `code`, `reason` | calls that ended |
+//! | `latchkey_rpc_duration_seconds` | `method` | how long they took |
+//! | `latchkey_hash_queue_length` | `lane` | passwords that wait to be hashed |
+//! | `latchkey_hashes_total` | `kind` | passwords hashed |
+//! | `latchkey_hashing_seconds` | | how long one took, without the wait |
+//! | `latchkey_sign_ins_total` | `outcome` | sign-ins that ended |
+//! | `latchkey_throttled_total` | | sign-ins turned away to wait |
+//! | `latchkey_user_locks_total` | `cause` | accounts locked |
+//! | `latchkey_password_resets_total` | | passwords reset by operators |
+//!
+//! Labels are from closed sets: no name, address or id of anybody, and no text that a stranger chose.
+
+use std::time::Duration;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use crate::domain::lockout::LockCause;
+
+/// The media type of [`Metrics::encode`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Upper bounds in seconds: reads take a millisecond, a hash 15 to 100, and past ten nobody waits any more.
+const SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+
+/// Declares the values of a label.
+macro_rules! label {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$variant_doc])* $variant,)* }
+
+        impl EncodeLabelValue for $name {
+            fn encode(&self, encoder: &mut LabelValueEncoder) -> std::fmt::Result {
+                let text = match self { $($name::$variant => $text,)* };
+                EncodeLabelValue::encode(&text, encoder)
+            }
+        }
+    };
+}
+
+label! {
+    /// A queue for hashing.
+    Lane {
+        /// Of people who sign in.
+        SignIn = "sign_in",
+        /// Of operators.
+        Operator = "operator",
+    }
+}
+
+label! {
+    /// What a password was hashed for.
+    HashKind {
+        /// To compare it with the stored one.
+        Verify = "verify",
+        /// To store it.
+        Set = "set",
+        /// For nothing: so that a name that nobody has costs as much time as one that somebody has.
+        Dummy = "dummy",
+    }
+}
+
+label! {
+    /// How a sign-in ended.
+    SignInOutcome {
+        /// With tokens.
+        SignedIn = "signed_in",
+        /// With a demand to change the password.
+        PasswordChange = "password_change",
+        /// With a refusal.
+        Rejected = "rejected",
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RpcLabels {
+    method: String,
+    code: &'static str,
+    reason: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MethodLabel {
+    method: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LaneLabel {
+    lane: Lane,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabel {
+    kind: HashKind,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: SignInOutcome,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CauseLabel {
+    cause: &'static str,
+}
+
+/// Every metric of the server.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    rpcs: Family<RpcLabels, Counter>,
+    rpc_seconds: Family<MethodLabel, Histogram, fn() -> Histogram>,
+    hash_queue: Family<LaneLabel, Gauge>,
+    hashes: Family<KindLabel, Counter>,
+    hashing_seconds: Histogram,
+    sign_ins: Family<OutcomeLabel, Counter>,
+    throttled: Counter,
+    locks: Family<CauseLabel, Counter>,
+    resets: Counter,
+}
+
+fn seconds() -> Histogram {
+    Histogram::new(SECONDS)
+}
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        Metrics::new()
+    }
+}
+
+impl Metrics {
+    /// All at zero.
+    pub fn new() -> Metrics {
+        let metrics = Metrics {
+            registry: Registry::with_prefix("latchkey"),
+            rpcs: Family::default(),
+            rpc_seconds: Family::new_with_constructor(seconds),
+            hash_queue: Family::default(),
+            hashes: Family::default(),
+            hashing_seconds: seconds(),
+            sign_ins: Family::default(),
+            throttled: Counter::default(),
+            locks: Family::default(),
+            resets: Counter::default(),
+        };
+        metrics.registered()
+    }
+
+    /// The registry adds `latchkey_` in front of each name, and `_total` behind that of a counter.
+    fn registered(mut self) -> Metrics {
+        let registry = &mut self.registry;
+        registry.register("rpc", "Calls that ended", self.rpcs.clone());
+        registry.register("rpc_duration_seconds", "How long calls took", self.rpc_seconds.clone());
+        registry.register("hash_queue_length", "Passwords that wait to be hashed", self.hash_queue.clone());
+        registry.register("hashes", "Passwords hashed", self.hashes.clone());
+        registry.register("hashing_seconds", "How long hashing one took", self.hashing_seconds.clone());
+        registry.register("sign_ins", "Sign-ins that ended", self.sign_ins.clone());
+        registry.register("throttled", "Sign-ins turned away to wait", self.throttled.clone());
+        registry.register("user_locks", "Accounts locked", self.locks.clone());
+        registry.register("password_resets", "Passwords reset by operators", self.resets.clone());
+        self
+    }
+
+    /// A call has ended. `method` is one of the contract's, or `unknown`.
+    pub fn rpc(&self, method: &str, code: &'static str, reason: &str, took: Duration) {
+        let labels = RpcLabels { method: method.to_owned(), code, reason: reason.to_owned() };
+        self.rpcs.get_or_create(&labels).inc();
+        self.rpc_seconds.get_or_create(&MethodLabel { method: method.to_owned() }).observe(took.as_secs_f64());
+    }
+
+    /// So many passwords wait in a lane now.
+    pub fn hash_queue(&self, lane: Lane, length: usize) {
+        self.hash_queue.get_or_create(&LaneLabel { lane }).set(i64::try_from(length).unwrap_or(i64::MAX));
+    }
+
+    /// A password was hashed.
+    pub fn hashed(&self, kind: HashKind, took: Duration) {
+        self.hashes.get_or_create(&KindLabel { kind }).inc();
+        self.hashing_seconds.observe(took.as_secs_f64());
+    }
+
+    /// A sign-in has ended, and was not turned away to wait.
+    pub fn signed_in(&self, outcome: SignInOutcome) {
+        self.sign_ins.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    /// A sign-in was turned away to wait.
+    pub fn throttled(&self) {
+        self.throttled.inc();
+    }
+
+    /// An account was locked.
+    pub fn user_locked(&self, cause: LockCause) {
+        self.locks.get_or_create(&CauseLabel { cause: cause.as_str() }).inc();
+    }
+
+    /// An operator has reset a password.
+    pub fn password_reset(&self) {
+        self.resets.inc();
+    }
+
+    /// All of them, in the text form of OpenMetrics.
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string does not fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_above_names_what_is_encoded() {
+        let metrics = Metrics::new();
+        metrics.rpc("latchkey.v1.Auth/SignIn", "UNAUTHENTICATED", "CREDENTIALS_REJECTED", Duration::from_millis(20));
+        metrics.hash_queue(Lane::SignIn, 3);
+        metrics.hashed(HashKind::Dummy, Duration::from_millis(15));
+        metrics.signed_in(SignInOutcome::Rejected);
+        metrics.throttled();
+        metrics.user_locked(LockCause::Operator);
+        metrics.password_reset();
+
+        let text = metrics.encode();
+        for line in [
+            "latchkey_rpc_total{method=\"latchkey.v1.Auth/SignIn\",code=\"UNAUTHENTICATED\",\
+             reason=\"CREDENTIALS_REJECTED\"} 1",
+            "latchkey_rpc_duration_seconds_bucket{le=\"0.025\",method=\"latchkey.v1.Auth/SignIn\"} 1",
+            "latchkey_hash_queue_length{lane=\"sign_in\"} 3",
+            "latchkey_hashes_total{kind=\"dummy\"} 1",
+            "latchkey_hashing_seconds_count 1",
+            "latchkey_sign_ins_total{outcome=\"rejected\"} 1",
+            "latchkey_throttled_total 1",
+            "latchkey_user_locks_total{cause=\"OPERATOR\"} 1",
+            "latchkey_password_resets_total 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The generated code of `proto/latchkey/v1`. A leaf: the gRPC layer and the command line use it, nobody else.
+
+/// Messages, clients and servers of package `latchkey.v1`.
+#[allow(clippy::all, clippy::pedantic, missing_docs, reason = "generated")]
+pub mod v1 {
+    include!(concat!(env!("OUT_DIR"), "/latchkey.v1.rs"));
+    include!(concat!(env!("OUT_DIR"), "/latchkey.v1.redacted.rs"));
+}
+
+/// The encoded descriptor set of the contract, comments and options included.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/latchkey.v1.fds"));

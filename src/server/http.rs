@@ -1,0 +1,65 @@
+//! The small HTTP listener beside gRPC: metrics, probes, and the public keys, for whatever speaks no gRPC.
+//!
+//! | path | what |
+//! | --- | --- |
+//! | `/metrics` | OpenMetrics text |
+//! | `/livez` | 200 while the process answers; never asks the database, or an outage there would restart every replica |
+//! | `/readyz` | 200 if calls should be sent here, else 503 |
+//! | `/.well-known/jwks.json` | the JWK Set (RFC 7517) that verifies access tokens |
+//!
+//! It says nothing about anybody, and asks nobody who they are.
+
+use std::io;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use http::StatusCode;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG};
+use tokio::net::TcpListener;
+
+use crate::app::App;
+use crate::metrics;
+
+/// Serves until `shutdown` is done, and then to the end of what has begun.
+pub(super) async fn serve(
+    listener: TcpListener,
+    app: Arc<App>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    axum::serve(listener, router(app)).with_graceful_shutdown(shutdown).await
+}
+
+fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/metrics", get(show_metrics))
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(show_readiness))
+        .route("/.well-known/jwks.json", get(show_keys))
+        .with_state(app)
+}
+
+async fn show_metrics(State(app): State<Arc<App>>) -> Response {
+    ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], app.metrics.encode()).into_response()
+}
+
+async fn show_readiness(State(app): State<Arc<App>>) -> Response {
+    if app.ready().await {
+        "ready\n".into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response()
+    }
+}
+
+/// With the time for which verifiers may keep it, after which a new key may be in use.
+async fn show_keys(State(app): State<Arc<App>>) -> Response {
+    let keys = app.signing_keys();
+    let headers = [
+        (CONTENT_TYPE, "application/jwk-set+json".to_owned()),
+        (CACHE_CONTROL, format!("max-age={}", keys.max_age.as_secs())),
+        (ETAG, keys.etag),
+    ];
+    (headers, keys.jwks_json).into_response()
+}

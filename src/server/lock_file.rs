@@ -1,0 +1,28 @@
+//! One process owns the embedded database: a file beside it is locked for as long as the process lives.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use super::ServeError;
+
+/// The lock. The system gives it back when the process ends, however it ends.
+#[derive(Debug)]
+pub struct LockFile {
+    _file: File,
+}
+
+impl LockFile {
+    /// Locks `lock` in the directory of the database.
+    pub fn take(database: &Path) -> Result<LockFile, ServeError> {
+        let path: PathBuf = database.with_file_name("lock");
+        let failed = |source| ServeError::Io { what: format!("cannot lock {}", path.display()), source };
+        let mut options = OpenOptions::new();
+        let file = options.create(true).append(true).mode(0o600).open(&path).map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => Ok(LockFile { _file: file }),
+            Err(TryLockError::WouldBlock) => Err(ServeError::Owned(path)),
+            Err(TryLockError::Error(error)) => Err(failed(error)),
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! The local socket: how the operator on the host comes in, when all else fails too.
+
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use tokio::net::UnixListener;
+
+use super::ServeError;
+
+/// Binds the socket, for its owner alone. A stale one, which nobody listens on, is replaced; a live one and any other
+/// file is not.
+pub(super) fn bind(path: &Path) -> Result<UnixListener, ServeError> {
+    let failed = |source| ServeError::Io { what: format!("cannot listen on {}", path.display()), source };
+    if let Some(parent) = path.parent() {
+        super::create_private_dir(parent)?;
+    }
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => {
+            if UnixStream::connect(path).is_ok() {
+                return Err(ServeError::Owned(path.to_owned()));
+            }
+            std::fs::remove_file(path).map_err(failed)?;
+        }
+        Ok(_) => return Err(failed(std::io::Error::other("there is another file of this name"))),
+        Err(_) => {}
+    }
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    // The directory is private already; this is for one that was made by somebody else.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    Ok(listener)
+}
+
+/// Removes the socket at the end.
+pub(super) fn remove(path: &Path) {
+    if let Err(error) = std::fs::remove_file(path) {
+        tracing::debug!(%error, "the local socket was gone already");
+    }
+}

@@ -1,0 +1,104 @@
+//! API tokens.
+
+use sea_orm::sea_query::{Expr, ExprTrait};
+use sea_orm::{ColumnTrait, Condition, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter, Set};
+
+use super::entity::api_token;
+use super::page::newest_first;
+use super::text::{Decoder, count, instant, micros};
+use crate::domain::api_token::{ApiToken, LAST_USE_RESOLUTION};
+use crate::domain::id::{ApiTokenId, UserId};
+use crate::domain::page::{Cursor, Page, PageSize};
+use crate::domain::profile::TokenName;
+use crate::domain::role::ScopeSet;
+use crate::domain::secret::Digest32;
+use crate::domain::time::Timestamp;
+use crate::error::{Resource, Result};
+
+/// Adds an API token.
+pub async fn api_token_insert(c: &impl ConnectionTrait, token: &ApiToken, digest: &Digest32) -> Result<()> {
+    let row = api_token::ActiveModel {
+        id: Set(token.id.to_string()),
+        user_id: Set(token.user_id.to_string()),
+        digest: Set(digest.as_bytes().to_vec()),
+        name: Set(token.name.as_str().to_owned()),
+        scopes: Set(token.scopes.to_text()),
+        created_at: Set(token.created_at.as_micros()),
+        expires_at: Set(token.expires_at.as_micros()),
+        last_used_at: Set(micros(token.last_used_at)),
+        revoked_at: Set(micros(token.revoked_at)),
+    };
+    api_token::Entity::insert(row).exec_without_returning(c).await?;
+    Ok(())
+}
+
+/// Reads an API token, with the digest of its secret.
+pub async fn api_token_by_id(c: &impl ConnectionTrait, id: ApiTokenId) -> Result<Option<(ApiToken, Digest32)>> {
+    let Some(row) = api_token::Entity::find_by_id(id.to_string()).one(c).await? else { return Ok(None) };
+    let decoder = Decoder { resource: Resource::ApiToken, id: &row.id, version: None };
+    let digest = decoder.ok(<[u8; 32]>::try_from(row.digest.as_slice()))?;
+    Ok(Some((decode(row)?, Digest32::from_bytes(digest))))
+}
+
+/// Notes a use, at most once an hour. Answers whether there was anything to note.
+pub async fn api_token_used(c: &impl ConnectionTrait, id: ApiTokenId, now: Timestamp) -> Result<bool> {
+    let stale = now.saturating_sub(LAST_USE_RESOLUTION).as_micros();
+    let noted = api_token::Entity::update_many()
+        .col_expr(api_token::Column::LastUsedAt, Expr::value(now.as_micros()))
+        .filter(api_token::Column::Id.eq(id.to_string()))
+        .filter(api_token::Column::LastUsedAt.is_null().or(api_token::Column::LastUsedAt.lt(stale)))
+        .exec(c)
+        .await?;
+    Ok(noted.rows_affected == 1)
+}
+
+/// Revokes an API token. Answers whether it was not revoked before.
+pub async fn api_token_revoke(c: &impl ConnectionTrait, id: ApiTokenId, now: Timestamp) -> Result<bool> {
+    let revoked = api_token::Entity::update_many()
+        .col_expr(api_token::Column::RevokedAt, Expr::value(now.as_micros()))
+        .filter(api_token::Column::Id.eq(id.to_string()))
+        .filter(api_token::Column::RevokedAt.is_null())
+        .exec(c)
+        .await?;
+    Ok(revoked.rows_affected == 1)
+}
+
+/// How many API tokens of a user work at `now`.
+pub async fn api_token_count_live(c: &impl ConnectionTrait, user: UserId, now: Timestamp) -> Result<u32> {
+    let live = Condition::all()
+        .add(api_token::Column::UserId.eq(user.to_string()))
+        .add(api_token::Column::RevokedAt.is_null())
+        .add(api_token::Column::ExpiresAt.gt(now.as_micros()));
+    Ok(count(api_token::Entity::find().filter(live).count(c).await?))
+}
+
+/// Lists the API tokens of one user or of everybody, newest first.
+pub async fn api_token_list(
+    c: &impl ConnectionTrait,
+    user: Option<UserId>,
+    after: Option<&Cursor>,
+    size: PageSize,
+) -> Result<Page<ApiToken>> {
+    let mut select = api_token::Entity::find();
+    if let Some(user) = user {
+        select = select.filter(api_token::Column::UserId.eq(user.to_string()));
+    }
+    let columns = (api_token::Column::CreatedAt, api_token::Column::Id);
+    let rows = newest_first(select, columns, after, size).all(c).await?;
+    let page = Page::cut(rows, size, |row| Cursor::Time(row.created_at, row.id.clone()));
+    Ok(Page { next: page.next, rows: page.rows.into_iter().map(decode).collect::<Result<_>>()? })
+}
+
+fn decode(row: api_token::Model) -> Result<ApiToken> {
+    let decoder = Decoder { resource: Resource::ApiToken, id: &row.id, version: None };
+    Ok(ApiToken {
+        id: decoder.parse(&row.id)?,
+        user_id: decoder.parse(&row.user_id)?,
+        name: decoder.ok(TokenName::parse(&row.name))?,
+        scopes: ScopeSet::from_text(&row.scopes),
+        created_at: instant(row.created_at),
+        expires_at: instant(row.expires_at),
+        last_used_at: row.last_used_at.map(instant),
+        revoked_at: row.revoked_at.map(instant),
+    })
+}

@@ -1,0 +1,142 @@
+//! Audit events. They are only ever added: there is no function here that changes or removes one.
+
+use sea_orm::sea_query::Condition;
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, Set};
+
+use super::entity::audit_event;
+use super::page::newest_first;
+use super::text::{Decoder, instant, json};
+use crate::domain::audit::{Actor, EventClass, EventFilter, EventType, Outcome, RecordedEvent, Target};
+use crate::domain::id::EventId;
+use crate::domain::page::{Cursor, Page, PageSize};
+use crate::domain::reason::Reason;
+use crate::error::{Resource, Result};
+
+/// Adds events.
+pub async fn event_insert(c: &impl ConnectionTrait, events: impl IntoIterator<Item = RecordedEvent>) -> Result<()> {
+    audit_event::Entity::insert_many(events.into_iter().map(encode)).exec_without_returning(c).await?;
+    Ok(())
+}
+
+/// Reads one event.
+pub async fn event_by_id(c: &impl ConnectionTrait, id: EventId) -> Result<Option<RecordedEvent>> {
+    audit_event::Entity::find_by_id(id.to_string()).one(c).await?.map(decode).transpose()
+}
+
+/// Lists events, newest first.
+pub async fn event_list(
+    c: &impl ConnectionTrait,
+    filter: &EventFilter,
+    after: Option<&Cursor>,
+    size: PageSize,
+) -> Result<Page<RecordedEvent>> {
+    let select = audit_event::Entity::find().filter(condition(filter));
+    let columns = (audit_event::Column::At, audit_event::Column::Id);
+    let rows = newest_first(select, columns, after, size).all(c).await?;
+    let page = Page::cut(rows, size, |row| Cursor::Time(row.at, row.id.clone()));
+    Ok(Page { next: page.next, rows: page.rows.into_iter().map(decode).collect::<Result<_>>()? })
+}
+
+fn condition(filter: &EventFilter) -> Condition {
+    use audit_event::Column;
+    let one_of = |by_id: Column, by_name: Column, wanted: &[String]| {
+        Condition::any().add(by_id.is_in(wanted)).add(by_name.is_in(wanted))
+    };
+    let mut all = Condition::all();
+    if let Some(from) = filter.from {
+        all = all.add(Column::At.gte(from.as_micros()));
+    }
+    if let Some(until) = filter.until {
+        all = all.add(Column::At.lt(until.as_micros()));
+    }
+    if !filter.kinds.is_empty() {
+        all = all.add(Column::Kind.is_in(filter.kinds.iter().map(|kind| kind.as_str())));
+    }
+    if !filter.outcomes.is_empty() {
+        all = all.add(Column::Outcome.is_in(filter.outcomes.iter().map(|outcome| outcome_number(*outcome))));
+    }
+    if !filter.actors.is_empty() {
+        all = all.add(one_of(Column::ActorId, Column::ActorName, &filter.actors));
+    }
+    if !filter.targets.is_empty() {
+        all = all.add(one_of(Column::TargetUserId, Column::TargetUsername, &filter.targets));
+    }
+    if let Some(request_id) = &filter.request_id {
+        all = all.add(Column::RequestId.eq(request_id));
+    }
+    all
+}
+
+/// The numbers that the contract has.
+fn outcome_number(outcome: Outcome) -> i16 {
+    match outcome {
+        Outcome::Succeeded => 1,
+        Outcome::Failed => 2,
+        Outcome::Denied => 3,
+    }
+}
+
+fn class_number(class: EventClass) -> i16 {
+    match class {
+        EventClass::Administration => 1,
+        EventClass::SignIn => 2,
+    }
+}
+
+fn encode(event: RecordedEvent) -> audit_event::ActiveModel {
+    audit_event::ActiveModel {
+        id: Set(event.id.to_string()),
+        at: Set(event.at.as_micros()),
+        class: Set(class_number(event.kind.class())),
+        kind: Set(event.kind.as_str().to_owned()),
+        outcome: Set(outcome_number(event.outcome)),
+        reason: Set(event.reason.map(|reason| reason.as_str().to_owned())),
+        actor_id: Set(event.actor.principal_id),
+        actor_name: Set(event.actor.name),
+        actor_session_id: Set(event.actor.session_id),
+        actor_api_token_id: Set(event.actor.api_token_id),
+        app: Set(event.actor.app),
+        client_address: Set(event.actor.client_address),
+        user_agent: Set(event.actor.user_agent),
+        target_user_id: Set(event.target.user_id),
+        target_username: Set(event.target.username),
+        subject_id: Set(event.subject_id),
+        changed_fields: Set(event.changed_fields.join(" ")),
+        note: Set(event.note),
+        details: Set(json(&event.details)),
+        method: Set(event.method),
+        request_id: Set(event.request_id),
+        sequence: Set(None),
+        digest: Set(None),
+    }
+}
+
+fn decode(row: audit_event::Model) -> Result<RecordedEvent> {
+    let decoder = Decoder { resource: Resource::Event, id: &row.id, version: None };
+    let outcome = [Outcome::Succeeded, Outcome::Failed, Outcome::Denied]
+        .into_iter()
+        .find(|outcome| outcome_number(*outcome) == row.outcome);
+    Ok(RecordedEvent {
+        id: decoder.parse(&row.id)?,
+        at: instant(row.at),
+        kind: decoder.some(EventType::parse(&row.kind))?,
+        outcome: decoder.some(outcome)?,
+        reason: row.reason.as_deref().map(|reason| decoder.some(Reason::parse(reason))).transpose()?,
+        details: decoder.map(&row.details)?,
+        actor: Actor {
+            principal_id: row.actor_id,
+            name: row.actor_name,
+            session_id: row.actor_session_id,
+            api_token_id: row.actor_api_token_id,
+            app: row.app,
+            client_address: row.client_address,
+            user_agent: row.user_agent,
+        },
+        target: Target { user_id: row.target_user_id, username: row.target_username },
+        subject_id: row.subject_id,
+        changed_fields: row.changed_fields.split_whitespace().map(str::to_owned).collect(),
+        note: row.note,
+        method: row.method,
+        request_id: row.request_id,
+    })
+}

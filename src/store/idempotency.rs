@@ -1,0 +1,78 @@
+//! Idempotency keys: one row a principal, method and key, written in the transaction of what it stands for.
+
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, Set, SqlErr};
+
+use super::entity::idempotency_key;
+use super::text::json;
+use crate::domain::idempotency::{IdempotencyKey, KEY_TTL, Remembered};
+use crate::domain::secret::Digest32;
+use crate::domain::time::Timestamp;
+use crate::error::{Error, Result};
+
+/// Who used which key for which method.
+#[derive(Debug, Clone)]
+pub struct KeyUse<'a> {
+    /// The principal's id.
+    pub principal: String,
+    /// The method.
+    pub method: &'a str,
+    /// The key.
+    pub key: &'a IdempotencyKey,
+    /// Keyed digest of the request: a plain hash of a body that holds a password would be an oracle.
+    pub body: &'a Digest32,
+}
+
+/// What is remembered of a call with this key; an error if that call was another.
+pub async fn idempotency_find(
+    c: &impl ConnectionTrait,
+    used: &KeyUse<'_>,
+    now: Timestamp,
+) -> Result<Option<Remembered>> {
+    let id = (used.principal.clone(), used.method.to_owned(), used.key.as_str().to_owned());
+    let Some(row) = idempotency_key::Entity::find_by_id(id).one(c).await? else { return Ok(None) };
+    if row.expires_at <= now.as_micros() {
+        return Ok(None);
+    }
+    if row.body_digest != used.body.as_bytes() {
+        return Err(Error::IdempotencyKeyReused);
+    }
+    serde_json::from_str(&row.answer).map(Some).map_err(Error::internal)
+}
+
+/// Remembers a call. Answers false if another one with the same key was quicker.
+pub async fn idempotency_insert(
+    c: &impl ConnectionTrait,
+    used: &KeyUse<'_>,
+    answer: &Remembered,
+    now: Timestamp,
+) -> Result<bool> {
+    idempotency_key::Entity::delete_many()
+        .filter(idempotency_key::Column::Principal.eq(used.principal.as_str()))
+        .filter(idempotency_key::Column::Method.eq(used.method))
+        .filter(idempotency_key::Column::IdempotencyKey.eq(used.key.as_str()))
+        .filter(idempotency_key::Column::ExpiresAt.lte(now.as_micros()))
+        .exec(c)
+        .await?;
+    let row = idempotency_key::ActiveModel {
+        principal: Set(used.principal.clone()),
+        method: Set(used.method.to_owned()),
+        idempotency_key: Set(used.key.as_str().to_owned()),
+        body_digest: Set(used.body.as_bytes().to_vec()),
+        answer: Set(json(answer)),
+        expires_at: Set(now.saturating_add(KEY_TTL).as_micros()),
+    };
+    match idempotency_key::Entity::insert(row).exec_without_returning(c).await {
+        Ok(_) => Ok(true),
+        Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Forgets keys whose time is over.
+pub async fn idempotency_sweep(c: &impl ConnectionTrait, now: Timestamp) -> Result<()> {
+    idempotency_key::Entity::delete_many()
+        .filter(idempotency_key::Column::ExpiresAt.lte(now.as_micros()))
+        .exec(c)
+        .await?;
+    Ok(())
+}

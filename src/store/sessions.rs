@@ -1,0 +1,180 @@
+//! Sessions.
+
+use sea_orm::sea_query::{Expr, LockType};
+use sea_orm::{ColumnTrait, Condition, ConnectionTrait, EntityTrait, Order, QueryFilter, QueryOrder, QuerySelect, Set};
+
+use super::entity::session;
+use super::page::newest_first;
+use super::text::{Decoder, WishColumns, count, instant, micros};
+use crate::domain::id::{SessionId, UserId};
+use crate::domain::page::{Cursor, Page, PageSize};
+use crate::domain::session::Session;
+use crate::domain::time::Timestamp;
+use crate::error::{Resource, Result};
+
+/// Which sessions of a user an operation is about.
+#[derive(Debug, Clone)]
+pub enum Which<'a> {
+    /// All.
+    All,
+    /// All but this one.
+    AllBut(SessionId),
+    /// These.
+    These(&'a [SessionId]),
+}
+
+/// Adds a session.
+pub async fn session_insert(c: &impl ConnectionTrait, session: &Session) -> Result<()> {
+    let wish = WishColumns::from(&session.wish);
+    let row = session::ActiveModel {
+        id: Set(session.id.to_string()),
+        user_id: Set(session.user_id.to_string()),
+        app: Set(wish.app),
+        client_name: Set(wish.client_name),
+        audiences: Set(wish.audiences),
+        scopes: Set(wish.scopes),
+        client_address: Set(session.client_address.clone()),
+        auth_at: Set(session.auth_at.as_micros()),
+        created_at: Set(session.created_at.as_micros()),
+        last_used_at: Set(session.last_used_at.as_micros()),
+        idle_expires_at: Set(session.idle_expires_at.as_micros()),
+        expires_at: Set(session.expires_at.as_micros()),
+        ended_at: Set(micros(session.ended_at)),
+        generation: Set(i32::try_from(session.generation).unwrap_or(i32::MAX)),
+        rotated_at: Set(micros(session.rotated_at)),
+    };
+    session::Entity::insert(row).exec_without_returning(c).await?;
+    Ok(())
+}
+
+/// Reads a session.
+pub async fn session_by_id(c: &impl ConnectionTrait, id: SessionId) -> Result<Option<Session>> {
+    session::Entity::find_by_id(id.to_string()).one(c).await?.map(decode).transpose()
+}
+
+/// Reads and locks a session.
+pub async fn session_lock_row(c: &impl ConnectionTrait, id: SessionId) -> Result<Option<Session>> {
+    let mut select = session::Entity::find_by_id(id.to_string());
+    sea_orm::QueryTrait::query(&mut select).lock(LockType::Update);
+    select.one(c).await?.map(decode).transpose()
+}
+
+/// Advances the generation of a session by one, if it is still `generation`. Answers whether it was.
+pub async fn session_rotate(
+    c: &impl ConnectionTrait,
+    session: &Session,
+    address: &str,
+    now: Timestamp,
+    idle: Timestamp,
+) -> Result<bool> {
+    let generation = i32::try_from(session.generation).unwrap_or(i32::MAX);
+    let rotated = session::Entity::update_many()
+        .col_expr(session::Column::Generation, Expr::value(generation.saturating_add(1)))
+        .col_expr(session::Column::RotatedAt, Expr::value(now.as_micros()))
+        .col_expr(session::Column::LastUsedAt, Expr::value(now.as_micros()))
+        .col_expr(session::Column::IdleExpiresAt, Expr::value(idle.as_micros()))
+        .col_expr(session::Column::ClientAddress, Expr::value(address))
+        .filter(session::Column::Id.eq(session.id.to_string()))
+        .filter(session::Column::Generation.eq(generation))
+        .filter(live(now))
+        .exec(c)
+        .await?;
+    Ok(rotated.rows_affected == 1)
+}
+
+/// Ends live sessions of a user. Answers how many.
+pub async fn session_end(c: &impl ConnectionTrait, user: UserId, which: Which<'_>, now: Timestamp) -> Result<u32> {
+    let mut update = session::Entity::update_many()
+        .col_expr(session::Column::EndedAt, Expr::value(now.as_micros()))
+        .filter(session::Column::UserId.eq(user.to_string()))
+        .filter(live(now));
+    update = match which {
+        Which::All => update,
+        Which::AllBut(id) => update.filter(session::Column::Id.ne(id.to_string())),
+        Which::These(ids) => update.filter(session::Column::Id.is_in(ids.iter().map(ToString::to_string))),
+    };
+    Ok(count(update.exec(c).await?.rows_affected))
+}
+
+/// Ends the oldest live sessions of a user, so that at most `keep` are left. Answers their ids.
+pub async fn session_evict(
+    c: &impl ConnectionTrait,
+    user: UserId,
+    keep: u32,
+    now: Timestamp,
+) -> Result<Vec<SessionId>> {
+    let surplus: Vec<String> = session::Entity::find()
+        .select_only()
+        .column(session::Column::Id)
+        .filter(session::Column::UserId.eq(user.to_string()))
+        .filter(live(now))
+        .order_by(session::Column::CreatedAt, Order::Desc)
+        .order_by(session::Column::Id, Order::Desc)
+        .offset(u64::from(keep))
+        // No more than this can have come in since the last sign-in counted.
+        .limit(100)
+        .into_tuple()
+        .all(c)
+        .await?;
+    let ids: Vec<SessionId> = surplus.iter().filter_map(|id| id.parse().ok()).collect();
+    if !ids.is_empty() {
+        session_end(c, user, Which::These(&ids), now).await?;
+    }
+    Ok(ids)
+}
+
+/// Lists the sessions of a user, newest first.
+pub async fn session_list(
+    c: &impl ConnectionTrait,
+    user: UserId,
+    include_ended: bool,
+    now: Timestamp,
+    after: Option<&Cursor>,
+    size: PageSize,
+) -> Result<Page<Session>> {
+    let mut select = session::Entity::find().filter(session::Column::UserId.eq(user.to_string()));
+    if !include_ended {
+        select = select.filter(live(now));
+    }
+    let columns = (session::Column::CreatedAt, session::Column::Id);
+    let rows = newest_first(select, columns, after, size).all(c).await?;
+    let page = Page::cut(rows, size, |row| Cursor::Time(row.created_at, row.id.clone()));
+    Ok(Page { next: page.next, rows: page.rows.into_iter().map(decode).collect::<Result<_>>()? })
+}
+
+/// Forgets sessions that were over before `before`.
+pub async fn sessions_sweep(c: &impl ConnectionTrait, before: Timestamp) -> Result<()> {
+    session::Entity::delete_many().filter(session::Column::ExpiresAt.lt(before.as_micros())).exec(c).await?;
+    Ok(())
+}
+
+/// The twin of `Session::is_live`.
+fn live(now: Timestamp) -> Condition {
+    Condition::all()
+        .add(session::Column::EndedAt.is_null())
+        .add(session::Column::ExpiresAt.gt(now.as_micros()))
+        .add(session::Column::IdleExpiresAt.gt(now.as_micros()))
+}
+
+fn decode(row: session::Model) -> Result<Session> {
+    let decoder = Decoder { resource: Resource::Session, id: &row.id, version: None };
+    Ok(Session {
+        id: decoder.parse(&row.id)?,
+        user_id: decoder.parse(&row.user_id)?,
+        wish: decoder.wish(WishColumns {
+            app: row.app,
+            client_name: row.client_name,
+            audiences: row.audiences,
+            scopes: row.scopes,
+        })?,
+        client_address: row.client_address,
+        auth_at: instant(row.auth_at),
+        created_at: instant(row.created_at),
+        last_used_at: instant(row.last_used_at),
+        idle_expires_at: instant(row.idle_expires_at),
+        expires_at: instant(row.expires_at),
+        ended_at: row.ended_at.map(instant),
+        generation: decoder.ok(u32::try_from(row.generation))?,
+        rotated_at: row.rotated_at.map(instant),
+    })
+}

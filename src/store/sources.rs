@@ -1,0 +1,103 @@
+//! Failures by source: one guess at each of many accounts, which no account's own counter sees. Only failures count:
+//! an office behind one address signs in all morning.
+
+use std::time::Duration;
+
+use sea_orm::sea_query::{Expr, OnConflict};
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter, QuerySelect, Set};
+
+use super::entity::{source_block, source_failure};
+use super::text::instant;
+use crate::domain::caller::Source;
+use crate::domain::id::EventId;
+use crate::domain::time::Timestamp;
+use crate::error::Result;
+
+/// When a source is blocked. Zero turns a number off.
+#[derive(Debug, Clone, Copy)]
+pub struct SourceRules {
+    /// Failures within `failures_window`.
+    pub failures: u32,
+    /// See there.
+    pub failures_window: Duration,
+    /// Distinct accounts failed at within `accounts_window`.
+    pub accounts: u32,
+    /// See there.
+    pub accounts_window: Duration,
+    /// How long a block lasts.
+    pub block: Duration,
+}
+
+impl SourceRules {
+    /// Whether anything is counted.
+    pub fn are_on(&self) -> bool {
+        self.failures != 0 || self.accounts != 0
+    }
+}
+
+/// Until when a source is blocked.
+pub async fn source_blocked(c: &impl ConnectionTrait, source: Source, now: Timestamp) -> Result<Option<Timestamp>> {
+    let row = source_block::Entity::find_by_id(source.to_string()).one(c).await?;
+    Ok(row.map(|row| instant(row.blocked_until)).filter(|until| *until > now))
+}
+
+/// Notes a failure, and blocks the source if it was one too many. `id` is random.
+pub async fn source_failed(
+    c: &impl ConnectionTrait,
+    id: EventId,
+    source: Source,
+    account: &str,
+    rules: &SourceRules,
+    now: Timestamp,
+) -> Result<()> {
+    let row = source_failure::ActiveModel {
+        id: Set(id.to_string()),
+        source: Set(source.to_string()),
+        account: Set(account.to_owned()),
+        at: Set(now.as_micros()),
+    };
+    source_failure::Entity::insert(row).exec_without_returning(c).await?;
+    if is_too_much(c, source, rules, now).await? {
+        let block = source_block::ActiveModel {
+            source: Set(source.to_string()),
+            blocked_until: Set(now.saturating_add(rules.block).as_micros()),
+        };
+        let replace = OnConflict::column(source_block::Column::Source)
+            .update_column(source_block::Column::BlockedUntil)
+            .to_owned();
+        source_block::Entity::insert(block).on_conflict(replace).exec_without_returning(c).await?;
+    }
+    Ok(())
+}
+
+async fn is_too_much(c: &impl ConnectionTrait, source: Source, rules: &SourceRules, now: Timestamp) -> Result<bool> {
+    let since = |window| {
+        source_failure::Entity::find()
+            .filter(source_failure::Column::Source.eq(source.to_string()))
+            .filter(source_failure::Column::At.gt(now.saturating_sub(window).as_micros()))
+    };
+    if rules.failures != 0 && since(rules.failures_window).count(c).await? >= u64::from(rules.failures) {
+        return Ok(true);
+    }
+    if rules.accounts == 0 {
+        return Ok(false);
+    }
+    let accounts: Option<i64> = since(rules.accounts_window)
+        .select_only()
+        .expr(Expr::cust("COUNT(DISTINCT account)"))
+        .into_tuple()
+        .one(c)
+        .await?;
+    Ok(accounts.unwrap_or(0) >= i64::from(rules.accounts))
+}
+
+/// Forgets what no window reaches any more.
+pub async fn sources_sweep(c: &impl ConnectionTrait, rules: &SourceRules, now: Timestamp) -> Result<()> {
+    let window = rules.failures_window.max(rules.accounts_window);
+    source_failure::Entity::delete_many()
+        .filter(source_failure::Column::At.lte(now.saturating_sub(window).as_micros()))
+        .exec(c)
+        .await?;
+    source_block::Entity::delete_many().filter(source_block::Column::BlockedUntil.lte(now.as_micros())).exec(c).await?;
+    Ok(())
+}

@@ -1,0 +1,222 @@
+//! Wrong passwords in a row, counted where every replica sees them.
+//!
+//! An attempt reserves before it hashes and settles afterwards. It may reserve while failures and attempts under way
+//! are together under the threshold, and else one at a time: fifty right passwords at once all go in, five hundred
+//! wrong ones cost at most as many verifications as the threshold allows. A reservation that is lost to a crash
+//! lapses.
+
+use std::time::Duration;
+
+use sea_orm::sea_query::{Expr, ExprTrait};
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Statement};
+
+use super::entity::throttle;
+use super::text::instant;
+use crate::domain::id::UserId;
+use crate::domain::lockout::ThrottleRules;
+use crate::domain::time::Timestamp;
+use crate::error::{Error, Result};
+
+/// How long a reservation holds that is never settled: longer than any hash waits and takes.
+const LEASE: Duration = Duration::from_secs(30);
+
+/// Whose attempts are counted together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Account {
+    /// A user, however they are named: username and address share one budget.
+    Known(UserId),
+    /// A bucket of names that nobody has. There are as many buckets as the configuration says, so that spraying
+    /// random names cannot fill the disk.
+    Unknown(u32),
+}
+
+impl Account {
+    /// The row's id, and the key by which sources count distinct accounts.
+    pub fn key(&self) -> String {
+        match self {
+            Account::Known(id) => format!("u:{id}"),
+            Account::Unknown(bucket) => format!("n:{bucket}"),
+        }
+    }
+
+    fn user_id(&self) -> Option<String> {
+        match self {
+            Account::Known(id) => Some(id.to_string()),
+            Account::Unknown(_) => None,
+        }
+    }
+}
+
+/// What became of a reservation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reservation {
+    /// Go ahead.
+    Taken {
+        /// A wait was over, and nobody has said so in the audit log yet.
+        wait_over: bool,
+    },
+    /// The account has to wait.
+    Waits {
+        /// Until then.
+        until: Timestamp,
+    },
+    /// Others are trying; ask again shortly.
+    Busy,
+}
+
+/// Reserves an attempt, in one statement.
+pub async fn throttle_reserve(
+    c: &impl ConnectionTrait,
+    account: &Account,
+    rules: &ThrottleRules,
+    now: Timestamp,
+) -> Result<Reservation> {
+    let values = [
+        account.key().into(),
+        account.user_id().into(),
+        now.saturating_add(LEASE).as_micros().into(),
+        now.saturating_sub(rules.failure_memory).as_micros().into(),
+        now.as_micros().into(),
+        i64::from(rules.threshold).into(),
+    ];
+    let statement = Statement::from_sql_and_values(c.get_database_backend(), RESERVE, values);
+    if let Some(row) = c.query_one_raw(statement).await? {
+        let waited: Option<i64> = row.try_get("", "waits_until")?;
+        return Ok(Reservation::Taken { wait_over: waited.is_some() });
+    }
+    let row = throttle::Entity::find_by_id(account.key()).one(c).await?;
+    Ok(match row.and_then(|row| row.waits_until).map(instant) {
+        Some(until) if until > now => Reservation::Waits { until },
+        _ => Reservation::Busy,
+    })
+}
+
+const RESERVE: &str = "\
+INSERT INTO throttle (id, user_id, failures, pending, lease_expires_at) VALUES ($1, $2, 0, 1, $3)
+ON CONFLICT (id) DO UPDATE SET
+    failures = CASE WHEN throttle.last_failure_at > $4 THEN throttle.failures ELSE 0 END,
+    pending = CASE WHEN throttle.lease_expires_at > $5 THEN throttle.pending ELSE 0 END + 1,
+    lease_expires_at = $3
+WHERE (throttle.waits_until IS NULL OR throttle.waits_until <= $5)
+    AND (throttle.pending = 0 OR throttle.lease_expires_at <= $5
+        OR throttle.pending + CASE WHEN throttle.last_failure_at > $4 THEN throttle.failures ELSE 0 END < $6)
+RETURNING waits_until";
+
+/// Settles an attempt that proved the password: all failures are forgotten.
+pub async fn throttle_succeeded(c: &impl ConnectionTrait, account: &Account) -> Result<()> {
+    one_less_pending(account)
+        .col_expr(throttle::Column::Failures, Expr::value(0))
+        .col_expr(throttle::Column::WaitsUntil, Expr::value(Option::<i64>::None))
+        .col_expr(throttle::Column::LastFailureAt, Expr::value(Option::<i64>::None))
+        .exec(c)
+        .await?;
+    Ok(())
+}
+
+/// What a wrong password led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failed {
+    /// Wrong passwords in a row.
+    pub failures: u32,
+    /// Until when the account waits.
+    pub until: Option<Timestamp>,
+}
+
+/// Settles an attempt with a wrong password, and begins the wait that follows.
+pub async fn throttle_failed(
+    c: &impl ConnectionTrait,
+    account: &Account,
+    rules: &ThrottleRules,
+    now: Timestamp,
+) -> Result<Failed> {
+    let rows = one_less_pending(account)
+        .col_expr(throttle::Column::Failures, Expr::col(throttle::Column::Failures).add(1))
+        .col_expr(throttle::Column::LastFailureAt, Expr::value(now.as_micros()))
+        .exec_with_returning(c)
+        .await?;
+    // The row is gone when its user was deleted meanwhile.
+    let failures = rows.first().map_or(0, |row| u32::try_from(row.failures).unwrap_or(0));
+    let until = rules.wait_after(failures).map(|wait| now.saturating_add(wait));
+    if let Some(until) = until {
+        throttle::Entity::update_many()
+            .col_expr(throttle::Column::WaitsUntil, Expr::value(until.as_micros()))
+            .filter(throttle::Column::Id.eq(account.key()))
+            .exec(c)
+            .await?;
+    }
+    Ok(Failed { failures, until })
+}
+
+/// Gives a reservation back: the password was not looked at.
+pub async fn throttle_release(c: &impl ConnectionTrait, account: &Account) -> Result<()> {
+    one_less_pending(account).exec(c).await?;
+    Ok(())
+}
+
+fn one_less_pending(account: &Account) -> sea_orm::UpdateMany<throttle::Entity> {
+    throttle::Entity::update_many()
+        .col_expr(throttle::Column::Pending, Expr::cust("CASE WHEN pending > 0 THEN pending - 1 ELSE 0 END"))
+        .filter(throttle::Column::Id.eq(account.key()))
+}
+
+/// Forgets the failures of a user. Answers whether that ended a wait.
+pub async fn throttle_clear(c: &impl ConnectionTrait, user: UserId, now: Timestamp) -> Result<bool> {
+    let of_user = throttle::Column::UserId.eq(user.to_string());
+    let waited = throttle::Entity::update_many()
+        .col_expr(throttle::Column::WaitsUntil, Expr::value(Option::<i64>::None))
+        .filter(of_user.clone())
+        .filter(throttle::Column::WaitsUntil.gt(now.as_micros()))
+        .exec(c)
+        .await?
+        .rows_affected
+        > 0;
+    throttle::Entity::update_many()
+        .col_expr(throttle::Column::Failures, Expr::value(0))
+        .col_expr(throttle::Column::WaitsUntil, Expr::value(Option::<i64>::None))
+        .col_expr(throttle::Column::LastFailureAt, Expr::value(Option::<i64>::None))
+        .filter(of_user)
+        .exec(c)
+        .await?;
+    Ok(waited)
+}
+
+/// Ends waits whose time is over, a few at a time. Answers whose, unknown names apart.
+pub async fn throttle_end_waits(c: &impl ConnectionTrait, now: Timestamp) -> Result<Vec<UserId>> {
+    /// Rows in one transaction: short enough to keep no sign-in waiting.
+    const BATCH: u64 = 200;
+    let over: Vec<(String, Option<String>)> = throttle::Entity::find()
+        .select_only()
+        .column(throttle::Column::Id)
+        .column(throttle::Column::UserId)
+        .filter(throttle::Column::WaitsUntil.lte(now.as_micros()))
+        .order_by_asc(throttle::Column::WaitsUntil)
+        .limit(BATCH)
+        .into_tuple()
+        .all(c)
+        .await?;
+    let mut ended = Vec::new();
+    for (id, user_id) in over {
+        let guarded = throttle::Entity::update_many()
+            .col_expr(throttle::Column::WaitsUntil, Expr::value(Option::<i64>::None))
+            .filter(throttle::Column::Id.eq(id))
+            .filter(throttle::Column::WaitsUntil.lte(now.as_micros()))
+            .exec(c)
+            .await?;
+        if guarded.rows_affected == 1 {
+            ended.extend(user_id.map(|id| id.parse::<UserId>().map_err(Error::from)).transpose()?);
+        }
+    }
+    Ok(ended)
+}
+
+/// Forgets rows that say nothing any more.
+pub async fn throttle_sweep(c: &impl ConnectionTrait, rules: &ThrottleRules, now: Timestamp) -> Result<()> {
+    let forgotten = now.saturating_sub(rules.failure_memory).as_micros();
+    throttle::Entity::delete_many()
+        .filter(throttle::Column::WaitsUntil.is_null())
+        .filter(throttle::Column::LeaseExpiresAt.lte(now.as_micros()))
+        .filter(throttle::Column::LastFailureAt.is_null().or(throttle::Column::LastFailureAt.lte(forgotten)))
+        .exec(c)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,110 @@
+//! Tickets: one a user and purpose, so that each sign-in replaces the ticket of the one before.
+
+use sea_orm::sea_query::{LockType, OnConflict};
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, Set};
+
+use super::entity::ticket;
+use super::text::{Decoder, WishColumns, instant};
+use crate::domain::id::UserId;
+use crate::domain::secret::Digest32;
+use crate::domain::ticket::{Ticket, TicketPurpose};
+use crate::domain::time::Timestamp;
+use crate::error::{Resource, Result};
+
+fn purpose_number(purpose: TicketPurpose) -> i16 {
+    match purpose {
+        TicketPurpose::PasswordChange => 1,
+    }
+}
+
+/// Stores a ticket in place of the user's last one for this purpose.
+pub async fn ticket_replace(c: &impl ConnectionTrait, ticket: &Ticket, digest: &Digest32) -> Result<()> {
+    let wish = WishColumns::from(&ticket.wish);
+    let row = ticket::ActiveModel {
+        user_id: Set(ticket.user_id.to_string()),
+        purpose: Set(purpose_number(ticket.purpose)),
+        digest: Set(digest.as_bytes().to_vec()),
+        app: Set(wish.app),
+        client_name: Set(wish.client_name),
+        audiences: Set(wish.audiences),
+        scopes: Set(wish.scopes),
+        created_at: Set(ticket.created_at.as_micros()),
+        expires_at: Set(ticket.expires_at.as_micros()),
+    };
+    use ticket::Column;
+    let replace = OnConflict::columns([Column::UserId, Column::Purpose])
+        .update_columns([
+            Column::Digest,
+            Column::App,
+            Column::ClientName,
+            Column::Audiences,
+            Column::Scopes,
+            Column::CreatedAt,
+            Column::ExpiresAt,
+        ])
+        .to_owned();
+    ticket::Entity::insert(row).on_conflict(replace).exec_without_returning(c).await?;
+    Ok(())
+}
+
+/// Reads a ticket that works at `now`.
+pub async fn ticket_find(
+    c: &impl ConnectionTrait,
+    digest: &Digest32,
+    purpose: TicketPurpose,
+    now: Timestamp,
+) -> Result<Option<Ticket>> {
+    find(c, digest, purpose, now, false).await
+}
+
+/// Reads and locks a ticket that works at `now`.
+pub async fn ticket_lock_row(
+    c: &impl ConnectionTrait,
+    digest: &Digest32,
+    purpose: TicketPurpose,
+    now: Timestamp,
+) -> Result<Option<Ticket>> {
+    find(c, digest, purpose, now, true).await
+}
+
+async fn find(
+    c: &impl ConnectionTrait,
+    digest: &Digest32,
+    purpose: TicketPurpose,
+    now: Timestamp,
+    lock: bool,
+) -> Result<Option<Ticket>> {
+    let mut select = ticket::Entity::find()
+        .filter(ticket::Column::Digest.eq(digest.as_bytes().to_vec()))
+        .filter(ticket::Column::Purpose.eq(purpose_number(purpose)))
+        .filter(ticket::Column::ExpiresAt.gt(now.as_micros()));
+    if lock {
+        sea_orm::QueryTrait::query(&mut select).lock(LockType::Update);
+    }
+    let Some(row) = select.one(c).await? else { return Ok(None) };
+    let decoder = Decoder { resource: Resource::User, id: &row.user_id, version: None };
+    Ok(Some(Ticket {
+        user_id: decoder.parse(&row.user_id)?,
+        purpose,
+        wish: decoder.wish(WishColumns {
+            app: row.app.clone(),
+            client_name: row.client_name.clone(),
+            audiences: row.audiences.clone(),
+            scopes: row.scopes.clone(),
+        })?,
+        created_at: instant(row.created_at),
+        expires_at: instant(row.expires_at),
+    }))
+}
+
+/// Ends all tickets of a user.
+pub async fn ticket_end_all(c: &impl ConnectionTrait, user: UserId) -> Result<()> {
+    ticket::Entity::delete_many().filter(ticket::Column::UserId.eq(user.to_string())).exec(c).await?;
+    Ok(())
+}
+
+/// Forgets tickets that are over.
+pub async fn tickets_sweep(c: &impl ConnectionTrait, now: Timestamp) -> Result<()> {
+    ticket::Entity::delete_many().filter(ticket::Column::ExpiresAt.lte(now.as_micros())).exec(c).await?;
+    Ok(())
+}

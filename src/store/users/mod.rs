@@ -1,0 +1,106 @@
+//! Accounts.
+
+mod list;
+mod row;
+mod write;
+
+use sea_orm::sea_query::LockType;
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, JoinType, QueryFilter, QuerySelect, RelationDef, Select};
+
+pub use self::list::{UserListing, user_count, user_list};
+pub use self::write::{
+    administrators_lock, reservation_find, reservations_sweep, role_has_members, user_count_able_administrators,
+    user_delete, user_insert, user_insert_many, user_rehash, user_save, user_signed_in,
+};
+use super::entity::{throttle, user};
+use crate::domain::email::EmailAddress;
+use crate::domain::id::UserId;
+use crate::domain::user::{User, UserRef};
+use crate::domain::username::Username;
+use crate::error::Result;
+
+/// How a row is locked until the transaction ends. `SQLite` has one writer and needs no lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RowLock {
+    /// Others may read and share, but not change it.
+    Share,
+    /// Others may only read it.
+    Update,
+}
+
+/// Reads one account.
+pub async fn user_by_ref(c: &impl ConnectionTrait, user: &UserRef) -> Result<Option<User>> {
+    one(c, with_throttle(find(user))).await
+}
+
+/// Reads one account by id.
+pub async fn user_by_id(c: &impl ConnectionTrait, id: UserId) -> Result<Option<User>> {
+    one(c, with_throttle(user::Entity::find_by_id(id.to_string()))).await
+}
+
+/// Reads the account that somebody means who signs in: by username, or by address if it can be one.
+pub async fn user_by_login(c: &impl ConnectionTrait, login: &Login) -> Result<Option<User>> {
+    match login {
+        Login::Username(username) => user_by_ref(c, &UserRef::Username(username.clone())).await,
+        Login::Email(email) => user_by_ref(c, &UserRef::Email(email.clone())).await,
+    }
+}
+
+/// What somebody who signs in calls themselves.
+#[derive(Debug, Clone)]
+pub enum Login {
+    /// A sign-in name.
+    Username(Username),
+    /// An address.
+    Email(EmailAddress),
+}
+
+/// The id of an account, without reading the rest: works on a corrupt record too.
+pub async fn user_id_by_ref(c: &impl ConnectionTrait, user: &UserRef) -> Result<Option<UserId>> {
+    let found: Option<String> = find(user).select_only().column(user::Column::Id).into_tuple().one(c).await?;
+    Ok(found.and_then(|id| id.parse().ok()))
+}
+
+/// Reads and locks one account.
+pub async fn user_lock_row(c: &impl ConnectionTrait, id: UserId, lock: RowLock) -> Result<Option<User>> {
+    let lock = match lock {
+        RowLock::Share => LockType::Share,
+        RowLock::Update => LockType::Update,
+    };
+    let mut select = with_throttle(user::Entity::find_by_id(id.to_string()));
+    sea_orm::QueryTrait::query(&mut select).lock_with_tables(lock, [user::Entity]);
+    one(c, select).await
+}
+
+/// The version of an account that may be corrupt. Locks the row.
+pub async fn user_version(c: &impl ConnectionTrait, id: UserId) -> Result<Option<i64>> {
+    let mut select = user::Entity::find_by_id(id.to_string()).select_only().column(user::Column::Version);
+    sea_orm::QueryTrait::query(&mut select).lock(LockType::Update);
+    Ok(select.into_tuple().one(c).await?)
+}
+
+fn find(user: &UserRef) -> Select<user::Entity> {
+    let condition = match user {
+        UserRef::Id(id) => user::Column::Id.eq(id.to_string()),
+        UserRef::Username(username) => user::Column::Username.eq(username.as_str()),
+        UserRef::Email(email) => user::Column::EmailKey.eq(email.key()),
+        UserRef::ExternalId(external_id) => user::Column::ExternalId.eq(external_id.as_str()),
+    };
+    user::Entity::find().filter(condition)
+}
+
+/// The row with what the throttle says of it.
+fn with_throttle(select: Select<user::Entity>) -> Select<user::Entity> {
+    select
+        .join(JoinType::LeftJoin, throttle_of_user())
+        .column_as(throttle::Column::Failures, "failures")
+        .column_as(throttle::Column::WaitsUntil, "waits_until")
+}
+
+fn throttle_of_user() -> RelationDef {
+    user::Entity::belongs_to(throttle::Entity).from(user::Column::Id).to(throttle::Column::UserId).into()
+}
+
+async fn one(c: &impl ConnectionTrait, select: Select<user::Entity>) -> Result<Option<User>> {
+    select.into_model::<row::UserRow>().one(c).await?.map(row::UserRow::decode).transpose()
+}

@@ -1,0 +1,153 @@
+//! One account as a row.
+
+use sea_orm::{FromQueryResult, Set};
+
+use crate::domain::email::EmailAddress;
+use crate::domain::lockout::{Lock, LockCause, Throttle};
+use crate::domain::profile::{DisplayName, ExternalId, Labels, Locale};
+use crate::domain::role::Role;
+use crate::domain::user::{PasswordKind, StoredPassword, User, UserKind};
+use crate::domain::username::Username;
+use crate::error::{Resource, Result};
+use crate::store::entity::user;
+use crate::store::text::{Decoder, instant, json, micros};
+
+#[derive(FromQueryResult)]
+pub(super) struct UserRow {
+    #[sea_orm(nested)]
+    user: user::Model,
+    failures: Option<i32>,
+    waits_until: Option<i64>,
+}
+
+impl UserRow {
+    pub(super) fn decode(self) -> Result<User> {
+        let stored_throttle = match (self.failures, self.waits_until) {
+            (Some(failures), Some(until)) => {
+                Some(Throttle { failures: u32::try_from(failures).unwrap_or(0), until: instant(until) })
+            }
+            _ => None,
+        };
+        decode(self.user, stored_throttle)
+    }
+}
+
+fn decode(row: user::Model, stored_throttle: Option<Throttle>) -> Result<User> {
+    let decoder = Decoder { resource: Resource::User, id: &row.id, version: Some(row.version) };
+    let mut roles = Vec::new();
+    for name in row.roles.split_whitespace() {
+        roles.push(decoder.some(Role::parse(name))?);
+    }
+    Ok(User {
+        id: decoder.parse(&row.id)?,
+        kind: decoder.some(kind_from(row.kind))?,
+        username: decoder.ok(Username::parse(&row.username))?,
+        email: row.email.as_deref().map(|email| decoder.ok(EmailAddress::parse(email))).transpose()?,
+        display_name: decoder.ok(DisplayName::parse(row.display_name.as_deref().unwrap_or_default()))?,
+        locale: decoder.ok(Locale::parse(row.locale.as_deref().unwrap_or_default()))?,
+        external_id: decoder.ok(ExternalId::parse(row.external_id.as_deref().unwrap_or_default()))?,
+        labels: decoder.ok(Labels::parse(decoder.map(&row.labels)?))?,
+        roles,
+        password: decode_password(&decoder, &row)?,
+        change_demanded: row.change_demanded,
+        stored_lock: decode_lock(&decoder, &row)?,
+        stored_throttle,
+        version: row.version,
+        created_at: instant(row.created_at),
+        updated_at: instant(row.updated_at),
+        last_sign_in_at: row.last_sign_in_at.map(instant),
+    })
+}
+
+fn decode_password(decoder: &Decoder<'_>, row: &user::Model) -> Result<Option<StoredPassword>> {
+    let Some(hash) = row.password_hash.clone() else { return Ok(None) };
+    Ok(Some(StoredPassword {
+        hash,
+        kind: decoder.some(password_kind_from(row.password_kind))?,
+        changed_at: instant(decoder.some(row.password_changed_at)?),
+        expires_at: row.password_expires_at.map(instant),
+    }))
+}
+
+fn decode_lock(decoder: &Decoder<'_>, row: &user::Model) -> Result<Option<Lock>> {
+    let Some(cause) = row.lock_cause else { return Ok(None) };
+    Ok(Some(Lock {
+        cause: decoder.some(cause_from(cause))?,
+        note: row.lock_note.clone().unwrap_or_default(),
+        locked_at: instant(decoder.some(row.locked_at)?),
+        expires_at: row.lock_expires_at.map(instant),
+        actor_id: row.lock_actor_id.clone().unwrap_or_default(),
+        actor_name: row.lock_actor_name.clone().unwrap_or_default(),
+    }))
+}
+
+/// Every column of an account.
+pub(super) fn encode(user: &User) -> user::ActiveModel {
+    let password = user.password.as_ref();
+    let lock = user.stored_lock.as_ref();
+    let labels: std::collections::BTreeMap<&str, &str> = user.labels.iter().collect();
+    user::ActiveModel {
+        id: Set(user.id.to_string()),
+        kind: Set(kind_number(user.kind)),
+        username: Set(user.username.as_str().to_owned()),
+        email: Set(user.email.as_ref().map(|email| email.as_str().to_owned())),
+        email_key: Set(user.email.as_ref().map(|email| email.key().to_owned())),
+        display_name: Set(user.display_name.as_ref().map(|name| name.as_str().to_owned())),
+        locale: Set(user.locale.as_ref().map(|locale| locale.as_str().to_owned())),
+        external_id: Set(user.external_id.as_ref().map(|id| id.as_str().to_owned())),
+        labels: Set(json(&labels)),
+        roles: Set(user.roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(" ")),
+        password_hash: Set(password.map(|password| password.hash.clone())),
+        password_kind: Set(password_kind_number(password.map_or(PasswordKind::Lasting, |password| password.kind))),
+        password_changed_at: Set(micros(password.map(|password| password.changed_at))),
+        password_expires_at: Set(micros(password.and_then(|password| password.expires_at))),
+        change_demanded: Set(user.change_demanded),
+        lock_cause: Set(lock.map(|lock| cause_number(lock.cause))),
+        lock_note: Set(lock.map(|lock| lock.note.clone())),
+        locked_at: Set(micros(lock.map(|lock| lock.locked_at))),
+        lock_expires_at: Set(micros(lock.and_then(|lock| lock.expires_at))),
+        lock_actor_id: Set(lock.map(|lock| lock.actor_id.clone())),
+        lock_actor_name: Set(lock.map(|lock| lock.actor_name.clone())),
+        version: Set(user.version),
+        created_at: Set(user.created_at.as_micros()),
+        updated_at: Set(user.updated_at.as_micros()),
+        last_sign_in_at: Set(micros(user.last_sign_in_at)),
+    }
+}
+
+pub(super) fn kind_number(kind: UserKind) -> i16 {
+    match kind {
+        UserKind::Person => 1,
+        UserKind::Service => 2,
+    }
+}
+
+fn kind_from(number: i16) -> Option<UserKind> {
+    [UserKind::Person, UserKind::Service].into_iter().find(|kind| kind_number(*kind) == number)
+}
+
+fn password_kind_number(kind: PasswordKind) -> i16 {
+    match kind {
+        PasswordKind::Lasting => 1,
+        PasswordKind::Generated => 2,
+        PasswordKind::Chosen => 3,
+    }
+}
+
+fn password_kind_from(number: i16) -> Option<PasswordKind> {
+    [PasswordKind::Lasting, PasswordKind::Generated, PasswordKind::Chosen]
+        .into_iter()
+        .find(|kind| password_kind_number(*kind) == number)
+}
+
+/// The numbers that the contract has.
+pub(super) fn cause_number(cause: LockCause) -> i16 {
+    match cause {
+        LockCause::Operator => 3,
+        LockCause::FailedSignIns => 5,
+    }
+}
+
+fn cause_from(number: i16) -> Option<LockCause> {
+    [LockCause::Operator, LockCause::FailedSignIns].into_iter().find(|cause| cause_number(*cause) == number)
+}

@@ -1,0 +1,191 @@
+//! Changes of accounts.
+
+use std::collections::BTreeSet;
+
+use sea_orm::sea_query::{Expr, ExprTrait, LockType, OnConflict};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, EntityTrait, JoinType, PaginatorTrait, QueryFilter, QuerySelect, Set, SqlErr,
+};
+
+use super::row::encode;
+use crate::domain::id::UserId;
+use crate::domain::profile::search_terms;
+use crate::domain::role::Role;
+use crate::domain::time::Timestamp;
+use crate::domain::user::{Etag, User};
+use crate::domain::username::Username;
+use crate::error::{Error, Resource, Result, Taken};
+use crate::store::entity::{administrator_guard, user, user_role, user_term, username_reservation};
+use crate::store::text::instant;
+
+/// Adds an account.
+pub async fn user_insert(c: &impl ConnectionTrait, user: &User) -> Result<()> {
+    user::Entity::insert(encode(user)).exec_without_returning(c).await.map_err(taken)?;
+    write_index(c, user).await
+}
+
+/// Adds many accounts with few statements: for filling a database, not for the service.
+pub async fn user_insert_many(c: &impl ConnectionTrait, users: &[User]) -> Result<()> {
+    user::Entity::insert_many(users.iter().map(encode)).exec_without_returning(c).await.map_err(taken)?;
+    let terms = users.iter().flat_map(term_rows);
+    user_term::Entity::insert_many(terms).exec_without_returning(c).await?;
+    let roles: Vec<_> = users.iter().flat_map(role_rows).collect();
+    if !roles.is_empty() {
+        user_role::Entity::insert_many(roles).exec_without_returning(c).await?;
+    }
+    Ok(())
+}
+
+/// Writes every column of an account that was read and locked in this transaction as `before`, and moves its version.
+pub async fn user_save(c: &impl ConnectionTrait, before: &User, after: &mut User, now: Timestamp) -> Result<()> {
+    after.version = before.version + 1;
+    after.updated_at = now;
+    let saved = user::Entity::update_many()
+        .set(encode(after))
+        .filter(user::Column::Id.eq(before.id.to_string()))
+        .filter(user::Column::Version.eq(before.version))
+        .exec(c)
+        .await
+        .map_err(taken)?;
+    if saved.rows_affected == 0 {
+        return Err(Error::Stale { current: Etag(before.version) });
+    }
+    if terms(before) != terms(after) || before.roles != after.roles {
+        user_term::Entity::delete_many().filter(user_term::Column::UserId.eq(before.id.to_string())).exec(c).await?;
+        user_role::Entity::delete_many().filter(user_role::Column::UserId.eq(before.id.to_string())).exec(c).await?;
+        write_index(c, after).await?;
+    }
+    Ok(())
+}
+
+/// Notes a sign-in. The version stays: no etag moves.
+pub async fn user_signed_in(c: &impl ConnectionTrait, id: UserId, now: Timestamp) -> Result<()> {
+    user::Entity::update_many()
+        .col_expr(user::Column::LastSignInAt, Expr::value(now.as_micros()))
+        .filter(user::Column::Id.eq(id.to_string()))
+        .exec(c)
+        .await?;
+    Ok(())
+}
+
+/// Replaces a hash by a stronger one of the same password, if it is still the one that was verified: a reset that came
+/// between must not be undone. Answers whether it did.
+pub async fn user_rehash(c: &impl ConnectionTrait, id: UserId, verified: &str, renewed: &str) -> Result<bool> {
+    let changed = user::Entity::update_many()
+        .col_expr(user::Column::PasswordHash, Expr::value(renewed))
+        .filter(user::Column::Id.eq(id.to_string()))
+        .filter(user::Column::PasswordHash.eq(verified))
+        .exec(c)
+        .await?;
+    Ok(changed.rows_affected == 1)
+}
+
+/// Removes an account with its sessions, tickets and API tokens, and reserves its username. Does not parse the record.
+pub async fn user_delete(c: &impl ConnectionTrait, id: UserId, version: i64, reserved_until: Timestamp) -> Result<()> {
+    let row = user::Entity::find_by_id(id.to_string()).one(c).await?;
+    let deleted = user::Entity::delete_many()
+        .filter(user::Column::Id.eq(id.to_string()))
+        .filter(user::Column::Version.eq(version))
+        .exec(c)
+        .await?;
+    if deleted.rows_affected == 0 {
+        return Err(Error::NotFound { resource: Resource::User, field: "user" });
+    }
+    let Some(row) = row else { return Ok(()) };
+    let reservation = username_reservation::ActiveModel {
+        username: Set(row.username),
+        available_at: Set(reserved_until.as_micros()),
+    };
+    let replace = OnConflict::column(username_reservation::Column::Username)
+        .update_column(username_reservation::Column::AvailableAt)
+        .to_owned();
+    username_reservation::Entity::insert(reservation).on_conflict(replace).exec_without_returning(c).await?;
+    Ok(())
+}
+
+/// Until when the name of a deleted account stays reserved.
+pub async fn reservation_find(
+    c: &impl ConnectionTrait,
+    username: &Username,
+    now: Timestamp,
+) -> Result<Option<Timestamp>> {
+    let row = username_reservation::Entity::find_by_id(username.as_str().to_owned()).one(c).await?;
+    Ok(row.map(|row| instant(row.available_at)).filter(|available_at| *available_at > now))
+}
+
+/// Forgets reservations that are over.
+pub async fn reservations_sweep(c: &impl ConnectionTrait, now: Timestamp) -> Result<()> {
+    username_reservation::Entity::delete_many()
+        .filter(username_reservation::Column::AvailableAt.lte(now.as_micros()))
+        .exec(c)
+        .await?;
+    Ok(())
+}
+
+/// Locks the one row that everybody locks first who may remove an administrator.
+pub async fn administrators_lock(c: &impl ConnectionTrait) -> Result<()> {
+    let mut select = administrator_guard::Entity::find_by_id(1_i16);
+    sea_orm::QueryTrait::query(&mut select).lock(LockType::Update);
+    select.one(c).await?;
+    Ok(())
+}
+
+/// Counts the administrators who could act today, one apart: the twin of `User::is_able_administrator`.
+pub async fn user_count_able_administrators(c: &impl ConnectionTrait, but: UserId, now: Timestamp) -> Result<u64> {
+    let now = now.as_micros();
+    let to_user = user_role::Entity::belongs_to(user::Entity).from(user_role::Column::UserId).to(user::Column::Id);
+    let administrators = user_role::Entity::find()
+        .join(JoinType::InnerJoin, to_user.into())
+        .filter(user_role::Column::Role.eq(Role::Admin.as_str()))
+        .filter(user::Column::Id.ne(but.to_string()))
+        .filter(Expr::cust(r#"("user".kind = 1 AND "user".password_hash IS NOT NULL)"#))
+        .filter(user::Column::PasswordExpiresAt.is_null().or(user::Column::PasswordExpiresAt.gt(now)))
+        .filter(user::Column::LockCause.is_null().or(user::Column::LockExpiresAt.lte(now)));
+    Ok(administrators.count(c).await?)
+}
+
+/// Whether anybody has this role.
+pub async fn role_has_members(c: &impl ConnectionTrait, role: Role) -> Result<bool> {
+    let member = user_role::Entity::find().filter(user_role::Column::Role.eq(role.as_str())).one(c).await?;
+    Ok(member.is_some())
+}
+
+async fn write_index(c: &impl ConnectionTrait, user: &User) -> Result<()> {
+    user_term::Entity::insert_many(term_rows(user)).exec_without_returning(c).await?;
+    if !user.roles.is_empty() {
+        user_role::Entity::insert_many(role_rows(user)).exec_without_returning(c).await?;
+    }
+    Ok(())
+}
+
+fn terms(user: &User) -> BTreeSet<String> {
+    search_terms(&user.username, user.email.as_ref(), user.display_name.as_ref())
+}
+
+fn term_rows(user: &User) -> Vec<user_term::ActiveModel> {
+    terms(user)
+        .into_iter()
+        .map(|term| user_term::ActiveModel { term: Set(term), user_id: Set(user.id.to_string()) })
+        .collect()
+}
+
+fn role_rows(user: &User) -> Vec<user_role::ActiveModel> {
+    user.roles
+        .iter()
+        .map(|role| user_role::ActiveModel { role: Set(role.as_str().to_owned()), user_id: Set(user.id.to_string()) })
+        .collect()
+}
+
+/// Which unique value somebody else has. Both databases name the column in their message, and have nothing better.
+fn taken(error: sea_orm::DbErr) -> Error {
+    let Some(SqlErr::UniqueConstraintViolation(message)) = error.sql_err() else { return error.into() };
+    if message.contains("username") {
+        Error::AlreadyExists(Taken::Username)
+    } else if message.contains("email_key") {
+        Error::AlreadyExists(Taken::Email)
+    } else if message.contains("external_id") {
+        Error::AlreadyExists(Taken::ExternalId)
+    } else {
+        error.into()
+    }
+}
