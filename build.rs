@@ -20,7 +20,6 @@ const NEEDS: &str = "latchkey.v1.needs";
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-#[expect(clippy::print_stdout, reason = "how a build script talks to cargo")]
 #[expect(clippy::disallowed_methods, reason = "how cargo talks to a build script")]
 fn main() -> Result<()> {
     println!("cargo:rerun-if-changed=proto");

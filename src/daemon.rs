@@ -75,6 +75,7 @@ enum ConfigCommand {
 }
 
 #[derive(Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one, and it is taken apart at once")]
 enum KeyCommand {
     /// Make a seal key, for replicas to share
     New {

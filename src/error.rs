@@ -247,7 +247,7 @@ impl Error {
 impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Error::InvalidInput(violations) => write!(f, "{} of the request {}", fields(violations), "must be mended"),
+            Error::InvalidInput(violations) => write!(f, "{} of the request must be mended", fields(violations)),
             Error::PasswordRejected(_) => f.write_str("the new password is not acceptable"),
             Error::PageTokenInvalid => f.write_str("the page token is not one of yours or too old; begin again"),
             Error::PageTokenMismatch => f.write_str("filter or order changed between pages; begin again"),

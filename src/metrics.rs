@@ -210,7 +210,7 @@ impl Metrics {
         self.resets.inc();
     }
 
-    /// All of them, in the text form of OpenMetrics.
+    /// All of them, in the text form of `OpenMetrics`.
     pub fn encode(&self) -> String {
         let mut text = String::new();
         // Writing to a string does not fail.

@@ -22,8 +22,8 @@ use crate::error::{Error, Result};
 use crate::store::Connection;
 use crate::store::keys::{KeyPurpose, SealedKey, key_insert, key_retire};
 
-/// A new signing key comes after this time.
-const ROTATE_AFTER: Duration = Duration::from_hours(30 * 24);
+/// The next signing key is made this long after the one before was first used: it is used after 30 days.
+const ROTATE_AFTER: Duration = Duration::from_hours(29 * 24);
 /// And is published this long before it is first used.
 const PUBLISH_AHEAD: Duration = Duration::from_hours(24);
 /// A key that was replaced is published until the last token it signed has expired, with an hour to spare for clocks.
@@ -183,7 +183,7 @@ impl Keys {
     /// Whether the next signing key should be made, and after which.
     pub(super) fn rotation_due(&self, now: Timestamp) -> Option<KeyId> {
         let newest = self.newest_first().next()?;
-        let due = newest.public.not_before.saturating_add(ROTATE_AFTER - PUBLISH_AHEAD);
+        let due = newest.public.not_before.saturating_add(ROTATE_AFTER);
         (due <= now).then_some(newest.public.id)
     }
 }

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 pub use self::access::Authenticated;
 pub use self::audit::{EventPage, ListEvents};
@@ -125,7 +126,9 @@ impl App {
         if self.work.is_closed() {
             return Err(Error::Unavailable(Outage::ShuttingDown));
         }
-        self.work.spawn(work).await.map_err(Error::internal)?
+        // Without the text of a panic, which may hold anything; the hook has logged where it was.
+        let done = self.work.spawn(work.in_current_span()).await;
+        done.map_err(|_| Error::internal("the work panicked"))?
     }
 
     /// Takes no more work, and waits for what is under way.
@@ -141,7 +144,7 @@ impl App {
 
     /// Whether anybody is an administrator.
     pub async fn has_administrator(&self) -> Result<bool> {
-        Ok(role_has_members(self.store.reader(), Role::Admin).await?)
+        role_has_members(self.store.reader(), Role::Admin).await
     }
 
     /// Whether a hash is weaker than today's settings, and will be renewed at the next sign-in.

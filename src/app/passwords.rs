@@ -133,9 +133,9 @@ impl App {
         if let ResetMethod::Set { password } = &command.method {
             self.judge_password("set_password.password", password)?;
         }
-        let body = command.idempotency.as_ref().map(|used| self.body_digest(used));
-        if let Some(replayed) = self.replayed_reset(caller, &command, body.as_ref()).await? {
-            return Ok(replayed);
+        let body = command.idempotency.as_ref().map(|retry| self.body_digest(retry));
+        if let Some(answer) = self.replayed_reset(caller, &command, body.as_ref()).await? {
+            return Ok(answer);
         }
         // Rights and state are looked at before the costly hash, and again in the transaction.
         self.check_reset(caller, &command).await?;
@@ -150,10 +150,10 @@ impl App {
             if command.validate_only {
                 return Ok(Some((after, effects)));
             }
-            if let (Some(used), Some(body)) = (&command.idempotency, body) {
+            if let (Some(retry), Some(body)) = (&command.idempotency, body) {
                 let expires_at = expires_at.map(Timestamp::as_micros);
                 let answer = Remembered { user_id: after.id.to_string(), expires_at, effects };
-                if !idempotency_insert(&*writer.tx, &key_use(caller, used, body), &answer, writer.now).await? {
+                if !idempotency_insert(&*writer.tx, &key_use(caller, retry, body), &answer, writer.now).await? {
                     return Ok(None);
                 }
             }
@@ -168,8 +168,8 @@ impl App {
             return Ok(PasswordReset { user, temporary_password, expires_at, effects, replayed: false });
         }
         // Another call with the same key was quicker: its answer is this one's.
-        let replayed = self.replayed_reset(caller, command, body).await?;
-        replayed.ok_or_else(|| Error::internal("an idempotency key was lost"))
+        let answer = self.replayed_reset(caller, command, body).await?;
+        answer.ok_or_else(|| Error::internal("an idempotency key was lost"))
     }
 
     async fn check_reset(&self, caller: &Caller, command: &ResetPassword) -> Result<()> {
@@ -227,8 +227,8 @@ impl App {
         command: &ResetPassword,
         body: Option<&Digest32>,
     ) -> Result<Option<PasswordReset>> {
-        let (Some(used), Some(body)) = (&command.idempotency, body) else { return Ok(None) };
-        let Some((user, answer)) = self.replayed(caller, used, body).await? else { return Ok(None) };
+        let (Some(retry), Some(body)) = (&command.idempotency, body) else { return Ok(None) };
+        let Some((user, answer)) = self.replayed(caller, retry, body).await? else { return Ok(None) };
         Ok(Some(PasswordReset {
             user,
             temporary_password: None,

@@ -54,10 +54,17 @@ pub(crate) struct Global {
     #[arg(long, global = true)]
     pub(crate) local: bool,
     /// Print tables for people, or proto3 JSON for machines.
-    #[arg(long, global = true, value_name = "FORM", value_enum, default_value_t)]
+    #[arg(long, global = true, value_name = "text|json", value_enum, default_value_t, hide_possible_values = true)]
     pub(crate) output: Format,
     /// When to use colour.
-    #[arg(long, global = true, value_name = "WHEN", value_enum, default_value_t)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "auto|always|never",
+        value_enum,
+        default_value_t,
+        hide_possible_values = true
+    )]
     pub(crate) color: Colour,
     /// Print the same call for grpcurl, with placeholders for secrets, and do nothing.
     #[arg(long, global = true)]

@@ -1,5 +1,6 @@
 //! One connection, and calls over it.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -191,11 +192,15 @@ impl Client {
             let Some(inner) = cause.source() else { break };
             cause = inner;
         }
-        let hint = match &self.target {
-            Target::Socket(_) => {
+        let kind = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+        let hint = match (&self.target, kind) {
+            (Target::Socket(_), Some(io::ErrorKind::PermissionDenied)) => {
+                "the socket is for root and for the user that runs latchkeyd: act as one of them, or `latchkey login`"
+            }
+            (Target::Socket(_), _) => {
                 "is latchkeyd running here? --socket says where its socket is, --server another server"
             }
-            Target::Tcp(_) => "is latchkeyd running there? --server or LATCHKEY_SERVER says where it is",
+            (Target::Tcp(_), _) => "is latchkeyd running there? --server or LATCHKEY_SERVER says where it is",
         };
         Error::unexpected(format!("cannot reach {}: {cause}", self.target.place())).hint(hint)
     }
@@ -268,7 +273,7 @@ impl From<Error> for Sent {
     }
 }
 
-async fn connect_socket(path: Arc<PathBuf>) -> std::io::Result<hyper_util::rt::TokioIo<tokio::net::UnixStream>> {
+async fn connect_socket(path: Arc<PathBuf>) -> io::Result<hyper_util::rt::TokioIo<tokio::net::UnixStream>> {
     socket::connect(&path).await
 }
 

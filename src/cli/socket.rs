@@ -18,7 +18,8 @@ pub(crate) async fn connect(path: &Path) -> io::Result<TokioIo<UnixStream>> {
     }
     let stream = UnixStream::connect(path).await?;
     let peer = stream.peer_cred()?.uid();
-    trusted(file.uid(), peer, rustix::process::geteuid().as_raw()).map_err(io::Error::other)?;
+    trusted(file.uid(), peer, rustix::process::geteuid().as_raw())
+        .map_err(|fault| io::Error::new(io::ErrorKind::PermissionDenied, fault))?;
     Ok(TokioIo::new(stream))
 }
 

@@ -8,13 +8,13 @@ use super::role::ScopeSet;
 use super::time::Timestamp;
 
 /// How long a token works when its creator does not say.
-pub const DEFAULT_TTL: Duration = Duration::from_secs(90 * 86_400);
+pub const DEFAULT_TTL: Duration = Duration::from_hours(90 * 24);
 
 /// The longest that a token works: a little over a year, so that yearly rotation has some slack.
-pub const MAX_TTL: Duration = Duration::from_secs(400 * 86_400);
+pub const MAX_TTL: Duration = Duration::from_hours(400 * 24);
 
 /// How exactly the last use is recorded. A write for each use would cost more than the use.
-pub const LAST_USE_RESOLUTION: Duration = Duration::from_secs(3600);
+pub const LAST_USE_RESOLUTION: Duration = Duration::from_hours(1);
 
 /// An API token without its secret.
 #[derive(Debug, Clone)]

@@ -199,14 +199,14 @@ impl Event {
 
     /// About this session or API token.
     #[must_use]
-    pub fn about(mut self, subject: impl ToString) -> Event {
+    pub fn about(mut self, subject: impl std::fmt::Display) -> Event {
         self.subject_id = subject.to_string();
         self
     }
 
     /// With one more detail.
     #[must_use]
-    pub fn detail(mut self, name: &'static str, value: impl ToString) -> Event {
+    pub fn detail(mut self, name: &'static str, value: impl std::fmt::Display) -> Event {
         self.details.insert(name, value.to_string());
         self
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::user::Effects;
 
 /// How long a key is remembered.
-pub const KEY_TTL: Duration = Duration::from_secs(24 * 3600);
+pub const KEY_TTL: Duration = Duration::from_hours(24);
 
 /// A UUID chosen by the caller (RFC 9562), in its canonical form.
 #[derive(Debug, Clone, PartialEq, Eq)]

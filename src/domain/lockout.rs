@@ -111,10 +111,10 @@ mod tests {
     const RULES: ThrottleRules = ThrottleRules {
         threshold: 5,
         initial: Duration::from_secs(5),
-        max: Duration::from_secs(3600),
+        max: Duration::from_hours(1),
         lockout_threshold: 100,
         lockout_duration: Duration::ZERO,
-        failure_memory: Duration::from_secs(86_400),
+        failure_memory: Duration::from_hours(24),
     };
 
     fn lock(cause: LockCause, end: Option<i64>) -> Lock {
@@ -132,7 +132,7 @@ mod tests {
     fn the_wait_doubles_up_to_its_limit() {
         let waits: Vec<_> = (4..9).map(|failures| RULES.wait_after(failures).map(|wait| wait.as_secs())).collect();
         assert_eq!(waits, [None, Some(5), Some(10), Some(20), Some(40)]);
-        assert_eq!(RULES.wait_after(u32::MAX), Some(Duration::from_secs(3600)));
+        assert_eq!(RULES.wait_after(u32::MAX), Some(Duration::from_hours(1)));
         assert_eq!(ThrottleRules { threshold: 0, ..RULES }.wait_after(50), None);
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// How long a page token is good.
-pub const PAGE_TOKEN_TTL: Duration = Duration::from_secs(3600);
+pub const PAGE_TOKEN_TTL: Duration = Duration::from_hours(1);
 
 /// Rows on a page when the caller does not say.
 pub const DEFAULT_SIZE: u32 = 50;

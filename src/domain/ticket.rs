@@ -8,7 +8,7 @@ use super::session::SignInWish;
 use super::time::Timestamp;
 
 /// How long a ticket is good: time to think of a password, not to lose the ticket.
-pub const TICKET_TTL: Duration = Duration::from_secs(600);
+pub const TICKET_TTL: Duration = Duration::from_mins(10);
 
 /// What a ticket is good for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

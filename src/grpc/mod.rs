@@ -77,11 +77,11 @@ pub async fn routes(app: Arc<App>, reflection: Reflection) -> Result<(Routes, He
     let observer =
         Observer { effects: app.effects.clone(), metrics: Arc::clone(&app.metrics), table: Arc::clone(&table) };
     // The last layer is the outermost.
-    let router = routes
+    let layered = routes
         .into_axum_router()
         .layer(from_fn_with_state(Access { app, table }, access))
         .layer(from_fn_with_state(observer, observe));
-    Ok((Routes::from(router).prepare(), health))
+    Ok((Routes::from(layered).prepare(), health))
 }
 
 /// With what `grpcurl` asks for, in both versions; also the details of errors, which it could not print otherwise.
@@ -108,7 +108,7 @@ pub fn transport() -> Server {
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         // Spreads clients over replicas again. Without a grace, which would cut calls off in their middle.
-        .max_connection_age(Duration::from_secs(1800))
+        .max_connection_age(Duration::from_mins(30))
 }
 
 /// Whom the access layer let in, and what they sent.
@@ -134,3 +134,6 @@ where
 {
     app.detached(work(Arc::clone(app))).await
 }
+
+#[cfg(test)]
+mod tests;

@@ -141,6 +141,7 @@ impl<'a> Account<'a> {
     fn tell(&mut self, code: &'static str, reason: &str, cause: Option<String>) {
         self.is_closed = true;
         let elapsed = self.started.elapsed();
+        let duration_ms = (elapsed.as_secs_f64() * 1e6).round() / 1e3;
         self.observer.metrics.rpc(self.method, code, reason, elapsed);
         let request_id = self.trace.request_id();
         let principal = self.trace.0.principal.get().map(String::as_str).unwrap_or_default();
@@ -150,7 +151,7 @@ impl<'a> Account<'a> {
             ($level:ident $(, $error:ident)?) => {
                 tracing::$level!(
                     rpc.method = self.method, rpc.code = code, rpc.reason = reason, request.id = request_id,
-                    principal.id = principal, client.address = address, duration_ms = elapsed.as_secs_f64() * 1000.0,
+                    principal.id = principal, client.address = address, duration_ms,
                     $($error,)? "rpc"
                 )
             };
@@ -175,7 +176,8 @@ impl Drop for Account<'_> {
 /// What is behind a failure, outermost first. Callers never see it.
 fn chain(status: &Status) -> String {
     let mut causes = Vec::new();
-    let mut next = std::error::Error::source(status);
+    // The first is our own error, which says no more than the message.
+    let mut next = std::error::Error::source(status).and_then(std::error::Error::source);
     while let Some(cause) = next {
         causes.push(cause.to_string());
         next = cause.source();
@@ -200,7 +202,7 @@ mod tests {
     fn the_chain_of_causes_is_for_the_log() {
         let inner = std::io::Error::other("disk full");
         let status = Status::from(Error::internal(inner));
-        assert_eq!(chain(&status), format!("{}: disk full", status.message()));
+        assert_eq!(chain(&status), "disk full");
     }
 
     #[test]

@@ -80,14 +80,19 @@ impl AccessTable {
                 table.add(method_name(&method), Gate::Rule(rule(&method, &access)?));
             }
         }
-        HEALTH.iter().for_each(|method| table.add((*method).to_owned(), Gate::Open));
+        for method in HEALTH {
+            table.add((*method).to_owned(), Gate::Open);
+        }
         let signed_in = AccessRule { demand: Demand::Principal, max_auth_age: None };
-        match reflection {
-            Reflection::On => REFLECTION.iter().for_each(|method| table.add((*method).to_owned(), Gate::Open)),
-            Reflection::Authenticated => {
-                REFLECTION.iter().for_each(|method| table.add((*method).to_owned(), Gate::Rule(signed_in)));
+        let gate = match reflection {
+            Reflection::On => Some(Gate::Open),
+            Reflection::Authenticated => Some(Gate::Rule(signed_in)),
+            Reflection::Off => None,
+        };
+        if let Some(gate) = gate {
+            for method in REFLECTION {
+                table.add((*method).to_owned(), gate);
             }
-            Reflection::Off => {}
         }
         Ok(table)
     }
@@ -177,7 +182,7 @@ mod tests {
         assert_eq!(table.find("/latchkey.v1.Auth/Nonsense"), None);
         assert_eq!(table.find("latchkey.v1.Auth/SignIn"), None);
         let fresh =
-            AccessRule { demand: Demand::Scope(Scope::UsersDelete), max_auth_age: Some(Duration::from_secs(900)) };
+            AccessRule { demand: Demand::Scope(Scope::UsersDelete), max_auth_age: Some(Duration::from_mins(15)) };
         let delete = table.find("/latchkey.v1.UserAdmin/DeleteUser");
         assert_eq!(delete, Some(("latchkey.v1.UserAdmin/DeleteUser", Gate::Rule(fresh))));
         Ok(())

@@ -2,7 +2,7 @@
 //!
 //! | path | what |
 //! | --- | --- |
-//! | `/metrics` | OpenMetrics text |
+//! | `/metrics` | the metrics, in the text form of `OpenMetrics` |
 //! | `/livez` | 200 while the process answers; never asks the database, or an outage there would restart every replica |
 //! | `/readyz` | 200 if calls should be sent here, else 503 |
 //! | `/.well-known/jwks.json` | the JWK Set (RFC 7517) that verifies access tokens |

@@ -1,7 +1,7 @@
 //! The composition root: the only place that wires the layers together.
 //!
 //! Start: lock file (embedded database) → connect → migrate → keys → bind → jobs → SERVING.
-//! Stop: NOT_SERVING → stop accepting → drain → jobs end → connections close.
+//! Stop: `NOT_SERVING` → stop accepting → drain → jobs end → connections close.
 
 mod http;
 mod lock_file;

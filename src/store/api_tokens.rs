@@ -37,7 +37,7 @@ pub async fn api_token_by_id(c: &impl ConnectionTrait, id: ApiTokenId) -> Result
     let Some(row) = api_token::Entity::find_by_id(id.to_string()).one(c).await? else { return Ok(None) };
     let decoder = Decoder { resource: Resource::ApiToken, id: &row.id, version: None };
     let digest = decoder.ok(<[u8; 32]>::try_from(row.digest.as_slice()))?;
-    Ok(Some((decode(row)?, Digest32::from_bytes(digest))))
+    Ok(Some((decode(&row)?, Digest32::from_bytes(digest))))
 }
 
 /// Notes a use, at most once an hour. Answers whether there was anything to note.
@@ -86,10 +86,10 @@ pub async fn api_token_list(
     let columns = (api_token::Column::CreatedAt, api_token::Column::Id);
     let rows = newest_first(select, columns, after, size).all(c).await?;
     let page = Page::cut(rows, size, |row| Cursor::Time(row.created_at, row.id.clone()));
-    Ok(Page { next: page.next, rows: page.rows.into_iter().map(decode).collect::<Result<_>>()? })
+    Ok(Page { next: page.next, rows: page.rows.iter().map(decode).collect::<Result<_>>()? })
 }
 
-fn decode(row: api_token::Model) -> Result<ApiToken> {
+fn decode(row: &api_token::Model) -> Result<ApiToken> {
     let decoder = Decoder { resource: Resource::ApiToken, id: &row.id, version: None };
     Ok(ApiToken {
         id: decoder.parse(&row.id)?,

@@ -3,7 +3,7 @@
 use sea_orm::sea_query::{LockType, OnConflict};
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, Set};
 
-use super::entity::ticket;
+use super::entity::ticket::{self, Column};
 use super::text::{Decoder, WishColumns, instant};
 use crate::domain::id::UserId;
 use crate::domain::secret::Digest32;
@@ -31,7 +31,6 @@ pub async fn ticket_replace(c: &impl ConnectionTrait, ticket: &Ticket, digest: &
         created_at: Set(ticket.created_at.as_micros()),
         expires_at: Set(ticket.expires_at.as_micros()),
     };
-    use ticket::Column;
     let replace = OnConflict::columns([Column::UserId, Column::Purpose])
         .update_columns([
             Column::Digest,

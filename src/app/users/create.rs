@@ -98,9 +98,9 @@ impl App {
     /// Creates an account.
     pub async fn create_user(&self, caller: &Caller, command: CreateUser) -> Result<CreatedUser> {
         self.judge_new_credential(&command.credential)?;
-        let body = command.idempotency.as_ref().map(|used| self.body_digest(used));
-        if let Some(replayed) = self.replayed_creation(caller, &command, body.as_ref()).await? {
-            return Ok(replayed);
+        let body = command.idempotency.as_ref().map(|retry| self.body_digest(retry));
+        if let Some(answer) = self.replayed_creation(caller, &command, body.as_ref()).await? {
+            return Ok(answer);
         }
         let now = self.now();
         let (password, temporary_password) = self.new_password(&command.credential, command.validate_only, now).await?;
@@ -120,13 +120,13 @@ impl App {
             if command.validate_only {
                 return Ok(true);
             }
-            if let (Some(used), Some(body)) = (&command.idempotency, body) {
+            if let (Some(retry), Some(body)) = (&command.idempotency, body) {
                 let answer = Remembered {
                     user_id: user.id.to_string(),
                     expires_at: expires_at.map(Timestamp::as_micros),
                     effects: Effects::default(),
                 };
-                if !idempotency_insert(&*writer.tx, &key_use(caller, used, body), &answer, writer.now).await? {
+                if !idempotency_insert(&*writer.tx, &key_use(caller, retry, body), &answer, writer.now).await? {
                     return Ok(false);
                 }
             }
@@ -137,8 +137,8 @@ impl App {
             Ok(true) => Ok(CreatedUser { user: user.clone(), temporary_password, expires_at, replayed: false }),
             // Another call with the same key was quicker: its answer is this one's.
             Ok(false) | Err(Error::AlreadyExists(_)) if body.is_some() => {
-                let replayed = self.replayed_creation(caller, command, body).await?;
-                replayed.ok_or(Error::AlreadyExists(Taken::Username))
+                let answer = self.replayed_creation(caller, command, body).await?;
+                answer.ok_or(Error::AlreadyExists(Taken::Username))
             }
             Ok(false) => Err(Error::AlreadyExists(Taken::Username)),
             Err(error) => Err(error),
@@ -187,8 +187,8 @@ impl App {
         command: &CreateUser,
         body: Option<&Digest32>,
     ) -> Result<Option<CreatedUser>> {
-        let (Some(used), Some(body)) = (&command.idempotency, body) else { return Ok(None) };
-        let Some((user, answer)) = self.replayed(caller, used, body).await? else { return Ok(None) };
+        let (Some(retry), Some(body)) = (&command.idempotency, body) else { return Ok(None) };
+        let Some((user, answer)) = self.replayed(caller, retry, body).await? else { return Ok(None) };
         let expires_at = answer.expires_at.map(Timestamp::from_micros);
         Ok(Some(CreatedUser { user, temporary_password: None, expires_at, replayed: true }))
     }
@@ -197,11 +197,11 @@ impl App {
     pub(in crate::app) async fn replayed(
         &self,
         caller: &Caller,
-        used: &Idempotency,
+        retry: &Idempotency,
         body: &Digest32,
     ) -> Result<Option<(User, Remembered)>> {
         let reader = self.store.reader();
-        let Some(answer) = idempotency_find(reader, &key_use(caller, used, body), self.now()).await? else {
+        let Some(answer) = idempotency_find(reader, &key_use(caller, retry, body), self.now()).await? else {
             return Ok(None);
         };
         let id: UserId = answer.user_id.parse()?;
@@ -210,8 +210,8 @@ impl App {
     }
 
     /// Keyed: a plain hash of a request that holds a password would be an oracle.
-    pub(in crate::app) fn body_digest(&self, used: &Idempotency) -> Digest32 {
-        self.keys.current().digest("request body", &used.body)
+    pub(in crate::app) fn body_digest(&self, retry: &Idempotency) -> Digest32 {
+        self.keys.current().digest("request body", &retry.body)
     }
 
     /// A password of the server's choice.
@@ -221,8 +221,8 @@ impl App {
 }
 
 /// Who used which key for what.
-pub(in crate::app) fn key_use<'a>(caller: &'a Caller, used: &'a Idempotency, body: &'a Digest32) -> KeyUse<'a> {
-    KeyUse { principal: caller.principal.id(), method: &caller.call.method, key: &used.key, body }
+pub(in crate::app) fn key_use<'a>(caller: &'a Caller, retry: &'a Idempotency, body: &'a Digest32) -> KeyUse<'a> {
+    KeyUse { principal: caller.principal.id(), method: &caller.call.method, key: &retry.key, body }
 }
 
 fn new_user(id: UserId, command: &CreateUser, password: Option<StoredPassword>, now: Timestamp) -> User {

@@ -92,7 +92,7 @@ impl App {
                 after.stored_lock = None;
                 user_save(&*writer.tx, &before, &mut after, writer.now).await?;
             }
-            let effects = Effects { lock_lifted, throttle_cleared, ..Effects::default() };
+            let effects = Effects { throttle_cleared, lock_lifted, ..Effects::default() };
             let event = Event::new(EventType::UserUnlocked, Target::user(after.id, after.username.as_str()))
                 .note(command.note.as_ref())
                 .detail("lockLifted", lock_lifted)

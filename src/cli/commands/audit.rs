@@ -16,8 +16,13 @@ use crate::proto::v1::{
     TimeRange, UserRef,
 };
 
+const GROUP_HELP: &str = "\
+Examples:
+  latchkey audit list --user ada --since 2h";
+
 /// Read the audit log.
 #[derive(Debug, Subcommand)]
+#[command(after_help = GROUP_HELP)]
 pub(crate) enum Audit {
     List(List),
 }

@@ -25,6 +25,9 @@ impl Logout {
     /// A session that is over already is as good as ended. If the server cannot be reached the login stays, or its
     /// session would live on with nobody able to end it.
     pub(crate) async fn run(self, setting: &Setting, store: &Store) -> Result<(), Error> {
+        if self.forget && setting.show_grpcurl {
+            return Err(Error::usage("--forget calls nobody: there is nothing to show"));
+        }
         if self.forget {
             let was = store.remove()?;
             return setting.screen.done(if was { "the login is forgotten" } else { "there was no login" });

@@ -15,8 +15,14 @@ use crate::proto::v1::{
     RevokeUserSessionsRequest, Session, UserRef,
 };
 
+const HELP: &str = "\
+Examples:
+  latchkey sessions list ada
+  latchkey sessions revoke ada";
+
 /// List and end sessions.
 #[derive(Debug, Subcommand)]
+#[command(after_help = HELP)]
 pub(crate) enum Sessions {
     List(List),
     Revoke(Revoke),

@@ -16,8 +16,14 @@ use crate::proto::v1::{
     RevokeApiTokenRequest, UserFilter, UserRef,
 };
 
+const HELP: &str = "\
+Examples:
+  latchkey tokens list
+  latchkey tokens create mailer --name \"production mailer\" --scope tokens.introspect";
+
 /// Create, list and revoke API tokens.
 #[derive(Debug, Subcommand)]
+#[command(after_help = HELP)]
 pub(crate) enum Tokens {
     Create(Create),
     List(List),

@@ -3,6 +3,8 @@
 //! Reading collects every violation before it gives up. `None` from a reader means that it has pushed one; a value
 //! that may be absent is an `Option` within. Limits are those in the comments of the contract.
 
+#![expect(clippy::option_option, reason = "wrong, absent and set are three things")]
+
 pub(super) mod audit;
 pub(super) mod auth;
 pub(super) mod passwords;
@@ -174,13 +176,19 @@ fn duration(
     max: Duration,
 ) -> Option<Option<Duration>> {
     let Some(message) = message else { return Some(None) };
-    let duration = Duration::try_from(message).ok().filter(|duration| !duration.is_zero() && *duration <= max);
+    let duration = duration_of(message).filter(|duration| !duration.is_zero() && *duration <= max);
     faults.check(field, duration.ok_or(Wrong::Duration { max })).map(Some)
 }
 
 fn instant(faults: &mut Violations, field: &str, message: Option<prost_types::Timestamp>) -> Option<Option<Timestamp>> {
     let Some(message) = message else { return Some(None) };
     faults.check(field, instant_of(message).ok_or(Wrong::Timestamp)).map(Some)
+}
+
+/// Not below zero. (The conversion of prost-types overflows on the smallest numbers, which would be a panic.)
+fn duration_of(message: prost_types::Duration) -> Option<Duration> {
+    let nanos = u32::try_from(message.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
+    Some(Duration::new(u64::try_from(message.seconds).ok()?, nanos))
 }
 
 /// Within the range that `google.protobuf.Timestamp` states.

@@ -5,8 +5,8 @@ use crate::domain::violation::Violation;
 
 const NOW: Timestamp = Timestamp::from_micros(1_795_594_353_000_000);
 
-fn ada() -> Option<v1::UserRef> {
-    Some(v1::UserRef { r#ref: Some(v1::user_ref::Ref::Username("ada".to_owned())) })
+fn ada() -> v1::UserRef {
+    v1::UserRef { r#ref: Some(v1::user_ref::Ref::Username("ada".to_owned())) }
 }
 
 /// The fields at fault, each with its reason.
@@ -70,7 +70,7 @@ fn a_user_must_be_named() {
 #[test]
 fn absent_empty_and_set_are_three_things() -> Result<()> {
     let request = v1::UpdateUserRequest {
-        user: ada(),
+        user: Some(ada()),
         email: Some(String::new()),
         display_name: Some("Ada".to_owned()),
         ..Default::default()
@@ -84,7 +84,7 @@ fn absent_empty_and_set_are_three_things() -> Result<()> {
 
 #[test]
 fn a_reset_must_say_how() {
-    let request = v1::ResetPasswordRequest { user: ada(), ..Default::default() };
+    let request = v1::ResetPasswordRequest { user: Some(ada()), ..Default::default() };
     assert_eq!(faults(passwords::reset_password(request)), told(&[("method", "REQUIRED")]));
 }
 
@@ -94,7 +94,7 @@ fn a_temporary_password_works_for_three_days_at_most() {
         let ttl = Some(prost_types::Duration { seconds, nanos });
         let method = v1::reset_password_request::Method::TemporaryPassword(v1::TemporaryPassword { ttl });
         faults(passwords::reset_password(v1::ResetPasswordRequest {
-            user: ada(),
+            user: Some(ada()),
             method: Some(method),
             ..Default::default()
         }))
@@ -108,8 +108,9 @@ fn a_temporary_password_works_for_three_days_at_most() {
 
 #[test]
 fn a_lock_ends_in_the_future_if_at_all() {
-    let lock =
-        |end| faults(users::lock_user(v1::LockUserRequest { user: ada(), end: Some(end), ..Default::default() }, NOW));
+    let lock = |end| {
+        faults(users::lock_user(v1::LockUserRequest { user: Some(ada()), end: Some(end), ..Default::default() }, NOW))
+    };
     let until = |seconds, nanos| v1::lock_user_request::End::UntilTime(prost_types::Timestamp { seconds, nanos });
     assert_eq!(lock(until(1_795_594_354, 0)), []);
     let refused = told(&[("until_time", "OUT_OF_RANGE")]);
@@ -121,7 +122,8 @@ fn a_lock_ends_in_the_future_if_at_all() {
 
 #[test]
 fn only_the_server_locks_for_failed_sign_ins() {
-    let lock = |cause| faults(users::lock_user(v1::LockUserRequest { user: ada(), cause, ..Default::default() }, NOW));
+    let lock =
+        |cause| faults(users::lock_user(v1::LockUserRequest { user: Some(ada()), cause, ..Default::default() }, NOW));
     assert_eq!(lock(v1::LockCause::Operator.into()), []);
     assert_eq!(lock(v1::LockCause::FailedSignIns.into()), told(&[("cause", "CONFLICT")]));
     assert_eq!(lock(1), told(&[("cause", "UNKNOWN")]));
@@ -130,7 +132,11 @@ fn only_the_server_locks_for_failed_sign_ins() {
 #[test]
 fn deleting_needs_an_etag() {
     let delete = |etag: &str| {
-        faults(users::delete_user(v1::DeleteUserRequest { user: ada(), etag: etag.to_owned(), ..Default::default() }))
+        faults(users::delete_user(v1::DeleteUserRequest {
+            user: Some(ada()),
+            etag: etag.to_owned(),
+            ..Default::default()
+        }))
     };
     assert_eq!(delete("\"7\""), []);
     assert_eq!(delete(""), told(&[("etag", "REQUIRED")]));
@@ -150,7 +156,7 @@ fn long_lists_are_refused_unread() {
 #[test]
 fn the_request_without_its_key_is_what_a_retry_must_repeat() -> Result<()> {
     let request = |key: &str, note: &str| v1::ResetPasswordRequest {
-        user: ada(),
+        user: Some(ada()),
         method: Some(v1::reset_password_request::Method::TemporaryPassword(v1::TemporaryPassword::default())),
         idempotency_key: key.to_owned(),
         note: note.to_owned(),

@@ -22,10 +22,10 @@ use crate::error::Result;
 use crate::proto::v1;
 
 /// The longest that a temporary password works: over a weekend.
-pub(super) const MAX_TEMPORARY_TTL: Duration = Duration::from_secs(72 * 3600);
+pub(super) const MAX_TEMPORARY_TTL: Duration = Duration::from_hours(72);
 
 /// The longest lock with an end, a hundred years: longer ones leave the range that a timestamp can name.
-const MAX_LOCK: Duration = Duration::from_secs(36_525 * 86_400);
+const MAX_LOCK: Duration = Duration::from_hours(36_525 * 24);
 
 pub(in crate::grpc) fn list_users(message: v1::ListUsersRequest) -> Result<ListUsers> {
     let mut faults = Violations::new();
@@ -174,7 +174,6 @@ pub(in crate::grpc) fn update_user(message: v1::UpdateUserRequest) -> Result<Upd
 }
 
 /// Absent means as it is, empty means none.
-#[expect(clippy::option_option, reason = "wrong, absent, empty and set are four things")]
 fn change<T, E: Describe>(
     faults: &mut Violations,
     field: &str,

@@ -38,7 +38,7 @@ fn what_varies_in_a_message_is_in_the_metadata() {
     let missing = ScopeSet::of(&[Scope::UsersLock, Scope::UsersReset]);
     let locked = Unmet::UserLocked(LockCause::Operator);
     let reserved = Taken::UsernameReserved(Timestamp::from_micros(1_795_594_353_000_000));
-    let too_old = Unauthenticated::TooOld { max_auth_age: Duration::from_secs(900) };
+    let too_old = Unauthenticated::TooOld { max_auth_age: Duration::from_mins(15) };
     let corrupt = || Error::Corrupt { resource: Resource::User, id: "u1".to_owned(), etag: Some(Etag(7)) };
     for (error, key, expected) in [
         (Error::Denied(Denied::ScopeMissing(Scope::UsersLock)), "scope", "users.lock"),

@@ -136,17 +136,17 @@ const STATEMENTS: &[&str] = &[
     )"#,
     "CREATE INDEX throttle_user ON throttle (user_id)",
     "CREATE INDEX throttle_waiting ON throttle (waits_until) WHERE waits_until IS NOT NULL",
-    r#"CREATE TABLE source_failure (
+    "CREATE TABLE source_failure (
         id {key} NOT NULL PRIMARY KEY,
         source {key} NOT NULL,
         account {key} NOT NULL,
         at BIGINT NOT NULL
-    )"#,
+    )",
     "CREATE INDEX source_failure_source ON source_failure (source, at)",
     "CREATE INDEX source_failure_at ON source_failure (at)",
     "CREATE TABLE source_block (source {key} NOT NULL PRIMARY KEY, blocked_until BIGINT NOT NULL)",
     // Chain number and digest are filled in when an event is sealed.
-    r#"CREATE TABLE audit_event (
+    "CREATE TABLE audit_event (
         id {key} NOT NULL PRIMARY KEY,
         at BIGINT NOT NULL,
         class SMALLINT NOT NULL,
@@ -170,12 +170,12 @@ const STATEMENTS: &[&str] = &[
         request_id {key} NOT NULL,
         sequence BIGINT NULL,
         digest {bytes} NULL
-    )"#,
+    )",
     "CREATE INDEX audit_event_at ON audit_event (at, id)",
     "CREATE INDEX audit_event_actor ON audit_event (actor_id, at, id)",
     "CREATE INDEX audit_event_target ON audit_event (target_user_id, at, id)",
     "CREATE INDEX audit_event_request ON audit_event (request_id)",
-    r#"CREATE TABLE idempotency_key (
+    "CREATE TABLE idempotency_key (
         principal {key} NOT NULL,
         method {key} NOT NULL,
         idempotency_key {key} NOT NULL,
@@ -183,10 +183,10 @@ const STATEMENTS: &[&str] = &[
         answer TEXT NOT NULL,
         expires_at BIGINT NOT NULL,
         PRIMARY KEY (principal, method, idempotency_key)
-    )"#,
+    )",
     "CREATE INDEX idempotency_key_expiry ON idempotency_key (expires_at)",
     // Keys that are used by every replica, sealed with a key that is not in the database.
-    r#"CREATE TABLE sealed_key (
+    "CREATE TABLE sealed_key (
         id {key} NOT NULL PRIMARY KEY,
         purpose SMALLINT NOT NULL,
         sealed {bytes} NOT NULL,
@@ -195,7 +195,7 @@ const STATEMENTS: &[&str] = &[
         created_at BIGINT NOT NULL,
         not_before BIGINT NOT NULL,
         not_after BIGINT NULL
-    )"#,
+    )",
     // The one row that whoever may remove an administrator locks first.
     "CREATE TABLE administrator_guard (id SMALLINT NOT NULL PRIMARY KEY)",
     "INSERT INTO administrator_guard (id) VALUES (1)",

@@ -28,11 +28,11 @@ impl UserRow {
             }
             _ => None,
         };
-        decode(self.user, stored_throttle)
+        decode(&self.user, stored_throttle)
     }
 }
 
-fn decode(row: user::Model, stored_throttle: Option<Throttle>) -> Result<User> {
+fn decode(row: &user::Model, stored_throttle: Option<Throttle>) -> Result<User> {
     let decoder = Decoder { resource: Resource::User, id: &row.id, version: Some(row.version) };
     let mut roles = Vec::new();
     for name in row.roles.split_whitespace() {
@@ -48,9 +48,9 @@ fn decode(row: user::Model, stored_throttle: Option<Throttle>) -> Result<User> {
         external_id: decoder.ok(ExternalId::parse(row.external_id.as_deref().unwrap_or_default()))?,
         labels: decoder.ok(Labels::parse(decoder.map(&row.labels)?))?,
         roles,
-        password: decode_password(&decoder, &row)?,
+        password: decode_password(&decoder, row)?,
         change_demanded: row.change_demanded,
-        stored_lock: decode_lock(&decoder, &row)?,
+        stored_lock: decode_lock(&decoder, row)?,
         stored_throttle,
         version: row.version,
         created_at: instant(row.created_at),

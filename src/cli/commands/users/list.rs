@@ -60,7 +60,7 @@ pub(crate) struct List {
     #[arg(long = "kind", value_name = "KIND", value_parser = enum_parser("latchkey.v1.UserKind", "USER_KIND_"))]
     kinds: Vec<i32>,
     /// By username, or the newest first.
-    #[arg(long, value_enum, value_name = "ORDER", default_value_t)]
+    #[arg(long, value_enum, value_name = "username|created", default_value_t, hide_possible_values = true)]
     order: Order,
     /// Also count all matches. On a large table this takes a while.
     #[arg(long)]

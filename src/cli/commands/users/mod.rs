@@ -17,8 +17,15 @@ use crate::cli::error::Error;
 use crate::cli::output::words::count;
 use crate::proto::v1::{GetUserRequest, ListUserSessionsRequest, User, UserRef};
 
+const HELP: &str = "\
+Examples:
+  latchkey users list --attention
+  latchkey users show ada
+  latchkey users reset ada --temporary-password --note \"ticket 4711\"";
+
 /// List, create and change accounts; lock, unlock and reset them.
 #[derive(Debug, Subcommand)]
+#[command(after_help = HELP)]
 pub(crate) enum Users {
     List(list::List),
     Show(show::Show),

@@ -1,0 +1,74 @@
+//! The database of a test: a file, or a schema of its own on PostgreSQL.
+
+use std::path::{Path, PathBuf};
+
+use latchkey::config::Database;
+use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement};
+
+/// Where one server, or several replicas, keep everything.
+pub enum TestDatabase {
+    File(PathBuf),
+    Schema { url: String, name: String },
+}
+
+impl TestDatabase {
+    pub async fn create(dir: &Path) -> TestDatabase {
+        let Ok(url) = std::env::var("TEST_DATABASE_URL") else {
+            return TestDatabase::File(dir.join("latchkey.db"));
+        };
+        let suffix = dir.file_name().expect("a name").to_string_lossy().replace(|c: char| !c.is_alphanumeric(), "");
+        let name = format!("test_{}_{suffix}", std::process::id()).to_lowercase();
+        connect(&url).await.execute_unprepared(&format!("CREATE SCHEMA {name}")).await.expect("a schema");
+        TestDatabase::Schema { url, name }
+    }
+
+    /// Whether several servers can use it.
+    pub fn is_shared(&self) -> bool {
+        matches!(self, TestDatabase::Schema { .. })
+    }
+
+    pub fn location(&self) -> Database {
+        match self {
+            TestDatabase::File(path) => Database::Sqlite { path: path.clone() },
+            TestDatabase::Schema { .. } => Database::Postgres { url: self.url().into() },
+        }
+    }
+
+    /// As `--database-url` takes it.
+    pub fn url(&self) -> String {
+        match self {
+            TestDatabase::File(path) => format!("sqlite://{}", path.display()),
+            TestDatabase::Schema { url, name } => {
+                let separator = if url.contains('?') { '&' } else { '?' };
+                format!("{url}{separator}options=-c%20search_path%3D{name}")
+            }
+        }
+    }
+
+    pub async fn execute(&self, statement: &str) {
+        let connection = connect(&self.url()).await;
+        connection.execute_unprepared(statement).await.expect("a statement that works");
+        connection.close().await.expect("an end");
+    }
+
+    pub async fn query(&self, statement: &str) -> Vec<String> {
+        let connection = connect(&self.url()).await;
+        let backend: DbBackend = connection.get_database_backend();
+        let rows = connection.query_all_raw(Statement::from_string(backend, statement)).await.expect("rows");
+        connection.close().await.expect("an end");
+        rows.iter()
+            .map(|row| {
+                row.try_get_by_index::<Option<String>>(0)
+                    .map(Option::unwrap_or_default)
+                    .or_else(|_| row.try_get_by_index::<i64>(0).map(|number| number.to_string()))
+                    .expect("text or a number")
+            })
+            .collect()
+    }
+}
+
+async fn connect(url: &str) -> DatabaseConnection {
+    let mut options = sea_orm::ConnectOptions::new(url.to_owned());
+    options.max_connections(1).sqlx_logging(false);
+    sea_orm::Database::connect(options).await.expect("a database")
+}

@@ -1,0 +1,67 @@
+//! Everything that the suite logs, at TRACE, searched for secrets as it is written.
+
+use std::io::{self, Write};
+use std::sync::{Mutex, Once, PoisonError};
+
+use latchkey::config::{Log, LogFormat};
+
+static INSTALL: Once = Once::new();
+static FOUND: Mutex<Option<String>> = Mutex::new(None);
+
+/// Begins to listen, once a process.
+pub fn install() {
+    INSTALL.call_once(|| {
+        let log = Log { format: LogFormat::Text, level: "trace".to_owned() };
+        let subscriber = latchkey::telemetry::subscriber(&log, || Searching).expect("a filter");
+        tracing::subscriber::set_global_default(subscriber).expect("no other subscriber");
+    });
+}
+
+/// Fails if any line had a secret in it.
+pub fn assert_clean() {
+    let found = FOUND.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    assert!(found.is_none(), "a secret in the log: {}", found.unwrap_or_default());
+}
+
+/// Whether a text has something that only secrets have.
+pub fn has_secret(text: &str) -> bool {
+    text.contains("c4nary") || text.contains("$argon2") || has_token(text) || has_temporary_password(text)
+}
+
+/// A refresh token, a ticket, an API token with its secret part, or a signed token.
+fn has_token(text: &str) -> bool {
+    let long_after = |prefix: &str, length: usize| {
+        text.match_indices(prefix).any(|(at, _)| {
+            let rest = &text[at + prefix.len()..];
+            rest.chars().take_while(|c| c.is_ascii_alphanumeric() || "_-.".contains(*c)).count() >= length
+        })
+    };
+    long_after("lkr_", 40) || long_after("lkt_", 40) || long_after("lka_", 40) || long_after("eyJ", 60)
+}
+
+/// `K7QF9-WXM3T-RH4PD`.
+fn has_temporary_password(text: &str) -> bool {
+    let shaped = |window: &[u8]| {
+        window.iter().enumerate().all(|(at, c)| match at {
+            5 | 11 => *c == b'-',
+            _ => c.is_ascii_uppercase() || (b'2'..=b'9').contains(c),
+        })
+    };
+    text.as_bytes().windows(17).any(shaped)
+}
+
+struct Searching;
+
+impl Write for Searching {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(line);
+        if has_secret(&text) {
+            FOUND.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| text.into_owned());
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,148 @@
+//! Starts servers, and gives tests actors to speak in.
+
+pub mod actors;
+pub mod clock;
+pub mod database;
+pub mod log;
+pub mod refusal;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use latchkey::app::SealKey;
+use latchkey::config::Config;
+use latchkey::effects::Effects;
+use latchkey::server::{self, Running};
+use tempfile::TempDir;
+
+pub use self::actors::{Client, Person};
+pub use self::clock::TestClock;
+use self::database::TestDatabase;
+pub use self::refusal::{Refusal, refused};
+
+/// A password that the rules accept. Every password in a test has this word in it, for which the log is searched.
+pub const PASSWORD: &str = "correct horse c4nary staple";
+/// Another one.
+pub const OTHER_PASSWORD: &str = "a wholly different c4nary";
+
+/// A server that runs in this process, and everything around it.
+pub struct Harness {
+    running: Option<Running>,
+    pub config: Config,
+    pub clock: Arc<TestClock>,
+    dir: Arc<TempDir>,
+    database: Arc<TestDatabase>,
+}
+
+impl Harness {
+    /// With the configuration of tests: hashing that costs nothing, and no limits by source, since tests make noise.
+    pub async fn start() -> Harness {
+        Harness::with(|_| {}).await
+    }
+
+    /// With changes to that.
+    pub async fn with(change: impl FnOnce(&mut Config)) -> Harness {
+        log::install();
+        let dir = Arc::new(tempfile::tempdir().expect("a directory"));
+        let database = Arc::new(TestDatabase::create(dir.path()).await);
+        let mut config = Config::default_in(dir.path());
+        config.listen = "127.0.0.1:0".parse().expect("an address");
+        config.http_listen = Some(config.listen);
+        config.database = database.location();
+        config.argon2.memory_kib = 64;
+        config.argon2.iterations = 1;
+        config.argon2.allow_weak = true;
+        config.throttle.source_failures = 0;
+        config.throttle.source_accounts = 0;
+        change(&mut config);
+        Harness::run(config, Arc::new(TestClock::default()), dir, database).await
+    }
+
+    async fn run(config: Config, clock: Arc<TestClock>, dir: Arc<TempDir>, database: Arc<TestDatabase>) -> Harness {
+        let effects = Effects { clock: Arc::<TestClock>::clone(&clock), ..Effects::system() };
+        if database.is_shared() && !config.seal_key_file.exists() {
+            SealKey::create(&config.seal_key_file, &effects).expect("a seal key");
+        }
+        let running = server::start(&config, effects).await.unwrap_or_else(|error| panic!("{error}"));
+        Harness { running: Some(running), config, clock, dir, database }
+    }
+
+    /// A second server on the same database: another replica. Only where several can share one.
+    pub async fn replica(&self) -> Option<Harness> {
+        if !self.database.is_shared() {
+            eprintln!("skipped: one server owns the embedded database; set TEST_DATABASE_URL");
+            return None;
+        }
+        let mut config = self.config.clone();
+        config.socket = self.dir.path().join("replica.sock");
+        Some(Harness::run(config, Arc::clone(&self.clock), Arc::clone(&self.dir), Arc::clone(&self.database)).await)
+    }
+
+    /// Stops the server and starts it again on the same files.
+    pub async fn restart(mut self) -> Harness {
+        self.running().shutdown().await;
+        Harness::run(self.config.clone(), Arc::clone(&self.clock), Arc::clone(&self.dir), Arc::clone(&self.database))
+            .await
+    }
+
+    /// Stops the server in order.
+    pub async fn stop(mut self) {
+        self.running().shutdown().await;
+    }
+
+    fn running(&mut self) -> Running {
+        self.running.take().expect("a server that runs")
+    }
+
+    fn server(&self) -> &Running {
+        self.running.as_ref().expect("a server that runs")
+    }
+
+    /// `http://127.0.0.1:…` of gRPC.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address())
+    }
+
+    /// `127.0.0.1:…` of gRPC.
+    pub fn address(&self) -> String {
+        self.server().address.to_string()
+    }
+
+    /// `127.0.0.1:…` of metrics and probes.
+    pub fn http_address(&self) -> String {
+        self.server().http_address.expect("an HTTP listener").to_string()
+    }
+
+    /// The local socket.
+    pub fn socket(&self) -> &std::path::Path {
+        &self.server().socket
+    }
+
+    /// Where the server keeps its files.
+    pub fn dir(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
+    /// Sends SQL past the server: for what only a broken disk or an intruder would do.
+    pub async fn sql(&self, statement: &str) {
+        self.database.execute(statement).await;
+    }
+
+    /// The first column of every row, as text.
+    pub async fn query(&self, statement: &str) -> Vec<String> {
+        self.database.query(statement).await
+    }
+}
+
+/// Runs all of these at once.
+pub async fn at_once<T>(work: impl IntoIterator<Item = impl Future<Output = T>>) -> Vec<T> {
+    futures_util::future::join_all(work).await
+}
+
+impl Drop for Harness {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            log::assert_clean();
+        }
+    }
+}

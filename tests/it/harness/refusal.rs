@@ -1,0 +1,48 @@
+//! What a refused call said.
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+/// A status with its details taken apart.
+#[derive(Debug)]
+pub struct Refusal {
+    pub code: Code,
+    pub reason: String,
+    pub message: String,
+    pub details: ErrorDetails,
+}
+
+impl Refusal {
+    pub fn of(status: &Status) -> Refusal {
+        let details = status.get_error_details();
+        let info = details.error_info().unwrap_or_else(|| panic!("no ErrorInfo in {status:?}"));
+        assert_eq!(info.domain, "latchkey.v1");
+        assert!(details.request_info().is_some_and(|info| !info.request_id.is_empty()), "no RequestInfo: {status:?}");
+        Refusal { code: status.code(), reason: info.reason.clone(), message: status.message().to_owned(), details }
+    }
+
+    /// A member of `ErrorInfo.metadata`.
+    pub fn metadata(&self, name: &str) -> &str {
+        let info = self.details.error_info().expect("an ErrorInfo");
+        info.metadata.get(name).map_or("", String::as_str)
+    }
+
+    /// `field: REASON` of every violation.
+    pub fn violations(&self) -> Vec<String> {
+        let all = self.details.bad_request().map(|all| all.field_violations.as_slice()).unwrap_or_default();
+        all.iter().map(|violation| format!("{}: {}", violation.field, violation.reason)).collect()
+    }
+
+    /// When to try again.
+    pub fn retry_after(&self) -> Option<std::time::Duration> {
+        self.details.retry_info().and_then(|info| info.retry_delay)
+    }
+}
+
+/// Checks that a call was refused, and how.
+#[track_caller]
+pub fn refused<T: std::fmt::Debug>(result: Result<T, Status>, code: Code, reason: &str) -> Refusal {
+    let refusal = Refusal::of(&result.expect_err("a refusal"));
+    assert_eq!((refusal.code, refusal.reason.as_str()), (code, reason), "{refusal:?}");
+    refusal
+}
