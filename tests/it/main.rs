@@ -15,4 +15,5 @@
 
 mod harness;
 
+mod access_control;
 mod lock_and_unlock;
