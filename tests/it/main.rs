@@ -16,4 +16,8 @@
 mod harness;
 
 mod access_control;
+mod access_in_the_transaction;
+mod field_scopes;
+mod last_administrator;
 mod lock_and_unlock;
+mod roles;
