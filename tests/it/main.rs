@@ -17,7 +17,10 @@ mod harness;
 
 mod access_control;
 mod access_in_the_transaction;
+mod api_tokens;
+mod calling_applications;
 mod field_scopes;
 mod last_administrator;
 mod lock_and_unlock;
+mod refusals_in_the_audit_log;
 mod roles;
