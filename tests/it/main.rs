@@ -20,6 +20,8 @@ mod access_in_the_transaction;
 mod api_tokens;
 mod calling_applications;
 mod field_scopes;
+mod forged_tokens;
+mod introspection;
 mod last_administrator;
 mod lock_and_unlock;
 mod refusals_in_the_audit_log;

@@ -3,6 +3,7 @@
 pub mod actors;
 pub mod clock;
 pub mod database;
+pub mod http;
 pub mod log;
 pub mod raw;
 pub mod refusal;
