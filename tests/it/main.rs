@@ -23,6 +23,8 @@ mod field_scopes;
 mod forged_tokens;
 mod introspection;
 mod last_administrator;
+mod layering;
 mod lock_and_unlock;
 mod refusals_in_the_audit_log;
 mod roles;
+mod secrets_never_logged;

@@ -110,6 +110,11 @@ impl Harness {
         self.server().address.to_string()
     }
 
+    /// Whether the database is PostgreSQL.
+    pub fn is_postgres(&self) -> bool {
+        self.database.is_shared()
+    }
+
     /// `127.0.0.1:…` of metrics and probes.
     pub fn http_address(&self) -> String {
         self.server().http_address.expect("an HTTP listener").to_string()
