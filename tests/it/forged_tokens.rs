@@ -114,10 +114,7 @@ async fn a_token_that_is_taken_apart_and_signed_again_is_good() {
     let forge = Forge::open().await;
     forge.accepts("the same", &forge.sign(&forge.header.to_string(), &forge.claims.to_string())).await;
     forge.accepts("another jti", &forge.with_claims(json!({"jti": "another"}))).await;
-    let reordered = format!(
-        r#"{{"kid":{},"alg":"EdDSA","typ":"at+jwt"}}"#,
-        forge.header["kid"]
-    );
+    let reordered = format!(r#"{{"kid":{},"alg":"EdDSA","typ":"at+jwt"}}"#, forge.header["kid"]);
     forge.accepts("another order", &forge.sign(&reordered, &forge.claims.to_string())).await;
 }
 
@@ -125,8 +122,23 @@ async fn a_token_that_is_taken_apart_and_signed_again_is_good() {
 async fn only_eddsa_is_an_algorithm() {
     let forge = Forge::open().await;
     let spellings = [
-        "none", "None", "NONE", "nOnE", "", " none", "none ", "HS256", "HS512", "RS256", "PS256", "ES256", "Ed25519",
-        "eddsa", "EDDSA", "EdDSA ", "EdDSA\u{0}",
+        "none",
+        "None",
+        "NONE",
+        "nOnE",
+        "",
+        " none",
+        "none ",
+        "HS256",
+        "HS512",
+        "RS256",
+        "PS256",
+        "ES256",
+        "Ed25519",
+        "eddsa",
+        "EDDSA",
+        "EdDSA ",
+        "EdDSA\u{0}",
     ];
     for alg in spellings {
         let token = forge.with_header(json!({"alg": alg}));
@@ -149,8 +161,14 @@ async fn the_public_key_is_no_shared_secret() {
     let der = &keys.keys[0].public_key_der;
     let pem = format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", BASE64.encode(der));
     let encoded = encode(public);
-    let forms: [&[u8]; 6] =
-        [public, der, pem.as_bytes(), encoded.as_bytes(), keys.jwks_json.as_bytes(), &HEXLOWER.encode(public).into_bytes()];
+    let forms: [&[u8]; 6] = [
+        public,
+        der,
+        pem.as_bytes(),
+        encoded.as_bytes(),
+        keys.jwks_json.as_bytes(),
+        &HEXLOWER.encode(public).into_bytes(),
+    ];
     for alg in ["HS256", "EdDSA"] {
         for secret in forms {
             let header = changed(&forge.header, json!({"alg": alg}));

@@ -122,8 +122,7 @@ async fn an_access_token_is_good_for_its_audiences_only() {
 async fn latchkey_stands_alone_as_an_audience() {
     let h = Harness::start().await;
     h.create("ann", &["admin"], PASSWORD).await;
-    let request =
-        json!({"login": "ann", "password": PASSWORD, "audiences": ["latchkey", "https://billing.example"]});
+    let request = json!({"login": "ann", "password": PASSWORD, "audiences": ["latchkey", "https://billing.example"]});
     let refusal =
         refused(h.stranger().await.call("Auth/SignIn", request).await, Code::InvalidArgument, "FIELD_INVALID");
     assert_eq!(refusal.violations().len(), 1, "{refusal:?}");
@@ -159,11 +158,8 @@ async fn a_token_that_is_over_is_told_nothing_about() {
     assert!(is_unknown(&verifier, &program).await, "revoked");
 
     let last = h.signed_in("ann", PASSWORD).await;
-    let request = v1::DeleteUserRequest {
-        user: Some(named("ann")),
-        etag: operator.user("ann").await.etag,
-        ..Default::default()
-    };
+    let request =
+        v1::DeleteUserRequest { user: Some(named("ann")), etag: operator.user("ann").await.etag, ..Default::default() };
     operator.user_admin().delete_user(request).await.expect("a deletion");
     assert!(is_unknown(&verifier, &last.tokens.access_token).await, "deleted");
     for other in [ann.tokens.refresh_token.as_str(), "garbage", "lka_", "a.b.c", "eyJ.."] {
@@ -195,7 +191,10 @@ async fn a_token_is_verified_offline_with_the_keys_over_http() {
     assert!(!body.contains("\"d\""), "a private key");
 
     let claims = verify_offline(&jwks, &ann.tokens.access_token).expect("a good signature");
-    assert_eq!((&claims["iss"], &claims["aud"], &claims["username"]), (&json!("latchkey"), &json!(["latchkey"]), &json!("ann")));
+    assert_eq!(
+        (&claims["iss"], &claims["aud"], &claims["username"]),
+        (&json!("latchkey"), &json!(["latchkey"]), &json!("ann"))
+    );
     assert_eq!((&claims["client_id"], &claims["amr"]), (&json!("latchkey"), &json!(["pwd"])));
     assert_eq!((&claims["roles"], &claims["sid"]), (&json!(["viewer"]), &json!(ann.tokens.session_id)));
     assert_eq!(claims["scope"], json!(ann.tokens.scopes.join(" ")));

@@ -17,8 +17,10 @@ mod harness;
 
 mod access_control;
 mod access_in_the_transaction;
+mod api_contract;
 mod api_tokens;
 mod calling_applications;
+mod error_reasons;
 mod field_scopes;
 mod forged_tokens;
 mod introspection;

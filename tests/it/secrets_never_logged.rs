@@ -15,8 +15,16 @@ use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD, log};
 
 /// What is read by somebody whom the secrets are not for.
 const READS: &[&str] = &[
-    "Audit/GetEvent", "Audit/ListEvents", "Auth/GetSigningKeys", "Auth/IntrospectToken", "Auth/ListSessions",
-    "Auth/WhoAmI", "UserAdmin/GetUser", "UserAdmin/ListApiTokens", "UserAdmin/ListRoles", "UserAdmin/ListUserSessions",
+    "Audit/GetEvent",
+    "Audit/ListEvents",
+    "Auth/GetSigningKeys",
+    "Auth/IntrospectToken",
+    "Auth/ListSessions",
+    "Auth/WhoAmI",
+    "UserAdmin/GetUser",
+    "UserAdmin/ListApiTokens",
+    "UserAdmin/ListRoles",
+    "UserAdmin/ListUserSessions",
     "UserAdmin/ListUsers",
 ];
 
@@ -36,7 +44,9 @@ impl Record {
             Ok(answer) if READS.contains(&method) => answer.to_string(),
             Ok(_) => String::new(),
             // What is told to whoever failed.
-            Err(status) => format!("{} {:?} {}", status.message(), status.metadata(), String::from_utf8_lossy(status.details())),
+            Err(status) => {
+                format!("{} {:?} {}", status.message(), status.metadata(), String::from_utf8_lossy(status.details()))
+            }
         };
         self.read.lock().expect("a lock").push(format!("{method}: {text}"));
         answer
@@ -111,7 +121,9 @@ async fn administration(record: &Record, root: &Client, user: &Client, access: &
     ] {
         record.done(client, method, json!({})).await;
     }
-    for method in ["GetUser", "ListUserSessions", "RequirePasswordChange", "WaivePasswordChange", "LockUser", "UnlockUser"] {
+    for method in
+        ["GetUser", "ListUserSessions", "RequirePasswordChange", "WaivePasswordChange", "LockUser", "UnlockUser"]
+    {
         record.done(root, &format!("UserAdmin/{method}"), json!({"user": bob()})).await;
     }
     record.done(root, "UserAdmin/UpdateUser", json!({"user": bob(), "displayName": "Bob"})).await;
@@ -151,7 +163,11 @@ async fn scenario(h: &Harness) -> Record {
     h.assert_no_secret_is_stored(&record).await;
     record.done(&root.client, "UserAdmin/DeleteUser", json!({"user": bob(), "etag": etag})).await;
     record.done(&root.client, "Auth/RevokeSession", json!({})).await;
-    record.secrets.lock().expect("a lock").extend([("password", PASSWORD), ("password", OTHER_PASSWORD)].map(|(w, s)| (w, s.to_owned())));
+    record
+        .secrets
+        .lock()
+        .expect("a lock")
+        .extend([("password", PASSWORD), ("password", OTHER_PASSWORD)].map(|(w, s)| (w, s.to_owned())));
     record
 }
 
@@ -287,7 +303,12 @@ fn the_search_of_the_database_knows_the_forms_of_a_secret() {
     let random = [0xfb_u8; 32];
     let secret = format!("lkt_{}", BASE64URL_NOPAD.encode(&random));
     let forms = forms(&secret);
-    for form in [HEXLOWER.encode(&random), BASE64.encode(&random), BASE64URL_NOPAD.encode(&random), HEXLOWER.encode(secret.as_bytes())] {
+    for form in [
+        HEXLOWER.encode(&random),
+        BASE64.encode(&random),
+        BASE64URL_NOPAD.encode(&random),
+        HEXLOWER.encode(secret.as_bytes()),
+    ] {
         assert!(forms.contains(&form.trim_end_matches('=').to_lowercase()), "{form}");
     }
 }

@@ -2,7 +2,7 @@
 
 use prost::Message as _;
 use prost::bytes::{Buf as _, BufMut as _};
-use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor, SerializeOptions};
+use prost_reflect::{DescriptorPool, DynamicMessage, FileDescriptor, MethodDescriptor, SerializeOptions};
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Status};
@@ -32,6 +32,13 @@ pub fn short_name(method: &MethodDescriptor) -> String {
 /// The method of that name.
 pub fn method(short: &str) -> MethodDescriptor {
     methods().into_iter().find(|method| short_name(method) == short).unwrap_or_else(|| panic!("no method {short}"))
+}
+
+/// The comment above something that a file declares.
+pub fn comments(file: &FileDescriptor, path: &[i32]) -> String {
+    let info = file.file_descriptor_proto().source_code_info.as_ref().expect("comments");
+    let found = info.location.iter().find(|location| location.path == path);
+    found.map(|location| location.leading_comments().to_owned()).unwrap_or_default()
 }
 
 /// The request of a method, from proto3 JSON.
