@@ -131,14 +131,13 @@ async fn health_is_told_for_the_server_and_each_service() {
 
 /// Both versions of reflection have the same messages, and share no type.
 macro_rules! reflect {
-    ($version:ident, $h:expr, $question:expr) => {{
+    ($version:ident, $h:expr, $question:ident, $text:expr) => {{
         use pb::server_reflection_request::MessageRequest;
         use tonic_reflection::pb::$version as pb;
         let mut client = pb::server_reflection_client::ServerReflectionClient::new($h.stranger().await.channel());
-        let question: fn(String) -> MessageRequest = $question.0;
         let request = pb::ServerReflectionRequest {
             host: String::new(),
-            message_request: Some(question(String::from($question.1))),
+            message_request: Some(MessageRequest::$question(String::from($text))),
         };
         let answers = client.server_reflection_info(stream::iter([request])).await.expect("a stream");
         let answer = answers.into_inner().message().await.expect("an answer").expect("an answer");
@@ -148,10 +147,8 @@ macro_rules! reflect {
 
 macro_rules! check_reflection {
     ($version:ident, $h:expr) => {{
-        use tonic_reflection::pb::$version::server_reflection_request::MessageRequest;
         use tonic_reflection::pb::$version::server_reflection_response::MessageResponse;
-        let MessageResponse::ListServicesResponse(list) = reflect!($version, $h, (MessageRequest::ListServices, ""))
-        else {
+        let MessageResponse::ListServicesResponse(list) = reflect!($version, $h, ListServices, "") else {
             panic!("no list")
         };
         let listed: BTreeSet<String> = list.service.into_iter().map(|service| service.name).collect();
@@ -173,7 +170,7 @@ macro_rules! check_reflection {
             "google.rpc.QuotaFailure",
             "google.rpc.PreconditionFailure",
         ] {
-            let found = reflect!($version, $h, (MessageRequest::FileContainingSymbol, symbol));
+            let found = reflect!($version, $h, FileContainingSymbol, symbol);
             assert!(matches!(found, MessageResponse::FileDescriptorResponse(_)), "{symbol}: {found:?}");
         }
     }};

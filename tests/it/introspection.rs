@@ -109,7 +109,7 @@ async fn an_access_token_is_good_for_its_audiences_only() {
     ] {
         let known = introspect(&verifier, token, audience).await;
         assert_eq!(known.active, active, "{audience}");
-        assert_eq!(known.scopes, [String::new(); 0], "no latchkey scope for another audience");
+        assert!(known.scopes.is_empty(), "no latchkey scope for another audience");
     }
     let own = h.signed_in("ann", PASSWORD).await.tokens.access_token;
     assert!(introspect(&verifier, &own, "latchkey").await.active);

@@ -105,8 +105,8 @@ async fn passwords(h: &Harness, record: &Record, root: &Client) -> String {
 
 /// What operators do and read.
 async fn administration(record: &Record, root: &Client, user: &Client, access: &str) -> String {
-    let make = json!({"user": bob(), "name": "bob's", "scopes": ["users.read"]});
-    let made = record.done(root, "UserAdmin/CreateApiToken", make).await;
+    let request = json!({"user": bob(), "name": "bob's", "scopes": ["users.read"]});
+    let made = record.done(root, "UserAdmin/CreateApiToken", request).await;
     let api_token = record.secret("API token", &made["secret"]);
     for token in [access, api_token.as_str(), "lka_garbage"] {
         record.done(root, "Auth/IntrospectToken", json!({"token": token})).await;
