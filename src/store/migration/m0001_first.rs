@@ -70,14 +70,14 @@ const STATEMENTS: &[&str] = &[
         user_id {key} NOT NULL REFERENCES "user" (id) ON DELETE CASCADE,
         PRIMARY KEY (role, user_id)
     )"#,
-    "CREATE INDEX user_role_user ON user_role (user_id)",
+    "CREATE INDEX user_role_of_user ON user_role (user_id)",
     // Username, address and each word of the display name, folded: text search is by prefix over these.
     r#"CREATE TABLE user_term (
         term {key} NOT NULL,
         user_id {key} NOT NULL REFERENCES "user" (id) ON DELETE CASCADE,
         PRIMARY KEY (term, user_id)
     )"#,
-    "CREATE INDEX user_term_user ON user_term (user_id, term)",
+    "CREATE INDEX user_term_of_user ON user_term (user_id, term)",
     "CREATE TABLE username_reservation (username {key} NOT NULL PRIMARY KEY, available_at BIGINT NOT NULL)",
     r#"CREATE TABLE session (
         id {key} NOT NULL PRIMARY KEY,
@@ -96,7 +96,7 @@ const STATEMENTS: &[&str] = &[
         generation INTEGER NOT NULL,
         rotated_at BIGINT NULL
     )"#,
-    "CREATE INDEX session_user ON session (user_id, created_at, id)",
+    "CREATE INDEX session_of_user ON session (user_id, created_at, id)",
     "CREATE INDEX session_live ON session (user_id) WHERE ended_at IS NULL",
     "CREATE INDEX session_expiry ON session (expires_at)",
     r#"CREATE TABLE ticket (
@@ -122,7 +122,7 @@ const STATEMENTS: &[&str] = &[
         last_used_at BIGINT NULL,
         revoked_at BIGINT NULL
     )"#,
-    "CREATE INDEX api_token_user ON api_token (user_id, created_at, id)",
+    "CREATE INDEX api_token_of_user ON api_token (user_id, created_at, id)",
     "CREATE INDEX api_token_created ON api_token (created_at, id)",
     // Wrong passwords in a row, a row for each user and for each bucket of unknown names.
     r#"CREATE TABLE throttle (
@@ -134,7 +134,7 @@ const STATEMENTS: &[&str] = &[
         waits_until BIGINT NULL,
         last_failure_at BIGINT NULL
     )"#,
-    "CREATE INDEX throttle_user ON throttle (user_id)",
+    "CREATE INDEX throttle_of_user ON throttle (user_id)",
     "CREATE INDEX throttle_waiting ON throttle (waits_until) WHERE waits_until IS NOT NULL",
     "CREATE TABLE source_failure (
         id {key} NOT NULL PRIMARY KEY,
