@@ -139,7 +139,9 @@ impl Writer<'_> {
             Principal::User { granted, id, .. } => (*granted, *id),
             Principal::ApiToken { granted, user_id, .. } => (*granted, *user_id),
         };
-        let actor = user_lock_row(&*self.tx, id, RowLock::Share).await?;
+        // Who acts on their own row takes the stronger lock at once: two that upgrade would wait for each other.
+        let lock = if self.caller.rule.demand == Demand::OneSelf { RowLock::Update } else { RowLock::Share };
+        let actor = user_lock_row(&*self.tx, id, lock).await?;
         let Some(actor) = actor.filter(|actor| actor.lock(self.now).is_none()) else {
             return Err(Unauthenticated::SessionRevoked.into());
         };

@@ -68,6 +68,7 @@ impl fmt::Display for ServeError {
                 "another latchkeyd uses the database beside {}; stop it first, or use PostgreSQL for several replicas",
                 path.display()
             ),
+            ServeError::Internal(Error::Internal(source)) => write!(f, "{source}"),
             ServeError::Internal(error) => {
                 write!(f, "{error}")?;
                 std::error::Error::source(error).map_or(Ok(()), |source| write!(f, ": {source}"))
