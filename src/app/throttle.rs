@@ -61,7 +61,8 @@ impl App {
     /// Reserves an attempt, or waits for its turn: fifty right passwords at once all get in.
     pub(super) async fn reserve(&self, account: Account) -> Result<Attempt> {
         let rules = &self.settings.throttle;
-        let counted = rules.threshold != 0;
+        let is_counted_name = matches!(account, Account::Known(_)) || self.settings.unknown_names != 0;
+        let counted = rules.threshold != 0 && is_counted_name;
         if !counted {
             return Ok(Attempt { account, counted, wait_over: false });
         }

@@ -15,4 +15,6 @@
 
 mod harness;
 
+mod architecture;
+mod examples;
 mod lock_and_unlock;
