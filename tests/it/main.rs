@@ -13,8 +13,15 @@
 )]
 #![expect(clippy::disallowed_methods, reason = "tests read TEST_DATABASE_URL and its kind")]
 
-mod harness;
-
+mod access_control;
+mod access_in_the_transaction;
+mod api_tokens;
 mod architecture;
+mod calling_applications;
 mod examples;
+mod field_scopes;
+mod harness;
+mod last_administrator;
 mod lock_and_unlock;
+mod refusals_in_the_audit_log;
+mod roles;

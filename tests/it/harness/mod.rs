@@ -4,6 +4,7 @@ pub mod actors;
 pub mod clock;
 pub mod database;
 pub mod log;
+pub mod raw;
 pub mod refusal;
 
 use std::future::Future;
