@@ -2,7 +2,7 @@
 //!
 //! With `TEST_DATABASE_URL` the same tests run on PostgreSQL, each server in a schema of its own.
 
-#![expect(unreachable_pub, missing_docs, reason = "a test binary has no callers")]
+#![expect(unreachable_pub, reason = "a test binary has no callers")]
 #![expect(
     clippy::expect_used,
     clippy::unwrap_used,
@@ -15,4 +15,19 @@
 
 mod harness;
 
+mod admin_reset;
+mod audit_log;
+mod creating_users;
+mod deleting_users;
+mod listing_users;
 mod lock_and_unlock;
+mod metrics_and_http;
+mod migrations_and_keys;
+mod must_change;
+mod paging;
+mod races;
+mod self_service_change;
+mod sessions;
+mod sign_in;
+mod throttle;
+mod updating_users;
