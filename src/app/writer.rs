@@ -94,9 +94,12 @@ impl App {
             return Ok(());
         }
         let target = match target {
-            Some(user) => match user_by_ref(self.store.reader(), user).await? {
-                Some(user) => Target::user(user.id, user.username.as_str()),
-                None => Target::default(),
+            Some(user) => match user_by_ref(self.store.reader(), user).await {
+                Ok(Some(user)) => Target::user(user.id, user.username.as_str()),
+                Ok(None) => Target::default(),
+                // Of a record that cannot be read, the id is all that can be told.
+                Err(Error::Corrupt { id, .. }) => Target { user_id: id, ..Target::default() },
+                Err(error) => return Err(error),
             },
             None => Target::default(),
         };

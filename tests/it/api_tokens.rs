@@ -197,19 +197,13 @@ async fn a_lock_suspends_tokens_a_reset_leaves_them_and_a_deletion_ends_them() {
 
     operator.reset("ann").await.expect("a reset");
     scopes(&program).await.expect("a program does not sign in");
-    let require = v1::RequirePasswordChangeRequest {
-        user: Some(named("ann")),
-        revoke_sessions: true,
-        ..Default::default()
-    };
+    let require =
+        v1::RequirePasswordChangeRequest { user: Some(named("ann")), revoke_sessions: true, ..Default::default() };
     operator.user_admin().require_password_change(require).await.expect("a demand");
     scopes(&program).await.expect("a token is no session");
 
-    let request = v1::DeleteUserRequest {
-        user: Some(named("ann")),
-        etag: operator.user("ann").await.etag,
-        ..Default::default()
-    };
+    let request =
+        v1::DeleteUserRequest { user: Some(named("ann")), etag: operator.user("ann").await.etag, ..Default::default() };
     let deleted = operator.user_admin().delete_user(request).await.expect("a deletion").into_inner();
     assert_eq!(deleted.effects.map(|effects| effects.api_tokens_revoked), Some(1));
     refused(scopes(&program).await, Code::Unauthenticated, "TOKEN_INVALID");

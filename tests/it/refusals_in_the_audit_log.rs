@@ -48,7 +48,13 @@ async fn recorded_cases(h: &Harness) -> Vec<Case> {
         denied(&h.user("bob").await.client, "UserAdmin/ListUsers", &json!({}), ErrorReason::ScopeMissing, ""),
         denied(&ann, "UserAdmin/ResetPassword", &secret, ErrorReason::ScopeMissing, "bob"),
         denied(&ann, "UserAdmin/LockUser", &root, ErrorReason::TargetOutranksCaller, "root"),
-        denied(&ann, "UserAdmin/LockUser", &json!({"user": {"username": "ann"}}), ErrorReason::SelfActionForbidden, "ann"),
+        denied(
+            &ann,
+            "UserAdmin/LockUser",
+            &json!({"user": {"username": "ann"}}),
+            ErrorReason::SelfActionForbidden,
+            "ann",
+        ),
         denied(&h.operator().await, "Auth/ListSessions", &json!({}), ErrorReason::UserRequired, ""),
         denied(&program, "Auth/ListSessions", &json!({}), ErrorReason::ApiTokenForbidden, ""),
         denied(&program, "UserAdmin/CreateApiToken", &token, ErrorReason::ApiTokenForbidden, "bob"),
@@ -96,8 +102,7 @@ async fn the_record_says_what_was_missing() {
     h.admin().await;
     let ann = h.person("ann", &["auditor", "helpdesk"]).await.client;
     let scope = json!({"username": "eve"});
-    let events =
-        events_of(&h, &ann, "UserAdmin/CreateUser", scope, Code::PermissionDenied, "SCOPE_MISSING").await;
+    let events = events_of(&h, &ann, "UserAdmin/CreateUser", scope, Code::PermissionDenied, "SCOPE_MISSING").await;
     assert_eq!(events[0].details.get("scope").map(String::as_str), Some("users.write"));
     let rank = json!({"user": {"username": "root"}});
     let events =

@@ -32,8 +32,18 @@ use Act::{
 
 /// All, in an order in which none is in the way of the next.
 const ACTS: &[Act] = &[
-    UpdateName, UpdateEmail, RequireChange, WaiveChange, RevokeSessions, RevokeToken, CreateToken, Lock, Unlock, Reset,
-    SetPassword, Delete,
+    UpdateName,
+    UpdateEmail,
+    RequireChange,
+    WaiveChange,
+    RevokeSessions,
+    RevokeToken,
+    CreateToken,
+    Lock,
+    Unlock,
+    Reset,
+    SetPassword,
+    Delete,
 ];
 
 /// What each may do to those whom they may do it to.
@@ -42,7 +52,15 @@ const MAY: &[(&str, &[Act])] = &[
     (
         "operator",
         &[
-            UpdateName, UpdateEmail, RequireChange, WaiveChange, RevokeSessions, RevokeToken, Lock, Unlock, Reset,
+            UpdateName,
+            UpdateEmail,
+            RequireChange,
+            WaiveChange,
+            RevokeSessions,
+            RevokeToken,
+            Lock,
+            Unlock,
+            Reset,
             SetPassword,
         ],
     ),
@@ -275,7 +293,8 @@ async fn roles_are_listed_with_their_scopes() {
         .iter()
         .map(|role| {
             assert!(!role["description"].as_str().unwrap_or_default().is_empty(), "{role}");
-            let scopes: Vec<&str> = role["scopes"].as_array().expect("scopes").iter().filter_map(Value::as_str).collect();
+            let scopes: Vec<&str> =
+                role["scopes"].as_array().expect("scopes").iter().filter_map(Value::as_str).collect();
             (role["name"].as_str().unwrap_or_default().to_owned(), scopes.join(" "))
         })
         .collect();
@@ -314,8 +333,17 @@ fn every_method_that_changes_an_account_is_in_the_tables_of_this_file() {
         .filter(|name| !name.contains("/List") && !name.contains("/Get"))
         .collect();
     let known = [
-        "CreateApiToken", "CreateUser", "DeleteUser", "LockUser", "RequirePasswordChange", "ResetPassword",
-        "RevokeApiToken", "RevokeUserSessions", "UnlockUser", "UpdateUser", "WaivePasswordChange",
+        "CreateApiToken",
+        "CreateUser",
+        "DeleteUser",
+        "LockUser",
+        "RequirePasswordChange",
+        "ResetPassword",
+        "RevokeApiToken",
+        "RevokeUserSessions",
+        "UnlockUser",
+        "UpdateUser",
+        "WaivePasswordChange",
     ];
     for name in &changing {
         assert!(known.iter().any(|known| name.ends_with(&format!("/{known}"))), "{name} is in no table");
