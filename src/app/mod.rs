@@ -11,6 +11,7 @@ mod maintenance;
 mod pages;
 mod passwords;
 mod seal;
+pub mod seed;
 mod sessions;
 mod sign_in;
 mod start;
