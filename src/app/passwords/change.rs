@@ -17,6 +17,7 @@ use crate::store::sessions::{Which, session_end};
 use crate::store::throttle::throttle_clear;
 use crate::store::tickets::{ticket_end_all, ticket_find, ticket_lock_row};
 use crate::store::users::{user_by_id, user_save};
+
 /// Answer a password-change step.
 #[derive(Debug)]
 pub struct CompletePasswordChange {

@@ -9,6 +9,7 @@ use crate::domain::user::{Effects, Etag, User, UserKind, UserRef};
 use crate::error::{Result, Unmet};
 use crate::store::sessions::{Which, session_end};
 use crate::store::users::user_save;
+
 /// Make the next sign-in change the password.
 #[derive(Debug)]
 pub struct RequirePasswordChange {

@@ -23,6 +23,7 @@ use crate::store::sessions::{Which, session_end};
 use crate::store::throttle::throttle_clear;
 use crate::store::tickets::ticket_end_all;
 use crate::store::users::user_save;
+
 /// How a password is reset.
 #[derive(Debug)]
 pub enum ResetMethod {
