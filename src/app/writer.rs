@@ -94,9 +94,12 @@ impl App {
             return Ok(());
         }
         let target = match target {
-            Some(user) => match user_by_ref(self.store.reader(), user).await? {
-                Some(user) => Target::user(user.id, user.username.as_str()),
-                None => Target::default(),
+            Some(user) => match user_by_ref(self.store.reader(), user).await {
+                Ok(Some(user)) => Target::user(user.id, user.username.as_str()),
+                Ok(None) => Target::default(),
+                // Of a record that cannot be read, the id is all that can be told.
+                Err(Error::Corrupt { id, .. }) => Target { user_id: id, ..Target::default() },
+                Err(error) => return Err(error),
             },
             None => Target::default(),
         };
@@ -141,7 +144,9 @@ impl Writer<'_> {
             Principal::User { granted, id, .. } => (*granted, *id),
             Principal::ApiToken { granted, user_id, .. } => (*granted, *user_id),
         };
-        let actor = user_lock_row(&*self.tx, id, RowLock::Share).await?;
+        // Who acts on their own row takes the stronger lock at once: two that upgrade would wait for each other.
+        let lock = if self.caller.rule.demand == Demand::OneSelf { RowLock::Update } else { RowLock::Share };
+        let actor = user_lock_row(&*self.tx, id, lock).await?;
         let Some(actor) = actor.filter(|actor| actor.lock(self.now).is_none()) else {
             return Err(Unauthenticated::SessionRevoked.into());
         };
