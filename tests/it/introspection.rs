@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tonic::Code;
 
 use crate::harness::actors::named;
+use crate::harness::http::HttpAnswer;
 use crate::harness::{Client, Harness, PASSWORD, refused};
 
 /// What a verifier is told of a token.
@@ -184,8 +185,8 @@ fn verify_offline(jwks: &Value, token: &str) -> Option<Value> {
 async fn a_token_is_verified_offline_with_the_keys_over_http() {
     let h = Harness::start().await;
     let ann = h.person("ann", &["viewer"]).await;
-    let (head, body) = h.http("/.well-known/jwks.json").await;
-    assert!(head.starts_with("http/1.1 200") && head.contains("content-type: application/jwk-set+json"), "{head}");
+    let HttpAnswer { status, head, body } = h.http("/.well-known/jwks.json").await;
+    assert!(status == 200 && head.contains("content-type: application/jwk-set+json"), "{head}");
     assert!(head.contains("cache-control: max-age=300") && head.contains("etag: \""), "{head}");
     let jwks: Value = serde_json::from_str(&body).expect("JSON");
     assert!(!body.contains("\"d\""), "a private key");
@@ -210,7 +211,7 @@ async fn the_keys_over_grpc_are_the_same() {
     let h = Harness::start().await;
     let stranger = h.stranger().await;
     let keys = stranger.auth().get_signing_keys(v1::GetSigningKeysRequest::default()).await.expect("keys").into_inner();
-    assert_eq!(keys.jwks_json, h.http("/.well-known/jwks.json").await.1);
+    assert_eq!(keys.jwks_json, h.http("/.well-known/jwks.json").await.body);
     assert_eq!((keys.issuer.as_str(), keys.max_age.map(|age| age.seconds)), ("latchkey", Some(300)));
     let jwks: Value = serde_json::from_str(&keys.jwks_json).expect("JSON");
     for (key, jwk) in keys.keys.iter().zip(jwks["keys"].as_array().expect("a list")) {
