@@ -80,9 +80,9 @@ impl App {
     pub async fn sign_in(&self, caller: &Caller, command: SignIn) -> Result<Progress> {
         self.check_source(caller).await?;
         let SignIn { login, password, wish } = command;
-        let Found { user, is_corrupt } = self.user_who_signs_in(&login).await?;
+        let Found { user, name, is_corrupt } = self.user_who_signs_in(login).await?;
         let user = user.as_ref();
-        let attempt = self.reserve(self.account_of(user, &login)).await?;
+        let attempt = self.reserve(self.account_of(user, &name)).await?;
         let proved = match self.prove(Lane::SignIn, password.as_ref(), user).await {
             Ok(proved) => proved,
             Err(error) => {
@@ -110,22 +110,27 @@ impl App {
         let reason = refusal.unwrap_or(Reason::UserLocked);
         let target = match user {
             Some(user) => Target::user(user.id, user.username.as_str()),
-            None => Target { user_id: String::new(), username: self.unknown_name(&login) },
+            None => Target { user_id: String::new(), username: self.unknown_name(&name) },
         };
         self.attempt_failed(caller, &attempt, user, target, reason).await?;
         Err(Unauthenticated::Rejected.into())
     }
 
     /// Whom a login means. A corrupt record signs nobody in, and looks like any other failure.
-    async fn user_who_signs_in(&self, login: &str) -> Result<Found> {
-        let parsed = match Username::parse(login) {
+    async fn user_who_signs_in(&self, login: String) -> Result<Found> {
+        let parsed = match Username::parse(&login) {
             Ok(username) => Some(Login::Username(username)),
-            Err(_) => EmailAddress::parse(login).ok().map(Login::Email),
+            Err(_) => EmailAddress::parse(&login).ok().map(Login::Email),
         };
-        let Some(login) = parsed else { return Ok(Found { user: None, is_corrupt: false }) };
-        match user_by_login(self.store.reader(), &login).await {
-            Ok(user) => Ok(Found { user, is_corrupt: false }),
-            Err(Error::Corrupt { .. }) => Ok(Found { user: None, is_corrupt: true }),
+        let (name, login) = match &parsed {
+            None => return Ok(Found { user: None, name: login, is_corrupt: false }),
+            Some(login @ Login::Username(username)) => (username.as_str(), login),
+            Some(login @ Login::Email(email)) => (email.key(), login),
+        };
+        let name = name.to_owned();
+        match user_by_login(self.store.reader(), login).await {
+            Ok(user) => Ok(Found { user, name, is_corrupt: false }),
+            Err(Error::Corrupt { .. }) => Ok(Found { user: None, name, is_corrupt: true }),
             Err(error) => Err(error),
         }
     }
@@ -300,6 +305,9 @@ impl App {
 
 struct Found {
     user: Option<User>,
+    /// What was typed, folded: the wait of a name that nobody has must not depend on case where that of a user does
+    /// not, or a few tries would tell one from the other.
+    name: String,
     is_corrupt: bool,
 }
 
