@@ -23,7 +23,6 @@ use crate::error::{Error, Result, Unauthenticated, Unmet};
 use crate::metrics::Lane;
 use crate::store::idempotency::idempotency_insert;
 use crate::store::sessions::{Which, session_end};
-use crate::store::throttle::throttle_clear;
 use crate::store::tickets::{ticket_end_all, ticket_find, ticket_lock_row};
 use crate::store::users::{user_by_id, user_save};
 
@@ -146,7 +145,7 @@ impl App {
         let (command, password, body) = (&command, &password, body.as_ref());
         let done = self.write(caller, Some(&command.user), |writer| async move {
             let before = resettable(&writer, command).await?;
-            let (after, effects) = self.write_reset(&writer, &before, password).await?;
+            let (after, effects, wait_ended) = self.write_reset(&writer, &before, password).await?;
             if command.validate_only {
                 return Ok(Some((after, effects)));
             }
@@ -157,7 +156,7 @@ impl App {
                     return Ok(None);
                 }
             }
-            writer.commit(reset_event(&after, command, &effects), []).await?;
+            writer.commit(reset_event(&after, command, &effects), wait_ended).await?;
             Ok(Some((after, effects)))
         });
         if let Some((user, effects)) = done.await? {
@@ -203,7 +202,7 @@ impl App {
         writer: &Writer<'_>,
         before: &User,
         password: &StoredPassword,
-    ) -> Result<(User, Effects)> {
+    ) -> Result<(User, Effects, Option<Event>)> {
         let mut after = before.clone();
         after.password = Some(password.clone());
         after.change_demanded = false;
@@ -212,13 +211,14 @@ impl App {
         user_save(&*writer.tx, before, &mut after, writer.now).await?;
         let sessions = session_end(&*writer.tx, before.id, Which::All, writer.now).await?;
         ticket_end_all(&*writer.tx, before.id).await?;
+        let (throttle_cleared, wait_ended) = writer.clear_throttle(before).await?;
         let effects = Effects {
             password_ended: before.password.is_some(),
-            throttle_cleared: throttle_clear(&*writer.tx, before.id, writer.now).await?,
+            throttle_cleared,
             lock_lifted: before.lock(writer.now).is_some(),
             ..self.effects_of_ending(sessions, writer.now)
         };
-        Ok((after, effects))
+        Ok((after, effects, wait_ended))
     }
 
     async fn replayed_reset(
@@ -320,8 +320,10 @@ impl App {
             let found = ticket_lock_row(&*writer.tx, &digest, TicketPurpose::PasswordChange, writer.now).await?;
             found.ok_or_else(dead)?;
             let (after, sessions) = change_password(&writer, &before, hash.clone(), Which::All).await?;
+            let (_, wait_ended) = writer.clear_throttle(&before).await?;
             let (session, mut events) = self.open_session(&writer, caller, &after, &ticket.wish).await?;
             let tokens = self.tokens(&session, &after, &ticket.wish, writer.now)?;
+            events.extend(wait_ended);
             events.push(signed_in_event(&after).about(session.id));
             writer.commit(changed_event(&after, sessions), events).await?;
             Ok((Some(Progress::Tokens(tokens)), sessions))
@@ -455,7 +457,6 @@ async fn change_password(writer: &Writer<'_>, before: &User, hash: String, end: 
     user_save(&*writer.tx, before, &mut after, writer.now).await?;
     let sessions = session_end(&*writer.tx, before.id, end, writer.now).await?;
     ticket_end_all(&*writer.tx, before.id).await?;
-    throttle_clear(&*writer.tx, before.id, writer.now).await?;
     Ok((after, sessions))
 }
 
