@@ -53,7 +53,9 @@ async fn a_reset_ends_the_old_password_and_everything_that_rested_on_it() {
     refused(stranger.refresh(&bob.tokens.refresh_token).await, Code::Unauthenticated, "SESSION_REVOKED");
     refused(stranger.complete(&step.ticket, OTHER_PASSWORD).await, Code::Unauthenticated, "TICKET_INVALID");
     let user = operator.user("bob").await;
-    assert!(user.flags.contains(&UserFlag::TemporaryPassword.into()) && user.flags.contains(&UserFlag::MustChange.into()));
+    assert!(
+        user.flags.contains(&UserFlag::TemporaryPassword.into()) && user.flags.contains(&UserFlag::MustChange.into())
+    );
 }
 
 #[tokio::test]
@@ -179,7 +181,9 @@ async fn a_ticket_is_good_for_its_step_alone() {
     refused(stranger.bearing(&step.ticket).who_am_i().await, Code::Unauthenticated, "TOKEN_INVALID");
     refused(stranger.refresh(&step.ticket).await, Code::Unauthenticated, "TOKEN_INVALID");
     let eve = h.user("eve").await;
-    for no_ticket in [&eve.tokens.refresh_token, &eve.tokens.access_token[..1000.min(eve.tokens.access_token.len())], "x"] {
+    for no_ticket in
+        [&eve.tokens.refresh_token, &eve.tokens.access_token[..1000.min(eve.tokens.access_token.len())], "x"]
+    {
         refused(stranger.complete(no_ticket, OTHER_PASSWORD).await, Code::Unauthenticated, "TICKET_INVALID");
     }
     stranger.complete(&step.ticket, OTHER_PASSWORD).await.expect("the ticket itself");
@@ -201,8 +205,7 @@ async fn a_chosen_password_works_once_and_expires_after_three_days() {
     let h = Harness::start().await;
     h.create("bob", &[], PASSWORD).await;
     let (operator, stranger) = (h.operator().await, h.stranger().await);
-    let refusal =
-        refused(operator.reset_with(to_chosen("c4nary")).await, Code::InvalidArgument, "PASSWORD_REJECTED");
+    let refusal = refused(operator.reset_with(to_chosen("c4nary")).await, Code::InvalidArgument, "PASSWORD_REJECTED");
     assert_eq!(refusal.violations(), ["set_password.password: TOO_SHORT"]);
     let answer = operator.reset_with(to_chosen(OTHER_PASSWORD)).await.unwrap();
     assert_eq!(answer.secret, None);
@@ -305,7 +308,8 @@ async fn validate_only_and_a_stale_etag_change_nothing() {
     let operator = h.operator().await;
     let bob = h.user("bob").await;
     let before = operator.user("bob").await;
-    let checked = operator.reset_with(v1::ResetPasswordRequest { validate_only: true, ..to_temporary() }).await.unwrap();
+    let checked =
+        operator.reset_with(v1::ResetPasswordRequest { validate_only: true, ..to_temporary() }).await.unwrap();
     assert_eq!((checked.secret, checked.effects.unwrap().sessions_revoked), (None, 1));
     let stale = v1::ResetPasswordRequest { etag: "\"99\"".to_owned(), ..to_temporary() };
     refused(operator.reset_with(stale).await, Code::Aborted, "ETAG_MISMATCH");

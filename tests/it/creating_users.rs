@@ -18,10 +18,7 @@ fn bob() -> v1::CreateUserRequest {
 }
 
 fn with_temporary() -> v1::CreateUserRequest {
-    v1::CreateUserRequest {
-        credential: Some(Credential::TemporaryPassword(v1::TemporaryPassword::default())),
-        ..bob()
-    }
+    v1::CreateUserRequest { credential: Some(Credential::TemporaryPassword(v1::TemporaryPassword::default())), ..bob() }
 }
 
 fn with_password(change_required: Option<bool>) -> v1::CreateUserRequest {

@@ -29,5 +29,6 @@ mod races;
 mod self_service_change;
 mod sessions;
 mod sign_in;
+mod source_limits;
 mod throttle;
 mod updating_users;

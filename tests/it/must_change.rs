@@ -104,8 +104,7 @@ async fn demands_are_bound_to_the_etag_that_was_read() {
         ..Default::default()
     };
     operator.user_admin().require_password_change(require.clone()).await.expect("the current one");
-    let refusal =
-        refused(operator.user_admin().require_password_change(require).await, Code::Aborted, "ETAG_MISMATCH");
+    let refusal = refused(operator.user_admin().require_password_change(require).await, Code::Aborted, "ETAG_MISMATCH");
     assert_eq!(refusal.metadata("currentEtag"), operator.user("bob").await.etag);
     let waive = v1::WaivePasswordChangeRequest { user: Some(named("bob")), etag, ..Default::default() };
     refused(operator.user_admin().waive_password_change(waive).await, Code::Aborted, "ETAG_MISMATCH");

@@ -145,11 +145,8 @@ async fn of_ten_updates_with_the_same_etag_one_is_made() {
     let operator = h.operator().await;
     let etag = operator.user("bob").await.etag;
     let updates = (0..10).map(|number| {
-        let request = v1::UpdateUserRequest {
-            display_name: Some(format!("Bob {number}")),
-            etag: etag.clone(),
-            ..of_bob()
-        };
+        let request =
+            v1::UpdateUserRequest { display_name: Some(format!("Bob {number}")), etag: etag.clone(), ..of_bob() };
         operator.update(request)
     });
     let answers = at_once(updates).await;
