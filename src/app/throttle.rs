@@ -58,7 +58,7 @@ impl App {
     }
 
     /// Reserves an attempt, or waits for its turn: fifty right passwords at once all get in.
-    pub(super) async fn reserve(&self, account: Account) -> Result<Attempt> {
+    pub(super) async fn reserve(&self, mut account: Account) -> Result<Attempt> {
         let rules = &self.settings.throttle;
         let counted = rules.threshold != 0;
         if !counted {
@@ -77,6 +77,8 @@ impl App {
                     return Err(Error::Exhausted { limit: Limit::Hashing, retry_after: Duration::from_secs(1) });
                 }
                 Reservation::Busy => tokio::time::sleep(TURN_POLL).await,
+                // From now on the name is one that nobody has.
+                Reservation::Gone => account = self.account_of(None, &account.key()),
             }
         }
     }

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use sea_orm::sea_query::{Expr, ExprTrait, SimpleExpr};
-use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Statement};
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, SqlErr, Statement};
 
 use super::entity::throttle;
 use super::text::instant;
@@ -59,6 +59,8 @@ pub enum Reservation {
     },
     /// Others are trying; ask again shortly.
     Busy,
+    /// The user was deleted a moment ago.
+    Gone,
 }
 
 /// Reserves an attempt, in one statement.
@@ -77,8 +79,13 @@ pub async fn throttle_reserve(
         i64::from(rules.threshold).into(),
     ];
     let statement = Statement::from_sql_and_values(c.get_database_backend(), RESERVE, values);
-    if c.query_one_raw(statement).await?.is_some() {
-        return Ok(Reservation::Taken);
+    match c.query_one_raw(statement).await {
+        Ok(Some(_)) => return Ok(Reservation::Taken),
+        Ok(None) => {}
+        Err(error) if matches!(error.sql_err(), Some(SqlErr::ForeignKeyConstraintViolation(_))) => {
+            return Ok(Reservation::Gone);
+        }
+        Err(error) => return Err(error.into()),
     }
     let row = throttle::Entity::find_by_id(account.key()).one(c).await?;
     Ok(match row.and_then(|row| row.waits_until).map(instant) {
