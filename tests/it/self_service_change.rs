@@ -13,7 +13,7 @@ async fn a_change_ends_all_sessions_but_the_one_that_made_it() {
     let h = Harness::start().await;
     let bob = h.user("bob").await;
     let elsewhere = h.signed_in("bob", PASSWORD).await;
-    let answer = bob.client.change_password(PASSWORD, OTHER_PASSWORD).await.unwrap();
+    let answer = bob.client.change_password(&bob.password, OTHER_PASSWORD).await.unwrap();
     assert_eq!(answer.sessions_revoked, 1);
     bob.client.who_am_i().await.expect("this session goes on");
     let stranger = h.stranger().await;
@@ -21,7 +21,7 @@ async fn a_change_ends_all_sessions_but_the_one_that_made_it() {
     refused(elsewhere.client.who_am_i().await, Code::Unauthenticated, "SESSION_REVOKED");
     refused(stranger.refresh(&elsewhere.tokens.refresh_token).await, Code::Unauthenticated, "SESSION_REVOKED");
     refused(stranger.sign_in("bob", PASSWORD).await, Code::Unauthenticated, "CREDENTIALS_REJECTED");
-    stranger.tokens("bob", OTHER_PASSWORD).await.expect("the new password");
+    stranger.tokens(&bob.name, OTHER_PASSWORD).await.expect("the new password");
 }
 
 #[tokio::test]
