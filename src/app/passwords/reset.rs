@@ -20,7 +20,6 @@ use crate::error::{Error, Result, Unmet};
 use crate::metrics::Lane;
 use crate::store::idempotency::idempotency_insert;
 use crate::store::sessions::{Which, session_end};
-use crate::store::throttle::throttle_clear;
 use crate::store::tickets::ticket_end_all;
 use crate::store::users::user_save;
 
@@ -93,7 +92,7 @@ impl App {
         let (command, password, body) = (&command, &password, body.as_ref());
         let done = self.write(caller, Some(&command.user), |writer| async move {
             let before = resettable(&writer, command).await?;
-            let (after, effects) = self.write_reset(&writer, &before, password).await?;
+            let (after, effects, wait_ended) = self.write_reset(&writer, &before, password).await?;
             if command.validate_only {
                 return Ok(Some((after, effects)));
             }
@@ -104,7 +103,7 @@ impl App {
                     return Ok(None);
                 }
             }
-            writer.commit(reset_event(&after, command, &effects), []).await?;
+            writer.commit(reset_event(&after, command, &effects), wait_ended).await?;
             Ok(Some((after, effects)))
         });
         if let Some((user, effects)) = done.await? {
@@ -150,7 +149,7 @@ impl App {
         writer: &Writer<'_>,
         before: &User,
         password: &StoredPassword,
-    ) -> Result<(User, Effects)> {
+    ) -> Result<(User, Effects, Option<Event>)> {
         let mut after = before.clone();
         after.password = Some(password.clone());
         after.change_demanded = false;
@@ -159,13 +158,14 @@ impl App {
         user_save(&*writer.tx, before, &mut after, writer.now).await?;
         let sessions = session_end(&*writer.tx, before.id, Which::All, writer.now).await?;
         ticket_end_all(&*writer.tx, before.id).await?;
+        let (throttle_cleared, wait_ended) = writer.clear_throttle(before).await?;
         let effects = Effects {
             password_ended: before.password.is_some(),
-            throttle_cleared: throttle_clear(&*writer.tx, before.id, writer.now).await?,
+            throttle_cleared,
             lock_lifted: before.lock(writer.now).is_some(),
             ..self.effects_of_ending(sessions, writer.now)
         };
-        Ok((after, effects))
+        Ok((after, effects, wait_ended))
     }
 
     async fn replayed_reset(

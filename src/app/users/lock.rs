@@ -12,7 +12,6 @@ use crate::domain::time::Timestamp;
 use crate::domain::user::{Effects, Etag, User, UserRef};
 use crate::error::Result;
 use crate::store::sessions::{Which, session_end};
-use crate::store::throttle::throttle_clear;
 use crate::store::tickets::ticket_end_all;
 use crate::store::users::user_save;
 
@@ -85,7 +84,7 @@ impl App {
             let before = writer.target(&command.user).await?;
             Writer::check_etag(&before, command.etag)?;
             let lock_lifted = before.lock(writer.now).is_some();
-            let throttle_cleared = throttle_clear(&*writer.tx, before.id, writer.now).await?;
+            let (throttle_cleared, wait_ended) = writer.clear_throttle(&before).await?;
             let mut after = before.clone();
             after.stored_throttle = None;
             if before.stored_lock.is_some() {
@@ -97,7 +96,7 @@ impl App {
                 .note(command.note.as_ref())
                 .detail("lockLifted", lock_lifted)
                 .detail("throttleCleared", throttle_cleared);
-            writer.commit(event, []).await?;
+            writer.commit(event, wait_ended).await?;
             Ok((after, effects))
         })
         .await
