@@ -58,10 +58,10 @@ impl App {
     }
 
     /// Reserves an attempt, or waits for its turn: fifty right passwords at once all get in.
-    pub(super) async fn reserve(&self, account: Account) -> Result<Attempt> {
+    pub(super) async fn reserve(&self, mut account: Account) -> Result<Attempt> {
         let rules = &self.settings.throttle;
         let is_counted_name = matches!(account, Account::Known(_)) || self.settings.unknown_names != 0;
-        let counted = rules.threshold != 0 && is_counted_name;
+        let counted = rules.are_on() && is_counted_name;
         if !counted {
             return Ok(Attempt { account, counted });
         }
@@ -78,6 +78,8 @@ impl App {
                     return Err(Error::Exhausted { limit: Limit::Hashing, retry_after: Duration::from_secs(1) });
                 }
                 Reservation::Busy => tokio::time::sleep(TURN_POLL).await,
+                // From now on the name is one that nobody has.
+                Reservation::Gone => account = self.account_of(None, &account.key()),
             }
         }
     }
@@ -131,14 +133,9 @@ impl App {
 
     /// Counts a dead ticket or a forged token against its source.
     pub(super) async fn secret_failed(&self, caller: &Caller, reason: Reason) -> Result<()> {
-        let Some(source) = self.limited_source(caller) else { return Ok(()) };
-        let account = Account::Unknown(0);
-        self.write(caller, None, |writer| {
-            let account = &account;
-            async move {
-                self.count_failure_of(&writer.tx, source, account, writer.now).await?;
-                writer.commit(Event::failed(EventType::SignInFailed, Target::default(), reason), []).await
-            }
+        self.write(caller, None, |writer| async move {
+            self.count_source(&writer.tx, caller, &Account::Unknown(0), writer.now).await?;
+            writer.commit(Event::failed(EventType::SignInFailed, Target::default(), reason), []).await
         })
         .await
     }
@@ -150,19 +147,7 @@ impl App {
         account: &Account,
         now: Timestamp,
     ) -> Result<()> {
-        match self.limited_source(caller) {
-            Some(source) => self.count_failure_of(tx, source, account, now).await,
-            None => Ok(()),
-        }
-    }
-
-    async fn count_failure_of(
-        &self,
-        tx: &crate::store::WriteTx,
-        source: Source,
-        account: &Account,
-        now: Timestamp,
-    ) -> Result<()> {
+        let Some(source) = self.limited_source(caller) else { return Ok(()) };
         let id = EventId::from_bytes(self.effects.bytes());
         source_failed(&**tx, id, source, &account.key(), &self.settings.sources, now).await
     }

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use sea_orm::sea_query::{Expr, ExprTrait, SimpleExpr};
-use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Statement};
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, SqlErr, Statement};
 
 use super::entity::throttle;
 use super::text::instant;
@@ -59,6 +59,8 @@ pub enum Reservation {
     },
     /// Others are trying; ask again shortly.
     Busy,
+    /// The user was deleted a moment ago.
+    Gone,
 }
 
 /// Reserves an attempt, in one statement.
@@ -74,11 +76,16 @@ pub async fn throttle_reserve(
         now.saturating_add(LEASE).as_micros().into(),
         now.saturating_sub(rules.failure_memory).as_micros().into(),
         now.as_micros().into(),
-        i64::from(rules.threshold).into(),
+        i64::from(rules.guesses_at_once()).into(),
     ];
     let statement = Statement::from_sql_and_values(c.get_database_backend(), RESERVE, values);
-    if c.query_one_raw(statement).await?.is_some() {
-        return Ok(Reservation::Taken);
+    match c.query_one_raw(statement).await {
+        Ok(Some(_)) => return Ok(Reservation::Taken),
+        Ok(None) => {}
+        Err(error) if matches!(error.sql_err(), Some(SqlErr::ForeignKeyConstraintViolation(_))) => {
+            return Ok(Reservation::Gone);
+        }
+        Err(error) => return Err(error.into()),
     }
     let row = throttle::Entity::find_by_id(account.key()).one(c).await?;
     Ok(match row.and_then(|row| row.waits_until).map(instant) {
@@ -87,10 +94,15 @@ pub async fn throttle_reserve(
     })
 }
 
+/// Failures are forgotten after a while, and reservations that were never settled count as failures: their passwords may
+/// have been looked at.
 const RESERVE: &str = "\
 INSERT INTO throttle (id, user_id, failures, pending, lease_expires_at) VALUES ($1, $2, 0, 1, $3)
 ON CONFLICT (id) DO UPDATE SET
-    failures = CASE WHEN throttle.last_failure_at > $4 THEN throttle.failures ELSE 0 END,
+    failures = CASE WHEN throttle.last_failure_at > $4 THEN throttle.failures ELSE 0 END
+        + CASE WHEN throttle.lease_expires_at <= $5 THEN throttle.pending ELSE 0 END,
+    last_failure_at = CASE WHEN throttle.lease_expires_at <= $5 AND throttle.pending > 0 THEN $5
+        ELSE throttle.last_failure_at END,
     pending = CASE WHEN throttle.lease_expires_at > $5 THEN throttle.pending ELSE 0 END + 1,
     lease_expires_at = $3
 WHERE (throttle.waits_until IS NULL OR throttle.waits_until <= $5)

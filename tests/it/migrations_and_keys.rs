@@ -134,6 +134,8 @@ async fn a_lost_seal_key_is_replaced_at_the_price_of_all_sessions() {
     let bob = h.user("bob").await;
     let old = key_ids(&h).await;
     h.halt().await;
+    let (code, printed) = latchkeyd(&h, &["key", "replace", "--discard-sealed"]);
+    assert!(code == Some(1) && printed.contains("move it away first"), "a stolen key must not seal again: {printed}");
     std::fs::remove_file(&h.config.seal_key_file).expect("a loss");
     let (code, printed) = latchkeyd(&h, &["key", "replace"]);
     assert!(code == Some(2) && printed.contains("--discard-sealed"), "it has to be said: {printed}");
@@ -147,6 +149,9 @@ async fn a_lost_seal_key_is_replaced_at_the_price_of_all_sessions() {
     refused(who, Code::Unauthenticated, "TOKEN_INVALID");
     refused(stranger.refresh(&bob.tokens.refresh_token).await, Code::Unauthenticated, "TOKEN_INVALID");
     stranger.tokens("bob", PASSWORD).await.expect("passwords are not sealed");
+    let events = h.operator().await.events().await;
+    let replaced = events.iter().find(|event| event.method == "latchkeyd key replace").expect("an event");
+    assert_eq!((replaced.r#type(), replaced.details["sessionsRevoked"].as_str()), (v1::EventType::KeyRotated, "1"));
 }
 
 #[tokio::test]

@@ -82,6 +82,9 @@ impl App {
         let command = &command;
         self.write(caller, Some(&command.user), |writer| async move {
             let before = writer.target(&command.user).await?;
+            // Whoever calls is not locked. What is left to lift is the wait after wrong passwords, and with it a stolen
+            // session could guess the password for ever.
+            writer.not_oneself(before.id)?;
             Writer::check_etag(&before, command.etag)?;
             let lock_lifted = before.lock(writer.now).is_some();
             let (throttle_cleared, wait_ended) = writer.clear_throttle(&before).await?;
