@@ -91,6 +91,10 @@ pub(crate) struct Refusal {
     pub(crate) request_id: String,
     /// The user that the call was about, as it may be typed.
     pub(crate) subject: Option<String>,
+    /// Roles that have the scope that was missing, as far as they are known.
+    pub(crate) roles: Vec<String>,
+    /// A better way out than the reason alone suggests.
+    pub(crate) hint: Option<String>,
 }
 
 /// One field that is wrong.
@@ -123,8 +127,10 @@ impl Error {
     /// With a way out.
     #[must_use]
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Error {
-        if let Error::Stopped(complaint) = &mut self {
-            complaint.hint = Some(hint.into());
+        match &mut self {
+            Error::Stopped(complaint) => complaint.hint = Some(hint.into()),
+            Error::Refused(refusal) => refusal.hint = Some(hint.into()),
+            Error::Silent(_) | Error::Shown(_) => {}
         }
         self
     }
@@ -160,7 +166,9 @@ impl Error {
     pub(crate) fn lines(&self) -> Vec<Text> {
         let (message, violations, hint): (&str, &[Violation], Option<String>) = match self {
             Error::Stopped(complaint) => (&complaint.message, &[], complaint.hint.clone()),
-            Error::Refused(refusal) => (&refusal.message, &refusal.violations, hint::of(refusal)),
+            Error::Refused(refusal) => {
+                (&refusal.message, &refusal.violations, refusal.hint.clone().or_else(|| hint::of(refusal)))
+            }
             Error::Silent(_) | Error::Shown(_) => return Vec::new(),
         };
         let mut lines = vec![Text::toned(Tone::Bad, "error: ").and(Tone::Plain, message)];
@@ -230,6 +238,8 @@ impl Refusal {
             retry_after: details.retry_info().and_then(|retry| retry.retry_delay),
             request_id: details.request_info().map(|request| request.request_id.clone()).unwrap_or_default(),
             subject,
+            roles: Vec::new(),
+            hint: None,
         }
     }
 
@@ -244,6 +254,11 @@ impl Refusal {
             | Code::Cancelled => Exit::Unexpected,
             _ => Exit::Refused,
         }
+    }
+
+    /// The scope that the caller lacks, if that is why.
+    pub(crate) fn scope_missing(&self) -> Option<&str> {
+        self.metadata.get("scope").filter(|_| self.reason == "SCOPE_MISSING").map(String::as_str)
     }
 
     /// Whether the server is at fault, so that whoever runs it wants the id of the request.

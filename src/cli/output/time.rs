@@ -38,8 +38,10 @@ impl Clock {
 
     /// `22m`: how long it has been, for narrow columns.
     pub(crate) fn compact(&self, then: Timestamp) -> String {
-        let (number, unit) = short(self.since(then));
-        format!("{number}{unit}")
+        match short(self.since(then)) {
+            (0..5, "s") => "now".to_owned(),
+            (number, unit) => format!("{number}{unit}"),
+        }
     }
 
     /// `3 h left`, or `expired`.
@@ -73,6 +75,11 @@ impl Clock {
     /// `2026-11-25 08:14`.
     pub(crate) fn full(&self, at: Timestamp) -> String {
         at.to_zoned_datetime(self.zone.clone()).strftime("%Y-%m-%d %H:%M").to_string()
+    }
+
+    /// `2026-11-25 08:14:05`.
+    pub(crate) fn to_the_second(&self, at: Timestamp) -> String {
+        at.to_zoned_datetime(self.zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string()
     }
 
     /// `2026-11-25 08:14, 2 h ago`.
@@ -210,6 +217,7 @@ mod tests {
         assert_eq!(clock.ago("2026-11-25T07:12:58Z".parse()?), "just now");
         assert_eq!(clock.ago("2026-11-19T07:00:00Z".parse()?), "6 d ago");
         assert_eq!(clock.compact("2026-11-25T06:51:00Z".parse()?), "22m");
+        assert_eq!(clock.compact("2026-11-25T07:12:58Z".parse()?), "now");
         assert_eq!(clock.left("2026-11-25T10:14:00Z".parse()?), "3 h left");
         assert_eq!(clock.left("2026-11-25T07:12:59Z".parse()?), "expired");
         Ok(())

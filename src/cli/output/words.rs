@@ -108,7 +108,7 @@ pub(crate) fn next_step(user: &User) -> String {
     } else if user.state() == UserState::Pending {
         format!("latchkey users reset {name} --temporary-password")
     } else {
-        format!("latchkey sessions list {name}")
+        format!("latchkey audit list --user {name}")
     }
 }
 
