@@ -16,3 +16,4 @@
 mod harness;
 
 mod lock_and_unlock;
+mod readme;

@@ -2,9 +2,11 @@
 
 pub mod actors;
 pub mod clock;
+pub mod daemon;
 pub mod database;
 pub mod log;
 pub mod refusal;
+pub mod transcript;
 
 use std::future::Future;
 use std::sync::Arc;

@@ -1,0 +1,61 @@
+//! The README, word for word.
+
+use crate::harness::daemon::Daemon;
+use crate::harness::transcript::{Shell, blocks, steps, text_matches};
+
+const README: &str = include_str!("../../README.md");
+const CARGO_RUN: &str = "$ cargo run\n";
+const GRPCURL: &str = "## With grpcurl";
+
+/// A server as the README starts it, and a second terminal beside it. The port is a free one, so it stands for the one
+/// that the README writes, and for the one that `latchkey login` takes by itself.
+fn two_terminals() -> (Daemon, Shell) {
+    let mut shell = Shell::default();
+    let daemon = Daemon::start(&shell, &[]);
+    let login = format!("LATCHKEY_SERVER={} command latchkey", daemon.address);
+    shell.prelude = format!(r#"latchkey() {{ if [ "$1" = login ]; then {login} "$@"; else command latchkey "$@"; fi; }}"#);
+    shell.replace("127.0.0.1:50051", &daemon.address);
+    (daemon, shell)
+}
+
+fn part(from: &str, to: &str) -> String {
+    let (_, rest) = README.split_once(from).unwrap_or_else(|| panic!("no {from}"));
+    rest.split_once(to).unwrap_or_else(|| panic!("no {to}")).0.to_owned()
+}
+
+fn play(shell: &Shell, document: &str) {
+    // Commands share a shell, as they do in a terminal, up to one that needs the terminal itself.
+    let mut together = Vec::new();
+    for (mark, block) in blocks(document, &["console", "console terminal"]) {
+        if block.starts_with(CARGO_RUN) {
+            continue;
+        }
+        if mark == "console terminal" {
+            shell.play(&std::mem::take(&mut together));
+            steps(&block).iter().for_each(|step| shell.play_at_terminal(step));
+        } else {
+            together.extend(steps(&block));
+        }
+    }
+    shell.play(&together);
+}
+
+#[test]
+fn the_tour_runs_word_for_word() {
+    let (mut daemon, shell) = two_terminals();
+    let tour = part("## A tour in five minutes", GRPCURL);
+
+    let (_, first) = blocks(&tour, &["console"]).into_iter().next().expect("a block");
+    let printed = &steps(&first)[0].prints;
+    let serving = daemon.started.last().expect("a line").replace(&daemon.address, "127.0.0.1:50051");
+    assert!(first.starts_with(CARGO_RUN) && text_matches(&printed[1], &serving), "{serving}");
+    let next = daemon.next_line();
+    assert!(text_matches(&printed[2], &next), "{next}");
+
+    if shell.has("jq") && shell.has("script") {
+        play(&shell, &tour);
+    }
+    let (code, log) = daemon.stop();
+    assert_eq!(code, Some(0));
+    assert!(!log.contains("otters") && !log.contains("lkr_") && !log.contains("eyJ"), "{log}");
+}
