@@ -1,7 +1,7 @@
 //! The README, word for word.
 
 use crate::harness::daemon::Daemon;
-use crate::harness::transcript::{Shell, blocks, steps, text_matches};
+use crate::harness::transcript::{Shell, Step, blocks, steps, text_matches};
 
 const README: &str = include_str!("../../README.md");
 const CARGO_RUN: &str = "$ cargo run\n";
@@ -58,4 +58,36 @@ fn the_tour_runs_word_for_word() {
     let (code, log) = daemon.stop();
     assert_eq!(code, Some(0));
     assert!(!log.contains("otters") && !log.contains("lkr_") && !log.contains("eyJ"), "{log}");
+}
+
+/// A row of the table: the command, what it prints, and its exit code.
+fn rows(document: &str) -> Vec<(String, String, String)> {
+    let rows = document.lines().filter(|line| line.starts_with("| ") && line.contains("$A") || line.contains("-unix"));
+    rows.map(|line| {
+        let line = line.replace(r"\|", "\u{1e}");
+        let cells: Vec<String> = line.split('|').map(|cell| cell.trim().trim_matches('`').replace('\u{1e}', "|")).collect();
+        let [_, _, command, prints, exit, _] = cells.as_slice() else { panic!("not four cells: {line}") };
+        (command.clone(), prints.clone(), exit.clone())
+    })
+    .collect()
+}
+
+#[test]
+fn the_table_of_grpcurl_commands_runs_word_for_word() {
+    let (_daemon, mut shell) = two_terminals();
+    if !shell.has("grpcurl") || !shell.has("jq") {
+        return;
+    }
+    let section = part(GRPCURL, "## Who may do what");
+    let rows = rows(&section);
+    assert!(rows.len() >= 15, "{} rows", rows.len());
+
+    let (_, setup) = blocks(&section, &["console"]).into_iter().next().expect("a block");
+    let rows = rows.into_iter().map(|(command, prints, exit)| Step {
+        command,
+        exit: exit.parse().expect("an exit code"),
+        prints: vec![prints],
+        in_a_cell: true,
+    });
+    shell.play(&steps(&setup).into_iter().chain(rows).collect::<Vec<_>>());
 }
