@@ -1,5 +1,6 @@
 //! What went wrong, what to do about it, and the exit code.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -164,10 +165,10 @@ impl Error {
 
     /// For people: the error, each violation, a blank line, the hint.
     pub(crate) fn lines(&self) -> Vec<Text> {
-        let (message, violations, hint): (&str, &[Violation], Option<String>) = match self {
-            Error::Stopped(complaint) => (&complaint.message, &[], complaint.hint.clone()),
+        let (message, violations, hint): (Cow<'_, str>, &[Violation], Option<String>) = match self {
+            Error::Stopped(complaint) => (complaint.message.as_str().into(), &[], complaint.hint.clone()),
             Error::Refused(refusal) => {
-                (&refusal.message, &refusal.violations, refusal.hint.clone().or_else(|| hint::of(refusal)))
+                (refusal.message_for_people(), &refusal.violations, refusal.hint.clone().or_else(|| hint::of(refusal)))
             }
             Error::Silent(_) | Error::Shown(_) => return Vec::new(),
         };
@@ -253,6 +254,14 @@ impl Refusal {
             | Code::Unimplemented
             | Code::Cancelled => Exit::Unexpected,
             _ => Exit::Refused,
+        }
+    }
+
+    /// The server speaks of fields; whoever typed a name looks for the name.
+    fn message_for_people(&self) -> Cow<'_, str> {
+        match &self.subject {
+            Some(user) if self.reason == "USER_NOT_FOUND" => format!("there is no user {user}").into(),
+            _ => self.message.as_str().into(),
         }
     }
 

@@ -6,7 +6,6 @@ use super::output::time::length;
 /// A hint, if there is something that the person can do.
 pub(crate) fn of(refusal: &Refusal) -> Option<String> {
     let user = refusal.subject.as_deref().unwrap_or("USER");
-    let metadata = |key: &str| refusal.metadata.get(key).map(String::as_str);
     let hint = match refusal.reason.as_str() {
         "CREDENTIALS_MISSING" => {
             "sign in with `latchkey login`, set LATCHKEY_TOKEN, or run this on the host of latchkeyd".to_owned()
@@ -35,10 +34,7 @@ pub(crate) fn of(refusal: &Refusal) -> Option<String> {
         "USERNAME_TAKEN" => format!("see who has it with `latchkey users show {user}`"),
         "EMAIL_TAKEN" => "see who has it with `latchkey users show ADDRESS`".to_owned(),
         "EXTERNAL_ID_TAKEN" => "see who has it with `latchkey users show ext:ID`".to_owned(),
-        "USERNAME_RESERVED" => match metadata("availableTime") {
-            Some(time) => format!("it belonged to a deleted account and is free again at {time}"),
-            None => "it belonged to a deleted account; choose another".to_owned(),
-        },
+        "USERNAME_RESERVED" => "it was another person's: choose another name, or wait until then".to_owned(),
         "ETAG_MISMATCH" => {
             format!("somebody changed it meanwhile: look with `latchkey users show {user}` and try again")
         }

@@ -15,5 +15,7 @@
 
 mod harness;
 
+mod cli;
+mod grpcurl;
 mod lock_and_unlock;
 mod readme;

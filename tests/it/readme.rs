@@ -7,14 +7,11 @@ const README: &str = include_str!("../../README.md");
 const CARGO_RUN: &str = "$ cargo run\n";
 const GRPCURL: &str = "## With grpcurl";
 
-/// A server as the README starts it, and a second terminal beside it. The port is a free one, so it stands for the one
-/// that the README writes, and for the one that `latchkey login` takes by itself.
+/// A server as the README starts it, and a second terminal beside it.
 fn two_terminals() -> (Daemon, Shell) {
     let mut shell = Shell::default();
     let daemon = Daemon::start(&shell, &[]);
-    let login = format!("LATCHKEY_SERVER={} command latchkey", daemon.address);
-    shell.prelude = format!(r#"latchkey() {{ if [ "$1" = login ]; then {login} "$@"; else command latchkey "$@"; fi; }}"#);
-    shell.replace("127.0.0.1:50051", &daemon.address);
+    shell.reach(&daemon.address);
     (daemon, shell)
 }
 
@@ -65,7 +62,8 @@ fn rows(document: &str) -> Vec<(String, String, String)> {
     let rows = document.lines().filter(|line| line.starts_with("| ") && line.contains("$A") || line.contains("-unix"));
     rows.map(|line| {
         let line = line.replace(r"\|", "\u{1e}");
-        let cells: Vec<String> = line.split('|').map(|cell| cell.trim().trim_matches('`').replace('\u{1e}', "|")).collect();
+        let cells: Vec<String> =
+            line.split('|').map(|cell| cell.trim().trim_matches('`').replace('\u{1e}', "|")).collect();
         let [_, _, command, prints, exit, _] = cells.as_slice() else { panic!("not four cells: {line}") };
         (command.clone(), prints.clone(), exit.clone())
     })
@@ -74,7 +72,7 @@ fn rows(document: &str) -> Vec<(String, String, String)> {
 
 #[test]
 fn the_table_of_grpcurl_commands_runs_word_for_word() {
-    let (_daemon, mut shell) = two_terminals();
+    let (_daemon, shell) = two_terminals();
     if !shell.has("grpcurl") || !shell.has("jq") {
         return;
     }

@@ -25,6 +25,7 @@ pub(crate) struct Roles {
 #[derive(Debug, Clone, Copy, Subcommand)]
 enum Verb {
     /// The same: list the roles.
+    #[command(after_help = HELP)]
     List,
 }
 

@@ -170,7 +170,7 @@ impl Revoke {
         for target in targets {
             let request = RevokeSessionRequest { target: Some(target) };
             cli.answer(request, |screen, answer| {
-                screen.done(format!("{} ended", count(answer.sessions_revoked, "session")))
+                screen.done(format!("{} ended", ended_sessions(answer.sessions_revoked)))
             })
             .await?;
         }
@@ -184,11 +184,14 @@ impl Revoke {
         let request = RevokeUserSessionsRequest { user: Some(user), session_ids: names.collect(), note: self.note };
         cli.answer(request, |screen, answer| {
             let ended = answer.effects.as_ref().map_or(0, |effects| effects.sessions_revoked);
-            let what = if ended == 0 { "no session".to_owned() } else { count(ended, "session") };
-            screen.done(format!("{what} of {name} ended"))?;
+            screen.done(format!("{} of {name} ended", ended_sessions(ended)))?;
             let rest = answer.effects.map(|effects| Effects { sessions_revoked: 0, ..effects });
             Cli::effects(screen, rest.as_ref())
         })
         .await
     }
+}
+
+fn ended_sessions(number: i32) -> String {
+    if number == 0 { "no session".to_owned() } else { count(number, "session") }
 }

@@ -63,7 +63,7 @@ pub struct Shell {
     variables: Vec<(String, String)>,
     replacements: Vec<(String, String)>,
     /// What bash is told first.
-    pub prelude: String,
+    prelude: String,
 }
 
 impl Default for Shell {
@@ -95,10 +95,13 @@ impl Shell {
         self
     }
 
-    /// Lets what stands in a document stand for what it is here: a port.
-    pub fn replace(&mut self, written: &str, real: &str) -> &mut Shell {
-        self.replacements.push((written.to_owned(), real.to_owned()));
-        self
+    /// Where the server is. Its port is a free one: it takes the place of the one that documents write, and of the one
+    /// that `latchkey login` takes by itself.
+    pub fn reach(&mut self, address: &str) {
+        self.replacements.push(("127.0.0.1:50051".to_owned(), address.to_owned()));
+        let login = format!("LATCHKEY_SERVER={address} command latchkey");
+        self.prelude =
+            format!(r#"latchkey() {{ if [ "$1" = login ]; then {login} "$@"; else command latchkey "$@"; fi; }}"#);
     }
 
     /// A path in the directory where commands run.
@@ -167,8 +170,12 @@ impl Shell {
 
     /// Runs one step at a terminal, and types the answers that its prompts show: `[y/N] y`.
     pub fn play_at_terminal(&self, step: &Step) {
-        let answers: Vec<(&str, &str)> =
-            step.prints.iter().filter_map(|line| line.split_once("[y/N] ")).map(|(_, answer)| ("[y/N] ", answer)).collect();
+        let answers: Vec<(&str, &str)> = step
+            .prints
+            .iter()
+            .filter_map(|line| line.split_once("[y/N] "))
+            .map(|(_, answer)| ("[y/N] ", answer))
+            .collect();
         let (printed, exit) = self.type_at(&step.command, &answers);
         if let Err(fault) = self.compare(step, &printed, &exit.to_string()) {
             panic!("{fault}");

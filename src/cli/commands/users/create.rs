@@ -56,13 +56,13 @@ pub(crate) struct Create {
     #[arg(long, conflicts_with = "password_stdin")]
     temporary_password: bool,
     /// How long the temporary password works; 72h at most.
-    #[arg(long, value_name = "TIME", requires = "temporary_password", value_parser = args::duration)]
+    #[arg(long, value_name = "TIME", requires = "temporary_password", conflicts_with = "password_stdin", value_parser = args::duration)]
     ttl: Option<Duration>,
     /// Read a password from standard input, to be changed at the first sign-in.
     #[arg(long)]
     password_stdin: bool,
     /// Let that password last.
-    #[arg(long, requires = "password_stdin")]
+    #[arg(long, requires = "password_stdin", conflicts_with = "temporary_password")]
     lasting: bool,
     /// Why, for the audit log.
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]

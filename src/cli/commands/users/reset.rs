@@ -38,10 +38,10 @@ pub(crate) struct Reset {
     #[command(flatten)]
     way: Way,
     /// How long the temporary password works; 72h at most.
-    #[arg(long, value_name = "TIME", requires = "temporary_password", value_parser = args::duration)]
+    #[arg(long, value_name = "TIME", conflicts_with = "set_password", value_parser = args::duration)]
     ttl: Option<Duration>,
     /// Read the password from standard input instead of asking for it.
-    #[arg(long, requires = "set_password")]
+    #[arg(long, conflicts_with = "temporary_password")]
     password_stdin: bool,
     /// Lift a lock as well, whatever its cause.
     #[arg(long)]
