@@ -130,9 +130,9 @@ async fn what_ends_something_is_asked_before_and_no_is_exit_1() {
 async fn a_person_is_made_to_change_the_password_at_the_terminal() {
     let h = Harness::start().await;
     h.create("ada", &[], PASSWORD).await;
-    let given = match h.operator().await.reset("ada").await.expect("a reset").secret {
-        Some(v1::reset_password_response::Secret::TemporaryPassword(password)) => password,
-        None => panic!("no password"),
+    let reset = h.operator().await.reset("ada").await.expect("a reset");
+    let Some(v1::reset_password_response::Secret::TemporaryPassword(given)) = reset.secret else {
+        panic!("no password");
     };
     let shell = terminal(&h);
     if !shell.has("script") {
@@ -279,7 +279,7 @@ async fn a_stored_login_is_renewed_by_one_process_at_a_time() {
     let first = tokens();
 
     // Whatever the clock of the client says: the server finds the token expired.
-    h.clock.advance(Duration::from_secs(600));
+    h.clock.advance(Duration::from_mins(10));
     let at_once = "for i in 1 2 3 4 5 6; do latchkey whoami & done; wait $(jobs -p)";
     let all = shell.bash(at_once);
     let printed = String::from_utf8_lossy(&all.stdout);
@@ -302,7 +302,7 @@ async fn a_dead_login_says_how_to_sign_in_again() {
     h.create("ada", &[], PASSWORD).await;
     let shell = terminal_of(&h, "ada");
     h.operator().await.lock("ada").await.expect("a lock");
-    h.clock.advance(Duration::from_secs(600));
+    h.clock.advance(Duration::from_mins(10));
     shell.latchkey(&["whoami"]).fails(1, "error: …\n\nhint: sign in again with `latchkey login`…");
     // Out of reach, the login stays: nobody else could end its session.
     h.stop().await;

@@ -2,7 +2,7 @@
 //!
 //! With `TEST_DATABASE_URL` the same tests run on PostgreSQL, each server in a schema of its own.
 
-#![expect(unreachable_pub, missing_docs, reason = "a test binary has no callers")]
+#![expect(unreachable_pub, reason = "a test binary has no callers")]
 #![expect(
     clippy::expect_used,
     clippy::unwrap_used,
@@ -16,6 +16,7 @@
 mod harness;
 
 mod cli;
+mod config;
 mod grpcurl;
 mod lock_and_unlock;
 mod readme;

@@ -29,7 +29,9 @@ fn play(shell: &Shell, document: &str) {
         }
         if mark == "console terminal" {
             shell.play(&std::mem::take(&mut together));
-            steps(&block).iter().for_each(|step| shell.play_at_terminal(step));
+            for step in steps(&block) {
+                shell.play_at_terminal(&step);
+            }
         } else {
             together.extend(steps(&block));
         }

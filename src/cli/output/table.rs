@@ -48,7 +48,7 @@ impl Column {
 #[derive(Debug, Default)]
 pub(crate) struct Layout {
     natural: Vec<usize>,
-    titled: Vec<bool>,
+    shown: Vec<bool>,
 }
 
 /// Rows of cells. A column that has nothing in it is left out.
@@ -80,11 +80,11 @@ impl Table {
             self.fit(&mut widths, total);
         }
         let mut lines = Vec::new();
-        let titled: Vec<bool> = widths.iter().map(|width| *width > 0).collect();
-        if titled != layout.titled {
+        let shown: Vec<bool> = widths.iter().map(|width| *width > 0).collect();
+        if shown != layout.shown {
             let titles = self.columns.iter().map(|column| Text::toned(Tone::Dim, column.title)).collect();
             lines.push(line(titles, &widths));
-            layout.titled = titled;
+            layout.shown = shown;
         }
         let notes = self.columns.last().is_some_and(|column| column.kind == Kind::Note);
         for mut cells in self.rows {

@@ -1,7 +1,7 @@
 //! The server as operators run it: a process of its own.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::process::{Child, ChildStderr, Stdio};
 
 use super::transcript::Shell;
 
@@ -16,29 +16,22 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    /// Starts it on free ports.
+    /// Starts it on free ports, and waits until it serves: the log says where.
     pub fn start(shell: &Shell, args: &[&str]) -> Daemon {
         let mut command = shell.command("latchkeyd");
-        command.args(args);
-        Daemon::await_ready(command)
-    }
-
-    /// Waits until it serves: the log says where.
-    pub fn await_ready(mut command: Command) -> Daemon {
-        command.env("LATCHKEY_LISTEN", "127.0.0.1:0").env("LATCHKEY_HTTP_LISTEN", "127.0.0.1:0");
+        command.args(args).env("LATCHKEY_LISTEN", "127.0.0.1:0").env("LATCHKEY_HTTP_LISTEN", "127.0.0.1:0");
         let mut child = command.stderr(Stdio::piped()).spawn().expect("a process");
-        let mut log = BufReader::new(child.stderr.take().expect("a log"));
-        let mut started = Vec::new();
-        loop {
-            let mut line = String::new();
-            let read = log.read_line(&mut line).expect("a log");
-            assert_ne!(read, 0, "it ended: {started:#?}");
-            started.push(line.trim_end().to_owned());
+        let log = BufReader::new(child.stderr.take().expect("a log"));
+        let mut daemon = Daemon { child, log, started: Vec::new(), address: String::new() };
+        while daemon.address.is_empty() {
+            let line = daemon.next_line();
+            assert!(!line.is_empty(), "it has ended: {:#?}", daemon.started);
             if let Some((_, rest)) = line.split_once(" grpc=") {
-                let address = rest.split(' ').next().unwrap_or_default().to_owned();
-                return Daemon { child, log, started, address };
+                rest.split(' ').next().unwrap_or_default().clone_into(&mut daemon.address);
             }
+            daemon.started.push(line);
         }
+        daemon
     }
 
     /// The next line of the log.

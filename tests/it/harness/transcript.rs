@@ -29,7 +29,7 @@ pub fn blocks(document: &str, marks: &[&str]) -> Vec<(String, String)> {
         match (&mut open, line.strip_prefix("```")) {
             (None, Some(mark)) => open = Some((mark.to_owned(), String::new())),
             (Some(_), Some(_)) => blocks.extend(open.take().filter(|(mark, _)| marks.contains(&mark.as_str()))),
-            (Some((_, body)), None) => *body += &format!("{line}\n"),
+            (Some((_, body)), None) => body.extend([line, "\n"]),
             (None, None) => {}
         }
     }
@@ -46,7 +46,7 @@ pub fn steps(block: &str) -> Vec<Step> {
         }
         let step = steps.last_mut().unwrap_or_else(|| panic!("no command before {line:?}"));
         match line.strip_prefix("> ").filter(|_| step.prints.is_empty()) {
-            Some(more) => step.command += &format!("\n{more}"),
+            Some(more) => step.command.extend(["\n", more]),
             None => step.prints.push(line.to_owned()),
         }
     }
