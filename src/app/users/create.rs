@@ -139,11 +139,14 @@ impl App {
         match is_new.await {
             Ok(true) => Ok(CreatedUser { user: user.clone(), temporary_password, expires_at, replayed: false }),
             // Another call with the same key was quicker: its answer is this one's.
-            Ok(false) | Err(Error::AlreadyExists(_)) if body.is_some() => {
+            Ok(false) => {
                 let answer = self.replayed_creation(caller, command, body).await?;
                 answer.ok_or(Error::AlreadyExists(Taken::Username))
             }
-            Ok(false) => Err(Error::AlreadyExists(Taken::Username)),
+            Err(taken @ Error::AlreadyExists(_)) => {
+                let answer = self.replayed_creation(caller, command, body).await?;
+                answer.ok_or(taken)
+            }
             Err(error) => Err(error),
         }
     }

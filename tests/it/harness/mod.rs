@@ -3,11 +3,13 @@
 pub mod actors;
 pub mod calls;
 pub mod clock;
+pub mod daemon;
 pub mod database;
 pub mod http;
 pub mod log;
 pub mod raw;
 pub mod refusal;
+pub mod transcript;
 
 use std::future::Future;
 use std::sync::Arc;
