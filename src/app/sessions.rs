@@ -153,8 +153,9 @@ impl App {
     /// Exchanges a refresh token. The current generation advances by one guarded update; the one before gets the same
     /// successor again for a moment; anything older is a copy that somebody kept, and ends the session.
     pub async fn refresh_tokens(&self, caller: &Caller, command: RefreshTokens) -> Result<Tokens> {
-        // No limit by source: strangers behind the same address could stall live sessions.
+        // Genuine tokens are under no limit by source: strangers behind the same address could stall live sessions.
         let Some(token) = command.token.as_ref().filter(|token| self.is_genuine(token)) else {
+            self.check_source(caller).await?;
             self.secret_failed(caller, Reason::TokenInvalid).await?;
             return Err(Unauthenticated::TokenInvalid.into());
         };

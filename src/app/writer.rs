@@ -1,6 +1,7 @@
 //! The unit of work: a transaction that its caller may begin, and that ends with an audit event.
 
 use std::future::Future;
+use std::time::Duration;
 
 use super::App;
 use crate::domain::audit::{Actor, Event, EventType, RecordedEvent, Target};
@@ -246,7 +247,10 @@ impl Writer<'_> {
 
     /// Makes the change durable, together with what tells of it.
     pub(super) async fn commit(self, first: Event, more: impl IntoIterator<Item = Event>) -> Result<()> {
-        let events = std::iter::once(first).chain(more).map(|event| self.app.recorded(self.caller, self.now, event));
+        // Each a microsecond after the one before, so that the log lists them in this order.
+        let moments = (0..).map(|micros| self.now.saturating_add(Duration::from_micros(micros)));
+        let events = std::iter::once(first).chain(more).zip(moments);
+        let events = events.map(|(event, at)| self.app.recorded(self.caller, at, event));
         event_insert(&*self.tx, events).await?;
         self.tx.commit().await
     }

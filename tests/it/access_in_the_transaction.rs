@@ -23,7 +23,7 @@ use latchkey::store::sources::SourceRules;
 use latchkey::store::{Location, Store};
 use serde_json::json;
 
-use crate::harness::{Client, Harness, TestClock};
+use crate::harness::{Client, Harness, PASSWORD, TestClock};
 
 /// The use cases on the server's database, without its edges.
 async fn app(h: &Harness) -> App {
@@ -104,12 +104,33 @@ async fn who_is_still_as_they_were_may_go_on() {
 }
 
 #[tokio::test]
-async fn who_lost_the_role_after_the_rule_let_them_in_changes_nothing_and_is_recorded() {
+async fn who_was_signed_out_after_the_rule_let_them_in_changes_nothing() {
     let h = Harness::start().await;
     h.user("bob").await;
     let ann = h.person("ann", &["helpdesk"]).await;
     let app = app(&h).await;
     let caller = admitted(&app, &ann.client).await;
+
+    h.operator()
+        .await
+        .call("UserAdmin/RevokeUserSessions", json!({"user": {"username": "ann"}}))
+        .await
+        .expect("an end");
+
+    let refused = lock_bob(&app, &caller).await;
+    assert!(matches!(refused, Err(Error::Unauthenticated(Unauthenticated::SessionRevoked))), "{refused:?}");
+    assert!(is_untouched(&h).await);
+}
+
+#[tokio::test]
+async fn who_lost_the_role_after_the_rule_let_them_in_changes_nothing_and_is_recorded() {
+    let h = Harness::start().await;
+    h.user("bob").await;
+    h.create("ann", &["helpdesk"], PASSWORD).await;
+    // A program: the session of a person would end with the role.
+    let secret = h.operator().await.api_token("ann", &["users.lock"]).await;
+    let app = app(&h).await;
+    let caller = admitted(&app, &h.stranger().await.bearing(&secret)).await;
 
     let demotion = json!({"user": {"username": "ann"}, "removeRoles": ["helpdesk"], "addRoles": ["viewer"]});
     h.operator().await.call("UserAdmin/UpdateUser", demotion).await.expect("a demotion");

@@ -94,8 +94,8 @@ fn lock_of_bob() -> v1::LockUserRequest {
     v1::LockUserRequest { user: Some(named("bob")), ..Default::default() }
 }
 
-fn seconds(seconds: i64) -> Option<End> {
-    Some(End::Duration(prost_types::Duration { seconds, nanos: 0 }))
+fn seconds(seconds: i64) -> End {
+    End::Duration(prost_types::Duration { seconds, nanos: 0 })
 }
 
 #[tokio::test]
@@ -130,15 +130,15 @@ async fn a_lock_can_end_at_a_moment_which_must_come() {
     let locked = operator.user_admin().lock_user(request).await.expect("a lock").into_inner();
     let end = locked.user.and_then(|user| user.lock).and_then(|lock| lock.expire_time);
     assert_eq!(end.map(|end| end.seconds), Some(created + 7200));
-    h.clock.advance(Duration::from_secs(7200));
+    h.clock.advance(Duration::from_hours(2));
     assert_eq!(operator.user("bob").await.state(), UserState::Active);
 
     for (end, violation) in [
         (at(created), "until_time: OUT_OF_RANGE"),
         (at(i64::MAX), "until_time: OUT_OF_RANGE"),
-        (seconds(0), "duration: OUT_OF_RANGE"),
-        (seconds(-5), "duration: OUT_OF_RANGE"),
-        (seconds(i64::MAX), "duration: OUT_OF_RANGE"),
+        (Some(seconds(0)), "duration: OUT_OF_RANGE"),
+        (Some(seconds(-5)), "duration: OUT_OF_RANGE"),
+        (Some(seconds(i64::MAX)), "duration: OUT_OF_RANGE"),
     ] {
         let answer = operator.user_admin().lock_user(v1::LockUserRequest { end, ..lock_of_bob() }).await;
         assert_eq!(refused(answer, Code::InvalidArgument, "FIELD_INVALID").violations(), [violation], "{end:?}");
@@ -174,7 +174,7 @@ async fn a_second_lock_prolongs_the_first_and_an_operators_stands_over_an_automa
     }
     let automatic = operator.user("bob").await.lock.expect("a lock");
     assert_eq!(automatic.cause(), LockCause::FailedSignIns);
-    let request = v1::LockUserRequest { end: seconds(60), ..lock_of_bob() };
+    let request = v1::LockUserRequest { end: Some(seconds(60)), ..lock_of_bob() };
     operator.user_admin().lock_user(request).await.expect("a shorter lock");
     let lock = operator.user("bob").await.lock.expect("a lock");
     assert_eq!(
@@ -182,7 +182,7 @@ async fn a_second_lock_prolongs_the_first_and_an_operators_stands_over_an_automa
         (LockCause::Operator, automatic.expire_time),
         "no lock weakens another"
     );
-    let request = v1::LockUserRequest { end: seconds(86_400), ..lock_of_bob() };
+    let request = v1::LockUserRequest { end: Some(seconds(86_400)), ..lock_of_bob() };
     operator.user_admin().lock_user(request).await.expect("a longer lock");
     let lock = operator.user("bob").await.lock.expect("a lock");
     assert!(lock.expire_time.expect("an end").seconds > automatic.expire_time.expect("an end").seconds);
