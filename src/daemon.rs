@@ -238,7 +238,7 @@ async fn replace_key(config: &Config) -> Ended {
 }
 
 fn write_protoset(file: Option<PathBuf>) -> Ended {
-    let protoset = protoset().map_err(crate::error::Error::internal)?;
+    let protoset = crate::proto::protoset().map_err(crate::error::Error::internal)?;
     let Some(path) = file else {
         let written = std::io::stdout().write_all(&protoset);
         return Ok(if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) });
@@ -246,12 +246,4 @@ fn write_protoset(file: Option<PathBuf>) -> Ended {
     std::fs::write(&path, protoset)
         .map_err(|source| ServeError::Io { what: format!("cannot write {}", path.display()), source })?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// All that reflection knows: the API, the health service, and the details of errors. Each file once.
-fn protoset() -> Result<Vec<u8>, prost_reflect::DescriptorError> {
-    let mut pool = prost_reflect::DescriptorPool::decode(crate::proto::DESCRIPTORS)?;
-    pool.decode_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)?;
-    pool.decode_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)?;
-    Ok(pool.encode_to_vec())
 }

@@ -9,3 +9,11 @@ pub mod v1 {
 
 /// The encoded descriptor set of the contract, comments and options included.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/latchkey.v1.fds"));
+
+/// All that reflection knows: the API, the health service, and the details of errors. Each file once.
+pub fn protoset() -> Result<Vec<u8>, prost_reflect::DescriptorError> {
+    let mut pool = prost_reflect::DescriptorPool::decode(DESCRIPTORS)?;
+    pool.decode_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)?;
+    pool.decode_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)?;
+    Ok(pool.encode_to_vec())
+}

@@ -13,10 +13,40 @@
 )]
 #![expect(clippy::disallowed_methods, reason = "tests read TEST_DATABASE_URL and its kind")]
 
-mod harness;
-
+mod access_control;
+mod access_in_the_transaction;
+mod admin_reset;
+mod api_contract;
+mod api_tokens;
+mod architecture;
+mod audit_log;
+mod calling_applications;
 mod cli;
 mod config;
+mod creating_users;
+mod deleting_users;
+mod error_reasons;
+mod examples;
+mod field_scopes;
+mod forged_tokens;
 mod grpcurl;
+mod harness;
+mod introspection;
+mod last_administrator;
+mod layering;
+mod listing_users;
 mod lock_and_unlock;
+mod metrics_and_http;
+mod migrations_and_keys;
+mod must_change;
+mod paging;
+mod races;
 mod readme;
+mod refusals_in_the_audit_log;
+mod roles;
+mod secrets_never_logged;
+mod self_service_change;
+mod sessions;
+mod sign_in;
+mod throttle;
+mod updating_users;

@@ -15,7 +15,7 @@ use crate::domain::time::Timestamp;
 use crate::domain::user::{Etag, User};
 use crate::domain::username::Username;
 use crate::error::{Error, Resource, Result, Taken};
-use crate::store::entity::{administrator_guard, user, user_role, user_term, username_reservation};
+use crate::store::entity::{administrator_guard, throttle, user, user_role, user_term, username_reservation};
 use crate::store::text::instant;
 
 /// Adds an account.
@@ -26,15 +26,29 @@ pub async fn user_insert(c: &impl ConnectionTrait, user: &User) -> Result<()> {
 
 /// Adds many accounts with few statements: for filling a database, not for the service.
 pub async fn user_insert_many(c: &impl ConnectionTrait, users: &[User]) -> Result<()> {
-    user::Entity::insert_many(users.iter().map(encode)).exec_without_returning(c).await.map_err(taken)?;
-    let terms = users.iter().flat_map(term_rows);
-    user_term::Entity::insert_many(terms).exec_without_returning(c).await?;
+    for chunk in users.chunks(ROWS_OF_25) {
+        user::Entity::insert_many(chunk.iter().map(encode)).exec_without_returning(c).await.map_err(taken)?;
+    }
+    // In order, so that neighbours in the index are written together.
+    let mut terms: Vec<_> =
+        users.iter().flat_map(|user| terms(user).into_iter().map(|term| (term, user.id.to_string()))).collect();
+    terms.sort_unstable();
+    for chunk in terms.chunks(ROWS_OF_2) {
+        let rows = chunk.iter().cloned();
+        let rows = rows.map(|(term, user_id)| user_term::ActiveModel { term: Set(term), user_id: Set(user_id) });
+        user_term::Entity::insert_many(rows).exec_without_returning(c).await?;
+    }
     let roles: Vec<_> = users.iter().flat_map(role_rows).collect();
-    if !roles.is_empty() {
-        user_role::Entity::insert_many(roles).exec_without_returning(c).await?;
+    for chunk in roles.chunks(ROWS_OF_2) {
+        user_role::Entity::insert_many(chunk.iter().cloned()).exec_without_returning(c).await?;
     }
     Ok(())
 }
+
+/// Rows of a statement with 25 and with 2 values a row. `SQLite` binds at most 32 766 values, `PostgreSQL` 65 535; far
+/// below that, building and parsing the statement costs no more a row than it must.
+const ROWS_OF_25: usize = 100;
+const ROWS_OF_2: usize = 500;
 
 /// Writes every column of an account that was read and locked in this transaction as `before`, and moves its version.
 pub async fn user_save(c: &impl ConnectionTrait, before: &User, after: &mut User, now: Timestamp) -> Result<()> {
@@ -91,6 +105,7 @@ pub async fn user_delete(c: &impl ConnectionTrait, id: UserId, version: i64, res
     if deleted.rows_affected == 0 {
         return Err(Error::NotFound { resource: Resource::User, field: "user" });
     }
+    throttle::Entity::delete_many().filter(throttle::Column::UserId.eq(id.to_string())).exec(c).await?;
     let Some(row) = row else { return Ok(()) };
     let reservation = username_reservation::ActiveModel {
         username: Set(row.username),

@@ -1,0 +1,116 @@
+//! A database full of made-up users, for servers to be started on.
+
+use std::path::{Path, PathBuf};
+
+use latchkey::app::seed::Seed;
+use latchkey::app::{HasherSettings, SealKey};
+use latchkey::config::{Config, Database};
+use latchkey::domain::user::{UserFilter, UserOrder};
+use latchkey::effects::Effects;
+use latchkey::server;
+use latchkey::store::Store;
+use latchkey::store::users::{UserListing, user_count};
+use secrecy::SecretString;
+use tempfile::TempDir;
+
+use crate::{Outcome, tell};
+
+/// The same users in every run.
+const SEED: u64 = 1;
+
+/// A database and the files beside it.
+pub(crate) struct Filled {
+    /// How many users.
+    pub(crate) users: u64,
+    /// Who they are.
+    pub(crate) seed: Seed,
+    config: Config,
+    /// Removed with everything in it at the end of the run.
+    scratch: TempDir,
+}
+
+impl Filled {
+    /// Finds the users or makes them.
+    pub(crate) async fn open(users: u64, data_dir: Option<&Path>, url: Option<SecretString>) -> Outcome<Filled> {
+        let scratch = tempfile::tempdir()?;
+        let mut config = Config::default_in(&data_dir.map_or_else(|| scratch.path().join("server"), Path::to_owned));
+        if let Some(url) = url {
+            config.database = Database::Postgres { url };
+        }
+        let (store, lock) = server::open_store(&config).await?;
+        if !store.is_embedded() && !config.seal_key_file.exists() {
+            SealKey::create(&config.seal_key_file, &Effects::system()).map_err(|error| error.to_string())?;
+        }
+        let seed = fill(&store, &config, users).await?;
+        store.close().await;
+        drop(lock);
+        Ok(Filled { users, seed, config, scratch })
+    }
+
+    /// Which database it is.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self.config.database {
+            Database::Sqlite { .. } => "embedded SQLite",
+            Database::Postgres { .. } => "PostgreSQL",
+        }
+    }
+
+    /// The arguments of a server that is alone on the database.
+    pub(crate) fn place(&self) -> Place {
+        self.place_in(self.config.data_dir.clone())
+    }
+
+    /// The arguments of a second server: on a copy of the embedded database, or on the same `PostgreSQL`.
+    pub(crate) fn second_place(&self) -> Outcome<Place> {
+        let dir = self.scratch.path().join("second");
+        std::fs::create_dir(&dir)?;
+        if let Database::Sqlite { path } = &self.config.database {
+            std::fs::copy(path, dir.join("latchkey.db"))?;
+        }
+        if self.config.seal_key_file.exists() {
+            std::fs::copy(&self.config.seal_key_file, dir.join("seal.key"))?;
+        }
+        Ok(self.place_in(dir))
+    }
+
+    fn place_in(&self, data_dir: PathBuf) -> Place {
+        let url = match &self.config.database {
+            Database::Sqlite { .. } => None,
+            Database::Postgres { url } => Some(url.clone()),
+        };
+        Place { data_dir, url }
+    }
+}
+
+/// Where a server finds its database.
+pub(crate) struct Place {
+    /// `--data-dir`
+    pub(crate) data_dir: PathBuf,
+    /// `--database-url`
+    pub(crate) url: Option<SecretString>,
+}
+
+async fn fill(store: &Store, config: &Config, users: u64) -> Outcome<Seed> {
+    store.migrate().await?.commit().await?;
+    let effects = Effects::system();
+    let argon2 = &config.argon2;
+    let settings = HasherSettings {
+        memory_kib: argon2.memory_kib,
+        iterations: argon2.iterations,
+        parallelism: argon2.parallelism,
+        threads: Some(1),
+    };
+    let seed = Seed::prepare(users, SEED, settings, &effects).await?;
+    let everybody = UserFilter::default();
+    let listing = UserListing { filter: &everybody, order: UserOrder::Username, now: effects.now() };
+    match user_count(store.reader(), &listing).await? {
+        found if found == users => {}
+        0 => {
+            let began = std::time::Instant::now();
+            seed.fill(store, |written| tell(&format!("\rfilling: {written} of {users} users"))).await?;
+            tell(&format!(" in {:.1} s\n", began.elapsed().as_secs_f64()));
+        }
+        found => return Err(format!("the database has {found} users and not {users}").into()),
+    }
+    Ok(seed)
+}

@@ -1,0 +1,116 @@
+//! Measures the service against limits on the same machine, in one run, in turn: `docs/performance.md` has the rows.
+//!
+//! ```console
+//! $ cargo bench --bench service -- --users 100000 --rows P1,P2,P5 --json target/bench.json
+//! ```
+//!
+//! Absolute figures of a shared machine move by half from one run to the next. Ratios of what was measured in turn
+//! (A B A B …) do not, so a row is a ratio: the median of the rounds, with the lowest and the highest.
+
+mod database;
+mod list;
+mod measure;
+mod server;
+mod sign_in;
+
+use std::error::Error;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+use secrecy::SecretString;
+
+use self::database::Filled;
+use self::measure::{Report, Row};
+
+/// Whatever goes wrong ends the run with its message.
+type Outcome<T> = Result<T, Box<dyn Error>>;
+
+#[derive(Parser)]
+#[command(about = "Measures latchkey against limits on the same machine")]
+struct Line {
+    /// Users in the database
+    #[arg(long, default_value_t = 10_000)]
+    users: u64,
+    /// Which rows to measure
+    #[arg(long, value_delimiter = ',', default_value = "P1,P2,P5")]
+    rows: Vec<Wanted>,
+    /// Rounds; what is compared takes turns in each
+    #[arg(long, default_value_t = 5)]
+    rounds: u32,
+    /// How long each turn of a rate lasts
+    #[arg(long, default_value_t = 5)]
+    seconds: u64,
+    /// Callers that sign in at a time, for each core
+    #[arg(long, default_value_t = 8)]
+    callers_per_core: usize,
+    /// Also write the table to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Keep the filled database here, or find it here; without, it is made anew each time
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// An empty or already filled `PostgreSQL` database; without, the embedded one
+    #[arg(long, value_name = "URL")]
+    database_url: Option<SecretString>,
+    /// What `cargo bench` adds
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// A row of the table, by the name that docs/performance.md gives it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Wanted {
+    /// Sign-ins against the bare hash
+    #[value(name = "P1")]
+    SignInsAgainstHash,
+    /// Sign-ins against the same service with the usual way to hash
+    #[value(name = "P2")]
+    SignInsAgainstNaive,
+    /// Pages of users against the first one
+    #[value(name = "P5")]
+    Pages,
+}
+
+/// One thread: the client must not take the cores away that it measures.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    match run(&Line::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tell(&format!("error: {error}\n"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(line: &Line) -> Outcome<()> {
+    let filled = Filled::open(line.users, line.data_dir.as_deref(), line.database_url.clone()).await?;
+    let mut rows: Vec<Row> = Vec::new();
+    let sign_in = sign_in::Plan {
+        rounds: line.rounds,
+        turn: Duration::from_secs(line.seconds),
+        callers_per_core: line.callers_per_core,
+        against_hash: line.rows.contains(&Wanted::SignInsAgainstHash),
+        against_naive: line.rows.contains(&Wanted::SignInsAgainstNaive),
+    };
+    if sign_in.against_hash || sign_in.against_naive {
+        rows.extend(sign_in::measure(&sign_in, &filled).await?);
+    }
+    if line.rows.contains(&Wanted::Pages) {
+        rows.extend(list::measure(line.rounds, &filled).await?);
+    }
+    let report = Report::of(&filled, line.rounds, rows);
+    std::io::stdout().write_all(report.table().as_bytes())?;
+    if let Some(path) = &line.json {
+        std::fs::write(path, serde_json::to_vec_pretty(&report)?)?;
+    }
+    Ok(())
+}
+
+/// Progress is not worth failing for.
+fn tell(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}

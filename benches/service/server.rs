@@ -1,0 +1,104 @@
+//! A server as a process of its own, and connections to it.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use secrecy::ExposeSecret;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::Outcome;
+use crate::database::Place;
+
+/// The server that `cargo bench` has built, with the profile of a release.
+pub(crate) const LATCHKEYD: &str = env!("CARGO_BIN_EXE_latchkeyd");
+
+/// How long a server may take to start.
+const START_DEADLINE: Duration = Duration::from_secs(30);
+
+/// A server that runs; killed when it is dropped.
+pub(crate) struct Server {
+    process: Child,
+    address: SocketAddr,
+    socket: PathBuf,
+}
+
+impl Server {
+    /// Starts a server and waits until it takes calls.
+    pub(crate) async fn start(program: &Path, place: &Place) -> Outcome<Server> {
+        let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        let mut command = Command::new(program);
+        command.env_clear().args(["serve", "--http-listen", "off", "--listen", &address.to_string()]);
+        command.arg("--data-dir").arg(&place.data_dir);
+        command.arg("--seal-key-file").arg(place.data_dir.join("seal.key"));
+        if let Some(url) = &place.url {
+            command.args(["--database-url", url.expose_secret()]);
+        }
+        let log = std::fs::File::create(place.data_dir.join("server.log"))?;
+        command.stdout(Stdio::null()).stderr(log);
+        let mut server = Server { process: command.spawn()?, address, socket: place.data_dir.join("latchkey.sock") };
+        let began = std::time::Instant::now();
+        while tokio::net::TcpStream::connect(address).await.is_err() {
+            if let Some(status) = server.process.try_wait()? {
+                let log = std::fs::read_to_string(place.data_dir.join("server.log"))?;
+                return Err(format!("the server ended with {status}: {log}").into());
+            }
+            if began.elapsed() > START_DEADLINE {
+                return Err("the server does not take calls".into());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(server)
+    }
+
+    /// A connection over TCP.
+    pub(crate) async fn connect(&self) -> Outcome<Channel> {
+        Ok(Endpoint::from_shared(format!("http://{}", self.address))?.tcp_nodelay(true).connect().await?)
+    }
+
+    /// A connection over the local socket, whose caller may do everything.
+    pub(crate) async fn connect_locally(&self) -> Outcome<Channel> {
+        let socket = self.socket.clone();
+        let connect = tower::service_fn(move |_| {
+            let socket = socket.clone();
+            async move {
+                let stream = tokio::net::UnixStream::connect(socket).await?;
+                Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(stream))
+            }
+        });
+        Ok(Endpoint::from_static("http://local").connect_with_connector(connect).await?)
+    }
+
+    /// Processor time that the server has used so far, in seconds.
+    pub(crate) fn processor_time(&self) -> Outcome<f64> {
+        processor_time(&self.process.id().to_string())
+    }
+
+    /// Stops it in order.
+    pub(crate) async fn stop(mut self) -> Outcome<()> {
+        kill_process(Pid::from_child(&self.process), Signal::TERM)?;
+        while self.process.try_wait()?.is_none() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // One that has ended cannot be killed, and need not.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Processor time of a process, user and system, in seconds: proc(5), `stat`, fields 14 and 15 in ticks of 10 ms.
+pub(crate) fn processor_time(process: &str) -> Outcome<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+    // The second field is a name in parentheses, which may have spaces in it.
+    let (_, fields) = stat.rsplit_once(") ").ok_or("an unknown form of /proc/PID/stat")?;
+    let ticks = fields.split(' ').skip(11).take(2).map(str::parse::<f64>);
+    Ok(ticks.sum::<Result<f64, _>>()? / 100.0)
+}
