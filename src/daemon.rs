@@ -229,11 +229,13 @@ fn new_key(file: &std::path::Path) -> Ended {
 
 async fn replace_key(config: &Config) -> Ended {
     let (store, _lock): (Store, _) = server::open_store(config).await?;
-    let discarded = replace_seal_key(&store, &Effects::system(), &config.seal_key_file).await?;
+    let uid = rustix::process::getuid().as_raw();
+    let replaced = replace_seal_key(&store, &Effects::system(), &config.seal_key_file, uid).await?;
     store.close().await;
     Ok(say(&format!(
-        "discarded {discarded} sealed keys and made new ones; everybody has to sign in again, \
-         and verifiers have to fetch the signing keys again\n"
+        "discarded {} sealed keys, made new ones and ended {} sessions; everybody has to sign in again, \
+         and verifiers have to fetch the signing keys again\n",
+        replaced.discarded, replaced.sessions_ended
     )))
 }
 

@@ -48,5 +48,6 @@ mod secrets_never_logged;
 mod self_service_change;
 mod sessions;
 mod sign_in;
+mod source_limits;
 mod throttle;
 mod updating_users;

@@ -118,6 +118,8 @@ impl App {
         let is_new = self.write(caller, None, |writer| async move {
             check_creation(&writer, command).await?;
             user_insert(&*writer.tx, user).await?;
+            // Again: the insert may have waited for the deletion of the name's last owner.
+            check_reservation(&writer, &command.username).await?;
             if command.validate_only {
                 return Ok(true);
             }
@@ -230,7 +232,12 @@ async fn check_creation(writer: &Writer<'_>, command: &CreateUser) -> Result<()>
     if matches!(command.credential, NewCredential::Password { change_required: false, .. }) {
         writer.need(Scope::UsersResetSecrets)?;
     }
-    match reservation_find(&*writer.tx, &command.username, writer.now).await? {
+    check_reservation(writer, &command.username).await
+}
+
+/// Refuses the name of an account that was deleted lately.
+pub(super) async fn check_reservation(writer: &Writer<'_>, username: &Username) -> Result<()> {
+    match reservation_find(&*writer.tx, username, writer.now).await? {
         Some(until) => Err(Error::AlreadyExists(Taken::UsernameReserved(until))),
         None => Ok(()),
     }
