@@ -289,7 +289,11 @@ async fn a_stored_login_is_renewed_by_one_process_at_a_time() {
     let operator = h.operator().await;
     let request = v1::ListUserSessionsRequest { user: Some(named("ada")), ..Default::default() };
     let sessions = operator.user_admin().list_user_sessions(request).await.expect("sessions").into_inner().sessions;
-    assert_eq!(sessions.len(), 1, "the session has survived: no refresh token was used twice");
+    assert_eq!(sessions.len(), 1, "the session has survived");
+    let metrics = h.http("/metrics").await.body;
+    let renewals = metrics.lines().filter(|line| line.contains("rpc_total") && line.contains("RefreshTokens"));
+    let renewals: Vec<&str> = renewals.collect();
+    assert!(renewals.len() == 1 && renewals[0].ends_with(" 1"), "the first has renewed it for all: {renewals:?}");
 
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).expect("a mode");
     let open = shell.latchkey(&["whoami"]);
