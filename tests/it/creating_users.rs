@@ -213,7 +213,7 @@ async fn the_name_of_a_deleted_user_is_reserved_for_thirty_days() {
         v1::UpdateUserRequest { user: Some(named("eve")), username: Some("bob".to_owned()), ..Default::default() };
     refused(operator.update(rename).await, Code::AlreadyExists, "USERNAME_RESERVED");
 
-    h.clock.advance(Duration::from_secs(30 * 86_400 - 60));
+    h.clock.advance(Duration::from_mins(30 * 24 * 60 - 1));
     refused(operator.create(bob()).await, Code::AlreadyExists, "USERNAME_RESERVED");
     h.clock.advance(Duration::from_secs(61));
     let second = operator.create(bob()).await.unwrap().user.unwrap();

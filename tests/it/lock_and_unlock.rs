@@ -94,8 +94,8 @@ fn lock_of_bob() -> v1::LockUserRequest {
     v1::LockUserRequest { user: Some(named("bob")), ..Default::default() }
 }
 
-fn seconds(seconds: i64) -> Option<End> {
-    Some(End::Duration(prost_types::Duration { seconds, nanos: 0 }))
+fn seconds(seconds: i64) -> End {
+    End::Duration(prost_types::Duration { seconds, nanos: 0 })
 }
 
 #[tokio::test]
@@ -124,13 +124,13 @@ async fn a_lock_can_end_at_a_moment_which_must_come() {
     let h = Harness::start().await;
     let operator = h.operator().await;
     h.create("bob", &[], PASSWORD).await;
-    let at = |seconds| Some(End::UntilTime(prost_types::Timestamp { seconds, nanos: 0 }));
+    let at = |seconds| End::UntilTime(prost_types::Timestamp { seconds, nanos: 0 });
     let created = operator.user("bob").await.create_time.expect("a time").seconds;
-    let request = v1::LockUserRequest { end: at(created + 7200), ..lock_of_bob() };
+    let request = v1::LockUserRequest { end: Some(at(created + 7200)), ..lock_of_bob() };
     let locked = operator.user_admin().lock_user(request).await.expect("a lock").into_inner();
     let end = locked.user.and_then(|user| user.lock).and_then(|lock| lock.expire_time);
     assert_eq!(end.map(|end| end.seconds), Some(created + 7200));
-    h.clock.advance(Duration::from_secs(7200));
+    h.clock.advance(Duration::from_hours(2));
     assert_eq!(operator.user("bob").await.state(), UserState::Active);
 
     for (end, violation) in [
@@ -140,7 +140,7 @@ async fn a_lock_can_end_at_a_moment_which_must_come() {
         (seconds(-5), "duration: OUT_OF_RANGE"),
         (seconds(i64::MAX), "duration: OUT_OF_RANGE"),
     ] {
-        let answer = operator.user_admin().lock_user(v1::LockUserRequest { end, ..lock_of_bob() }).await;
+        let answer = operator.user_admin().lock_user(v1::LockUserRequest { end: Some(end), ..lock_of_bob() }).await;
         assert_eq!(refused(answer, Code::InvalidArgument, "FIELD_INVALID").violations(), [violation], "{end:?}");
     }
 }
@@ -174,7 +174,7 @@ async fn a_second_lock_prolongs_the_first_and_an_operators_stands_over_an_automa
     }
     let automatic = operator.user("bob").await.lock.expect("a lock");
     assert_eq!(automatic.cause(), LockCause::FailedSignIns);
-    let request = v1::LockUserRequest { end: seconds(60), ..lock_of_bob() };
+    let request = v1::LockUserRequest { end: Some(seconds(60)), ..lock_of_bob() };
     operator.user_admin().lock_user(request).await.expect("a shorter lock");
     let lock = operator.user("bob").await.lock.expect("a lock");
     assert_eq!(
@@ -182,7 +182,7 @@ async fn a_second_lock_prolongs_the_first_and_an_operators_stands_over_an_automa
         (LockCause::Operator, automatic.expire_time),
         "no lock weakens another"
     );
-    let request = v1::LockUserRequest { end: seconds(86_400), ..lock_of_bob() };
+    let request = v1::LockUserRequest { end: Some(seconds(86_400)), ..lock_of_bob() };
     operator.user_admin().lock_user(request).await.expect("a longer lock");
     let lock = operator.user("bob").await.lock.expect("a lock");
     assert!(lock.expire_time.expect("an end").seconds > automatic.expire_time.expect("an end").seconds);
