@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     const SOON: Duration = Duration::from_millis(1);
-    const LATE: Duration = Duration::from_secs(60);
+    const LATE: Duration = Duration::from_mins(1);
 
     #[tokio::test]
     async fn a_few_go_on_and_the_others_wait_for_them() {
