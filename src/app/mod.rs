@@ -17,6 +17,7 @@ mod sign_in;
 mod start;
 mod throttle;
 mod tokens;
+mod turns;
 mod users;
 mod writer;
 
@@ -98,6 +99,7 @@ pub struct App {
     settings: Settings,
     store: Store,
     hasher: Hasher,
+    turns: Arc<turns::Turns>,
     keys: keys::KeyRing,
     seal: SealKey,
     work: TaskTracker,
@@ -115,7 +117,8 @@ impl App {
     ) -> App {
         let start::OpenedKeys { keys, seal } = opened;
         let keys = keys::KeyRing::new(keys);
-        App { effects, metrics, settings, store, hasher, keys, seal, work: TaskTracker::new() }
+        let turns = Arc::new(turns::Turns::default());
+        App { effects, metrics, settings, store, hasher, turns, keys, seal, work: TaskTracker::new() }
     }
 
     /// Runs work that changes something to its end, even if the client hangs up half-way: a wrong password is counted

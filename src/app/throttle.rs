@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::App;
+use super::turns::Turn;
 use super::writer::Writer;
 use crate::domain::audit::{Event, EventType, Target};
 use crate::domain::caller::{Caller, Source};
@@ -29,6 +30,8 @@ pub(super) struct Attempt {
     account: Account,
     /// Whether failures are counted at all.
     counted: bool,
+    /// Lets the next one go on when this one has ended.
+    _turn: Option<Turn>,
 }
 
 impl App {
@@ -63,20 +66,20 @@ impl App {
         let is_counted_name = matches!(account, Account::Known(_)) || self.settings.unknown_names != 0;
         let counted = rules.are_on() && is_counted_name;
         if !counted {
-            return Ok(Attempt { account, counted });
+            return Ok(Attempt { account, counted, _turn: None });
         }
         let began = Instant::now();
+        let busy = || Error::Exhausted { limit: Limit::Hashing, retry_after: Duration::from_secs(1) };
+        let turn = self.turns.take(account.key(), TURN_DEADLINE).await.ok_or_else(busy)?;
         loop {
             let now = self.now();
             match throttle_reserve(self.store.autocommit(), &account, rules, now).await? {
-                Reservation::Taken => return Ok(Attempt { account, counted }),
+                Reservation::Taken => return Ok(Attempt { account, counted, _turn: Some(turn) }),
                 Reservation::Waits { until } => {
                     self.metrics.throttled();
                     return Err(Error::Exhausted { limit: Limit::Account, retry_after: until.duration_since(now) });
                 }
-                Reservation::Busy if began.elapsed() >= TURN_DEADLINE => {
-                    return Err(Error::Exhausted { limit: Limit::Hashing, retry_after: Duration::from_secs(1) });
-                }
+                Reservation::Busy if began.elapsed() >= TURN_DEADLINE => return Err(busy()),
                 Reservation::Busy => tokio::time::sleep(TURN_POLL).await,
                 // From now on the name is one that nobody has.
                 Reservation::Gone => account = self.account_of(None, &account.key()),

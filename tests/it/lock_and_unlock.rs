@@ -124,9 +124,9 @@ async fn a_lock_can_end_at_a_moment_which_must_come() {
     let h = Harness::start().await;
     let operator = h.operator().await;
     h.create("bob", &[], PASSWORD).await;
-    let at = |seconds| Some(End::UntilTime(prost_types::Timestamp { seconds, nanos: 0 }));
+    let at = |seconds| End::UntilTime(prost_types::Timestamp { seconds, nanos: 0 });
     let created = operator.user("bob").await.create_time.expect("a time").seconds;
-    let request = v1::LockUserRequest { end: at(created + 7200), ..lock_of_bob() };
+    let request = v1::LockUserRequest { end: Some(at(created + 7200)), ..lock_of_bob() };
     let locked = operator.user_admin().lock_user(request).await.expect("a lock").into_inner();
     let end = locked.user.and_then(|user| user.lock).and_then(|lock| lock.expire_time);
     assert_eq!(end.map(|end| end.seconds), Some(created + 7200));
@@ -140,7 +140,7 @@ async fn a_lock_can_end_at_a_moment_which_must_come() {
         (Some(seconds(-5)), "duration: OUT_OF_RANGE"),
         (Some(seconds(i64::MAX)), "duration: OUT_OF_RANGE"),
     ] {
-        let answer = operator.user_admin().lock_user(v1::LockUserRequest { end, ..lock_of_bob() }).await;
+        let answer = operator.user_admin().lock_user(v1::LockUserRequest { end: Some(end), ..lock_of_bob() }).await;
         assert_eq!(refused(answer, Code::InvalidArgument, "FIELD_INVALID").violations(), [violation], "{end:?}");
     }
 }

@@ -101,7 +101,7 @@ impl Client {
     pub async fn tokens(&self, login: &str, password: &str) -> Result<v1::TokenSet, Status> {
         match self.sign_in(login, password).await? {
             Step::Tokens(tokens) => Ok(tokens),
-            step @ Step::PasswordChange(_) => panic!("not the end of the sign-in: {step:?}"),
+            Step::PasswordChange(_) => panic!("a demand to change the password"),
         }
     }
 
