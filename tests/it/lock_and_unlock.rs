@@ -136,9 +136,9 @@ async fn a_lock_can_end_at_a_moment_which_must_come() {
     for (end, violation) in [
         (at(created), "until_time: OUT_OF_RANGE"),
         (at(i64::MAX), "until_time: OUT_OF_RANGE"),
-        (Some(seconds(0)), "duration: OUT_OF_RANGE"),
-        (Some(seconds(-5)), "duration: OUT_OF_RANGE"),
-        (Some(seconds(i64::MAX)), "duration: OUT_OF_RANGE"),
+        (seconds(0), "duration: OUT_OF_RANGE"),
+        (seconds(-5), "duration: OUT_OF_RANGE"),
+        (seconds(i64::MAX), "duration: OUT_OF_RANGE"),
     ] {
         let answer = operator.user_admin().lock_user(v1::LockUserRequest { end: Some(end), ..lock_of_bob() }).await;
         assert_eq!(refused(answer, Code::InvalidArgument, "FIELD_INVALID").violations(), [violation], "{end:?}");
