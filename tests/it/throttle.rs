@@ -53,7 +53,7 @@ async fn from_the_fifth_wrong_password_on_each_doubles_the_wait() {
         wrong(&stranger, "bob").await;
     }
     assert_eq!(wait_of(&operator).await, None);
-    for (failures, wait) in [(5, 120), (6, 240), (7, 480), (8, 960)] {
+    for (failures, wait) in [(5, 120_i64), (6, 240), (7, 480), (8, 960)] {
         wrong(&stranger, "bob").await;
         let (counted, until) = wait_of(&operator).await.expect("a wait");
         let began = events_of(&operator, EventType::ThrottleBegan).await.pop().expect("an event");
