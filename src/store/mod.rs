@@ -13,6 +13,7 @@ pub mod keys;
 mod migration;
 mod page;
 pub mod sessions;
+mod single;
 pub mod sources;
 mod text;
 pub mod throttle;

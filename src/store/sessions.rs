@@ -5,6 +5,7 @@ use sea_orm::{ColumnTrait, Condition, ConnectionTrait, EntityTrait, Order, Query
 
 use super::entity::session;
 use super::page::newest_first;
+use super::single::only;
 use super::text::{Decoder, WishColumns, count, instant, micros};
 use crate::domain::id::{SessionId, UserId};
 use crate::domain::page::{Cursor, Page, PageSize};
@@ -49,14 +50,14 @@ pub async fn session_insert(c: &impl ConnectionTrait, session: &Session) -> Resu
 
 /// Reads a session.
 pub async fn session_by_id(c: &impl ConnectionTrait, id: SessionId) -> Result<Option<Session>> {
-    session::Entity::find_by_id(id.to_string()).one(c).await?.map(decode).transpose()
+    only(c, session::Entity::find_by_id(id.to_string())).await?.map(decode).transpose()
 }
 
 /// Reads and locks a session.
 pub async fn session_lock_row(c: &impl ConnectionTrait, id: SessionId) -> Result<Option<Session>> {
     let mut select = session::Entity::find_by_id(id.to_string());
     sea_orm::QueryTrait::query(&mut select).lock(LockType::Update);
-    select.one(c).await?.map(decode).transpose()
+    only(c, select).await?.map(decode).transpose()
 }
 
 /// Advances the generation of a session by one, if it is still `generation`. Answers whether it was.

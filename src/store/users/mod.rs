@@ -18,6 +18,7 @@ use crate::domain::id::UserId;
 use crate::domain::user::{User, UserRef};
 use crate::domain::username::Username;
 use crate::error::Result;
+use crate::store::single::only;
 
 /// How a row is locked until the transaction ends. `SQLite` has one writer and needs no lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,5 +103,5 @@ fn throttle_of_user() -> RelationDef {
 }
 
 async fn one(c: &impl ConnectionTrait, select: Select<user::Entity>) -> Result<Option<User>> {
-    select.into_model::<row::UserRow>().one(c).await?.map(row::UserRow::decode).transpose()
+    only(c, select).await?.map(row::UserRow::decode).transpose()
 }
