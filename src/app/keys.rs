@@ -109,9 +109,10 @@ impl Keys {
         })
     }
 
-    /// The key that signs at `now`: the newest whose time has come.
+    /// The key that signs at `now`: the newest whose time has come, else the oldest. There is none whose time has come
+    /// if a clock was turned back, or is behind that of the replica which made the first key.
     fn signer(&self, now: Timestamp) -> Option<&SigningKey> {
-        self.newest_first().find(|key| key.public.not_before <= now)
+        self.newest_first().find(|key| key.public.not_before <= now).or_else(|| self.newest_first().last())
     }
 
     fn newest_first(&self) -> impl Iterator<Item = &SigningKey> {
@@ -120,7 +121,7 @@ impl Keys {
 
     /// Signs claims.
     pub(super) fn sign(&self, claims: &crate::domain::token::Claims, now: Timestamp) -> Result<String> {
-        let key = self.signer(now).ok_or_else(|| Error::internal("no signing key is in its time"))?;
+        let key = self.signer(now).ok_or_else(|| Error::internal("there is no signing key"))?;
         let mut header = jsonwebtoken::Header::new(Algorithm::EdDSA);
         header.typ = Some(crate::domain::token::TOKEN_TYPE.to_owned());
         header.kid = Some(key.public.id.to_string());

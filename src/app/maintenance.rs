@@ -21,6 +21,9 @@ use crate::store::users::{reservations_sweep, user_by_id};
 /// How long sessions that have ended are kept: the evidence after a lock.
 const ENDED_SESSIONS: Duration = Duration::from_hours(30 * 24);
 
+/// How far the clock may be from the database's before it is reported.
+const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5);
+
 impl App {
     /// Says in the audit log that waits are over.
     pub async fn end_waits(&self) -> Result<()> {
@@ -51,6 +54,20 @@ impl App {
         sources_sweep(c, &self.settings.sources, now).await?;
         keys_sweep(c, now).await?;
         sessions_sweep(c, now.saturating_sub(ENDED_SESSIONS)).await
+    }
+
+    /// Compares the clock with the database's: replicas that disagree about the time disagree about what has expired.
+    pub async fn check_clock(&self) -> Result<()> {
+        let Some(theirs) = self.store.now().await? else { return Ok(()) };
+        let ours = self.now();
+        let apart = ours.duration_since(theirs).max(theirs.duration_since(ours));
+        if apart > MAX_CLOCK_SKEW {
+            tracing::warn!(
+                seconds_apart = apart.as_secs(),
+                "the clock of this machine and that of the database disagree; check time synchronisation on both"
+            );
+        }
+        Ok(())
     }
 
     /// Makes the next signing key when it is time, and takes up what other replicas made.

@@ -132,15 +132,20 @@ impl App {
         done.map_err(|_| Error::internal("the work panicked"))?
     }
 
-    /// Takes no more work, and waits for what is under way.
+    /// Waits for what is under way.
     pub async fn drain(&self) {
-        self.work.close();
+        self.close();
         self.work.wait().await;
     }
 
-    /// Whether the database answers.
+    /// Whether calls should be sent here: the database answers, and the server is not on its way out.
     pub async fn ready(&self) -> bool {
-        self.store.answers().await
+        !self.work.is_closed() && self.store.answers().await
+    }
+
+    /// Takes no more work that changes something. What is under way goes on.
+    pub fn close(&self) {
+        self.work.close();
     }
 
     /// Whether anybody is an administrator.

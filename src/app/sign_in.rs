@@ -80,9 +80,11 @@ impl App {
     pub async fn sign_in(&self, caller: &Caller, command: SignIn) -> Result<Progress> {
         self.check_source(caller).await?;
         let SignIn { login, password, wish } = command;
-        let Found { user, is_corrupt } = self.user_who_signs_in(&login).await?;
+        let parsed = parse_login(&login);
+        let login = parsed.as_ref().map_or(login.as_str(), Login::key);
+        let Found { user, is_corrupt } = self.user_who_signs_in(parsed.as_ref()).await?;
         let user = user.as_ref();
-        let attempt = self.reserve(self.account_of(user, &login)).await?;
+        let attempt = self.reserve(self.account_of(user, login)).await?;
         let proved = match self.prove(Lane::SignIn, password.as_ref(), user).await {
             Ok(proved) => proved,
             Err(error) => {
@@ -110,20 +112,16 @@ impl App {
         let reason = refusal.unwrap_or(Reason::UserLocked);
         let target = match user {
             Some(user) => Target::user(user.id, user.username.as_str()),
-            None => Target { user_id: String::new(), username: self.unknown_name(&login) },
+            None => Target { user_id: String::new(), username: self.unknown_name(login) },
         };
         self.attempt_failed(caller, &attempt, user, target, reason).await?;
         Err(Unauthenticated::Rejected.into())
     }
 
     /// Whom a login means. A corrupt record signs nobody in, and looks like any other failure.
-    async fn user_who_signs_in(&self, login: &str) -> Result<Found> {
-        let parsed = match Username::parse(login) {
-            Ok(username) => Some(Login::Username(username)),
-            Err(_) => EmailAddress::parse(login).ok().map(Login::Email),
-        };
-        let Some(login) = parsed else { return Ok(Found { user: None, is_corrupt: false }) };
-        match user_by_login(self.store.reader(), &login).await {
+    async fn user_who_signs_in(&self, login: Option<&Login>) -> Result<Found> {
+        let Some(login) = login else { return Ok(Found { user: None, is_corrupt: false }) };
+        match user_by_login(self.store.reader(), login).await {
             Ok(user) => Ok(Found { user, is_corrupt: false }),
             Err(Error::Corrupt { .. }) => Ok(Found { user: None, is_corrupt: true }),
             Err(error) => Err(error),
@@ -341,6 +339,13 @@ impl App {
                 && !self.hasher.is_outdated(&found.hash)
         };
         found.hash == read.hash || renewed()
+    }
+}
+
+fn parse_login(login: &str) -> Option<Login> {
+    match Username::parse(login) {
+        Ok(username) => Some(Login::Username(username)),
+        Err(_) => EmailAddress::parse(login).ok().map(Login::Email),
     }
 }
 

@@ -35,6 +35,7 @@ pub enum StartError {
 impl std::fmt::Display for StartError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            StartError::Store(Error::Internal(source)) => write!(f, "{source}"),
             StartError::Store(error) => {
                 write!(f, "{error}")?;
                 std::error::Error::source(error).map_or(Ok(()), |source| write!(f, ": {source}"))

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::App;
 use crate::domain::audit::{Event, EventType, Target};
 use crate::domain::caller::{Caller, Source};
-use crate::domain::id::EventId;
+use crate::domain::id::{EventId, UserId};
 use crate::domain::lockout::{Lock, LockCause};
 use crate::domain::reason::Reason;
 use crate::domain::time::Timestamp;
@@ -48,7 +48,7 @@ impl App {
     }
 
     /// The budget that attempts at this login count against: the user's, however it was named, or that of a bucket of
-    /// unknown names.
+    /// unknown names. `login` is folded as a known one would be.
     pub(super) fn account_of(&self, user: Option<&User>, login: &str) -> Account {
         if let Some(user) = user {
             return Account::Known(user.id);
@@ -61,7 +61,8 @@ impl App {
     /// Reserves an attempt, or waits for its turn: fifty right passwords at once all get in.
     pub(super) async fn reserve(&self, account: Account) -> Result<Attempt> {
         let rules = &self.settings.throttle;
-        let counted = rules.threshold != 0;
+        let is_counted_name = matches!(account, Account::Known(_)) || self.settings.unknown_names != 0;
+        let counted = rules.threshold != 0 && is_counted_name;
         if !counted {
             return Ok(Attempt { account, counted, wait_over: false });
         }
@@ -100,11 +101,9 @@ impl App {
         let (target, rules) = (&target, &self.settings.throttle);
         self.metrics.signed_in(SignInOutcome::Rejected);
         self.write(caller, None, |writer| async move {
-            // The user's row before anything else: everybody takes locks in this order.
-            let user = match user {
-                Some(user) => writer.locked(user.id).await?,
-                None => None,
-            };
+            // The user's row before anything else: everybody takes locks in this order. One that nobody has is looked
+            // for too, so that an unknown name costs the same round trips.
+            let user = writer.locked(user.map_or(UserId::from_bytes([0; 16]), |user| user.id)).await?;
             let mut events = Vec::new();
             if attempt.counted {
                 let failed = throttle_failed(&*writer.tx, &attempt.account, rules, writer.now).await?;

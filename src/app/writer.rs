@@ -3,7 +3,7 @@
 use std::future::Future;
 
 use super::App;
-use crate::domain::audit::{Actor, Event, RecordedEvent, Target};
+use crate::domain::audit::{Actor, Event, EventType, RecordedEvent, Target};
 use crate::domain::caller::{Caller, Demand, Denied, Principal, check_rank};
 use crate::domain::id::{EventId, UserId};
 use crate::domain::reason::Reason;
@@ -90,19 +90,24 @@ impl App {
     /// Records what a known caller was refused. What strangers try, missing things and wrong fields are not recorded:
     /// a flood of them would write a row a call.
     pub(super) async fn audit_refusal(&self, caller: &Caller, target: Option<&UserRef>, error: &Error) -> Result<()> {
-        let reason = match error {
-            Error::Denied(denied) => denied.reason(),
-            Error::Precondition(Unmet::LastAdministrator) => Reason::LastAdministrator,
-            _ => return Ok(()),
-        };
+        if !matches!(error, Error::Denied(_) | Error::Precondition(Unmet::LastAdministrator)) {
+            return Ok(());
+        }
         let target = match target {
-            Some(user) => match user_by_ref(self.store.reader(), user).await? {
-                Some(user) => Target::user(user.id, user.username.as_str()),
-                None => Target::default(),
+            Some(user) => match user_by_ref(self.store.reader(), user).await {
+                Ok(Some(user)) => Target::user(user.id, user.username.as_str()),
+                Ok(None) => Target::default(),
+                // Of a record that cannot be read, the id is all that can be told.
+                Err(Error::Corrupt { id, .. }) => Target { user_id: id, ..Target::default() },
+                Err(error) => return Err(error),
             },
             None => Target::default(),
         };
-        let mut event = Event::denied(target, reason);
+        let mut event = match error {
+            Error::Denied(denied) => Event::denied(target, denied.reason()),
+            // Whoever is refused this may try it, and it failed.
+            _ => Event::failed(EventType::AccessDenied, target, Reason::LastAdministrator),
+        };
         if let Error::Denied(Denied::ScopeMissing(scope)) = error {
             event = event.detail("scope", scope);
         }
@@ -139,7 +144,9 @@ impl Writer<'_> {
             Principal::User { granted, id, .. } => (*granted, *id),
             Principal::ApiToken { granted, user_id, .. } => (*granted, *user_id),
         };
-        let actor = user_lock_row(&*self.tx, id, RowLock::Share).await?;
+        // Who acts on their own row takes the stronger lock at once: two that upgrade would wait for each other.
+        let lock = if self.caller.rule.demand == Demand::OneSelf { RowLock::Update } else { RowLock::Share };
+        let actor = user_lock_row(&*self.tx, id, lock).await?;
         let Some(actor) = actor.filter(|actor| actor.lock(self.now).is_none()) else {
             return Err(Unauthenticated::SessionRevoked.into());
         };

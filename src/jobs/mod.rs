@@ -15,6 +15,8 @@ use crate::error::Result;
 const END_WAITS_EVERY: Duration = Duration::from_secs(5);
 /// How often keys of other replicas are taken up. New ones are published a day before they are used.
 const TEND_KEYS_EVERY: Duration = Duration::from_mins(1);
+/// How often the clock is compared with the database's.
+const CHECK_CLOCK_EVERY: Duration = Duration::from_secs(30);
 /// How often what nobody asks for any more is forgotten.
 const SWEEP_EVERY: Duration = Duration::from_mins(10);
 
@@ -22,6 +24,7 @@ const SWEEP_EVERY: Duration = Duration::from_mins(10);
 pub fn start(app: &Arc<App>, tracker: &TaskTracker, stop: &CancellationToken) {
     run("end-waits", END_WAITS_EVERY, app, tracker, stop, |app| async move { app.end_waits().await });
     run("tend-keys", TEND_KEYS_EVERY, app, tracker, stop, |app| async move { app.tend_keys().await });
+    run("check-clock", CHECK_CLOCK_EVERY, app, tracker, stop, |app| async move { app.check_clock().await });
     run("sweep", SWEEP_EVERY, app, tracker, stop, |app| async move { app.sweep().await });
 }
 

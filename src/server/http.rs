@@ -42,6 +42,7 @@ fn router(app: Arc<App>) -> Router {
 }
 
 async fn show_metrics(State(app): State<Arc<App>>) -> Response {
+    app.report_queues();
     ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], app.metrics.encode()).into_response()
 }
 

@@ -37,6 +37,9 @@ use crate::store::{Location, Store};
 /// supervisors grant before they kill.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(25);
 
+/// How often health asks whether the database answers: balancers should hear of an outage within seconds.
+const READINESS_EVERY: Duration = Duration::from_secs(2);
+
 /// Why the server does not start. Each message says what to do.
 #[derive(Debug)]
 pub enum ServeError {
@@ -65,6 +68,7 @@ impl fmt::Display for ServeError {
                 "another latchkeyd uses the database beside {}; stop it first, or use PostgreSQL for several replicas",
                 path.display()
             ),
+            ServeError::Internal(Error::Internal(source)) => write!(f, "{source}"),
             ServeError::Internal(error) => {
                 write!(f, "{error}")?;
                 std::error::Error::source(error).map_or(Ok(()), |source| write!(f, ": {source}"))
@@ -155,6 +159,7 @@ pub async fn start(config: &Config, effects: Effects) -> Result<Running, ServeEr
     };
     crate::jobs::start(&app, &jobs, &stop_jobs);
     health.set_serving(true).await;
+    jobs.spawn(follow_readiness(Arc::clone(&app), health.clone(), stop.clone()));
     let socket = config.socket.clone();
     Ok(Running { address, http_address, socket, metrics, app, health, stop, listeners, jobs, stop_jobs, _lock: lock })
 }
@@ -167,6 +172,8 @@ impl Running {
 
     /// Stops in order: balancers look away, calls under way end, jobs finish their tick.
     pub async fn shutdown(mut self) {
+        // From here on nothing is ready, and a new change is told to go elsewhere.
+        self.app.close();
         self.health.set_serving(false).await;
         self.stop.cancel();
         // A watch of health would otherwise keep its connection open.
@@ -180,6 +187,24 @@ impl Running {
         self.jobs.close();
         self.jobs.wait().await;
         socket::remove(&self.socket);
+    }
+}
+
+/// Health follows the database, until the server stops: then it is told once more that nobody should come here.
+async fn follow_readiness(app: Arc<App>, health: grpc::Health, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(READINESS_EVERY);
+    let mut serving = true;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let ready = app.ready().await;
+        if ready != serving && !stop.is_cancelled() {
+            tracing::warn!("{}", if ready { "the database answers again" } else { "the database does not answer" });
+            health.set_serving(ready).await;
+            serving = ready;
+        }
     }
 }
 

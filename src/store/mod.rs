@@ -33,6 +33,7 @@ use sea_orm_migration::MigratorTrait;
 use secrecy::{ExposeSecret, SecretString};
 
 pub use self::error::is_lost_race;
+use crate::domain::time::Timestamp;
 use crate::error::{Error, Outage, Result};
 
 /// Something that queries can be sent to: a pool or a transaction.
@@ -154,6 +155,18 @@ impl Store {
     pub async fn answers(&self) -> bool {
         use sea_orm::ConnectionTrait;
         self.read.execute_unprepared("SELECT 1").await.is_ok()
+    }
+
+    /// What time it is for the database. None where it has no clock but ours.
+    pub async fn now(&self) -> Result<Option<Timestamp>> {
+        use sea_orm::ConnectionTrait;
+        if self.is_embedded() {
+            return Ok(None);
+        }
+        let sql = "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000 AS BIGINT)";
+        let row = self.read.query_one_raw(Statement::from_string(DbBackend::Postgres, sql)).await?;
+        let micros: Option<i64> = row.map(|row| row.try_get_by_index(0)).transpose()?;
+        Ok(micros.map(Timestamp::from_micros))
     }
 
     /// Whether this process owns the database alone.

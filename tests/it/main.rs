@@ -2,7 +2,7 @@
 //!
 //! With `TEST_DATABASE_URL` the same tests run on PostgreSQL, each server in a schema of its own.
 
-#![expect(unreachable_pub, missing_docs, reason = "a test binary has no callers")]
+#![expect(unreachable_pub, reason = "a test binary has no callers")]
 #![expect(
     clippy::expect_used,
     clippy::unwrap_used,
@@ -13,6 +13,36 @@
 )]
 #![expect(clippy::disallowed_methods, reason = "tests read TEST_DATABASE_URL and its kind")]
 
+mod access_control;
+mod access_in_the_transaction;
+mod admin_reset;
+mod api_contract;
+mod api_tokens;
+mod architecture;
+mod audit_log;
+mod calling_applications;
+mod creating_users;
+mod deleting_users;
+mod error_reasons;
+mod examples;
+mod field_scopes;
+mod forged_tokens;
 mod harness;
-
+mod introspection;
+mod last_administrator;
+mod layering;
+mod listing_users;
 mod lock_and_unlock;
+mod metrics_and_http;
+mod migrations_and_keys;
+mod must_change;
+mod paging;
+mod races;
+mod refusals_in_the_audit_log;
+mod roles;
+mod secrets_never_logged;
+mod self_service_change;
+mod sessions;
+mod sign_in;
+mod throttle;
+mod updating_users;

@@ -6,6 +6,7 @@ use zeroize::Zeroizing;
 
 use crate::app::App;
 use crate::app::passwords::{chosen_password_expiry, temporary_password_expiry};
+use crate::app::writer::Writer;
 use crate::domain::audit::{Event, EventType, Target};
 use crate::domain::caller::Caller;
 use crate::domain::email::EmailAddress;
@@ -102,6 +103,12 @@ impl App {
         if let Some(answer) = self.replayed_creation(caller, &command, body.as_ref()).await? {
             return Ok(answer);
         }
+        // Rights and names are looked at before the costly hash, and again in the transaction.
+        self.write(caller, None, |writer| {
+            let command = &command;
+            async move { check_creation(&writer, command).await }
+        })
+        .await?;
         let now = self.now();
         let (password, temporary_password) = self.new_password(&command.credential, command.validate_only, now).await?;
         let user = new_user(UserId::from_bytes(self.effects.bytes()), &command, password, now);
@@ -109,13 +116,7 @@ impl App {
 
         let (command, user, body) = (&command, &user, body.as_ref());
         let is_new = self.write(caller, None, |writer| async move {
-            writer.outranks(scopes_of(&command.roles))?;
-            if matches!(command.credential, NewCredential::Password { change_required: false, .. }) {
-                writer.need(Scope::UsersResetSecrets)?;
-            }
-            if let Some(until) = reservation_find(&*writer.tx, &command.username, writer.now).await? {
-                return Err(Error::AlreadyExists(Taken::UsernameReserved(until)));
-            }
+            check_creation(&writer, command).await?;
             user_insert(&*writer.tx, user).await?;
             if command.validate_only {
                 return Ok(true);
@@ -217,6 +218,18 @@ impl App {
     /// A password of the server's choice.
     pub(in crate::app) fn generate_password(&self) -> TemporaryPassword {
         TemporaryPassword::generate(&mut |bytes: &mut [u8]| self.effects.entropy.fill(bytes))
+    }
+}
+
+/// Checks what the caller may give, and that the name is not reserved.
+async fn check_creation(writer: &Writer<'_>, command: &CreateUser) -> Result<()> {
+    writer.outranks(scopes_of(&command.roles))?;
+    if matches!(command.credential, NewCredential::Password { change_required: false, .. }) {
+        writer.need(Scope::UsersResetSecrets)?;
+    }
+    match reservation_find(&*writer.tx, &command.username, writer.now).await? {
+        Some(until) => Err(Error::AlreadyExists(Taken::UsernameReserved(until))),
+        None => Ok(()),
     }
 }
 

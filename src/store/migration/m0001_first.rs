@@ -124,16 +124,17 @@ const STATEMENTS: &[&str] = &[
     )"#,
     "CREATE INDEX api_token_of_user ON api_token (user_id, created_at, id)",
     "CREATE INDEX api_token_created ON api_token (created_at, id)",
-    // Wrong passwords in a row, a row for each user and for each bucket of unknown names.
-    r#"CREATE TABLE throttle (
+    // Wrong passwords in a row, a row for each user and for each bucket of unknown names. No reference to the user: an
+    // attempt at an account that is deleted meanwhile is a wrong password like any other.
+    "CREATE TABLE throttle (
         id {key} NOT NULL PRIMARY KEY,
-        user_id {key} NULL REFERENCES "user" (id) ON DELETE CASCADE,
+        user_id {key} NULL,
         failures INTEGER NOT NULL,
         pending INTEGER NOT NULL,
         lease_expires_at BIGINT NOT NULL,
         waits_until BIGINT NULL,
         last_failure_at BIGINT NULL
-    )"#,
+    )",
     "CREATE INDEX throttle_of_user ON throttle (user_id)",
     "CREATE INDEX throttle_waiting ON throttle (waits_until) WHERE waits_until IS NOT NULL",
     "CREATE TABLE source_failure (

@@ -56,6 +56,16 @@ pub enum Login {
     Email(EmailAddress),
 }
 
+impl Login {
+    /// Folded: the same for every spelling of it.
+    pub fn key(&self) -> &str {
+        match self {
+            Login::Username(username) => username.as_str(),
+            Login::Email(email) => email.key(),
+        }
+    }
+}
+
 /// The id of an account, without reading the rest: works on a corrupt record too.
 pub async fn user_id_by_ref(c: &impl ConnectionTrait, user: &UserRef) -> Result<Option<UserId>> {
     let found: Option<String> = find(user).select_only().column(user::Column::Id).into_tuple().one(c).await?;

@@ -15,6 +15,11 @@ impl TestClock {
     pub fn advance(&self, by: Duration) {
         self.0.fetch_add(i64::try_from(by.as_micros()).expect("a short time"), Ordering::SeqCst);
     }
+
+    /// Turns it back: for whoever compares with the clock of the machine.
+    pub fn turn_back(&self, by: Duration) {
+        self.0.fetch_sub(i64::try_from(by.as_micros()).expect("a short time"), Ordering::SeqCst);
+    }
 }
 
 impl Clock for TestClock {

@@ -1,12 +1,14 @@
 //! Everything that the suite logs, at TRACE, searched for secrets as it is written.
 
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, Once, PoisonError};
 
 use latchkey::config::{Log, LogFormat};
 
 static INSTALL: Once = Once::new();
 static FOUND: Mutex<Option<String>> = Mutex::new(None);
+static LINES: AtomicU64 = AtomicU64::new(0);
 
 /// Begins to listen, once a process.
 pub fn install() {
@@ -21,6 +23,11 @@ pub fn install() {
 pub fn assert_clean() {
     let found = FOUND.lock().unwrap_or_else(PoisonError::into_inner).clone();
     assert!(found.is_none(), "a secret in the log: {}", found.unwrap_or_default());
+}
+
+/// How many lines were searched so far.
+pub fn lines() -> u64 {
+    LINES.load(Ordering::Relaxed)
 }
 
 /// Whether a text has something that only secrets have.
@@ -54,6 +61,7 @@ struct Searching;
 
 impl Write for Searching {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        LINES.fetch_add(1, Ordering::Relaxed);
         let text = String::from_utf8_lossy(line);
         if has_secret(&text) {
             FOUND.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| text.into_owned());

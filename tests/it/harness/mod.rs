@@ -1,9 +1,12 @@
 //! Starts servers, and gives tests actors to speak in.
 
 pub mod actors;
+pub mod calls;
 pub mod clock;
 pub mod database;
+pub mod http;
 pub mod log;
+pub mod raw;
 pub mod refusal;
 
 use std::future::Future;
@@ -45,15 +48,7 @@ impl Harness {
         log::install();
         let dir = Arc::new(tempfile::tempdir().expect("a directory"));
         let database = Arc::new(TestDatabase::create(dir.path()).await);
-        let mut config = Config::default_in(dir.path());
-        config.listen = "127.0.0.1:0".parse().expect("an address");
-        config.http_listen = Some(config.listen);
-        config.database = database.location();
-        config.argon2.memory_kib = 64;
-        config.argon2.iterations = 1;
-        config.argon2.allow_weak = true;
-        config.throttle.source_failures = 0;
-        config.throttle.source_accounts = 0;
+        let mut config = test_config(dir.path(), &database);
         change(&mut config);
         Harness::run(config, Arc::new(TestClock::default()), dir, database).await
     }
@@ -108,6 +103,11 @@ impl Harness {
         self.server().address.to_string()
     }
 
+    /// Whether the database is PostgreSQL.
+    pub fn is_postgres(&self) -> bool {
+        self.database.is_shared()
+    }
+
     /// `127.0.0.1:…` of metrics and probes.
     pub fn http_address(&self) -> String {
         self.server().http_address.expect("an HTTP listener").to_string()
@@ -132,6 +132,32 @@ impl Harness {
     pub async fn query(&self, statement: &str) -> Vec<String> {
         self.database.query(statement).await
     }
+}
+
+/// The configuration of tests.
+pub fn test_config(dir: &std::path::Path, database: &TestDatabase) -> Config {
+    let mut config = Config::default_in(dir);
+    config.listen = "127.0.0.1:0".parse().expect("an address");
+    config.http_listen = Some(config.listen);
+    config.database = database.location();
+    config.argon2.memory_kib = 64;
+    config.argon2.iterations = 1;
+    config.argon2.allow_weak = true;
+    config.throttle.source_failures = 0;
+    config.throttle.source_accounts = 0;
+    config
+}
+
+/// Asks again and again until the answer is there, for what happens by itself a moment later.
+pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
+    let give_up = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while std::time::Instant::now() < give_up {
+        if let Some(found) = ask().await {
+            return found;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    panic!("never came: {what}")
 }
 
 /// Runs all of these at once.

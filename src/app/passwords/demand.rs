@@ -1,0 +1,94 @@
+//! Demanding a change of the password at the next sign-in, and taking that back.
+
+use crate::app::App;
+use crate::app::writer::Writer;
+use crate::domain::audit::{Event, EventType, Target};
+use crate::domain::caller::Caller;
+use crate::domain::profile::Note;
+use crate::domain::user::{Effects, Etag, User, UserKind, UserRef};
+use crate::error::{Result, Unmet};
+use crate::store::sessions::{Which, session_end};
+use crate::store::users::user_save;
+
+/// Make the next sign-in change the password.
+#[derive(Debug)]
+pub struct RequirePasswordChange {
+    /// Whom.
+    pub user: UserRef,
+    /// Also end the sessions, so that the next sign-in is soon.
+    pub revoke_sessions: bool,
+    /// Why, in words.
+    pub note: Option<Note>,
+    /// If given, must match.
+    pub etag: Option<Etag>,
+}
+
+/// Take that back.
+#[derive(Debug)]
+pub struct WaivePasswordChange {
+    /// Whom.
+    pub user: UserRef,
+    /// Why, in words.
+    pub note: Option<Note>,
+    /// If given, must match.
+    pub etag: Option<Etag>,
+}
+
+impl App {
+    /// Demands a change at the next sign-in. The old password still proves who the user is.
+    pub async fn require_password_change(
+        &self,
+        caller: &Caller,
+        command: RequirePasswordChange,
+    ) -> Result<(User, Effects)> {
+        let command = &command;
+        self.write(caller, Some(&command.user), |writer| async move {
+            let before = writer.target(&command.user).await?;
+            writer.not_oneself(before.id)?;
+            Writer::check_etag(&before, command.etag)?;
+            match (before.kind, &before.password) {
+                (UserKind::Service, _) => return Err(Unmet::UserIsService.into()),
+                (UserKind::Person, None) => return Err(Unmet::UserPending.into()),
+                (UserKind::Person, Some(_)) => {}
+            }
+            let mut after = before.clone();
+            if !before.change_demanded {
+                after.change_demanded = true;
+                user_save(&*writer.tx, &before, &mut after, writer.now).await?;
+            }
+            let sessions = if command.revoke_sessions {
+                session_end(&*writer.tx, before.id, Which::All, writer.now).await?
+            } else {
+                0
+            };
+            let event = Event::new(EventType::PasswordChangeRequired, Target::user(after.id, after.username.as_str()))
+                .note(command.note.as_ref())
+                .detail("sessionsRevoked", sessions);
+            let effects = self.effects_of_ending(sessions, writer.now);
+            writer.commit(event, []).await?;
+            Ok((after, effects))
+        })
+        .await
+    }
+
+    /// Takes back an operator's demand. A password that somebody else knows has to be changed all the same.
+    pub async fn waive_password_change(&self, caller: &Caller, command: WaivePasswordChange) -> Result<(User, bool)> {
+        let command = &command;
+        self.write(caller, Some(&command.user), |writer| async move {
+            let before = writer.target(&command.user).await?;
+            writer.not_oneself(before.id)?;
+            Writer::check_etag(&before, command.etag)?;
+            if !before.change_demanded {
+                return Ok((before, false));
+            }
+            let mut after = before.clone();
+            after.change_demanded = false;
+            user_save(&*writer.tx, &before, &mut after, writer.now).await?;
+            let event = Event::new(EventType::PasswordChangeWaived, Target::user(after.id, after.username.as_str()))
+                .note(command.note.as_ref());
+            writer.commit(event, []).await?;
+            Ok((after, true))
+        })
+        .await
+    }
+}

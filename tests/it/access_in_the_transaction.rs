@@ -1,0 +1,191 @@
+//! Who was let in a moment ago, and may no longer: judged again on the row that the transaction reads.
+//!
+//! These tests hold the very gap between the two, which no client can: they call the use cases of a second `App` on
+//! the database of the server, and change the caller over the wire in between.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use latchkey::app::{App, Hasher, HasherSettings, LockUser, Settings, UnlockUser, open_keys};
+use latchkey::config::Database;
+use latchkey::domain::caller::{AccessRule, Call, Caller, Demand, Denied};
+use latchkey::domain::lockout::ThrottleRules;
+use latchkey::domain::password::PasswordRules;
+use latchkey::domain::role::Scope;
+use latchkey::domain::session::SessionLimits;
+use latchkey::domain::user::UserRef;
+use latchkey::domain::username::Username;
+use latchkey::effects::Effects;
+use latchkey::error::{Error, Unauthenticated};
+use latchkey::metrics::Metrics;
+use latchkey::proto::v1::{self, EventOutcome, EventType, UserState};
+use latchkey::store::sources::SourceRules;
+use latchkey::store::{Location, Store};
+use serde_json::json;
+
+use crate::harness::{Client, Harness, TestClock};
+
+/// The use cases on the server's database, without its edges.
+async fn app(h: &Harness) -> App {
+    let effects = Effects { clock: Arc::<TestClock>::clone(&h.clock), ..Effects::system() };
+    let location = match &h.config.database {
+        Database::Sqlite { path } => Location::Sqlite(path.clone()),
+        Database::Postgres { url } => Location::Postgres(url.clone()),
+    };
+    let store = Store::connect(&location).await.expect("a database");
+    let keys = open_keys(&store, &effects, &h.config.seal_key_file, false).await.expect("keys");
+    let metrics = Arc::new(Metrics::new());
+    let settings = HasherSettings { memory_kib: 64, iterations: 1, parallelism: 1, threads: Some(1) };
+    let hasher = Hasher::start(settings, effects.clone(), Arc::clone(&metrics)).expect("a hasher");
+    App::new(effects, metrics, settings_of(h), store, hasher, keys)
+}
+
+fn settings_of(h: &Harness) -> Settings {
+    let minute = Duration::from_mins(1);
+    let limits = SessionLimits { idle: minute, absolute: minute };
+    Settings {
+        issuer: h.config.issuer.clone(),
+        throttle: ThrottleRules {
+            threshold: 5,
+            initial: minute,
+            max: minute,
+            lockout_threshold: 100,
+            lockout_duration: minute,
+            failure_memory: minute,
+        },
+        sources: SourceRules {
+            failures: 0,
+            failures_window: minute,
+            accounts: 0,
+            accounts_window: minute,
+            block: minute,
+        },
+        unknown_names: 16,
+        password_rules: PasswordRules { min_length: 15, max_length: 256 },
+        temporary_password_ttl: minute,
+        sessions: limits,
+        admin_sessions: limits,
+        max_sessions: 10,
+        access_ttl: minute,
+    }
+}
+
+/// Somebody whom the rule of `LockUser` has just let in, by this token.
+async fn admitted(app: &App, client: &Client) -> Caller {
+    let token = client.metadata.bearer.as_deref().expect("a token");
+    let who = app.authenticate(token).await.expect("a good token");
+    let rule = AccessRule { demand: Demand::Scope(Scope::UsersLock), max_auth_age: None };
+    let call = Call { method: "latchkey.v1.UserAdmin/LockUser".to_owned(), ..Call::default() };
+    app.admit(Some(who), rule, call).await.expect("the rule lets them in")
+}
+
+fn bob() -> UserRef {
+    UserRef::Username(Username::parse("bob").expect("a name"))
+}
+
+/// The caller locks bob.
+async fn lock_bob(app: &App, caller: &Caller) -> Result<(), Error> {
+    app.lock_user(caller, LockUser { user: bob(), note: None, end: None, etag: None }).await.map(|_| ())
+}
+
+async fn is_untouched(h: &Harness) -> bool {
+    h.operator().await.user("bob").await.state() == UserState::Active
+}
+
+#[tokio::test]
+async fn who_is_still_as_they_were_may_go_on() {
+    let h = Harness::start().await;
+    h.user("bob").await;
+    let ann = h.person("ann", &["helpdesk"]).await;
+    let app = app(&h).await;
+    let caller = admitted(&app, &ann.client).await;
+    lock_bob(&app, &caller).await.expect("a lock");
+    assert!(!is_untouched(&h).await);
+}
+
+#[tokio::test]
+async fn who_lost_the_role_after_the_rule_let_them_in_changes_nothing_and_is_recorded() {
+    let h = Harness::start().await;
+    h.user("bob").await;
+    let ann = h.person("ann", &["helpdesk"]).await;
+    let app = app(&h).await;
+    let caller = admitted(&app, &ann.client).await;
+
+    let demotion = json!({"user": {"username": "ann"}, "removeRoles": ["helpdesk"], "addRoles": ["viewer"]});
+    h.operator().await.call("UserAdmin/UpdateUser", demotion).await.expect("a demotion");
+
+    let refused = lock_bob(&app, &caller).await;
+    assert!(matches!(refused, Err(Error::Denied(Denied::ScopeMissing(Scope::UsersLock)))), "{refused:?}");
+    assert!(is_untouched(&h).await);
+    let events = h.operator().await.events().await;
+    let last = events.last().expect("an event");
+    assert_eq!((last.r#type(), last.outcome()), (EventType::AccessDenied, EventOutcome::Denied));
+    assert_eq!(last.reason(), v1::ErrorReason::ScopeMissing);
+    let actor = last.actor.as_ref().map(|actor| actor.name.as_str());
+    assert_eq!((actor, last.target_username.as_str()), (Some("ann"), "bob"));
+}
+
+#[tokio::test]
+async fn who_was_locked_after_the_rule_let_them_in_changes_nothing() {
+    let h = Harness::start().await;
+    h.user("bob").await;
+    let ann = h.person("ann", &["helpdesk"]).await;
+    let app = app(&h).await;
+    let caller = admitted(&app, &ann.client).await;
+
+    h.operator().await.lock("ann").await.expect("a lock");
+
+    let refused = lock_bob(&app, &caller).await;
+    assert!(matches!(refused, Err(Error::Unauthenticated(Unauthenticated::SessionRevoked))), "{refused:?}");
+    assert!(is_untouched(&h).await);
+}
+
+#[tokio::test]
+async fn who_was_deleted_after_the_rule_let_them_in_changes_nothing() {
+    let h = Harness::start().await;
+    h.user("bob").await;
+    let ann = h.person("ann", &["helpdesk"]).await;
+    let app = app(&h).await;
+    let caller = admitted(&app, &ann.client).await;
+
+    let operator = h.operator().await;
+    let deletion = json!({"user": {"username": "ann"}, "etag": operator.user("ann").await.etag});
+    operator.call("UserAdmin/DeleteUser", deletion).await.expect("a deletion");
+
+    let refused = lock_bob(&app, &caller).await;
+    assert!(matches!(refused, Err(Error::Unauthenticated(Unauthenticated::SessionRevoked))), "{refused:?}");
+    assert!(is_untouched(&h).await);
+}
+
+#[tokio::test]
+async fn rank_is_judged_by_the_rows_of_the_transaction_too() {
+    let h = Harness::start().await;
+    h.user("bob").await;
+    let ann = h.person("ann", &["helpdesk"]).await;
+    let app = app(&h).await;
+    let caller = admitted(&app, &ann.client).await;
+
+    let promotion = json!({"user": {"username": "bob"}, "addRoles": ["operator"]});
+    h.operator().await.call("UserAdmin/UpdateUser", promotion).await.expect("a promotion");
+
+    let refused = app.unlock_user(&caller, UnlockUser { user: bob(), note: None, etag: None }).await;
+    assert!(matches!(refused, Err(Error::Denied(Denied::TargetOutranksCaller { .. }))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_program_whose_user_lost_the_role_is_refused_as_well() {
+    let h = Harness::start().await;
+    h.user("bob").await;
+    h.create("ann", &["helpdesk"], crate::harness::PASSWORD).await;
+    let operator = h.operator().await;
+    let program = h.stranger().await.bearing(&operator.api_token("ann", &["users.lock"]).await);
+    let app = app(&h).await;
+    let caller = admitted(&app, &program).await;
+
+    let demotion = json!({"user": {"username": "ann"}, "removeRoles": ["helpdesk"]});
+    operator.call("UserAdmin/UpdateUser", demotion).await.expect("a demotion");
+
+    let refused = lock_bob(&app, &caller).await;
+    assert!(matches!(refused, Err(Error::Denied(Denied::ScopeMissing(Scope::UsersLock)))), "{refused:?}");
+    assert!(is_untouched(&h).await);
+}

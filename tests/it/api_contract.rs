@@ -1,0 +1,200 @@
+//! The contract: complete, commented, and served as it is written.
+
+use std::collections::BTreeSet;
+
+use futures_util::stream;
+use latchkey::domain::role::{Role, Scope};
+use prost_reflect::{FieldDescriptor, Kind, MethodDescriptor, ReflectMessage as _, Value};
+use tonic::Code;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+use crate::harness::Harness;
+use crate::harness::raw::{PACKAGE, comments, contract, methods};
+
+/// The names of our services, in full.
+fn services() -> BTreeSet<String> {
+    methods().iter().map(|method| method.parent_service().full_name().to_owned()).collect()
+}
+
+/// A member of the option `access` of a method.
+fn access(method: &MethodDescriptor, member: &str) -> Value {
+    let option = contract().get_extension_by_name(&format!("{PACKAGE}.access")).expect("the option");
+    let options = method.options();
+    assert!(options.has_extension(&option), "{} does not say who may call it", method.full_name());
+    match options.get_extension(&option).as_ref() {
+        Value::Message(rule) => rule.get_field_by_name(member).expect("a member").into_owned(),
+        other => panic!("no rule: {other:?}"),
+    }
+}
+
+#[test]
+fn every_method_says_who_may_call_it() {
+    for method in methods() {
+        let caller = access(&method, "caller").as_enum_number().unwrap_or_default();
+        assert_ne!(caller, 0, "{}", method.full_name());
+        let scope = access(&method, "scope").as_str().unwrap_or_default().to_owned();
+        let wants_scope = caller == latchkey::proto::v1::access_rule::Caller::Scope as i32;
+        assert_eq!(!scope.is_empty(), wants_scope, "{}", method.full_name());
+        assert!(!wants_scope || Scope::parse(&scope).is_some(), "{}: {scope}", method.full_name());
+    }
+}
+
+#[test]
+fn every_scope_is_needed_somewhere_and_three_are_for_administrators_alone() {
+    let mut needed: BTreeSet<String> =
+        methods().iter().filter_map(|method| Some(access(method, "scope").as_str()?.to_owned())).collect();
+    let needs = contract().get_extension_by_name(&format!("{PACKAGE}.needs")).expect("the option");
+    for message in contract().all_messages() {
+        for field in message.fields().filter(|field| field.options().has_extension(&needs)) {
+            needed.extend(field.options().get_extension(&needs).as_str().map(str::to_owned));
+        }
+    }
+    needed.remove("");
+    // The one that opens no method: it lets an application say whom it speaks for.
+    needed.insert("auth.proxy".to_owned());
+    let known: BTreeSet<String> = Scope::ALL.iter().map(|scope| scope.as_str().to_owned()).collect();
+    assert_eq!(needed, known);
+    let admins_alone: Vec<&str> = Scope::ALL
+        .iter()
+        .filter(|scope| Role::ALL.iter().all(|role| *role == Role::Admin || !role.scopes().contains(**scope)))
+        .map(|scope| scope.as_str())
+        .collect();
+    assert_eq!(admins_alone, ["roles.write", "tokens.write", "users.delete"]);
+}
+
+/// Standard option of a field: not to be printed.
+fn is_redacted(field: &FieldDescriptor) -> bool {
+    let options = field.options();
+    let option = options.descriptor().get_field_by_name("debug_redact");
+    option.is_some_and(|option| matches!(options.get_field(&option).as_ref(), Value::Bool(true)))
+}
+
+#[test]
+fn no_field_that_holds_a_secret_forgets_to_say_so() {
+    let mut redacted = 0;
+    for message in contract().all_messages().filter(|message| message.full_name().starts_with(PACKAGE)) {
+        for field in message.fields() {
+            let name = field.name();
+            let sounds_secret = ["password", "secret", "ticket", "token"].iter().any(|word| name.contains(word));
+            let points = name.ends_with("page_token") || name.ends_with("_id") || field.kind() != Kind::String;
+            assert_eq!(sounds_secret && !points, is_redacted(&field), "{}", field.full_name());
+            redacted += usize::from(is_redacted(&field));
+        }
+    }
+    assert!(redacted > 10);
+}
+
+#[test]
+fn everything_has_a_comment() {
+    let pool = contract();
+    let mut bare = Vec::new();
+    let mut check = |name: &str, comment: String| {
+        if comment.trim().is_empty() {
+            bare.push(name.to_owned());
+        }
+    };
+    for service in pool.services().filter(|service| service.package_name() == PACKAGE) {
+        check(service.full_name(), comments(&service.parent_file(), service.path()));
+        for method in service.methods() {
+            check(method.full_name(), comments(&service.parent_file(), method.path()));
+        }
+    }
+    for message in pool.all_messages().filter(|m| m.full_name().starts_with(PACKAGE) && !m.is_map_entry()) {
+        check(message.full_name(), comments(&message.parent_file(), message.path()));
+        for field in message.fields() {
+            check(field.full_name(), comments(&message.parent_file(), field.path()));
+        }
+    }
+    for of_enum in pool.all_enums().filter(|of_enum| of_enum.full_name().starts_with(PACKAGE)) {
+        check(of_enum.full_name(), comments(&of_enum.parent_file(), of_enum.path()));
+        for value in of_enum.values() {
+            check(value.full_name(), comments(&of_enum.parent_file(), value.path()));
+        }
+    }
+    assert!(bare.is_empty(), "{bare:#?}");
+}
+
+#[tokio::test]
+async fn health_is_told_for_the_server_and_each_service() {
+    let h = Harness::start().await;
+    let mut health = HealthClient::new(h.stranger().await.channel());
+    for service in services().into_iter().chain([String::new()]) {
+        let answer = health.check(HealthCheckRequest { service: service.clone() }).await;
+        let status = answer.expect("an answer").into_inner().status();
+        assert_eq!(status, ServingStatus::Serving, "{service:?}");
+    }
+    let unknown = health.check(HealthCheckRequest { service: "latchkey.v1.Nonsense".to_owned() }).await;
+    assert_eq!(unknown.expect_err("unknown").code(), Code::NotFound);
+}
+
+/// Both versions of reflection have the same messages, and share no type.
+macro_rules! reflect {
+    ($version:ident, $h:expr, $question:ident, $text:expr) => {{
+        use pb::server_reflection_request::MessageRequest;
+        use tonic_reflection::pb::$version as pb;
+        let mut client = pb::server_reflection_client::ServerReflectionClient::new($h.stranger().await.channel());
+        let request = pb::ServerReflectionRequest {
+            host: String::new(),
+            message_request: Some(MessageRequest::$question(String::from($text))),
+        };
+        let answers = client.server_reflection_info(stream::iter([request])).await.expect("a stream");
+        let answer = answers.into_inner().message().await.expect("an answer").expect("an answer");
+        answer.message_response.expect("a response")
+    }};
+}
+
+macro_rules! check_reflection {
+    ($version:ident, $h:expr) => {{
+        use tonic_reflection::pb::$version::server_reflection_response::MessageResponse;
+        let MessageResponse::ListServicesResponse(list) = reflect!($version, $h, ListServices, "") else {
+            panic!("no list")
+        };
+        let listed: BTreeSet<String> = list.service.into_iter().map(|service| service.name).collect();
+        let others = ["grpc.health.v1.Health", concat!("grpc.reflection.", stringify!($version), ".ServerReflection")];
+        for service in services().into_iter().chain(others.map(str::to_owned)) {
+            assert!(listed.contains(&service), "{service} is not in {listed:?}");
+        }
+        // Also what errors carry, or clients could not print them.
+        for symbol in [
+            "latchkey.v1.UserAdmin",
+            "latchkey.v1.UserAdmin.LockUser",
+            "latchkey.v1.ErrorReason",
+            "latchkey.v1.AccessRule",
+            "google.rpc.ErrorInfo",
+            "google.rpc.BadRequest",
+            "google.rpc.RetryInfo",
+            "google.rpc.RequestInfo",
+            "google.rpc.ResourceInfo",
+            "google.rpc.QuotaFailure",
+            "google.rpc.PreconditionFailure",
+        ] {
+            let found = reflect!($version, $h, FileContainingSymbol, symbol);
+            assert!(matches!(found, MessageResponse::FileDescriptorResponse(_)), "{symbol}: {found:?}");
+        }
+    }};
+}
+
+#[tokio::test]
+async fn reflection_describes_everything_in_both_versions() {
+    let h = Harness::start().await;
+    check_reflection!(v1, h);
+    check_reflection!(v1alpha, h);
+}
+
+#[tokio::test]
+async fn reflection_can_want_a_credential_or_be_off() {
+    use latchkey::config::Reflection;
+    let path = "grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+    for (mode, expected) in [(Reflection::Authenticated, Code::Unauthenticated), (Reflection::Off, Code::Unimplemented)]
+    {
+        let h = Harness::with(|config| config.reflection = mode).await;
+        let answer = h.stranger().await.call_path(path, Vec::new()).await;
+        assert_eq!(answer.expect_err("refused").code(), expected, "{mode:?}");
+        let user = h.user("bob").await.client.call_path(path, Vec::new()).await;
+        // An empty question has an answer of its own; what matters is that the door is open.
+        let refused = user.err().is_some_and(|status| status.code() == expected);
+        assert_eq!(refused, matches!(mode, Reflection::Off), "{mode:?}");
+    }
+}

@@ -1,0 +1,351 @@
+//! Rank: nobody acts on somebody with rights that they lack themselves, gives such rights away, or acts on themselves
+//! where that is an operator's act.
+
+use latchkey::domain::role::{Role, Scope};
+use serde_json::{Value, json};
+use tonic::{Code, Status};
+
+use crate::harness::raw::short_name;
+use crate::harness::{Client, Harness, PASSWORD, Refusal, refused};
+
+/// What operators do to an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Act {
+    Reset,
+    SetPassword,
+    Lock,
+    Unlock,
+    RequireChange,
+    WaiveChange,
+    UpdateName,
+    UpdateEmail,
+    RevokeSessions,
+    RevokeToken,
+    CreateToken,
+    Delete,
+}
+
+use Act::{
+    CreateToken, Delete, Lock, RequireChange, Reset, RevokeSessions, RevokeToken, SetPassword, Unlock, UpdateEmail,
+    UpdateName, WaiveChange,
+};
+
+/// All, in an order in which none is in the way of the next.
+const ACTS: &[Act] = &[
+    UpdateName,
+    UpdateEmail,
+    RequireChange,
+    WaiveChange,
+    RevokeSessions,
+    RevokeToken,
+    CreateToken,
+    Lock,
+    Unlock,
+    Reset,
+    SetPassword,
+    Delete,
+];
+
+/// What each may do to those whom they may do it to.
+const MAY: &[(&str, &[Act])] = &[
+    ("helpdesk", &[RequireChange, WaiveChange, RevokeSessions, Lock, Unlock, Reset]),
+    (
+        "operator",
+        &[
+            UpdateName,
+            UpdateEmail,
+            RequireChange,
+            WaiveChange,
+            RevokeSessions,
+            RevokeToken,
+            Lock,
+            Unlock,
+            Reset,
+            SetPassword,
+        ],
+    ),
+    ("admin", ACTS),
+];
+
+/// And to whom.
+const TO: &[(&str, &[&str])] = &[
+    ("helpdesk", &["", "viewer", "helpdesk"]),
+    ("operator", &["", "viewer", "helpdesk", "operator"]),
+    ("admin", &["", "viewer", "helpdesk", "operator", "auditor", "verifier", "app", "admin"]),
+];
+
+const TARGETS: &[&str] = &["", "viewer", "helpdesk", "operator", "auditor", "verifier", "app", "admin"];
+
+impl Act {
+    /// Does it. Deleting only as far as `validate_only` goes, so that the target stays.
+    async fn perform(self, client: &Client, username: &str, api_token_id: &str) -> Result<Value, Status> {
+        let user = json!({"username": username});
+        let (method, request) = match self {
+            Reset => ("ResetPassword", json!({"user": user, "temporaryPassword": {}})),
+            SetPassword => ("ResetPassword", json!({"user": user, "setPassword": {"password": PASSWORD}})),
+            Lock => ("LockUser", json!({"user": user})),
+            Unlock => ("UnlockUser", json!({"user": user})),
+            RequireChange => ("RequirePasswordChange", json!({"user": user})),
+            WaiveChange => ("WaivePasswordChange", json!({"user": user})),
+            UpdateName => ("UpdateUser", json!({"user": user, "displayName": "Somebody"})),
+            UpdateEmail => ("UpdateUser", json!({"user": user, "email": format!("{username}@example.org")})),
+            RevokeSessions => ("RevokeUserSessions", json!({"user": user})),
+            RevokeToken => ("RevokeApiToken", json!({"apiTokenId": api_token_id})),
+            CreateToken => ("CreateApiToken", json!({"user": user, "name": "x", "scopes": ["users.read"]})),
+            Delete => {
+                // Whoever may read has the etag; it does not matter to the others.
+                let shown = client.call("UserAdmin/GetUser", json!({"user": user})).await?;
+                let etag = shown["user"]["etag"].as_str().unwrap_or_default().to_owned();
+                ("DeleteUser", json!({"user": user, "etag": etag, "validateOnly": true}))
+            }
+        };
+        client.call(&format!("UserAdmin/{method}"), request).await
+    }
+}
+
+fn of<T: Copy>(table: &[(&str, T)], role: &str) -> T {
+    table.iter().find(|row| row.0 == role).expect("a row").1
+}
+
+/// The reason for which a call was refused, or nothing.
+fn reason(answer: Result<Value, Status>) -> Option<String> {
+    answer.err().map(|status| Refusal::of(&status).reason)
+}
+
+/// A username for a target with this role.
+fn target_name(role: &str) -> String {
+    format!("target-{}", if role.is_empty() { "nobody" } else { role })
+}
+
+#[tokio::test]
+async fn nobody_acts_on_somebody_with_rights_that_they_lack() {
+    let h = Harness::start().await;
+    let operator = h.operator().await;
+    for target in TARGETS {
+        let roles: Vec<&str> = target.split_whitespace().collect();
+        h.create(&target_name(target), &roles, PASSWORD).await;
+    }
+    let mut wrong = Vec::new();
+    for (caller, acts) in MAY {
+        let client = h.person(&format!("the-{caller}"), &[caller]).await.client;
+        for target in TARGETS {
+            let name = target_name(target);
+            let secret = operator.api_token(&name, &["users.read"]).await;
+            let token_id = secret.split('_').nth(1).expect("an id");
+            for act in ACTS {
+                let expected = if !acts.contains(act) {
+                    Some("SCOPE_MISSING")
+                } else if !of(TO, caller).contains(target) {
+                    Some("TARGET_OUTRANKS_CALLER")
+                } else {
+                    None
+                };
+                let seen = reason(act.perform(&client, &name, token_id).await);
+                if seen.as_deref() != expected {
+                    wrong.push(format!("{caller}, {act:?}, {target:?}: expected {expected:?}, got {seen:?}"));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[tokio::test]
+async fn the_refusal_names_the_scopes_that_the_caller_lacks() {
+    let h = Harness::start().await;
+    let ann = h.person("ann", &["operator"]).await;
+    h.create("bob", &["auditor", "verifier"], PASSWORD).await;
+    let refusal = refused(ann.client.lock("bob").await, Code::PermissionDenied, "TARGET_OUTRANKS_CALLER");
+    assert_eq!(refusal.metadata("missingScopes"), "audit.read tokens.introspect");
+}
+
+#[tokio::test]
+async fn rank_is_of_what_the_token_may_do_and_not_of_what_its_user_may() {
+    let h = Harness::start().await;
+    h.create("bob", &["viewer"], PASSWORD).await;
+    let narrow = h.token(&["users.lock"]).await;
+    refused(narrow.lock("bob").await, Code::PermissionDenied, "TARGET_OUTRANKS_CALLER");
+    let wide = h.token(&["users.lock", "users.read", "sessions.read", "tokens.read"]).await;
+    wide.lock("bob").await.expect("a lock");
+}
+
+#[tokio::test]
+async fn granting_a_role_needs_all_its_scopes() {
+    let h = Harness::start().await;
+    h.create("bob", &[], PASSWORD).await;
+    let program = h.token(&["users.write", "roles.write", "users.read", "sessions.read", "tokens.read"]).await;
+    let grant = |role: &str| json!({"user": {"username": "bob"}, "addRoles": [role]});
+    let create = |name: &str, role: &str| json!({"username": name, "roles": [role]});
+    for role in Role::ALL.iter().filter(|role| **role != Role::Viewer) {
+        for (method, request) in
+            [("UserAdmin/UpdateUser", grant(role.as_str())), ("UserAdmin/CreateUser", create("eve", role.as_str()))]
+        {
+            refused(program.call(method, request).await, Code::PermissionDenied, "TARGET_OUTRANKS_CALLER");
+        }
+    }
+    assert!(h.operator().await.user("bob").await.roles.is_empty());
+    program.call("UserAdmin/UpdateUser", grant("viewer")).await.expect("a role");
+    program.call("UserAdmin/CreateUser", create("eve", "viewer")).await.expect("a user with a role");
+}
+
+#[tokio::test]
+async fn taking_a_role_away_needs_its_scopes_as_well() {
+    let h = Harness::start().await;
+    h.create("bob", &["auditor"], PASSWORD).await;
+    let program = h.token(&["users.write", "roles.write", "users.read"]).await;
+    let takes = json!({"user": {"username": "bob"}, "removeRoles": ["auditor"]});
+    let answer = program.call("UserAdmin/UpdateUser", takes).await;
+    refused(answer, Code::PermissionDenied, "TARGET_OUTRANKS_CALLER");
+}
+
+#[tokio::test]
+async fn an_api_token_gets_no_scope_that_its_maker_lacks() {
+    let h = Harness::start().await;
+    h.create("root", &["admin"], PASSWORD).await;
+    h.create("bob", &[], PASSWORD).await;
+    let narrow = json!({"login": "root", "password": PASSWORD, "scopes": ["tokens.write", "users.read"]});
+    let answer = h.stranger().await.call("Auth/SignIn", narrow).await.expect("a sign-in");
+    let token = answer["progress"]["tokens"]["accessToken"].as_str().expect("a token");
+    let root = h.stranger().await.bearing(token);
+    let make = |whose: &str, scope: &str| json!({"user": {"username": whose}, "name": "x", "scopes": [scope]});
+    for whose in ["bob", "root"] {
+        let answer = root.call("UserAdmin/CreateApiToken", make(whose, "users.lock")).await;
+        let refusal = refused(answer, Code::PermissionDenied, "TARGET_OUTRANKS_CALLER");
+        assert_eq!(refusal.metadata("missingScopes"), "users.lock");
+        root.call("UserAdmin/CreateApiToken", make(whose, "users.read")).await.expect("a token");
+    }
+}
+
+/// A request about one's own account, and whether an operator may make it.
+fn own_acts(user: &Value, etag: &str) -> Vec<(&'static str, Value, bool)> {
+    vec![
+        ("ResetPassword", json!({"user": user, "temporaryPassword": {}}), false),
+        ("ResetPassword", json!({"user": user, "setPassword": {"password": PASSWORD}}), false),
+        ("ResetPassword", json!({"user": user, "temporaryPassword": {}, "validateOnly": true}), false),
+        ("RequirePasswordChange", json!({"user": user}), false),
+        ("WaivePasswordChange", json!({"user": user}), false),
+        ("LockUser", json!({"user": user}), false),
+        ("DeleteUser", json!({"user": user, "etag": etag}), false),
+        ("UpdateUser", json!({"user": user, "removeRoles": ["admin"]}), false),
+        ("UpdateUser", json!({"user": user, "addRoles": ["viewer"]}), false),
+        ("UpdateUser", json!({"user": user, "addRoles": ["admin"], "validateOnly": true}), true),
+        ("UpdateUser", json!({"user": user, "displayName": "Root", "validateOnly": true}), true),
+        ("UpdateUser", json!({"user": user, "email": "root@example.org", "validateOnly": true}), true),
+        ("GetUser", json!({"user": user}), true),
+        ("ListUserSessions", json!({"user": user}), true),
+        ("UnlockUser", json!({"user": user}), true),
+    ]
+}
+
+#[tokio::test]
+async fn operators_do_to_themselves_only_what_gives_a_thief_no_more() {
+    let h = Harness::start().await;
+    let operator = h.operator().await;
+    let create = json!({
+        "username": "root", "roles": ["admin"], "password": PASSWORD, "passwordChangeRequired": false,
+        "email": "me@example.org", "externalId": "hr-1",
+    });
+    operator.call("UserAdmin/CreateUser", create).await.expect("an administrator");
+    h.create("other", &["admin"], PASSWORD).await;
+    let known = operator.user("root").await;
+    let all: Vec<&str> = Scope::ALL.iter().map(|scope| scope.as_str()).collect();
+    let program = h.stranger().await.bearing(&operator.api_token("root", &all).await);
+    let person = h.signed_in("root", PASSWORD).await.client;
+    let names = [
+        json!({"username": "root"}),
+        json!({"username": "ROOT"}),
+        json!({"id": known.id}),
+        json!({"email": "ME@example.org"}),
+        json!({"externalId": "hr-1"}),
+    ];
+    for client in [&person, &program] {
+        for name in &names {
+            for (method, request, may) in own_acts(name, &known.etag) {
+                let seen = reason(client.call(&format!("UserAdmin/{method}"), request.clone()).await);
+                let expected = (!may).then_some("SELF_ACTION_FORBIDDEN");
+                assert_eq!(seen.as_deref(), expected, "{method} {request}");
+            }
+        }
+    }
+    assert_eq!(operator.user("root").await.etag, known.etag, "nothing was changed");
+}
+
+#[tokio::test]
+async fn operators_may_end_their_own_sessions_and_make_and_end_their_own_tokens() {
+    let h = Harness::start().await;
+    let root = h.admin().await.client;
+    let own = json!({"username": "root"});
+    let request = json!({"user": own, "name": "mine", "scopes": ["users.read"]});
+    let made = root.call("UserAdmin/CreateApiToken", request).await.expect("a token");
+    let end = json!({"apiTokenId": made["apiToken"]["id"]});
+    root.call("UserAdmin/RevokeApiToken", end).await.expect("its end");
+    root.call("UserAdmin/RevokeUserSessions", json!({"user": own})).await.expect("the end of all sessions");
+    refused(root.call("Auth/WhoAmI", json!({})).await, Code::Unauthenticated, "SESSION_REVOKED");
+}
+
+#[tokio::test]
+async fn roles_are_listed_with_their_scopes() {
+    let h = Harness::start().await;
+    let answer = h.operator().await.call("UserAdmin/ListRoles", json!({})).await.expect("roles");
+    let listed: Vec<(String, String)> = answer["roles"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|role| {
+            assert!(!role["description"].as_str().unwrap_or_default().is_empty(), "{role}");
+            let scopes: Vec<&str> =
+                role["scopes"].as_array().expect("scopes").iter().filter_map(Value::as_str).collect();
+            (role["name"].as_str().unwrap_or_default().to_owned(), scopes.join(" "))
+        })
+        .collect();
+    let expected = [
+        (
+            "admin",
+            "audit.read auth.proxy roles.write sessions.read sessions.revoke tokens.introspect tokens.read \
+             tokens.revoke tokens.write users.delete users.email users.lock users.read users.reset \
+             users.reset.secrets users.reset.temporary users.write",
+        ),
+        ("app", "auth.proxy tokens.introspect"),
+        ("auditor", "audit.read users.read"),
+        (
+            "helpdesk",
+            "sessions.read sessions.revoke tokens.read users.lock users.read users.reset users.reset.temporary",
+        ),
+        (
+            "operator",
+            "sessions.read sessions.revoke tokens.read tokens.revoke users.email users.lock users.read users.reset \
+             users.reset.secrets users.reset.temporary users.write",
+        ),
+        ("verifier", "tokens.introspect"),
+        ("viewer", "sessions.read tokens.read users.read"),
+    ];
+    let expected: Vec<(String, String)> = expected.iter().map(|(n, s)| ((*n).to_owned(), (*s).to_owned())).collect();
+    assert_eq!(listed, expected);
+}
+
+#[test]
+fn every_method_that_changes_an_account_is_in_the_tables_of_this_file() {
+    // Those that name a user and change something. A new one belongs into `Act`, and into `own_acts` if it is one.
+    let changing: Vec<String> = crate::harness::raw::methods()
+        .iter()
+        .filter(|method| method.parent_service().name() == "UserAdmin")
+        .map(short_name)
+        .filter(|name| !name.contains("/List") && !name.contains("/Get"))
+        .collect();
+    let known = [
+        "CreateApiToken",
+        "CreateUser",
+        "DeleteUser",
+        "LockUser",
+        "RequirePasswordChange",
+        "ResetPassword",
+        "RevokeApiToken",
+        "RevokeUserSessions",
+        "UnlockUser",
+        "UpdateUser",
+        "WaivePasswordChange",
+    ];
+    for name in &changing {
+        assert!(known.iter().any(|known| name.ends_with(&format!("/{known}"))), "{name} is in no table");
+    }
+}
