@@ -51,14 +51,14 @@ struct Target {
 
 /// Measures sign-ins in turn with what they are held against.
 pub(crate) async fn measure(plan: &Plan, filled: &Filled) -> Outcome<Vec<Row>> {
-    let mut naive = match plan.against_naive {
-        true => Some(Target::start(&build_naive()?, &filled.second_place("naive")?).await?),
-        false => None,
-    };
-    let mut build = match &plan.against_build {
-        Some(program) => Some(Target::start(program, &filled.second_place("build")?).await?),
-        None => None,
-    };
+    let mut naive = None;
+    if plan.against_naive {
+        naive = Some(Target::start(&build_naive()?, &filled.second_place("naive")?).await?);
+    }
+    let mut build = None;
+    if let Some(program) = &plan.against_build {
+        build = Some(Target::start(program, &filled.second_place("build")?).await?);
+    }
     let ours = Target::start(Path::new(LATCHKEYD), &filled.place()).await?;
     let mut load = Load { seed: &filled.seed, callers: plan.callers_per_core * cores(), next_user: 0 };
     for target in [Some(&ours), naive.as_ref(), build.as_ref()].into_iter().flatten() {
