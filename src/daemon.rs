@@ -229,20 +229,31 @@ fn new_key(file: &std::path::Path) -> Ended {
 
 async fn replace_key(config: &Config) -> Ended {
     let (store, _lock): (Store, _) = server::open_store(config).await?;
-    let discarded = replace_seal_key(&store, &Effects::system(), &config.seal_key_file).await?;
+    let uid = rustix::process::getuid().as_raw();
+    let replaced = replace_seal_key(&store, &Effects::system(), &config.seal_key_file, uid).await?;
     store.close().await;
     Ok(say(&format!(
-        "discarded {discarded} sealed keys and made new ones; everybody has to sign in again, \
-         and verifiers have to fetch the signing keys again\n"
+        "discarded {} sealed keys, made new ones and ended {} sessions; everybody has to sign in again, \
+         and verifiers have to fetch the signing keys again\n",
+        replaced.discarded, replaced.sessions_ended
     )))
 }
 
 fn write_protoset(file: Option<PathBuf>) -> Ended {
+    let protoset = protoset().map_err(crate::error::Error::internal)?;
     let Some(path) = file else {
-        let written = std::io::stdout().write_all(crate::proto::DESCRIPTORS);
+        let written = std::io::stdout().write_all(&protoset);
         return Ok(if written.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) });
     };
-    std::fs::write(&path, crate::proto::DESCRIPTORS)
+    std::fs::write(&path, protoset)
         .map_err(|source| ServeError::Io { what: format!("cannot write {}", path.display()), source })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// All that reflection knows: the API, the health service, and the details of errors. Each file once.
+fn protoset() -> Result<Vec<u8>, prost_reflect::DescriptorError> {
+    let mut pool = prost_reflect::DescriptorPool::decode(crate::proto::DESCRIPTORS)?;
+    pool.decode_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)?;
+    pool.decode_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)?;
+    Ok(pool.encode_to_vec())
 }

@@ -6,6 +6,7 @@
 //! that hangs up frees no place before its hash is done.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -62,7 +63,7 @@ pub struct Hasher {
 struct Shared {
     state: Mutex<Queues>,
     wake: Condvar,
-    places: std::sync::atomic::AtomicUsize,
+    places: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -97,7 +98,7 @@ impl Hasher {
         let shared = Arc::new(Shared {
             state: Mutex::new(Queues::default()),
             wake: Condvar::new(),
-            places: std::sync::atomic::AtomicUsize::new(MAX_PLACES),
+            places: AtomicUsize::new(MAX_PLACES),
         });
         let mut hasher = Hasher { shared, threads: Vec::new(), params, dummy: String::new(), effects, metrics };
         hasher.calibrate(threads)?;
@@ -123,7 +124,7 @@ impl Hasher {
         let tag = compute(&nobody, &work, &mut memory);
         let took = began.elapsed().max(Duration::from_micros(1));
         let places = (threads as u128 * 1_000_000 / took.as_micros()).clamp(threads as u128, MAX_PLACES as u128);
-        self.shared.places.store(usize::try_from(places).unwrap_or(MAX_PLACES), std::sync::atomic::Ordering::Relaxed);
+        self.shared.places.store(usize::try_from(places).unwrap_or(MAX_PLACES), Ordering::Relaxed);
         let tag = tag.ok_or_else(|| Error::internal("argon2 failed on its own parameters"))?;
         self.dummy = phc(&work, &tag)?;
         Ok(())
@@ -148,6 +149,16 @@ impl Hasher {
         let work = Work { params: self.params.clone(), salt: salt.clone() };
         let tag = self.compute(lane, HashKind::Set, password, work).await?;
         phc(&Work { params: self.params.clone(), salt }, &tag)
+    }
+
+    /// Refuses what would be refused anyway, before anything is written for it.
+    pub fn check_room(&self, lane: Lane) -> Result<()> {
+        let mut queues = self.shared.lock();
+        if queues.of(lane).len() < self.shared.places.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        drop(queues);
+        Err(Error::Exhausted { limit: Limit::Hashing, retry_after: self.retry_after() })
     }
 
     /// Whether a hash is weaker than, or not of, today's settings.
@@ -197,11 +208,8 @@ impl Hasher {
     #[cfg_attr(feature = "naive-hasher", expect(dead_code, reason = "only the real hasher queues"))]
     fn enqueue(&self, lane: Lane, job: Job) -> Result<()> {
         let mut queues = self.shared.lock();
-        let places = self.shared.places.load(std::sync::atomic::Ordering::Relaxed);
-        let queue = match lane {
-            Lane::Operator => &mut queues.operators,
-            Lane::SignIn => &mut queues.sign_ins,
-        };
+        let places = self.shared.places.load(Ordering::Relaxed);
+        let queue = queues.of(lane);
         if queue.len() >= places {
             drop(queues);
             return Err(Error::Exhausted { limit: Limit::Hashing, retry_after: self.retry_after() });
@@ -265,6 +273,13 @@ impl Shared {
 }
 
 impl Queues {
+    fn of(&mut self, lane: Lane) -> &mut VecDeque<Job> {
+        match lane {
+            Lane::Operator => &mut self.operators,
+            Lane::SignIn => &mut self.sign_ins,
+        }
+    }
+
     fn is_empty(&self) -> bool {
         self.operators.is_empty() && self.sign_ins.is_empty()
     }

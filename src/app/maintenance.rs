@@ -9,7 +9,7 @@ use super::throttle::wait_ended;
 use crate::domain::audit::{Event, EventType, Target};
 use crate::domain::caller::{AccessRule, Call, Caller, Demand, Principal};
 use crate::domain::role::ScopeSet;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::store::idempotency::idempotency_sweep;
 use crate::store::keys::{key_list, keys_sweep};
 use crate::store::sessions::sessions_sweep;
@@ -31,9 +31,14 @@ impl App {
         self.write(&caller, None, |writer| async move {
             let mut events = Vec::new();
             for id in throttle_end_waits(&*writer.tx, writer.now).await? {
-                if let Some(user) = user_by_id(&*writer.tx, id).await? {
-                    events.push(wait_ended(Target::user(user.id, user.username.as_str())));
-                }
+                let name = match user_by_id(&*writer.tx, id).await {
+                    Ok(Some(user)) => user.username.as_str().to_owned(),
+                    // One broken record must not keep the log from hearing of the others.
+                    Err(Error::Corrupt { .. }) => String::new(),
+                    Ok(None) => continue,
+                    Err(error) => return Err(error),
+                };
+                events.push(wait_ended(Target::user(id, name)));
             }
             let mut events = events.into_iter();
             match events.next() {
@@ -83,7 +88,9 @@ impl App {
         let caller = nobody("job/tend-keys");
         self.write(&caller, None, |writer| async move {
             // Under the lock: two replicas that find it due make one key.
-            let stored = key_list(&*writer.tx, true).await?;
+            key_list(&*writer.tx, true).await?;
+            // Read again: a reader that waited for a lock does not see the rows that were added meanwhile.
+            let stored = key_list(&*writer.tx, false).await?;
             let Some(replaced) = Keys::open(&self.seal, &stored)?.rotation_due(writer.now) else { return Ok(()) };
             let key = create_next_key(&*writer.tx, &self.seal, &self.effects, replaced).await?;
             let event = Event::new(EventType::KeyRotated, Target::default())

@@ -38,7 +38,7 @@ pub use self::passwords::{
 pub use self::seal::{SealError, SealKey};
 pub use self::sessions::{RefreshTokens, RevokeTarget, RevokeUserSessions, SessionPage};
 pub use self::sign_in::{Progress, SignIn, Tokens};
-pub use self::start::{StartError, migrate, open_keys, replace_seal_key};
+pub use self::start::{KeysReplaced, StartError, migrate, open_keys, replace_seal_key};
 pub use self::tokens::{ApiTokenPage, CreateApiToken, Identity, Introspection, RevokeApiToken, SigningKeys};
 pub use self::users::{
     CreateUser, CreatedUser, DeleteUser, Idempotency, ListUsers, LockEnd, LockUser, NewCredential, UnlockUser,

@@ -75,7 +75,10 @@ impl SealKey {
         let write = || {
             let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
             file.write_all(text.as_bytes())?;
-            file.sync_all()
+            file.sync_all()?;
+            // The name too must outlive a power cut: the database is useless without this file.
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            std::fs::File::open(folder)?.sync_all()
         };
         write().map_err(|error| SealError::Io(path.to_owned(), error))?;
         SealKey::parse(&text).ok_or_else(|| SealError::Malformed(path.to_owned()))

@@ -153,13 +153,14 @@ impl App {
     /// Exchanges a refresh token. The current generation advances by one guarded update; the one before gets the same
     /// successor again for a moment; anything older is a copy that somebody kept, and ends the session.
     pub async fn refresh_tokens(&self, caller: &Caller, command: RefreshTokens) -> Result<Tokens> {
-        self.check_source(caller).await?;
+        // No limit by source: strangers behind the same address could stall live sessions.
         let Some(token) = command.token.as_ref().filter(|token| self.is_genuine(token)) else {
             self.secret_failed(caller, Reason::TokenInvalid).await?;
             return Err(Unauthenticated::TokenInvalid.into());
         };
         let over = || Error::Unauthenticated(Unauthenticated::SessionRevoked);
-        let found = session_by_id(self.store.reader(), token.session_id()).await?.ok_or_else(over)?;
+        let found = session_by_id(self.store.reader(), token.session_id()).await?;
+        let found = found.filter(|session| session.is_live(self.now())).ok_or_else(over)?;
         let (wish, user_id) = (narrowed(&found.wish, &command)?, found.user_id);
         let wish = &wish;
         let refreshed = self.write(caller, None, |writer| async move {

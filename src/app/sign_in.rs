@@ -84,8 +84,9 @@ impl App {
         let login = parsed.as_ref().map_or(login.as_str(), Login::key);
         let Found { user, is_corrupt } = self.user_who_signs_in(parsed.as_ref()).await?;
         let user = user.as_ref();
+        self.hasher.check_room(Lane::SignIn)?;
         let attempt = self.reserve(self.account_of(user, login)).await?;
-        let proved = match self.prove(Lane::SignIn, password.as_ref(), user).await {
+        let proved = match self.prove_unblocked(caller, password.as_ref(), user).await {
             Ok(proved) => proved,
             Err(error) => {
                 self.release(&attempt).await?;
@@ -126,6 +127,19 @@ impl App {
             Err(Error::Corrupt { .. }) => Ok(Found { user: None, is_corrupt: true }),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether `password` is the user's, unless the source was blocked while it was hashed: of many guesses at once,
+    /// those that come too late are told nothing.
+    async fn prove_unblocked(
+        &self,
+        caller: &Caller,
+        password: Option<&PlainPassword>,
+        user: Option<&User>,
+    ) -> Result<bool> {
+        let proved = self.prove(Lane::SignIn, password, user).await?;
+        self.check_source(caller).await?;
+        Ok(proved)
     }
 
     /// Whether `password` is the user's. Always costs one hash.

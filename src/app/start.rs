@@ -4,9 +4,14 @@ use std::path::Path;
 
 use super::keys::{Keys, create_first_keys};
 use super::seal::{SealError, SealKey};
+use crate::domain::audit::{Actor, EventType, Outcome, RecordedEvent, Target};
+use crate::domain::caller::{Call, Principal};
+use crate::domain::id::EventId;
 use crate::effects::Effects;
 use crate::error::Error;
+use crate::store::audit::event_insert;
 use crate::store::keys::{SealedKey, key_discard_all, key_list};
+use crate::store::sessions::session_end_everybodys;
 use crate::store::{Store, WriteTx};
 
 /// Why the server does not start. Each message says what to do.
@@ -19,6 +24,11 @@ pub enum StartError {
     /// There are no keys yet, and no key to seal new ones with.
     NoSealKey {
         /// Where it was looked for.
+        path: String,
+    },
+    /// The seal key that is to be replaced is still in its place.
+    SealKeyInPlace {
+        /// The file.
         path: String,
     },
     /// The seal key is not the one that sealed the database.
@@ -46,6 +56,11 @@ impl std::fmt::Display for StartError {
                 "the database is empty and there is no seal key at {path}\n\
                  All replicas need the same key, so none is made by itself here. Make one and give every replica a copy:\n\
                  \n    latchkeyd key new {path}\n    latchkeyd serve --seal-key-file {path} …"
+            ),
+            StartError::SealKeyInPlace { path } => write!(
+                f,
+                "{path} is the key that sealed this database, and would seal the new keys too\n\
+                 If it is stolen, move it away first; if it is not, there is nothing to replace."
             ),
             StartError::WrongSealKey { path, found, wanted } => {
                 match found {
@@ -137,12 +152,54 @@ async fn create(tx: &WriteTx, effects: &Effects, path: &Path, may_create: bool) 
     Ok(OpenedKeys { keys: Keys::open(&seal, &stored)?, seal })
 }
 
-/// Discards every sealed key and seals new ones: for an operator who lost the seal key. All sessions end, since their
-/// refresh tokens can no longer be verified. Answers how many keys were discarded.
-pub async fn replace_seal_key(store: &Store, effects: &Effects, path: &Path) -> Result<u64, StartError> {
+/// What became of the keys that a lost or stolen seal key had sealed.
+#[derive(Debug, Clone, Copy)]
+pub struct KeysReplaced {
+    /// Sealed keys that were discarded.
+    pub discarded: u64,
+    /// Sessions that were ended: their refresh tokens can no longer be verified.
+    pub sessions_ended: u32,
+}
+
+/// Discards every sealed key, seals new ones and ends all sessions: for an operator whose seal key is lost or stolen.
+/// A key that is still in its place is refused: what it seals next would be as unsafe as what it sealed. `uid` is who
+/// does it, for the audit log.
+pub async fn replace_seal_key(
+    store: &Store,
+    effects: &Effects,
+    path: &Path,
+    uid: u32,
+) -> Result<KeysReplaced, StartError> {
     let tx = store.migrate().await?;
+    let stored = key_list(&*tx, true).await?;
+    if let Ok(seal) = SealKey::read(path)
+        && stored.iter().any(|key| key.seal_fingerprint == seal.fingerprint())
+    {
+        return Err(StartError::SealKeyInPlace { path: path.display().to_string() });
+    }
     let discarded = key_discard_all(&*tx).await?;
     create(&tx, effects, path, true).await?;
+    let sessions_ended = session_end_everybodys(&*tx, effects.now()).await?;
+    event_insert(&*tx, [replaced_event(effects, uid, discarded, sessions_ended)]).await?;
     tx.commit().await?;
-    Ok(discarded)
+    Ok(KeysReplaced { discarded, sessions_ended })
+}
+
+fn replaced_event(effects: &Effects, uid: u32, discarded: u64, sessions_ended: u32) -> RecordedEvent {
+    let details = [("keysDiscarded", discarded.to_string()), ("sessionsRevoked", sessions_ended.to_string())];
+    RecordedEvent {
+        id: EventId::from_bytes(effects.bytes()),
+        at: effects.now(),
+        kind: EventType::KeyRotated,
+        outcome: Outcome::Succeeded,
+        reason: None,
+        actor: Actor::of(&Principal::Local { uid }, &Call::default()),
+        target: Target::default(),
+        subject_id: String::new(),
+        changed_fields: Vec::new(),
+        note: String::new(),
+        details: details.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        method: "latchkeyd key replace".to_owned(),
+        request_id: String::new(),
+    }
 }

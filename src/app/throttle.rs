@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::App;
+use super::writer::Writer;
 use crate::domain::audit::{Event, EventType, Target};
 use crate::domain::caller::{Caller, Source};
 use crate::domain::id::{EventId, UserId};
@@ -15,7 +16,7 @@ use crate::error::{Error, Limit, Result};
 use crate::metrics::SignInOutcome;
 use crate::store::sources::{source_blocked, source_failed};
 use crate::store::throttle::{
-    Account, Reservation, throttle_failed, throttle_release, throttle_reserve, throttle_succeeded,
+    Account, Reservation, throttle_clear, throttle_failed, throttle_release, throttle_reserve, throttle_succeeded,
 };
 
 /// How long an attempt waits while others at the same account are under way: as long as a hash may have to wait.
@@ -28,8 +29,6 @@ pub(super) struct Attempt {
     account: Account,
     /// Whether failures are counted at all.
     counted: bool,
-    /// Nobody has told the audit log yet that the last wait is over.
-    wait_over: bool,
 }
 
 impl App {
@@ -59,18 +58,18 @@ impl App {
     }
 
     /// Reserves an attempt, or waits for its turn: fifty right passwords at once all get in.
-    pub(super) async fn reserve(&self, account: Account) -> Result<Attempt> {
+    pub(super) async fn reserve(&self, mut account: Account) -> Result<Attempt> {
         let rules = &self.settings.throttle;
         let is_counted_name = matches!(account, Account::Known(_)) || self.settings.unknown_names != 0;
-        let counted = rules.threshold != 0 && is_counted_name;
+        let counted = rules.are_on() && is_counted_name;
         if !counted {
-            return Ok(Attempt { account, counted, wait_over: false });
+            return Ok(Attempt { account, counted });
         }
         let began = Instant::now();
         loop {
             let now = self.now();
             match throttle_reserve(self.store.autocommit(), &account, rules, now).await? {
-                Reservation::Taken { wait_over } => return Ok(Attempt { account, counted, wait_over }),
+                Reservation::Taken => return Ok(Attempt { account, counted }),
                 Reservation::Waits { until } => {
                     self.metrics.throttled();
                     return Err(Error::Exhausted { limit: Limit::Account, retry_after: until.duration_since(now) });
@@ -79,6 +78,8 @@ impl App {
                     return Err(Error::Exhausted { limit: Limit::Hashing, retry_after: Duration::from_secs(1) });
                 }
                 Reservation::Busy => tokio::time::sleep(TURN_POLL).await,
+                // From now on the name is one that nobody has.
+                Reservation::Gone => account = self.account_of(None, &account.key()),
             }
         }
     }
@@ -107,6 +108,8 @@ impl App {
             let mut events = Vec::new();
             if attempt.counted {
                 let failed = throttle_failed(&*writer.tx, &attempt.account, rules, writer.now).await?;
+                // The audit log is told of users' waits only: those of unknown names are nobody's.
+                events.extend((failed.wait_over && user.is_some()).then(|| wait_ended(target.clone())));
                 if let Some(until) = failed.until {
                     let event = Event::new(EventType::ThrottleBegan, target.clone());
                     events.push(event.detail("failures", failed.failures).detail("untilTime", until));
@@ -130,14 +133,9 @@ impl App {
 
     /// Counts a dead ticket or a forged token against its source.
     pub(super) async fn secret_failed(&self, caller: &Caller, reason: Reason) -> Result<()> {
-        let Some(source) = self.limited_source(caller) else { return Ok(()) };
-        let account = Account::Unknown(0);
-        self.write(caller, None, |writer| {
-            let account = &account;
-            async move {
-                self.count_failure_of(&writer.tx, source, account, writer.now).await?;
-                writer.commit(Event::failed(EventType::SignInFailed, Target::default(), reason), []).await
-            }
+        self.write(caller, None, |writer| async move {
+            self.count_source(&writer.tx, caller, &Account::Unknown(0), writer.now).await?;
+            writer.commit(Event::failed(EventType::SignInFailed, Target::default(), reason), []).await
         })
         .await
     }
@@ -149,19 +147,7 @@ impl App {
         account: &Account,
         now: Timestamp,
     ) -> Result<()> {
-        match self.limited_source(caller) {
-            Some(source) => self.count_failure_of(tx, source, account, now).await,
-            None => Ok(()),
-        }
-    }
-
-    async fn count_failure_of(
-        &self,
-        tx: &crate::store::WriteTx,
-        source: Source,
-        account: &Account,
-        now: Timestamp,
-    ) -> Result<()> {
+        let Some(source) = self.limited_source(caller) else { return Ok(()) };
         let id = EventId::from_bytes(self.effects.bytes());
         source_failed(&**tx, id, source, &account.key(), &self.settings.sources, now).await
     }
@@ -170,10 +156,18 @@ impl App {
 impl Attempt {
     /// Settles an attempt that proved the password. Answers the event that is owed to the audit log, if one is.
     pub(super) async fn succeeded(&self, tx: &crate::store::WriteTx, user: &User) -> Result<Option<Event>> {
-        if self.counted {
-            throttle_succeeded(&**tx, &self.account).await?;
-        }
-        Ok(self.wait_over.then(|| wait_ended(Target::user(user.id, user.username.as_str()))))
+        let ended = self.counted && throttle_succeeded(&**tx, &self.account).await?;
+        Ok(ended.then(|| wait_ended(Target::user(user.id, user.username.as_str()))))
+    }
+}
+
+impl Writer<'_> {
+    /// Forgets the failed sign-ins of a user. Answers whether that lifted a wait, and the event that is owed to the
+    /// audit log, if one is.
+    pub(super) async fn clear_throttle(&self, user: &User) -> Result<(bool, Option<Event>)> {
+        let cleared = throttle_clear(&*self.tx, user.id, self.now).await?;
+        let ended = cleared.wait_ended.then(|| wait_ended(Target::user(user.id, user.username.as_str())));
+        Ok((cleared.was_waiting, ended))
     }
 }
 

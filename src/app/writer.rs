@@ -12,8 +12,10 @@ use crate::domain::time::Timestamp;
 use crate::domain::user::{Etag, User, UserRef};
 use crate::error::{Error, Result, Unauthenticated, Unmet};
 use crate::store::WriteTx;
+use crate::store::api_tokens::api_token_by_id;
+use crate::store::sessions::session_by_id;
 use crate::store::users::{
-    RowLock, administrators_lock, user_by_ref, user_count_able_administrators, user_id_by_ref, user_lock_row,
+    administrators_lock, user_by_ref, user_count_able_administrators, user_id_by_ref, user_lock_row, user_version,
 };
 use crate::store::{audit::event_insert, is_lost_race};
 
@@ -42,11 +44,11 @@ pub(super) enum Unaudited {
 
 impl App {
     /// Begins a transaction for `caller`, and judges the rule of the method again on the caller's row: whoever was
-    /// locked or lost the role a moment ago is refused.
-    pub(super) async fn writer<'a>(&'a self, caller: &'a Caller) -> Result<Writer<'a>> {
+    /// locked, signed out or lost the role a moment ago is refused.
+    async fn writer<'a>(&'a self, caller: &'a Caller, target: Option<&UserRef>) -> Result<Writer<'a>> {
         let tx = self.store.begin_write().await?;
         let mut writer = Writer { tx, now: self.now(), app: self, caller, scopes: caller.scopes };
-        writer.check_actor().await?;
+        writer.check_actor(target).await?;
         Ok(writer)
     }
 
@@ -63,7 +65,7 @@ impl App {
     {
         let mut tries = 1;
         loop {
-            let result = match self.writer(caller).await {
+            let result = match self.writer(caller, target).await {
                 Ok(writer) => work(writer).await,
                 Err(error) => Err(error),
             };
@@ -138,23 +140,53 @@ impl App {
 }
 
 impl Writer<'_> {
-    async fn check_actor(&mut self) -> Result<()> {
+    async fn check_actor(&mut self, target: Option<&UserRef>) -> Result<()> {
         let (granted, id) = match &self.caller.principal {
             Principal::Nobody | Principal::Local { .. } => return Ok(()),
             Principal::User { granted, id, .. } => (*granted, *id),
             Principal::ApiToken { granted, user_id, .. } => (*granted, *user_id),
         };
-        // Who acts on their own row takes the stronger lock at once: two that upgrade would wait for each other.
-        let lock = if self.caller.rule.demand == Demand::OneSelf { RowLock::Update } else { RowLock::Share };
-        let actor = user_lock_row(&*self.tx, id, lock).await?;
+        self.lock_smaller_target(target, id).await?;
+        let actor = user_lock_row(&*self.tx, id).await?;
+        // The instant of the change is one at which its rows were held: of two changes, the later is dated later.
+        self.now = self.app.now();
         let Some(actor) = actor.filter(|actor| actor.lock(self.now).is_none()) else {
             return Err(Unauthenticated::SessionRevoked.into());
         };
+        if !self.is_credential_live().await? {
+            return Err(Unauthenticated::SessionRevoked.into());
+        }
         self.scopes = granted.intersection(actor.scopes());
         if let Demand::Scope(scope) = self.caller.rule.demand {
             self.need(scope)?;
         }
         self.caller.field_scopes.iter().try_for_each(|scope| self.need(*scope))
+    }
+
+    /// Rows are locked in the order of their ids, so that two who act on each other do not wait for each other. Locks
+    /// are exclusive from the start: shared ones that others keep taking would starve whoever wants to lock the row,
+    /// and two that upgrade wait for each other too.
+    async fn lock_smaller_target(&self, target: Option<&UserRef>, actor: UserId) -> Result<()> {
+        let Some(target) = target else { return Ok(()) };
+        if let Some(id) = user_id_by_ref(&*self.tx, target).await?.filter(|id| *id < actor) {
+            user_version(&*self.tx, id).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether the session or the API token still lives: it may have ended while the call waited for a row or a hash.
+    async fn is_credential_live(&self) -> Result<bool> {
+        match &self.caller.principal {
+            Principal::Nobody | Principal::Local { .. } => Ok(true),
+            Principal::User { session_id, .. } => {
+                let session = session_by_id(&*self.tx, *session_id).await?;
+                Ok(session.is_some_and(|session| session.is_live(self.now)))
+            }
+            Principal::ApiToken { id, .. } => {
+                let token = api_token_by_id(&*self.tx, *id).await?;
+                Ok(token.is_some_and(|(token, _)| token.is_live(self.now)))
+            }
+        }
     }
 
     /// Checks a scope beyond the method's own.
@@ -180,7 +212,7 @@ impl Writer<'_> {
 
     /// Reads and locks an account.
     pub(super) async fn locked(&self, id: UserId) -> Result<Option<User>> {
-        user_lock_row(&*self.tx, id, RowLock::Update).await
+        user_lock_row(&*self.tx, id).await
     }
 
     /// Refuses what operators may not do to themselves: a stolen five-minute token must not become a new password.

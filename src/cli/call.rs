@@ -130,9 +130,11 @@ impl Method {
     }
 }
 
-/// The user that a request is about, as it may be typed.
+/// The user that a request is about, as it may be typed: whom it points at, names, or signs in.
 pub(crate) fn subject(request: &DynamicMessage) -> Option<String> {
-    let user = request.get_field_by_name("user")?;
+    let text =
+        |name: &str| request.get_field_by_name(name)?.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+    let Some(user) = request.get_field_by_name("user") else { return text("login").or_else(|| text("username")) };
     let reference = user.as_message()?.transcode_to::<UserRef>().ok()?;
     user_text(&reference)
 }

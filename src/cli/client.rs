@@ -23,7 +23,7 @@ use super::output::json;
 use super::socket;
 use super::target::{Identity, Target};
 use crate::proto::v1::who_am_i_response::Kind;
-use crate::proto::v1::{RefreshTokensRequest, WhoAmIRequest};
+use crate::proto::v1::{ListRolesRequest, RefreshTokensRequest, WhoAmIRequest};
 
 /// How long to wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -144,10 +144,26 @@ impl Client {
             }
             outcome => outcome,
         };
-        outcome.map_err(|sent| match sent {
-            Sent::Status(status) => Error::Refused(Box::new(Refusal::from_status(&status, subject(reflected)))),
-            Sent::Not(error) => error,
-        })
+        match outcome {
+            Ok(answer) => Ok(answer),
+            Err(Sent::Not(error)) => Err(error),
+            Err(Sent::Status(status)) => {
+                let mut refusal = Refusal::from_status(&status, subject(reflected));
+                if let Some(scope) = refusal.scope_missing() {
+                    refusal.roles = self.roles_with(scope).await.unwrap_or_default();
+                }
+                Err(Error::Refused(Box::new(refusal)))
+            }
+        }
+    }
+
+    /// The roles that have a scope, if the caller may know: what to ask an administrator for.
+    async fn roles_with(&self, scope: &str) -> Option<Vec<String>> {
+        let method = Method::of::<ListRolesRequest>().ok()?;
+        let bearer = self.bearer(false).await.ok()?;
+        let answer = self.send(&method, ListRolesRequest {}, bearer).await.ok()?;
+        let having = answer.roles.into_iter().filter(|role| role.scopes.iter().any(|other| other == scope));
+        Some(having.map(|role| role.name).collect())
     }
 
     fn has_expired_login(&self, status: &Status, method: &Method) -> bool {
@@ -300,7 +316,7 @@ fn signed_out() -> Error {
 }
 
 /// The name of the user of this process. The file is enough for a courtesy; a directory service is not asked.
-fn own_name() -> String {
+pub(crate) fn own_name() -> String {
     let uid = rustix::process::geteuid().as_raw();
     let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     let name = users.lines().find_map(|line| {

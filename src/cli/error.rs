@@ -1,5 +1,6 @@
 //! What went wrong, what to do about it, and the exit code.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -91,6 +92,10 @@ pub(crate) struct Refusal {
     pub(crate) request_id: String,
     /// The user that the call was about, as it may be typed.
     pub(crate) subject: Option<String>,
+    /// Roles that have the scope that was missing, as far as they are known.
+    pub(crate) roles: Vec<String>,
+    /// A better way out than the reason alone suggests.
+    pub(crate) hint: Option<String>,
 }
 
 /// One field that is wrong.
@@ -123,8 +128,10 @@ impl Error {
     /// With a way out.
     #[must_use]
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Error {
-        if let Error::Stopped(complaint) = &mut self {
-            complaint.hint = Some(hint.into());
+        match &mut self {
+            Error::Stopped(complaint) => complaint.hint = Some(hint.into()),
+            Error::Refused(refusal) => refusal.hint = Some(hint.into()),
+            Error::Silent(_) | Error::Shown(_) => {}
         }
         self
     }
@@ -158,9 +165,11 @@ impl Error {
 
     /// For people: the error, each violation, a blank line, the hint.
     pub(crate) fn lines(&self) -> Vec<Text> {
-        let (message, violations, hint): (&str, &[Violation], Option<String>) = match self {
-            Error::Stopped(complaint) => (&complaint.message, &[], complaint.hint.clone()),
-            Error::Refused(refusal) => (&refusal.message, &refusal.violations, hint::of(refusal)),
+        let (message, violations, hint): (Cow<'_, str>, &[Violation], Option<String>) = match self {
+            Error::Stopped(complaint) => (complaint.message.as_str().into(), &[], complaint.hint.clone()),
+            Error::Refused(refusal) => {
+                (refusal.message_for_people(), &refusal.violations, refusal.hint.clone().or_else(|| hint::of(refusal)))
+            }
             Error::Silent(_) | Error::Shown(_) => return Vec::new(),
         };
         let mut lines = vec![Text::toned(Tone::Bad, "error: ").and(Tone::Plain, message)];
@@ -230,6 +239,8 @@ impl Refusal {
             retry_after: details.retry_info().and_then(|retry| retry.retry_delay),
             request_id: details.request_info().map(|request| request.request_id.clone()).unwrap_or_default(),
             subject,
+            roles: Vec::new(),
+            hint: None,
         }
     }
 
@@ -244,6 +255,19 @@ impl Refusal {
             | Code::Cancelled => Exit::Unexpected,
             _ => Exit::Refused,
         }
+    }
+
+    /// The server speaks of fields; whoever typed a name looks for the name.
+    fn message_for_people(&self) -> Cow<'_, str> {
+        match &self.subject {
+            Some(user) if self.reason == "USER_NOT_FOUND" => format!("there is no user {user}").into(),
+            _ => self.message.as_str().into(),
+        }
+    }
+
+    /// The scope that the caller lacks, if that is why.
+    pub(crate) fn scope_missing(&self) -> Option<&str> {
+        self.metadata.get("scope").filter(|_| self.reason == "SCOPE_MISSING").map(String::as_str)
     }
 
     /// Whether the server is at fault, so that whoever runs it wants the id of the request.

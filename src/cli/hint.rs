@@ -6,24 +6,24 @@ use super::output::time::length;
 /// A hint, if there is something that the person can do.
 pub(crate) fn of(refusal: &Refusal) -> Option<String> {
     let user = refusal.subject.as_deref().unwrap_or("USER");
-    let metadata = |key: &str| refusal.metadata.get(key).map(String::as_str);
     let hint = match refusal.reason.as_str() {
         "CREDENTIALS_MISSING" => {
             "sign in with `latchkey login`, set LATCHKEY_TOKEN, or run this on the host of latchkeyd".to_owned()
         }
-        "CREDENTIALS_REJECTED" => "an operator sees what is wrong with `latchkey users show USER`".to_owned(),
+        "CREDENTIALS_REJECTED" => format!("an operator sees what is wrong with `latchkey users show {user}`"),
         "TOKEN_EXPIRED" | "TOKEN_INVALID" | "SESSION_REVOKED" | "REFRESH_REUSED" => {
             "sign in again with `latchkey login`, or set another LATCHKEY_TOKEN".to_owned()
         }
         "TICKET_INVALID" | "REAUTHENTICATION_REQUIRED" => "sign in again with `latchkey login`".to_owned(),
-        "SCOPE_MISSING" => scope_missing(metadata("scope")),
+        "SCOPE_MISSING" => scope_missing(refusal),
         "TARGET_OUTRANKS_CALLER" => {
-            let scopes = metadata("missingScopes").unwrap_or("more than you");
-            format!(
-                "{user} has {scopes}, and you do not; ask an administrator, `latchkey roles` says which role has what"
-            )
+            "`latchkey roles` says who may do more than you: ask one of them, or run this on the host with --local"
+                .to_owned()
         }
-        "SELF_ACTION_FORBIDDEN" => "for your own password use `latchkey passwd`; else ask another operator".to_owned(),
+        "SELF_ACTION_FORBIDDEN" => {
+            "for your own password use `latchkey passwd`; else ask another operator, or run this on the host with --local"
+                .to_owned()
+        }
         "USER_REQUIRED" => "this is about an account of your own: sign in with `latchkey login`".to_owned(),
         "API_TOKEN_FORBIDDEN" => {
             "this needs a person: unset LATCHKEY_TOKEN and sign in with `latchkey login`".to_owned()
@@ -31,13 +31,10 @@ pub(crate) fn of(refusal: &Refusal) -> Option<String> {
         "USER_NOT_FOUND" => format!("look for it with `latchkey users list {}`", prefix(user)),
         "SESSION_NOT_FOUND" => "`latchkey sessions list` has the ids".to_owned(),
         "API_TOKEN_NOT_FOUND" => "`latchkey tokens list` has the ids".to_owned(),
-        "USERNAME_TAKEN" | "EMAIL_TAKEN" | "EXTERNAL_ID_TAKEN" => {
-            "see who has it with `latchkey users show`".to_owned()
-        }
-        "USERNAME_RESERVED" => match metadata("availableTime") {
-            Some(time) => format!("it belonged to a deleted account and is free again at {time}"),
-            None => "it belonged to a deleted account; choose another".to_owned(),
-        },
+        "USERNAME_TAKEN" => format!("see who has it with `latchkey users show {user}`"),
+        "EMAIL_TAKEN" => "see who has it with `latchkey users show ADDRESS`".to_owned(),
+        "EXTERNAL_ID_TAKEN" => "see who has it with `latchkey users show ext:ID`".to_owned(),
+        "USERNAME_RESERVED" => "it was another person's: choose another name, or wait until then".to_owned(),
         "ETAG_MISMATCH" => {
             format!("somebody changed it meanwhile: look with `latchkey users show {user}` and try again")
         }
@@ -58,17 +55,25 @@ pub(crate) fn of(refusal: &Refusal) -> Option<String> {
     Some(hint)
 }
 
-fn scope_missing(scope: Option<&str>) -> String {
-    match scope {
-        Some(scope) => format!("you lack the scope {scope}; `latchkey roles` says which roles have it"),
-        None => "`latchkey whoami` says what you may do, `latchkey roles` which role may do what".to_owned(),
+fn scope_missing(refusal: &Refusal) -> String {
+    let scope = refusal.scope_missing().unwrap_or("it");
+    match refusal.roles.as_slice() {
+        [] => format!("`latchkey roles` says which roles have {scope}, `latchkey whoami` what you may do"),
+        [role] => format!("only the role {role} has {scope}; `latchkey whoami` says what you may do"),
+        [roles @ .., last] => {
+            let roles = roles.join(", ");
+            format!("the roles {roles} and {last} have {scope}; `latchkey whoami` says what you may do")
+        }
     }
 }
 
 fn wait(refusal: &Refusal) -> String {
     let when = refusal.retry_after.map_or_else(|| "later".to_owned(), |wait| format!("in {}", length(wait)));
     match refusal.reason.as_str() {
-        "THROTTLED" => format!("try again {when}; an operator can lift the wait with `latchkey users unlock USER`"),
+        "THROTTLED" => {
+            let user = refusal.subject.as_deref().unwrap_or("USER");
+            format!("an operator can lift the wait with `latchkey users unlock {user}`")
+        }
         _ => format!("try again {when}"),
     }
 }

@@ -1,7 +1,9 @@
 //! Questions, and secrets: from the terminal, or from standard input.
 
+use std::fs::File;
 use std::io::{self, BufRead, IsTerminal};
 
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::Cli;
@@ -68,11 +70,11 @@ impl Cli {
         if self.client.is_showing() {
             return Ok(SecretString::from(UNASKED));
         }
-        let typed = rpassword::prompt_password(format!("{what}: ")).map_err(|fault| match fault.kind() {
+        let typed = Unseen::begin().and_then(|_unseen| rpassword::prompt_password(format!("{what}: ")));
+        typed.map(SecretString::from).map_err(|fault| match fault.kind() {
             io::ErrorKind::Interrupted | io::ErrorKind::UnexpectedEof => Error::Silent(Exit::Refused),
             _ => Error::usage("there is no terminal to ask for the password").hint("use --password-stdin"),
-        })?;
-        Ok(SecretString::from(typed))
+        })
     }
 
     /// Asks for a new password, twice: what is typed blindly is easily mistyped. Three times at most.
@@ -108,6 +110,32 @@ impl Cli {
     pub(crate) fn read_required_secret(&self, what: &str) -> Result<SecretString, Error> {
         let missing = || Error::usage(format!("standard input ends before {what}"));
         self.read_secret()?.filter(|secret| !secret.expose_secret().is_empty()).ok_or_else(missing)
+    }
+}
+
+/// While it lasts, the terminal does not show what is typed. It begins before the prompt is printed: whoever types, or
+/// pastes, the moment it stands there would else see the first letters.
+struct Unseen {
+    terminal: File,
+    before: Termios,
+}
+
+impl Unseen {
+    fn begin() -> io::Result<Unseen> {
+        let terminal = File::options().read(true).write(true).open("/dev/tty")?;
+        let before = tcgetattr(&terminal)?;
+        let mut unseen = before.clone();
+        unseen.local_modes.remove(LocalModes::ECHO);
+        unseen.local_modes.insert(LocalModes::ECHONL);
+        tcsetattr(&terminal, OptionalActions::Now, &unseen)?;
+        Ok(Unseen { terminal, before })
+    }
+}
+
+impl Drop for Unseen {
+    fn drop(&mut self) {
+        // A terminal that is gone shows nothing anyway.
+        let _ = tcsetattr(&self.terminal, OptionalActions::Now, &self.before);
     }
 }
 

@@ -72,7 +72,9 @@ impl EventType {
             | EventType::SignInFailed
             | EventType::ThrottleBegan
             | EventType::ThrottleEnded
-            | EventType::RefreshReused => EventClass::SignIn,
+            | EventType::RefreshReused
+            // Anybody can be refused as often as they like.
+            | EventType::AccessDenied => EventClass::SignIn,
             _ => EventClass::Administration,
         }
     }

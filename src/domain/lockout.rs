@@ -89,6 +89,16 @@ pub struct ThrottleRules {
 }
 
 impl ThrottleRules {
+    /// Whether wrong passwords have any consequence.
+    pub fn are_on(&self) -> bool {
+        self.threshold != 0 || self.lockout_threshold != 0
+    }
+
+    /// How many passwords may be tried before the first consequence.
+    pub fn guesses_at_once(&self) -> u32 {
+        if self.threshold == 0 { self.lockout_threshold } else { self.threshold }
+    }
+
     /// How long sign-ins wait after this many wrong passwords in a row.
     pub fn wait_after(&self, failures: u32) -> Option<Duration> {
         if self.threshold == 0 || failures < self.threshold {

@@ -198,8 +198,8 @@ impl Role {
             Role::Admin => "Everything",
             Role::App => "An application that signs people in and checks their tokens",
             Role::Auditor => "Reads the audit log",
-            Role::Helpdesk => "Looks, locks and unlocks, gives out temporary passwords, ends sessions",
-            Role::Operator => "Runs the accounts: all that the helpdesk may, and creates and changes them",
+            Role::Helpdesk => "Looks, locks, unlocks, gives out temporary passwords, ends sessions",
+            Role::Operator => "All that the helpdesk does; creates and changes accounts",
             Role::Verifier => "A service that checks tokens online",
             Role::Viewer => "Looks at accounts, sessions and API tokens",
         }

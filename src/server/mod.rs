@@ -107,6 +107,7 @@ pub struct Running {
     listeners: TaskTracker,
     jobs: TaskTracker,
     stop_jobs: CancellationToken,
+    bound_socket: socket::BoundSocket,
     /// Held until the end: another server must not open the same database.
     _lock: Option<LockFile>,
 }
@@ -145,7 +146,8 @@ pub async fn start(config: &Config, effects: Effects) -> Result<Running, ServeEr
     let served = served.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
     listeners.spawn(log_end("gRPC", served));
 
-    let unix = UnixListenerStream::new(socket::bind(&config.socket)?);
+    let (unix, bound_socket) = socket::bind(&config.socket)?;
+    let unix = UnixListenerStream::new(unix);
     let local = grpc::transport().add_routes(routes);
     listeners.spawn(log_end("local socket", local.serve_with_incoming_shutdown(unix, stop.clone().cancelled_owned())));
 
@@ -161,7 +163,20 @@ pub async fn start(config: &Config, effects: Effects) -> Result<Running, ServeEr
     health.set_serving(true).await;
     jobs.spawn(follow_readiness(Arc::clone(&app), health.clone(), stop.clone()));
     let socket = config.socket.clone();
-    Ok(Running { address, http_address, socket, metrics, app, health, stop, listeners, jobs, stop_jobs, _lock: lock })
+    Ok(Running {
+        address,
+        http_address,
+        socket,
+        metrics,
+        app,
+        health,
+        stop,
+        listeners,
+        jobs,
+        stop_jobs,
+        bound_socket,
+        _lock: lock,
+    })
 }
 
 impl Running {
@@ -186,7 +201,7 @@ impl Running {
         self.stop_jobs.cancel();
         self.jobs.close();
         self.jobs.wait().await;
-        socket::remove(&self.socket);
+        self.bound_socket.remove();
     }
 }
 

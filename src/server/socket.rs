@@ -1,8 +1,8 @@
 //! The local socket: how the operator on the host comes in, when all else fails too.
 
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tokio::net::UnixListener;
 
@@ -10,7 +10,7 @@ use super::ServeError;
 
 /// Binds the socket, for its owner alone. A stale one, which nobody listens on, is replaced; a live one and any other
 /// file is not.
-pub(super) fn bind(path: &Path) -> Result<UnixListener, ServeError> {
+pub(super) fn bind(path: &Path) -> Result<(UnixListener, BoundSocket), ServeError> {
     let failed = |source| ServeError::Io { what: format!("cannot listen on {}", path.display()), source };
     if let Some(parent) = path.parent() {
         super::create_private_dir(parent)?;
@@ -28,12 +28,25 @@ pub(super) fn bind(path: &Path) -> Result<UnixListener, ServeError> {
     let listener = UnixListener::bind(path).map_err(failed)?;
     // The directory is private already; this is for one that was made by somebody else.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
-    Ok(listener)
+    let bound = BoundSocket { path: path.to_owned(), inode: std::fs::symlink_metadata(path).map_err(failed)?.ino() };
+    Ok((listener, bound))
 }
 
-/// Removes the socket at the end.
-pub(super) fn remove(path: &Path) {
-    if let Err(error) = std::fs::remove_file(path) {
-        tracing::debug!(%error, "the local socket was gone already");
+/// The file that this server bound.
+#[derive(Debug)]
+pub(super) struct BoundSocket {
+    path: PathBuf,
+    inode: u64,
+}
+
+impl BoundSocket {
+    /// Removes it, unless a successor has put its own in its place.
+    pub(super) fn remove(&self) {
+        let found = std::fs::symlink_metadata(&self.path);
+        if found.is_ok_and(|found| found.ino() == self.inode)
+            && let Err(error) = std::fs::remove_file(&self.path)
+        {
+            tracing::debug!(%error, "the local socket was gone already");
+        }
     }
 }

@@ -207,6 +207,10 @@ impl WriteTx {
     async fn lock_migrations(&self) -> Result<()> {
         use sea_orm::ConnectionTrait;
         if self.get_database_backend() == DbBackend::Postgres {
+            // Waiting for another replica, and an index over a million rows, take longer than any call may.
+            for limit in ["lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout"] {
+                self.execute_unprepared(&format!("SET LOCAL {limit} = 0")).await?;
+            }
             self.execute_raw(Statement::from_string(
                 DbBackend::Postgres,
                 format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"),
@@ -246,6 +250,8 @@ fn sqlite_options(options: sqlx::sqlite::SqliteConnectOptions) -> sqlx::sqlite::
 fn postgres_options(options: sqlx::postgres::PgConnectOptions) -> sqlx::postgres::PgConnectOptions {
     let local = options.get_socket().is_some() || is_loopback(options.get_host());
     let options = options.application_name("latchkeyd").options([
+        // What the row locks of the use cases are made for, whatever the default of the database.
+        ("default_transaction_isolation", "read committed"),
         ("statement_timeout", "5s"),
         ("lock_timeout", "2s"),
         ("idle_in_transaction_session_timeout", "10s"),
@@ -264,7 +270,8 @@ fn is_loopback(host: &str) -> bool {
 
 /// Creates the file with mode 0600 before the driver would create it with the umask's.
 fn create_private(path: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::OpenOptionsExt;
-    std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
-    Ok(())
+    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+    let file = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+    // One that was restored from a backup may have any mode.
+    file.set_permissions(std::fs::Permissions::from_mode(0o600))
 }

@@ -1,7 +1,10 @@
 //! Sessions.
 
 use sea_orm::sea_query::{Expr, LockType};
-use sea_orm::{ColumnTrait, Condition, ConnectionTrait, EntityTrait, Order, QueryFilter, QueryOrder, QuerySelect, Set};
+use sea_orm::{
+    ColumnTrait, Condition, ConnectionTrait, EntityTrait, Order, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect,
+    Set,
+};
 
 use super::entity::session;
 use super::page::newest_first;
@@ -83,18 +86,33 @@ pub async fn session_rotate(
     Ok(rotated.rows_affected == 1)
 }
 
-/// Ends live sessions of a user. Answers how many.
+/// Ends sessions of a user. Answers how many of them lived. Those whose time seems to be over are ended too: a clock
+/// that was ahead for a moment must not leave one to come back.
 pub async fn session_end(c: &impl ConnectionTrait, user: UserId, which: Which<'_>, now: Timestamp) -> Result<u32> {
-    let mut update = session::Entity::update_many()
-        .col_expr(session::Column::EndedAt, Expr::value(now.as_micros()))
-        .filter(session::Column::UserId.eq(user.to_string()))
-        .filter(live(now));
-    update = match which {
-        Which::All => update,
-        Which::AllBut(id) => update.filter(session::Column::Id.ne(id.to_string())),
-        Which::These(ids) => update.filter(session::Column::Id.is_in(ids.iter().map(ToString::to_string))),
+    let mut condition =
+        Condition::all().add(session::Column::UserId.eq(user.to_string())).add(session::Column::EndedAt.is_null());
+    condition = match which {
+        Which::All => condition,
+        Which::AllBut(id) => condition.add(session::Column::Id.ne(id.to_string())),
+        Which::These(ids) => condition.add(session::Column::Id.is_in(ids.iter().map(ToString::to_string))),
     };
-    Ok(count(update.exec(c).await?.rows_affected))
+    let lived = session::Entity::find().filter(condition.clone()).filter(live(now)).count(c).await?;
+    session::Entity::update_many()
+        .col_expr(session::Column::EndedAt, Expr::value(now.as_micros()))
+        .filter(condition)
+        .exec(c)
+        .await?;
+    Ok(count(lived))
+}
+
+/// Ends every session there is. Answers how many.
+pub async fn session_end_everybodys(c: &impl ConnectionTrait, now: Timestamp) -> Result<u32> {
+    let ended = session::Entity::update_many()
+        .col_expr(session::Column::EndedAt, Expr::value(now.as_micros()))
+        .filter(session::Column::EndedAt.is_null())
+        .exec(c)
+        .await?;
+    Ok(count(ended.rows_affected))
 }
 
 /// Ends the oldest live sessions of a user, so that at most `keep` are left. Answers their ids.

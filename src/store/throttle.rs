@@ -7,8 +7,8 @@
 
 use std::time::Duration;
 
-use sea_orm::sea_query::{Expr, ExprTrait};
-use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Statement};
+use sea_orm::sea_query::{Expr, ExprTrait, SimpleExpr};
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, SqlErr, Statement};
 
 use super::entity::throttle;
 use super::text::instant;
@@ -51,10 +51,7 @@ impl Account {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reservation {
     /// Go ahead.
-    Taken {
-        /// A wait was over, and nobody has said so in the audit log yet.
-        wait_over: bool,
-    },
+    Taken,
     /// The account has to wait.
     Waits {
         /// Until then.
@@ -62,6 +59,8 @@ pub enum Reservation {
     },
     /// Others are trying; ask again shortly.
     Busy,
+    /// The user was deleted a moment ago.
+    Gone,
 }
 
 /// Reserves an attempt, in one statement.
@@ -77,12 +76,16 @@ pub async fn throttle_reserve(
         now.saturating_add(LEASE).as_micros().into(),
         now.saturating_sub(rules.failure_memory).as_micros().into(),
         now.as_micros().into(),
-        i64::from(rules.threshold).into(),
+        i64::from(rules.guesses_at_once()).into(),
     ];
     let statement = Statement::from_sql_and_values(c.get_database_backend(), RESERVE, values);
-    if let Some(row) = c.query_one_raw(statement).await? {
-        let waited: Option<i64> = row.try_get("", "waits_until")?;
-        return Ok(Reservation::Taken { wait_over: waited.is_some() });
+    match c.query_one_raw(statement).await {
+        Ok(Some(_)) => return Ok(Reservation::Taken),
+        Ok(None) => {}
+        Err(error) if matches!(error.sql_err(), Some(SqlErr::ForeignKeyConstraintViolation(_))) => {
+            return Ok(Reservation::Gone);
+        }
+        Err(error) => return Err(error.into()),
     }
     let row = throttle::Entity::find_by_id(account.key()).one(c).await?;
     Ok(match row.and_then(|row| row.waits_until).map(instant) {
@@ -91,26 +94,49 @@ pub async fn throttle_reserve(
     })
 }
 
+/// Failures are forgotten after a while, and reservations that were never settled count as failures: their passwords may
+/// have been looked at.
 const RESERVE: &str = "\
 INSERT INTO throttle (id, user_id, failures, pending, lease_expires_at) VALUES ($1, $2, 0, 1, $3)
 ON CONFLICT (id) DO UPDATE SET
-    failures = CASE WHEN throttle.last_failure_at > $4 THEN throttle.failures ELSE 0 END,
+    failures = CASE WHEN throttle.last_failure_at > $4 THEN throttle.failures ELSE 0 END
+        + CASE WHEN throttle.lease_expires_at <= $5 THEN throttle.pending ELSE 0 END,
+    last_failure_at = CASE WHEN throttle.lease_expires_at <= $5 AND throttle.pending > 0 THEN $5
+        ELSE throttle.last_failure_at END,
     pending = CASE WHEN throttle.lease_expires_at > $5 THEN throttle.pending ELSE 0 END + 1,
     lease_expires_at = $3
 WHERE (throttle.waits_until IS NULL OR throttle.waits_until <= $5)
     AND (throttle.pending = 0 OR throttle.lease_expires_at <= $5
         OR throttle.pending + CASE WHEN throttle.last_failure_at > $4 THEN throttle.failures ELSE 0 END < $6)
-RETURNING waits_until";
+RETURNING id";
 
-/// Settles an attempt that proved the password: all failures are forgotten.
-pub async fn throttle_succeeded(c: &impl ConnectionTrait, account: &Account) -> Result<()> {
-    one_less_pending(account)
-        .col_expr(throttle::Column::Failures, Expr::value(0))
+/// Settles an attempt that proved the password: all failures are forgotten. Answers whether that ended a wait whose
+/// end nobody has told the audit log yet.
+pub async fn throttle_succeeded(c: &impl ConnectionTrait, account: &Account) -> Result<bool> {
+    let settle = || {
+        one_less_pending(account)
+            .col_expr(throttle::Column::Failures, Expr::value(0))
+            .col_expr(throttle::Column::LastFailureAt, Expr::value(Option::<i64>::None))
+    };
+    // Nearly always there is no wait, and this is all.
+    let settled = settle().filter(throttle::Column::WaitsUntil.is_null()).exec(c).await?;
+    if settled.rows_affected > 0 {
+        return Ok(false);
+    }
+    let of_account = throttle::Column::Id.eq(account.key());
+    let wait_ended = end_wait(c, of_account.and(throttle::Column::WaitsUntil.is_not_null())).await?;
+    settle().exec(c).await?;
+    Ok(wait_ended)
+}
+
+/// Ends waits. Answers whether there was one: of two who end the same, one is told so.
+async fn end_wait(c: &impl ConnectionTrait, which: SimpleExpr) -> Result<bool> {
+    let ended = throttle::Entity::update_many()
         .col_expr(throttle::Column::WaitsUntil, Expr::value(Option::<i64>::None))
-        .col_expr(throttle::Column::LastFailureAt, Expr::value(Option::<i64>::None))
+        .filter(which)
         .exec(c)
         .await?;
-    Ok(())
+    Ok(ended.rows_affected > 0)
 }
 
 /// What a wrong password led to.
@@ -120,6 +146,8 @@ pub struct Failed {
     pub failures: u32,
     /// Until when the account waits.
     pub until: Option<Timestamp>,
+    /// The wait before it was over, and nobody has told the audit log yet.
+    pub wait_over: bool,
 }
 
 /// Settles an attempt with a wrong password, and begins the wait that follows.
@@ -129,6 +157,8 @@ pub async fn throttle_failed(
     rules: &ThrottleRules,
     now: Timestamp,
 ) -> Result<Failed> {
+    let of_account = throttle::Column::Id.eq(account.key());
+    let wait_over = end_wait(c, of_account.and(throttle::Column::WaitsUntil.lte(now.as_micros()))).await?;
     let rows = one_less_pending(account)
         .col_expr(throttle::Column::Failures, Expr::col(throttle::Column::Failures).add(1))
         .col_expr(throttle::Column::LastFailureAt, Expr::value(now.as_micros()))
@@ -144,7 +174,7 @@ pub async fn throttle_failed(
             .exec(c)
             .await?;
     }
-    Ok(Failed { failures, until })
+    Ok(Failed { failures, until, wait_over })
 }
 
 /// Gives a reservation back: the password was not looked at.
@@ -159,25 +189,27 @@ fn one_less_pending(account: &Account) -> sea_orm::UpdateMany<throttle::Entity> 
         .filter(throttle::Column::Id.eq(account.key()))
 }
 
-/// Forgets the failures of a user. Answers whether that ended a wait.
-pub async fn throttle_clear(c: &impl ConnectionTrait, user: UserId, now: Timestamp) -> Result<bool> {
+/// What forgetting the failures of a user did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cleared {
+    /// The user had to wait.
+    pub was_waiting: bool,
+    /// A wait has ended, now or before, and nobody has told the audit log yet.
+    pub wait_ended: bool,
+}
+
+/// Forgets the failures of a user.
+pub async fn throttle_clear(c: &impl ConnectionTrait, user: UserId, now: Timestamp) -> Result<Cleared> {
     let of_user = throttle::Column::UserId.eq(user.to_string());
-    let waited = throttle::Entity::update_many()
-        .col_expr(throttle::Column::WaitsUntil, Expr::value(Option::<i64>::None))
-        .filter(of_user.clone())
-        .filter(throttle::Column::WaitsUntil.gt(now.as_micros()))
-        .exec(c)
-        .await?
-        .rows_affected
-        > 0;
+    let was_over = end_wait(c, of_user.clone().and(throttle::Column::WaitsUntil.lte(now.as_micros()))).await?;
+    let was_waiting = end_wait(c, of_user.clone().and(throttle::Column::WaitsUntil.is_not_null())).await?;
     throttle::Entity::update_many()
         .col_expr(throttle::Column::Failures, Expr::value(0))
-        .col_expr(throttle::Column::WaitsUntil, Expr::value(Option::<i64>::None))
         .col_expr(throttle::Column::LastFailureAt, Expr::value(Option::<i64>::None))
         .filter(of_user)
         .exec(c)
         .await?;
-    Ok(waited)
+    Ok(Cleared { was_waiting, wait_ended: was_over || was_waiting })
 }
 
 /// Ends waits whose time is over, a few at a time. Answers whose, unknown names apart.

@@ -1,1 +1,235 @@
-//! To be written.
+//! Starting: the schema, the seal key, the lock on the embedded database, the local socket.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use latchkey::app::SealKey;
+use latchkey::config::{Config, Database};
+use latchkey::effects::Effects;
+use latchkey::proto::v1;
+use latchkey::server;
+use tonic::Code;
+
+use crate::harness::database::TestDatabase;
+use crate::harness::{Harness, PASSWORD, at_once, refused, test_config};
+
+/// Whether every server has its own database, a file.
+fn is_embedded(config: &Config) -> bool {
+    matches!(config.database, Database::Sqlite { .. })
+}
+
+/// Runs the server's command on the files of a harness. Answers its exit code and what it printed.
+fn latchkeyd(h: &Harness, arguments: &[&str]) -> (Option<i32>, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_latchkeyd"))
+        .args(arguments)
+        .args(["--data-dir", &h.dir().to_string_lossy(), "--database-url", &h.database_url()])
+        .args(["--seal-key-file", &h.config.seal_key_file.to_string_lossy()])
+        .output()
+        .expect("the command runs");
+    let printed = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(printed).expect("text"))
+}
+
+async fn key_ids(h: &Harness) -> Vec<String> {
+    let request = v1::GetSigningKeysRequest::default();
+    let answer = h.stranger().await.auth().get_signing_keys(request).await.expect("keys").into_inner();
+    answer.keys.into_iter().map(|key| key.key_id).collect()
+}
+
+#[tokio::test]
+async fn a_second_start_finds_users_sessions_and_keys_as_they_were() {
+    let h = Harness::start().await;
+    let bob = h.user("bob").await;
+    let (user, keys) = (h.operator().await.user("bob").await, key_ids(&h).await);
+    let h = h.restart().await;
+    let stranger = h.stranger().await;
+    assert_eq!((h.operator().await.user("bob").await, key_ids(&h).await), (user, keys));
+    stranger.bearing(&bob.tokens.access_token).who_am_i().await.expect("the session lives");
+    stranger.refresh(&bob.tokens.refresh_token).await.expect("and can be refreshed");
+    stranger.tokens("bob", PASSWORD).await.expect("the password is the same");
+}
+
+#[tokio::test]
+async fn a_second_server_on_one_file_is_refused() {
+    let h = Harness::start().await;
+    if !is_embedded(&h.config) {
+        return;
+    }
+    let mut config = h.config.clone();
+    config.socket = h.dir().join("other.sock");
+    let error = Harness::start_error(&config).await;
+    assert!(error.starts_with("another latchkeyd uses the database beside "), "{error}");
+    assert!(error.contains("stop it first, or use PostgreSQL for several replicas"), "{error}");
+    let (code, printed) = latchkeyd(&h, &["migrate", "--check"]);
+    assert!(code == Some(1) && printed.starts_with("error: another latchkeyd"), "{printed}");
+    h.user("bob").await;
+}
+
+#[tokio::test]
+async fn a_stale_socket_is_replaced_and_no_other_file_is() {
+    let h = Harness::with(|config| {
+        drop(std::os::unix::net::UnixListener::bind(&config.socket).expect("a socket"));
+        assert!(config.socket.exists());
+    })
+    .await;
+    h.operator().await.who_am_i().await.expect("the new socket answers");
+
+    let mut h = h;
+    h.halt().await;
+    std::fs::write(&h.config.socket, "precious").expect("a file");
+    let error = Harness::start_error(&h.config).await;
+    assert!(error.contains("there is another file of this name"), "{error}");
+    assert_eq!(std::fs::read_to_string(&h.config.socket).expect("the file"), "precious");
+}
+
+#[tokio::test]
+async fn a_live_socket_is_not_taken_away() {
+    let h = Harness::start().await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let database = TestDatabase::create(dir.path()).await;
+    let mut config = test_config(dir.path(), &database);
+    SealKey::create(&config.seal_key_file, &Effects::system()).expect("a key");
+    config.socket.clone_from(&h.config.socket);
+    Harness::start_error(&config).await;
+    h.operator().await.who_am_i().await.expect("the socket still answers");
+}
+
+#[tokio::test]
+async fn without_its_seal_key_a_database_is_not_opened_and_the_error_names_the_key() {
+    let mut h = Harness::start().await;
+    h.halt().await;
+    let path = h.config.seal_key_file.clone();
+    let right = SealKey::read(&path).expect("the key").fingerprint().to_owned();
+    let kept = h.dir().join("kept.key");
+    std::fs::rename(&path, &kept).expect("a move");
+    let error = Harness::start_error(&h.config).await;
+    let expected = format!("there is no seal key at {}, but the database was sealed with {right}\n", path.display());
+    assert!(error.starts_with(&expected), "{error}");
+    assert!(error.contains("Restore the right key from the backup."), "{error}");
+    assert!(error.contains("latchkeyd key replace --discard-sealed"), "{error}");
+    assert!(!path.exists(), "none was made in its place");
+
+    let wrong = SealKey::create(&path, &Effects::system()).expect("another key").fingerprint().to_owned();
+    let error = Harness::start_error(&h.config).await;
+    let expected = format!(
+        "the seal key {} has the fingerprint {wrong}, but the database was sealed with {right}\n",
+        path.display()
+    );
+    assert!(error.starts_with(&expected), "{error}");
+
+    std::fs::write(&path, "no key").expect("a file");
+    assert!(Harness::start_error(&h.config).await.contains("does not hold a seal key"));
+    std::fs::rename(&kept, &path).expect("a move");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("a mode");
+    let error = Harness::start_error(&h.config).await;
+    assert!(error.contains("can be read by others (mode 0644); run: chmod 600 "), "{error}");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("a mode");
+    h.resume().await.operator().await.who_am_i().await.expect("well again");
+}
+
+#[tokio::test]
+async fn a_lost_seal_key_is_replaced_at_the_price_of_all_sessions() {
+    let mut h = Harness::start().await;
+    let bob = h.user("bob").await;
+    let old = key_ids(&h).await;
+    h.halt().await;
+    let (code, printed) = latchkeyd(&h, &["key", "replace", "--discard-sealed"]);
+    assert!(code == Some(1) && printed.contains("move it away first"), "a stolen key must not seal again: {printed}");
+    std::fs::remove_file(&h.config.seal_key_file).expect("a loss");
+    let (code, printed) = latchkeyd(&h, &["key", "replace"]);
+    assert!(code == Some(2) && printed.contains("--discard-sealed"), "it has to be said: {printed}");
+    let (code, printed) = latchkeyd(&h, &["key", "replace", "--discard-sealed"]);
+    assert!(code == Some(0) && printed.starts_with("discarded 2 sealed keys"), "{printed}");
+
+    let h = h.resume().await;
+    assert!(key_ids(&h).await.iter().all(|id| !old.contains(id)));
+    let stranger = h.stranger().await;
+    let who = stranger.bearing(&bob.tokens.access_token).who_am_i().await;
+    refused(who, Code::Unauthenticated, "TOKEN_INVALID");
+    refused(stranger.refresh(&bob.tokens.refresh_token).await, Code::Unauthenticated, "TOKEN_INVALID");
+    stranger.tokens("bob", PASSWORD).await.expect("passwords are not sealed");
+    let events = h.operator().await.events().await;
+    let replaced = events.iter().find(|event| event.method == "latchkeyd key replace").expect("an event");
+    assert_eq!((replaced.r#type(), replaced.details["sessionsRevoked"].as_str()), (v1::EventType::KeyRotated, "1"));
+}
+
+#[tokio::test]
+async fn a_schema_of_a_newer_server_is_refused() {
+    let mut h = Harness::start().await;
+    assert_eq!(latchkeyd_check(&mut h).await, (Some(0), "the schema is up to date\n".to_owned()));
+    h.sql("INSERT INTO seaql_migrations (version, applied_at) VALUES ('m9999_from_the_future', 0)").await;
+    let error = Harness::start_error(&h.config).await;
+    assert!(error.contains("belongs to a newer latchkeyd"), "{error}");
+    let (code, printed) = latchkeyd(&h, &["migrate", "--check"]);
+    assert!(code == Some(1) && printed.contains("newer latchkeyd"), "{printed}");
+}
+
+async fn latchkeyd_check(h: &mut Harness) -> (Option<i32>, String) {
+    h.halt().await;
+    latchkeyd(h, &["migrate", "--check"])
+}
+
+#[tokio::test]
+async fn replicas_share_a_key_so_none_is_made_by_itself() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let database = TestDatabase::create(dir.path()).await;
+    if !database.is_shared() {
+        return;
+    }
+    let config = test_config(dir.path(), &database);
+    let error = Harness::start_error(&config).await;
+    let path = config.seal_key_file.display();
+    assert!(error.starts_with(&format!("the database is empty and there is no seal key at {path}\n")), "{error}");
+    assert!(error.contains(&format!("    latchkeyd key new {path}\n")), "{error}");
+    assert!(error.contains(&format!("    latchkeyd serve --seal-key-file {path}")), "{error}");
+    assert!(!config.seal_key_file.exists());
+}
+
+#[tokio::test]
+async fn three_replicas_that_start_at_once_migrate_once() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let database = TestDatabase::create(dir.path()).await;
+    if !database.is_shared() {
+        return;
+    }
+    let config = test_config(dir.path(), &database);
+    SealKey::create(&config.seal_key_file, &Effects::system()).expect("a key");
+    let starts = (0..3).map(|number| {
+        let mut config = config.clone();
+        config.socket = dir.path().join(format!("replica{number}.sock"));
+        async move { server::start(&config, Effects::system()).await }
+    });
+    for replica in at_once(starts).await {
+        replica.unwrap_or_else(|error| panic!("{error}")).shutdown().await;
+    }
+    let steps = database.query("SELECT COUNT(*) FROM seaql_migrations").await;
+    assert_eq!(database.query("SELECT COUNT(DISTINCT version) FROM seaql_migrations").await, steps);
+    assert_eq!(database.query("SELECT COUNT(*) FROM sealed_key").await, ["2"]);
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap_or_else(|error| panic!("{}: {error}", path.display())).permissions().mode() & 0o777
+}
+
+#[tokio::test]
+async fn what_the_server_keeps_is_for_its_owner_alone() {
+    let h = Harness::with(|config| {
+        let data = config.data_dir.join("data");
+        config.socket = data.join("latchkey.sock");
+        if is_embedded(config) {
+            config.seal_key_file = data.join("seal.key");
+            config.database = Database::Sqlite { path: data.join("latchkey.db") };
+        }
+        config.data_dir = data;
+    })
+    .await;
+    let data = &h.config.data_dir;
+    assert_eq!(mode(data), 0o700);
+    assert_eq!((mode(&h.config.socket), mode(&h.config.seal_key_file)), (0o600, 0o600));
+    if is_embedded(&h.config) {
+        for name in ["latchkey.db", "latchkey.db-wal", "latchkey.db-shm", "lock"] {
+            assert_eq!(mode(&data.join(name)), 0o600, "{name}");
+        }
+    }
+}

@@ -1,1 +1,240 @@
-//! To be written.
+//! Locks, sign-ins, refreshes and resets at the same moment.
+//!
+//! `TEST_FULL=1` runs ten thousand rounds of each race, and two hundred otherwise. On a database that several servers
+//! share, half of the calls go to a second one.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use latchkey::proto::v1::{self, sign_in_progress::Step};
+use tonic::{Code, Status};
+
+use crate::harness::actors::named;
+use crate::harness::calls::{Shown, tokens_of};
+use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD, Refusal, at_once, refused};
+
+const THIRD_PASSWORD: &str = "yet another c4nary here";
+
+fn rounds() -> usize {
+    if std::env::var("TEST_FULL").is_ok_and(|value| value == "1") { 10_000 } else { 200 }
+}
+
+/// Numbers that look random and are the same in every run (Marsaglia's xorshift).
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % sides
+    }
+}
+
+/// Lets others run for a while.
+async fn pause(turns: u64) {
+    for _ in 0..turns {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Somebody who could be issued something.
+#[derive(Clone, Copy)]
+enum Attempt {
+    SignIn,
+    Refresh,
+    Complete,
+}
+
+struct Round<'a> {
+    name: &'a str,
+    refresh_token: &'a str,
+    ticket: &'a str,
+    locked: &'a AtomicBool,
+}
+
+impl Round<'_> {
+    /// Tries once, after a pause. Answers the tokens that came of it; after the lock has returned, there must be none.
+    async fn attempt(&self, client: &Client, attempt: Attempt, turns: u64) -> Option<v1::TokenSet> {
+        pause(turns).await;
+        let began_locked = self.locked.load(Ordering::SeqCst);
+        let answer = match attempt {
+            Attempt::SignIn => client.sign_in(self.name, PASSWORD).await.map(|step| match step {
+                Step::Tokens(tokens) => Some(tokens),
+                Step::PasswordChange(_) => None,
+            }),
+            Attempt::Refresh => client.refresh(self.refresh_token).await.map(Some),
+            Attempt::Complete => {
+                client.complete(self.ticket, OTHER_PASSWORD).await.map(|answer| Some(tokens_of(answer.progress)))
+            }
+        };
+        match answer {
+            Ok(issued) => {
+                assert!(!began_locked, "something was issued after the lock had returned");
+                issued
+            }
+            Err(status) => {
+                check_reason(&status);
+                None
+            }
+        }
+    }
+}
+
+fn check_reason(status: &Status) {
+    let reason = Refusal::of(status).reason;
+    let allowed = ["CREDENTIALS_REJECTED", "SESSION_REVOKED", "TICKET_INVALID", "THROTTLED"];
+    assert!(allowed.contains(&reason.as_str()), "{status:?}");
+}
+
+/// Somebody with a session and a ticket.
+async fn prepare(h: &Harness, operator: &Client, stranger: &Client, name: &str) -> (String, String) {
+    h.create(name, &[], PASSWORD).await;
+    let tokens = stranger.tokens(name, PASSWORD).await.expect("tokens");
+    operator.require_change(name).await.expect("a demand");
+    let ticket = stranger.change_step(name, PASSWORD).await.expect("a step").ticket;
+    operator.waive_change(name).await.expect("no demand");
+    (tokens.refresh_token, ticket)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn once_a_lock_has_returned_nothing_is_issued_and_nothing_lives() {
+    let h = Harness::start().await;
+    let other = h.replica().await;
+    let (operator, here) = (h.operator().await, h.stranger().await);
+    let there = match &other {
+        Some(other) => other.stranger().await,
+        None => here.clone(),
+    };
+    let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
+    let mut issued_before_the_lock = 0;
+    for number in 0..rounds() {
+        let name = format!("u{number}");
+        let (refresh_token, ticket) = prepare(&h, &operator, &here, &name).await;
+        let locked = AtomicBool::new(false);
+        let round = Round { name: &name, refresh_token: &refresh_token, ticket: &ticket, locked: &locked };
+        let turns = dice.roll(120);
+        let lock = async {
+            pause(turns).await;
+            operator.lock(&name).await.expect("a lock");
+            locked.store(true, Ordering::SeqCst);
+        };
+        let with_reset = number % 4 == 0;
+        let reset = async {
+            if with_reset && let Err(status) = operator.reset(&name).await {
+                assert_eq!(Refusal::of(&status).reason, "USER_LOCKED");
+            }
+        };
+        let attempts = [Attempt::SignIn, Attempt::Refresh, Attempt::Complete, Attempt::SignIn, Attempt::Refresh]
+            .into_iter()
+            .enumerate()
+            .map(|(at, attempt)| round.attempt(if at % 2 == 0 { &here } else { &there }, attempt, dice.roll(160)))
+            .collect::<Vec<_>>();
+        let ((), (), issued) = tokio::join!(lock, reset, at_once(attempts));
+
+        let live = operator.sessions_of(&name).await.into_iter().filter(|session| session.end_time.is_none());
+        assert_eq!(live.count(), 0, "round {number}: a session outlived the lock");
+        for tokens in issued.into_iter().flatten() {
+            issued_before_the_lock += 1;
+            let who = there.bearing(&tokens.access_token).who_am_i().await;
+            refused(who, Code::Unauthenticated, "SESSION_REVOKED");
+            check_reason(&here.refresh(&tokens.refresh_token).await.expect_err("a refusal"));
+        }
+        for attempt in [Attempt::SignIn, Attempt::Refresh, Attempt::Complete] {
+            assert_eq!(round.attempt(&there, attempt, 0).await, None);
+        }
+    }
+    assert!(issued_before_the_lock > 0, "no attempt was ever quicker than the lock: nothing was raced");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_two_who_answer_one_step_at_once_one_wins() {
+    let h = Harness::start().await;
+    let other = h.replica().await;
+    let (operator, here) = (h.operator().await, h.stranger().await);
+    let there = match &other {
+        Some(other) => other.stranger().await,
+        None => here.clone(),
+    };
+    for number in 0..rounds() / 4 {
+        let name = format!("u{number}");
+        h.create(&name, &[], PASSWORD).await;
+        let reset = operator.reset(&name).await.expect("a reset");
+        let step = here.change_step(&name, reset.shown()).await.expect("a step");
+        let passwords = [OTHER_PASSWORD, THIRD_PASSWORD];
+        let (first, second) =
+            tokio::join!(here.complete(&step.ticket, passwords[0]), there.complete(&step.ticket, passwords[1]));
+        let won: Vec<bool> = [&first, &second].map(Result::is_ok).to_vec();
+        assert_eq!(won.iter().filter(|won| **won).count(), 1, "round {number}: {first:?} {second:?}");
+        for (answer, password) in [first, second].into_iter().zip(passwords) {
+            if answer.is_ok() {
+                here.tokens(&name, password).await.expect("the winner's password");
+            } else {
+                refused(answer, Code::Unauthenticated, "TICKET_INVALID");
+                refused(here.sign_in(&name, password).await, Code::Unauthenticated, "CREDENTIALS_REJECTED");
+            }
+        }
+        refused(here.sign_in(&name, reset.shown()).await, Code::Unauthenticated, "CREDENTIALS_REJECTED");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_reset_wins_over_a_change_by_the_user_at_the_same_moment() {
+    let h = Harness::start().await;
+    let (operator, stranger) = (h.operator().await, h.stranger().await);
+    let mut dice = Dice(42);
+    for number in 0..rounds() / 4 {
+        let name = format!("u{number}");
+        let person = h.user(&name).await;
+        let (turns, later) = (dice.roll(60), dice.roll(60));
+        let (reset, changed) = tokio::join!(
+            async {
+                pause(turns).await;
+                operator.reset(&name).await.expect("a reset")
+            },
+            async {
+                pause(later).await;
+                person.client.change_password(PASSWORD, OTHER_PASSWORD).await
+            }
+        );
+        if let Err(status) = &changed {
+            check_reason(status);
+        }
+        for password in [PASSWORD, OTHER_PASSWORD] {
+            refused(stranger.sign_in(&name, password).await, Code::Unauthenticated, "CREDENTIALS_REJECTED");
+        }
+        stranger.change_step(&name, reset.shown()).await.expect("the temporary password");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nothing_is_left_of_a_user_who_is_deleted_while_signing_in() {
+    let h = Harness::start().await;
+    let (operator, stranger) = (h.operator().await, h.stranger().await);
+    let mut dice = Dice(7);
+    for number in 0..rounds() / 4 {
+        let name = format!("u{number}");
+        h.create(&name, &[], PASSWORD).await;
+        let user = operator.user(&name).await;
+        let turns = dice.roll(60);
+        let delete = async {
+            pause(turns).await;
+            operator.delete(&name, &user.etag).await.expect("a deletion");
+        };
+        let ((), issued) = tokio::join!(delete, at_once((0..3).map(|_| stranger.sign_in(&name, PASSWORD))));
+        for answer in issued {
+            match answer {
+                Ok(Step::Tokens(tokens)) => {
+                    let who = stranger.bearing(&tokens.access_token).who_am_i().await;
+                    refused(who, Code::Unauthenticated, "SESSION_REVOKED");
+                }
+                Ok(Step::PasswordChange(step)) => panic!("{step:?}"),
+                Err(status) => check_reason(&status),
+            }
+        }
+    }
+    for table in ["session", "throttle"] {
+        assert_eq!(h.query(&format!("SELECT COUNT(*) FROM {table} WHERE user_id IS NOT NULL")).await, ["0"]);
+    }
+    let request = v1::GetUserRequest { user: Some(named("u0")) };
+    refused(operator.user_admin().get_user(request).await, Code::NotFound, "USER_NOT_FOUND");
+}

@@ -14,7 +14,6 @@ use crate::domain::violation::Violations;
 use crate::error::{Error, Result, Unauthenticated};
 use crate::metrics::Lane;
 use crate::store::sessions::{Which, session_end};
-use crate::store::throttle::throttle_clear;
 use crate::store::tickets::{ticket_end_all, ticket_find, ticket_lock_row};
 use crate::store::users::{user_by_id, user_save};
 
@@ -66,8 +65,10 @@ impl App {
             let found = ticket_lock_row(&*writer.tx, &digest, TicketPurpose::PasswordChange, writer.now).await?;
             found.ok_or_else(dead)?;
             let (after, sessions) = change_password(&writer, &before, hash.clone(), Which::All).await?;
+            let (_, wait_ended) = writer.clear_throttle(&before).await?;
             let (session, mut events) = self.open_session(&writer, caller, &after, &ticket.wish).await?;
             let tokens = self.tokens(&session, &after, &ticket.wish, writer.now)?;
+            events.extend(wait_ended);
             events.push(signed_in_event(&after).about(session.id));
             writer.commit(changed_event(&after, sessions), events).await?;
             Ok((Some(Progress::Tokens(tokens)), sessions))
@@ -176,7 +177,6 @@ async fn change_password(writer: &Writer<'_>, before: &User, hash: String, end: 
     user_save(&*writer.tx, before, &mut after, writer.now).await?;
     let sessions = session_end(&*writer.tx, before.id, end, writer.now).await?;
     ticket_end_all(&*writer.tx, before.id).await?;
-    throttle_clear(&*writer.tx, before.id, writer.now).await?;
     Ok((after, sessions))
 }
 

@@ -20,7 +20,6 @@ use crate::error::{Error, Result, Unmet};
 use crate::metrics::Lane;
 use crate::store::idempotency::idempotency_insert;
 use crate::store::sessions::{Which, session_end};
-use crate::store::throttle::throttle_clear;
 use crate::store::tickets::ticket_end_all;
 use crate::store::users::user_save;
 
@@ -84,16 +83,38 @@ impl App {
         if let Some(answer) = self.replayed_reset(caller, &command, body.as_ref()).await? {
             return Ok(answer);
         }
+        match self.reset_once(caller, &command, body.as_ref()).await {
+            Ok(Some(done)) => Ok(done),
+            // Another call with the same key was quicker: its answer is this one's.
+            Ok(None) => {
+                let answer = self.replayed_reset(caller, &command, body.as_ref()).await?;
+                answer.ok_or_else(|| Error::internal("an idempotency key was lost"))
+            }
+            // So it is where that call has moved the etag or the state that this one checks.
+            Err(error @ (Error::Stale { .. } | Error::Precondition(_))) => {
+                self.replayed_reset(caller, &command, body.as_ref()).await?.ok_or(error)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// None: another call with the same idempotency key was quicker.
+    async fn reset_once(
+        &self,
+        caller: &Caller,
+        command: &ResetPassword,
+        body: Option<&Digest32>,
+    ) -> Result<Option<PasswordReset>> {
         // Rights and state are looked at before the costly hash, and again in the transaction.
-        self.check_reset(caller, &command).await?;
+        self.check_reset(caller, command).await?;
         let now = self.now();
         let (password, temporary_password) = self.reset_to(&command.method, now).await?;
         let expires_at = password.expires_at;
 
-        let (command, password, body) = (&command, &password, body.as_ref());
+        let password = &password;
         let done = self.write(caller, Some(&command.user), |writer| async move {
             let before = resettable(&writer, command).await?;
-            let (after, effects) = self.write_reset(&writer, &before, password).await?;
+            let (after, effects, wait_ended) = self.write_reset(&writer, &before, password).await?;
             if command.validate_only {
                 return Ok(Some((after, effects)));
             }
@@ -104,19 +125,15 @@ impl App {
                     return Ok(None);
                 }
             }
-            writer.commit(reset_event(&after, command, &effects), []).await?;
+            writer.commit(reset_event(&after, command, &effects), wait_ended).await?;
             Ok(Some((after, effects)))
         });
-        if let Some((user, effects)) = done.await? {
-            let temporary_password = temporary_password.filter(|_| !command.validate_only);
-            if !command.validate_only {
-                self.metrics.password_reset();
-            }
-            return Ok(PasswordReset { user, temporary_password, expires_at, effects, replayed: false });
+        let Some((user, effects)) = done.await? else { return Ok(None) };
+        let temporary_password = temporary_password.filter(|_| !command.validate_only);
+        if !command.validate_only {
+            self.metrics.password_reset();
         }
-        // Another call with the same key was quicker: its answer is this one's.
-        let answer = self.replayed_reset(caller, command, body).await?;
-        answer.ok_or_else(|| Error::internal("an idempotency key was lost"))
+        Ok(Some(PasswordReset { user, temporary_password, expires_at, effects, replayed: false }))
     }
 
     async fn check_reset(&self, caller: &Caller, command: &ResetPassword) -> Result<()> {
@@ -150,7 +167,7 @@ impl App {
         writer: &Writer<'_>,
         before: &User,
         password: &StoredPassword,
-    ) -> Result<(User, Effects)> {
+    ) -> Result<(User, Effects, Option<Event>)> {
         let mut after = before.clone();
         after.password = Some(password.clone());
         after.change_demanded = false;
@@ -159,13 +176,14 @@ impl App {
         user_save(&*writer.tx, before, &mut after, writer.now).await?;
         let sessions = session_end(&*writer.tx, before.id, Which::All, writer.now).await?;
         ticket_end_all(&*writer.tx, before.id).await?;
+        let (throttle_cleared, wait_ended) = writer.clear_throttle(before).await?;
         let effects = Effects {
             password_ended: before.password.is_some(),
-            throttle_cleared: throttle_clear(&*writer.tx, before.id, writer.now).await?,
+            throttle_cleared,
             lock_lifted: before.lock(writer.now).is_some(),
             ..self.effects_of_ending(sessions, writer.now)
         };
-        Ok((after, effects))
+        Ok((after, effects, wait_ended))
     }
 
     async fn replayed_reset(

@@ -118,6 +118,8 @@ impl App {
         let is_new = self.write(caller, None, |writer| async move {
             check_creation(&writer, command).await?;
             user_insert(&*writer.tx, user).await?;
+            // Again: the insert may have waited for the deletion of the name's last owner.
+            check_reservation(&writer, &command.username).await?;
             if command.validate_only {
                 return Ok(true);
             }
@@ -137,11 +139,14 @@ impl App {
         match is_new.await {
             Ok(true) => Ok(CreatedUser { user: user.clone(), temporary_password, expires_at, replayed: false }),
             // Another call with the same key was quicker: its answer is this one's.
-            Ok(false) | Err(Error::AlreadyExists(_)) if body.is_some() => {
+            Ok(false) => {
                 let answer = self.replayed_creation(caller, command, body).await?;
                 answer.ok_or(Error::AlreadyExists(Taken::Username))
             }
-            Ok(false) => Err(Error::AlreadyExists(Taken::Username)),
+            Err(taken @ Error::AlreadyExists(_)) => {
+                let answer = self.replayed_creation(caller, command, body).await?;
+                answer.ok_or(taken)
+            }
             Err(error) => Err(error),
         }
     }
@@ -227,7 +232,12 @@ async fn check_creation(writer: &Writer<'_>, command: &CreateUser) -> Result<()>
     if matches!(command.credential, NewCredential::Password { change_required: false, .. }) {
         writer.need(Scope::UsersResetSecrets)?;
     }
-    match reservation_find(&*writer.tx, &command.username, writer.now).await? {
+    check_reservation(writer, &command.username).await
+}
+
+/// Refuses the name of an account that was deleted lately.
+pub(super) async fn check_reservation(writer: &Writer<'_>, username: &Username) -> Result<()> {
+    match reservation_find(&*writer.tx, username, writer.now).await? {
         Some(until) => Err(Error::AlreadyExists(Taken::UsernameReserved(until))),
         None => Ok(()),
     }

@@ -12,7 +12,6 @@ use crate::domain::time::Timestamp;
 use crate::domain::user::{Effects, Etag, User, UserRef};
 use crate::error::Result;
 use crate::store::sessions::{Which, session_end};
-use crate::store::throttle::throttle_clear;
 use crate::store::tickets::ticket_end_all;
 use crate::store::users::user_save;
 
@@ -83,9 +82,12 @@ impl App {
         let command = &command;
         self.write(caller, Some(&command.user), |writer| async move {
             let before = writer.target(&command.user).await?;
+            // Whoever calls is not locked. What is left to lift is the wait after wrong passwords, and with it a stolen
+            // session could guess the password for ever.
+            writer.not_oneself(before.id)?;
             Writer::check_etag(&before, command.etag)?;
             let lock_lifted = before.lock(writer.now).is_some();
-            let throttle_cleared = throttle_clear(&*writer.tx, before.id, writer.now).await?;
+            let (throttle_cleared, wait_ended) = writer.clear_throttle(&before).await?;
             let mut after = before.clone();
             after.stored_throttle = None;
             if before.stored_lock.is_some() {
@@ -97,7 +99,7 @@ impl App {
                 .note(command.note.as_ref())
                 .detail("lockLifted", lock_lifted)
                 .detail("throttleCleared", throttle_cleared);
-            writer.commit(event, []).await?;
+            writer.commit(event, wait_ended).await?;
             Ok((after, effects))
         })
         .await

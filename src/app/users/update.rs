@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::create::sorted;
+use super::create::{check_reservation, sorted};
 use crate::app::App;
 use crate::app::writer::Writer;
 use crate::domain::audit::{Event, EventType, Target};
@@ -13,10 +13,10 @@ use crate::domain::role::{Role, ScopeSet, scopes_of};
 use crate::domain::user::{Effects, Etag, User, UserRef};
 use crate::domain::username::Username;
 use crate::domain::violation::Violations;
-use crate::error::{Error, Result, Taken};
+use crate::error::{Error, Result};
 use crate::store::api_tokens::api_token_count_live;
 use crate::store::sessions::{Which, session_end};
-use crate::store::users::{reservation_find, user_delete, user_id_by_ref, user_save, user_version};
+use crate::store::users::{user_delete, user_id_by_ref, user_save, user_version};
 
 /// How long the name of a deleted account stays reserved, so that nobody inherits what others still send to it.
 const USERNAME_RESERVATION: Duration = Duration::from_hours(30 * 24);
@@ -78,15 +78,19 @@ impl App {
             if before.roles.contains(&Role::Admin) && !after.roles.contains(&Role::Admin) {
                 writer.keep_an_administrator(&before).await?;
             }
-            if before.username != after.username
-                && let Some(until) = reservation_find(&*writer.tx, &after.username, writer.now).await?
-            {
-                return Err(Error::AlreadyExists(Taken::UsernameReserved(until)));
+            if before.username != after.username || before.email != after.email {
+                // By these a way in is found. On one's own account `target` asks for no rank, but a narrow token must
+                // not take over its user's.
+                writer.outranks(before.scopes())?;
             }
             let events = update_events(&before, &after, command.note.as_ref());
             let mut events = events.into_iter();
             let Some(first) = events.next() else { return Ok((before, Effects::default())) };
             user_save(&*writer.tx, &before, &mut after, writer.now).await?;
+            if before.username != after.username {
+                // After the write, which may have waited for the deletion of the name's last owner.
+                check_reservation(&writer, &after.username).await?;
+            }
             let lost_role = before.roles.iter().any(|role| !after.roles.contains(role));
             let sessions =
                 if lost_role { session_end(&*writer.tx, before.id, Which::All, writer.now).await? } else { 0 };

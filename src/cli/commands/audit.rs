@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use crate::cli::Cli;
 use crate::cli::args::{self, Paging, enum_parser};
 use crate::cli::error::Error;
-use crate::cli::output::table::{Column, Table};
+use crate::cli::output::table::{Column, Layout, Table};
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::time::{Clock, instant, stamp};
 use crate::cli::output::words::enum_words;
@@ -77,9 +77,10 @@ impl List {
         let page_size = self.paging.page_size();
         let request = ListEventsRequest { page_size, filter: Some(filter), ..ListEventsRequest::default() };
         let mut shown = 0;
+        let mut layout = Layout::default();
         let page = async |answer: &ListEventsResponse| {
             shown += answer.events.len();
-            cli.screen.table(table(&answer.events, clock))
+            cli.screen.table(table(&answer.events, clock), &mut layout)
         };
         let more = cli.pages(&self.paging, request, page).await?;
         cli.list_footer(shown, "event", more, None)
@@ -117,12 +118,12 @@ fn table(events: &[Event], clock: &Clock) -> Table {
         Column::free("USER"),
         Column::free("BY"),
         Column::free("FROM"),
-        Column::free("NOTE"),
+        Column::note("NOTE"),
     ]);
     for event in events {
         let actor = event.actor.clone().unwrap_or_default();
         table.row([
-            instant(event.time.as_ref()).map(|at| clock.full(at)).unwrap_or_default().into(),
+            instant(event.time.as_ref()).map(|at| clock.to_the_second(at)).unwrap_or_default().into(),
             what(event),
             or(&event.target_username, &event.target_user_id).into(),
             by(&actor).into(),

@@ -137,7 +137,9 @@ async fn keep(cli: &Cli, store: &Store, login: String, tokens: TokenSet) -> Resu
     if cli.screen.is_json() {
         return Ok(());
     }
-    let until = ends.map(|end| format!(", good until {}", cli.screen.clock().moment(end))).unwrap_or_default();
+    let until = ends
+        .map(|end| format!(", until {} or longer while in use", cli.screen.clock().moment(end)))
+        .unwrap_or_default();
     cli.screen.done(format!("signed in as {login} at {}{until}", cli.client.target().place()))?;
     cli.screen.next("latchkey whoami")
 }

@@ -98,7 +98,8 @@ impl Cli {
             return Ok(());
         }
         let more = if more { "; there are more: --all" } else { "" };
-        self.screen.footer(&format!("{}{more}", count(shown, noun)), next)
+        let amount = if shown == 0 { format!("no {noun}s") } else { count(shown, noun) };
+        self.screen.footer(&format!("{amount}{more}"), next)
     }
 
     /// What else a call did, if anything.
@@ -123,9 +124,8 @@ impl Cli {
         }
         let clock = screen.clock();
         let offline = instant(effects.access_expire_time.as_ref()).filter(|end| !clock.is_past(*end));
-        let offline = offline.map(|end| {
-            format!("access tokens, for those who check offline, until {} ({})", clock.moment(end), clock.left(end))
-        });
+        let offline =
+            offline.map(|end| format!("access tokens, for those who check offline, until {}", clock.moment(end)));
         screen.fields([
             ("ended", ended.join(", ").into()),
             ("lifted", lifted.join(", ").into()),

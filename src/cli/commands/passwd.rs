@@ -55,12 +55,17 @@ async fn change(cli: &Cli, current: &SecretString, new: &SecretString) -> Result
         new_password: new.expose_secret().to_owned(),
         validate_only: false,
     };
-    cli.answer(request, |screen, ChangePasswordResponse { sessions_revoked }| {
+    let changed = cli.answer(request, |screen, ChangePasswordResponse { sessions_revoked }| {
         let others = match sessions_revoked {
             0 => String::new(),
             number => format!("; {} ended", count(number, "other session")),
         };
         screen.done(format!("your password is changed{others}"))
+    });
+    changed.await.map_err(|error| match error.reason() {
+        "CREDENTIALS_REJECTED" => {
+            error.hint("the password of today is another one; if you forgot it, an operator can reset it")
+        }
+        _ => error,
     })
-    .await
 }

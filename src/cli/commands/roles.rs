@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 
 use crate::cli::Cli;
 use crate::cli::error::Error;
-use crate::cli::output::table::{Column, Table};
+use crate::cli::output::table::{Column, Layout, Table};
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::words::count;
 use crate::proto::v1::ListRolesRequest;
@@ -25,6 +25,7 @@ pub(crate) struct Roles {
 #[derive(Debug, Clone, Copy, Subcommand)]
 enum Verb {
     /// The same: list the roles.
+    #[command(after_help = HELP)]
     List,
 }
 
@@ -33,7 +34,7 @@ impl Roles {
     pub(crate) async fn run(self, cli: &Cli) -> Result<(), Error> {
         let (None | Some(Verb::List)) = self.verb;
         cli.answer(ListRolesRequest {}, |screen, answer| {
-            let mut table = Table::new(&[Column::fixed("ROLE"), Column::free("FOR"), Column::free("SCOPES")]);
+            let mut table = Table::new(&[Column::fixed("ROLE"), Column::free("FOR"), Column::note("SCOPES")]);
             for role in &answer.roles {
                 table.row([
                     Text::toned(Tone::Strong, &role.name),
@@ -41,7 +42,7 @@ impl Roles {
                     Text::from(role.scopes.join(" ")),
                 ]);
             }
-            screen.table(table)?;
+            screen.table(table, &mut Layout::default())?;
             screen.footer(&count(answer.roles.len(), "role"), Some("latchkey users list --role admin"))
         })
         .await

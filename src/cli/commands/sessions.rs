@@ -5,14 +5,14 @@ use clap::{Args, Subcommand};
 use crate::cli::Cli;
 use crate::cli::args::{self, Paging};
 use crate::cli::error::Error;
-use crate::cli::output::table::{Column, Table};
+use crate::cli::output::table::{Column, Layout, Table};
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::time::{Clock, instant};
 use crate::cli::output::words::{count, shell_word};
 use crate::proto::v1::revoke_session_request::Target;
 use crate::proto::v1::{
-    ListSessionsRequest, ListSessionsResponse, ListUserSessionsRequest, ListUserSessionsResponse, RevokeSessionRequest,
-    RevokeUserSessionsRequest, Session, UserRef,
+    Effects, ListSessionsRequest, ListSessionsResponse, ListUserSessionsRequest, ListUserSessionsResponse,
+    RevokeSessionRequest, RevokeUserSessionsRequest, Session, UserRef,
 };
 
 const HELP: &str = "\
@@ -59,7 +59,7 @@ pub(crate) struct List {
 
 impl List {
     async fn run(self, cli: &Cli) -> Result<(), Error> {
-        let mut shown = 0;
+        let mut list = Shown::default();
         let page_size = self.paging.page_size();
         let more = if let Some(user) = self.user.clone() {
             let request = ListUserSessionsRequest {
@@ -68,24 +68,33 @@ impl List {
                 include_ended: self.ended,
                 ..ListUserSessionsRequest::default()
             };
-            let page = async |answer: &ListUserSessionsResponse| show(cli, &answer.sessions, &mut shown);
+            let page = async |answer: &ListUserSessionsResponse| list.show(cli, &answer.sessions);
             cli.pages(&self.paging, request, page).await?
         } else {
             let request = ListSessionsRequest { page_size, ..ListSessionsRequest::default() };
-            let page = async |answer: &ListSessionsResponse| show(cli, &answer.sessions, &mut shown);
+            let page = async |answer: &ListSessionsResponse| list.show(cli, &answer.sessions);
             cli.pages(&self.paging, request, page).await?
         };
         let next = match self.user.as_ref().and_then(args::user_text) {
             Some(user) => format!("latchkey sessions revoke {}", shell_word(&user)),
             None => "latchkey sessions revoke --mine --others".to_owned(),
         };
-        cli.list_footer(shown, "session", more, (shown > 0).then_some(next.as_str()))
+        cli.list_footer(list.count, "session", more, (list.count > 0).then_some(next.as_str()))
     }
 }
 
-fn show(cli: &Cli, sessions: &[Session], shown: &mut usize) -> Result<(), Error> {
-    *shown += sessions.len();
-    cli.screen.table(table(sessions, cli.screen.clock()))
+/// What has been printed of a list.
+#[derive(Default)]
+struct Shown {
+    count: usize,
+    layout: Layout,
+}
+
+impl Shown {
+    fn show(&mut self, cli: &Cli, sessions: &[Session]) -> Result<(), Error> {
+        self.count += sessions.len();
+        cli.screen.table(table(sessions, cli.screen.clock()), &mut self.layout)
+    }
 }
 
 fn table(sessions: &[Session], clock: &Clock) -> Table {
@@ -161,7 +170,7 @@ impl Revoke {
         for target in targets {
             let request = RevokeSessionRequest { target: Some(target) };
             cli.answer(request, |screen, answer| {
-                screen.done(format!("{} ended", count(answer.sessions_revoked, "session")))
+                screen.done(format!("{} ended", ended_sessions(answer.sessions_revoked)))
             })
             .await?;
         }
@@ -175,9 +184,14 @@ impl Revoke {
         let request = RevokeUserSessionsRequest { user: Some(user), session_ids: names.collect(), note: self.note };
         cli.answer(request, |screen, answer| {
             let ended = answer.effects.as_ref().map_or(0, |effects| effects.sessions_revoked);
-            screen.done(format!("{} of {name} ended", count(ended, "session")))?;
-            Cli::effects(screen, answer.effects.as_ref())
+            screen.done(format!("{} of {name} ended", ended_sessions(ended)))?;
+            let rest = answer.effects.map(|effects| Effects { sessions_revoked: 0, ..effects });
+            Cli::effects(screen, rest.as_ref())
         })
         .await
     }
+}
+
+fn ended_sessions(number: i32) -> String {
+    if number == 0 { "no session".to_owned() } else { count(number, "session") }
 }

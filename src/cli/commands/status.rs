@@ -5,7 +5,6 @@ use serde_json::{Map, Value, json};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-use super::whoami;
 use crate::cli::Cli;
 use crate::cli::call::Call;
 use crate::cli::client::Client;
@@ -15,6 +14,7 @@ use crate::cli::output::Screen;
 use crate::cli::output::json;
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::time::{Clock, instant, length};
+use crate::cli::output::words::count;
 use crate::proto::v1::{
     GetSigningKeysRequest, GetSigningKeysResponse, ListUsersRequest, UserFilter, UserFlag, UserState, WhoAmIRequest,
     WhoAmIResponse,
@@ -102,13 +102,14 @@ impl Findings {
             Err(error) => Text::toned(Tone::Bad, "✖ ").and(Tone::Plain, error.message()),
         };
         let known = self.caller.as_ref().ok();
-        let roles = known.and_then(|caller| caller.user.as_ref()).map(|user| user.roles.join(", "));
+        let roles = known.and_then(|caller| caller.user.as_ref()).map(|user| user.roles.join(", ")).unwrap_or_default();
+        let has_roles = !roles.is_empty();
         screen.fields([
             ("server", self.server(&cli.client.target().place())),
             ("services", self.services()),
             ("as", caller),
-            ("roles", roles.unwrap_or_default().into()),
-            ("scopes", known.map(whoami::scopes).unwrap_or_default()),
+            ("roles", roles.into()),
+            ("may do", known.filter(|_| !has_roles).map(may_do).unwrap_or_default()),
             ("signing", self.keys.as_ref().map(|keys| signing(keys, screen.clock())).unwrap_or_default()),
             ("attention", self.attention.as_ref().map(Attention::text).unwrap_or_default()),
         ])?;
@@ -209,6 +210,14 @@ impl Attention {
             "mustChange": self.must_change,
             "throttled": self.throttled,
         })
+    }
+}
+
+/// Of a caller without roles: how much it may do. `latchkey whoami` has the list.
+fn may_do(caller: &WhoAmIResponse) -> Text {
+    match caller.scopes.len() {
+        0 => Text::toned(Tone::Dim, "nothing but look after itself"),
+        number => Text::from(count(number, "scope")).and(Tone::Dim, "; latchkey whoami lists them"),
     }
 }
 

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use crate::cli::Cli;
 use crate::cli::args::{self, Paging};
 use crate::cli::error::Error;
-use crate::cli::output::table::{Column, Table};
+use crate::cli::output::table::{Column, Layout, Table};
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::time::{Clock, instant};
 use crate::proto::v1::{
@@ -105,6 +105,7 @@ pub(crate) struct List {
 impl List {
     async fn run(self, cli: &Cli) -> Result<(), Error> {
         let mut shown = 0;
+        let mut layout = Layout::default();
         let request = ListApiTokensRequest {
             user: self.user,
             page_size: self.paging.page_size(),
@@ -113,7 +114,7 @@ impl List {
         let page = async |answer: &ListApiTokensResponse| {
             shown += answer.api_tokens.len();
             let names = names(cli, &answer.api_tokens).await;
-            cli.screen.table(table(&answer.api_tokens, &names, cli.screen.clock()))
+            cli.screen.table(table(&answer.api_tokens, &names, cli.screen.clock()), &mut layout)
         };
         let more = cli.pages(&self.paging, request, page).await?;
         cli.list_footer(shown, "token", more, Some("latchkey tokens create USER --name TEXT --scope SCOPE"))
@@ -139,9 +140,9 @@ fn table(tokens: &[ApiToken], names: &BTreeMap<String, String>, clock: &Clock) -
         Column::fixed("TOKEN"),
         Column::free("USER"),
         Column::free("NAME"),
-        Column::free("SCOPES"),
         Column::fixed("LAST USED"),
         Column::fixed("STATE"),
+        Column::note("SCOPES"),
     ]);
     for token in tokens {
         let used = instant(token.last_used_time.as_ref());
@@ -149,9 +150,9 @@ fn table(tokens: &[ApiToken], names: &BTreeMap<String, String>, clock: &Clock) -
             token.id.as_str().into(),
             names.get(&token.user_id).unwrap_or(&token.user_id).as_str().into(),
             token.name.as_str().into(),
-            token.scopes.join(" ").into(),
             used.map_or_else(|| Text::toned(Tone::Dim, "never"), |at| clock.ago(at).into()),
             state(token, clock),
+            token.scopes.join(" ").into(),
         ]);
     }
     table

@@ -3,6 +3,7 @@
 use clap::Args;
 
 use crate::cli::Cli;
+use crate::cli::client::own_name;
 use crate::cli::error::Error;
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::time::instant;
@@ -45,12 +46,16 @@ impl WhoAmI {
 }
 
 /// Who the caller is, for people.
-pub(crate) fn name(answer: &WhoAmIResponse) -> String {
-    answer.user.as_ref().map_or_else(|| answer.principal_id.clone(), person)
+fn name(answer: &WhoAmIResponse) -> String {
+    match (answer.kind(), &answer.user) {
+        (Kind::Local, _) => format!("{} (local)", own_name()),
+        (_, Some(user)) => person(user),
+        (_, None) => answer.principal_id.clone(),
+    }
 }
 
 /// What the caller may do.
-pub(crate) fn scopes(answer: &WhoAmIResponse) -> Text {
+fn scopes(answer: &WhoAmIResponse) -> Text {
     if answer.scopes.is_empty() { Text::toned(Tone::Dim, "none") } else { answer.scopes.join(" ").into() }
 }
 

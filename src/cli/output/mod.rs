@@ -20,6 +20,9 @@ use super::error::{Error, Exit};
 use text::{Text, Tone};
 use time::Clock;
 
+/// Columns to assume where there is no terminal, for what is wrapped and for the last line of a list.
+const WIDTH: usize = 80;
+
 /// In which form answers are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum Format {
@@ -87,14 +90,14 @@ impl Screen {
         lines.into_iter().try_for_each(|line| self.line(line))
     }
 
-    /// Prints a table.
-    pub(crate) fn table(&self, table: table::Table) -> Result<(), Error> {
-        self.lines(table.lines(self.width))
+    /// Prints a table, or one page of it.
+    pub(crate) fn table(&self, table: table::Table, layout: &mut table::Layout) -> Result<(), Error> {
+        self.lines(table.lines(self.width, layout))
     }
 
-    /// Prints lines of `name  text`, the names aligned. Those without text are left out.
+    /// Prints lines of `name  text`, the names aligned, long texts wrapped. Those without text are left out.
     pub(crate) fn fields(&self, fields: impl IntoIterator<Item = (&'static str, Text)>) -> Result<(), Error> {
-        self.lines(aligned(fields))
+        self.lines(aligned(fields, self.width))
     }
 
     /// The last line of an answer: how much it was, and what to do next.
@@ -102,7 +105,7 @@ impl Screen {
         let line = Text::new().and(Tone::Plain, "  ").and(Tone::Dim, amount);
         let Some(next) = next else { return self.line(line) };
         let next = Text::toned(Tone::Dim, "next: ").and(Tone::Plain, next);
-        let place = self.width.unwrap_or(80).min(100).saturating_sub(next.width());
+        let place = self.width.unwrap_or(WIDTH).min(100).saturating_sub(next.width());
         self.line(line.and(Tone::Plain, "   ").padded(place).join(next))
     }
 
@@ -143,7 +146,7 @@ impl Screen {
 
     /// Prints lines of `name  text` beside the answer.
     pub(crate) fn note_fields(&self, fields: impl IntoIterator<Item = (&'static str, Text)>) {
-        for line in aligned(fields) {
+        for line in aligned(fields, self.width) {
             self.note(line);
         }
     }
@@ -178,13 +181,16 @@ impl Screen {
     }
 }
 
-fn aligned(fields: impl IntoIterator<Item = (&'static str, Text)>) -> Vec<Text> {
+fn aligned(fields: impl IntoIterator<Item = (&'static str, Text)>, width: Option<usize>) -> Vec<Text> {
     let fields: Vec<_> = fields.into_iter().filter(|(_, text)| !text.is_empty()).collect();
-    let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    let line = |(name, text): (&'static str, Text)| {
-        Text::new().and(Tone::Plain, "  ").and(Tone::Dim, name).padded(width + 4).join(text)
+    let indent = fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 4;
+    let room = width.unwrap_or(WIDTH).saturating_sub(indent).max(20);
+    let lines = |(name, text): (&'static str, Text)| {
+        let name = Text::new().and(Tone::Plain, "  ").and(Tone::Dim, name).padded(indent);
+        let mut names = std::iter::once(name).chain(std::iter::repeat_with(move || Text::new().padded(indent)));
+        text.wrapped(room).into_iter().map(move |line| names.next().unwrap_or_default().join(line))
     };
-    fields.into_iter().map(line).collect()
+    fields.into_iter().flat_map(lines).collect()
 }
 
 /// Columns of the terminal that standard output is; none if it is something else.

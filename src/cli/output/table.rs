@@ -7,23 +7,48 @@ const GAP: usize = 2;
 /// A column of free text is not made narrower than this.
 const NARROWEST: usize = 8;
 
+/// A note is wrapped in its column if there is room for this much; else it goes below its row.
+const NOTE_ROOM: usize = 28;
+/// What a note below its row begins with.
+const BELOW: &str = "    ↳ ";
+
 /// The head of a column.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Column {
     title: &'static str,
-    free: bool,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Fixed,
+    Free,
+    Note,
 }
 
 impl Column {
     /// Of words that are read whole, or not at all.
     pub(crate) const fn fixed(title: &'static str) -> Column {
-        Column { title, free: false }
+        Column { title, kind: Kind::Fixed }
     }
 
     /// Of free text, which may be cut to fit.
     pub(crate) const fn free(title: &'static str) -> Column {
-        Column { title, free: true }
+        Column { title, kind: Kind::Free }
     }
+
+    /// Of text that matters whole: it is wrapped and never cut. The last column only.
+    pub(crate) const fn note(title: &'static str) -> Column {
+        Column { title, kind: Kind::Note }
+    }
+}
+
+/// What the pages of one list have in common: a column gets no narrower from page to page, and the titles are printed
+/// again only where the columns change.
+#[derive(Debug, Default)]
+pub(crate) struct Layout {
+    natural: Vec<usize>,
+    shown: Vec<bool>,
 }
 
 /// Rows of cells. A column that has nothing in it is left out.
@@ -44,50 +69,94 @@ impl Table {
         self.rows.push(cells.into_iter().collect());
     }
 
-    /// The lines to print. `width` is that of the terminal; without one nothing is cut.
-    pub(crate) fn lines(self, width: Option<usize>) -> Vec<Text> {
+    /// The lines to print. `width` is that of the terminal; without one nothing is cut or wrapped.
+    pub(crate) fn lines(self, width: Option<usize>, layout: &mut Layout) -> Vec<Text> {
         if self.rows.is_empty() {
             return Vec::new();
         }
-        let widths = self.widths(width);
-        let titles = self.columns.iter().map(|column| Text::toned(Tone::Dim, column.title));
-        let mut lines = vec![line(titles, &widths)];
-        lines.extend(self.rows.into_iter().map(|cells| line(cells, &widths)));
+        layout.natural = self.natural(&layout.natural);
+        let mut widths = layout.natural.clone();
+        if let Some(total) = width {
+            self.fit(&mut widths, total);
+        }
+        let mut lines = Vec::new();
+        let shown: Vec<bool> = widths.iter().map(|width| *width > 0).collect();
+        if shown != layout.shown {
+            let titles = self.columns.iter().map(|column| Text::toned(Tone::Dim, column.title)).collect();
+            lines.push(line(titles, &widths));
+            layout.shown = shown;
+        }
+        let notes = self.columns.last().is_some_and(|column| column.kind == Kind::Note);
+        for mut cells in self.rows {
+            let note = if notes { cells.pop() } else { None };
+            lines.extend(with_note(cells, note.unwrap_or_default(), &widths, width));
+        }
         lines
     }
 
-    /// The width of each column; 0 leaves it out.
-    fn widths(&self, total: Option<usize>) -> Vec<usize> {
-        let mut widths: Vec<usize> = self
-            .columns
-            .iter()
-            .enumerate()
-            .map(|(at, column)| {
-                let widest = self.rows.iter().filter_map(|row| row.get(at)).map(Text::width).max().unwrap_or(0);
-                if widest == 0 { 0 } else { widest.max(column.title.len()) }
-            })
-            .collect();
-        let Some(total) = total else { return widths };
-        let taken: usize = widths.iter().filter(|width| **width > 0).map(|width| width + GAP).sum();
-        let mut excess = taken.saturating_sub(total);
+    /// The width that each column needs; 0 if it has nothing in it.
+    fn natural(&self, before: &[usize]) -> Vec<usize> {
+        let width = |(at, column): (usize, &Column)| {
+            let widest = self.rows.iter().filter_map(|row| row.get(at)).map(Text::width).max().unwrap_or(0);
+            let here = if widest == 0 { 0 } else { widest.max(column.title.len()) };
+            here.max(before.get(at).copied().unwrap_or(0))
+        };
+        self.columns.iter().enumerate().map(width).collect()
+    }
+
+    /// Makes the columns fit: first the note gives way, then the widest free text. A note of width 0 goes below its row.
+    fn fit(&self, widths: &mut [usize], total: usize) {
+        let taken =
+            |widths: &[usize]| widths.iter().filter(|width| **width > 0).map(|width| width + GAP).sum::<usize>();
+        if taken(widths) <= total {
+            return;
+        }
+        if let (Some(note), Some(Kind::Note)) = (widths.last_mut(), self.columns.last().map(|column| column.kind)) {
+            let wanted = std::mem::take(note);
+            let room = total.saturating_sub(taken(widths) + GAP);
+            if let Some(note) = widths.last_mut().filter(|_| room >= wanted.min(NOTE_ROOM)) {
+                *note = room.min(wanted);
+            }
+        }
+        let mut excess = taken(widths).saturating_sub(total);
         // Each turn takes a column off the widest cell, so there are no more turns than columns to lose.
         while excess > 0 {
-            let widest = widths
-                .iter_mut()
-                .zip(&self.columns)
-                .filter(|(width, column)| column.free && **width > NARROWEST)
-                .map(|(width, _)| width)
-                .max();
-            let Some(width) = widest else { break };
+            let free = widths.iter_mut().zip(&self.columns);
+            let widest = free.filter(|(width, column)| column.kind == Kind::Free && **width > NARROWEST);
+            let Some(width) = widest.map(|(width, _)| width).max() else { break };
             *width -= 1;
             excess -= 1;
         }
-        widths
     }
 }
 
+/// A row with its note: wrapped in the last column, or below.
+fn with_note(mut cells: Vec<Text>, note: Text, widths: &[usize], total: Option<usize>) -> Vec<Text> {
+    let column = widths.last().copied().filter(|_| cells.len() < widths.len()).unwrap_or(0);
+    if note.is_empty() {
+        return vec![line(cells, widths)];
+    }
+    let before: usize = widths.iter().take(cells.len()).filter(|width| **width > 0).map(|width| width + GAP).sum();
+    let (indent, room) = match total {
+        _ if column > 0 => (before + GAP, column),
+        Some(total) => (BELOW.chars().count(), total.saturating_sub(BELOW.chars().count())),
+        None => (0, usize::MAX),
+    };
+    let mut wrapped = note.wrapped(room.max(NARROWEST)).into_iter();
+    let mut lines = Vec::new();
+    if column > 0 {
+        cells.push(wrapped.next().unwrap_or_default());
+        lines.push(line(cells, widths));
+    } else {
+        lines.push(line(cells, widths));
+        lines.extend(wrapped.next().map(|first| Text::toned(Tone::Dim, BELOW).join(first)));
+    }
+    lines.extend(wrapped.map(|more| Text::from(" ".repeat(indent)).join(more)));
+    lines
+}
+
 /// Nothing follows the last cell that has something in it.
-fn line(cells: impl IntoIterator<Item = Text>, widths: &[usize]) -> Text {
+fn line(cells: Vec<Text>, widths: &[usize]) -> Text {
     let cells: Vec<(Text, usize)> =
         cells.into_iter().zip(widths.iter().copied()).filter(|(_, width)| *width > 0).collect();
     let last = cells.iter().rposition(|(cell, _)| !cell.is_empty()).unwrap_or(0);
@@ -113,7 +182,11 @@ mod tests {
     }
 
     fn shown(table: Table, width: Option<usize>) -> Vec<String> {
-        table.lines(width).iter().map(|line| anstream::adapter::strip_str(&line.to_string()).to_string()).collect()
+        plain(&table.lines(width, &mut Layout::default()))
+    }
+
+    fn plain(lines: &[Text]) -> Vec<String> {
+        lines.iter().map(|line| anstream::adapter::strip_str(&line.to_string()).to_string()).collect()
     }
 
     #[test]
@@ -140,5 +213,49 @@ mod tests {
         let mut table = Table::new(COLUMNS);
         table.row(["grace", "", "must change"].map(Text::from));
         assert_eq!(shown(table, None), ["  USER   ATTENTION", "  grace  must change"]);
+    }
+
+    fn noted() -> Table {
+        let mut table = Table::new(&[Column::fixed("USER"), Column::free("NAME"), Column::note("ATTENTION")]);
+        table.row(["alan", "Alan Turing", "locked by root: laptop lost on a train; must change"].map(Text::from));
+        table.row(["grace", "Grace Hopper", "must change"].map(Text::from));
+        table
+    }
+
+    #[test]
+    fn a_note_is_wrapped_in_its_column() {
+        assert_eq!(
+            shown(noted(), Some(60)),
+            [
+                "  USER   NAME          ATTENTION",
+                "  alan   Alan Turing   locked by root: laptop lost on a",
+                "                       train; must change",
+                "  grace  Grace Hopper  must change",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_note_without_room_goes_below_its_row() {
+        assert_eq!(
+            shown(noted(), Some(40)),
+            [
+                "  USER   NAME",
+                "  alan   Alan Turing",
+                "    ↳ locked by root: laptop lost on a",
+                "      train; must change",
+                "  grace  Grace Hopper",
+                "    ↳ must change",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_second_page_keeps_the_columns_and_has_no_titles() {
+        let mut layout = Layout::default();
+        assert_eq!(plain(&noted().lines(None, &mut layout)).len(), 3);
+        let mut second = Table::new(&[Column::fixed("USER"), Column::free("NAME"), Column::note("ATTENTION")]);
+        second.row(["al", "", "must change"].map(Text::from));
+        assert_eq!(plain(&second.lines(None, &mut layout)), ["  al                   must change"]);
     }
 }

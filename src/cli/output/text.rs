@@ -119,6 +119,51 @@ impl Text {
         }
         short
     }
+
+    /// In lines of at most `width` columns, broken at spaces; a word that is longer is broken where the line ends.
+    pub(crate) fn wrapped(self, width: usize) -> Vec<Text> {
+        if self.width() <= width {
+            return vec![self];
+        }
+        let symbols: Vec<(Tone, char)> =
+            self.pieces.iter().flat_map(|(tone, text)| text.chars().map(move |symbol| (*tone, symbol))).collect();
+        let mut rest = symbols.as_slice();
+        let mut lines = Vec::new();
+        while !rest.is_empty() {
+            let (line, after) = rest.split_at(line_end(rest, width));
+            lines.push(Text::of_symbols(line));
+            rest = after;
+            while let [(_, ' '), after @ ..] = rest {
+                rest = after;
+            }
+        }
+        lines
+    }
+
+    fn of_symbols(symbols: &[(Tone, char)]) -> Text {
+        let mut text = Text::new();
+        for run in symbols.chunk_by(|(before, _), (after, _)| before == after) {
+            let tone = run.first().map_or(Tone::Plain, |(tone, _)| *tone);
+            text.pieces.push((tone, run.iter().map(|(_, symbol)| symbol).collect()));
+        }
+        text
+    }
+}
+
+/// How many symbols make the first line: one at least.
+fn line_end(symbols: &[(Tone, char)], width: usize) -> usize {
+    let mut columns = 0;
+    let mut last_space = None;
+    for (at, (_, symbol)) in symbols.iter().enumerate() {
+        if *symbol == ' ' {
+            last_space = Some(at);
+        }
+        columns += symbol.width().unwrap_or(0);
+        if columns > width {
+            return last_space.filter(|space| *space > 0).unwrap_or(at).max(1);
+        }
+    }
+    symbols.len()
 }
 
 impl From<&str> for Text {
@@ -164,6 +209,17 @@ mod tests {
         assert_eq!(plain(&text.clone().shortened(10)), "locked by…");
         assert_eq!(plain(&text.clone().shortened(22)), "locked by root: laptop");
         assert_eq!(plain(&Text::from("张伟明").shortened(4)), "张…");
+    }
+
+    #[test]
+    fn a_long_text_is_wrapped_at_spaces() {
+        let wrapped = |text: Text, width| text.wrapped(width).iter().map(plain).collect::<Vec<_>>();
+        let text = Text::from("users.read users.lock ").and(Tone::Bad, "users.reset");
+        assert_eq!(wrapped(text.clone(), 21), ["users.read users.lock", "users.reset"]);
+        assert_eq!(wrapped(text.clone(), 20), ["users.read", "users.lock", "users.reset"]);
+        assert_eq!(wrapped(text, 33), ["users.read users.lock users.reset"]);
+        assert_eq!(wrapped(Text::from("张伟明 abc"), 4), ["张伟", "明", "abc"]);
+        assert_eq!(wrapped(Text::from("abcdef"), 0), ["a", "b", "c", "d", "e", "f"]);
     }
 
     #[test]

@@ -38,14 +38,17 @@ impl Clock {
 
     /// `22m`: how long it has been, for narrow columns.
     pub(crate) fn compact(&self, then: Timestamp) -> String {
-        let (number, unit) = short(self.since(then));
-        format!("{number}{unit}")
+        match short(self.since(then)) {
+            (0..5, "s") => "now".to_owned(),
+            (number, unit) => format!("{number}{unit}"),
+        }
     }
 
-    /// `3 h left`, or `expired`.
+    /// `3 h left`, or `expired`. To the nearest minute: what was made for three hours a moment ago has three.
     pub(crate) fn left(&self, end: Timestamp) -> String {
         match self.until(end) {
             0 => "expired".to_owned(),
+            seconds @ MINUTE.. => format!("{} left", spaced(seconds + MINUTE / 2)),
             seconds => format!("{} left", spaced(seconds)),
         }
     }
@@ -73,6 +76,11 @@ impl Clock {
     /// `2026-11-25 08:14`.
     pub(crate) fn full(&self, at: Timestamp) -> String {
         at.to_zoned_datetime(self.zone.clone()).strftime("%Y-%m-%d %H:%M").to_string()
+    }
+
+    /// `2026-11-25 08:14:05`.
+    pub(crate) fn to_the_second(&self, at: Timestamp) -> String {
+        at.to_zoned_datetime(self.zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string()
     }
 
     /// `2026-11-25 08:14, 2 h ago`.
@@ -155,13 +163,13 @@ fn spaced(seconds: u64) -> String {
     format!("{number} {unit}")
 }
 
-/// The largest unit that fits, rounded down. Days go up to sixty: "2 mo" of one month and a half says little.
+/// The largest unit that says enough, rounded down: "1 d" of 47 hours says little, and so does "1 mo" of 59 days.
 fn short(seconds: u64) -> (u64, &'static str) {
     let days = seconds / DAY;
     match seconds {
         0..MINUTE => (seconds, "s"),
         MINUTE..HOUR => (seconds / MINUTE, "m"),
-        HOUR..DAY => (seconds / HOUR, "h"),
+        _ if days < 2 => (seconds / HOUR, "h"),
         _ if days < 60 => (days, "d"),
         _ if days < 365 => (days / 30, "mo"),
         _ => (days / 365, "y"),
@@ -195,6 +203,7 @@ mod tests {
             (59, "59 s"),
             (22 * 60 + 5, "22 m"),
             (3 * 3600, "3 h"),
+            (47 * HOUR, "47 h"),
             (6 * DAY, "6 d"),
             (61 * DAY, "2 mo"),
             (366 * DAY, "1 y"),
@@ -210,7 +219,9 @@ mod tests {
         assert_eq!(clock.ago("2026-11-25T07:12:58Z".parse()?), "just now");
         assert_eq!(clock.ago("2026-11-19T07:00:00Z".parse()?), "6 d ago");
         assert_eq!(clock.compact("2026-11-25T06:51:00Z".parse()?), "22m");
+        assert_eq!(clock.compact("2026-11-25T07:12:58Z".parse()?), "now");
         assert_eq!(clock.left("2026-11-25T10:14:00Z".parse()?), "3 h left");
+        assert_eq!(clock.left("2026-11-25T10:12:58Z".parse()?), "3 h left");
         assert_eq!(clock.left("2026-11-25T07:12:59Z".parse()?), "expired");
         Ok(())
     }

@@ -107,8 +107,10 @@ pub(crate) fn next_step(user: &User) -> String {
         format!("latchkey users unlock {name}")
     } else if user.state() == UserState::Pending {
         format!("latchkey users reset {name} --temporary-password")
+    } else if user.kind() == UserKind::Service {
+        format!("latchkey tokens list {name}")
     } else {
-        format!("latchkey sessions list {name}")
+        format!("latchkey audit list --user {name}")
     }
 }
 

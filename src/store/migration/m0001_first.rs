@@ -124,11 +124,10 @@ const STATEMENTS: &[&str] = &[
     )"#,
     "CREATE INDEX api_token_of_user ON api_token (user_id, created_at, id)",
     "CREATE INDEX api_token_created ON api_token (created_at, id)",
-    // Wrong passwords in a row, a row for each user and for each bucket of unknown names. No reference to the user: an
-    // attempt at an account that is deleted meanwhile is a wrong password like any other.
+    // Wrong passwords in a row, a row for each user and for each bucket of unknown names.
     "CREATE TABLE throttle (
         id {key} NOT NULL PRIMARY KEY,
-        user_id {key} NULL,
+        user_id {key} NULL REFERENCES \"user\" (id) ON DELETE CASCADE,
         failures INTEGER NOT NULL,
         pending INTEGER NOT NULL,
         lease_expires_at BIGINT NOT NULL,

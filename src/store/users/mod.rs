@@ -20,15 +20,6 @@ use crate::domain::username::Username;
 use crate::error::Result;
 use crate::store::single::only;
 
-/// How a row is locked until the transaction ends. `SQLite` has one writer and needs no lock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RowLock {
-    /// Others may read and share, but not change it.
-    Share,
-    /// Others may only read it.
-    Update,
-}
-
 /// Reads one account.
 pub async fn user_by_ref(c: &impl ConnectionTrait, user: &UserRef) -> Result<Option<User>> {
     one(c, with_throttle(find(user))).await
@@ -73,13 +64,9 @@ pub async fn user_id_by_ref(c: &impl ConnectionTrait, user: &UserRef) -> Result<
 }
 
 /// Reads and locks one account.
-pub async fn user_lock_row(c: &impl ConnectionTrait, id: UserId, lock: RowLock) -> Result<Option<User>> {
-    let lock = match lock {
-        RowLock::Share => LockType::Share,
-        RowLock::Update => LockType::Update,
-    };
+pub async fn user_lock_row(c: &impl ConnectionTrait, id: UserId) -> Result<Option<User>> {
     let mut select = with_throttle(user::Entity::find_by_id(id.to_string()));
-    sea_orm::QueryTrait::query(&mut select).lock_with_tables(lock, [user::Entity]);
+    sea_orm::QueryTrait::query(&mut select).lock_with_tables(LockType::Update, [user::Entity]);
     one(c, select).await
 }
 

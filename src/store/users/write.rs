@@ -15,7 +15,7 @@ use crate::domain::time::Timestamp;
 use crate::domain::user::{Etag, User};
 use crate::domain::username::Username;
 use crate::error::{Error, Resource, Result, Taken};
-use crate::store::entity::{administrator_guard, throttle, user, user_role, user_term, username_reservation};
+use crate::store::entity::{administrator_guard, user, user_role, user_term, username_reservation};
 use crate::store::text::instant;
 
 /// Adds an account.
@@ -119,7 +119,6 @@ pub async fn user_delete(c: &impl ConnectionTrait, id: UserId, version: i64, res
     if deleted.rows_affected == 0 {
         return Err(Error::NotFound { resource: Resource::User, field: "user" });
     }
-    throttle::Entity::delete_many().filter(throttle::Column::UserId.eq(id.to_string())).exec(c).await?;
     let Some(row) = row else { return Ok(()) };
     let reservation = username_reservation::ActiveModel {
         username: Set(row.username),

@@ -3,11 +3,13 @@
 pub mod actors;
 pub mod calls;
 pub mod clock;
+pub mod daemon;
 pub mod database;
 pub mod http;
 pub mod log;
 pub mod raw;
 pub mod refusal;
+pub mod transcript;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -75,14 +77,32 @@ impl Harness {
 
     /// Stops the server and starts it again on the same files.
     pub async fn restart(mut self) -> Harness {
-        self.running().shutdown().await;
+        self.halt().await;
+        self.resume().await
+    }
+
+    /// Starts the server again after [`Harness::halt`].
+    pub async fn resume(self) -> Harness {
         Harness::run(self.config.clone(), Arc::clone(&self.clock), Arc::clone(&self.dir), Arc::clone(&self.database))
             .await
     }
 
     /// Stops the server in order.
     pub async fn stop(mut self) {
+        self.halt().await;
+    }
+
+    /// Stops the server in order, and keeps its files.
+    pub async fn halt(&mut self) {
         self.running().shutdown().await;
+    }
+
+    /// Why a server with this configuration does not start.
+    pub async fn start_error(config: &Config) -> String {
+        match server::start(config, Effects::system()).await {
+            Ok(_) => panic!("it started"),
+            Err(error) => error.to_string(),
+        }
     }
 
     fn running(&mut self) -> Running {
@@ -116,6 +136,14 @@ impl Harness {
     /// The local socket.
     pub fn socket(&self) -> &std::path::Path {
         &self.server().socket
+    }
+
+    /// The database as `--database-url` takes it.
+    pub fn database_url(&self) -> String {
+        match &self.config.database {
+            latchkey::config::Database::Sqlite { path } => format!("sqlite:{}", path.display()),
+            latchkey::config::Database::Postgres { .. } => self.database.url(),
+        }
     }
 
     /// Where the server keeps its files.

@@ -6,10 +6,11 @@ use clap::Args;
 use secrecy::ExposeSecret;
 
 use super::idempotency_key;
-use super::reset::show_secret;
+use super::reset::{show_secret, shown_once};
 use crate::cli::Cli;
 use crate::cli::args::{self, enum_parser};
 use crate::cli::error::Error;
+use crate::cli::output::text::Text;
 use crate::cli::output::words::{person, shell_word};
 use crate::proto::v1::create_user_request::Credential;
 use crate::proto::v1::create_user_response::Secret;
@@ -55,13 +56,13 @@ pub(crate) struct Create {
     #[arg(long, conflicts_with = "password_stdin")]
     temporary_password: bool,
     /// How long the temporary password works; 72h at most.
-    #[arg(long, value_name = "TIME", requires = "temporary_password", value_parser = args::duration)]
+    #[arg(long, value_name = "TIME", requires = "temporary_password", conflicts_with = "password_stdin", value_parser = args::duration)]
     ttl: Option<Duration>,
     /// Read a password from standard input, to be changed at the first sign-in.
     #[arg(long)]
     password_stdin: bool,
     /// Let that password last.
-    #[arg(long, requires = "password_stdin")]
+    #[arg(long, requires = "password_stdin", conflicts_with = "temporary_password")]
     lasting: bool,
     /// Why, for the audit log.
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
@@ -70,6 +71,7 @@ pub(crate) struct Create {
 
 impl Create {
     pub(super) async fn run(self, cli: &Cli) -> Result<(), Error> {
+        let generated = self.temporary_password;
         let ttl = self.ttl.map(args::wire_duration);
         let credential = if self.temporary_password {
             Some(Credential::TemporaryPassword(TemporaryPassword { ttl }))
@@ -98,7 +100,13 @@ impl Create {
             let user = answer.user.unwrap_or_default();
             screen.done(format!("{} is created", person(&user)))?;
             let secret = answer.secret.map(|Secret::TemporaryPassword(password)| password);
-            show_secret(screen, secret.as_deref(), answer.expire_time.as_ref(), answer.replayed)?;
+            match secret {
+                Some(secret) => {
+                    let shown = shown_once(screen, &secret, answer.expire_time.as_ref());
+                    screen.line(Text::from("  ").join(shown))?;
+                }
+                None => show_secret(screen, None, answer.expire_time.as_ref(), answer.replayed && generated)?,
+            }
             let name = shell_word(&user.username);
             match user.state() {
                 UserState::Pending => screen.next(&format!("latchkey users reset {name} --temporary-password")),

@@ -68,9 +68,9 @@ const ENDS: &str = "the account, its password, sessions and API tokens, for good
 const STAYS: &str = "what the audit log says of it; the username stays reserved for a while";
 
 async fn question(cli: &Cli, user: &User) -> Question {
-    let sessions = cli.sessions_of(user).await;
+    let sessions = cli.sessions_of(user).await.map(|sessions| format!(" {sessions}")).unwrap_or_default();
     Question::new(format!("Delete {}", person(user)))
-        .row("ends", format!("the account, its password, {sessions} and its API tokens, for good"))
+        .row("ends", format!("the account, its password,{sessions} and its API tokens, for good"))
         .row("stays", STAYS)
         .row("roles", user.roles.join(", "))
 }

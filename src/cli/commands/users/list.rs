@@ -5,7 +5,7 @@ use clap::Args;
 use crate::cli::Cli;
 use crate::cli::args::{Paging, enum_parser};
 use crate::cli::error::Error;
-use crate::cli::output::table::{Column, Table};
+use crate::cli::output::table::{Column, Layout, Table};
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::time::Clock;
 use crate::cli::output::words::{attention, count, password, shell_word, signed_in, state};
@@ -90,13 +90,14 @@ impl List {
         let mut shown = 0;
         let mut total = None;
         let mut first = None;
+        let mut layout = Layout::default();
         let page = async |answer: &ListUsersResponse| {
             shown += answer.users.len();
             total = total.or(answer.total_size);
             if first.is_none() {
                 first = answer.users.first().map(|user| format!("latchkey users show {}", shell_word(&user.username)));
             }
-            cli.screen.table(table(&answer.users, cli.screen.clock()))
+            cli.screen.table(table(&answer.users, cli.screen.clock()), &mut layout)
         };
         let more = cli.pages(&self.paging, request, page).await?;
         match total {
@@ -143,7 +144,7 @@ fn table(users: &[User], clock: &Clock) -> Table {
         Column::fixed("STATE"),
         Column::fixed("PASSWORD"),
         Column::fixed("SIGNED IN"),
-        Column::free("ATTENTION"),
+        Column::note("ATTENTION"),
     ]);
     for user in users {
         table.row([

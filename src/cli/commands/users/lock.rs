@@ -82,8 +82,9 @@ impl Lock {
 
 async fn question(cli: &Cli, user: &User, words: &str) -> Question {
     let before = user.lock.as_ref().map(|lock| Text::toned(Tone::Warn, locked(lock, cli.screen.clock())));
+    let ends = cli.sessions_of(user).await.map(|sessions| format!("{sessions}, now"));
     Question::new(format!("Lock {}", person(user)))
-        .row("ends", format!("{}, now", cli.sessions_of(user).await))
+        .row("ends", ends.unwrap_or_default())
         .row("stops", format!("signing in, and API tokens, {words}"))
         .row("stays", "the password")
         .row("already", before.unwrap_or_default())

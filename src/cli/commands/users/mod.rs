@@ -64,17 +64,18 @@ impl Cli {
         answer.user.ok_or_else(|| Error::unexpected("the server sent no user"))
     }
 
-    /// `2 sessions`: how many a user has, as far as the caller may know.
-    async fn sessions_of(&self, user: &User) -> String {
+    /// `2 sessions`: how many a user has, as far as the caller may know. None if there is none.
+    async fn sessions_of(&self, user: &User) -> Option<String> {
         let request = ListUserSessionsRequest {
             user: Some(user_of_id(&user.id)),
             page_size: 500,
             ..ListUserSessionsRequest::default()
         };
         match self.client.call(request).await {
-            Ok(answer) if answer.next_page_token.is_empty() => count(answer.sessions.len(), "session"),
-            Ok(answer) => format!("more than {}", count(answer.sessions.len(), "session")),
-            Err(_) => "all sessions".to_owned(),
+            Ok(answer) if answer.sessions.is_empty() => None,
+            Ok(answer) if answer.next_page_token.is_empty() => Some(count(answer.sessions.len(), "session")),
+            Ok(answer) => Some(format!("more than {}", count(answer.sessions.len(), "session"))),
+            Err(_) => Some("all sessions".to_owned()),
         }
     }
 }

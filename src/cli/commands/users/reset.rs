@@ -38,10 +38,10 @@ pub(crate) struct Reset {
     #[command(flatten)]
     way: Way,
     /// How long the temporary password works; 72h at most.
-    #[arg(long, value_name = "TIME", requires = "temporary_password", value_parser = args::duration)]
+    #[arg(long, value_name = "TIME", conflicts_with = "set_password", value_parser = args::duration)]
     ttl: Option<Duration>,
     /// Read the password from standard input instead of asking for it.
-    #[arg(long, requires = "set_password")]
+    #[arg(long, conflicts_with = "temporary_password")]
     password_stdin: bool,
     /// Lift a lock as well, whatever its cause.
     #[arg(long)]
@@ -75,6 +75,7 @@ impl Reset {
             let user = cli.user(self.user.clone()).await?;
             cli.confirm(self.question(cli, &user).await).await?;
         }
+        let generated = self.way.temporary_password;
         let request = ResetPasswordRequest {
             user: Some(self.user.clone()),
             method: Some(self.method(cli)?),
@@ -86,7 +87,7 @@ impl Reset {
         };
         cli.answer(request, |screen, answer| {
             let secret = answer.secret.map(|Secret::TemporaryPassword(password)| password);
-            show_secret(screen, secret.as_deref(), answer.expire_time.as_ref(), answer.replayed)?;
+            show_secret(screen, secret.as_deref(), answer.expire_time.as_ref(), answer.replayed && generated)?;
             Cli::effects(screen, answer.effects.as_ref())
         })
         .await
@@ -104,7 +105,10 @@ impl Reset {
     async fn question(&self, cli: &Cli, user: &User) -> Question {
         let ends = match user.state() {
             UserState::Pending => String::new(),
-            _ => format!("the old password and {}, now", cli.sessions_of(user).await),
+            _ => match cli.sessions_of(user).await {
+                Some(sessions) => format!("the old password and {sessions}, now"),
+                None => "the old password, now".to_owned(),
+            },
         };
         let lock = user.lock.as_ref();
         let falls = lock.is_some_and(|lock| self.unlock || lock.cause() == LockCause::FailedSignIns);
@@ -125,21 +129,18 @@ impl Reset {
     }
 }
 
-/// `✔ K7QF9-WXM3T-RH4PD    good until tomorrow 02:14, or until changed. Shown once.`
+/// `✔ K7QF9-WXM3T-RH4PD    good until tomorrow 02:14, or until changed. Shown once.` With `lost`, a generated password
+/// was in an answer that never arrived.
 pub(super) fn show_secret(
     screen: &Screen,
     secret: Option<&str>,
     expire_time: Option<&prost_types::Timestamp>,
-    replayed: bool,
+    lost: bool,
 ) -> Result<(), Error> {
-    let end = instant(expire_time).map(|end| screen.clock().moment(end));
-    let good = end.map(|end| format!("good until {end}, or until changed."));
+    let good = good_until(screen, expire_time);
     match (secret, good) {
-        (Some(secret), good) => {
-            let rest = format!("    {} Shown once.", good.unwrap_or_default());
-            screen.done(Text::toned(Tone::Strong, secret).and(Tone::Dim, rest))
-        }
-        (None, _) if replayed => {
+        (Some(secret), _) => screen.done(shown_once(screen, secret, expire_time)),
+        (None, _) if lost => {
             let lost = "it was done, but the answer with the password got lost, and it is not shown twice";
             screen.line(Text::toned(Tone::Warn, "! ").and(Tone::Plain, lost))?;
             screen.next("the same `latchkey users reset` once more")
@@ -147,4 +148,14 @@ pub(super) fn show_secret(
         (None, Some(good)) => screen.done(format!("the password is set: {good}")),
         (None, None) => Ok(()),
     }
+}
+
+/// A secret, how long it is good, and that this is the only time to see it.
+pub(super) fn shown_once(screen: &Screen, secret: &str, expire_time: Option<&prost_types::Timestamp>) -> Text {
+    let good = good_until(screen, expire_time).map(|good| format!("{good} ")).unwrap_or_default();
+    Text::toned(Tone::Strong, secret).and(Tone::Dim, format!("    {good}Shown once."))
+}
+
+fn good_until(screen: &Screen, expire_time: Option<&prost_types::Timestamp>) -> Option<String> {
+    instant(expire_time).map(|end| format!("good until {}, or until changed.", screen.clock().moment(end)))
 }

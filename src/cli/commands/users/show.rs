@@ -33,11 +33,15 @@ impl Show {
         }
         let user = cli.user(self.user).await?;
         let clock = cli.screen.clock();
+        let sessions = cli.sessions_of(&user).await;
         cli.screen.line(Text::toned(Tone::Strong, person(&user)))?;
         cli.screen.fields(profile(&user))?;
         cli.screen.line("")?;
-        cli.screen
-            .fields(sign_in(&user, clock).into_iter().chain([("sessions", cli.sessions_of(&user).await.into())]))?;
+        cli.screen.fields(
+            sign_in(&user, clock)
+                .into_iter()
+                .chain([("sessions", sessions.map_or_else(|| Text::toned(Tone::Dim, "none"), Text::from))]),
+        )?;
         cli.screen.line("")?;
         cli.screen.fields(history(&user, clock))?;
         cli.screen.next(&next_step(&user))

@@ -1,0 +1,375 @@
+//! `latchkey`, the real binary, against a real server.
+
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
+use std::time::Duration;
+
+use latchkey::proto::DESCRIPTORS;
+use latchkey::proto::v1;
+use prost::Message;
+use prost_reflect::{DescriptorPool, DynamicMessage};
+
+use crate::harness::actors::named;
+use crate::harness::transcript::{Shell, blocks, steps};
+use crate::harness::{Harness, OTHER_PASSWORD, PASSWORD, log};
+
+/// A terminal on the host of a server.
+fn terminal(h: &Harness) -> Shell {
+    let mut shell = Shell::default();
+    shell.set("LATCHKEY_SOCKET", &h.socket().display().to_string());
+    shell.reach(&h.address());
+    shell
+}
+
+/// The same, signed in.
+fn terminal_of(h: &Harness, user: &str) -> Shell {
+    let shell = terminal(h);
+    let signed_in = shell.feed("latchkey", &["login", user, "--password-stdin", "--server", &h.url()], PASSWORD);
+    signed_in.good();
+    shell
+}
+
+async fn play(transcript: &str) {
+    let h = Harness::start().await;
+    let shell = terminal(&h);
+    if shell.has("jq") {
+        let blocks = blocks(transcript, &["console"]);
+        let all: Vec<_> = blocks.iter().flat_map(|(_, block)| steps(block)).collect();
+        assert!(all.len() > 10, "a transcript of {} commands", all.len());
+        shell.play(&all);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn accounts_are_made_found_changed_and_deleted() {
+    play(include_str!("transcripts/accounts.md")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn passwords_are_reset_and_accounts_locked() {
+    play(include_str!("transcripts/passwords_and_locks.md")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn people_sign_in_and_out() {
+    play(include_str!("transcripts/signing_in.md")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_tokens_and_events_are_listed_and_ended() {
+    play(include_str!("transcripts/sessions_and_tokens.md")).await;
+}
+
+#[test]
+fn a_server_that_is_not_there_is_exit_3_and_says_where_to_look() {
+    let shell = Shell::default();
+    shell.latchkey(&["status", "--server", "127.0.0.1:1"]).fails(
+        3,
+        "error: cannot reach 127.0.0.1:1: Connection refused (os error 111)\n\n\
+         hint: is latchkeyd running there? --server or LATCHKEY_SERVER says where it is",
+    );
+    let nowhere = shell.path("nowhere.sock").display().to_string();
+    shell.latchkey(&["users", "list", "--socket", &nowhere]).fails(
+        3,
+        "error: cannot reach …/nowhere.sock: No such file or directory (os error 2)\n\n\
+         hint: is latchkeyd running here? --socket says where its socket is, --server another server",
+    );
+    std::fs::write(&nowhere, "").expect("a file");
+    let file = shell.latchkey(&["users", "list", "--socket", &nowhere]);
+    assert!(file.code == 3 && file.stderr.contains("it is not a socket"), "{file:?}");
+}
+
+#[test]
+fn a_server_that_cannot_be_named_is_exit_2() {
+    let shell = Shell::default();
+    shell.latchkey(&["status", "--server", "https://id.example.org"]).fails(
+        2,
+        "error: https://id.example.org: this client speaks no TLS\n\n\
+         hint: bring the port here through a tunnel (ssh -L 50051:127.0.0.1:50051 HOST) and use that",
+    );
+    shell
+        .latchkey(&["status", "--server", "a", "--socket", "b"])
+        .fails(2, "error: --server and --socket name two servers: give one of them");
+    let json = shell.latchkey(&["status", "--server", "x", "--output", "json"]);
+    let error: serde_json::Value = serde_json::from_str(&json.stderr).expect("JSON");
+    assert_eq!((json.code, error["error"]["code"].as_str()), (2, Some("USAGE")), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_ends_something_is_asked_before_and_no_is_exit_1() {
+    let h = Harness::start().await;
+    h.create("ada", &[], PASSWORD).await;
+    h.signed_in("ada", PASSWORD).await;
+    let shell = terminal(&h);
+    if !shell.has("script") {
+        return;
+    }
+    let (printed, code) = shell.type_at("latchkey users lock ada --for 2h", &[("[y/N] ", "n")]);
+    let user = shell.bash("id -un").stdout;
+    let user = String::from_utf8_lossy(&user).trim().to_owned();
+    assert_eq!(code, 1, "{printed}");
+    assert_eq!(
+        printed,
+        format!(
+            "Lock ada?\n  ends   1 session, now\n  stops  signing in, and API tokens, for 2 h\n  stays  the password\n  \
+             as     {user} (local)\nAre you sure? [y/N] n\nNothing was changed."
+        )
+    );
+    let (printed, code) = shell.type_at("latchkey users delete ada", &[("[y/N] ", "")]);
+    assert!(code == 1 && printed.contains("ends   the account, its password, 1 session and its API tokens, for good"));
+    assert_eq!(h.operator().await.user("ada").await.state(), v1::UserState::Active);
+
+    let (printed, code) = shell.type_at("latchkey users lock ada", &[("[y/N] ", "yes")]);
+    assert!(code == 0 && printed.contains("✔ ada is locked\n  ended     1 session\n"), "{printed}");
+    let (printed, code) = shell.type_at("latchkey users reset ada --temporary-password --unlock", &[("[y/N] ", "y")]);
+    assert!(code == 0 && printed.contains("  lifts  the lock (locked by "), "{printed}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_person_is_made_to_change_the_password_at_the_terminal() {
+    let h = Harness::start().await;
+    h.create("ada", &[], PASSWORD).await;
+    let reset = h.operator().await.reset("ada").await.expect("a reset");
+    let Some(v1::reset_password_response::Secret::TemporaryPassword(given)) = reset.secret else {
+        panic!("no password");
+    };
+    let shell = terminal(&h);
+    if !shell.has("script") {
+        return;
+    }
+    let answers = [
+        (format!("Password of ada at {}: ", h.address()), given.as_str()),
+        ("New password: ".to_owned(), "short"),
+        ("Once more: ".to_owned(), "short"),
+        ("New password: ".to_owned(), OTHER_PASSWORD),
+        ("Once more: ".to_owned(), "not the same"),
+        ("New password: ".to_owned(), OTHER_PASSWORD),
+        ("Once more: ".to_owned(), OTHER_PASSWORD),
+    ];
+    let answers: Vec<(&str, &str)> = answers.iter().map(|(prompt, answer)| (prompt.as_str(), *answer)).collect();
+    let (printed, code) = shell.type_at(&format!("latchkey login ada --server {}", h.address()), &answers);
+    assert_eq!(code, 0, "{printed}");
+    assert!(printed.contains("This password was given to you by an operator."), "{printed}");
+    assert!(printed.contains("new_password: shorter than 15 characters"), "{printed}");
+    assert!(printed.contains("The two are not the same. Again:"), "{printed}");
+    assert!(printed.contains("✔ signed in as ada at "), "{printed}");
+    assert!(!printed.contains("c4nary") && !printed.contains(&given), "typed passwords are not shown: {printed}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn json_is_the_contracts_own() {
+    let h = Harness::start().await;
+    h.create("ada", &["helpdesk"], PASSWORD).await;
+    let operator = h.operator().await;
+    let shell = terminal(&h);
+
+    let user = v1::GetUserResponse { user: Some(operator.user("ada").await) };
+    assert_eq!(shell.latchkey(&["users", "show", "ada", "--output", "json"]).json(), proto3(&user, "GetUserResponse"));
+    let roles = operator.user_admin().list_roles(v1::ListRolesRequest {}).await.expect("roles").into_inner();
+    assert_eq!(shell.latchkey(&["roles", "--output", "json"]).json(), proto3(&roles, "ListRolesResponse"));
+
+    let locked =
+        shell.latchkey(&["users", "lock", "ada", "--yes", "--output", "json", "--note", "zero\u{200b}width"]).good();
+    assert!(locked.contains(r#""note": "zero\u200bwidth""#), "what cannot be seen is escaped as JSON has it: {locked}");
+    let shown = shell.latchkey(&["users", "show", "ada"]).good();
+    assert!(shown.contains(r"zero\u{200b}width"), "what cannot be seen is shown: {shown}");
+    let refused = shell.latchkey(&["users", "reset", "ada", "--temporary-password", "--yes", "--output", "json"]);
+    let error: serde_json::Value = serde_json::from_str(&refused.stderr).expect("JSON");
+    assert_eq!((refused.code, refused.stdout.as_str()), (1, ""));
+    assert_eq!(error["error"]["code"], "FAILED_PRECONDITION");
+    assert_eq!(error["error"]["reason"], "USER_LOCKED");
+    assert_eq!(error["error"]["metadata"]["lockCause"], "OPERATOR");
+    assert!(error["error"]["requestId"].as_str().is_some_and(|id| !id.is_empty()), "{error}");
+    let wrong = shell.latchkey(&["users", "create", "A!", "--email", "x", "--output", "json"]);
+    let error: serde_json::Value = serde_json::from_str(&wrong.stderr).expect("JSON");
+    let fields: Vec<_> = error["error"]["violations"].as_array().expect("violations").iter().collect();
+    assert_eq!(
+        fields.iter().map(|field| field["field"].as_str()).collect::<Vec<_>>(),
+        [Some("username"), Some("email")]
+    );
+}
+
+/// By reflection, so by other code than that of the commands' own types.
+fn proto3<M: Message>(message: &M, name: &str) -> serde_json::Value {
+    let pool = DescriptorPool::decode(DESCRIPTORS).expect("descriptors");
+    let descriptor = pool.get_message_by_name(&format!("latchkey.v1.{name}")).expect("a message");
+    let message = DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice()).expect("the same");
+    serde_json::to_value(message).expect("JSON")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_pages_are_one_list() {
+    let h = Harness::start().await;
+    let operator = h.operator().await;
+    for number in 0..501 {
+        let request = v1::CreateUserRequest { username: format!("user{number:03}"), ..Default::default() };
+        operator.user_admin().create_user(request).await.expect("a user");
+    }
+    let shell = terminal(&h);
+    let text = shell.latchkey(&["users", "list", "--all"]).good();
+    assert_eq!(text.lines().filter(|line| line.contains("USER")).count(), 1, "one head for all pages");
+    assert_eq!(text.lines().count(), 503);
+    assert!(text.lines().last().is_some_and(|line| line.starts_with("  501 users ")), "{text}");
+
+    let lines = shell.latchkey(&["users", "list", "--all", "--output", "json"]).good();
+    let pages: Vec<serde_json::Value> =
+        lines.lines().map(|line| serde_json::from_str(line).expect("one object a line")).collect();
+    let sizes: Vec<_> = pages.iter().map(|page| page["users"].as_array().map_or(0, Vec::len)).collect();
+    assert_eq!(sizes, [500, 1]);
+
+    let first = shell.latchkey(&["users", "list", "--limit", "2", "--output", "json"]).json();
+    let token = first["nextPageToken"].as_str().expect("a token");
+    let second = shell.latchkey(&["users", "list", "--limit", "1", "--page-token", token, "--output", "json"]).json();
+    assert_eq!(second["users"][0]["username"], "user002");
+
+    let piped = shell.bash("set -o pipefail; latchkey users list --all | head -1");
+    assert!(piped.status.success() && piped.stderr.is_empty(), "a reader that goes away is no error: {piped:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn secrets_are_not_among_the_arguments() {
+    let h = Harness::start().await;
+    h.create("ada", &[], PASSWORD).await;
+    let shell = terminal(&h);
+    for wrong in
+        [["users", "create", "eve", "--password", PASSWORD].as_slice(), &["login", "ada", "--password", PASSWORD]]
+    {
+        let refused = shell.latchkey(wrong);
+        assert!(refused.code == 2 && refused.stderr.contains("unexpected argument '--password'"), "{refused:?}");
+    }
+    let mut command = shell.command("latchkey");
+    command.args(["login", "ada", "--password-stdin", "--server", &h.url()]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a process");
+    let proc = |file: &str| std::fs::read(format!("/proc/{}/{file}", child.id())).expect("a file of /proc");
+    let (line, environment) = (proc("cmdline"), proc("environ"));
+    assert!(!String::from_utf8_lossy(&line).contains("c4nary"));
+    assert!(!String::from_utf8_lossy(&environment).contains("c4nary"));
+    child.stdin.take().expect("an input").write_all(PASSWORD.as_bytes()).expect("a password");
+    let mut printed = String::new();
+    child.stdout.take().expect("an output").read_to_string(&mut printed).expect("text");
+    assert!(child.wait().expect("an end").success());
+    assert!(!log::has_secret(&printed), "no token is printed unless it is asked for: {printed}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_secret_is_shown_once() {
+    let h = Harness::start().await;
+    let shell = terminal(&h);
+    let created = shell.latchkey(&["users", "create", "ada", "--temporary-password"]).good();
+    let password = created.split_whitespace().find(|word| word.len() == 17 && word.contains('-')).expect("a password");
+    assert_eq!(created.matches(password).count(), 1);
+    for looking in [["users", "show", "ada"].as_slice(), &["users", "list"], &["audit", "list"]] {
+        for output in ["text", "json"] {
+            let shown = shell.latchkey(&[looking, &["--output", output]].concat()).good();
+            assert!(!shown.contains(password) && !log::has_secret(&shown), "{shown}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stored_login_is_renewed_by_one_process_at_a_time() {
+    let h = Harness::start().await;
+    h.create("ada", &[], PASSWORD).await;
+    let shell = terminal_of(&h, "ada");
+    let file = shell.path("state/latchkey/login.json");
+    let mode = |path: &std::path::Path| std::fs::metadata(path).expect("a file").permissions().mode() & 0o777;
+    assert_eq!((mode(&file), mode(file.parent().expect("a directory"))), (0o600, 0o700));
+    let tokens = || std::fs::read_to_string(&file).expect("a login");
+    let first = tokens();
+
+    // Whatever the clock of the client says: the server finds the token expired.
+    h.clock.advance(Duration::from_mins(10));
+    let at_once = "for i in 1 2 3 4 5 6; do latchkey whoami & done; wait $(jobs -p)";
+    let all = shell.bash(at_once);
+    let printed = String::from_utf8_lossy(&all.stdout);
+    assert_eq!(printed.matches("you are    ada").count(), 6, "{all:?}");
+    assert_ne!(tokens(), first);
+
+    let operator = h.operator().await;
+    let request = v1::ListUserSessionsRequest { user: Some(named("ada")), ..Default::default() };
+    let sessions = operator.user_admin().list_user_sessions(request).await.expect("sessions").into_inner().sessions;
+    assert_eq!(sessions.len(), 1, "the session has survived: no refresh token was used twice");
+
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).expect("a mode");
+    let open = shell.latchkey(&["whoami"]);
+    assert!(open.code != 0 && open.stderr.contains("login.json"), "a login that others can read: {open:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_login_says_how_to_sign_in_again() {
+    let h = Harness::start().await;
+    h.create("ada", &[], PASSWORD).await;
+    let shell = terminal_of(&h, "ada");
+    h.operator().await.lock("ada").await.expect("a lock");
+    h.clock.advance(Duration::from_mins(10));
+    shell.latchkey(&["whoami"]).fails(1, "error: …\n\nhint: sign in again with `latchkey login`…");
+    // Out of reach, the login stays: nobody else could end its session.
+    h.stop().await;
+    shell.latchkey(&["logout"]).fails(
+        3,
+        "error: cannot reach …\n\nhint: `latchkey logout --forget` forgets the login without ending its session",
+    );
+    assert!(shell.path("state/latchkey/login.json").exists());
+    shell.latchkey(&["logout", "--forget"]).good();
+    assert!(!shell.path("state/latchkey/login.json").exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_call_that_is_shown_for_grpcurl_works() {
+    let h = Harness::start().await;
+    h.create("ada", &["operator"], PASSWORD).await;
+    h.create("bob", &[], PASSWORD).await;
+    let mut shell = terminal_of(&h, "ada");
+    if !shell.has("grpcurl") {
+        return;
+    }
+    let lock = ["users", "lock", "bob", "--note", "it's a $TEST", "--show-grpcurl"];
+    let shown = shell.latchkey(&lock).good();
+    assert!(shown.contains("'authorization: Bearer ${LATCHKEY_TOKEN}'") && !log::has_secret(&shown), "{shown}");
+    assert_eq!(h.operator().await.user("bob").await.state(), v1::UserState::Active, "it is shown and not made");
+    shell.set("LATCHKEY_TOKEN", &h.signed_in("ada", PASSWORD).await.tokens.access_token);
+    assert!(shell.bash(&shown).status.success(), "{shown}");
+    assert_eq!(h.operator().await.user("bob").await.lock.expect("a lock").note, "it's a $TEST");
+
+    let shown = shell.latchkey(&["--local", "users", "unlock", "bob", "--show-grpcurl"]).good();
+    assert!(shell.bash(&shown).status.success(), "{shown}");
+    assert_eq!(h.operator().await.user("bob").await.state(), v1::UserState::Active);
+
+    let reset = ["users", "reset", "bob", "--set-password", "--password-stdin", "--show-grpcurl"];
+    let shown = shell.feed("latchkey", &reset, OTHER_PASSWORD).good();
+    assert!(shown.contains("<password>") && !shown.contains("c4nary"), "{shown}");
+}
+
+#[test]
+fn completions_and_manual_pages_are_made() {
+    let shell = Shell::default();
+    for (name, mark) in [("bash", "_latchkey()"), ("zsh", "#compdef latchkey"), ("fish", "complete -c latchkey")] {
+        assert!(shell.latchkey(&["completions", name]).good().contains(mark), "{name}");
+    }
+    let parsed = shell.bash("latchkey completions bash > completions && bash -n completions");
+    assert!(parsed.status.success(), "{parsed:?}");
+    assert!(shell.latchkey(&["man"]).good().contains(".TH latchkey"));
+    let directory = shell.path("man").display().to_string();
+    shell.latchkey(&["man", "--dir", &directory]).good();
+    assert!(shell.path("man/latchkey-users-reset.1").exists());
+}
+
+#[test]
+fn every_command_explains_itself_with_examples() {
+    let shell = Shell::default();
+    let mut unseen = vec![Vec::<String>::new()];
+    let mut seen = 0;
+    while let Some(command) = unseen.pop() {
+        let arguments: Vec<&str> = command.iter().map(String::as_str).chain(["--help"]).collect();
+        let help = shell.latchkey(&arguments).good();
+        seen += 1;
+        assert!(help.contains("Examples:"), "{command:?}: {help}");
+        let names =
+            help.split_once("Commands:\n").map_or("", |(_, rest)| rest.split("\n\n").next().unwrap_or_default());
+        let names = names.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+        let names = names.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help");
+        unseen.extend(names.map(|name| command.iter().cloned().chain([name.to_owned()]).collect()));
+    }
+    assert!(seen >= 28, "{seen} commands");
+}

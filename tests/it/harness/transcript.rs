@@ -1,0 +1,314 @@
+//! What a person types and what they see, as it stands in the documents, run word for word.
+//!
+//! In a block marked `console` a line that begins with `$ ` is a command, one that begins with `> ` goes on with it, and
+//! the lines below are what is printed, on both streams. `…` stands for anything within a line, and alone on a line for
+//! any lines. A command that ends with `# exit 1` ends with that code; the others with 0.
+
+use std::fmt::Write as _;
+use std::io::{Read, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+/// A command and what it prints.
+#[derive(Debug, Default, Clone)]
+pub struct Step {
+    pub command: String,
+    pub exit: i32,
+    pub prints: Vec<String>,
+    /// `prints` is one line, whatever the command makes of it: in the cell of a table.
+    pub in_a_cell: bool,
+}
+
+/// The bodies of a document's blocks that are marked like this, each with its mark: `console`, `console terminal`.
+pub fn blocks(document: &str, marks: &[&str]) -> Vec<(String, String)> {
+    let mut blocks = Vec::new();
+    let mut open: Option<(String, String)> = None;
+    for line in document.lines() {
+        match (&mut open, line.strip_prefix("```")) {
+            (None, Some(mark)) => open = Some((mark.to_owned(), String::new())),
+            (Some(_), Some(_)) => blocks.extend(open.take().filter(|(mark, _)| marks.contains(&mark.as_str()))),
+            (Some((_, body)), None) => body.extend([line, "\n"]),
+            (None, None) => {}
+        }
+    }
+    blocks
+}
+
+/// The steps of a block.
+pub fn steps(block: &str) -> Vec<Step> {
+    let mut steps: Vec<Step> = Vec::new();
+    for line in block.lines() {
+        if let Some(command) = line.strip_prefix("$ ") {
+            steps.push(Step { command: command.to_owned(), ..Step::default() });
+            continue;
+        }
+        let step = steps.last_mut().unwrap_or_else(|| panic!("no command before {line:?}"));
+        match line.strip_prefix("> ").filter(|_| step.prints.is_empty()) {
+            Some(more) => step.command.extend(["\n", more]),
+            None => step.prints.push(line.to_owned()),
+        }
+    }
+    for step in &mut steps {
+        let code = step.command.rsplit_once("# exit ").map(|(_, code)| code.parse().expect("an exit code"));
+        step.exit = code.unwrap_or_default();
+    }
+    steps
+}
+
+/// Where commands run: a directory and an environment of their own.
+pub struct Shell {
+    home: TempDir,
+    variables: Vec<(String, String)>,
+    replacements: Vec<(String, String)>,
+    /// What bash is told first.
+    prelude: String,
+}
+
+impl Default for Shell {
+    fn default() -> Shell {
+        let home = tempfile::tempdir().expect("a directory");
+        let bin = home.path().join("bin");
+        std::fs::create_dir(&bin).expect("a directory");
+        for binary in [env!("CARGO_BIN_EXE_latchkey"), env!("CARGO_BIN_EXE_latchkeyd")].map(Path::new) {
+            std::os::unix::fs::symlink(binary, bin.join(binary.file_name().expect("a name"))).expect("a link");
+        }
+        let go = std::env::var("HOME").map(|home| format!(":{home}/go/bin")).unwrap_or_default();
+        let path = format!("{}:{}{go}", bin.display(), std::env::var("PATH").expect("a PATH"));
+        let mut shell = Shell { home, variables: Vec::new(), replacements: Vec::new(), prelude: String::new() };
+        let state = shell.path("state").display().to_string();
+        let home = shell.path("").display().to_string();
+        for (name, value) in [("PATH", path.as_str()), ("HOME", &home), ("XDG_STATE_HOME", &state), ("TZ", "UTC")] {
+            shell.set(name, value);
+        }
+        shell.set("LC_ALL", "C.UTF-8");
+        shell
+    }
+}
+
+impl Shell {
+    /// Sets a variable.
+    pub fn set(&mut self, name: &str, value: &str) -> &mut Shell {
+        self.variables.retain(|(other, _)| other != name);
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Where the server is. Its port is a free one: it takes the place of the one that documents write, and of the one
+    /// that `latchkey login` takes by itself.
+    pub fn reach(&mut self, address: &str) {
+        self.replacements.push(("127.0.0.1:50051".to_owned(), address.to_owned()));
+        let login = format!("LATCHKEY_SERVER={address} command latchkey");
+        self.prelude =
+            format!(r#"latchkey() {{ if [ "$1" = login ]; then {login} "$@"; else command latchkey "$@"; fi; }}"#);
+    }
+
+    /// A path in the directory where commands run.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    /// A program that would run here.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("/usr/bin/env");
+        command.arg(program).env_clear().envs(self.variables.iter().cloned()).current_dir(self.home.path());
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Whether there is such a program here. One that is missing is told of, and with `TEST_REQUIRE_ALL` not accepted.
+    pub fn has(&self, program: &str) -> bool {
+        let found = self.bash(&format!("command -v {program}")).status.success();
+        assert!(found || std::env::var("TEST_REQUIRE_ALL").is_err(), "TEST_REQUIRE_ALL: {program} is missing");
+        if !found {
+            eprintln!("skipped: there is no {program} here");
+        }
+        found
+    }
+
+    /// Runs a line of bash.
+    pub fn bash(&self, line: &str) -> Output {
+        self.command("bash").args(["-c", line]).output().expect("bash")
+    }
+
+    /// Runs a program to its end, with text on its standard input.
+    pub fn feed(&self, program: &str, args: &[&str], input: &str) -> Ran {
+        let mut command = self.command(program);
+        let command = command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("a process");
+        // A command that asks for nothing may be gone before it is told anything.
+        let _ = child.stdin.take().expect("an input").write_all(input.as_bytes());
+        Ran::of(&child.wait_with_output().expect("an end"))
+    }
+
+    /// Runs `latchkey`.
+    pub fn latchkey(&self, args: &[&str]) -> Ran {
+        self.feed("latchkey", args, "")
+    }
+
+    /// Runs all steps in one bash, and checks what each prints and how it ends.
+    pub fn play(&self, steps: &[Step]) {
+        let mut script = format!("exec 2>&1\n{}\n", self.prelude);
+        for step in steps {
+            let _ = write!(script, "{}\nprintf '\\n\\036%d\\036' $?\n", self.here(&step.command));
+        }
+        let output = self.bash(&script);
+        let text = String::from_utf8(output.stdout).expect("UTF-8");
+        let mut fields = text.split('\u{1e}');
+        let mut faults = String::new();
+        for step in steps {
+            let printed = fields.next().unwrap_or_default();
+            let printed = printed.strip_suffix('\n').unwrap_or(printed);
+            let exit = fields.next().unwrap_or("none: bash stopped before");
+            if let Err(fault) = self.compare(step, printed, exit) {
+                faults += &fault;
+            }
+        }
+        assert!(faults.is_empty(), "{faults}");
+    }
+
+    /// Runs one step at a terminal, and types the answers that its prompts show: `[y/N] y`.
+    pub fn play_at_terminal(&self, step: &Step) {
+        let answers: Vec<(&str, &str)> = step
+            .prints
+            .iter()
+            .filter_map(|line| line.split_once("[y/N] "))
+            .map(|(_, answer)| ("[y/N] ", answer))
+            .collect();
+        let (printed, exit) = self.type_at(&step.command, &answers);
+        if let Err(fault) = self.compare(step, &printed, &exit.to_string()) {
+            panic!("{fault}");
+        }
+    }
+
+    /// Runs a command at a terminal of its own. Each answer is typed when its prompt stands there.
+    pub fn type_at(&self, command: &str, answers: &[(&str, &str)]) -> (String, i32) {
+        let line = format!("stty cols 100; exec {command}");
+        let mut script = self.command("timeout");
+        script.args(["60", "script", "-qec", &line, "/dev/null"]).env("NO_COLOR", "1").env("SHELL", "/bin/bash");
+        let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("script");
+        let mut input = child.stdin.take().expect("an input");
+        let mut output = child.stdout.take().expect("an output");
+        let mut printed = Vec::new();
+        let mut read = 0;
+        let mut answers = answers.iter();
+        let mut next = answers.next();
+        let mut buffer = [0; 4096];
+        loop {
+            let count = output.read(&mut buffer).expect("output");
+            if count == 0 {
+                break;
+            }
+            printed.extend_from_slice(&buffer[..count]);
+            while let Some((prompt, answer)) = next {
+                let Some(at) = find(&printed[read..], prompt.as_bytes()) else { break };
+                read += at + prompt.len();
+                input.write_all(format!("{answer}\n").as_bytes()).expect("input");
+                next = answers.next();
+            }
+        }
+        let code = child.wait().expect("an end").code().unwrap_or(-1);
+        let text = String::from_utf8_lossy(&printed).replace("\r\n", "\n");
+        (text.trim_end().to_owned(), code)
+    }
+
+    fn here(&self, written: &str) -> String {
+        self.replacements.iter().fold(written.to_owned(), |text, (written, real)| text.replace(written, real))
+    }
+
+    fn compare(&self, step: &Step, printed: &str, exit: &str) -> Result<(), String> {
+        let expected: Vec<String> = step.prints.iter().map(|line| self.here(line)).collect();
+        let one_line = printed.split_whitespace().collect::<Vec<_>>().join(" ");
+        let actual: Vec<&str> = if step.in_a_cell { vec![&one_line] } else { printed.lines().collect() };
+        let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+        if lines_match(&expected, &actual) && exit == step.exit.to_string() {
+            return Ok(());
+        }
+        let (command, wanted) = (&step.command, expected.join("\n"));
+        Err(format!("\n$ {command}\n--- expected, exit {}\n{wanted}\n--- printed, exit {exit}\n{printed}\n", step.exit))
+    }
+}
+
+/// How a process ended.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ran {
+    fn of(output: &Output) -> Ran {
+        Ran {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// The answer, after checking that it was one.
+    #[track_caller]
+    pub fn good(self) -> String {
+        assert_eq!(self.code, 0, "{self:?}");
+        self.stdout
+    }
+
+    /// The same as JSON.
+    #[track_caller]
+    pub fn json(self) -> serde_json::Value {
+        let text = self.good();
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    }
+
+    /// Checks the exit code and the whole of standard error, where `…` stands for anything; nothing else was printed.
+    #[track_caller]
+    pub fn fails(&self, code: i32, stderr: &str) {
+        let expected: Vec<&str> = stderr.lines().collect();
+        let actual: Vec<&str> = self.stderr.lines().collect();
+        assert!(lines_match(&expected, &actual), "--- expected\n{stderr}\n--- printed\n{}", self.stderr);
+        assert_eq!((self.code, self.stdout.as_str()), (code, ""), "{self:?}");
+    }
+}
+
+/// Whether the lines are as expected: `…` alone stands for any lines, within a line for any text.
+pub fn lines_match(expected: &[&str], actual: &[&str]) -> bool {
+    match (expected, actual) {
+        ([], []) => true,
+        (["…", rest @ ..], _) => (0..=actual.len()).any(|skipped| lines_match(rest, &actual[skipped..])),
+        ([line, rest @ ..], [printed, others @ ..]) => text_matches(line, printed) && lines_match(rest, others),
+        _ => false,
+    }
+}
+
+/// Whether the text is as expected: `…` stands for any text. That moves columns, so the width of gaps does not count.
+pub fn text_matches(expected: &str, actual: &str) -> bool {
+    let (expected, actual) = (closed_up(expected), closed_up(actual));
+    let Some((first, rest)) = expected.split_once('…') else { return expected == actual };
+    let Some(mut remaining) = actual.strip_prefix(first) else { return false };
+    let mut pieces: Vec<&str> = rest.split('…').collect();
+    let last = pieces.pop().unwrap_or_default();
+    for piece in pieces {
+        let Some(at) = remaining.find(piece) else { return false };
+        remaining = &remaining[at + piece.len()..];
+    }
+    remaining.ends_with(last)
+}
+
+fn closed_up(line: &str) -> String {
+    let indent = line.len() - line.trim_start().len();
+    let words: Vec<&str> = line.split_whitespace().collect();
+    format!("{}{}", " ".repeat(indent), words.join(" "))
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack.windows(needle.len()).position(|window| window == needle)
+}
+
+#[test]
+fn an_ellipsis_stands_for_anything_and_nothing_else_does() {
+    assert!(text_matches("a … c", "a b c") && text_matches("…", "") && text_matches("a…b…c", "a b c"));
+    assert!(!text_matches("a … c", "a b d") && !text_matches("abc", "abcd") && !text_matches("a…bb", "ab"));
+    assert!(lines_match(&["a", "…", "c"], &["a", "b", "b", "c"]) && lines_match(&["…", "c"], &["c"]));
+    assert!(!lines_match(&["a", "…", "c"], &["a", "b"]) && !lines_match(&["a"], &["a", "b"]));
+}

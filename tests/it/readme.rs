@@ -1,0 +1,93 @@
+//! The README, word for word.
+
+use crate::harness::daemon::Daemon;
+use crate::harness::transcript::{Shell, Step, blocks, steps, text_matches};
+
+const README: &str = include_str!("../../README.md");
+const CARGO_RUN: &str = "$ cargo run\n";
+const GRPCURL: &str = "## With grpcurl";
+
+/// A server as the README starts it, and a second terminal beside it.
+fn two_terminals() -> (Daemon, Shell) {
+    let mut shell = Shell::default();
+    let daemon = Daemon::start(&shell, &[]);
+    shell.reach(&daemon.address);
+    (daemon, shell)
+}
+
+fn part(from: &str, to: &str) -> String {
+    let (_, rest) = README.split_once(from).unwrap_or_else(|| panic!("no {from}"));
+    rest.split_once(to).unwrap_or_else(|| panic!("no {to}")).0.to_owned()
+}
+
+fn play(shell: &Shell, document: &str) {
+    // Commands share a shell, as they do in a terminal, up to one that needs the terminal itself.
+    let mut together = Vec::new();
+    for (mark, block) in blocks(document, &["console", "console terminal"]) {
+        if block.starts_with(CARGO_RUN) {
+            continue;
+        }
+        if mark == "console terminal" {
+            shell.play(&std::mem::take(&mut together));
+            for step in steps(&block) {
+                shell.play_at_terminal(&step);
+            }
+        } else {
+            together.extend(steps(&block));
+        }
+    }
+    shell.play(&together);
+}
+
+#[test]
+fn the_tour_runs_word_for_word() {
+    let (mut daemon, shell) = two_terminals();
+    let tour = part("## A tour in five minutes", GRPCURL);
+
+    let (_, first) = blocks(&tour, &["console"]).into_iter().next().expect("a block");
+    let printed = &steps(&first)[0].prints;
+    let serving = daemon.started.last().expect("a line").replace(&daemon.address, "127.0.0.1:50051");
+    assert!(first.starts_with(CARGO_RUN) && text_matches(&printed[1], &serving), "{serving}");
+    let next = daemon.next_line();
+    assert!(text_matches(&printed[2], &next), "{next}");
+
+    if shell.has("jq") && shell.has("script") {
+        play(&shell, &tour);
+    }
+    let (code, log) = daemon.stop();
+    assert_eq!(code, Some(0));
+    assert!(!log.contains("otters") && !log.contains("lkr_") && !log.contains("eyJ"), "{log}");
+}
+
+/// A row of the table: the command, what it prints, and its exit code.
+fn rows(document: &str) -> Vec<(String, String, String)> {
+    let rows = document.lines().filter(|line| line.starts_with("| ") && line.contains("$A") || line.contains("-unix"));
+    rows.map(|line| {
+        let line = line.replace(r"\|", "\u{1e}");
+        let cells: Vec<String> =
+            line.split('|').map(|cell| cell.trim().trim_matches('`').replace('\u{1e}', "|")).collect();
+        let [_, _, command, prints, exit, _] = cells.as_slice() else { panic!("not four cells: {line}") };
+        (command.clone(), prints.clone(), exit.clone())
+    })
+    .collect()
+}
+
+#[test]
+fn the_table_of_grpcurl_commands_runs_word_for_word() {
+    let (_daemon, shell) = two_terminals();
+    if !shell.has("grpcurl") || !shell.has("jq") {
+        return;
+    }
+    let section = part(GRPCURL, "## Who may do what");
+    let rows = rows(&section);
+    assert!(rows.len() >= 15, "{} rows", rows.len());
+
+    let (_, setup) = blocks(&section, &["console"]).into_iter().next().expect("a block");
+    let rows = rows.into_iter().map(|(command, prints, exit)| Step {
+        command,
+        exit: exit.parse().expect("an exit code"),
+        prints: vec![prints],
+        in_a_cell: true,
+    });
+    shell.play(&steps(&setup).into_iter().chain(rows).collect::<Vec<_>>());
+}

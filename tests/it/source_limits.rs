@@ -1,0 +1,112 @@
+//! Limits on failures by source: one address, whatever names it tries.
+
+use std::time::Duration;
+
+use latchkey::proto::v1;
+use tonic::Code;
+
+use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD, refused};
+
+async fn limited(failures: u32, accounts: u32) -> Harness {
+    let h = Harness::with(|config| {
+        config.throttle.source_failures = failures;
+        config.throttle.source_accounts = accounts;
+        // So many that no two of the names below share one.
+        config.throttle.unknown_names = 10_000_000;
+    })
+    .await;
+    h.create("bob", &[], PASSWORD).await;
+    h
+}
+
+async fn fail(client: &Client, number: usize) {
+    let answer = client.sign_in(&format!("nobody{number}"), PASSWORD).await;
+    refused(answer, Code::Unauthenticated, "CREDENTIALS_REJECTED");
+}
+
+#[tokio::test]
+async fn thirty_failures_block_a_source_for_a_quarter_of_an_hour() {
+    let h = limited(30, 0).await;
+    let stranger = h.stranger().await;
+    for number in 0..30 {
+        fail(&stranger, number).await;
+    }
+    for (login, password) in [("bob", PASSWORD), ("bob", OTHER_PASSWORD), ("nobody", PASSWORD)] {
+        let refusal = refused(stranger.sign_in(login, password).await, Code::ResourceExhausted, "RATE_LIMITED");
+        assert!(refusal.retry_after().is_some_and(|wait| wait <= Duration::from_mins(15)));
+    }
+    h.operator().await.tokens("bob", PASSWORD).await.expect("the local socket has no source");
+    h.clock.advance(Duration::from_mins(15));
+    stranger.tokens("bob", PASSWORD).await.expect("the block is over");
+}
+
+#[tokio::test]
+async fn failures_at_twenty_accounts_block_a_source() {
+    let h = limited(0, 20).await;
+    let stranger = h.stranger().await;
+    for _ in 0..4 {
+        fail(&stranger, 0).await;
+    }
+    for number in 1..20 {
+        stranger.tokens("bob", PASSWORD).await.expect("nineteen are not too many");
+        fail(&stranger, number).await;
+    }
+    refused(stranger.sign_in("bob", PASSWORD).await, Code::ResourceExhausted, "RATE_LIMITED");
+}
+
+#[tokio::test]
+async fn successes_do_not_count() {
+    let h = limited(5, 5).await;
+    let stranger = h.stranger().await;
+    for _ in 0..12 {
+        stranger.tokens("bob", PASSWORD).await.expect("an office signs in all morning");
+    }
+}
+
+#[tokio::test]
+async fn failures_are_forgotten_with_time() {
+    let h = limited(3, 0).await;
+    let stranger = h.stranger().await;
+    for round in 0..3 {
+        fail(&stranger, 10 * round).await;
+        fail(&stranger, 10 * round + 1).await;
+        h.clock.advance(Duration::from_mins(5));
+    }
+    stranger.tokens("bob", PASSWORD).await.expect("never three within five minutes");
+}
+
+#[tokio::test]
+async fn dead_tickets_and_forged_tokens_count_too() {
+    let h = limited(4, 0).await;
+    let stranger = h.stranger().await;
+    let bob = h.signed_in("bob", PASSWORD).await;
+    let mut forged = bob.tokens.refresh_token.clone();
+    forged.push('A');
+    for _ in 0..2 {
+        refused(stranger.complete("no ticket", OTHER_PASSWORD).await, Code::Unauthenticated, "TICKET_INVALID");
+        refused(stranger.refresh(&forged).await, Code::Unauthenticated, "TOKEN_INVALID");
+    }
+    refused(stranger.complete("no ticket", OTHER_PASSWORD).await, Code::ResourceExhausted, "RATE_LIMITED");
+    stranger.refresh(&bob.tokens.refresh_token).await.expect("strangers cannot stall live sessions");
+    refused(bob.client.change_password(PASSWORD, OTHER_PASSWORD).await, Code::ResourceExhausted, "RATE_LIMITED");
+    bob.client.who_am_i().await.expect("whoever is signed in stays so");
+    let failed = h.operator().await.events().await;
+    let failed = failed.iter().filter(|event| event.r#type() == v1::EventType::SignInFailed).count();
+    assert_eq!(failed, 4, "what is turned away is not recorded");
+}
+
+#[tokio::test]
+async fn a_block_holds_across_restarts_and_replicas() {
+    let h = limited(3, 0).await;
+    let stranger = h.stranger().await;
+    for number in 0..3 {
+        fail(&stranger, number).await;
+    }
+    if let Some(other) = h.replica().await {
+        let elsewhere = other.stranger().await;
+        refused(elsewhere.sign_in("bob", PASSWORD).await, Code::ResourceExhausted, "RATE_LIMITED");
+        other.stop().await;
+    }
+    let h = h.restart().await;
+    refused(h.stranger().await.sign_in("bob", PASSWORD).await, Code::ResourceExhausted, "RATE_LIMITED");
+}
