@@ -61,8 +61,8 @@ impl Filled {
     }
 
     /// The arguments of a second server: on a copy of the embedded database, or on the same `PostgreSQL`.
-    pub(crate) fn second_place(&self) -> Outcome<Place> {
-        let dir = self.scratch.path().join("second");
+    pub(crate) fn second_place(&self, name: &str) -> Outcome<Place> {
+        let dir = self.scratch.path().join(name);
         std::fs::create_dir(&dir)?;
         if let Database::Sqlite { path } = &self.config.database {
             std::fs::copy(path, dir.join("latchkey.db"))?;

@@ -43,6 +43,9 @@ struct Line {
     /// How long each turn of a rate lasts
     #[arg(long, default_value_t = 5)]
     seconds: u64,
+    /// Another build of the server, to hold sign-ins against
+    #[arg(long, value_name = "LATCHKEYD")]
+    against: Option<PathBuf>,
     /// Callers that sign in at a time, for each core
     #[arg(long, default_value_t = 8)]
     callers_per_core: usize,
@@ -94,9 +97,10 @@ async fn run(line: &Line) -> Outcome<()> {
         turn: Duration::from_secs(line.seconds),
         callers_per_core: line.callers_per_core,
         against_hash: line.rows.contains(&Wanted::SignInsAgainstHash),
+        against_build: line.against.clone(),
         against_naive: line.rows.contains(&Wanted::SignInsAgainstNaive),
     };
-    if sign_in.against_hash || sign_in.against_naive {
+    if sign_in.against_hash || sign_in.against_naive || sign_in.against_build.is_some() {
         rows.extend(sign_in::measure(&sign_in, &filled).await?);
     }
     if line.rows.contains(&Wanted::Pages) {

@@ -76,6 +76,20 @@ impl Server {
         processor_time(&self.process.id().to_string())
     }
 
+    /// Processor time of its hashing threads, in seconds.
+    pub(crate) fn hashing_time(&self) -> Outcome<f64> {
+        let process = self.process.id();
+        let mut total = 0.0;
+        for thread in std::fs::read_dir(format!("/proc/{process}/task"))? {
+            let thread = thread?.file_name();
+            let task = format!("{process}/task/{}", thread.to_string_lossy());
+            if std::fs::read_to_string(format!("/proc/{task}/comm"))?.starts_with("argon2-") {
+                total += processor_time(&task)?;
+            }
+        }
+        Ok(total)
+    }
+
     /// Stops it in order.
     pub(crate) async fn stop(mut self) -> Outcome<()> {
         kill_process(Pid::from_child(&self.process), Signal::TERM)?;
@@ -94,7 +108,7 @@ impl Drop for Server {
     }
 }
 
-/// Processor time of a process, user and system, in seconds: proc(5), `stat`, fields 14 and 15 in ticks of 10 ms.
+/// Processor time of a process or thread, user and system, in seconds: proc(5), `stat`, fields 14 and 15 in ticks of 10 ms.
 pub(crate) fn processor_time(process: &str) -> Outcome<f64> {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
     // The second field is a name in parentheses, which may have spaces in it.

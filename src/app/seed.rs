@@ -25,7 +25,7 @@ use crate::store::users::user_insert_many;
 pub const PASSWORD: &str = "every made-up user has this one";
 
 /// Users in one transaction: enough that the commit costs nothing beside them, few enough to be seen moving on.
-const BATCH: u64 = 5_000;
+const BATCH: u64 = 20_000;
 
 const DAY: Duration = Duration::from_hours(24);
 
@@ -53,6 +53,7 @@ impl Seed {
 
     /// Adds the users to an empty database, and tells `progress` how many there are.
     pub async fn fill(&self, store: &Store, mut progress: impl FnMut(u64)) -> Result<()> {
+        store.expect_bulk().await?;
         let mut written = 0;
         while written < self.users {
             let end = self.users.min(written + BATCH);

@@ -27,7 +27,7 @@ use crate::error::{Error, Result, Unauthenticated};
 use crate::metrics::{Lane, SignInOutcome};
 use crate::store::sessions::{session_evict, session_insert};
 use crate::store::tickets::ticket_replace;
-use crate::store::users::{Login, user_by_login, user_rehash, user_signed_in};
+use crate::store::users::{Login, user_by_login, user_rehash, user_signed_in, user_signed_in_as_read};
 
 /// Prove a password.
 #[derive(Debug)]
@@ -171,7 +171,7 @@ impl App {
         wish: &SignInWish,
     ) -> Result<Option<Progress>> {
         self.write(caller, None, |writer| async move {
-            let Some(user) = writer.unchanged(read).await? else { return Ok(None) };
+            let Some(user) = writer.signing_in(read).await? else { return Ok(None) };
             let wait_over = attempt.succeeded(&writer.tx, &user).await?;
             if let Some(cause) = user.change_cause() {
                 let (ticket, secret) = self.new_ticket(&user, wish, writer.now);
@@ -237,7 +237,9 @@ impl App {
         let room = self.settings.max_sessions.saturating_sub(1);
         let evicted = session_evict(&*writer.tx, user.id, room, now).await?;
         session_insert(&*writer.tx, &session).await?;
-        user_signed_in(&*writer.tx, user.id, now).await?;
+        if user.last_sign_in_at != Some(now) {
+            user_signed_in(&*writer.tx, user.id, now).await?;
+        }
         let target = Target::user(user.id, user.username.as_str());
         let events = evicted.into_iter().map(|id| {
             Event::new(EventType::SessionRevoked, target.clone()).about(id).detail("cause", "TOO_MANY_SESSIONS")
@@ -316,6 +318,18 @@ struct Found {
 }
 
 impl Writer<'_> {
+    /// The account that a password was proved for, as [`Writer::unchanged`] has it. Where nothing moved since it was
+    /// read, which is nearly always, one guarded update locks the row and notes the sign-in.
+    async fn signing_in(&self, read: &User) -> Result<Option<User>> {
+        let now = self.now;
+        let is_expired = read.password.as_ref().is_none_or(|password| password.is_expired(now));
+        let is_complete = read.change_cause().is_none() && read.lock(now).is_none() && !is_expired;
+        if is_complete && user_signed_in_as_read(&*self.tx, read, now).await? {
+            return Ok(Some(User { last_sign_in_at: Some(now), ..read.clone() }));
+        }
+        self.unchanged(read).await
+    }
+
     /// Reads and locks an account that a password was proved for. None: it was locked, reset or deleted meanwhile, or
     /// the password's time is over.
     pub(super) async fn unchanged(&self, read: &User) -> Result<Option<User>> {

@@ -5,6 +5,7 @@ use sea_orm::{ColumnTrait, Condition, ConnectionTrait, EntityTrait, PaginatorTra
 
 use super::entity::api_token;
 use super::page::newest_first;
+use super::single::only;
 use super::text::{Decoder, count, instant, micros};
 use crate::domain::api_token::{ApiToken, LAST_USE_RESOLUTION};
 use crate::domain::id::{ApiTokenId, UserId};
@@ -34,7 +35,8 @@ pub async fn api_token_insert(c: &impl ConnectionTrait, token: &ApiToken, digest
 
 /// Reads an API token, with the digest of its secret.
 pub async fn api_token_by_id(c: &impl ConnectionTrait, id: ApiTokenId) -> Result<Option<(ApiToken, Digest32)>> {
-    let Some(row) = api_token::Entity::find_by_id(id.to_string()).one(c).await? else { return Ok(None) };
+    let row: Option<api_token::Model> = only(c, api_token::Entity::find_by_id(id.to_string())).await?;
+    let Some(row) = row else { return Ok(None) };
     let decoder = Decoder { resource: Resource::ApiToken, id: &row.id, version: None };
     let digest = decoder.ok(<[u8; 32]>::try_from(row.digest.as_slice()))?;
     Ok(Some((decode(&row)?, Digest32::from_bytes(digest))))

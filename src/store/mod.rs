@@ -13,6 +13,7 @@ pub mod keys;
 mod migration;
 mod page;
 pub mod sessions;
+mod single;
 pub mod sources;
 mod text;
 pub mod throttle;
@@ -135,6 +136,19 @@ impl Store {
             ..TransactionOptions::default()
         };
         Ok(WriteTx(self.write.begin_with_options(options).await?))
+    }
+
+    /// Gives the writer of the embedded database the memory to touch each page once in a transaction with many rows:
+    /// with the default of 2 MiB, rows that are all over the indexes write each page many times. For programs that
+    /// fill a database and end.
+    pub async fn expect_bulk(&self) -> Result<()> {
+        use sea_orm::ConnectionTrait;
+        if self.is_embedded() {
+            self.write.execute_unprepared("PRAGMA cache_size = -524288").await?;
+            // Where what a statement may have to undo is kept: otherwise a file, written page by page.
+            self.write.execute_unprepared("PRAGMA temp_store = MEMORY").await?;
+        }
+        Ok(())
     }
 
     /// Whether the database answers.

@@ -8,6 +8,7 @@ use sea_orm::{
 
 use super::entity::session;
 use super::page::newest_first;
+use super::single::only;
 use super::text::{Decoder, WishColumns, count, instant, micros};
 use crate::domain::id::{SessionId, UserId};
 use crate::domain::page::{Cursor, Page, PageSize};
@@ -52,14 +53,14 @@ pub async fn session_insert(c: &impl ConnectionTrait, session: &Session) -> Resu
 
 /// Reads a session.
 pub async fn session_by_id(c: &impl ConnectionTrait, id: SessionId) -> Result<Option<Session>> {
-    session::Entity::find_by_id(id.to_string()).one(c).await?.map(decode).transpose()
+    only(c, session::Entity::find_by_id(id.to_string())).await?.map(decode).transpose()
 }
 
 /// Reads and locks a session.
 pub async fn session_lock_row(c: &impl ConnectionTrait, id: SessionId) -> Result<Option<Session>> {
     let mut select = session::Entity::find_by_id(id.to_string());
     sea_orm::QueryTrait::query(&mut select).lock(LockType::Update);
-    select.one(c).await?.map(decode).transpose()
+    only(c, select).await?.map(decode).transpose()
 }
 
 /// Advances the generation of a session by one, if it is still `generation`. Answers whether it was.
@@ -121,20 +122,19 @@ pub async fn session_evict(
     keep: u32,
     now: Timestamp,
 ) -> Result<Vec<SessionId>> {
-    let surplus: Vec<String> = session::Entity::find()
+    // All of them, which are few: SQLite plans a statement with a bound LIMIT anew each time it runs.
+    let live_ids: Vec<String> = session::Entity::find()
         .select_only()
         .column(session::Column::Id)
         .filter(session::Column::UserId.eq(user.to_string()))
         .filter(live(now))
         .order_by(session::Column::CreatedAt, Order::Desc)
         .order_by(session::Column::Id, Order::Desc)
-        .offset(u64::from(keep))
-        // No more than this can have come in since the last sign-in counted.
-        .limit(100)
         .into_tuple()
         .all(c)
         .await?;
-    let ids: Vec<SessionId> = surplus.iter().filter_map(|id| id.parse().ok()).collect();
+    let keep = usize::try_from(keep).unwrap_or(usize::MAX);
+    let ids: Vec<SessionId> = live_ids.iter().skip(keep).filter_map(|id| id.parse().ok()).collect();
     if !ids.is_empty() {
         session_end(c, user, Which::These(&ids), now).await?;
     }

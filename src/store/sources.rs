@@ -7,6 +7,7 @@ use sea_orm::sea_query::{Expr, OnConflict};
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter, QuerySelect, Set};
 
 use super::entity::{source_block, source_failure};
+use super::single::only;
 use super::text::instant;
 use crate::domain::caller::Source;
 use crate::domain::id::EventId;
@@ -37,7 +38,7 @@ impl SourceRules {
 
 /// Until when a source is blocked.
 pub async fn source_blocked(c: &impl ConnectionTrait, source: Source, now: Timestamp) -> Result<Option<Timestamp>> {
-    let row = source_block::Entity::find_by_id(source.to_string()).one(c).await?;
+    let row: Option<source_block::Model> = only(c, source_block::Entity::find_by_id(source.to_string())).await?;
     Ok(row.map(|row| instant(row.blocked_until)).filter(|until| *until > now))
 }
 

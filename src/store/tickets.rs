@@ -4,6 +4,7 @@ use sea_orm::sea_query::{LockType, OnConflict};
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, Set};
 
 use super::entity::ticket::{self, Column};
+use super::single::only;
 use super::text::{Decoder, WishColumns, instant};
 use crate::domain::id::UserId;
 use crate::domain::secret::Digest32;
@@ -80,7 +81,8 @@ async fn find(
     if lock {
         sea_orm::QueryTrait::query(&mut select).lock(LockType::Update);
     }
-    let Some(row) = select.one(c).await? else { return Ok(None) };
+    let row: Option<ticket::Model> = only(c, select).await?;
+    let Some(row) = row else { return Ok(None) };
     let decoder = Decoder { resource: Resource::User, id: &row.user_id, version: None };
     Ok(Some(Ticket {
         user_id: decoder.parse(&row.user_id)?,

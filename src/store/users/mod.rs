@@ -10,7 +10,7 @@ use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, JoinType, QueryFilter, 
 pub use self::list::{UserListing, user_count, user_list};
 pub use self::write::{
     administrators_lock, reservation_find, reservations_sweep, role_has_members, user_count_able_administrators,
-    user_delete, user_insert, user_insert_many, user_rehash, user_save, user_signed_in,
+    user_delete, user_insert, user_insert_many, user_rehash, user_save, user_signed_in, user_signed_in_as_read,
 };
 use super::entity::{throttle, user};
 use crate::domain::email::EmailAddress;
@@ -18,6 +18,7 @@ use crate::domain::id::UserId;
 use crate::domain::user::{User, UserRef};
 use crate::domain::username::Username;
 use crate::error::Result;
+use crate::store::single::only;
 
 /// Reads one account.
 pub async fn user_by_ref(c: &impl ConnectionTrait, user: &UserRef) -> Result<Option<User>> {
@@ -99,5 +100,5 @@ fn throttle_of_user() -> RelationDef {
 }
 
 async fn one(c: &impl ConnectionTrait, select: Select<user::Entity>) -> Result<Option<User>> {
-    select.into_model::<row::UserRow>().one(c).await?.map(row::UserRow::decode).transpose()
+    only(c, select).await?.map(row::UserRow::decode).transpose()
 }

@@ -82,6 +82,20 @@ pub async fn user_signed_in(c: &impl ConnectionTrait, id: UserId, now: Timestamp
     Ok(())
 }
 
+/// Notes a sign-in, if the account is still as it was read: neither its version nor its hash has moved. Locks the row.
+/// Answers whether it is.
+pub async fn user_signed_in_as_read(c: &impl ConnectionTrait, read: &User, now: Timestamp) -> Result<bool> {
+    let Some(password) = &read.password else { return Ok(false) };
+    let noted = user::Entity::update_many()
+        .col_expr(user::Column::LastSignInAt, Expr::value(now.as_micros()))
+        .filter(user::Column::Id.eq(read.id.to_string()))
+        .filter(user::Column::Version.eq(read.version))
+        .filter(user::Column::PasswordHash.eq(password.hash.as_str()))
+        .exec(c)
+        .await?;
+    Ok(noted.rows_affected == 1)
+}
+
 /// Replaces a hash by a stronger one of the same password, if it is still the one that was verified: a reset that came
 /// between must not be undone. Answers whether it did.
 pub async fn user_rehash(c: &impl ConnectionTrait, id: UserId, verified: &str, renewed: &str) -> Result<bool> {
