@@ -46,7 +46,7 @@ fn problem(file: &str, variables: &[(&str, &str)], set: &[&str]) -> String {
 
 #[test]
 fn without_any_source_the_defaults_hold() {
-    let config = read("", &[("HOME", "/root"), ("LATCHKEY_TOKEN", "x")], &[]).unwrap();
+    let config = read("", &[("HOME", "/home/ada"), ("LATCHKEY_TOKEN", "x")], &[]).unwrap();
     assert_eq!(config.data_dir, Path::new("./latchkey-data"));
     assert_eq!(config.socket, Path::new("./latchkey-data/latchkey.sock"));
     assert_eq!(config.listen.to_string(), "127.0.0.1:50051");

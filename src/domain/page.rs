@@ -11,7 +11,7 @@ pub const PAGE_TOKEN_TTL: Duration = Duration::from_hours(1);
 /// Rows on a page when the caller does not say.
 pub const DEFAULT_SIZE: u32 = 50;
 
-/// The most rows on a page: 500 users with labels stay well under the 4 MiB that gRPC clients accept.
+/// The most rows on a page.
 pub const MAX_SIZE: u32 = 500;
 
 /// How many rows a caller wants at a time.
@@ -25,6 +25,12 @@ impl PageSize {
             0 => Some(PageSize(DEFAULT_SIZE)),
             size => Some(PageSize(size.min(MAX_SIZE))),
         }
+    }
+
+    /// This, but no more than `rows`, and at least one.
+    #[must_use]
+    pub fn at_most(self, rows: u32) -> PageSize {
+        PageSize(self.0.min(rows).max(1))
     }
 
     /// Rows.

@@ -177,3 +177,27 @@ async fn a_count_is_given_only_where_it_is_asked_for() {
     let counted = operator.list(v1::ListUsersRequest { include_total: true, ..request }).await.unwrap();
     assert_eq!((counted.users.len(), counted.total_size), (2, Some(5)));
 }
+
+#[tokio::test]
+async fn a_page_that_would_not_fit_into_an_answer_is_shorter() {
+    let h = Harness::start().await;
+    let operator = h.operator().await;
+    let labels: BTreeMap<_, _> = (0..32).map(|number| (format!("{number:063}"), "x".repeat(256))).collect();
+    for number in 0..230 {
+        let request =
+            v1::CreateUserRequest { username: format!("u{number}"), labels: labels.clone(), ..Default::default() };
+        operator.create(request).await.expect("a user with all the labels there can be");
+    }
+    let mut seen = 0;
+    let mut request = v1::ListUsersRequest { page_size: 500, ..Default::default() };
+    loop {
+        let page = operator.list(request.clone()).await.expect("an answer of less than 4 MiB");
+        assert!(page.users.len() < 230);
+        seen += page.users.len();
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        request.page_token = page.next_page_token;
+    }
+    assert_eq!(seen, 230);
+}

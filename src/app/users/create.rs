@@ -137,7 +137,10 @@ impl App {
             Ok(true)
         });
         match is_new.await {
-            Ok(true) => Ok(CreatedUser { user: user.clone(), temporary_password, expires_at, replayed: false }),
+            Ok(true) => {
+                let temporary_password = temporary_password.filter(|_| !command.validate_only);
+                Ok(CreatedUser { user: user.clone(), temporary_password, expires_at, replayed: false })
+            }
             // Another call with the same key was quicker: its answer is this one's.
             Ok(false) => {
                 let answer = self.replayed_creation(caller, command, body).await?;
@@ -166,16 +169,15 @@ impl App {
     ) -> Result<(Option<StoredPassword>, Option<TemporaryPassword>)> {
         let stored = |hash, kind, expires_at| Some(StoredPassword { hash, kind, changed_at: now, expires_at });
         match credential {
-            _ if validate_only => Ok((None, None)),
             NewCredential::None => Ok((None, None)),
             NewCredential::Temporary { ttl } => {
                 let generated = self.generate_password();
-                let hash = self.hasher.hash(Lane::Operator, generated.to_plain()).await?;
+                let hash = self.new_hash(&generated.to_plain(), validate_only).await?;
                 let expires_at = temporary_password_expiry(&self.settings, *ttl, now);
                 Ok((stored(hash, PasswordKind::Generated, Some(expires_at)), Some(generated)))
             }
             NewCredential::Password { password, change_required } => {
-                let hash = self.hasher.hash(Lane::Operator, password.copy()).await?;
+                let hash = self.new_hash(password, validate_only).await?;
                 let (kind, expires_at) = if *change_required {
                     (PasswordKind::Chosen, Some(chosen_password_expiry(now)))
                 } else {
@@ -184,6 +186,11 @@ impl App {
                 Ok((stored(hash, kind, expires_at), None))
             }
         }
+    }
+
+    /// The hash of a new password. For a check alone nothing is hashed: what stands there is never stored.
+    async fn new_hash(&self, password: &PlainPassword, validate_only: bool) -> Result<String> {
+        if validate_only { Ok(self.hasher.dummy()) } else { self.hasher.hash(Lane::Operator, password.copy()).await }
     }
 
     /// The answer that a repeated call gets: of today's account, and without the secret.

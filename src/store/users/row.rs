@@ -21,6 +21,11 @@ pub(super) struct UserRow {
 }
 
 impl UserRow {
+    /// How much text the labels are.
+    pub(super) fn label_bytes(&self) -> usize {
+        self.user.labels.len()
+    }
+
     pub(super) fn decode(self) -> Result<User> {
         let stored_throttle = match (self.failures, self.waits_until) {
             (Some(failures), Some(until)) => {
