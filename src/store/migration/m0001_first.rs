@@ -72,11 +72,14 @@ const STATEMENTS: &[&str] = &[
         PRIMARY KEY (role, user_id)
     )"#,
     "CREATE INDEX user_role_of_user ON user_role (user_id)",
-    // Username, address and each word of the display name, folded: text search is by prefix over these.
+    // Username, address and each word of the display name, folded: text search is by prefix over these. `shared` is how
+    // many leading bytes a term has in common with the one before it of the same user: a prefix that is no longer has
+    // been met there already. It is in the key so that the index alone answers.
     r#"CREATE TABLE user_term (
         term {key} NOT NULL,
         user_id {key} NOT NULL REFERENCES "user" (id) ON DELETE CASCADE,
-        PRIMARY KEY (term, user_id)
+        shared SMALLINT NOT NULL,
+        PRIMARY KEY (term, user_id, shared)
     )"#,
     "CREATE INDEX user_term_of_user ON user_term (user_id, term)",
     "CREATE TABLE username_reservation (username {key} NOT NULL PRIMARY KEY, available_at BIGINT NOT NULL)",
