@@ -7,6 +7,8 @@ pub struct Model {
     pub term: String,
     #[sea_orm(primary_key, auto_increment = false)]
     pub user_id: String,
+    #[sea_orm(primary_key, auto_increment = false)]
+    pub shared: i16,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

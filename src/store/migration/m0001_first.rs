@@ -56,14 +56,15 @@ const STATEMENTS: &[&str] = &[
     )"#,
     r#"CREATE INDEX user_created ON "user" (created_at, id)"#,
     // One partial index for each thing that operators filter by: rare rows are found without walking the table.
-    r#"CREATE INDEX user_locked ON "user" (username) WHERE lock_cause IS NOT NULL"#,
+    // Narrow ones last: of several that serve a query, SQLite takes the one that was made last.
+    r#"CREATE INDEX user_attention ON "user" (username)
+        WHERE (lock_cause IS NOT NULL OR change_demanded OR password_kind > 1)"#,
     r#"CREATE INDEX user_must_change ON "user" (username) WHERE (change_demanded OR password_kind > 1)"#,
-    r#"CREATE INDEX user_temporary ON "user" (username) WHERE password_kind > 1"#,
     r#"CREATE INDEX user_pending ON "user" (username) WHERE (kind = 1 AND password_hash IS NULL)"#,
     r#"CREATE INDEX user_service ON "user" (username) WHERE kind = 2"#,
     r#"CREATE INDEX user_never_signed_in ON "user" (username) WHERE (kind = 1 AND last_sign_in_at IS NULL)"#,
-    r#"CREATE INDEX user_attention ON "user" (username)
-        WHERE (lock_cause IS NOT NULL OR change_demanded OR password_kind > 1)"#,
+    r#"CREATE INDEX user_locked ON "user" (username) WHERE lock_cause IS NOT NULL"#,
+    r#"CREATE INDEX user_temporary ON "user" (username) WHERE password_kind > 1"#,
     // The roles again, one a row, to list the members of a role.
     r#"CREATE TABLE user_role (
         role {key} NOT NULL,
@@ -71,11 +72,14 @@ const STATEMENTS: &[&str] = &[
         PRIMARY KEY (role, user_id)
     )"#,
     "CREATE INDEX user_role_of_user ON user_role (user_id)",
-    // Username, address and each word of the display name, folded: text search is by prefix over these.
+    // Username, address and each word of the display name, folded: text search is by prefix over these. `shared` is how
+    // many leading bytes a term has in common with the one before it of the same user: a prefix that is no longer has
+    // been met there already. It is in the key so that the index alone answers.
     r#"CREATE TABLE user_term (
         term {key} NOT NULL,
         user_id {key} NOT NULL REFERENCES "user" (id) ON DELETE CASCADE,
-        PRIMARY KEY (term, user_id)
+        shared SMALLINT NOT NULL,
+        PRIMARY KEY (term, user_id, shared)
     )"#,
     "CREATE INDEX user_term_of_user ON user_term (user_id, term)",
     "CREATE TABLE username_reservation (username {key} NOT NULL PRIMARY KEY, available_at BIGINT NOT NULL)",

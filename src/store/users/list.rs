@@ -103,6 +103,10 @@ impl UserListing<'_> {
         if let Some(after) = after {
             condition = condition.add(self.after(after));
         }
+        if let Some(text) = self.filter.text.as_ref().filter(|_| self.is_by_term()) {
+            // A cursor is a later beginning. With both, SQLite would start from the earlier one.
+            condition = condition.add(if after.is_some() { before_prefix_end(text) } else { has_prefix(text) });
+        }
         if self.filter.needs_attention {
             let ids = self.attention_ids(condition.clone(), limit);
             condition = condition.add(user::Column::Id.in_subquery(ids));
@@ -206,7 +210,8 @@ impl UserListing<'_> {
     fn attention_ids(&self, condition: Condition, limit: u64) -> SelectStatement {
         let select = user::Entity::find().select_only().column(user::Column::Id);
         let select = match &self.filter.text {
-            Some(text) => join_first_term(select, text).select_only().column(user::Column::Id),
+            Some(text) if self.is_by_term() => join_first_term(select, text).select_only().column(user::Column::Id),
+            Some(text) => select.filter(user::Column::Id.in_subquery(ids_with_term(text))),
             None => select,
         };
         let select = self.sorted(select.filter(condition).filter(demanding(self.now))).limit(limit);
@@ -217,18 +222,15 @@ impl UserListing<'_> {
     }
 }
 
-/// Joins the first term of each account that has the prefix, so that nobody appears twice.
+/// Joins the first term of each account that has the prefix, so that nobody appears twice: the one that shares less
+/// than the prefix with the term before it.
 fn join_first_term(select: Select<user::Entity>, text: &SearchText) -> Select<user::Entity> {
     let of_user = user::Entity::belongs_to(user_term::Entity).from(user::Column::Id).to(user_term::Column::UserId);
+    let length = i16::try_from(text.as_str().len()).unwrap_or(i16::MAX);
     select
         .join(JoinType::InnerJoin, of_user.into())
         .column_as(user_term::Column::Term, "sort_term")
-        .filter(has_prefix(text))
-        .filter(Expr::cust_with_values(
-            "NOT EXISTS (SELECT 1 FROM user_term AS earlier WHERE earlier.user_id = user_term.user_id \
-             AND earlier.term >= $1 AND earlier.term < user_term.term)",
-            [text.as_str()],
-        ))
+        .filter(user_term::Column::Shared.lt(length))
 }
 
 fn ids_with_term(text: &SearchText) -> SelectStatement {
@@ -238,11 +240,12 @@ fn ids_with_term(text: &SearchText) -> SelectStatement {
 }
 
 fn has_prefix(text: &SearchText) -> Condition {
-    let from = Condition::all().add(user_term::Column::Term.gte(text.as_str()));
-    match text.prefix_end() {
-        Some(end) => from.add(user_term::Column::Term.lt(end)),
-        None => from,
-    }
+    before_prefix_end(text).add(user_term::Column::Term.gte(text.as_str()))
+}
+
+/// The end of the range of terms that have the prefix.
+fn before_prefix_end(text: &SearchText) -> Condition {
+    Condition::all().add_option(text.prefix_end().map(|end| user_term::Column::Term.lt(end)))
 }
 
 fn waiting_ids(now: Timestamp) -> SelectStatement {

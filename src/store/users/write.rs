@@ -29,26 +29,23 @@ pub async fn user_insert_many(c: &impl ConnectionTrait, users: &[User]) -> Resul
     for chunk in users.chunks(ROWS_OF_25) {
         user::Entity::insert_many(chunk.iter().map(encode)).exec_without_returning(c).await.map_err(taken)?;
     }
+    let mut terms: Vec<_> = users.iter().flat_map(term_rows).collect();
     // In order, so that neighbours in the index are written together.
-    let mut terms: Vec<_> =
-        users.iter().flat_map(|user| terms(user).into_iter().map(|term| (term, user.id.to_string()))).collect();
-    terms.sort_unstable();
-    for chunk in terms.chunks(ROWS_OF_2) {
-        let rows = chunk.iter().cloned();
-        let rows = rows.map(|(term, user_id)| user_term::ActiveModel { term: Set(term), user_id: Set(user_id) });
-        user_term::Entity::insert_many(rows).exec_without_returning(c).await?;
+    terms.sort_unstable_by(|a, b| (a.term.as_ref(), a.user_id.as_ref()).cmp(&(b.term.as_ref(), b.user_id.as_ref())));
+    for chunk in terms.chunks(ROWS_OF_3) {
+        user_term::Entity::insert_many(chunk.iter().cloned()).exec_without_returning(c).await?;
     }
     let roles: Vec<_> = users.iter().flat_map(role_rows).collect();
-    for chunk in roles.chunks(ROWS_OF_2) {
+    for chunk in roles.chunks(ROWS_OF_3) {
         user_role::Entity::insert_many(chunk.iter().cloned()).exec_without_returning(c).await?;
     }
     Ok(())
 }
 
-/// Rows of a statement with 25 and with 2 values a row. `SQLite` binds at most 32 766 values, `PostgreSQL` 65 535; far
+/// Rows of a statement with 25 and with 3 values a row. `SQLite` binds at most 32 766 values, `PostgreSQL` 65 535; far
 /// below that, building and parsing the statement costs no more a row than it must.
 const ROWS_OF_25: usize = 100;
-const ROWS_OF_2: usize = 500;
+const ROWS_OF_3: usize = 500;
 
 /// Writes every column of an account that was read and locked in this transaction as `before`, and moves its version.
 pub async fn user_save(c: &impl ConnectionTrait, before: &User, after: &mut User, now: Timestamp) -> Result<()> {
@@ -191,10 +188,23 @@ fn terms(user: &User) -> BTreeSet<String> {
 }
 
 fn term_rows(user: &User) -> Vec<user_term::ActiveModel> {
-    terms(user)
-        .into_iter()
-        .map(|term| user_term::ActiveModel { term: Set(term), user_id: Set(user.id.to_string()) })
-        .collect()
+    let mut before = String::new();
+    let mut rows = Vec::new();
+    for term in terms(user) {
+        rows.push(user_term::ActiveModel {
+            shared: Set(shared_bytes(&before, &term)),
+            user_id: Set(user.id.to_string()),
+            term: Set(term.clone()),
+        });
+        before = term;
+    }
+    rows
+}
+
+/// How many leading bytes two terms have in common.
+fn shared_bytes(before: &str, term: &str) -> i16 {
+    let shared = before.bytes().zip(term.bytes()).take_while(|(a, b)| a == b).count();
+    i16::try_from(shared).unwrap_or(i16::MAX)
 }
 
 fn role_rows(user: &User) -> Vec<user_role::ActiveModel> {
