@@ -55,7 +55,7 @@ async fn pages(client: &mut Client, filled: &Filled, first: &ListUsersRequest) -
     let goal = Some(Goal::AtMost(1.5));
     let mut pages = Vec::new();
     for filter in filters(&filled.seed.username(filled.users / 2)) {
-        let Filter { work, filter, order, has_goal } = filter;
+        let Listing { work, filter, order, has_goal } = filter;
         let goal = goal.filter(|_| has_goal);
         let request = ListUsersRequest { filter: Some(filter), order: order.into(), ..first.clone() };
         // To the end only where a page costs what the goal allows: elsewhere it takes hours.
@@ -71,14 +71,14 @@ async fn pages(client: &mut Client, filled: &Filled, first: &ListUsersRequest) -
     Ok(pages)
 }
 
-struct Filter {
+struct Listing {
     work: &'static str,
     filter: UserFilter,
     order: UserOrder,
     has_goal: bool,
 }
 
-fn filters(somebody: &str) -> Vec<Filter> {
+fn filters(somebody: &str) -> Vec<Listing> {
     let text = |text: &str| UserFilter { text: text.to_owned(), ..UserFilter::default() };
     let state = |state: UserState| UserFilter { states: vec![state.into()], ..UserFilter::default() };
     let flag = |flag: UserFlag| UserFilter { flags: vec![flag.into()], ..UserFilter::default() };
@@ -121,7 +121,7 @@ fn filters(somebody: &str) -> Vec<Filter> {
         ("by name, prefix broad", text("a"), UserOrder::Username, false),
         ("by name, prefix one user", text(somebody), UserOrder::Username, false),
     ];
-    rows.into_iter().map(|(work, filter, order, has_goal)| Filter { work, filter, order, has_goal }).collect()
+    rows.into_iter().map(|(work, filter, order, has_goal)| Listing { work, filter, order, has_goal }).collect()
 }
 
 /// The request of the last page: by large pages to the end, and by small ones from the last large one.
