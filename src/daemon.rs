@@ -1,13 +1,13 @@
 //! The command line of the server: `latchkeyd serve | migrate | config | key | protoset`.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::app::{SealKey, StartError, migrate, replace_seal_key};
-use crate::config::{self, Config, Flags};
+use crate::config::{self, Config, Database, Flags};
 use crate::effects::Effects;
 use crate::server::{self, Running, ServeError};
 use crate::store::Store;
@@ -155,7 +155,7 @@ async fn serve(config: &Config) -> Ended {
     }
     let stopped = stop_signal()?;
     let running = server::start(config, Effects::system()).await?;
-    announce(&running).await;
+    announce(&running, config).await;
     stopped.await;
     tracing::info!("stopping: no new calls are taken, those under way end");
     running.shutdown().await;
@@ -163,7 +163,7 @@ async fn serve(config: &Config) -> Ended {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn announce(running: &Running) {
+async fn announce(running: &Running, config: &Config) {
     let http = running.http_address.map(|address| format!("http://{address}"));
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -176,10 +176,17 @@ async fn announce(running: &Running) {
         Ok(true) => {}
         Ok(false) => tracing::info!(
             "there is no administrator yet; in a second terminal: \
-             latchkey users create root --role admin --temporary-password"
+             latchkey{} users create root --role admin --temporary-password",
+            socket_flag(config)
         ),
         Err(error) => tracing::warn!(reason = error.reason().as_str(), "administrators could not be counted"),
     }
+}
+
+/// What `latchkey` must be told to find the socket, unless it looks there by itself.
+fn socket_flag(config: &Config) -> String {
+    let by_itself = Config::default_in(Path::new("./latchkey-data")).socket;
+    if config.socket == by_itself { String::new() } else { format!(" --socket {}", config.socket.display()) }
 }
 
 /// Registered before anything starts, so that a signal during the start is not lost.
@@ -196,7 +203,19 @@ fn stop_signal() -> Result<impl Future<Output = ()>, ServeError> {
     })
 }
 
+/// Whether there is a database to look at. Looking must not make one.
+fn is_there(config: &Config) -> bool {
+    match &config.database {
+        Database::Sqlite { path } => path.exists(),
+        Database::Postgres { .. } => true,
+    }
+}
+
 async fn check_schema(config: &Config) -> Ended {
+    if !is_there(config) {
+        say(&format!("there is no database yet; pending: {}\n", Store::migrations().join(", ")));
+        return Ok(ExitCode::from(PENDING));
+    }
     let (store, _lock) = server::open_store(config).await?;
     let pending = store.pending_migrations().await?;
     store.close().await;
@@ -228,6 +247,9 @@ fn new_key(file: &std::path::Path) -> Ended {
 }
 
 async fn replace_key(config: &Config) -> Ended {
+    if !is_there(config) {
+        return Err(StartError::NothingSealed.into());
+    }
     let (store, _lock): (Store, _) = server::open_store(config).await?;
     let uid = rustix::process::getuid().as_raw();
     let replaced = replace_seal_key(&store, &Effects::system(), &config.seal_key_file, uid).await?;

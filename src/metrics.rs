@@ -154,6 +154,13 @@ impl Metrics {
             locks: Family::default(),
             resets: Counter::default(),
         };
+        // A series that begins with its first event has no rate then: an alert on the first lock would be silent.
+        for cause in [LockCause::Operator, LockCause::FailedSignIns] {
+            drop(metrics.locks.get_or_create(&CauseLabel { cause: cause.as_str() }));
+        }
+        for outcome in [SignInOutcome::SignedIn, SignInOutcome::PasswordChange, SignInOutcome::Rejected] {
+            drop(metrics.sign_ins.get_or_create(&OutcomeLabel { outcome }));
+        }
         metrics.registered()
     }
 

@@ -55,6 +55,10 @@ impl std::error::Error for TelemetryFault {
     }
 }
 
+/// What is logged by default: ours, and of the libraries beneath us what an operator can do something about. Whoever
+/// sets another filter gets what it says.
+const INFO: &str = "info,sea_orm_migration=warn,sqlx=error";
+
 /// Starts the log of the process, to standard error, panics included.
 pub fn init(log: &Log) -> Result<(), TelemetryFault> {
     subscriber(log, io::stderr)?.try_init().map_err(|_| TelemetryFault::Taken)?;
@@ -67,7 +71,8 @@ pub fn subscriber<W>(log: &Log, writer: W) -> Result<impl Subscriber + Send + Sy
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::try_new(&log.level).map_err(TelemetryFault::Filter)?;
+    let level = if log.level == "info" { INFO } else { &log.level };
+    let filter = EnvFilter::try_new(level).map_err(TelemetryFault::Filter)?;
     let lines = fmt::layer().with_writer(writer);
     let lines = match log.format {
         // Colours would put control characters into files and journals.

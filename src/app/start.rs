@@ -26,6 +26,8 @@ pub enum StartError {
         /// Where it was looked for.
         path: String,
     },
+    /// There is nothing whose seal key could be replaced.
+    NothingSealed,
     /// The seal key that is to be replaced is still in its place.
     SealKeyInPlace {
         /// The file.
@@ -57,6 +59,10 @@ impl std::fmt::Display for StartError {
                  All replicas need the same key, so none is made by itself here. Make one and give every replica a copy:\n\
                  \n    latchkeyd key new {path}\n    latchkeyd serve --seal-key-file {path} …"
             ),
+            StartError::NothingSealed => f.write_str(
+                "this database has no sealed keys, so there is nothing to replace; is it the right one?\n\
+                 Give the settings that `serve` has: --data-dir, --database-url or --config.",
+            ),
             StartError::SealKeyInPlace { path } => write!(
                 f,
                 "{path} is the key that sealed this database, and would seal the new keys too\n\
@@ -71,7 +77,7 @@ impl std::fmt::Display for StartError {
                     f,
                     "but the database was sealed with {wanted}\n\
                      Restore the right key from the backup. If it is lost, all sessions end and signing keys are made \
-                     anew with:\n\n    latchkeyd key replace --discard-sealed"
+                     anew with this, under the same settings as `serve`:\n\n    latchkeyd key replace --discard-sealed"
                 )
             }
         }
@@ -112,6 +118,7 @@ pub async fn open_keys(
     path: &Path,
     may_create: bool,
 ) -> Result<OpenedKeys, StartError> {
+    let pending = store.pending_migrations().await?;
     let tx = store.migrate().await?;
     let stored = key_list(&*tx, true).await?;
     let opened = match stored.first() {
@@ -119,6 +126,9 @@ pub async fn open_keys(
         None => create(&tx, effects, path, may_create).await?,
     };
     tx.commit().await?;
+    if !pending.is_empty() {
+        tracing::info!(steps = pending.join(" "), "the schema was brought up to date");
+    }
     Ok(opened)
 }
 
@@ -172,6 +182,9 @@ pub async fn replace_seal_key(
 ) -> Result<KeysReplaced, StartError> {
     let tx = store.migrate().await?;
     let stored = key_list(&*tx, true).await?;
+    if stored.is_empty() {
+        return Err(StartError::NothingSealed);
+    }
     if let Ok(seal) = SealKey::read(path)
         && stored.iter().any(|key| key.seal_fingerprint == seal.fingerprint())
     {

@@ -17,7 +17,8 @@ use crate::error::{Error, Limit, Result};
 use crate::metrics::SignInOutcome;
 use crate::store::sources::{source_blocked, source_failed};
 use crate::store::throttle::{
-    Account, Reservation, throttle_clear, throttle_failed, throttle_release, throttle_reserve, throttle_succeeded,
+    Account, Cleared, Reservation, throttle_clear, throttle_failed, throttle_release, throttle_reserve,
+    throttle_succeeded,
 };
 
 /// How long an attempt waits while others at the same account are under way: as long as a hash may have to wait.
@@ -165,12 +166,12 @@ impl Attempt {
 }
 
 impl Writer<'_> {
-    /// Forgets the failed sign-ins of a user. Answers whether that lifted a wait, and the event that is owed to the
-    /// audit log, if one is.
-    pub(super) async fn clear_throttle(&self, user: &User) -> Result<(bool, Option<Event>)> {
+    /// Forgets the failed sign-ins of a user. Answers what that did, and the event that is owed to the audit log, if one
+    /// is.
+    pub(super) async fn clear_throttle(&self, user: &User) -> Result<(Cleared, Option<Event>)> {
         let cleared = throttle_clear(&*self.tx, user.id, self.now).await?;
         let ended = cleared.wait_ended.then(|| wait_ended(Target::user(user.id, user.username.as_str())));
-        Ok((cleared.was_waiting, ended))
+        Ok((cleared, ended))
     }
 }
 

@@ -81,15 +81,6 @@ impl App {
         }
     }
 
-    /// Records a refusal that the edge found, and hands it back.
-    pub async fn refuse(&self, caller: &Caller, denied: Denied) -> Error {
-        let error = Error::Denied(denied);
-        match self.audit_refusal(caller, None, &error).await {
-            Ok(()) => error,
-            Err(failed) => failed,
-        }
-    }
-
     /// Records what a known caller was refused. What strangers try, missing things and wrong fields are not recorded:
     /// a flood of them would write a row a call.
     pub(super) async fn audit_refusal(&self, caller: &Caller, target: Option<&UserRef>, error: &Error) -> Result<()> {

@@ -47,12 +47,6 @@ impl PlainPassword {
         prepared(text).map(PlainPassword).ok_or(PasswordFault::NotText)
     }
 
-    /// Prepares a password that somebody signs in with. One that cannot be a password is simply wrong: the answer must
-    /// not tell more about it.
-    pub fn parse_for_proof(text: String) -> Option<PlainPassword> {
-        PlainPassword::parse(text).ok()
-    }
-
     /// One that needs no preparing, being ASCII without controls.
     pub(super) fn from_printable_ascii(text: Zeroizing<String>) -> PlainPassword {
         PlainPassword(text)
@@ -246,7 +240,7 @@ mod tests {
     fn what_is_not_text_is_refused_and_simply_wrong_at_sign_in() {
         for wrong in ["a\0b", "a\nb", "\u{7f}", "a\u{200b}b", "a\u{202e}b", "\u{378}", "\u{fffe}", "\u{e000}"] {
             assert_eq!(prepared(wrong), Err(PasswordFault::NotText), "{wrong:?}");
-            assert!(PlainPassword::parse_for_proof(wrong.to_owned()).is_none(), "{wrong:?}");
+            assert!(PlainPassword::parse(wrong.to_owned()).is_err(), "{wrong:?}");
         }
     }
 

@@ -144,8 +144,10 @@ impl<'a> Account<'a> {
         let duration_ms = (elapsed.as_secs_f64() * 1e6).round() / 1e3;
         self.observer.metrics.rpc(self.method, code, reason, elapsed);
         let request_id = self.trace.request_id();
-        let principal = self.trace.0.principal.get().map(String::as_str).unwrap_or_default();
-        let address = self.trace.0.address.get().map(ToString::to_string).unwrap_or_default();
+        // What is not there is left out of the line.
+        let reason = Some(reason).filter(|reason| !reason.is_empty());
+        let principal = self.trace.0.principal.get().map(String::as_str).filter(|id| !id.is_empty());
+        let address = self.trace.0.address.get().map(ToString::to_string);
         // A macro, because the level of an event is fixed where it stands.
         macro_rules! line {
             ($level:ident $(, $error:ident)?) => {

@@ -54,6 +54,15 @@ pub enum ServeError {
     },
     /// Another server owns the embedded database.
     Owned(PathBuf),
+    /// Others can write to the data directory.
+    DirectoryOfOthers {
+        /// The directory.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+        /// The user id of its owner.
+        owner: u32,
+    },
     /// Something of ours.
     Internal(Error),
 }
@@ -66,6 +75,13 @@ impl fmt::Display for ServeError {
             ServeError::Owned(path) => write!(
                 f,
                 "another latchkeyd uses the database beside {}; stop it first, or use PostgreSQL for several replicas",
+                path.display()
+            ),
+            ServeError::DirectoryOfOthers { path, mode, owner } => write!(
+                f,
+                "others can write to {} (mode {mode:04o}, owner {owner}); \
+                 it must belong to the server's user, and: chmod 700 {}",
+                path.display(),
                 path.display()
             ),
             ServeError::Internal(Error::Internal(source)) => write!(f, "{source}"),
@@ -115,6 +131,7 @@ pub struct Running {
 /// Connects to the database of the configuration; the embedded one is locked first.
 pub async fn open_store(config: &Config) -> Result<(Store, Option<LockFile>), ServeError> {
     create_private_dir(&config.data_dir)?;
+    check_private_dir(&config.data_dir)?;
     match &config.database {
         Database::Sqlite { path } => {
             if let Some(parent) = path.parent() {
@@ -140,7 +157,7 @@ pub async fn start(config: &Config, effects: Effects) -> Result<Running, ServeEr
 
     let (stop, stop_jobs) = (CancellationToken::new(), CancellationToken::new());
     let (listeners, jobs) = (TaskTracker::new(), TaskTracker::new());
-    let (tcp, address) = bind(config.listen).await?;
+    let (tcp, address) = bind("--listen", config.listen).await?;
     let incoming = TcpIncoming::from(tcp).with_nodelay(Some(true)).with_keepalive(Some(Duration::from_mins(1)));
     let served = grpc::transport().add_routes(routes.clone());
     let served = served.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
@@ -153,7 +170,7 @@ pub async fn start(config: &Config, effects: Effects) -> Result<Running, ServeEr
 
     let http_address = match config.http_listen {
         Some(listen) => {
-            let (tcp, address) = bind(listen).await?;
+            let (tcp, address) = bind("--http-listen", listen).await?;
             listeners.spawn(log_end("HTTP", http::serve(tcp, Arc::clone(&app), stop.clone().cancelled_owned())));
             Some(address)
         }
@@ -229,11 +246,24 @@ async fn log_end<E: fmt::Display>(listener: &'static str, served: impl Future<Ou
     }
 }
 
-async fn bind(listen: SocketAddr) -> Result<(TcpListener, SocketAddr), ServeError> {
-    let failed = |source| ServeError::Io { what: format!("cannot listen on {listen}"), source };
+async fn bind(flag: &str, listen: SocketAddr) -> Result<(TcpListener, SocketAddr), ServeError> {
+    let failed =
+        |source| ServeError::Io { what: format!("cannot listen on {listen} (choose another with {flag})"), source };
     let listener = TcpListener::bind(listen).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     Ok((listener, address))
+}
+
+/// Others who can write there can put a database, a key or a socket of theirs in the place of ours.
+fn check_private_dir(path: &Path) -> Result<(), ServeError> {
+    use std::os::unix::fs::MetadataExt;
+    let failed = |source| ServeError::Io { what: format!("cannot look at {}", path.display()), source };
+    let found = std::fs::metadata(path).map_err(failed)?;
+    let own = rustix::process::geteuid().as_raw();
+    if found.mode() & 0o022 == 0 && (own == 0 || found.uid() == own) {
+        return Ok(());
+    }
+    Err(ServeError::DirectoryOfOthers { path: path.to_owned(), mode: found.mode() & 0o777, owner: found.uid() })
 }
 
 fn create_private_dir(path: &Path) -> Result<(), ServeError> {

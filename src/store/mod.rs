@@ -107,6 +107,7 @@ impl Store {
     }
 
     async fn connect_postgres(url: &SecretString) -> Result<Store> {
+        probe_postgres(url).await?;
         let mut options = ConnectOptions::new(url.expose_secret().to_owned());
         options
             .max_connections(POSTGRES_CONNECTIONS)
@@ -172,6 +173,11 @@ impl Store {
     /// Whether this process owns the database alone.
     pub fn is_embedded(&self) -> bool {
         self.write.get_database_backend() == DbBackend::Sqlite
+    }
+
+    /// The names of all steps of the schema.
+    pub fn migrations() -> Vec<String> {
+        migration::Migrator::migrations().iter().map(|step| step.name().to_owned()).collect()
     }
 
     /// Steps that the schema is behind. A database of a newer server is refused.
@@ -261,6 +267,28 @@ fn postgres_options(options: sqlx::postgres::PgConnectOptions) -> sqlx::postgres
         options.ssl_mode(sqlx::postgres::PgSslMode::VerifyFull)
     } else {
         options
+    }
+}
+
+/// One plain connection first: the pool would only say that it waited in vain, and not what for.
+async fn probe_postgres(url: &SecretString) -> Result<()> {
+    use sea_orm::sqlx::Connection;
+    let unreachable = |text: String| Error::Unavailable(Outage::Storage(text.into()));
+    let options: sqlx::postgres::PgConnectOptions =
+        url.expose_secret().parse().map_err(|_| unreachable("the database URL cannot be read".to_owned()))?;
+    let options = postgres_options(options);
+    let place = format!("{}:{}", options.get_host(), options.get_port());
+    let connecting = sqlx::postgres::PgConnection::connect_with(&options);
+    match tokio::time::timeout(ACQUIRE_TIMEOUT, connecting).await {
+        Ok(Ok(connection)) => {
+            // What it was for is known.
+            let _ = connection.close().await;
+            Ok(())
+        }
+        // Without the line of PostgreSQL's own source, which the driver would add.
+        Ok(Err(sqlx::Error::Database(error))) => Err(unreachable(format!("{place}: {}", error.message()))),
+        Ok(Err(error)) => Err(unreachable(format!("{place}: {error}"))),
+        Err(_) => Err(unreachable(format!("{place} does not answer"))),
     }
 }
 

@@ -194,6 +194,8 @@ fn one_less_pending(account: &Account) -> sea_orm::UpdateMany<throttle::Entity> 
 pub struct Cleared {
     /// The user had to wait.
     pub was_waiting: bool,
+    /// There were wrong passwords to forget.
+    pub had_failures: bool,
     /// A wait has ended, now or before, and nobody has told the audit log yet.
     pub wait_ended: bool,
 }
@@ -203,13 +205,15 @@ pub async fn throttle_clear(c: &impl ConnectionTrait, user: UserId, now: Timesta
     let of_user = throttle::Column::UserId.eq(user.to_string());
     let was_over = end_wait(c, of_user.clone().and(throttle::Column::WaitsUntil.lte(now.as_micros()))).await?;
     let was_waiting = end_wait(c, of_user.clone().and(throttle::Column::WaitsUntil.is_not_null())).await?;
-    throttle::Entity::update_many()
+    let forgotten = throttle::Entity::update_many()
         .col_expr(throttle::Column::Failures, Expr::value(0))
         .col_expr(throttle::Column::LastFailureAt, Expr::value(Option::<i64>::None))
         .filter(of_user)
+        .filter(throttle::Column::Failures.gt(0))
         .exec(c)
         .await?;
-    Ok(Cleared { was_waiting, wait_ended: was_over || was_waiting })
+    let had_failures = forgotten.rows_affected > 0;
+    Ok(Cleared { was_waiting, had_failures, wait_ended: was_over || was_waiting })
 }
 
 /// Ends waits whose time is over, a few at a time. Answers whose, unknown names apart.

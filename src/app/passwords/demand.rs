@@ -61,6 +61,9 @@ impl App {
             } else {
                 0
             };
+            if before.change_demanded && sessions == 0 {
+                return Ok((before, Effects::default()));
+            }
             let event = Event::new(EventType::PasswordChangeRequired, Target::user(after.id, after.username.as_str()))
                 .note(command.note.as_ref())
                 .detail("sessionsRevoked", sessions);

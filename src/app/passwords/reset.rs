@@ -176,10 +176,10 @@ impl App {
         user_save(&*writer.tx, before, &mut after, writer.now).await?;
         let sessions = session_end(&*writer.tx, before.id, Which::All, writer.now).await?;
         ticket_end_all(&*writer.tx, before.id).await?;
-        let (throttle_cleared, wait_ended) = writer.clear_throttle(before).await?;
+        let (cleared, wait_ended) = writer.clear_throttle(before).await?;
         let effects = Effects {
             password_ended: before.password.is_some(),
-            throttle_cleared,
+            throttle_cleared: cleared.was_waiting,
             lock_lifted: before.lock(writer.now).is_some(),
             ..self.effects_of_ending(sessions, writer.now)
         };

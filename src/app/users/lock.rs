@@ -87,7 +87,11 @@ impl App {
             writer.not_oneself(before.id)?;
             Writer::check_etag(&before, command.etag)?;
             let lock_lifted = before.lock(writer.now).is_some();
-            let (throttle_cleared, wait_ended) = writer.clear_throttle(&before).await?;
+            let (cleared, wait_ended) = writer.clear_throttle(&before).await?;
+            if before.stored_lock.is_none() && !cleared.had_failures && !cleared.was_waiting {
+                return Ok((before, Effects::default()));
+            }
+            let throttle_cleared = cleared.was_waiting;
             let mut after = before.clone();
             after.stored_throttle = None;
             if before.stored_lock.is_some() {

@@ -63,11 +63,6 @@ impl Labels {
     pub fn as_map(&self) -> &BTreeMap<String, String> {
         &self.0
     }
-
-    /// By key.
-    pub fn into_map(self) -> BTreeMap<String, String> {
-        self.0
-    }
 }
 
 impl LabelChanges {
