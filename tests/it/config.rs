@@ -129,7 +129,10 @@ fn the_reference_is_the_document() {
 fn migrations_are_checked_and_made_once() {
     let shell = Shell::default();
     let check = latchkeyd(&shell, &["migrate", "--check"]);
-    assert!(check.code == 3 && check.stdout.starts_with("the schema is behind; pending: m0001_"), "{check:?}");
+    assert!(check.code == 3 && check.stdout.starts_with("there is no database yet; pending: m0001_"), "{check:?}");
+    assert!(!shell.path("latchkey-data").exists(), "looking makes nothing");
+    latchkeyd(&shell, &["key", "replace", "--discard-sealed"]).fails(1, "error: this database has no sealed keys…\n…");
+    assert!(!shell.path("latchkey-data").exists(), "nor does a slip");
     assert!(latchkeyd(&shell, &["migrate"]).good().starts_with("migrated: m0001_"));
     assert_eq!(latchkeyd(&shell, &["migrate", "--check"]).good(), "the schema is up to date\n");
     assert_eq!(latchkeyd(&shell, &["migrate"]).good(), "the schema was up to date\n");
@@ -151,6 +154,22 @@ fn a_seal_key_is_made_once_and_for_its_owner() {
 }
 
 #[test]
+fn a_directory_that_others_can_write_to_is_refused() {
+    let shell = Shell::default();
+    std::fs::create_dir(shell.path("open")).expect("a directory");
+    std::fs::set_permissions(shell.path("open"), std::fs::Permissions::from_mode(0o777)).expect("a mode");
+    let refused = latchkeyd(&shell, &["--data-dir", "open", "--listen", "127.0.0.1:0", "--http-listen", "off"]);
+    assert!(refused.code == 1 && refused.stderr.contains("and: chmod 700 open"), "{refused:?}");
+}
+
+#[test]
+fn a_database_that_is_not_there_is_named() {
+    let shell = Shell::default();
+    let refused = latchkeyd(&shell, &["migrate", "--database-url", "postgres://nobody@127.0.0.1:1/nowhere"]);
+    assert!(refused.code == 1 && refused.stderr.contains("127.0.0.1:1"), "{refused:?}");
+}
+
+#[test]
 fn an_address_in_use_is_told() {
     let shell = Shell::default();
     let other = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -159,7 +178,7 @@ fn an_address_in_use_is_told() {
         [["--listen", &address, "--http-listen", "off"], ["--http-listen", &address, "--listen", "127.0.0.1:0"]]
     {
         let refused = latchkeyd(&shell, &flags);
-        let told = format!("error: cannot listen on {address}: Address already in use");
+        let told = format!("error: cannot listen on {address} (choose another with {}): Address already", flags[0]);
         assert!(refused.code == 1 && refused.stderr.contains(&told), "{refused:?}");
     }
 }
