@@ -26,7 +26,7 @@ Examples:
   latchkey status
   latchkey users list --attention
   latchkey users reset ada --temporary-password --note \"ticket 4711\"
-  latchkey users list --all --output json | jq -r '.users[].email'";
+  latchkey users list --all --output json | jq -r '.users[].email // empty'";
 
 const SERVER_HELP: &str =
     "The server, as http://host:port or host:port [env: LATCHKEY_SERVER] [default: 127.0.0.1:50051]";

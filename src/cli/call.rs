@@ -3,6 +3,8 @@
 //! One table ties a request to its method. Everything else (whether a call may be repeated, whether it carries a
 //! token, its JSON) is read from the descriptors, so it cannot differ from the contract.
 
+use std::borrow::Cow;
+
 use prost_reflect::{DynamicMessage, MessageDescriptor, MethodDescriptor, Value};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic_health::pb as health;
@@ -117,16 +119,25 @@ impl Method {
     /// Whether the method looks at who calls. One for `CALLER_ANYONE` or `CALLER_TICKET` is sent no token, nor is the
     /// health check.
     pub(crate) fn wants_identity(&self) -> bool {
-        let Some(access) = POOL.get_extension_by_name("latchkey.v1.access") else { return true };
+        let Some(rule) = self.access() else { return false };
+        let caller = rule.get_field_by_name("caller").and_then(|caller| caller.as_enum_number());
+        !matches!(caller, Some(1 | 2))
+    }
+
+    /// Whether whoever may call this method has the scope.
+    pub(crate) fn proves(&self, scope: &str) -> bool {
+        let needed = self.access().and_then(|rule| rule.get_field_by_name("scope").map(Cow::into_owned));
+        needed.is_some_and(|needed| needed.as_str() == Some(scope))
+    }
+
+    /// What the contract says of who may call it.
+    fn access(&self) -> Option<DynamicMessage> {
+        let access = POOL.get_extension_by_name("latchkey.v1.access")?;
         let options = self.descriptor.options();
         if !options.has_extension(&access) {
-            return false;
+            return None;
         }
-        let caller = match options.get_extension(&access).as_ref() {
-            Value::Message(rule) => rule.get_field_by_name("caller").and_then(|caller| caller.as_enum_number()),
-            _ => None,
-        };
-        !matches!(caller, Some(1 | 2))
+        options.get_extension(&access).as_message().cloned()
     }
 }
 
@@ -169,8 +180,8 @@ pub(crate) fn enum_choices(enum_name: &str, prefix: &str) -> Vec<(String, i32)> 
 mod tests {
     use super::*;
     use crate::proto::v1::{
-        ListEventsRequest, ListUsersRequest, LockUserRequest, RefreshTokensRequest, ResetPasswordRequest, SetPassword,
-        SignInRequest, WhoAmIRequest, reset_password_request,
+        GetUserRequest, ListEventsRequest, ListUsersRequest, LockUserRequest, RefreshTokensRequest,
+        ResetPasswordRequest, SetPassword, SignInRequest, WhoAmIRequest, reset_password_request,
     };
     use tonic_health::pb::HealthCheckRequest;
 
@@ -204,6 +215,14 @@ mod tests {
         assert!(!Method::of::<HealthCheckRequest>()?.wants_identity());
         assert!(Method::of::<WhoAmIRequest>()?.wants_identity());
         assert!(Method::of::<LockUserRequest>()?.wants_identity());
+        Ok(())
+    }
+
+    #[test]
+    fn a_call_that_was_permitted_proves_the_scope_that_it_needs() -> Result<(), Error> {
+        assert!(Method::of::<GetUserRequest>()?.proves("users.read"));
+        assert!(!Method::of::<LockUserRequest>()?.proves("users.read"));
+        assert!(!Method::of::<WhoAmIRequest>()?.proves("users.read"));
         Ok(())
     }
 

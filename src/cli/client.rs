@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use prost_reflect::DynamicMessage;
@@ -20,8 +21,8 @@ use super::grpcurl;
 use super::login::{Login, Store};
 use super::output::Screen;
 use super::output::json;
-use super::socket;
-use super::target::{Identity, Target};
+use super::socket::{self, Stranger};
+use super::target::{Identity, Origin, Target};
 use crate::proto::v1::who_am_i_response::Kind;
 use crate::proto::v1::{ListRolesRequest, RefreshTokensRequest, WhoAmIRequest};
 
@@ -34,6 +35,9 @@ const PAUSES: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis
 /// A server that asks to wait longer than this is not waited for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
+/// The scope that lists roles.
+const READS: &str = "users.read";
+
 type Bearer = MetadataValue<Ascii>;
 
 /// A client of one server, as one caller.
@@ -44,6 +48,8 @@ pub(crate) struct Client {
     channel: OnceCell<Channel>,
     /// Print calls instead of making them.
     show: bool,
+    /// A call has shown that the caller may read users and roles.
+    reads: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -63,7 +69,7 @@ impl Client {
             (Identity::Local, _) => Caller::Local,
             (Identity::Login(_) | Identity::Nobody, _) => Caller::Nobody,
         };
-        Client { target, caller, channel: OnceCell::new(), show }
+        Client { target, caller, channel: OnceCell::new(), show, reads: AtomicBool::new(false) }
     }
 
     /// Where the server is.
@@ -145,10 +151,18 @@ impl Client {
             outcome => outcome,
         };
         match outcome {
-            Ok(answer) => Ok(answer),
+            Ok(answer) => {
+                if method.proves(READS) {
+                    self.reads.store(true, Ordering::Relaxed);
+                }
+                Ok(answer)
+            }
             Err(Sent::Not(error)) => Err(error),
             Err(Sent::Status(status)) => {
                 let mut refusal = Refusal::from_status(&status, subject(reflected));
+                if matches!(self.caller, Caller::Token(_)) && refusal.is_of_token() {
+                    refusal.hint = Some("unset LATCHKEY_TOKEN, or set one that is good".to_owned());
+                }
                 if let Some(scope) = refusal.scope_missing() {
                     refusal.roles = self.roles_with(scope).await.unwrap_or_default();
                 }
@@ -157,8 +171,12 @@ impl Client {
         }
     }
 
-    /// The roles that have a scope, if the caller may know: what to ask an administrator for.
+    /// The roles that have a scope, if the caller is known to be one who may know: what to ask an administrator for.
+    /// To try would write a second refusal into the audit log.
     async fn roles_with(&self, scope: &str) -> Option<Vec<String>> {
+        if scope == READS || !self.reads.load(Ordering::Relaxed) {
+            return None;
+        }
         let method = Method::of::<ListRolesRequest>().ok()?;
         let bearer = self.bearer(false).await.ok()?;
         let answer = self.send(&method, ListRolesRequest {}, bearer).await.ok()?;
@@ -192,9 +210,9 @@ impl Client {
     async fn connect(&self) -> Result<Channel, Error> {
         let connected = match &self.target {
             Target::Tcp(uri) => endpoint(uri.clone())?.connect().await,
-            Target::Socket(path) => {
-                let path = Arc::new(path.clone());
-                let connector = tower::service_fn(move |_: Uri| connect_socket(path.clone()));
+            Target::Socket(path, origin) => {
+                let (path, origin) = (Arc::new(path.clone()), *origin);
+                let connector = tower::service_fn(move |_: Uri| connect_socket(path.clone(), origin));
                 endpoint(Uri::from_static("http://localhost"))?.connect_with_connector(connector).await
             }
         };
@@ -208,12 +226,15 @@ impl Client {
             let Some(inner) = cause.source() else { break };
             cause = inner;
         }
-        let kind = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+        let fault = cause.downcast_ref::<io::Error>();
+        let kind = fault.map(io::Error::kind);
+        let strange = matches!(fault.and_then(io::Error::get_ref), Some(inner) if inner.is::<Stranger>());
         let hint = match (&self.target, kind) {
-            (Target::Socket(_), Some(io::ErrorKind::PermissionDenied)) => {
+            (Target::Socket(..), _) if strange => "if that is the server you mean, name it: `--socket PATH`",
+            (Target::Socket(..), Some(io::ErrorKind::PermissionDenied)) => {
                 "the socket is for root and for the user that runs latchkeyd: act as one of them, or `latchkey login`"
             }
-            (Target::Socket(_), _) => {
+            (Target::Socket(..), _) => {
                 "is latchkeyd running here? --socket says where its socket is, --server another server"
             }
             (Target::Tcp(_), _) => "is latchkeyd running there? --server or LATCHKEY_SERVER says where it is",
@@ -289,8 +310,11 @@ impl From<Error> for Sent {
     }
 }
 
-async fn connect_socket(path: Arc<PathBuf>) -> io::Result<hyper_util::rt::TokioIo<tokio::net::UnixStream>> {
-    socket::connect(&path).await
+async fn connect_socket(
+    path: Arc<PathBuf>,
+    origin: Origin,
+) -> io::Result<hyper_util::rt::TokioIo<tokio::net::UnixStream>> {
+    socket::connect(&path, origin).await
 }
 
 fn endpoint(uri: Uri) -> Result<Endpoint, Error> {
@@ -312,7 +336,7 @@ fn bearer(token: &str) -> Result<Bearer, Error> {
 }
 
 fn signed_out() -> Error {
-    Error::stopped(Exit::Refused, "the stored login is over").hint("sign in again with `latchkey login`")
+    Error::stopped(Exit::Stopped, "the stored login is over").hint("sign in again with `latchkey login`")
 }
 
 /// The name of the user of this process. The file is enough for a courtesy; a directory service is not asked.

@@ -18,7 +18,7 @@ pub(crate) enum Exit {
     /// 0: done.
     Done,
     /// 1: refused by the server, or by "no" at the prompt.
-    Refused,
+    Stopped,
     /// 2: wrong usage; also `--yes` missing without a terminal.
     Usage,
     /// 3: the server cannot be reached, or something unexpected happened.
@@ -36,7 +36,7 @@ impl Exit {
     pub(crate) const fn code(self) -> u8 {
         match self {
             Exit::Done => 0,
-            Exit::Refused => 1,
+            Exit::Stopped => 1,
             Exit::Usage => 2,
             Exit::Unexpected => 3,
         }
@@ -45,7 +45,7 @@ impl Exit {
     const fn name(self) -> &'static str {
         match self {
             Exit::Done => "DONE",
-            Exit::Refused => "STOPPED",
+            Exit::Stopped => "STOPPED",
             Exit::Usage => "USAGE",
             Exit::Unexpected => "UNEXPECTED",
         }
@@ -244,6 +244,13 @@ impl Refusal {
         }
     }
 
+    /// What the server would answer, known before it is asked.
+    pub(crate) fn foreseen(code: Code, reason: &str, message: &str, subject: Option<String>) -> Refusal {
+        let mut refusal = Refusal::from_status(&Status::new(code, message), subject);
+        reason.clone_into(&mut refusal.reason);
+        refusal
+    }
+
     fn exit(&self) -> Exit {
         match self.code {
             Code::Unavailable
@@ -253,7 +260,7 @@ impl Refusal {
             | Code::DataLoss
             | Code::Unimplemented
             | Code::Cancelled => Exit::Unexpected,
-            _ => Exit::Refused,
+            _ => Exit::Stopped,
         }
     }
 
@@ -268,6 +275,11 @@ impl Refusal {
     /// The scope that the caller lacks, if that is why.
     pub(crate) fn scope_missing(&self) -> Option<&str> {
         self.metadata.get("scope").filter(|_| self.reason == "SCOPE_MISSING").map(String::as_str)
+    }
+
+    /// Whether it is about the token that was sent.
+    pub(crate) fn is_of_token(&self) -> bool {
+        matches!(self.reason.as_str(), "TOKEN_EXPIRED" | "TOKEN_INVALID" | "SESSION_REVOKED")
     }
 
     /// Whether the server is at fault, so that whoever runs it wants the id of the request.

@@ -29,7 +29,7 @@ fn command(target: &Target, token: bool, method: &str, body: &str) -> String {
     }
     match target {
         Target::Tcp(_) => words.push(target.place()),
-        Target::Socket(_) => words.push(format!("-unix {}", shell_word(&target.place()))),
+        Target::Socket(..) => words.push(format!("-unix {}", shell_word(&target.place()))),
     }
     words.push(method.to_owned());
     let line = words.join(" ");
@@ -39,6 +39,7 @@ fn command(target: &Target, token: bool, method: &str, body: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::target::Origin;
 
     #[test]
     fn a_call_over_the_network_takes_its_token_from_the_environment() -> Result<(), Error> {
@@ -54,7 +55,8 @@ mod tests {
 
     #[test]
     fn an_empty_call_through_the_socket_is_one_line() {
-        let text = command(&Target::Socket("/run/l k.sock".into()), false, "latchkey.v1.Auth/WhoAmI", "{}");
+        let text =
+            command(&Target::Socket("/run/l k.sock".into(), Origin::Named), false, "latchkey.v1.Auth/WhoAmI", "{}");
         assert_eq!(text, "grpcurl -plaintext -unix '/run/l k.sock' latchkey.v1.Auth/WhoAmI");
     }
 }

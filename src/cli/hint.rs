@@ -8,7 +8,8 @@ pub(crate) fn of(refusal: &Refusal) -> Option<String> {
     let user = refusal.subject.as_deref().unwrap_or("USER");
     let hint = match refusal.reason.as_str() {
         "CREDENTIALS_MISSING" => {
-            "sign in with `latchkey login`, set LATCHKEY_TOKEN, or run this on the host of latchkeyd".to_owned()
+            "sign in with `latchkey login`, set LATCHKEY_TOKEN, or on the host of latchkeyd give `--socket DATA_DIR/latchkey.sock`"
+                .to_owned()
         }
         "CREDENTIALS_REJECTED" => format!("an operator sees what is wrong with `latchkey users show {user}`"),
         "TOKEN_EXPIRED" | "TOKEN_INVALID" | "SESSION_REVOKED" | "REFRESH_REUSED" => {
@@ -58,7 +59,7 @@ pub(crate) fn of(refusal: &Refusal) -> Option<String> {
 fn scope_missing(refusal: &Refusal) -> String {
     let scope = refusal.scope_missing().unwrap_or("it");
     match refusal.roles.as_slice() {
-        [] => format!("`latchkey roles` says which roles have {scope}, `latchkey whoami` what you may do"),
+        [] => format!("an administrator can give you {scope}: `latchkey users update NAME --add-role ROLE`"),
         [role] => format!("only the role {role} has {scope}; `latchkey whoami` says what you may do"),
         [roles @ .., last] => {
             let roles = roles.join(", ");

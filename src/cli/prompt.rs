@@ -62,7 +62,7 @@ impl Cli {
             return Ok(());
         }
         self.screen.note("Nothing was changed.");
-        Err(Error::Silent(Exit::Refused))
+        Err(Error::Silent(Exit::Stopped))
     }
 
     /// Asks for a secret; what is typed is not shown.
@@ -72,7 +72,7 @@ impl Cli {
         }
         let typed = Unseen::begin().and_then(|_unseen| rpassword::prompt_password(format!("{what}: ")));
         typed.map(SecretString::from).map_err(|fault| match fault.kind() {
-            io::ErrorKind::Interrupted | io::ErrorKind::UnexpectedEof => Error::Silent(Exit::Refused),
+            io::ErrorKind::Interrupted | io::ErrorKind::UnexpectedEof => Error::Silent(Exit::Stopped),
             _ => Error::usage("there is no terminal to ask for the password").hint("use --password-stdin"),
         })
     }
@@ -87,13 +87,16 @@ impl Cli {
             }
             self.screen.note(Text::toned(Tone::Warn, "The two are not the same. Again:"));
         }
-        Err(Error::stopped(Exit::Refused, "the two passwords were not the same"))
+        Err(Error::stopped(Exit::Stopped, "the two passwords were not the same"))
     }
 
     /// Reads a secret from the next line of standard input; none at its end.
-    pub(crate) fn read_secret(&self) -> Result<Option<SecretString>, Error> {
+    pub(crate) fn read_secret(&self, what: &str) -> Result<Option<SecretString>, Error> {
         if self.client.is_showing() {
             return Ok(Some(SecretString::from(UNASKED)));
+        }
+        if io::stdin().is_terminal() {
+            self.screen.note(format!("type {what} and Enter; it will be shown"));
         }
         let mut line = String::new();
         // `Stdin` is buffered for the whole process, so the next line is still there for the next call.
@@ -109,7 +112,7 @@ impl Cli {
     /// Reads a secret that must be there.
     pub(crate) fn read_required_secret(&self, what: &str) -> Result<SecretString, Error> {
         let missing = || Error::usage(format!("standard input ends before {what}"));
-        self.read_secret()?.filter(|secret| !secret.expose_secret().is_empty()).ok_or_else(missing)
+        self.read_secret(what)?.filter(|secret| !secret.expose_secret().is_empty()).ok_or_else(missing)
     }
 }
 

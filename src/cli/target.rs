@@ -23,14 +23,23 @@ pub(crate) enum Target {
     /// At an address, in plain text.
     Tcp(Uri),
     /// At a socket of this host.
-    Socket(PathBuf),
+    Socket(PathBuf, Origin),
+}
+
+/// How a socket came to be used, which says how far it is trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// Somebody named it: a flag, a variable, or a login that was stored.
+    Named,
+    /// Nobody did: it lies where the command happens to be run.
+    Found,
 }
 
 impl Target {
     /// Reads `http://host:port`, `host:port` or `unix:PATH`.
     pub(crate) fn parse(text: &str) -> Result<Target, Error> {
         if let Some(path) = text.strip_prefix("unix:") {
-            return Ok(Target::Socket(PathBuf::from(path)));
+            return Ok(Target::Socket(PathBuf::from(path), Origin::Named));
         }
         if text.starts_with("https://") {
             return Err(Error::usage(format!("{text}: this client speaks no TLS"))
@@ -50,7 +59,7 @@ impl Target {
     pub(crate) fn place(&self) -> String {
         match self {
             Target::Tcp(uri) => uri.authority().map(ToString::to_string).unwrap_or_default(),
-            Target::Socket(path) => path.display().to_string(),
+            Target::Socket(path, _) => path.display().to_string(),
         }
     }
 
@@ -61,7 +70,7 @@ impl Target {
                 let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
                 host != "localhost" && !host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
             }
-            Target::Socket(_) => false,
+            Target::Socket(..) => false,
         }
     }
 }
@@ -71,7 +80,7 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Target::Tcp(_) => write!(f, "http://{}", self.place()),
-            Target::Socket(path) => write!(f, "unix:{}", path.display()),
+            Target::Socket(path, _) => write!(f, "unix:{}", path.display()),
         }
     }
 }
@@ -108,7 +117,7 @@ impl Wish {
             (None, Some(_)) if self.local => {
                 Err(Error::usage("--local goes through a socket: give --socket, not --server, with it"))
             }
-            (Some(path), None) => Ok(Some(Target::Socket(absolute(path)))),
+            (Some(path), None) => Ok(Some(Target::Socket(absolute(path), Origin::Named))),
             (None, Some(server)) => Target::parse(server).map(Some),
             (None, None) if self.local => Ok(None),
             (None, None) => environment.server.as_deref().map(Target::parse).transpose(),
@@ -128,9 +137,9 @@ impl Wish {
     pub(crate) fn resolve(&self, environment: &Environment, login: Option<Login>) -> Result<(Target, Identity), Error> {
         let named = self.named(environment)?;
         if self.local {
-            let path = named.and_then(|target| if let Target::Socket(path) = target { Some(path) } else { None });
-            let path = path.or_else(|| socket(environment)).unwrap_or_else(default_socket);
-            return Ok((Target::Socket(path), Identity::Local));
+            let named = named.filter(|target| matches!(target, Target::Socket(..)));
+            let target = named.or_else(|| socket(environment));
+            return Ok((target.unwrap_or_else(default_socket), Identity::Local));
         }
         if let Some(token) = &environment.token {
             let target = named.map_or_else(|| Target::parse(DEFAULT_SERVER), Ok)?;
@@ -142,10 +151,10 @@ impl Wish {
             return Ok((Target::parse(&login.server)?, Identity::Login(login)));
         }
         match named {
-            Some(target @ Target::Socket(_)) => Ok((target, Identity::Local)),
+            Some(target @ Target::Socket(..)) => Ok((target, Identity::Local)),
             Some(target @ Target::Tcp(_)) => Ok((target, Identity::Nobody)),
             None => match socket(environment) {
-                Some(path) => Ok((Target::Socket(path), Identity::Local)),
+                Some(target) => Ok((target, Identity::Local)),
                 None => Ok((Target::parse(DEFAULT_SERVER)?, Identity::Nobody)),
             },
         }
@@ -153,15 +162,21 @@ impl Wish {
 }
 
 /// The socket that the environment names, else the one in the default data directory, if it is there.
-fn socket(environment: &Environment) -> Option<PathBuf> {
+fn socket(environment: &Environment) -> Option<Target> {
     let named = environment.socket.clone();
     let named = named.or_else(|| environment.data_dir.as_ref().map(|directory| directory.join(SOCKET_NAME)));
-    let path = named.or_else(|| Some(default_socket()).filter(|path| path.exists()))?;
-    Some(absolute(&path))
+    match named {
+        Some(path) => Some(Target::Socket(absolute(&path), Origin::Named)),
+        None => default_path().exists().then(default_socket),
+    }
 }
 
-fn default_socket() -> PathBuf {
-    absolute(&Path::new(DEFAULT_DATA_DIR).join(SOCKET_NAME))
+fn default_socket() -> Target {
+    Target::Socket(absolute(&default_path()), Origin::Found)
+}
+
+fn default_path() -> PathBuf {
+    Path::new(DEFAULT_DATA_DIR).join(SOCKET_NAME)
 }
 
 /// A stored login and the output name the same socket from every directory.
@@ -216,6 +231,24 @@ mod tests {
         let (target, identity) = local.resolve(&environment, None)?;
         assert_eq!(target.place(), "/run/latchkey.sock");
         assert!(matches!(identity, Identity::Local));
+        Ok(())
+    }
+
+    #[test]
+    fn only_a_socket_that_nobody_named_is_found() -> Result<(), Error> {
+        let origin = |wish: &Wish, environment: &Environment| match wish.resolve(environment, None)? {
+            (Target::Socket(_, origin), Identity::Local) => Ok::<_, Error>(Some(origin)),
+            _ => Ok(None),
+        };
+        let local = || Wish { local: true, ..Wish::default() };
+        let none = Environment::default();
+        assert_eq!(origin(&local(), &none)?, Some(Origin::Found));
+        assert_eq!(origin(&Wish { socket: Some("a".into()), ..local() }, &none)?, Some(Origin::Named));
+        assert_eq!(origin(&Wish { server: Some("unix:/a".into()), ..Wish::default() }, &none)?, Some(Origin::Named));
+        let socket = Environment { socket: Some("a".into()), ..Environment::default() };
+        assert_eq!(origin(&local(), &socket)?, Some(Origin::Named));
+        let data_dir = Environment { data_dir: Some("a".into()), ..Environment::default() };
+        assert_eq!(origin(&Wish::default(), &data_dir)?, Some(Origin::Named));
         Ok(())
     }
 

@@ -81,6 +81,30 @@ fn a_server_that_is_not_there_is_exit_3_and_says_where_to_look() {
 }
 
 #[test]
+fn a_socket_that_was_only_found_is_used_if_it_is_ones_own() {
+    let shell = Shell::default();
+    std::fs::create_dir(shell.path("latchkey-data")).expect("a directory");
+    let path = shell.path("latchkey-data/latchkey.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&path).expect("a socket");
+    if std::os::unix::fs::chown(&path, Some(998), None).is_err() {
+        eprintln!("skipped: only root can give a socket away");
+        return;
+    }
+    for found in [["status"].as_slice(), &["whoami", "--local"]] {
+        shell.latchkey(found).fails(
+            3,
+            "error: cannot reach …/latchkey.sock: the socket was only found there, and belongs to uid 998, not to you \
+             (uid 0)\n\nhint: if that is the server you mean, name it: `--socket PATH`",
+        );
+    }
+    listener.set_nonblocking(true).expect("a listener");
+    assert!(listener.accept().is_err(), "nobody has connected");
+    // Named, it may be another's, but of whoever listens there.
+    let named = shell.latchkey(&["whoami", "--socket", &path.display().to_string()]);
+    assert!(named.stderr.contains("the socket belongs to uid 998, but uid 0 listens there"), "{named:?}");
+}
+
+#[test]
 fn a_server_that_cannot_be_named_is_exit_2() {
     let shell = Shell::default();
     shell.latchkey(&["status", "--server", "https://id.example.org"]).fails(
@@ -122,6 +146,15 @@ async fn what_ends_something_is_asked_before_and_no_is_exit_1() {
 
     let (printed, code) = shell.type_at("latchkey users lock ada", &[("[y/N] ", "yes")]);
     assert!(code == 0 && printed.contains("✔ ada is locked\n  ended     1 session\n"), "{printed}");
+    let (printed, code) = shell.type_at("latchkey users reset ada --temporary-password", &[]);
+    assert_eq!(
+        (printed.as_str(), code),
+        (
+            "error: the account is locked; unlock it first\n\n\
+             hint: unlock it with `latchkey users unlock ada`, or reset with --unlock",
+            1
+        )
+    );
     let (printed, code) = shell.type_at("latchkey users reset ada --temporary-password --unlock", &[("[y/N] ", "y")]);
     assert!(code == 0 && printed.contains("  lifts  the lock (locked by "), "{printed}");
 }
@@ -155,6 +188,48 @@ async fn a_person_is_made_to_change_the_password_at_the_terminal() {
     assert!(printed.contains("The two are not the same. Again:"), "{printed}");
     assert!(printed.contains("✔ signed in as ada at "), "{printed}");
     assert!(!printed.contains("c4nary") && !printed.contains(&given), "typed passwords are not shown: {printed}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_password_is_asked_for_twice() {
+    let h = Harness::start().await;
+    let shell = terminal(&h);
+    if !shell.has("script") {
+        return;
+    }
+    let twice = [("New password: ", PASSWORD), ("Once more: ", PASSWORD)];
+    let (printed, code) = shell.type_at("latchkey users create ada --set-password --lasting", &twice);
+    assert!(code == 0 && printed.contains("✔ ada is created") && !printed.contains("c4nary"), "{printed}");
+    h.signed_in("ada", PASSWORD).await;
+    let awaited = [("type the password and Enter; it will be shown", PASSWORD)];
+    let (printed, code) = shell.type_at("latchkey users create bob --password-stdin", &awaited);
+    assert!(code == 0 && printed.contains("✔ bob is created"), "{printed}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_is_one_event() {
+    let h = Harness::start().await;
+    h.create("ada", &["helpdesk"], PASSWORD).await;
+    h.create("bob", &[], PASSWORD).await;
+    for (user, refused) in [("ada", "create"), ("bob", "show")] {
+        let shell = terminal_of(&h, user);
+        assert_eq!(shell.latchkey(&["users", refused, "eve"]).code, 1);
+        let denied = ["--local", "audit", "list", "--actor", user, "--type", "access-denied", "--output", "json"];
+        let events = shell.latchkey(&denied).json();
+        assert_eq!(events["events"].as_array().map(Vec::len), Some(1), "{events}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_says_who_was_made_to_change_a_password() {
+    let h = Harness::start().await;
+    h.create("ada", &[], PASSWORD).await;
+    let shell = terminal(&h);
+    shell.latchkey(&["users", "require-change", "ada"]).good();
+    let halfway = shell.feed("latchkey", &["login", "ada", "--password-stdin", "--server", &h.url()], PASSWORD);
+    assert_eq!(halfway.code, 1, "{halfway:?}");
+    let events = shell.latchkey(&["audit", "list", "--user", "ada"]).good();
+    assert!(events.contains("✔ password right, must be changed") && !events.contains("sign in succeeded"), "{events}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

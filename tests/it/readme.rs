@@ -5,6 +5,7 @@ use crate::harness::transcript::{Shell, Step, blocks, steps, text_matches};
 
 const README: &str = include_str!("../../README.md");
 const CARGO_RUN: &str = "$ cargo run\n";
+const CARGO_BUILD: &str = "cargo build";
 const GRPCURL: &str = "## With grpcurl";
 
 /// A server as the README starts it, and a second terminal beside it.
@@ -33,7 +34,8 @@ fn play(shell: &Shell, document: &str) {
                 shell.play_at_terminal(&step);
             }
         } else {
-            together.extend(steps(&block));
+            // What is tested has been built.
+            together.extend(steps(&block).into_iter().filter(|step| step.command != CARGO_BUILD));
         }
     }
     shell.play(&together);
@@ -50,6 +52,13 @@ fn the_tour_runs_word_for_word() {
     assert!(first.starts_with(CARGO_RUN) && text_matches(&printed[1], &serving), "{serving}");
     let next = daemon.next_line();
     assert!(text_matches(&printed[2], &next), "{next}");
+
+    // `cargo run` builds the server alone.
+    let all: Vec<Step> = blocks(&tour, &["console"]).iter().flat_map(|(_, block)| steps(block)).collect();
+    let first_of = |wanted: &dyn Fn(&str) -> bool| all.iter().position(|step| wanted(&step.command));
+    let built = first_of(&|command| command == CARGO_BUILD).expect("the command is built");
+    let used = first_of(&|command| command.contains("latchkey ")).expect("the command is used");
+    assert!(built < used, "latchkey is used before it is built");
 
     if shell.has("jq") && shell.has("script") {
         play(&shell, &tour);

@@ -138,6 +138,10 @@ fn table(events: &[Event], clock: &Clock) -> Table {
 fn what(event: &Event) -> Text {
     let kind = match event.r#type() {
         EventType::Unspecified => format!("type {}", event.r#type),
+        // The event of a password that is right. Nobody is signed in before the step is done.
+        EventType::SignInSucceeded if event.details.get("step").is_some_and(|step| step == "PASSWORD_CHANGE") => {
+            "password right, must be changed".to_owned()
+        }
         _ => enum_words("latchkey.v1.EventType", "EVENT_TYPE_", event.r#type),
     };
     let (tone, mark) = match event.outcome() {

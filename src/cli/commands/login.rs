@@ -87,7 +87,7 @@ impl SignIn {
             }
         }
         Err(rejected.filter(|_| self.password_stdin).unwrap_or_else(|| {
-            Error::stopped(Exit::Refused, "no new password was accepted").hint("`latchkey login` starts again")
+            Error::stopped(Exit::Stopped, "no new password was accepted").hint("`latchkey login` starts again")
         }))
     }
 
@@ -95,8 +95,8 @@ impl SignIn {
         if !self.password_stdin {
             return cli.ask_new_password();
         }
-        cli.read_secret()?.ok_or_else(|| {
-            Error::stopped(Exit::Refused, "the password has to be changed")
+        cli.read_secret("the new password")?.ok_or_else(|| {
+            Error::stopped(Exit::Stopped, "the password has to be changed")
                 .hint("give the new one as the second line of standard input")
         })
     }
@@ -153,7 +153,7 @@ fn ask_user(cli: &Cli) -> Result<String, Error> {
     let read = io::stdin().lock().read_line(&mut user);
     read.map_err(|fault| Error::unexpected(format!("cannot read standard input: {fault}")))?;
     match user.trim() {
-        "" => Err(Error::Silent(Exit::Refused)),
+        "" => Err(Error::Silent(Exit::Stopped)),
         user => Ok(user.to_owned()),
     }
 }

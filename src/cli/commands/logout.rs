@@ -32,12 +32,12 @@ impl Logout {
             let was = store.remove()?;
             return setting.screen.done(if was { "the login is forgotten" } else { "there was no login" });
         }
-        let login = store.read()?.ok_or_else(|| Error::stopped(Exit::Refused, "you are not signed in"))?;
+        let login = store.read()?.ok_or_else(|| Error::stopped(Exit::Stopped, "you are not signed in"))?;
         let name = login.username.clone();
         let cli = setting.member(store, login)?;
         match cli.client.call(RevokeSessionRequest::default()).await {
             Ok(_) => {}
-            Err(error) if error.exit() == Exit::Refused => {}
+            Err(error) if error.exit() == Exit::Stopped => {}
             Err(Error::Stopped(_)) => {
                 return Err(Error::unexpected(format!("cannot reach {}", cli.client.target().place()))
                     .hint("`latchkey logout --forget` forgets the login without ending its session"));

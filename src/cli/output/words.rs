@@ -59,9 +59,6 @@ pub(crate) fn attention(user: &User, clock: &Clock) -> Text {
     if user.password_status.as_ref().is_some_and(|status| status.change_required) {
         concerns.push("must change".to_owned());
     }
-    if concerns.is_empty() && user.state() == UserState::Pending {
-        concerns.push("has no password yet".to_owned());
-    }
     let tone = if user.state() == UserState::Locked { Tone::Bad } else { Tone::Warn };
     Text::toned(tone, concerns.join("; "))
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use secrecy::ExposeSecret;
 
 use super::idempotency_key;
@@ -22,12 +22,14 @@ Without a password the account waits: give it one later with `latchkey users res
 Examples:
   latchkey users create grace --name \"Grace Hopper\" --email grace@example.com --temporary-password
   latchkey users create ada --role helpdesk --role auditor --temporary-password --ttl 4h
+  latchkey users create alan --set-password --lasting
   latchkey users create mailer --kind service
   pass show latchkey/bob | latchkey users create bob --password-stdin --lasting";
 
 /// Create an account.
 #[derive(Debug, Args)]
-#[command(after_help = HELP)]
+#[command(after_help = HELP, group = ArgGroup::new("chosen").args(["set_password", "password_stdin"]).multiple(true))]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(crate) struct Create {
     /// The sign-in name.
     username: String,
@@ -53,16 +55,19 @@ pub(crate) struct Create {
     #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
     external_id: String,
     /// Generate a password, show it once, and have it changed at the first sign-in.
-    #[arg(long, conflicts_with = "password_stdin")]
+    #[arg(long, conflicts_with = "chosen")]
     temporary_password: bool,
     /// How long the temporary password works; 72h at most.
-    #[arg(long, value_name = "TIME", requires = "temporary_password", conflicts_with = "password_stdin", value_parser = args::duration)]
+    #[arg(long, value_name = "TIME", requires = "temporary_password", conflicts_with_all = ["password_stdin", "set_password"], value_parser = args::duration)]
     ttl: Option<Duration>,
-    /// Read a password from standard input, to be changed at the first sign-in.
+    /// Use a password of your choice, to be changed at the first sign-in; it is asked for.
+    #[arg(long)]
+    set_password: bool,
+    /// Read that password from standard input instead of asking for it.
     #[arg(long)]
     password_stdin: bool,
     /// Let that password last.
-    #[arg(long, requires = "password_stdin", conflicts_with = "temporary_password")]
+    #[arg(long, requires = "chosen", conflicts_with = "temporary_password")]
     lasting: bool,
     /// Why, for the audit log.
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
@@ -78,6 +83,8 @@ impl Create {
         } else if self.password_stdin {
             let password = cli.read_required_secret("the password")?;
             Some(Credential::Password(password.expose_secret().to_owned()))
+        } else if self.set_password {
+            Some(Credential::Password(cli.ask_new_password()?.expose_secret().to_owned()))
         } else {
             None
         };

@@ -19,7 +19,7 @@ Examples:
   latchkey users list ad                       names, addresses and usernames that begin with ad
   latchkey users list --role admin --count
   latchkey users list --never-signed-in --order created
-  latchkey users list --all --output json | jq -r '.users[].email'";
+  latchkey users list --all --output json | jq -r '.users[].email // empty'";
 
 /// List accounts.
 #[derive(Debug, Args)]

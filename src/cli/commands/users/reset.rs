@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use clap::Args;
 use secrecy::ExposeSecret;
+use tonic::Code;
 
 use super::idempotency_key;
 use crate::cli::Cli;
 use crate::cli::args;
-use crate::cli::error::Error;
+use crate::cli::error::{Error, Refusal};
 use crate::cli::output::Screen;
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::time::instant;
@@ -73,6 +74,7 @@ impl Reset {
     pub(super) async fn run(self, cli: &Cli) -> Result<(), Error> {
         if cli.asks(self.yes)? {
             let user = cli.user(self.user.clone()).await?;
+            self.stop_at_lock(&user)?;
             cli.confirm(self.question(cli, &user).await).await?;
         }
         let generated = self.way.temporary_password;
@@ -91,6 +93,17 @@ impl Reset {
             Cli::effects(screen, answer.effects.as_ref())
         })
         .await
+    }
+
+    /// Nobody is asked to confirm what the server will refuse.
+    fn stop_at_lock(&self, user: &User) -> Result<(), Error> {
+        let by_operator = user.lock.as_ref().is_some_and(|lock| lock.cause() == LockCause::Operator);
+        if self.unlock || !by_operator {
+            return Ok(());
+        }
+        let message = "the account is locked; unlock it first";
+        let refusal = Refusal::foreseen(Code::FailedPrecondition, "USER_LOCKED", message, args::user_text(&self.user));
+        Err(Error::Refused(Box::new(refusal)))
     }
 
     fn method(&self, cli: &Cli) -> Result<Method, Error> {
@@ -120,11 +133,9 @@ impl Reset {
         if let Some(throttle) = &user.throttle {
             lifts.push(format!("the wait after {}", count(throttle.failures, "wrong password")));
         }
-        let in_the_way = lock.filter(|_| !falls).map(|lock| format!("{lock}; --unlock lifts it"));
         Question::new(format!("Reset the password of {}", person(user)))
             .row("ends", ends)
             .row("lifts", lifts.join(", "))
-            .row("but", Text::toned(Tone::Bad, in_the_way.unwrap_or_default()))
             .row("stays", "API tokens")
     }
 }
