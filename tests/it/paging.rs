@@ -103,6 +103,36 @@ async fn pages_of_a_filter_by_attention_are_complete() {
     }
 }
 
+#[tokio::test]
+async fn pages_of_a_prefix_show_everybody_once_however_often_they_match() {
+    let h = Harness::start().await;
+    let operator = h.operator().await;
+    for (username, email, display_name) in [
+        ("ada", "ada.adams@example.com", "Ada Adams"),
+        ("adam", "adam@example.com", "Adamo Ad"),
+        ("bob", "adele@example.com", "Bob Ada-Adele"),
+        ("adz", "", ""),
+    ] {
+        let (username, email, display_name) = (username.to_owned(), email.to_owned(), display_name.to_owned());
+        let request = v1::CreateUserRequest { username, email, display_name, ..Default::default() };
+        operator.create(request).await.unwrap();
+    }
+    for (text, expected) in [
+        ("a", vec!["ada", "adam", "adz", "bob"]),
+        ("ad", vec!["ada", "adam", "adz", "bob"]),
+        ("ada", vec!["ada", "adam", "bob"]),
+        ("ada.", vec!["ada"]),
+        ("adam", vec!["ada", "adam"]),
+        ("adele", vec!["bob"]),
+    ] {
+        let filter = UserFilter { text: text.to_owned(), ..Default::default() };
+        let request = v1::ListUsersRequest { page_size: 1, filter: Some(filter), ..Default::default() };
+        let seen = read_through(&operator, request).await;
+        let once: BTreeMap<String, usize> = expected.iter().map(|name| ((*name).to_owned(), 1)).collect();
+        assert_eq!(seen, once, "{text}");
+    }
+}
+
 /// Five users, and the token of a second page.
 async fn second_page(h: &Harness) -> (Client, v1::ListUsersRequest) {
     let operator = h.operator().await;
