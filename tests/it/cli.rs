@@ -211,7 +211,8 @@ async fn a_refusal_is_one_event() {
     let h = Harness::start().await;
     h.create("ada", &["helpdesk"], PASSWORD).await;
     h.create("bob", &[], PASSWORD).await;
-    for (user, refused) in [("ada", "create"), ("bob", "show")] {
+    h.create("carl", &[], PASSWORD).await;
+    for (user, refused) in [("ada", "create"), ("bob", "create"), ("carl", "show")] {
         let shell = terminal_of(&h, user);
         assert_eq!(shell.latchkey(&["users", refused, "eve"]).code, 1);
         let denied = ["--local", "audit", "list", "--actor", user, "--type", "access-denied", "--output", "json"];
