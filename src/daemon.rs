@@ -10,7 +10,7 @@ use crate::app::{SealKey, StartError, migrate, replace_seal_key};
 use crate::config::{self, Config, Database, Flags};
 use crate::effects::Effects;
 use crate::server::{self, Running, ServeError};
-use crate::store::Store;
+use crate::store::{self, Store};
 use crate::telemetry;
 
 /// What went wrong, as it is printed.
@@ -149,7 +149,7 @@ fn block_on(work: impl Future<Output = Ended>) -> Ended {
 }
 
 async fn serve(config: &Config) -> Ended {
-    telemetry::init(&config.log).map_err(crate::error::Error::internal)?;
+    telemetry::init(&config.log, store::QUIET).map_err(crate::error::Error::internal)?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }

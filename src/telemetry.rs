@@ -55,13 +55,12 @@ impl std::error::Error for TelemetryFault {
     }
 }
 
-/// What is logged by default: ours, and of the libraries beneath us what an operator can do something about. Whoever
-/// sets another filter gets what it says.
-const INFO: &str = "info,sea_orm_migration=warn,sqlx=error";
-
-/// Starts the log of the process, to standard error, panics included.
-pub fn init(log: &Log) -> Result<(), TelemetryFault> {
-    subscriber(log, io::stderr)?.try_init().map_err(|_| TelemetryFault::Taken)?;
+/// Starts the log of the process, to standard error, panics included. By default the libraries beneath us say only what
+/// an operator can do something about: `quiet` is the filter for them. Whoever sets another filter gets what it says.
+pub fn init(log: &Log, quiet: &str) -> Result<(), TelemetryFault> {
+    let level = if log.level == "info" { format!("info,{quiet}") } else { log.level.clone() };
+    let log = Log { level, ..log.clone() };
+    subscriber(&log, io::stderr)?.try_init().map_err(|_| TelemetryFault::Taken)?;
     std::panic::set_hook(Box::new(log_panic));
     Ok(())
 }
@@ -71,8 +70,7 @@ pub fn subscriber<W>(log: &Log, writer: W) -> Result<impl Subscriber + Send + Sy
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let level = if log.level == "info" { INFO } else { &log.level };
-    let filter = EnvFilter::try_new(level).map_err(TelemetryFault::Filter)?;
+    let filter = EnvFilter::try_new(&log.level).map_err(TelemetryFault::Filter)?;
     let lines = fmt::layer().with_writer(writer);
     let lines = match log.format {
         // Colours would put control characters into files and journals.

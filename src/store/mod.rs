@@ -43,6 +43,9 @@ pub use sea_orm::ConnectionTrait as Connection;
 /// 30 s is longer than any deadline of ours.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// The filter for the log of the libraries below: of migrations and connections, what went wrong.
+pub const QUIET: &str = "sea_orm_migration=warn,sqlx=error";
+
 /// Where the database is.
 #[derive(Debug, Clone)]
 pub enum Location {
