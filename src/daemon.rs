@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::{SealKey, StartError, migrate, replace_seal_key};
 use crate::config::{self, Config, Database, Flags};
@@ -145,7 +146,10 @@ fn say(text: &str) -> ExitCode {
 fn block_on(work: impl Future<Output = Ended>) -> Ended {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|source| ServeError::Io { what: "cannot start the runtime".to_owned(), source })?;
-    runtime.block_on(work)
+    let ended = runtime.block_on(work);
+    // What is still running now was given its time, or may not have any.
+    runtime.shutdown_background();
+    ended
 }
 
 async fn serve(config: &Config) -> Ended {
@@ -153,14 +157,21 @@ async fn serve(config: &Config) -> Ended {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    let stopped = stop_signal()?;
+    let mut signals = StopSignals::register()?;
     let running = server::start(config, Effects::system()).await?;
     announce(&running, config).await;
-    stopped.await;
-    tracing::info!("stopping: no new calls are taken, those under way end");
-    running.shutdown().await;
-    tracing::info!("stopped");
-    Ok(ExitCode::SUCCESS)
+    signals.next().await;
+    tracing::info!("stopping: no new calls are taken, those under way end; a second signal stops at once");
+    tokio::select! {
+        () = running.shutdown() => {
+            tracing::info!("stopped");
+            Ok(ExitCode::SUCCESS)
+        }
+        () = signals.next() => {
+            tracing::warn!("stopped at once: calls under way were cut off");
+            Ok(ExitCode::from(FAILED))
+        }
+    }
 }
 
 async fn announce(running: &Running, config: &Config) {
@@ -170,7 +181,7 @@ async fn announce(running: &Running, config: &Config) {
         grpc = %running.address,
         http = http.as_deref().unwrap_or("off"),
         socket = %running.socket.display(),
-        "serving, without TLS: on loopback and the local socket only"
+        "serving, {}", how_open(config)
     );
     match running.has_administrator().await {
         Ok(true) => {}
@@ -183,24 +194,43 @@ async fn announce(running: &Running, config: &Config) {
     }
 }
 
+/// Who can reach the server, in short.
+fn how_open(config: &Config) -> &'static str {
+    match (config.tls.cert.is_some(), config.listen.ip().to_canonical().is_loopback()) {
+        (true, _) => "with TLS",
+        (false, true) => "without TLS: on loopback and the local socket only",
+        (false, false) => "without TLS, open to the network",
+    }
+}
+
 /// What `latchkey` must be told to find the socket, unless it looks there by itself.
 fn socket_flag(config: &Config) -> String {
     let by_itself = Config::default_in(Path::new("./latchkey-data")).socket;
     if config.socket == by_itself { String::new() } else { format!(" --socket {}", config.socket.display()) }
 }
 
-/// Registered before anything starts, so that a signal during the start is not lost.
-fn stop_signal() -> Result<impl Future<Output = ()>, ServeError> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let failed = |source| ServeError::Io { what: "cannot wait for signals".to_owned(), source };
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    Ok(async move {
+/// SIGTERM and SIGINT.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    /// Before anything starts, so that a signal during the start is not lost.
+    fn register() -> Result<StopSignals, ServeError> {
+        let failed = |source| ServeError::Io { what: "cannot wait for signals".to_owned(), source };
+        Ok(StopSignals {
+            terminate: signal(SignalKind::terminate()).map_err(failed)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
+        })
+    }
+
+    async fn next(&mut self) {
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
-    })
+    }
 }
 
 /// Whether there is a database to look at. Looking must not make one.

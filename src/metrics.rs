@@ -11,6 +11,10 @@
 //! | `latchkey_throttled_total` | | sign-ins turned away to wait |
 //! | `latchkey_user_locks_total` | `cause` | accounts locked |
 //! | `latchkey_password_resets_total` | | passwords reset by operators |
+//! | `latchkey_connections` | `listener` | connections that are open |
+//! | `latchkey_connections_refused_total` | `listener`, `cause` | connections refused or cut off, by the limit |
+//! | `latchkey_tls_reloads_total` | `outcome` | changed TLS files that were taken up, or refused |
+//! | `latchkey_tls_certificate_not_after_seconds` | | when the TLS certificate ends, in seconds since 1970 |
 //!
 //! Labels are from closed sets: no name, address or id of anybody, and no text that a stranger chose.
 
@@ -82,6 +86,60 @@ label! {
     }
 }
 
+label! {
+    /// Where connections come in.
+    Listener {
+        /// gRPC over the network.
+        Grpc = "grpc",
+        /// gRPC through the local socket.
+        Local = "local",
+        /// Metrics, probes and keys over HTTP.
+        Http = "http",
+    }
+}
+
+label! {
+    /// Why a connection was refused or cut off.
+    Refused {
+        /// As many are open as there may be.
+        Max = "max",
+        /// As many of this peer are open as there may be.
+        MaxPerPeer = "max_per_peer",
+        /// TLS failed.
+        Handshake = "handshake",
+        /// It did not begin in time.
+        Silent = "silent",
+        /// It sent too much that brings no work.
+        Flood = "flood",
+        /// It left an answer unread.
+        Unread = "unread",
+    }
+}
+
+label! {
+    /// What became of changed TLS files.
+    Reload {
+        /// They are in use.
+        Taken = "taken",
+        /// They cannot be used, and the old ones still are.
+        Refused = "refused",
+    }
+}
+
+impl Refused {
+    /// What to call it in the log: the key of the configuration, where there is one.
+    pub fn limit(self) -> &'static str {
+        match self {
+            Refused::Max => "connections.max",
+            Refused::MaxPerPeer => "connections.max_per_peer",
+            Refused::Handshake => "a TLS handshake",
+            Refused::Silent => "connections.start_timeout",
+            Refused::Flood => "a flood of frames",
+            Refused::Unread => "connections.read_timeout",
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RpcLabels {
     method: String,
@@ -114,6 +172,22 @@ struct CauseLabel {
     cause: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ListenerLabel {
+    listener: Listener,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusedLabels {
+    listener: Listener,
+    cause: Refused,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReloadLabel {
+    outcome: Reload,
+}
+
 /// Every metric of the server.
 #[derive(Debug)]
 pub struct Metrics {
@@ -127,6 +201,10 @@ pub struct Metrics {
     throttled: Counter,
     locks: Family<CauseLabel, Counter>,
     resets: Counter,
+    connections: Family<ListenerLabel, Gauge>,
+    refused: Family<RefusedLabels, Counter>,
+    reloads: Family<ReloadLabel, Counter>,
+    certificate_ends: Gauge,
 }
 
 fn seconds() -> Histogram {
@@ -153,6 +231,10 @@ impl Metrics {
             throttled: Counter::default(),
             locks: Family::default(),
             resets: Counter::default(),
+            connections: Family::default(),
+            refused: Family::default(),
+            reloads: Family::default(),
+            certificate_ends: Gauge::default(),
         };
         // A series that begins with its first event has no rate then: an alert on the first lock would be silent.
         for cause in [LockCause::Operator, LockCause::FailedSignIns] {
@@ -176,6 +258,14 @@ impl Metrics {
         registry.register("throttled", "Sign-ins turned away to wait", self.throttled.clone());
         registry.register("user_locks", "Accounts locked", self.locks.clone());
         registry.register("password_resets", "Passwords reset by operators", self.resets.clone());
+        registry.register("connections", "Connections that are open", self.connections.clone());
+        registry.register("connections_refused", "Connections refused or cut off", self.refused.clone());
+        registry.register("tls_reloads", "Changed TLS files that were taken up or refused", self.reloads.clone());
+        registry.register(
+            "tls_certificate_not_after_seconds",
+            "When the TLS certificate ends, in seconds since 1970; 0 without TLS",
+            self.certificate_ends.clone(),
+        );
         self
     }
 
@@ -217,6 +307,26 @@ impl Metrics {
         self.resets.inc();
     }
 
+    /// So many connections are open now.
+    pub fn connections(&self, listener: Listener, open: u32) {
+        self.connections.get_or_create(&ListenerLabel { listener }).set(i64::from(open));
+    }
+
+    /// A connection was refused or cut off.
+    pub fn connection_refused(&self, listener: Listener, cause: Refused) {
+        self.refused.get_or_create(&RefusedLabels { listener, cause }).inc();
+    }
+
+    /// TLS files have changed.
+    pub fn tls_reloaded(&self, outcome: Reload) {
+        self.reloads.get_or_create(&ReloadLabel { outcome }).inc();
+    }
+
+    /// The TLS certificate ends then, in seconds since 1970.
+    pub fn certificate_ends(&self, not_after: u64) {
+        self.certificate_ends.set(i64::try_from(not_after).unwrap_or(i64::MAX));
+    }
+
     /// All of them, in the text form of `OpenMetrics`.
     pub fn encode(&self) -> String {
         let mut text = String::new();
@@ -240,6 +350,10 @@ mod tests {
         metrics.throttled();
         metrics.user_locked(LockCause::Operator);
         metrics.password_reset();
+        metrics.connections(Listener::Grpc, 2);
+        metrics.connection_refused(Listener::Grpc, Refused::MaxPerPeer);
+        metrics.tls_reloaded(Reload::Refused);
+        metrics.certificate_ends(1_800_000_000);
 
         let text = metrics.encode();
         for line in [
@@ -253,6 +367,10 @@ mod tests {
             "latchkey_throttled_total 1",
             "latchkey_user_locks_total{cause=\"OPERATOR\"} 1",
             "latchkey_password_resets_total 1",
+            "latchkey_connections{listener=\"grpc\"} 2",
+            "latchkey_connections_refused_total{listener=\"grpc\",cause=\"max_per_peer\"} 1",
+            "latchkey_tls_reloads_total{outcome=\"refused\"} 1",
+            "latchkey_tls_certificate_not_after_seconds 1800000000",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");
         }

@@ -8,6 +8,7 @@
 //! (A B A B …) do not, so a row is a ratio: the median of the rounds, with the lowest and the highest.
 
 mod database;
+mod flood;
 mod list;
 mod measure;
 mod server;
@@ -75,6 +76,9 @@ enum Wanted {
     /// Pages of users against the first one
     #[value(name = "P5")]
     Pages,
+    /// A bystander's calls beside floods against their usual
+    #[value(name = "F11")]
+    Floods,
 }
 
 /// One thread: the client must not take the cores away that it measures.
@@ -105,6 +109,9 @@ async fn run(line: &Line) -> Outcome<()> {
     }
     if line.rows.contains(&Wanted::Pages) {
         rows.extend(list::measure(line.rounds, &filled).await?);
+    }
+    if line.rows.contains(&Wanted::Floods) {
+        rows.extend(flood::measure(line.rounds, Duration::from_secs(line.seconds), &filled).await?);
     }
     let report = Report::of(&filled, line.rounds, rows);
     std::io::stdout().write_all(report.table().as_bytes())?;

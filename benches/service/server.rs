@@ -53,6 +53,11 @@ impl Server {
         Ok(server)
     }
 
+    /// Where gRPC is served.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// A connection over TCP.
     pub(crate) async fn connect(&self) -> Outcome<Channel> {
         Ok(Endpoint::from_shared(format!("http://{}", self.address))?.tcp_nodelay(true).connect().await?)

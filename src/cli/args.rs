@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use super::call::enum_choices;
 use super::commands;
 use super::output::{Colour, Format};
+use super::tls::Trust;
 use crate::proto::v1::UserRef;
 use crate::proto::v1::user_ref::Ref;
 
@@ -29,7 +30,7 @@ Examples:
   latchkey users list --all --output json | jq -r '.users[].email // empty'";
 
 const SERVER_HELP: &str =
-    "The server, as http://host:port or host:port [env: LATCHKEY_SERVER] [default: 127.0.0.1:50051]";
+    "The server, as https://host:port, or host:port [env: LATCHKEY_SERVER] [default: http://127.0.0.1:50051]";
 const SOCKET_HELP: &str = "The server's local socket [env: LATCHKEY_SOCKET, else LATCHKEY_DATA_DIR/latchkey.sock]";
 
 /// Administers the accounts of a latchkey server.
@@ -53,6 +54,8 @@ pub(crate) struct Global {
     /// Act as the local operator, through the socket, whoever is signed in.
     #[arg(long, global = true)]
     pub(crate) local: bool,
+    #[command(flatten)]
+    pub(crate) trust: Trust,
     /// Print tables for people, or proto3 JSON for machines.
     #[arg(long, global = true, value_name = "text|json", value_enum, default_value_t, hide_possible_values = true)]
     pub(crate) output: Format,

@@ -23,6 +23,7 @@ use super::output::Screen;
 use super::output::json;
 use super::socket::{self, Stranger};
 use super::target::{Identity, Origin, Target};
+use super::tls::{self, Trust};
 use crate::proto::v1::who_am_i_response::Kind;
 use crate::proto::v1::{ListRolesRequest, RefreshTokensRequest, WhoAmIRequest};
 
@@ -44,6 +45,7 @@ type Bearer = MetadataValue<Ascii>;
 #[derive(Debug)]
 pub(crate) struct Client {
     target: Target,
+    trust: Trust,
     caller: Caller,
     channel: OnceCell<Channel>,
     /// Print calls instead of making them.
@@ -53,6 +55,7 @@ pub(crate) struct Client {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one, for as long as the process lives")]
 enum Caller {
     Token(SecretString),
     Login { store: Store, login: Mutex<Login> },
@@ -62,19 +65,24 @@ enum Caller {
 
 impl Client {
     /// Not connected yet.
-    pub(crate) fn new(target: Target, identity: Identity, store: Option<Store>, show: bool) -> Client {
+    pub(crate) fn new(target: Target, trust: Trust, identity: Identity, store: Option<Store>, show: bool) -> Client {
         let caller = match (identity, store) {
             (Identity::Token(token), _) => Caller::Token(token),
             (Identity::Login(login), Some(store)) => Caller::Login { store, login: Mutex::new(login) },
             (Identity::Local, _) => Caller::Local,
             (Identity::Login(_) | Identity::Nobody, _) => Caller::Nobody,
         };
-        Client { target, caller, channel: OnceCell::new(), show, reads: AtomicBool::new(false) }
+        Client { target, trust, caller, channel: OnceCell::new(), show, reads: AtomicBool::new(false) }
     }
 
     /// Where the server is.
     pub(crate) fn target(&self) -> &Target {
         &self.target
+    }
+
+    /// How the server is known.
+    pub(crate) fn trust(&self) -> &Trust {
+        &self.trust
     }
 
     /// Whether calls are printed instead of made.
@@ -163,11 +171,28 @@ impl Client {
                 if matches!(self.caller, Caller::Token(_)) && refusal.is_of_token() {
                     refusal.hint = Some("unset LATCHKEY_TOKEN, or set one that is good".to_owned());
                 }
+                if std::error::Error::source(&status).is_some() {
+                    refusal.hint = self.broken_off();
+                }
                 if let Some(scope) = refusal.scope_missing() {
                     refusal.roles = self.roles_with(scope).await.unwrap_or_default();
                 }
                 Err(Error::Refused(Box::new(refusal)))
             }
+        }
+    }
+
+    /// What to try where the server, or whoever is there, ended the connection without an answer.
+    fn broken_off(&self) -> Option<String> {
+        match &self.target {
+            Target::Tcp(_) => {
+                Some(format!("is that a latchkeyd? if it speaks TLS: `--server https://{}`", self.target.place()))
+            }
+            Target::Tls(_) => Some(
+                "if the server wants a certificate of yours, it must be of its CA: `--tls-cert FILE --tls-key FILE`"
+                    .to_owned(),
+            ),
+            Target::Socket(..) => None,
         }
     }
 
@@ -200,7 +225,16 @@ impl Client {
             request.metadata_mut().insert("authorization", bearer);
         }
         let codec = ProstCodec::<C, C::Answer>::default();
-        Ok(grpc.unary(request, method.path()?, codec).await?.into_inner())
+        let answer = grpc.unary(request, method.path()?, codec).await;
+        Ok(answer.map_err(|status| self.explained(status))?.into_inner())
+    }
+
+    /// With TLS 1.3 the server refuses a client's certificate only after the client has begun to speak.
+    fn explained(&self, status: Status) -> Sent {
+        match tls::explain(&status, &self.target.place()) {
+            Some(error) => Sent::Not(error),
+            None => Sent::Status(status),
+        }
     }
 
     async fn channel(&self) -> Result<&Channel, Error> {
@@ -208,8 +242,20 @@ impl Client {
     }
 
     async fn connect(&self) -> Result<Channel, Error> {
+        if self.target.is_overheard() && !self.trust.bears_plaintext() {
+            let place = self.target.place();
+            return Err(Error::usage(format!("http://{place} is another host: others may listen on the way"))
+                .hint(format!("use https://{place}, or say --insecure-plaintext")));
+        }
         let connected = match &self.target {
             Target::Tcp(uri) => endpoint(uri.clone())?.connect().await,
+            Target::Tls(uri) => {
+                let (place, config) = (uri.clone(), self.trust.config()?);
+                let connector = tower::service_fn(move |_: Uri| connect_tls(place.clone(), Arc::clone(&config)));
+                // The scheme of the calls; the connector does the rest.
+                let plain = endpoint(Uri::from_static("http://localhost"))?.origin(uri.clone());
+                plain.connect_with_connector(connector).await
+            }
             Target::Socket(path, origin) => {
                 let (path, origin) = (Arc::new(path.clone()), *origin);
                 let connector = tower::service_fn(move |_: Uri| connect_socket(path.clone(), origin));
@@ -220,12 +266,10 @@ impl Client {
     }
 
     fn unreachable(&self, fault: &tonic::transport::Error) -> Error {
-        let mut cause: &dyn std::error::Error = fault;
-        // Chains of causes are short; the bound is for one that bites its tail.
-        for _ in 0..16 {
-            let Some(inner) = cause.source() else { break };
-            cause = inner;
+        if let Some(error) = tls::explain(fault, &self.target.place()) {
+            return error;
         }
+        let cause = tls::innermost(fault);
         let fault = cause.downcast_ref::<io::Error>();
         let kind = fault.map(io::Error::kind);
         let strange = matches!(fault.and_then(io::Error::get_ref), Some(inner) if inner.is::<Stranger>());
@@ -237,7 +281,9 @@ impl Client {
             (Target::Socket(..), _) => {
                 "is latchkeyd running here? --socket says where its socket is, --server another server"
             }
-            (Target::Tcp(_), _) => "is latchkeyd running there? --server or LATCHKEY_SERVER says where it is",
+            (Target::Tcp(_) | Target::Tls(_), _) => {
+                "is latchkeyd running there? --server or LATCHKEY_SERVER says where it is"
+            }
         };
         Error::unexpected(format!("cannot reach {}: {cause}", self.target.place())).hint(hint)
     }
@@ -284,7 +330,7 @@ impl Client {
 
     /// Warns before a password goes over a network in plain text.
     pub(crate) fn warn_if_overheard(&self, screen: &Screen) {
-        if self.target.is_remote() && !self.show {
+        if self.target.is_overheard() && self.trust.bears_plaintext() && !self.show {
             screen.note(format!("warning: {} is reached in plain text; others may listen", self.target.place()));
         }
     }
@@ -315,6 +361,13 @@ async fn connect_socket(
     origin: Origin,
 ) -> io::Result<hyper_util::rt::TokioIo<tokio::net::UnixStream>> {
     socket::connect(&path, origin).await
+}
+
+async fn connect_tls(
+    uri: Uri,
+    config: Arc<rustls::ClientConfig>,
+) -> io::Result<hyper_util::rt::TokioIo<tokio_rustls::client::TlsStream<tokio::net::TcpStream>>> {
+    tls::connect(&uri, config).await
 }
 
 fn endpoint(uri: Uri) -> Result<Endpoint, Error> {

@@ -16,6 +16,8 @@ pub(crate) struct Environment {
     pub(crate) data_dir: Option<PathBuf>,
     /// `LATCHKEY_TOKEN`: an access token or an API token.
     pub(crate) token: Option<SecretString>,
+    /// `LATCHKEY_TLS_CA`: the CA that signed the server's certificate.
+    pub(crate) tls_ca: Option<PathBuf>,
     /// The directory for the stored login, if the environment lets one be found.
     pub(crate) state_dir: Option<PathBuf>,
 }
@@ -28,6 +30,7 @@ impl Environment {
             socket: variable("LATCHKEY_SOCKET").map(PathBuf::from),
             data_dir: variable("LATCHKEY_DATA_DIR").map(PathBuf::from),
             token: variable("LATCHKEY_TOKEN").map(SecretString::from),
+            tls_ca: variable("LATCHKEY_TLS_CA").map(PathBuf::from),
             state_dir: state_dir(),
         }
     }

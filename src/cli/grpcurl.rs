@@ -8,6 +8,7 @@ use super::error::Error;
 use super::output::json;
 use super::output::words::shell_word;
 use super::target::Target;
+use super::tls::Trust;
 
 /// The call as a command line. Nothing is sent.
 pub(crate) fn show<C: Call>(client: &Client, request: &C) -> Result<String, Error> {
@@ -16,11 +17,16 @@ pub(crate) fn show<C: Call>(client: &Client, request: &C) -> Result<String, Erro
     redact(&mut message);
     let body = json::pretty(&message)?;
     let token = client.has_token() && method.wants_identity();
-    Ok(command(client.target(), token, method.name(), &body))
+    Ok(command(client.target(), client.trust(), token, method.name(), &body))
 }
 
-fn command(target: &Target, token: bool, method: &str, body: &str) -> String {
-    let mut words = vec!["grpcurl -plaintext".to_owned()];
+fn command(target: &Target, trust: &Trust, token: bool, method: &str, body: &str) -> String {
+    let mut words = vec!["grpcurl".to_owned()];
+    match target {
+        Target::Tls(_) => words
+            .extend(trust.grpcurl().map(|(flag, path)| format!("{flag} {}", shell_word(&path.display().to_string())))),
+        Target::Tcp(_) | Target::Socket(..) => words.push("-plaintext".to_owned()),
+    }
     if token {
         words.push("-expand-headers -H 'authorization: Bearer ${LATCHKEY_TOKEN}'".to_owned());
     }
@@ -28,7 +34,7 @@ fn command(target: &Target, token: bool, method: &str, body: &str) -> String {
         words.push("-d @".to_owned());
     }
     match target {
-        Target::Tcp(_) => words.push(target.place()),
+        Target::Tcp(_) | Target::Tls(_) => words.push(target.place()),
         Target::Socket(..) => words.push(format!("-unix {}", shell_word(&target.place()))),
     }
     words.push(method.to_owned());
@@ -44,7 +50,7 @@ mod tests {
     #[test]
     fn a_call_over_the_network_takes_its_token_from_the_environment() -> Result<(), Error> {
         let target = Target::parse("127.0.0.1:50051")?;
-        let text = command(&target, true, "latchkey.v1.UserAdmin/GetUser", "{\n  \"user\": {}\n}");
+        let text = command(&target, &Trust::default(), true, "latchkey.v1.UserAdmin/GetUser", "{\n  \"user\": {}\n}");
         assert_eq!(
             text,
             "grpcurl -plaintext -expand-headers -H 'authorization: Bearer ${LATCHKEY_TOKEN}' -d @ 127.0.0.1:50051 \
@@ -54,9 +60,18 @@ mod tests {
     }
 
     #[test]
+    fn a_call_over_tls_names_the_ca() -> Result<(), Error> {
+        let target = Target::parse("https://id.example.org:50051")?;
+        let trust = Trust::of_ca(Some("/etc/ca.pem".into()));
+        let text = command(&target, &trust, false, "latchkey.v1.Auth/WhoAmI", "{}");
+        assert_eq!(text, "grpcurl -cacert /etc/ca.pem id.example.org:50051 latchkey.v1.Auth/WhoAmI");
+        Ok(())
+    }
+
+    #[test]
     fn an_empty_call_through_the_socket_is_one_line() {
-        let text =
-            command(&Target::Socket("/run/l k.sock".into(), Origin::Named), false, "latchkey.v1.Auth/WhoAmI", "{}");
+        let target = Target::Socket("/run/l k.sock".into(), Origin::Named);
+        let text = command(&target, &Trust::default(), false, "latchkey.v1.Auth/WhoAmI", "{}");
         assert_eq!(text, "grpcurl -plaintext -unix '/run/l k.sock' latchkey.v1.Auth/WhoAmI");
     }
 }

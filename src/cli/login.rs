@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::env::Environment;
 use super::error::{Error, Exit};
+use super::tls::Trust;
 use crate::proto::v1::TokenSet;
 
 /// How long to wait for another process that renews the same login: a little more than a call may take.
@@ -25,6 +26,9 @@ const MARGIN_SECONDS: i64 = 30;
 pub(crate) struct Login {
     /// The server that gave it, as [`Target`](super::target::Target) prints it.
     pub(crate) server: String,
+    /// How it is known.
+    #[serde(default)]
+    pub(crate) trust: Trust,
     /// Who signed in.
     pub(crate) username: String,
     /// The session.
@@ -45,8 +49,8 @@ impl fmt::Debug for Login {
 
 impl Login {
     /// Of the tokens that a server gave to `username`.
-    pub(crate) fn new(server: String, username: String, tokens: TokenSet) -> Login {
-        Login { server, username, ..Login::default() }.renewed(tokens)
+    pub(crate) fn new(server: String, trust: Trust, username: String, tokens: TokenSet) -> Login {
+        Login { server, trust, username, ..Login::default() }.renewed(tokens)
     }
 
     /// With newer tokens.

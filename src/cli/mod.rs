@@ -3,7 +3,7 @@
 //! | module | does |
 //! | --- | --- |
 //! | `args`, `env` | read the command line and the environment |
-//! | `target`, `login`, `socket` | find the server, and as whom to act |
+//! | `target`, `login`, `socket`, `tls` | find the server, know it, and as whom to act |
 //! | `call`, `client`, `grpcurl` | make a call, or print it |
 //! | `commands` | one file a command: its arguments, its calls, its answer |
 //! | `prompt`, `output`, `error`, `hint` | ask, print, and say what went wrong and what helps |
@@ -21,6 +21,7 @@ mod output;
 mod prompt;
 mod socket;
 mod target;
+mod tls;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -34,6 +35,7 @@ use error::{Error, Exit};
 use login::Store;
 use output::Screen;
 use target::{Identity, Wish};
+use tls::Trust;
 
 /// Runs the command that `args` name, the name of the program first, and tells how it ended.
 ///
@@ -98,13 +100,16 @@ struct Setting {
     screen: Screen,
     environment: Environment,
     wish: Wish,
+    trust: Trust,
     show_grpcurl: bool,
 }
 
 impl Setting {
     fn new(global: Global, screen: Screen) -> Setting {
-        let Global { server, socket, local, show_grpcurl, .. } = global;
-        Setting { screen, environment: Environment::read(), wish: Wish { server, socket, local }, show_grpcurl }
+        let Global { server, socket, local, trust, show_grpcurl, .. } = global;
+        let environment = Environment::read();
+        let trust = trust.or(Trust::of_ca(environment.tls_ca.clone()));
+        Setting { screen, environment, wish: Wish { server, socket, local }, trust, show_grpcurl }
     }
 
     fn store(&self) -> Result<Store, Error> {
@@ -134,6 +139,10 @@ impl Setting {
     }
 
     fn cli(&self, target: target::Target, identity: Identity, store: Option<Store>) -> Cli {
-        Cli { screen: self.screen.clone(), client: Client::new(target, identity, store, self.show_grpcurl) }
+        let trust = match &identity {
+            Identity::Login(login) => self.trust.clone().or(login.trust.clone()),
+            Identity::Token(_) | Identity::Local | Identity::Nobody => self.trust.clone(),
+        };
+        Cli { screen: self.screen.clone(), client: Client::new(target, trust, identity, store, self.show_grpcurl) }
     }
 }

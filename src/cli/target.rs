@@ -22,6 +22,8 @@ const DEFAULT_DATA_DIR: &str = "latchkey-data";
 pub(crate) enum Target {
     /// At an address, in plain text.
     Tcp(Uri),
+    /// At an address, over TLS.
+    Tls(Uri),
     /// At a socket of this host.
     Socket(PathBuf, Origin),
 }
@@ -36,43 +38,48 @@ pub(crate) enum Origin {
 }
 
 impl Target {
-    /// Reads `http://host:port`, `host:port` or `unix:PATH`.
+    /// Reads `https://host:port`, `http://host:port`, `host:port` or `unix:PATH`. Without a scheme, another host is
+    /// reached over TLS.
     pub(crate) fn parse(text: &str) -> Result<Target, Error> {
         if let Some(path) = text.strip_prefix("unix:") {
             return Ok(Target::Socket(PathBuf::from(path), Origin::Named));
         }
-        if text.starts_with("https://") {
-            return Err(Error::usage(format!("{text}: this client speaks no TLS"))
-                .hint("bring the port here through a tunnel (ssh -L 50051:127.0.0.1:50051 HOST) and use that"));
-        }
-        let whole = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
-        let wrong = || Error::usage(format!("{text:?} is no address of a server")).hint("give it as http://host:port");
+        let whole = if text.contains("://") { text.to_owned() } else { format!("none://{text}") };
+        let wrong = || Error::usage(format!("{text:?} is no address of a server")).hint("give it as https://host:port");
         let uri: Uri = whole.parse().map_err(|_| wrong())?;
         let bare = matches!(uri.path(), "" | "/") && uri.query().is_none();
-        if uri.scheme_str() != Some("http") || uri.port_u16().is_none() || !bare {
-            return Err(wrong());
-        }
-        Ok(Target::Tcp(uri))
+        let authority = uri.authority().filter(|_| uri.port_u16().is_some() && bare).ok_or_else(wrong)?;
+        let is_secret = match uri.scheme_str() {
+            Some("https") => true,
+            Some("http") => false,
+            Some("none") => !is_loopback(&uri),
+            _ => return Err(wrong()),
+        };
+        let scheme = if is_secret { "https" } else { "http" };
+        let uri = format!("{scheme}://{authority}").parse().map_err(|_| wrong())?;
+        Ok(if is_secret { Target::Tls(uri) } else { Target::Tcp(uri) })
     }
 
     /// Host and port, or the path.
     pub(crate) fn place(&self) -> String {
         match self {
-            Target::Tcp(uri) => uri.authority().map(ToString::to_string).unwrap_or_default(),
+            Target::Tcp(uri) | Target::Tls(uri) => uri.authority().map(ToString::to_string).unwrap_or_default(),
             Target::Socket(path, _) => path.display().to_string(),
         }
     }
 
-    /// Whether what is said goes over a network, where others may listen.
-    pub(crate) fn is_remote(&self) -> bool {
+    /// Whether what is said goes over a network in plain text, where others may listen.
+    pub(crate) fn is_overheard(&self) -> bool {
         match self {
-            Target::Tcp(uri) => {
-                let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-                host != "localhost" && !host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-            }
-            Target::Socket(..) => false,
+            Target::Tcp(uri) => !is_loopback(uri),
+            Target::Tls(_) | Target::Socket(..) => false,
         }
     }
+}
+
+fn is_loopback(uri: &Uri) -> bool {
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 /// The form in which a stored login names its server.
@@ -80,6 +87,7 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Target::Tcp(_) => write!(f, "http://{}", self.place()),
+            Target::Tls(_) => write!(f, "https://{}", self.place()),
             Target::Socket(path, _) => write!(f, "unix:{}", path.display()),
         }
     }
@@ -152,7 +160,7 @@ impl Wish {
         }
         match named {
             Some(target @ Target::Socket(..)) => Ok((target, Identity::Local)),
-            Some(target @ Target::Tcp(_)) => Ok((target, Identity::Nobody)),
+            Some(target @ (Target::Tcp(_) | Target::Tls(_))) => Ok((target, Identity::Nobody)),
             None => match socket(environment) {
                 Some(target) => Ok((target, Identity::Local)),
                 None => Ok((Target::parse(DEFAULT_SERVER)?, Identity::Nobody)),
@@ -196,9 +204,12 @@ mod tests {
     fn addresses_are_read_with_and_without_a_scheme() -> Result<(), Error> {
         assert_eq!(Target::parse("127.0.0.1:50051")?, Target::parse("http://127.0.0.1:50051/")?);
         assert_eq!(Target::parse("id.example.org:80")?.place(), "id.example.org:80");
-        assert!(!Target::parse("[::1]:50051")?.is_remote());
-        assert!(Target::parse("id.example.org:80")?.is_remote());
-        for wrong in ["https://a:1", "a", "http://a", "http://a:1/path", "ftp://a:1", ""] {
+        assert_eq!(Target::parse("id.example.org:80")?, Target::parse("https://id.example.org:80")?);
+        assert_eq!(Target::parse("[::1]:50051")?, Target::parse("http://[::1]:50051")?);
+        assert!(!Target::parse("http://[::1]:50051")?.is_overheard());
+        assert!(!Target::parse("https://id.example.org:80")?.is_overheard());
+        assert!(Target::parse("http://id.example.org:80")?.is_overheard());
+        for wrong in ["a", "http://a", "https://a", "none://a:1/x", "http://a:1/path", "ftp://a:1", ""] {
             assert!(Target::parse(wrong).is_err(), "{wrong}");
         }
         Ok(())

@@ -33,6 +33,25 @@ pub struct Flags {
     /// The key `seal_key_file`.
     #[arg(long, value_name = "FILE", help = about("seal_key_file"))]
     pub seal_key_file: Option<String>,
+    /// The key `insecure_plaintext`.
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        help = about("insecure_plaintext")
+    )]
+    pub insecure_plaintext: Option<String>,
+    /// The key `tls.cert`.
+    #[arg(long, value_name = "FILE", help = about("tls.cert"))]
+    pub tls_cert: Option<String>,
+    /// The key `tls.key`.
+    #[arg(long, value_name = "FILE", help = about("tls.key"))]
+    pub tls_key: Option<String>,
+    /// The key `tls.client_ca`.
+    #[arg(long, value_name = "FILE", help = about("tls.client_ca"))]
+    pub tls_client_ca: Option<String>,
     /// The key `log.format`.
     #[arg(long, value_name = "FORMAT", help = about("log.format"))]
     pub log_format: Option<String>,
@@ -46,7 +65,7 @@ pub struct Flags {
 
 impl Flags {
     /// Each key that has a flag of its own, with the value that was given.
-    pub(super) fn given(&self) -> [(&'static str, Option<&str>); 8] {
+    pub(super) fn given(&self) -> [(&'static str, Option<&str>); 12] {
         [
             ("data_dir", self.data_dir.as_deref()),
             ("listen", self.listen.as_deref()),
@@ -54,6 +73,10 @@ impl Flags {
             ("database_url", self.database_url.as_ref().map(ExposeSecret::expose_secret)),
             ("socket", self.socket.as_deref()),
             ("seal_key_file", self.seal_key_file.as_deref()),
+            ("insecure_plaintext", self.insecure_plaintext.as_deref()),
+            ("tls.cert", self.tls_cert.as_deref()),
+            ("tls.key", self.tls_key.as_deref()),
+            ("tls.client_ca", self.tls_client_ca.as_deref()),
             ("log.format", self.log_format.as_deref()),
             ("log.level", self.log_level.as_deref()),
         ]

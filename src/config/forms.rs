@@ -14,11 +14,11 @@ const ISSUER_MAX: usize = 256;
 /// The levels of `tracing`, and `off`.
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// An address of this machine alone.
-pub(super) const LOOPBACK: Allowed = Allowed::Form(
-    "an address and port of the loopback interface, such as `127.0.0.1:50051` or `[::1]:50051`",
-    |text| text.parse::<SocketAddr>().is_ok_and(|address| address.ip().is_loopback()),
-);
+/// An address.
+pub(super) const ADDRESS: Allowed =
+    Allowed::Form("an IP address and port, such as `127.0.0.1:50051` or `[::1]:50051`", |text| {
+        text.parse::<SocketAddr>().is_ok()
+    });
 
 /// An address, or none.
 pub(super) const ADDRESS_OR_OFF: Allowed =
@@ -28,6 +28,9 @@ pub(super) const ADDRESS_OR_OFF: Allowed =
 
 /// A path.
 pub(super) const PATH: Allowed = Allowed::Form("a path", is_path);
+
+/// A path, or none.
+pub(super) const PATH_OR_OFF: Allowed = Allowed::Form("a path, or `off`", is_path);
 
 /// The path of a Unix socket.
 pub(super) const SOCKET_PATH: Allowed = Allowed::Form("a path of at most 103 bytes", is_socket_path);

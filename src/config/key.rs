@@ -227,6 +227,17 @@ impl Value for Option<SocketAddr> {
     }
 }
 
+/// A file that there may be.
+impl Value for Option<PathBuf> {
+    fn read(text: &str) -> Option<Self> {
+        Some((text != "off").then(|| PathBuf::from(text)))
+    }
+
+    fn write(&self) -> String {
+        self.as_ref().map_or_else(|| "off".to_owned(), |path| path.display().to_string())
+    }
+}
+
 /// Declares a section: the struct, its defaults, and the [`Key`] behind each field.
 ///
 /// A field reads `name: Type = default, allowed, "why no other value", marks…;` and its doc

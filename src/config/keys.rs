@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::database::{DATABASE_URL, DatabaseUrl, Place};
-use super::forms::{ADDRESS_OR_OFF, ISSUER, LOG_FILTER, LOOPBACK, PATH, SOCKET_PATH};
+use super::forms::{ADDRESS, ADDRESS_OR_OFF, ISSUER, LOG_FILTER, PATH, PATH_OR_OFF, SOCKET_PATH};
 use super::key::{Allowed, Key, Mark, Value, section, words};
 use super::problem::Problems;
 use super::sources::Given;
@@ -21,8 +21,10 @@ pub(super) fn all() -> impl Iterator<Item = &'static Key> {
 }
 
 /// The sections in the order in which they are printed: what each is about, and its keys.
-pub(super) const SECTIONS: [(&str, &[Key]); 8] = [
+pub(super) const SECTIONS: [(&str, &[Key]); 10] = [
     (Root::DOC, Root::KEYS),
+    (Tls::DOC, Tls::KEYS),
+    (Connections::DOC, Connections::KEYS),
     (Log::DOC, Log::KEYS),
     (Argon2::DOC, Argon2::KEYS),
     (Throttle::DOC, Throttle::KEYS),
@@ -50,12 +52,18 @@ section! {
         /// Directory for what the server keeps. It is made if it is missing.
         data_dir: PathBuf = PathBuf::from("./latchkey-data"), PATH,
             "the server keeps its files there", Flag;
-        /// Address of the gRPC service. Port 0 takes any free port.
-        listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 50051)), LOOPBACK,
-            "there is no TLS yet, and passwords must not cross a network in the clear", Flag;
+        /// Address of the gRPC service. Port 0 takes any free port. Other addresses than those of the loopback
+        /// interface need `[tls]`.
+        listen: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 50051)), ADDRESS,
+            "a host name could mean several addresses", Flag;
         /// Address of `/metrics`, `/livez`, `/readyz` and `/.well-known/jwks.json` over HTTP. It serves no secrets.
+        /// On loopback it is plain HTTP, on other addresses HTTPS with the certificate of `[tls]`.
         http_listen: Option<SocketAddr> = Some(SocketAddr::from(([127, 0, 0, 1], 50052))), ADDRESS_OR_OFF,
             "a host name could mean several addresses", Flag;
+        /// Allows other addresses than those of the loopback interface without TLS. Everybody on the way can then read
+        /// passwords and tokens, unless something else encrypts it: a proxy or a mesh on the same host.
+        insecure_plaintext: bool = false, Allowed::Switch,
+            "there are no other choices", Flag;
         /// The database. A URL with a password belongs in a file, named by `file:PATH`, because everyone on
         /// the machine can list the arguments of a process.
         database_url: DatabaseUrl = DatabaseUrl::InDataDir, DATABASE_URL,
@@ -74,6 +82,43 @@ section! {
         /// Who may ask the server for its API description, as `grpcurl` does.
         reflection: Reflection = Reflection::On, Allowed::Words(Reflection::WORDS),
             "there are no other choices";
+    }
+}
+
+section! {
+    /// TLS 1.2 and 1.3. With a certificate gRPC speaks nothing else, wherever it listens; only the local socket does.
+    /// The files are read again within seconds of a change; what cannot be used is logged, and the old ones stay.
+    pub struct Tls = "tls." {
+        /// PEM file with the server's certificate and those of the CAs between it and a root.
+        cert: Option<PathBuf> = None, PATH_OR_OFF,
+            "it is read at the start and whenever it changes", Flag;
+        /// PEM file with the key of the certificate, without a passphrase. Everybody must not be able to read it.
+        key: Option<PathBuf> = None, PATH_OR_OFF,
+            "it is read at the start and whenever it changes", Flag;
+        /// PEM file with CAs. If it is set, gRPC lets in only clients that show a certificate of one of them; who they
+        /// are is still told by their token.
+        client_ca: Option<PathBuf> = None, PATH_OR_OFF,
+            "it is read at the start and whenever it changes", Flag;
+    }
+}
+
+section! {
+    /// How many connections there are, and what they may do. Each listener counts its own, and to the local socket
+    /// this machine is one peer.
+    pub struct Connections = "connections." {
+        /// Connections that a listener has at most. More are closed at once.
+        max: u32 = 1024, count(1, 65_536, "connections"),
+            "each takes a descriptor, and memory for up to 100 calls";
+        /// Connections that one peer has at most: one address, or one /64 of IPv6. More are closed at once. Behind a
+        /// proxy all callers are one peer.
+        max_per_peer: u32 = 64, count(1, 65_536, "connections"),
+            "each takes a descriptor, and memory for up to 100 calls";
+        /// How long a TLS handshake may take, and after it, or without TLS, the first words of HTTP.
+        start_timeout: Duration = Duration::from_secs(5), seconds(1, MINUTE),
+            "a client on a slow line needs a few round trips, and silent ones take the place of others";
+        /// How long an answer may lie unread before the connection is closed.
+        read_timeout: Duration = Duration::from_secs(30), seconds(1, 10 * MINUTE),
+            "what nobody reads lies in memory, up to 4 MiB a call";
     }
 }
 

@@ -25,7 +25,9 @@ use self::database::DatabaseUrl;
 pub use self::flags::Flags;
 use self::key::Value;
 use self::keys::Root;
-pub use self::keys::{Argon2, Log, LogFormat, Password, Reflection, Session, TemporaryPassword, Throttle, Token};
+pub use self::keys::{
+    Argon2, Connections, Log, LogFormat, Password, Reflection, Session, TemporaryPassword, Throttle, Tls, Token,
+};
 use self::problem::Origin;
 pub use self::problem::Problems;
 pub use self::render::reference;
@@ -40,6 +42,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Address of metrics, probes and public keys over HTTP; none turns it off.
     pub http_listen: Option<SocketAddr>,
+    /// Whether gRPC may be served in plain text on other addresses than those of the loopback interface.
+    pub insecure_plaintext: bool,
     /// The database.
     pub database: Database,
     /// Unix socket for the operator on this machine.
@@ -52,6 +56,10 @@ pub struct Config {
     pub issuer: String,
     /// Who may ask for the API description.
     pub reflection: Reflection,
+    /// TLS.
+    pub tls: Tls,
+    /// How many connections there are, and what they may do.
+    pub connections: Connections,
     /// The log.
     pub log: Log,
     /// How passwords are hashed.
@@ -103,12 +111,15 @@ impl Config {
             data_dir: data_dir.to_owned(),
             listen: root.listen,
             http_listen: root.http_listen,
+            insecure_plaintext: root.insecure_plaintext,
             database: Database::default_in(data_dir),
             socket: root.socket.resolve(data_dir),
             seal_key_is_default: root.seal_key_file.is_default(),
             seal_key_file: root.seal_key_file.resolve(data_dir),
             issuer: root.issuer,
             reflection: root.reflection,
+            tls: Tls::default(),
+            connections: Connections::default(),
             log: Log::default(),
             argon2: Argon2::default(),
             throttle: Throttle::default(),
@@ -127,8 +138,13 @@ impl Config {
     /// do not.
     fn understand(given: &Given, read_file: &impl Fn(&Path) -> io::Result<String>, problems: &mut Problems) -> Self {
         let mut config = Self::default_in(&Root::default().data_dir);
+        let tls = Tls::read(given, problems);
+        if let Some(tls) = &tls {
+            rules::check_tls(tls, given, problems);
+        }
         if let Some(root) = Root::read(given, problems) {
             rules::check_addresses(&root, given, problems);
+            rules::check_plaintext(&root, tls.as_ref(), given, problems);
             config.place(root, given, read_file, problems);
         }
         if let Some(argon2) = Argon2::read(given, problems) {
@@ -143,6 +159,8 @@ impl Config {
             rules::check_session(&session, given, problems);
             config.session = session;
         }
+        config.tls = tls.unwrap_or_default();
+        config.connections = Connections::read(given, problems).unwrap_or_default();
         config.log = Log::read(given, problems).unwrap_or_default();
         config.password = Password::read(given, problems).unwrap_or_default();
         config.temporary_password = TemporaryPassword::read(given, problems).unwrap_or_default();
@@ -184,6 +202,7 @@ impl Config {
         self.data_dir = data_dir;
         self.listen = root.listen;
         self.http_listen = root.http_listen;
+        self.insecure_plaintext = root.insecure_plaintext;
         self.issuer = root.issuer;
         self.reflection = root.reflection;
     }

@@ -38,6 +38,7 @@ impl Config {
             data_dir: self.data_dir.clone(),
             listen: self.listen,
             http_listen: self.http_listen,
+            insecure_plaintext: self.insecure_plaintext,
             database_url,
             socket: Place::At(self.socket.clone()),
             seal_key_file: Place::At(self.seal_key_file.clone()),
@@ -46,6 +47,8 @@ impl Config {
         };
         [
             root.write(),
+            self.tls.write(),
+            self.connections.write(),
             self.log.write(),
             self.argon2.write(),
             self.throttle.write(),
@@ -98,7 +101,8 @@ ways; a later one wins:
    `--set KEY=VALUE` sets any key.
 
 A name that does not exist is an error, in the file and among the variables that begin with
-`LATCHKEY_`. (`LATCHKEY_SERVER` and `LATCHKEY_TOKEN` are the client's, and are passed over.) All
+`LATCHKEY_`. (`LATCHKEY_SERVER`, `LATCHKEY_TOKEN` and `LATCHKEY_TLS_CA` are
+the client's, and are passed over.) All
 problems are reported at once, each with its place. `latchkeyd config check` does that and starts
 nothing; `latchkeyd config print` shows every value in force and where it comes from, with
 passwords masked.
@@ -162,7 +166,9 @@ fn entry(key: &Key) -> String {
 const BETWEEN_KEYS: &str = "
 ## Rules between keys
 
-- `listen` and `http_listen` are two addresses.
+- `listen` and `http_listen` are two addresses. Unless both are of the loopback interface, `tls.cert` and `tls.key` are
+  set, or `insecure_plaintext` is.
+- `tls.cert` and `tls.key` are set together, and `tls.client_ca` only with them.
 - `argon2.memory_kib` and `argon2.iterations` are each at least those of one of these pairs, which
   the OWASP Password Storage Cheat Sheet lists as equally strong: 47104 with 1, 19456 with 2, 12288
   with 3, 9216 with 4, 7168 with 5. Only `argon2.allow_weak` lifts this. Their product is at most

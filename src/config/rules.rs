@@ -1,7 +1,7 @@
 //! Rules that tie several keys together.
 
 use super::Config;
-use super::keys::{Argon2, Root, Session, Throttle};
+use super::keys::{Argon2, Root, Session, Throttle, Tls};
 use super::problem::{Origin, Problems};
 use super::sources::Given;
 
@@ -115,6 +115,42 @@ pub(super) fn check_addresses(root: &Root, given: &Given, problems: &mut Problem
     }
 }
 
+/// A certificate without its key, or the reverse, would be no TLS at all where somebody expects it.
+pub(super) fn check_tls(tls: &Tls, given: &Given, problems: &mut Problems) {
+    if tls.cert.is_some() != tls.key.is_some() {
+        problems.add(
+            strongest(given, &["tls.cert", "tls.key"]),
+            "tls.cert and tls.key must be set together: a certificate is of no use without its key",
+        );
+    }
+    if tls.client_ca.is_some() && tls.cert.is_none() {
+        problems.add(
+            given.origin("tls.client_ca"),
+            "tls.client_ca needs tls.cert and tls.key: clients show certificates only over TLS",
+        );
+    }
+}
+
+/// Passwords must not cross a network in the clear because somebody forgot to say how they should.
+pub(super) fn check_plaintext(root: &Root, tls: Option<&Tls>, given: &Given, problems: &mut Problems) {
+    // A problem with the TLS keys themselves has been told.
+    if tls.is_none_or(|tls| tls.cert.is_some() || tls.key.is_some()) || root.insecure_plaintext {
+        return;
+    }
+    let listeners = [("listen", Some(root.listen)), ("http_listen", root.http_listen)];
+    for (key, address) in listeners.into_iter().filter_map(|(key, address)| Some((key, address?))) {
+        if !address.ip().to_canonical().is_loopback() {
+            problems.add(
+                given.origin(key),
+                format!(
+                    "{key} = {address} would be served in the clear: set tls.cert and tls.key, or insecure_plaintext \
+                     if everything on the way to it is encrypted by other means"
+                ),
+            );
+        }
+    }
+}
+
 /// What works, but should be known to whoever runs the server.
 pub(super) fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
@@ -123,6 +159,14 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
         warnings.push(
             "database_url: everyone on this machine can read a password on the command line; \
              put the URL in a file and write `--database-url file:PATH`"
+                .to_owned(),
+        );
+    }
+    let is_open = |address: &std::net::SocketAddr| !address.ip().to_canonical().is_loopback();
+    if config.tls.cert.is_none() && [Some(config.listen), config.http_listen].iter().flatten().any(is_open) {
+        warnings.push(
+            "insecure_plaintext: passwords and tokens cross the network in the clear; set tls.cert and tls.key unless \
+             they are encrypted by other means"
                 .to_owned(),
         );
     }

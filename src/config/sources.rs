@@ -16,7 +16,7 @@ use super::problem::{Origin, Problems, quote_name, suggestion};
 const CONFIG_VARIABLE: &str = "LATCHKEY_CONFIG";
 
 /// Variables that only the client, `latchkey`, reads. They may be set where the server starts.
-const CLIENT_VARIABLES: [&str; 2] = ["LATCHKEY_SERVER", "LATCHKEY_TOKEN"];
+const CLIENT_VARIABLES: [&str; 3] = ["LATCHKEY_SERVER", "LATCHKEY_TOKEN", "LATCHKEY_TLS_CA"];
 
 /// What was given for a key. The text may hold a password.
 struct Setting {

@@ -128,11 +128,11 @@ fn an_unknown_key_is_named_with_its_line_and_a_near_one() {
 
 #[test]
 fn all_problems_are_reported_at_once_in_the_order_of_a_reader() {
-    let file = "listen = \"0.0.0.0:50051\"\nhttp_listen = false\nextra = 1\n";
+    let file = "listen = \"anywhere:50051\"\nhttp_listen = false\nextra = 1\n";
     let variables = [("LATCHKEY_TOKEN_ACCESS_TTL", "1h"), ("LATCHKEY_ARGON2_ITERATIONS", "1")];
     let all = problems(file, &variables, &["reflection=no", "idle"]);
     let starts = [
-        "latchkey.toml:1: listen = \"0.0.0.0:50051\": must be an address and port of the loopback",
+        "latchkey.toml:1: listen = \"anywhere:50051\": must be an IP address and port",
         "latchkey.toml:2: http_listen is of the TOML type boolean, not string; it must be an IP",
         "latchkey.toml:3: there is no key `extra`",
         "LATCHKEY_ARGON2_ITERATIONS: argon2.memory_kib = 19456 with argon2.iterations = 1: both",
@@ -384,7 +384,10 @@ fn forms_accept_what_they_describe() {
         ("listen=[::1]:0", true),
         ("listen=localhost:50051", false),
         ("listen=192.0.2.1:50051", false),
-        ("http_listen=0.0.0.0:8080", true),
+        ("http_listen=0.0.0.0:8080", false),
+        ("http_listen=[::1]:8080", true),
+        ("connections.max=0", false),
+        ("tls.client_ca=off", true),
         ("data_dir=", false),
         ("session.idle=900", false),
         ("password.min_length=7", false),
@@ -396,4 +399,19 @@ fn forms_accept_what_they_describe() {
     ] {
         assert_eq!(read("", &[], &[assignment]).is_ok(), is_right, "{assignment}");
     }
+}
+
+#[test]
+fn other_machines_are_served_over_tls_or_by_an_explicit_switch() {
+    let open = "listen = \"192.0.2.1:50051\"\nhttp_listen = \"[::]:50052\"\n";
+    let told = problems(open, &[], &[]);
+    assert!(told.len() == 2 && told.iter().all(|line| line.contains("served in the clear: set tls.cert")), "{told:#?}");
+    let pair = "[tls]\ncert = \"a\"\nkey = \"b\"\n";
+    assert!(read(&format!("{open}{pair}"), &[], &[]).unwrap().warnings.is_empty());
+    let switched = read(open, &[("LATCHKEY_INSECURE_PLAINTEXT", "true")], &[]).unwrap();
+    assert!(switched.warnings.iter().any(|warning| warning.starts_with("insecure_plaintext")));
+    // Where it changes nothing, there is nothing to warn of.
+    assert!(read("insecure_plaintext = true", &[], &[]).unwrap().warnings.is_empty());
+    assert!(problem("[tls]\ncert = \"a\"\n", &[], &[]).contains("must be set together"));
+    assert!(problem("[tls]\nclient_ca = \"a\"\n", &[], &[]).contains("needs tls.cert and tls.key"));
 }

@@ -102,6 +102,11 @@ fn with_reflection(routes: Routes) -> std::result::Result<Routes, ReflectionErro
 pub fn transport() -> Server {
     Server::builder()
         .max_concurrent_streams(Some(100))
+        // Less than hyper's, which would let a hundred requests lie in memory with a mebibyte each.
+        .initial_stream_window_size(64 << 10)
+        .initial_connection_window_size(1 << 20)
+        .http2_adaptive_window(Some(false))
+        .max_frame_size(16 << 10)
         .http2_max_local_error_reset_streams(Some(256))
         .http2_max_pending_accept_reset_streams(Some(20))
         .http2_max_header_list_size(16 << 10)

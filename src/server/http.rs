@@ -18,18 +18,18 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG};
-use tokio::net::TcpListener;
 
+use super::listen::HttpIncoming;
 use crate::app::App;
 use crate::metrics;
 
 /// Serves until `shutdown` is done, and then to the end of what has begun.
 pub(super) async fn serve(
-    listener: TcpListener,
+    incoming: HttpIncoming,
     app: Arc<App>,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    axum::serve(listener, router(app)).with_graceful_shutdown(shutdown).await
+    axum::serve(incoming, router(app)).with_graceful_shutdown(shutdown).await
 }
 
 fn router(app: Arc<App>) -> Router {

@@ -3,25 +3,36 @@
 //! Start: lock file (embedded database) → connect → migrate → keys → bind → jobs → SERVING.
 //! Stop: `NOT_SERVING` → stop accepting → drain → jobs end → connections close.
 
+mod answers;
+mod error;
+mod frames;
+mod gate;
+mod guard;
 mod http;
+mod listen;
 mod lock_file;
 mod socket;
+mod tls;
 
 use std::fmt;
-use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::UnixListenerStream;
+use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::transport::server::TcpIncoming;
+use tonic::service::Routes;
 
+pub use self::error::ServeError;
+use self::gate::Gate;
+use self::guard::Protocol;
+use self::listen::{Certificates, Door, HttpIncoming, Incoming};
 pub use self::lock_file::LockFile;
-use crate::app::{App, Hasher, HasherSettings, Settings, StartError, open_keys};
+pub use self::tls::TlsError;
+use crate::app::{App, Hasher, HasherSettings, Settings, open_keys};
 use crate::config::{Config, Database};
 use crate::domain::lockout::ThrottleRules;
 use crate::domain::password::PasswordRules;
@@ -29,7 +40,7 @@ use crate::domain::session::SessionLimits;
 use crate::effects::Effects;
 use crate::error::Error;
 use crate::grpc;
-use crate::metrics::Metrics;
+use crate::metrics::{Listener, Metrics};
 use crate::store::sources::SourceRules;
 use crate::store::{Location, Store};
 
@@ -39,73 +50,6 @@ const DRAIN_DEADLINE: Duration = Duration::from_secs(25);
 
 /// How often health asks whether the database answers: balancers should hear of an outage within seconds.
 const READINESS_EVERY: Duration = Duration::from_secs(2);
-
-/// Why the server does not start. Each message says what to do.
-#[derive(Debug)]
-pub enum ServeError {
-    /// Database or keys.
-    Start(StartError),
-    /// A directory, file or address.
-    Io {
-        /// What was done.
-        what: String,
-        /// Why it failed.
-        source: io::Error,
-    },
-    /// Another server owns the embedded database.
-    Owned(PathBuf),
-    /// Others can write to the data directory.
-    DirectoryOfOthers {
-        /// The directory.
-        path: PathBuf,
-        /// Its mode.
-        mode: u32,
-        /// The user id of its owner.
-        owner: u32,
-    },
-    /// Something of ours.
-    Internal(Error),
-}
-
-impl fmt::Display for ServeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ServeError::Start(error) => write!(f, "{error}"),
-            ServeError::Io { what, source } => write!(f, "{what}: {source}"),
-            ServeError::Owned(path) => write!(
-                f,
-                "another latchkeyd uses the database beside {}; stop it first, or use PostgreSQL for several replicas",
-                path.display()
-            ),
-            ServeError::DirectoryOfOthers { path, mode, owner } => write!(
-                f,
-                "others can write to {} (mode {mode:04o}, owner {owner}); \
-                 it must belong to the server's user, and: chmod 700 {}",
-                path.display(),
-                path.display()
-            ),
-            ServeError::Internal(Error::Internal(source)) => write!(f, "{source}"),
-            ServeError::Internal(error) => {
-                write!(f, "{error}")?;
-                std::error::Error::source(error).map_or(Ok(()), |source| write!(f, ": {source}"))
-            }
-        }
-    }
-}
-
-impl std::error::Error for ServeError {}
-
-impl From<StartError> for ServeError {
-    fn from(error: StartError) -> ServeError {
-        ServeError::Start(error)
-    }
-}
-
-impl From<Error> for ServeError {
-    fn from(error: Error) -> ServeError {
-        ServeError::Internal(error)
-    }
-}
 
 /// A server that runs.
 pub struct Running {
@@ -157,21 +101,24 @@ pub async fn start(config: &Config, effects: Effects) -> Result<Running, ServeEr
 
     let (stop, stop_jobs) = (CancellationToken::new(), CancellationToken::new());
     let (listeners, jobs) = (TaskTracker::new(), TaskTracker::new());
+    let certificates = follow_certificates(config, &app, &jobs, &stop)?;
+    let doors = Doors { config, metrics: &metrics, certificates };
+    raise_descriptor_limit(config.connections.max);
+
     let (tcp, address) = bind("--listen", config.listen).await?;
-    let incoming = TcpIncoming::from(tcp).with_nodelay(Some(true)).with_keepalive(Some(Duration::from_mins(1)));
-    let served = grpc::transport().add_routes(routes.clone());
-    let served = served.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
-    listeners.spawn(log_end("gRPC", served));
+    let door = doors.network(Listener::Grpc);
+    serve_grpc(&routes, listen::network(tcp, door, &listeners, stop.clone()), &listeners, &stop);
 
     let (unix, bound_socket) = socket::bind(&config.socket)?;
-    let unix = UnixListenerStream::new(unix);
-    let local = grpc::transport().add_routes(routes);
-    listeners.spawn(log_end("local socket", local.serve_with_incoming_shutdown(unix, stop.clone().cancelled_owned())));
+    serve_grpc(&routes, listen::local(unix, doors.local(), &listeners, stop.clone()), &listeners, &stop);
 
     let http_address = match config.http_listen {
         Some(listen) => {
             let (tcp, address) = bind("--http-listen", listen).await?;
-            listeners.spawn(log_end("HTTP", http::serve(tcp, Arc::clone(&app), stop.clone().cancelled_owned())));
+            let door = doors.http(address);
+            let incoming = listen::network(tcp, door, &listeners, stop.clone());
+            let incoming = HttpIncoming { incoming, address };
+            listeners.spawn(log_end("HTTP", http::serve(incoming, Arc::clone(&app), stop.clone().cancelled_owned())));
             Some(address)
         }
         None => None,
@@ -237,6 +184,85 @@ async fn follow_readiness(app: Arc<App>, health: grpc::Health, stop: Cancellatio
             health.set_serving(ready).await;
             serving = ready;
         }
+    }
+}
+
+/// Reads the certificate, if there is to be TLS, and goes on looking whether it has changed.
+fn follow_certificates(
+    config: &Config,
+    app: &App,
+    jobs: &TaskTracker,
+    stop: &CancellationToken,
+) -> Result<Certificates, ServeError> {
+    let Some(files) = tls::Files::of(&config.tls) else { return Ok(None) };
+    let metrics = Arc::clone(&app.metrics);
+    let follower = tls::Follower::start(files, app.effects.clone(), metrics).map_err(ServeError::Tls)?;
+    let certificates = follower.certificates();
+    jobs.spawn(follower.follow(stop.clone()));
+    Ok(Some(certificates))
+}
+
+/// What connections go through, listener by listener.
+struct Doors<'a> {
+    config: &'a Config,
+    metrics: &'a Arc<Metrics>,
+    certificates: Certificates,
+}
+
+impl Doors<'_> {
+    fn door(&self, listener: Listener, protocol: Protocol, certificates: Certificates) -> Door {
+        let limits = &self.config.connections;
+        let gate = Gate::new(listener, limits, Arc::clone(self.metrics));
+        Door { gate, protocol, certificates, patience: limits.start_timeout }
+    }
+
+    fn grpc(&self) -> Protocol {
+        Protocol::Http2 { unread: self.config.connections.read_timeout }
+    }
+
+    fn network(&self, listener: Listener) -> Door {
+        self.door(listener, self.grpc(), self.certificates.clone())
+    }
+
+    fn local(&self) -> Door {
+        self.door(Listener::Local, self.grpc(), None)
+    }
+
+    /// Probes and scrapers on this machine need no TLS, for nothing there is secret.
+    fn http(&self, address: SocketAddr) -> Door {
+        let certificates = self.certificates.clone().filter(|_| !address.ip().to_canonical().is_loopback());
+        self.door(Listener::Http, Protocol::Http1, certificates)
+    }
+}
+
+fn serve_grpc(routes: &Routes, incoming: Incoming, listeners: &TaskTracker, stop: &CancellationToken) {
+    let watched = routes.clone().into_axum_router().layer(axum::middleware::from_fn(answers::watch));
+    let server = grpc::transport().add_routes(Routes::from(watched).prepare());
+    let connections = ReceiverStream::new(incoming);
+    let ended = server.serve_with_incoming_shutdown(connections, stop.clone().cancelled_owned());
+    listeners.spawn(log_end("gRPC", ended));
+}
+
+/// Descriptors that are not for connections of callers: database, files, logs.
+const OTHER_DESCRIPTORS: u64 = 128;
+
+/// The soft limit is 1 024 on many systems, for programs that cannot handle more. Two listeners may need that many
+/// each, and the system lets a process raise it to the hard limit.
+fn raise_descriptor_limit(max: u32) {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let needed = 2 * u64::from(max) + OTHER_DESCRIPTORS;
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= needed) {
+        return;
+    }
+    limit.current = Some(limit.maximum.map_or(needed, |maximum| maximum.min(needed)));
+    let raised = setrlimit(Resource::Nofile, limit).is_ok();
+    if !raised || limit.current < Some(needed) {
+        tracing::warn!(
+            needed,
+            limit = limit.current,
+            "there are fewer descriptors than connections.max could need; raise the hard limit, or lower connections.max"
+        );
     }
 }
 

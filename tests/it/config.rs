@@ -29,14 +29,14 @@ fn every_mistake_is_told_at_once_and_where_it_is() {
     let file = write(
         &shell,
         "bad.toml",
-        "listen = \"0.0.0.0:50051\"\ndatabse_url = \"sqlite:x\"\n\n[session]\nidle = \"1y\"\n\n[argon2]\n\
+        "listen = \"anywhere:50051\"\ndatabse_url = \"sqlite:x\"\n\n[session]\nidle = \"1y\"\n\n[argon2]\n\
          memory_kib = 64\nthreads = \"many\"\n",
     );
     shell.set("LATCHKEY_LOG_LEVL", "debug");
     latchkeyd(&shell, &["config", "check", "--config", &file, "--set", "password.min_length=7"]).fails(
         1,
         "error: 7 problems in the configuration:\n\
-         …/bad.toml:1: listen = \"0.0.0.0:50051\": must be an address and port of the loopback interface, …\n\
+         …/bad.toml:1: listen = \"anywhere:50051\": must be an IP address and port, …\n\
          …/bad.toml:2: there is no key `databse_url` (did you mean `database_url`?)\n\
          …/bad.toml:5: session.idle = \"1y\": must be a duration from 1s to 720h: NIST …\n\
          …/bad.toml:8: argon2.memory_kib = 64 with argon2.iterations = 2: both must be at least …\n\
@@ -112,9 +112,18 @@ fn weak_hashing_and_open_addresses_are_refused() {
     assert!(refused.code == 1 && refused.stderr.contains("OWASP takes less for too weak"), "{refused:?}");
     latchkeyd(&shell, &[&["config", "check"], weak.as_slice(), &["--set", "argon2.allow_weak=true"]].concat()).good();
 
-    for open in ["0.0.0.0:0", "[::]:0", "192.0.2.1:50051", "localhost:50051"] {
-        let refused = latchkeyd(&shell, &["serve", "--listen", open]);
-        assert!(refused.code == 1 && refused.stderr.contains("there is no TLS yet"), "{open}: {refused:?}");
+    for flag in ["--listen", "--http-listen"] {
+        for open in ["0.0.0.0:0", "[::]:0", "192.0.2.1:50051", "[::ffff:192.0.2.1]:50051"] {
+            let refused = latchkeyd(&shell, &["serve", flag, open]);
+            let remedies = "would be served in the clear: set tls.cert and tls.key, or insecure_plaintext if";
+            assert!(refused.code == 1 && refused.stderr.contains(remedies), "{flag} {open}: {refused:?}");
+            latchkeyd(&shell, &["config", "check", flag, open, "--insecure-plaintext"]).good();
+            latchkeyd(&shell, &["config", "check", flag, open, "--tls-cert", "a", "--tls-key", "b"]).good();
+        }
+    }
+    for half in [["--tls-cert", "a"], ["--tls-key", "b"], ["--tls-client-ca", "c"]] {
+        let refused = latchkeyd(&shell, &["serve", half[0], half[1]]);
+        assert!(refused.code == 1 && refused.stderr.contains("tls.cert and tls.key"), "{half:?}: {refused:?}");
     }
     latchkeyd(&shell, &["config", "check", "--listen", "[::1]:0"]).good();
 }

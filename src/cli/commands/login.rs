@@ -132,7 +132,7 @@ fn print_json<C: Call>(cli: &Cli, answer: &C::Answer) -> Result<(), Error> {
 async fn keep(cli: &Cli, store: &Store, login: String, tokens: TokenSet) -> Result<(), Error> {
     let lock = store.lock().await?;
     let ends = instant(tokens.refresh_expire_time.as_ref());
-    store.write(&Login::new(cli.client.target().to_string(), login.clone(), tokens))?;
+    store.write(&Login::new(cli.client.target().to_string(), cli.client.trust().clone(), login.clone(), tokens))?;
     drop(lock);
     if cli.screen.is_json() {
         return Ok(());

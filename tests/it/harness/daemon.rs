@@ -13,6 +13,8 @@ pub struct Daemon {
     pub started: Vec<String>,
     /// `127.0.0.1:…` of gRPC.
     pub address: String,
+    /// `127.0.0.1:…` of metrics and probes.
+    pub http_address: String,
 }
 
 impl Daemon {
@@ -22,13 +24,20 @@ impl Daemon {
         command.args(args).env("LATCHKEY_LISTEN", "127.0.0.1:0").env("LATCHKEY_HTTP_LISTEN", "127.0.0.1:0");
         let mut child = command.stderr(Stdio::piped()).spawn().expect("a process");
         let log = BufReader::new(child.stderr.take().expect("a log"));
-        let mut daemon = Daemon { child, log, started: Vec::new(), address: String::new() };
+        let mut daemon =
+            Daemon { child, log, started: Vec::new(), address: String::new(), http_address: String::new() };
         while daemon.address.is_empty() {
             let line = daemon.next_line();
             assert!(!line.is_empty(), "it has ended: {:#?}", daemon.started);
-            if let Some((_, rest)) = line.split_once(" grpc=") {
-                rest.split(' ').next().unwrap_or_default().clone_into(&mut daemon.address);
-            }
+            let field =
+                |name: &str| line.split_once(name).and_then(|(_, rest)| rest.split(' ').next()).unwrap_or_default();
+            field(" grpc=").clone_into(&mut daemon.address);
+            field(" http=")
+                .rsplit('/')
+                .next()
+                .unwrap_or_default()
+                .trim_matches('"')
+                .clone_into(&mut daemon.http_address);
             daemon.started.push(line);
         }
         daemon
@@ -41,10 +50,25 @@ impl Daemon {
         line.trim_end().to_owned()
     }
 
-    /// Asks it to stop, as a service manager does, and waits. Answers with its exit code and the rest of the log.
-    pub fn stop(mut self) -> (Option<i32>, String) {
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Asks it to stop, as a service manager does.
+    pub fn terminate(&self) {
         let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
+    }
+
+    /// Asks it to stop, and waits. Answers with its exit code and the rest of the log.
+    pub fn stop(self) -> (Option<i32>, String) {
+        self.terminate();
+        self.end()
+    }
+
+    /// Waits until it has ended. Answers with its exit code and the rest of the log.
+    pub fn end(mut self) -> (Option<i32>, String) {
         let mut rest = String::new();
         std::io::Read::read_to_string(&mut self.log, &mut rest).expect("a log");
         (self.child.wait().expect("an end").code(), rest)

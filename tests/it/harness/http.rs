@@ -14,17 +14,22 @@ pub struct HttpAnswer {
     pub body: String,
 }
 
+/// GETs a path.
+pub async fn get(address: &str, path: &str) -> HttpAnswer {
+    let mut stream = TcpStream::connect(address).await.expect("a connection");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("a request");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("an answer");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
+    HttpAnswer { status, head: head.to_lowercase(), body: body.to_owned() }
+}
+
 impl Harness {
     /// GETs a path.
     pub async fn http(&self, path: &str) -> HttpAnswer {
-        let mut stream = TcpStream::connect(self.http_address()).await.expect("a connection");
-        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes()).await.expect("a request");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.expect("an answer");
-        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
-        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
-        HttpAnswer { status, head: head.to_lowercase(), body: body.to_owned() }
+        get(&self.http_address(), path).await
     }
 
     /// The sum of a metric over all its labels.

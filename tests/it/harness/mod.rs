@@ -2,9 +2,11 @@
 
 pub mod actors;
 pub mod calls;
+pub mod certificates;
 pub mod clock;
 pub mod daemon;
 pub mod database;
+pub mod h2;
 pub mod http;
 pub mod log;
 pub mod raw;

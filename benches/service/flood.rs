@@ -1,0 +1,123 @@
+//! F11: what somebody who goes on calling notices of a flood: the slowest of a hundred of their calls, against their usual.
+//!
+//! The flooder has a thread of its own, and connects again whenever it is cut off. It takes a core of its own, too: with
+//! two cores the bystander shares the other one with the server.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use latchkey::proto::v1::GetSigningKeysRequest;
+use latchkey::proto::v1::auth_client::AuthClient;
+use tonic::transport::Channel;
+
+use self::h2::{Raw, call, empty_call, flag, flood, frame, header_block, kind, window_update};
+use crate::Outcome;
+use crate::database::Filled;
+use crate::measure::{Goal, Row};
+use crate::server::{LATCHKEYD, Server};
+
+#[path = "../../tests/it/harness/h2.rs"]
+#[expect(dead_code, unreachable_pub, reason = "the tests use the rest of it")]
+mod h2;
+
+const KEYS: &str = "/latchkey.v1.Auth/GetSigningKeys";
+
+/// The bystander's pause between two calls: they look, and do not flood themselves.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// Frames that a connection may send before it is dropped by the flooder itself.
+const MOST: usize = 20_000;
+
+/// A flood: its name, and the bytes it sends for the nth time.
+type Flood = (&'static str, fn(usize) -> Vec<u8>);
+
+const FLOODS: [Flood; 6] = [
+    ("PING", |_| frame(kind::PING, flag::NONE, 0, &[7; 8])),
+    ("SETTINGS", |_| frame(kind::SETTINGS, flag::NONE, 0, &[])),
+    ("empty DATA", |sent| if sent == 0 { call(1, KEYS) } else { frame(kind::DATA, flag::NONE, 1, &[]) }),
+    ("Rapid Reset", |sent| {
+        let reset = frame(kind::RST_STREAM, flag::NONE, stream(sent), &8_u32.to_be_bytes());
+        [empty_call(stream(sent), KEYS), reset].concat()
+    }),
+    ("MadeYouReset", |sent| [call(stream(sent), KEYS), window_update(stream(sent), 0x7fff_ffff)].concat()),
+    ("CONTINUATION", |sent| {
+        let block = header_block(&[("x-filler", "0123456789")]);
+        let kind = if sent == 0 { kind::HEADERS } else { kind::CONTINUATION };
+        frame(kind, flag::NONE, 1, &block)
+    }),
+];
+
+/// Measures each flood in turn with the usual.
+pub(crate) async fn measure(rounds: u32, turn: Duration, filled: &Filled) -> Outcome<Vec<Row>> {
+    let server = Server::start(Path::new(LATCHKEYD), &filled.place()).await?;
+    let mut bystander = AuthClient::new(server.connect().await?);
+    let address = server.address().to_string();
+    // The first calls warm up.
+    slowest(&mut bystander, turn).await?;
+    let mut rows = Vec::new();
+    for (name, bytes) in FLOODS {
+        let mut measured = Vec::new();
+        for _ in 0..rounds {
+            let usual = slowest(&mut bystander, turn).await?;
+            let flooder = Flooder::start(address.clone(), bytes);
+            let beside = slowest(&mut bystander, turn).await;
+            flooder.stop();
+            measured.push((beside?, usual));
+        }
+        let work = format!("a bystander's p99 beside a flood: {name}");
+        rows.push(Row::of("F11", work, "ms", &measured, Some(Goal::AtMost(2.0))));
+    }
+    server.stop().await?;
+    Ok(rows)
+}
+
+/// The time that 99 of a hundred calls keep to, in milliseconds.
+async fn slowest(bystander: &mut AuthClient<Channel>, turn: Duration) -> Outcome<f64> {
+    let mut times = Vec::new();
+    let end = Instant::now() + turn;
+    while Instant::now() < end {
+        let began = Instant::now();
+        bystander.get_signing_keys(GetSigningKeysRequest::default()).await?;
+        times.push(began.elapsed().as_secs_f64() * 1000.0);
+        tokio::time::sleep(PAUSE).await;
+    }
+    times.sort_unstable_by(f64::total_cmp);
+    Ok(times.get(times.len() * 99 / 100).copied().unwrap_or(f64::NAN))
+}
+
+/// Somebody who floods, on a thread of their own.
+struct Flooder {
+    stop: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Flooder {
+    fn start(address: String, bytes: fn(usize) -> Vec<u8>) -> Flooder {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+            runtime.block_on(async {
+                while !stopped.load(Ordering::Relaxed) {
+                    let Ok(raw) = Raw::open(&address, &[]).await else { continue };
+                    let most = |sent| if stopped.load(Ordering::Relaxed) { Vec::new() } else { bytes(sent) };
+                    flood(raw, MOST, most).await;
+                }
+            });
+        });
+        Flooder { stop, thread }
+    }
+
+    fn stop(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // A flooder that panicked has flooded less, which shows.
+        let _ = self.thread.join();
+    }
+}
+
+/// The number of a client's stream.
+fn stream(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or_default().saturating_mul(2).saturating_add(1)
+}

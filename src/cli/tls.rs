@@ -1,0 +1,193 @@
+//! TLS: whom to believe, whom to be, and what it means when it fails.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use hyper_util::rt::TokioIo;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, InvalidDnsNameError, PrivateKeyDer, ServerName};
+use rustls::{AlertDescription, CertificateError, ClientConfig, InvalidMessage, RootCertStore};
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tonic::transport::Uri;
+
+use super::error::Error;
+
+/// How client and server know each other. A stored login keeps it.
+#[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
+pub(crate) struct Trust {
+    /// PEM file of the CA that signed the server's certificate, instead of those of the system
+    /// [env: `LATCHKEY_TLS_CA`].
+    #[arg(long, global = true, value_name = "FILE", help = TLS_CA_HELP)]
+    tls_ca: Option<PathBuf>,
+    /// PEM file with a certificate of your own, if the server wants one.
+    #[arg(long, global = true, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// PEM file with its key.
+    #[arg(long, global = true, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Send passwords and tokens to http:// of another host, where others may listen.
+    #[arg(long, global = true)]
+    #[serde(default)]
+    insecure_plaintext: bool,
+}
+
+const TLS_CA_HELP: &str =
+    "PEM file of the CA that signed the server's certificate, instead of those of the system [env: LATCHKEY_TLS_CA]";
+
+impl Trust {
+    /// What was said, and for the rest what comes after it. Paths hold from every directory.
+    pub(crate) fn or(self, other: Trust) -> Trust {
+        let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+        Trust {
+            tls_ca: self.tls_ca.or(other.tls_ca).map(absolute),
+            tls_cert: self.tls_cert.or(other.tls_cert).map(absolute),
+            tls_key: self.tls_key.or(other.tls_key).map(absolute),
+            insecure_plaintext: self.insecure_plaintext || other.insecure_plaintext,
+        }
+    }
+
+    /// Of the environment.
+    pub(crate) fn of_ca(tls_ca: Option<PathBuf>) -> Trust {
+        Trust { tls_ca, ..Trust::default() }
+    }
+
+    /// Whether to go on where others may listen.
+    pub(crate) fn bears_plaintext(&self) -> bool {
+        self.insecure_plaintext
+    }
+
+    /// The same for grpcurl: a flag and its file.
+    pub(crate) fn grpcurl(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let files = [("-cacert", &self.tls_ca), ("-cert", &self.tls_cert), ("-key", &self.tls_key)];
+        files.into_iter().filter_map(|(flag, path)| Some((flag, path.as_deref()?)))
+    }
+
+    /// For connections.
+    pub(crate) fn config(&self) -> Result<Arc<ClientConfig>, Error> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let config =
+            config.map_err(|fault| Error::unexpected(fault.to_string()))?.with_root_certificates(self.roots()?);
+        let mut config = match (&self.tls_cert, &self.tls_key) {
+            (Some(certificate), Some(key)) => {
+                let chain = certificates(certificate)?;
+                let key_file = PrivateKeyDer::from_pem_file(key).map_err(|fault| unusable(key, &fault))?;
+                config.with_client_auth_cert(chain, key_file).map_err(|fault| unusable(key, &fault))?
+            }
+            _ => config.with_no_client_auth(),
+        };
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Ok(Arc::new(config))
+    }
+
+    fn roots(&self) -> Result<RootCertStore, Error> {
+        let mut roots = RootCertStore::empty();
+        let Some(path) = &self.tls_ca else {
+            // One that cannot be read is one that is not trusted.
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            if roots.is_empty() {
+                return Err(Error::unexpected("this system has no CAs of its own")
+                    .hint("name the CA of the server: `--tls-ca FILE`"));
+            }
+            return Ok(roots);
+        };
+        for certificate in certificates(path)? {
+            roots.add(certificate).map_err(|fault| unusable(path, &fault))?;
+        }
+        Ok(roots)
+    }
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let read: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+    let read = read.map_err(|fault| unusable(path, &fault))?;
+    if read.is_empty() { Err(unusable(path, &"there is no certificate in it")) } else { Ok(read) }
+}
+
+fn unusable(path: &Path, fault: &dyn fmt::Display) -> Error {
+    Error::usage(format!("cannot use {}: {fault}", path.display())).hint("it must be a PEM file")
+}
+
+/// Connects, and shakes hands.
+pub(crate) async fn connect(uri: &Uri, config: Arc<ClientConfig>) -> io::Result<TokioIo<TlsStream<TcpStream>>> {
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+    let stream = TcpStream::connect((host.as_str(), uri.port_u16().unwrap_or_default())).await?;
+    stream.set_nodelay(true)?;
+    let name = ServerName::try_from(host).map_err(|fault: InvalidDnsNameError| io::Error::other(fault))?;
+    let stream = TlsConnector::from(config).connect(name, stream).await?;
+    Ok(TokioIo::new(stream))
+}
+
+/// What failed, and a way out, if it is about TLS.
+pub(crate) fn explain(fault: &(dyn std::error::Error + 'static), place: &str) -> Option<Error> {
+    let fault = innermost(fault);
+    let tls: &rustls::Error = fault.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref()?;
+    let (what, way_out) = match tls {
+        rustls::Error::InvalidCertificate(fault) => certificate(fault),
+        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
+            ("there is no TLS".to_owned(), format!("a server without TLS is reached as http://{place}"))
+        }
+        rustls::Error::AlertReceived(alert) => alerted(*alert),
+        other => (format!("TLS failed: {other}"), "`openssl s_client -connect` says more".to_owned()),
+    };
+    Some(Error::unexpected(format!("cannot reach {place}: {what}")).hint(way_out))
+}
+
+fn certificate(fault: &CertificateError) -> (String, String) {
+    match fault {
+        CertificateError::UnknownIssuer => (
+            "its certificate is signed by a CA that is not trusted here".to_owned(),
+            "if that is your own CA, name its file: `--tls-ca FILE`, or LATCHKEY_TLS_CA".to_owned(),
+        ),
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => (
+            "its certificate is for another name".to_owned(),
+            "reach it by a name in its certificate, or check that it is the server that you mean".to_owned(),
+        ),
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => (
+            "its certificate has expired".to_owned(),
+            "whoever runs the server must renew it; check also the clock of this machine".to_owned(),
+        ),
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            ("its certificate is not valid yet".to_owned(), "check the clock of this machine".to_owned())
+        }
+        other => (format!("its certificate is no good: {other}"), "tell whoever runs the server".to_owned()),
+    }
+}
+
+fn alerted(alert: AlertDescription) -> (String, String) {
+    match alert {
+        AlertDescription::CertificateRequired => (
+            "the server wants a certificate of yours".to_owned(),
+            "give it with `--tls-cert FILE --tls-key FILE`".to_owned(),
+        ),
+        AlertDescription::UnknownCA
+        | AlertDescription::BadCertificate
+        | AlertDescription::DecryptError
+        | AlertDescription::CertificateExpired
+        | AlertDescription::CertificateUnknown => (
+            format!("the server does not accept your certificate ({alert:?})"),
+            "it must be signed by the CA of tls.client_ca: `--tls-cert FILE --tls-key FILE`".to_owned(),
+        ),
+        other => (
+            format!("the server ended TLS ({other:?})"),
+            "is latchkeyd there? it speaks TLS 1.2 and 1.3, and HTTP/2".to_owned(),
+        ),
+    }
+}
+
+/// The last cause. Chains are short; the bound is for one that bites its tail.
+pub(crate) fn innermost<'a>(fault: &'a (dyn std::error::Error + 'static)) -> &'a (dyn std::error::Error + 'static) {
+    let mut cause = fault;
+    for _ in 0..16 {
+        let Some(inner) = cause.source() else { break };
+        cause = inner;
+    }
+    cause
+}

@@ -1,0 +1,96 @@
+//! Answers that nobody reads. The peer decides with its HTTP/2 window how much it takes, and acknowledges our PINGs
+//! meanwhile: without a limit it could let a hundred answers lie in our memory for as long as it likes.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use axum::body::{Body, Bytes};
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::Response;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+
+use super::guard::Info;
+
+/// The answers of one connection that wait for the peer, and since when.
+#[derive(Debug, Default)]
+pub(super) struct Answers(Mutex<Waiting>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    next: u64,
+    since: HashMap<u64, Instant>,
+}
+
+impl Answers {
+    /// How long the one that waits longest has been waiting.
+    pub(super) fn longest_wait(&self, now: Instant) -> Duration {
+        let oldest = self.lock().since.values().min().copied();
+        oldest.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Waiting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The layer: tells the handlers who is connected, and follows how their answers are taken.
+pub(super) async fn watch(mut request: Request, next: Next) -> Response {
+    let Some(info) = request.extensions_mut().remove::<Info>() else { return next.run(request).await };
+    let answers = Arc::clone(&info.answers);
+    info.origin.tell(request.extensions_mut());
+    let answer = next.run(request).await;
+    answer.map(|body| Body::new(Watched::new(body, answers)))
+}
+
+/// An answer. hyper asks for the next piece as soon as the peer takes it: from one piece to the next question it waits
+/// for the peer, and from a question to the piece for us.
+struct Watched {
+    body: Body,
+    answers: Arc<Answers>,
+    id: u64,
+}
+
+impl Watched {
+    fn new(body: Body, answers: Arc<Answers>) -> Watched {
+        let mut waiting = answers.lock();
+        let id = waiting.next;
+        waiting.next += 1;
+        waiting.since.insert(id, Instant::now());
+        drop(waiting);
+        Watched { body, answers, id }
+    }
+}
+
+impl HttpBody for Watched {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        let mut waiting = self.answers.lock();
+        match polled {
+            Poll::Pending => waiting.since.remove(&self.id),
+            Poll::Ready(_) => waiting.since.insert(self.id, Instant::now()),
+        };
+        drop(waiting);
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.answers.lock().since.remove(&self.id);
+    }
+}

@@ -1,0 +1,158 @@
+//! Accepting connections: the gate, TLS, the guard; and then the server behind it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::sync::{mpsc, watch};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::transport::server::Connected;
+
+use super::gate::{Gate, Permit};
+use super::guard::{Duplex, Guarded, Origin, Protocol};
+use super::tls::Tls;
+use crate::metrics::Refused;
+
+/// Connections that are ready and not taken up yet. The server behind takes them as they come.
+const READY: usize = 16;
+
+/// How long to wait after the system refused a connection, for lack of descriptors as a rule.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The certificates that are in use now; those of one protocol are chosen for each connection.
+pub(super) type Certificates = Option<watch::Receiver<Arc<Tls>>>;
+
+/// What each connection of a listener goes through.
+#[derive(Clone)]
+pub(super) struct Door {
+    pub(super) gate: Arc<Gate>,
+    pub(super) protocol: Protocol,
+    /// None for plain text.
+    pub(super) certificates: Certificates,
+    /// How long TLS may take to begin, and after it the first words.
+    pub(super) patience: Duration,
+}
+
+/// Connections as they become ready. It ends when the listener does.
+pub(super) type Incoming = mpsc::Receiver<io::Result<Guarded>>;
+
+/// Lets in who comes over the network, until the server stops.
+pub(super) fn network(listener: TcpListener, door: Door, tasks: &TaskTracker, stop: CancellationToken) -> Incoming {
+    let (ready, incoming) = mpsc::channel(READY);
+    let handshakes = tasks.clone();
+    tasks.spawn(async move {
+        while let Some(accepted) = until(&stop, listener.accept()).await {
+            let Some((stream, address)) = accepted_or_pause(accepted).await else { continue };
+            let Some(permit) = door.gate.enter(Some(address.ip())) else { continue };
+            let (door, ready) = (door.clone(), ready.clone());
+            handshakes.spawn(async move {
+                if let Some(connection) = door.admit(stream, permit).await {
+                    // Nobody takes it up once the server stops.
+                    let _ = ready.send(Ok(connection)).await;
+                }
+            });
+        }
+    });
+    incoming
+}
+
+/// Lets in who comes through the local socket, until the server stops.
+pub(super) fn local(listener: UnixListener, door: Door, tasks: &TaskTracker, stop: CancellationToken) -> Incoming {
+    let (ready, incoming) = mpsc::channel(READY);
+    tasks.spawn(async move {
+        while let Some(accepted) = until(&stop, listener.accept()).await {
+            let Some((stream, _)) = accepted_or_pause(accepted).await else { continue };
+            let Some(permit) = door.gate.enter(None) else { continue };
+            let origin = Origin::Local(stream.connect_info());
+            let _ = ready.send(Ok(door.guard(Box::new(stream), origin, permit))).await;
+        }
+    });
+    incoming
+}
+
+impl Door {
+    async fn admit(&self, stream: TcpStream, permit: Permit) -> Option<Guarded> {
+        // An answer is written at once and whole: waiting for more to send gains nothing.
+        stream.set_nodelay(true).ok()?;
+        let origin = Origin::Network(stream.connect_info());
+        let Some(config) = self.server_config() else {
+            return Some(self.guard(Box::new(stream), origin, permit));
+        };
+        match tokio::time::timeout(self.patience, TlsAcceptor::from(config).accept(stream)).await {
+            Ok(Ok(stream)) => Some(self.guard(Box::new(stream), origin, permit)),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "TLS failed");
+                permit.cut(Refused::Handshake);
+                None
+            }
+            Err(_) => {
+                permit.cut(Refused::Silent);
+                None
+            }
+        }
+    }
+
+    fn server_config(&self) -> Option<Arc<ServerConfig>> {
+        let current = self.certificates.as_ref()?.borrow();
+        Some(Arc::clone(match self.protocol {
+            Protocol::Http2 { .. } => &current.grpc,
+            Protocol::Http1 => &current.http,
+        }))
+    }
+
+    fn guard(&self, io: Box<dyn Duplex>, origin: Origin, permit: Permit) -> Guarded {
+        Guarded::new(io, origin, permit, self.protocol, self.patience)
+    }
+}
+
+/// The next one, or none once the server stops.
+async fn until<T>(stop: &CancellationToken, next: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        () = stop.cancelled() => None,
+        next = next => Some(next),
+    }
+}
+
+/// A connection that broke off before it was accepted is nobody's fault. Else the system lacks something, and would
+/// refuse the next one as well: to ask again at once would only keep a core busy.
+async fn accepted_or_pause<T>(accepted: io::Result<T>) -> Option<T> {
+    let error = match accepted {
+        Ok(accepted) => return Some(accepted),
+        Err(error) => error,
+    };
+    let peer_left =
+        [io::ErrorKind::ConnectionAborted, io::ErrorKind::ConnectionReset, io::ErrorKind::ConnectionRefused];
+    if !peer_left.contains(&error.kind()) {
+        tracing::warn!(%error, "a connection could not be accepted");
+        tokio::time::sleep(PAUSE).await;
+    }
+    None
+}
+
+/// For the HTTP server, which asks for connections one by one.
+pub(super) struct HttpIncoming {
+    pub(super) incoming: Incoming,
+    pub(super) address: SocketAddr,
+}
+
+impl axum::serve::Listener for HttpIncoming {
+    type Io = Guarded;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Guarded, SocketAddr) {
+        match self.incoming.recv().await {
+            Some(Ok(connection)) => (connection, self.address),
+            // The server stops, and stops waiting for this.
+            Some(Err(_)) | None => std::future::pending().await,
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.address)
+    }
+}

@@ -1,0 +1,268 @@
+//! Certificates: read at the start, and again when their files change.
+//!
+//! Certificate, key and the CA of clients are swapped as one: a connection sees all of the old or all of the new. What
+//! cannot be used is refused with a line in the log, and the old ones stay.
+
+use std::fmt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::pem::{Error as PemError, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::version::{TLS12, TLS13};
+use rustls::{RootCertStore, ServerConfig};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use x509_cert::der::Decode;
+use zeroize::Zeroizing;
+
+use crate::config;
+use crate::effects::Effects;
+use crate::metrics::{Metrics, Reload};
+
+/// How often to look whether the files have changed. Whoever renews certificates does so days ahead.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// What TLS needs, for each protocol.
+pub(super) struct Tls {
+    /// HTTP/2 and, where that is asked for, certificates of clients.
+    pub(super) grpc: Arc<ServerConfig>,
+    /// HTTP/1. Probes have no certificates, and there is nothing to protect from them.
+    pub(super) http: Arc<ServerConfig>,
+    /// When the certificate ends, in seconds since 1970.
+    not_after: u64,
+}
+
+/// The files.
+#[derive(Debug, Clone)]
+pub(super) struct Files {
+    certificate: PathBuf,
+    key: PathBuf,
+    client_ca: Option<PathBuf>,
+}
+
+/// Why there is no TLS. Each message names the file and says what to do.
+#[derive(Debug)]
+pub enum TlsError {
+    /// It cannot be read.
+    Io(PathBuf, std::io::Error),
+    /// Others than its owner and group can read it.
+    TooOpen(PathBuf, u32),
+    /// There is no certificate in it.
+    NoCertificate(PathBuf),
+    /// There is no key in it, or none that is open.
+    NoKey(PathBuf),
+    /// It is damaged.
+    Malformed(PathBuf, String),
+    /// Certificate and key do not belong together.
+    Mismatch {
+        /// The file of the certificate.
+        certificate: PathBuf,
+        /// The file of the key.
+        key: PathBuf,
+    },
+}
+
+impl fmt::Display for TlsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TlsError::Io(path, error) => write!(f, "cannot read {}: {error}", path.display()),
+            TlsError::TooOpen(path, mode) => write!(
+                f,
+                "the TLS key {} can be read by others (mode {mode:04o}); run: chmod o= {}",
+                path.display(),
+                path.display()
+            ),
+            TlsError::NoCertificate(path) => write!(
+                f,
+                "there is no certificate in {}; it must be PEM: lines between BEGIN CERTIFICATE and END CERTIFICATE, the \
+                 server's own first and then those of the CAs between",
+                path.display()
+            ),
+            TlsError::NoKey(path) => write!(
+                f,
+                "there is no key in {}; it must be PEM (PKCS #8, PKCS #1 or SEC1) and have no passphrase: \
+                 openssl pkey -in KEY -out {}",
+                path.display(),
+                path.display()
+            ),
+            TlsError::Malformed(path, fault) => {
+                write!(f, "{} cannot be used: {fault}; get it anew from where it came from", path.display())
+            }
+            TlsError::Mismatch { certificate, key } => write!(
+                f,
+                "the key {} belongs to another certificate than {}; set tls.cert and tls.key to a pair",
+                key.display(),
+                certificate.display()
+            ),
+        }
+    }
+}
+
+impl std::error::Error for TlsError {}
+
+impl Files {
+    /// Those of the configuration, if it names any. (It has both or none.)
+    pub(super) fn of(tls: &config::Tls) -> Option<Files> {
+        let (certificate, key) = (tls.cert.clone()?, tls.key.clone()?);
+        Some(Files { certificate, key, client_ca: tls.client_ca.clone() })
+    }
+
+    /// Reads them.
+    pub(super) fn load(&self) -> Result<Tls, TlsError> {
+        let chain = certificates(&self.certificate)?;
+        let not_after = end_of(&self.certificate, &chain)?;
+        let key = private_key(&self.key)?;
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let unusable = |error: rustls::Error| match error {
+            rustls::Error::InconsistentKeys(_) => {
+                TlsError::Mismatch { certificate: self.certificate.clone(), key: self.key.clone() }
+            }
+            error => TlsError::Malformed(self.certificate.clone(), error.to_string()),
+        };
+        let mut http = server_config(&provider, None, chain.clone(), key.clone_key()).map_err(unusable)?;
+        let verifier = self.client_ca.as_deref().map(|path| verifier(path, &provider)).transpose()?;
+        let mut grpc = server_config(&provider, verifier, chain, key).map_err(unusable)?;
+        grpc.alpn_protocols = vec![b"h2".to_vec()];
+        http.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Ok(Tls { grpc: Arc::new(grpc), http: Arc::new(http), not_after })
+    }
+
+    /// What shows that a file is another one: time, length and number of the file, links followed.
+    fn stamps(&self) -> Vec<Option<(i64, i64, u64, u64)>> {
+        let files = [Some(&self.certificate), Some(&self.key), self.client_ca.as_ref()];
+        let stamp = |path: &PathBuf| {
+            let found = std::fs::metadata(path).ok()?;
+            Some((found.mtime(), found.mtime_nsec(), found.len(), found.ino()))
+        };
+        files.into_iter().flatten().map(stamp).collect()
+    }
+}
+
+/// Certificates that follow their files.
+pub(super) struct Follower {
+    files: Files,
+    stamps: Vec<Option<(i64, i64, u64, u64)>>,
+    current: watch::Sender<Arc<Tls>>,
+    effects: Effects,
+    metrics: Arc<Metrics>,
+}
+
+impl Follower {
+    /// Reads the files for the first time.
+    pub(super) fn start(files: Files, effects: Effects, metrics: Arc<Metrics>) -> Result<Follower, TlsError> {
+        // Before reading: a file that changes meanwhile is read again.
+        let stamps = files.stamps();
+        let follower =
+            Follower { current: watch::Sender::new(Arc::new(files.load()?)), files, stamps, effects, metrics };
+        follower.judge();
+        Ok(follower)
+    }
+
+    /// For those who accept connections.
+    pub(super) fn certificates(&self) -> watch::Receiver<Arc<Tls>> {
+        self.current.subscribe()
+    }
+
+    /// Looks at the files until the server stops.
+    pub(super) async fn follow(mut self, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(LOOK_EVERY);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            let stamps = self.files.stamps();
+            if stamps == self.stamps {
+                continue;
+            }
+            self.stamps = stamps;
+            match self.files.load() {
+                Ok(tls) => {
+                    self.current.send_replace(Arc::new(tls));
+                    tracing::info!(file = %self.files.certificate.display(), "the TLS certificate was read again");
+                    self.metrics.tls_reloaded(Reload::Taken);
+                    self.judge();
+                }
+                Err(error) => {
+                    self.metrics.tls_reloaded(Reload::Refused);
+                    tracing::error!(%error, "the new TLS files cannot be used; the old certificate stays in use");
+                }
+            }
+        }
+    }
+
+    /// Says when the certificate ends.
+    fn judge(&self) {
+        let not_after = self.current.borrow().not_after;
+        self.metrics.certificate_ends(not_after);
+        let now = u64::try_from(self.effects.now().as_unix_seconds()).unwrap_or_default();
+        if not_after <= now {
+            let file = self.files.certificate.display();
+            tracing::warn!(%file, "the TLS certificate has expired: clients will refuse it; renew it");
+        }
+    }
+}
+
+fn server_config(
+    provider: &Arc<CryptoProvider>,
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<ServerConfig, rustls::Error> {
+    let config = ServerConfig::builder_with_provider(Arc::clone(provider)).with_protocol_versions(&[&TLS13, &TLS12])?;
+    let config = match verifier {
+        Some(verifier) => config.with_client_cert_verifier(verifier),
+        None => config.with_no_client_auth(),
+    };
+    config.with_single_cert(chain, key)
+}
+
+/// Lets in only who shows a certificate of one of these CAs.
+fn verifier(path: &Path, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let malformed = |fault: String| TlsError::Malformed(path.to_owned(), fault);
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        roots.add(certificate).map_err(|error| malformed(error.to_string()))?;
+    }
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
+    builder.build().map_err(|error| malformed(error.to_string()))
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let text = std::fs::read(path).map_err(|error| TlsError::Io(path.to_owned(), error))?;
+    let read: Result<Vec<_>, PemError> = CertificateDer::pem_slice_iter(&text).collect();
+    match read {
+        Ok(certificates) if certificates.is_empty() => Err(TlsError::NoCertificate(path.to_owned())),
+        Ok(certificates) => Ok(certificates),
+        Err(error) => Err(TlsError::Malformed(path.to_owned(), error.to_string())),
+    }
+}
+
+/// A group may read the key, as some systems have one for all keys; everybody may not.
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let io = |error| TlsError::Io(path.to_owned(), error);
+    let mode = std::fs::metadata(path).map_err(io)?.permissions().mode() & 0o777;
+    if mode & 0o007 != 0 {
+        return Err(TlsError::TooOpen(path.to_owned(), mode));
+    }
+    let text = Zeroizing::new(std::fs::read(path).map_err(io)?);
+    PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
+        PemError::NoItemsFound => TlsError::NoKey(path.to_owned()),
+        // What else it says could be a part of the key.
+        _ => TlsError::Malformed(path.to_owned(), "it is damaged".to_owned()),
+    })
+}
+
+/// When the server's own certificate ends, in seconds since 1970.
+fn end_of(path: &Path, chain: &[CertificateDer<'static>]) -> Result<u64, TlsError> {
+    let own = chain.first().ok_or_else(|| TlsError::NoCertificate(path.to_owned()))?;
+    let read = x509_cert::Certificate::from_der(own);
+    let read = read.map_err(|error| TlsError::Malformed(path.to_owned(), error.to_string()))?;
+    Ok(read.tbs_certificate.validity.not_after.to_unix_duration().as_secs())
+}

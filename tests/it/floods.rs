@@ -1,0 +1,244 @@
+//! What a stranger can do to everybody else with one connection, or with ten thousand: the server as a process of its
+//! own, so that its memory can be read.
+
+use latchkey::proto::v1;
+use latchkey::proto::v1::auth_client::AuthClient;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::harness::daemon::Daemon;
+use crate::harness::h2::{self, Raw, flag, flood, frame, kind};
+use crate::harness::http;
+use crate::harness::transcript::Shell;
+use crate::harness::{at_once, eventually};
+
+const KEYS: &str = "/latchkey.v1.Auth/GetSigningKeys";
+
+/// What a flood may leave behind in memory: allocators keep some of what was used.
+const LEFT_BEHIND: u64 = 48 << 20;
+
+/// A server, and somebody who goes on calling it.
+struct Scene {
+    daemon: Daemon,
+    bystander: Channel,
+    memory_before: u64,
+    _shell: Shell,
+}
+
+impl Scene {
+    async fn begin(settings: &[&str]) -> Scene {
+        let shell = Shell::default();
+        // Calls are not logged: nobody reads the log here.
+        let mut args = vec!["serve", "--log-level", "warn,latchkey::daemon=info"];
+        args.extend(settings.iter().flat_map(|setting| ["--set", setting]));
+        let daemon = Daemon::start(&shell, &args);
+        let endpoint = Endpoint::from_shared(format!("http://{}", daemon.address)).expect("a URL");
+        let bystander = endpoint.connect().await.expect("a connection");
+        let scene = Scene { daemon, bystander, memory_before: 0, _shell: shell };
+        for _ in 0..100 {
+            scene.bystander_calls().await;
+        }
+        Scene { memory_before: scene.memory(), ..scene }
+    }
+
+    async fn bystander_calls(&self) {
+        let mut auth = AuthClient::new(self.bystander.clone());
+        auth.get_signing_keys(v1::GetSigningKeysRequest::default()).await.expect("an answer for the bystander");
+    }
+
+    /// The bystander calls again and again until the work is done, and has called once at least meanwhile.
+    async fn meanwhile<T>(&self, work: impl Future<Output = T>) -> T {
+        let calls = async {
+            loop {
+                self.bystander_calls().await;
+            }
+        };
+        let first = self.bystander_calls();
+        let (done, ()) = tokio::join!(
+            async {
+                tokio::select! {
+                    done = work => done,
+                    () = calls => unreachable!("calls go on"),
+                }
+            },
+            first
+        );
+        done
+    }
+
+    /// Resident memory of the server, in bytes: proc(5), `statm`, in pages of 4 KiB.
+    fn memory(&self) -> u64 {
+        let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.daemon.pid())).expect("a process");
+        let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("a number");
+        pages * 4096
+    }
+
+    async fn metric(&self, name: &str) -> u64 {
+        let text = http::get(&self.daemon.http_address, "/metrics").await.body;
+        text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok()).unwrap_or_default()
+    }
+
+    /// Connections and memory are as before, and somebody new is served.
+    async fn is_over(&self) {
+        eventually("connections as before", || async {
+            (self.metric(r#"latchkey_connections{listener="grpc"}"#).await == 1).then_some(())
+        })
+        .await;
+        eventually("memory as before", || async { (self.memory() < self.memory_before + LEFT_BEHIND).then_some(()) })
+            .await;
+        self.bystander_calls().await;
+        self.raw(&[]).await;
+    }
+
+    async fn raw(&self, settings: &[(u16, u32)]) -> Raw {
+        Raw::open(&self.daemon.address, settings).await.expect("a connection")
+    }
+
+    /// Floods with up to `most` of these, and expects to be cut off.
+    async fn cuts_off(&self, what: &str, most: usize, bytes: impl FnMut(usize) -> Vec<u8>) -> usize {
+        let raw = self.raw(&[]).await;
+        let (sent, closed) = self.meanwhile(flood(raw, most, bytes)).await;
+        assert!(closed, "{what}: {sent} were taken, and the connection is open");
+        sent
+    }
+}
+
+/// The number of a client's stream.
+fn stream(number: usize) -> u32 {
+    2 * u32::try_from(number).expect("a small number") + 1
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn frames_that_bring_no_work_end_their_connection() {
+    let scene = Scene::begin(&[]).await;
+    let ping = frame(kind::PING, flag::NONE, 0, &[7; 8]);
+    scene.cuts_off("PING", 100_000, |_| ping.clone()).await;
+    let settings = frame(kind::SETTINGS, flag::NONE, 0, &[]);
+    scene.cuts_off("SETTINGS", 100_000, |_| settings.clone()).await;
+    scene.cuts_off("WINDOW_UPDATE", 100_000, |_| h2::window_update(0, 1)).await;
+    let nothing = frame(kind::DATA, flag::NONE, 1, &[]);
+    let call = h2::call(1, KEYS);
+    scene.cuts_off("empty DATA", 100_000, |sent| if sent == 0 { call.clone() } else { nothing.clone() }).await;
+    // RFC 9113, section 5.5: frames of unknown types are to be passed over, but not for ever.
+    let unknown = frame(0xbe, flag::NONE, 0, &[1; 32]);
+    scene.cuts_off("unknown frames", 100_000, |_| unknown.clone()).await;
+    scene.is_over().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rapid_resets_end_their_connection() {
+    let scene = Scene::begin(&[]).await;
+    let cancel = 8_u32.to_be_bytes();
+    let reset = |sent| {
+        let reset = frame(kind::RST_STREAM, flag::NONE, stream(sent), &cancel);
+        [h2::empty_call(stream(sent), KEYS), reset].concat()
+    };
+    let sent = scene.cuts_off("HEADERS and RST_STREAM", 50_000, reset).await;
+    assert!(sent < 10_000, "{sent}");
+    scene.is_over().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn resets_that_the_server_is_made_to_send_end_their_connection() {
+    let scene = Scene::begin(&[]).await;
+    // CVE-2025-8671, "MadeYouReset": the peer breaks a rule on each stream, and the server resets it.
+    for (what, fault) in [("an overflow of the window", 0x7fff_ffff), ("no window at all", 0)] {
+        let sent = scene
+            .cuts_off(what, 50_000, |sent| {
+                [h2::call(stream(sent), KEYS), h2::window_update(stream(sent), fault)].concat()
+            })
+            .await;
+        assert!(sent < 10_000, "{what}: {sent}");
+    }
+    let sent = scene
+        .cuts_off("DATA after the end", 50_000, |sent| {
+            let more = frame(kind::DATA, flag::NONE, stream(sent), &[0; 100]);
+            [h2::empty_call(stream(sent), KEYS), more].concat()
+        })
+        .await;
+    assert!(sent < 20_000, "{sent}");
+    scene.is_over().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn header_blocks_without_an_end_end_their_connection() {
+    let scene = Scene::begin(&[]).await;
+    let block = h2::header_block(&[("x-filler", &"x".repeat(1000))]);
+    for (what, piece) in [("long ones", block.as_slice()), ("empty ones", b"")] {
+        let begin = frame(kind::HEADERS, flag::NONE, 1, &h2::call_block(KEYS, &[]));
+        let more = frame(kind::CONTINUATION, flag::NONE, 1, piece);
+        let sent = scene.cuts_off(what, 100_000, |sent| if sent == 0 { begin.clone() } else { more.clone() }).await;
+        assert!(sent < 50_000, "{what}: {sent}");
+    }
+    scene.is_over().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_that_never_read_cost_bounded_memory_and_are_cut_off() {
+    let scene = Scene::begin(&["connections.read_timeout=2s"]).await;
+    let nothing = [(h2::INITIAL_WINDOW_SIZE, 0)];
+    let mut readers = Vec::new();
+    for _ in 0..32 {
+        let mut raw = scene.raw(&nothing).await;
+        for number in 0..100 {
+            raw.send(&h2::empty_call(stream(number), KEYS)).await.expect("a call");
+        }
+        readers.push(raw);
+    }
+    scene.meanwhile(at_once(readers.iter_mut().map(Raw::stay))).await;
+    assert_eq!(scene.metric(r#"latchkey_connections_refused_total{listener="grpc",cause="unread"}"#).await, 32);
+    scene.is_over().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_reads_no_byte_is_cut_off() {
+    let scene = Scene::begin(&["connections.read_timeout=2s"]).await;
+    let most = [(h2::INITIAL_WINDOW_SIZE, 0x7fff_ffff)];
+    let mut raw = scene.raw(&most).await;
+    raw.send(&h2::window_update(0, 0x7fff_0000)).await.expect("a window");
+    // Answers until the buffers between the two are full, and the server can write no more.
+    let calls = async {
+        for number in 0..200_000 {
+            if raw.send(&h2::empty_call(stream(number), KEYS)).await.is_err() {
+                return true;
+            }
+        }
+        false
+    };
+    assert!(scene.meanwhile(calls).await, "it was cut off");
+    scene.is_over().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_idle_connections_leave_those_alone_who_are_in() {
+    let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    if limit.maximum.is_some_and(|maximum| maximum < 12_000) {
+        eprintln!("skipped: this process may not have 12000 descriptors");
+        return;
+    }
+    limit.current = Some(limit.maximum.unwrap_or(20_000).max(12_000));
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, limit).expect("descriptors");
+
+    let scene = Scene::begin(&[]).await;
+    let mut idle = Vec::new();
+    for number in 0..10_000_u32 {
+        // 64 from each address: no more than one may have.
+        let source = std::net::Ipv4Addr::from_bits(0x7f01_0000 + number / 64 + 1);
+        let mut raw = Raw::silent_from(source, &scene.daemon.address).await.expect("a connection");
+        // Those who are turned away may notice already now.
+        let _ = raw.greet(&[]).await;
+        idle.push(raw);
+        if number % 500 == 0 {
+            scene.bystander_calls().await;
+        }
+    }
+    eventually("the limit", || async {
+        (scene.metric(r#"latchkey_connections{listener="grpc"}"#).await == 1024).then_some(())
+    })
+    .await;
+    scene.bystander_calls().await;
+    let refused = scene.metric(r#"latchkey_connections_refused_total{listener="grpc",cause="max"}"#).await;
+    assert!(refused >= 8_900, "{refused}");
+    assert!(scene.memory() < scene.memory_before + (64 << 20), "{} over {}", scene.memory(), scene.memory_before);
+    drop(idle);
+    scene.is_over().await;
+}
