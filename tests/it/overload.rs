@@ -205,7 +205,14 @@ async fn operators_and_services_work_on_while_sign_ins_flood_in() {
         quick_work(&h, (&root, &eve, &checker), &done)
     );
     assert!(rounds > 0);
-    let expected = ["CREDENTIALS_REJECTED", "HASHING_SATURATED", "OVERLOADED", "STORAGE_UNAVAILABLE", "THROTTLED"];
+    let expected = [
+        "CREDENTIALS_REJECTED",
+        "DEADLINE_PASSED",
+        "HASHING_SATURATED",
+        "OVERLOADED",
+        "STORAGE_UNAVAILABLE",
+        "THROTTLED",
+    ];
     assert!(answers.keys().all(|reason| expected.contains(&reason.as_str())), "{answers:?}");
     let shed = answers.get("HASHING_SATURATED").unwrap_or(&0) + answers.get("OVERLOADED").unwrap_or(&0);
     assert!(shed > 0, "{answers:?}");
