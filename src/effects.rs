@@ -1,6 +1,7 @@
 //! What the server takes from the outside world, so that tests can give it something else.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::clock::{Clock, SystemClock};
 use crate::domain::time::Timestamp;
@@ -31,5 +32,12 @@ impl Effects {
         let mut bytes = [0; N];
         self.entropy.fill(&mut bytes);
         bytes
+    }
+
+    /// When to try again what was refused for want of room: one to three seconds, so that those who were refused
+    /// together do not come back together.
+    pub fn retry_soon(&self) -> Duration {
+        let [random] = self.bytes::<1>();
+        Duration::from_millis(1000 + u64::from(random) * 2000 / 255)
     }
 }

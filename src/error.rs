@@ -106,6 +106,8 @@ pub enum Limit {
     Account,
     /// Places in the hashing queue.
     Hashing,
+    /// Places in a lane of calls, by its name.
+    Lane(&'static str),
 }
 
 /// What is not there for now.
@@ -163,6 +165,8 @@ pub enum Error {
     MessageMalformed,
     /// Use another server.
     MethodUnavailable,
+    /// Ask whether it was done, or repeat it with the same idempotency key.
+    DeadlinePassed,
     /// Try again shortly.
     Unavailable(Outage),
     /// Remove or restore the record.
@@ -232,12 +236,14 @@ impl Error {
                 Limit::Source => Reason::RateLimited,
                 Limit::Account => Reason::Throttled,
                 Limit::Hashing => Reason::HashingSaturated,
+                Limit::Lane(_) => Reason::Overloaded,
             },
             Error::RequestTooLarge => Reason::RequestTooLarge,
             Error::MessageMalformed => Reason::MessageMalformed,
             Error::MethodUnavailable => Reason::MethodUnavailable,
             Error::Unavailable(Outage::ShuttingDown) => Reason::ShuttingDown,
             Error::Unavailable(Outage::Storage(_)) => Reason::StorageUnavailable,
+            Error::DeadlinePassed => Reason::DeadlinePassed,
             Error::Corrupt { .. } => Reason::RecordCorrupt,
             Error::Internal(_) => Reason::Internal,
         }
@@ -294,6 +300,7 @@ impl std::fmt::Display for Error {
                     Limit::Source => "too many failures from this address",
                     Limit::Account => "too many wrong passwords for this name",
                     Limit::Hashing => "all places for password hashing are taken",
+                    Limit::Lane(_) => "too many calls of this kind are under way",
                 };
                 write!(f, "{what}; try again in {} s", retry_after.as_secs().max(1))
             }
@@ -302,6 +309,10 @@ impl std::fmt::Display for Error {
             Error::MethodUnavailable => f.write_str("this server does not have this method"),
             Error::Unavailable(Outage::ShuttingDown) => f.write_str("the server is shutting down"),
             Error::Unavailable(Outage::Storage(_)) => f.write_str("the database cannot be reached"),
+            Error::DeadlinePassed => f.write_str(
+                "there was no answer before the deadline; a change may have been made all the same: ask, or repeat it \
+                 with the same idempotency key",
+            ),
             Error::Corrupt { resource, id, .. } => {
                 write!(f, "the stored record {} {id} cannot be read", resource.as_str())
             }

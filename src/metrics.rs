@@ -4,7 +4,10 @@
 //! | --- | --- | --- |
 //! | `latchkey_rpc_total` | `method`, `code`, `reason` | calls that ended |
 //! | `latchkey_rpc_duration_seconds` | `method` | how long they took |
+//! | `latchkey_calls_in_flight` | `lane` | calls under way |
+//! | `latchkey_calls_refused_total` | `lane` | calls refused because their lane was full |
 //! | `latchkey_hash_queue_length` | `lane` | passwords that wait to be hashed |
+//! | `latchkey_hashes_in_flight` | | passwords that are being hashed |
 //! | `latchkey_hashes_total` | `kind` | passwords hashed |
 //! | `latchkey_hashing_seconds` | | how long one took, without the wait |
 //! | `latchkey_sign_ins_total` | `outcome` | sign-ins that ended |
@@ -45,8 +48,14 @@ macro_rules! label {
 
         impl EncodeLabelValue for $name {
             fn encode(&self, encoder: &mut LabelValueEncoder) -> std::fmt::Result {
-                let text = match self { $($name::$variant => $text,)* };
-                EncodeLabelValue::encode(&text, encoder)
+                EncodeLabelValue::encode(&self.as_str(), encoder)
+            }
+        }
+
+        impl $name {
+            /// As it stands in the metrics.
+            pub const fn as_str(self) -> &'static str {
+                match self { $($name::$variant => $text,)* }
             }
         }
     };
@@ -59,6 +68,20 @@ label! {
         SignIn = "sign_in",
         /// Of operators.
         Operator = "operator",
+    }
+}
+
+label! {
+    /// A kind of call, of which so many may be under way.
+    CallLane {
+        /// Of people who prove a password.
+        SignIns = "sign_ins",
+        /// Of services that check tokens, and of their users.
+        Introspection = "introspection",
+        /// Of operators, and of people with their own sessions.
+        Operators = "operators",
+        /// Of those who read the contract.
+        Reflection = "reflection",
     }
 }
 
@@ -158,6 +181,11 @@ struct LaneLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CallLaneLabel {
+    lane: CallLane,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KindLabel {
     kind: HashKind,
 }
@@ -194,7 +222,10 @@ pub struct Metrics {
     registry: Registry,
     rpcs: Family<RpcLabels, Counter>,
     rpc_seconds: Family<MethodLabel, Histogram, fn() -> Histogram>,
+    calls_in_flight: Family<CallLaneLabel, Gauge>,
+    calls_refused: Family<CallLaneLabel, Counter>,
     hash_queue: Family<LaneLabel, Gauge>,
+    hashes_in_flight: Gauge,
     hashes: Family<KindLabel, Counter>,
     hashing_seconds: Histogram,
     sign_ins: Family<OutcomeLabel, Counter>,
@@ -224,7 +255,10 @@ impl Metrics {
             registry: Registry::with_prefix("latchkey"),
             rpcs: Family::default(),
             rpc_seconds: Family::new_with_constructor(seconds),
+            calls_in_flight: Family::default(),
+            calls_refused: Family::default(),
             hash_queue: Family::default(),
+            hashes_in_flight: Gauge::default(),
             hashes: Family::default(),
             hashing_seconds: seconds(),
             sign_ins: Family::default(),
@@ -243,6 +277,9 @@ impl Metrics {
         for outcome in [SignInOutcome::SignedIn, SignInOutcome::PasswordChange, SignInOutcome::Rejected] {
             drop(metrics.sign_ins.get_or_create(&OutcomeLabel { outcome }));
         }
+        for lane in [CallLane::SignIns, CallLane::Introspection, CallLane::Operators, CallLane::Reflection] {
+            drop(metrics.calls_refused.get_or_create(&CallLaneLabel { lane }));
+        }
         metrics.registered()
     }
 
@@ -251,6 +288,9 @@ impl Metrics {
         let registry = &mut self.registry;
         registry.register("rpc", "Calls that ended", self.rpcs.clone());
         registry.register("rpc_duration_seconds", "How long calls took", self.rpc_seconds.clone());
+        registry.register("calls_in_flight", "Calls under way", self.calls_in_flight.clone());
+        registry.register("calls_refused", "Calls refused because their lane was full", self.calls_refused.clone());
+        registry.register("hashes_in_flight", "Passwords that are being hashed", self.hashes_in_flight.clone());
         registry.register("hash_queue_length", "Passwords that wait to be hashed", self.hash_queue.clone());
         registry.register("hashes", "Passwords hashed", self.hashes.clone());
         registry.register("hashing_seconds", "How long hashing one took", self.hashing_seconds.clone());
@@ -276,13 +316,34 @@ impl Metrics {
         self.rpc_seconds.get_or_create(&MethodLabel { method: method.to_owned() }).observe(took.as_secs_f64());
     }
 
+    /// A call has taken a place in its lane.
+    pub fn call_entered(&self, lane: CallLane) {
+        self.calls_in_flight.get_or_create(&CallLaneLabel { lane }).inc();
+    }
+
+    /// A call has given its place back.
+    pub fn call_left(&self, lane: CallLane) {
+        self.calls_in_flight.get_or_create(&CallLaneLabel { lane }).dec();
+    }
+
+    /// A call was refused because its lane was full.
+    pub fn call_refused(&self, lane: CallLane) {
+        self.calls_refused.get_or_create(&CallLaneLabel { lane }).inc();
+    }
+
     /// So many passwords wait in a lane now.
     pub fn hash_queue(&self, lane: Lane, length: usize) {
         self.hash_queue.get_or_create(&LaneLabel { lane }).set(i64::try_from(length).unwrap_or(i64::MAX));
     }
 
+    /// Hashing a password has begun; [`Metrics::hashed`] ends it.
+    pub fn hashing_began(&self) {
+        self.hashes_in_flight.inc();
+    }
+
     /// A password was hashed.
     pub fn hashed(&self, kind: HashKind, took: Duration) {
+        self.hashes_in_flight.dec();
         self.hashes.get_or_create(&KindLabel { kind }).inc();
         self.hashing_seconds.observe(took.as_secs_f64());
     }
@@ -344,7 +405,13 @@ mod tests {
     fn the_table_above_names_what_is_encoded() {
         let metrics = Metrics::new();
         metrics.rpc("latchkey.v1.Auth/SignIn", "UNAUTHENTICATED", "CREDENTIALS_REJECTED", Duration::from_millis(20));
+        metrics.call_entered(CallLane::Operators);
+        metrics.call_entered(CallLane::Operators);
+        metrics.call_left(CallLane::Operators);
+        metrics.call_refused(CallLane::SignIns);
         metrics.hash_queue(Lane::SignIn, 3);
+        metrics.hashing_began();
+        metrics.hashing_began();
         metrics.hashed(HashKind::Dummy, Duration::from_millis(15));
         metrics.signed_in(SignInOutcome::Rejected);
         metrics.throttled();
@@ -360,7 +427,10 @@ mod tests {
             "latchkey_rpc_total{method=\"latchkey.v1.Auth/SignIn\",code=\"UNAUTHENTICATED\",\
              reason=\"CREDENTIALS_REJECTED\"} 1",
             "latchkey_rpc_duration_seconds_bucket{le=\"0.025\",method=\"latchkey.v1.Auth/SignIn\"} 1",
+            "latchkey_calls_in_flight{lane=\"operators\"} 1",
+            "latchkey_calls_refused_total{lane=\"sign_ins\"} 1",
             "latchkey_hash_queue_length{lane=\"sign_in\"} 3",
+            "latchkey_hashes_in_flight 1",
             "latchkey_hashes_total{kind=\"dummy\"} 1",
             "latchkey_hashing_seconds_count 1",
             "latchkey_sign_ins_total{outcome=\"rejected\"} 1",

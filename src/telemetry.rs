@@ -124,6 +124,20 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::panic, reason = "that is what is tested")]
+    fn of_a_panic_the_place_is_logged_and_not_what_it_says() -> Result<(), TelemetryFault> {
+        let text = logged(&Log::default(), || {
+            let usual = std::panic::take_hook();
+            std::panic::set_hook(Box::new(log_panic));
+            let caught = std::panic::catch_unwind(|| panic!("a secret"));
+            std::panic::set_hook(usual);
+            assert!(caught.is_err());
+        })?;
+        assert!(text.contains("telemetry.rs:") && !text.contains("secret"), "{text}");
+        Ok(())
+    }
+
+    #[test]
     fn the_level_is_kept() -> Result<(), TelemetryFault> {
         let text = logged(&Log::default(), || {
             tracing::debug!("quiet");

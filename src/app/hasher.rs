@@ -6,15 +6,16 @@
 //! that hangs up frees no place before its hash is done.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use argon2::{Algorithm, Argon2, Block, Params, Version};
+use argon2::{Algorithm, Argon2, Block, MIN_SALT_LEN, Params, Version};
 use password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
 use subtle::ConstantTimeEq;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use zeroize::Zeroize;
 
 use crate::domain::password::PlainPassword;
@@ -35,6 +36,9 @@ const MAX_WORK: u64 = 524_288;
 const IDLE_BEFORE_WIPE: Duration = Duration::from_secs(1);
 /// The most places in a queue, however fast hashing is: what waits costs memory.
 const MAX_PLACES: usize = 4096;
+/// How far the threads step back, as `nice` counts. Further down they lose to other processes (measured: ADR 0020).
+#[cfg(target_os = "linux")]
+const NICE: i32 = 5;
 
 /// How costly new hashes are, and on how many threads.
 #[derive(Debug, Clone, Copy)]
@@ -52,6 +56,8 @@ pub struct HasherSettings {
 /// Checks and makes password hashes.
 pub struct Hasher {
     shared: Arc<Shared>,
+    /// One for each sign-in that may hash now.
+    sign_ins: Arc<Semaphore>,
     threads: Vec<JoinHandle<()>>,
     params: Params,
     /// What is verified where there is no hash, so that an unknown name costs what a wrong password does.
@@ -100,14 +106,20 @@ impl Hasher {
             wake: Condvar::new(),
             places: AtomicUsize::new(MAX_PLACES),
         });
-        let mut hasher = Hasher { shared, threads: Vec::new(), params, dummy: String::new(), effects, metrics };
+        let sign_ins = Arc::new(Semaphore::new(threads));
+        let mut hasher =
+            Hasher { shared, sign_ins, threads: Vec::new(), params, dummy: String::new(), effects, metrics };
         hasher.calibrate(threads)?;
+        hasher.sign_ins.add_permits(hasher.places());
         for number in 0..threads {
             let shared = Arc::clone(&hasher.shared);
             let metrics = Arc::clone(&hasher.metrics);
             let thread = std::thread::Builder::new()
                 .name(format!("argon2-{number}"))
-                .spawn(move || serve(&shared, &metrics))
+                .spawn(move || {
+                    step_back();
+                    serve(&shared, &metrics, compute);
+                })
                 .map_err(Error::internal)?;
             hasher.threads.push(thread);
         }
@@ -156,14 +168,24 @@ impl Hasher {
         self.dummy.clone()
     }
 
-    /// Refuses what would be refused anyway, before anything is written for it.
-    pub fn check_room(&self, lane: Lane) -> Result<()> {
-        let mut queues = self.shared.lock();
-        if queues.of(lane).len() < self.shared.places.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        drop(queues);
-        Err(Error::Exhausted { limit: Limit::Hashing, retry_after: self.retry_after() })
+    /// Refuses a sign-in that would be refused anyway, before anything is read for it.
+    pub fn check_room(&self) -> Result<()> {
+        if self.sign_ins.available_permits() > 0 { Ok(()) } else { Err(self.saturated()) }
+    }
+
+    /// Lets a sign-in in that is going to hash, before anything is written for it: as many as there is room for in the
+    /// queue and on the threads. Without this a thousand at once would all write, and most of them for nothing.
+    pub fn admit(&self) -> Result<OwnedSemaphorePermit> {
+        Arc::clone(&self.sign_ins).try_acquire_owned().map_err(|_| self.saturated())
+    }
+
+    fn saturated(&self) -> Error {
+        Error::Exhausted { limit: Limit::Hashing, retry_after: self.effects.retry_soon() }
+    }
+
+    /// How many jobs a queue has room for: what the threads hash in about a second.
+    pub fn places(&self) -> usize {
+        self.shared.places.load(Ordering::Relaxed)
     }
 
     /// Whether a hash is weaker than, or not of, today's settings.
@@ -193,7 +215,7 @@ impl Hasher {
     ) -> Result<[u8; TAG_BYTES]> {
         let (answer, computed) = oneshot::channel();
         self.enqueue(lane, Job { password, work, kind, answer })?;
-        computed.await.ok().flatten().ok_or_else(|| Error::internal("a hashing thread ended"))
+        computed.await.ok().flatten().ok_or_else(|| Error::internal("hashing failed"))
     }
 
     #[cfg(feature = "naive-hasher")]
@@ -202,6 +224,7 @@ impl Hasher {
         let metrics = Arc::clone(&self.metrics);
         let computed = tokio::task::spawn_blocking(move || {
             let began = Instant::now();
+            metrics.hashing_began();
             let mut tag = [0; TAG_BYTES];
             let done = argon2_of(&work).hash_password_into(password.expose().as_bytes(), &work.salt, &mut tag);
             metrics.hashed(kind, began.elapsed());
@@ -213,22 +236,15 @@ impl Hasher {
     #[cfg_attr(feature = "naive-hasher", expect(dead_code, reason = "only the real hasher queues"))]
     fn enqueue(&self, lane: Lane, job: Job) -> Result<()> {
         let mut queues = self.shared.lock();
-        let places = self.shared.places.load(Ordering::Relaxed);
         let queue = queues.of(lane);
-        if queue.len() >= places {
+        if queue.len() >= self.places() {
             drop(queues);
-            return Err(Error::Exhausted { limit: Limit::Hashing, retry_after: self.retry_after() });
+            return Err(self.saturated());
         }
         queue.push_back(job);
         drop(queues);
         self.shared.wake.notify_one();
         Ok(())
-    }
-
-    /// One to three seconds, so that those who were refused together do not come back together.
-    fn retry_after(&self) -> Duration {
-        let [random] = self.effects.bytes::<1>();
-        Duration::from_millis(1000 + u64::from(random) * 2000 / 255)
     }
 }
 
@@ -297,16 +313,31 @@ impl Queues {
     }
 }
 
-fn serve(shared: &Shared, metrics: &Metrics) {
+/// Lets everything else that the service does go first: the others need little, and at once. Where the system has no
+/// such thing for a thread, or does not let us, hashing competes as an equal.
+fn step_back() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE) {
+        tracing::debug!(%error, "hashing keeps the priority of the others");
+    }
+}
+
+type Compute = fn(&[u8], &Work, &mut Vec<Block>) -> Option<[u8; TAG_BYTES]>;
+
+/// What a thread does.
+fn serve(shared: &Shared, metrics: &Metrics, compute: Compute) {
     let mut memory = Vec::new();
     while let Some(job) = shared.next(&mut memory) {
+        // Nobody waits any more: then nobody needs it.
         if job.answer.is_closed() {
             continue;
         }
         let began = Instant::now();
-        let tag = compute(job.password.expose().as_bytes(), &job.work, &mut memory);
+        metrics.hashing_began();
+        // A job that panics must not take the thread with it: with the last one gone, nobody could sign in any more.
+        let done = AssertUnwindSafe(|| compute(job.password.expose().as_bytes(), &job.work, &mut memory));
+        let tag = catch_unwind(done).unwrap_or_default();
         metrics.hashed(job.kind, began.elapsed());
-        // Nobody waits any more: then nobody needs it.
         let _ = job.answer.send(tag);
     }
 }
@@ -358,6 +389,10 @@ impl Stored {
             && params.p_cost() <= MAX_PARALLELISM
             && u64::from(params.m_cost()) * u64::from(params.t_cost()) <= MAX_WORK;
         let tag = hash.hash?.as_bytes().try_into().ok()?;
-        within.then_some(Stored { work: Work { params, salt: hash.salt?.to_vec() }, tag })
+        let salt = hash.salt?.to_vec();
+        (within && salt.len() >= MIN_SALT_LEN).then_some(Stored { work: Work { params, salt }, tag })
     }
 }
+
+#[cfg(test)]
+mod tests;

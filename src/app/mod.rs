@@ -166,6 +166,11 @@ impl App {
         self.settings.password_rules
     }
 
+    /// How many passwords wait to be hashed before more are refused.
+    pub fn hashing_places(&self) -> usize {
+        self.hasher.places()
+    }
+
     /// Brings up to date what is measured only when it is asked for.
     pub fn report_queues(&self) {
         self.hasher.report_queues();

@@ -78,13 +78,13 @@ pub struct Tokens {
 impl App {
     /// Checks a password and signs in, or says which step comes next.
     pub async fn sign_in(&self, caller: &Caller, command: SignIn) -> Result<Progress> {
+        self.hasher.check_room()?;
         self.check_source(caller).await?;
         let SignIn { login, password, wish } = command;
         let parsed = parse_login(&login);
         let login = parsed.as_ref().map_or(login.as_str(), Login::key);
         let Found { user, is_corrupt } = self.user_who_signs_in(parsed.as_ref()).await?;
         let user = user.as_ref();
-        self.hasher.check_room(Lane::SignIn)?;
         let attempt = self.reserve(self.account_of(user, login)).await?;
         let proved = match self.prove_unblocked(caller, password.as_ref(), user).await {
             Ok(proved) => proved,

@@ -3,6 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::sync::OwnedSemaphorePermit;
+
 use super::App;
 use super::turns::Turn;
 use super::writer::Writer;
@@ -31,8 +33,9 @@ pub(super) struct Attempt {
     account: Account,
     /// Whether failures are counted at all.
     counted: bool,
-    /// Lets the next one go on when this one has ended.
+    /// Let the next one go on when this one has ended: at this account, and at all.
     _turn: Option<Turn>,
+    _admitted: OwnedSemaphorePermit,
 }
 
 impl App {
@@ -67,15 +70,18 @@ impl App {
         let is_counted_name = matches!(account, Account::Known(_)) || self.settings.unknown_names != 0;
         let counted = rules.are_on() && is_counted_name;
         if !counted {
-            return Ok(Attempt { account, counted, _turn: None });
+            return Ok(Attempt { account, counted, _turn: None, _admitted: self.hasher.admit()? });
         }
         let began = Instant::now();
-        let busy = || Error::Exhausted { limit: Limit::Hashing, retry_after: Duration::from_secs(1) };
+        let busy = || Error::Exhausted { limit: Limit::Hashing, retry_after: self.effects.retry_soon() };
         let turn = self.turns.take(account.key(), TURN_DEADLINE).await.ok_or_else(busy)?;
+        let admitted = self.hasher.admit()?;
         loop {
             let now = self.now();
             match throttle_reserve(self.store.autocommit(), &account, rules, now).await? {
-                Reservation::Taken => return Ok(Attempt { account, counted, _turn: Some(turn) }),
+                Reservation::Taken => {
+                    return Ok(Attempt { account, counted, _turn: Some(turn), _admitted: admitted });
+                }
                 Reservation::Waits { until } => {
                     self.metrics.throttled();
                     return Err(Error::Exhausted { limit: Limit::Account, retry_after: until.duration_since(now) });

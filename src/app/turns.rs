@@ -1,6 +1,9 @@
 //! Turns at an account. A few attempts at a time go on to the database; the others queue here, in the order in which
 //! they came. Otherwise two hundred at one account, each asking the database every few milliseconds, would keep its
 //! connections from everybody else.
+//!
+//! How many wait is bounded by the lane of sign-ins (`grpc/lanes.rs`), and each waits for a few seconds at most. Of an
+//! account at which nobody tries any more nothing is kept.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};

@@ -220,6 +220,9 @@ struct ReportBody<'a> {
 impl Refusal {
     /// Takes a status apart.
     pub(crate) fn from_status(status: &Status, subject: Option<String>) -> Refusal {
+        if is_own_timeout(status) {
+            return Refusal::foreseen(Code::DeadlineExceeded, "DEADLINE_PASSED", TOO_LATE, subject);
+        }
         let details = status.get_error_details();
         let info = details.error_info();
         let violations = details.bad_request().map(|bad| bad.field_violations.as_slice()).unwrap_or_default();
@@ -300,6 +303,14 @@ impl Refusal {
     }
 }
 
+/// What is said when this program gives up waiting, as the server would say it.
+const TOO_LATE: &str = "there was no answer before the deadline; a change may have been made all the same";
+
+/// Whether it is the timer of this program that ended the call. tonic calls that CANCELLED.
+fn is_own_timeout(status: &Status) -> bool {
+    status.code() == Code::Cancelled && status.message() == "Timeout expired"
+}
+
 /// What the server said, or the innermost cause if the call never got there.
 fn message(status: &Status) -> String {
     let mut cause = std::error::Error::source(status);
@@ -337,5 +348,23 @@ fn code_name(code: Code) -> &'static str {
         Code::Unavailable => "UNAVAILABLE",
         Code::DataLoss => "DATA_LOSS",
         Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_that_took_too_long_is_told_as_such_whoever_gave_up() {
+        // tonic's own client, when its timer ends a call.
+        let own = Refusal::from_status(&Status::cancelled("Timeout expired"), None);
+        assert_eq!(
+            (own.code, own.reason.as_str(), own.exit()),
+            (Code::DeadlineExceeded, "DEADLINE_PASSED", Exit::Unexpected)
+        );
+        assert!(own.message.contains("may have been made"), "{}", own.message);
+        let other = Refusal::from_status(&Status::cancelled("stream closed"), None);
+        assert_eq!(other.code, Code::Cancelled);
     }
 }

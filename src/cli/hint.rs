@@ -47,9 +47,10 @@ pub(crate) fn of(refusal: &Refusal) -> Option<String> {
         "LAST_ADMINISTRATOR" => {
             "make somebody else an administrator first, or run this on the host with --local".to_owned()
         }
-        "THROTTLED" | "RATE_LIMITED" | "HASHING_SATURATED" => return Some(wait(refusal)),
+        "THROTTLED" | "RATE_LIMITED" | "HASHING_SATURATED" | "OVERLOADED" => return Some(wait(refusal)),
         "PAGE_TOKEN_INVALID" | "PAGE_TOKEN_MISMATCH" => "start again without --page-token, or use --all".to_owned(),
         "RECORD_CORRUPT" => "latchkeyd's log says more; `latchkey users delete` can remove the account".to_owned(),
+        "DEADLINE_PASSED" => "look whether it was done before you repeat it; `latchkey status` says how the server is".to_owned(),
         "METHOD_UNAVAILABLE" => "the server is older than this client: `latchkey status`".to_owned(),
         _ => return unexpected(refusal),
     };

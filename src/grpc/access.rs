@@ -8,8 +8,8 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
-use http::HeaderMap;
 use http::request::Parts;
+use http::{Extensions, HeaderMap};
 use tonic::Status;
 use tonic::transport::server::{TcpConnectInfo, UdsConnectInfo};
 
@@ -126,8 +126,13 @@ fn client_address(parts: &Parts, app: Option<&CallingApp>) -> Result<Option<IpAd
     if app.is_some_and(|app| app.is_proxy) && parts.headers.contains_key(CLIENT_ADDRESS) {
         return stated_address(&parts.headers).map(Some);
     }
-    let peer = parts.extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
-    Ok(peer.map(|address| address.ip().to_canonical()))
+    Ok(peer(&parts.extensions))
+}
+
+/// The address at the other end of the connection. The local socket has none.
+pub(super) fn peer(extensions: &Extensions) -> Option<IpAddr> {
+    let peer = extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
+    peer.map(|address| address.ip().to_canonical())
 }
 
 fn stated_address(headers: &HeaderMap) -> Result<IpAddr> {

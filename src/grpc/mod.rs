@@ -1,16 +1,18 @@
 //! The gRPC edge: decodes messages into commands and encodes answers. Decides nothing itself.
 //!
 //! ```text
-//! observe ─▶ access ─▶ user_admin, auth, audit ─▶ app
-//!              │         decode: convert, needs
-//!              └─ table: the `access` options of the contract
+//! arrived ─▶ observe ─▶ deadline ─▶ lanes ─▶ access ─▶ user_admin, auth, audit ─▶ app
+//!                                              │         decode: convert, needs
+//!                                              └─ table: the `access` options of the contract
 //! ```
 
 mod access;
 mod audit;
 mod auth;
 mod convert;
+mod deadline;
 mod health;
+mod lanes;
 mod needs;
 mod observe;
 mod status;
@@ -20,14 +22,19 @@ mod user_admin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use tonic::Request;
+use tonic::body::Body;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_reflection::server::{Builder, Error as ReflectionError};
+use tower::layer::util::{Identity, Stack};
+use tower::util::MapRequestLayer;
 
 use self::access::{Access, access};
+use self::deadline::{arrived, deadline};
+use self::lanes::{Lanes, lanes};
 use self::needs::Needs;
 use self::observe::{Observer, observe};
 use self::table::AccessTable;
@@ -74,12 +81,19 @@ pub async fn routes(app: Arc<App>, reflection: Reflection) -> Result<(Routes, He
         Reflection::On | Reflection::Authenticated => with_reflection(routes).map_err(Error::internal)?,
     };
 
-    let observer =
-        Observer { effects: app.effects.clone(), metrics: Arc::clone(&app.metrics), table: Arc::clone(&table) };
+    let observer = Observer {
+        effects: app.effects.clone(),
+        metrics: Arc::clone(&app.metrics),
+        table: Arc::clone(&table),
+        shed: Arc::default(),
+    };
+    let in_lanes = Lanes::new(app.hashing_places(), app.effects.clone(), Arc::clone(&app.metrics));
     // The last layer is the outermost.
     let layered = routes
         .into_axum_router()
         .layer(from_fn_with_state(Access { app, table }, access))
+        .layer(from_fn_with_state(in_lanes, lanes))
+        .layer(from_fn(deadline))
         .layer(from_fn_with_state(observer, observe));
     Ok((Routes::from(layered).prepare(), health))
 }
@@ -97,10 +111,14 @@ fn with_reflection(routes: Routes) -> std::result::Result<Routes, ReflectionErro
     Ok(routes.add_service(v1).add_service(v1alpha))
 }
 
+/// Notes when a call came in.
+pub type Arrival = MapRequestLayer<fn(http::Request<Body>) -> http::Request<Body>>;
+
 /// An HTTP/2 server with every limit set. What is not set is not hyper's default but no limit at all: tonic passes
 /// `None` on, and with it the flood of resets of RUSTSEC-2024-0003 is open.
-pub fn transport() -> Server {
+pub fn transport() -> Server<Stack<Arrival, Identity>> {
     Server::builder()
+        .layer(MapRequestLayer::new(arrived as fn(_) -> _))
         .max_concurrent_streams(Some(100))
         // Less than hyper's, which would let a hundred requests lie in memory with a mebibyte each.
         .initial_stream_window_size(64 << 10)
@@ -137,7 +155,13 @@ where
     T: Send + 'static,
     F: Future<Output = Result<T>> + Send + 'static,
 {
-    app.detached(work(Arc::clone(app))).await
+    let (work, place) = (Box::pin(work(Arc::clone(app))), lanes::place());
+    app.detached(async move {
+        let done = work.await;
+        drop(place);
+        done
+    })
+    .await
 }
 
 #[cfg(test)]

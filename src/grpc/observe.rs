@@ -1,10 +1,10 @@
 //! The outermost layer: the request id, one line of log and one count for each call, panics, and errors that tonic
-//! makes itself.
+//! makes itself. Of calls that are refused for want of room there is one line a second.
 
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
@@ -27,6 +27,9 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The longest request id that is taken from a client, in bytes.
 const MAX_REQUEST_ID_BYTES: usize = 128;
 
+/// How often the log tells of calls that were refused for want of room.
+const TELL_SHED_EVERY: Duration = Duration::from_secs(1);
+
 /// Stands in log and metrics for every method that is not served, so that strangers cannot make up names there.
 const UNKNOWN_METHOD: &str = "unknown";
 
@@ -36,6 +39,31 @@ pub(super) struct Observer {
     pub(super) effects: Effects,
     pub(super) metrics: Arc<Metrics>,
     pub(super) table: Arc<AccessTable>,
+    pub(super) shed: Arc<Shed>,
+}
+
+/// Refusals for want of room, told all together: a line for each would make the log a part of the flood.
+#[derive(Debug, Default)]
+pub(super) struct Shed(Mutex<Untold>);
+
+#[derive(Debug, Default)]
+struct Untold {
+    calls: u64,
+    told_at: Option<Instant>,
+}
+
+impl Shed {
+    /// Counts one, and tells of all so far if the last time was a while ago.
+    fn count(&self) {
+        let mut untold = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        untold.calls += 1;
+        if untold.told_at.is_some_and(|at| at.elapsed() < TELL_SHED_EVERY) {
+            return;
+        }
+        let Untold { calls, .. } = std::mem::replace(&mut *untold, Untold { calls: 0, told_at: Some(Instant::now()) });
+        drop(untold);
+        tracing::warn!(calls, "refused for want of room; latchkey_rpc_total has the methods");
+    }
 }
 
 /// What is known of a call so far. The layers within add to it, so that the log knows it even if they panic.
@@ -144,6 +172,7 @@ impl<'a> Account<'a> {
         let duration_ms = (elapsed.as_secs_f64() * 1e6).round() / 1e3;
         self.observer.metrics.rpc(self.method, code, reason, elapsed);
         let request_id = self.trace.request_id();
+        let is_shed = status::is_shed(reason);
         // What is not there is left out of the line.
         let reason = Some(reason).filter(|reason| !reason.is_empty());
         let principal = self.trace.0.principal.get().map(String::as_str).filter(|id| !id.is_empty());
@@ -160,9 +189,12 @@ impl<'a> Account<'a> {
         }
         match cause {
             Some(error) => line!(error, error),
-            None if self.is_ours => line!(info),
-            // A balancer asks for health every second.
+            None if self.is_ours && !is_shed => line!(info),
+            // A balancer asks for health every second, and a flood never ends.
             None => line!(debug),
+        }
+        if is_shed {
+            self.observer.shed.count();
         }
     }
 }

@@ -15,6 +15,7 @@ use tonic_types::{
 };
 
 use crate::domain::caller::Denied;
+use crate::domain::reason::Reason;
 use crate::domain::violation::Violations;
 use crate::error::{Error, Limit, Outage, Resource, Taken, Unauthenticated, Unmet};
 
@@ -28,12 +29,13 @@ const RETRY_WHEN_UNAVAILABLE: Duration = Duration::from_secs(1);
 /// 16 KiB of those; a thousand wrong ids would break the call instead of explaining it.
 const MAX_VIOLATION_BYTES: usize = 2048;
 
-/// How tonic words what is wrong with the bytes that a client sent. It calls that INTERNAL.
+/// How tonic words what is wrong with the bytes that a client sent. It calls that INTERNAL, or UNIMPLEMENTED.
 const MALFORMED: &[&str] = &[
     "failed to decode Protobuf message",
     "Missing request message.",
     "Unexpected EOF decoding stream.",
     "protocol error: received message with",
+    "Content is compressed with",
 ];
 
 impl From<Error> for Status {
@@ -62,6 +64,7 @@ fn code(error: &Error) -> Code {
         Error::Exhausted { .. } | Error::RequestTooLarge => Code::ResourceExhausted,
         Error::MethodUnavailable => Code::Unimplemented,
         Error::Unavailable(_) => Code::Unavailable,
+        Error::DeadlinePassed => Code::DeadlineExceeded,
         Error::Corrupt { .. } => Code::DataLoss,
         Error::Internal(_) => Code::Internal,
     }
@@ -98,6 +101,7 @@ fn details(error: &Error) -> Vec<ErrorDetail> {
         | Error::RequestTooLarge
         | Error::MessageMalformed
         | Error::MethodUnavailable
+        | Error::DeadlinePassed
         | Error::Internal(_) => {}
     }
     details
@@ -120,6 +124,7 @@ fn metadata(error: &Error) -> HashMap<String, String> {
         Error::NotFound { field, .. } => vec![("field", (*field).to_owned())],
         Error::AlreadyExists(Taken::UsernameReserved(until)) => vec![("availableTime", until.to_string())],
         Error::Precondition(Unmet::UserLocked(cause)) => vec![("lockCause", cause.as_str().to_owned())],
+        Error::Exhausted { limit: Limit::Lane(lane), .. } => vec![("lane", (*lane).to_owned())],
         Error::Stale { current } => vec![("currentEtag", current.to_string())],
         Error::Corrupt { resource, id, etag } => {
             let etag = etag.iter().map(|etag| ("etag", etag.to_string()));
@@ -161,7 +166,7 @@ fn subject(limit: Limit) -> &'static str {
     match limit {
         Limit::Source => "source",
         Limit::Account => "account",
-        Limit::Hashing => "server",
+        Limit::Hashing | Limit::Lane(_) => "server",
     }
 }
 
@@ -174,8 +179,10 @@ pub(super) fn translated(status: Status) -> Status {
     match status.code() {
         // Over the size limit of the service: nothing else of ours or tonic's says so.
         Code::OutOfRange => Error::RequestTooLarge.into(),
+        Code::Internal | Code::Unimplemented if MALFORMED.iter().any(|prefix| text.starts_with(prefix)) => {
+            Error::MessageMalformed.into()
+        }
         Code::Unimplemented => Error::MethodUnavailable.into(),
-        Code::Internal if MALFORMED.iter().any(|prefix| text.starts_with(prefix)) => Error::MessageMalformed.into(),
         Code::Internal | Code::Unknown => Error::internal(text.to_owned()).into(),
         _ => status,
     }
@@ -202,6 +209,11 @@ pub(super) fn reason(status: &Status) -> String {
 /// Whether it failed at all.
 pub(super) fn is_failure(status: &Status) -> bool {
     status.code() != Code::Ok
+}
+
+/// Whether it was refused for want of room, as a flood is: by the thousand.
+pub(super) fn is_shed(reason: &str) -> bool {
+    [Reason::Overloaded, Reason::HashingSaturated].iter().any(|shed| shed.as_str() == reason)
 }
 
 /// Whether whoever runs the server should look into it.

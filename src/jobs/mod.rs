@@ -2,14 +2,16 @@
 //! again at the next tick, since nothing relies on a job being on time.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::App;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// How often the audit log is told of waits that are over.
 const END_WAITS_EVERY: Duration = Duration::from_secs(5);
@@ -47,15 +49,31 @@ fn run<F>(
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
             }
-            if let Err(error) = work(Arc::clone(&app)).await {
-                let source = std::error::Error::source(&error).map(ToString::to_string);
-                tracing::warn!(
-                    job = name,
-                    reason = error.reason().as_str(),
-                    source,
-                    "a job failed; it will be tried again"
-                );
-            }
+            once(name, work(Arc::clone(&app))).await;
         }
     });
+}
+
+/// One tick. A panic ends neither the loop nor the server: the hook has logged where it was.
+async fn once(name: &'static str, work: impl Future<Output = Result<()>>) {
+    let failed = match AssertUnwindSafe(work).catch_unwind().await {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error,
+        Err(_) => Error::internal("the job panicked"),
+    };
+    let source = std::error::Error::source(&failed).map(ToString::to_string);
+    tracing::warn!(job = name, reason = failed.reason().as_str(), source, "a job failed; it will be tried again");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    #[expect(clippy::panic, reason = "that is what is tested")]
+    async fn a_job_that_panics_is_tried_again() {
+        for _ in 0..2 {
+            once("odd", async { panic!("odd") }).await;
+        }
+    }
 }

@@ -45,7 +45,7 @@ fn errors() -> Vec<Error> {
     let taken = [Taken::Username, reserved, Taken::Email, Taken::ExternalId];
     let unmet =
         [Unmet::UserLocked(LockCause::Operator), Unmet::UserPending, Unmet::UserIsService, Unmet::LastAdministrator];
-    let limits = [Limit::Source, Limit::Account, Limit::Hashing];
+    let limits = [Limit::Source, Limit::Account, Limit::Hashing, Limit::Lane("operators")];
     let corrupt = Error::Corrupt { resource: Resource::User, id: "u1".to_owned(), etag: None };
     let mut errors = vec![
         Error::InvalidInput(Violations::of("user", Fault::Required, "must be set")),
@@ -56,6 +56,7 @@ fn errors() -> Vec<Error> {
         Error::PasswordRejected(Violations::of("password", Fault::TooShort, "longer")),
         Error::Stale { current: Etag(1) },
         Error::RequestTooLarge,
+        Error::DeadlinePassed,
         Error::Unavailable(Outage::ShuttingDown),
         Error::Unavailable(Outage::Storage("gone".into())),
         corrupt,

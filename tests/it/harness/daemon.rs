@@ -43,6 +43,13 @@ impl Daemon {
         daemon
     }
 
+    /// How much memory it uses, in KiB.
+    pub fn memory_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("a process");
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("its memory");
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
+    }
+
     /// The next line of the log.
     pub fn next_line(&mut self) -> String {
         let mut line = String::new();

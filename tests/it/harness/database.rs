@@ -51,6 +51,17 @@ impl TestDatabase {
         connection.close().await.expect("an end");
     }
 
+    /// Keeps everybody else from writing users.
+    pub async fn hold(&self) -> Held {
+        let connection = connect(&self.url()).await;
+        let begin = match self {
+            TestDatabase::File(_) => "BEGIN IMMEDIATE",
+            TestDatabase::Schema { .. } => r#"BEGIN; LOCK TABLE "user" IN EXCLUSIVE MODE"#,
+        };
+        connection.execute_unprepared(begin).await.expect("a lock");
+        Held(connection)
+    }
+
     pub async fn query(&self, statement: &str) -> Vec<String> {
         let connection = connect(&self.url()).await;
         let backend: DbBackend = connection.get_database_backend();
@@ -64,6 +75,16 @@ impl TestDatabase {
                     .expect("text or a number")
             })
             .collect()
+    }
+}
+
+/// A transaction that nobody else gets past.
+pub struct Held(DatabaseConnection);
+
+impl Held {
+    pub async fn release(self) {
+        self.0.execute_unprepared("ROLLBACK").await.expect("the end of the transaction");
+        self.0.close().await.expect("an end");
     }
 }
 

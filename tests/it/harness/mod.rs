@@ -12,6 +12,7 @@ pub mod log;
 pub mod raw;
 pub mod refusal;
 pub mod transcript;
+pub mod wire;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use latchkey::app::SealKey;
 use latchkey::config::Config;
 use latchkey::effects::Effects;
+use latchkey::entropy::Entropy;
 use latchkey::server::{self, Running};
 use tempfile::TempDir;
 
@@ -55,6 +57,19 @@ impl Harness {
         let mut config = test_config(dir.path(), &database);
         change(&mut config);
         Harness::run(config, Arc::new(TestClock::default()), dir, database).await
+    }
+
+    /// The same server, started again with another source of randomness.
+    pub async fn with_entropy(mut self, entropy: Arc<dyn Entropy>) -> Harness {
+        self.halt().await;
+        let effects = Effects { clock: Arc::<TestClock>::clone(&self.clock), entropy };
+        self.running = Some(server::start(&self.config, effects).await.unwrap_or_else(|error| panic!("{error}")));
+        self
+    }
+
+    /// Keeps everybody else from writing, until the value is released.
+    pub async fn hold_database(&self) -> database::Held {
+        self.database.hold().await
     }
 
     async fn run(config: Config, clock: Arc<TestClock>, dir: Arc<TempDir>, database: Arc<TestDatabase>) -> Harness {

@@ -39,6 +39,12 @@ impl Refusal {
     }
 }
 
+/// The reason of a status, which has a `RequestInfo` then. Empty for a success.
+#[track_caller]
+pub fn reason_of(status: &Status) -> String {
+    if status.code() == Code::Ok { String::new() } else { Refusal::of(status).reason }
+}
+
 /// Checks that a call was refused, and how.
 #[track_caller]
 pub fn refused<T: std::fmt::Debug>(result: Result<T, Status>, code: Code, reason: &str) -> Refusal {

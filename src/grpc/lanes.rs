@@ -1,0 +1,306 @@
+//! How many calls are under way at once, by what they are for: a flood of one kind leaves room for the others.
+//!
+//! A place in a lane is taken before anything is read, and held until the answer has gone out and the work is done:
+//! a client that hangs up frees nothing that the server still works on. Beyond the bound a call is refused at once,
+//! which costs next to nothing. Health has no lane: balancers must hear from a server that is busy.
+
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use http_body::{Frame, SizeHint};
+use tonic::Status;
+
+use super::access;
+use crate::domain::caller::Source;
+use crate::effects::Effects;
+use crate::error::{Error, Limit, Result};
+use crate::metrics::{CallLane, Metrics};
+
+/// What hashes a password for somebody whom nobody knows yet.
+const SIGN_INS: &[&str] =
+    &["/latchkey.v1.Auth/ChangePassword", "/latchkey.v1.Auth/CompletePasswordChange", "/latchkey.v1.Auth/SignIn"];
+
+/// What services ask on every request of their own.
+const INTROSPECTION: &[&str] = &[
+    "/latchkey.v1.Auth/GetSigningKeys",
+    "/latchkey.v1.Auth/IntrospectToken",
+    "/latchkey.v1.Auth/RefreshTokens",
+    "/latchkey.v1.Auth/WhoAmI",
+];
+
+/// What operators do, and people with their own sessions.
+const OPERATORS: &[&str] = &[
+    "/latchkey.v1.Audit/GetEvent",
+    "/latchkey.v1.Audit/ListEvents",
+    "/latchkey.v1.Auth/ListSessions",
+    "/latchkey.v1.Auth/RevokeSession",
+    "/latchkey.v1.UserAdmin/CreateApiToken",
+    "/latchkey.v1.UserAdmin/CreateUser",
+    "/latchkey.v1.UserAdmin/DeleteUser",
+    "/latchkey.v1.UserAdmin/GetUser",
+    "/latchkey.v1.UserAdmin/ListApiTokens",
+    "/latchkey.v1.UserAdmin/ListRoles",
+    "/latchkey.v1.UserAdmin/ListUserSessions",
+    "/latchkey.v1.UserAdmin/ListUsers",
+    "/latchkey.v1.UserAdmin/LockUser",
+    "/latchkey.v1.UserAdmin/RequirePasswordChange",
+    "/latchkey.v1.UserAdmin/ResetPassword",
+    "/latchkey.v1.UserAdmin/RevokeApiToken",
+    "/latchkey.v1.UserAdmin/RevokeUserSessions",
+    "/latchkey.v1.UserAdmin/UnlockUser",
+    "/latchkey.v1.UserAdmin/UpdateUser",
+    "/latchkey.v1.UserAdmin/WaivePasswordChange",
+];
+
+/// Calls that ask the database for a row or two: some hundredths of a second's work for its connections.
+const INTROSPECTIONS_AT_ONCE: usize = 512;
+/// About what the one writer of an embedded database does in a second: more would wait longer than people do.
+const OPERATORS_AT_ONCE: usize = 256;
+/// Streams that may do nothing for a minute. Strangers can open them, so they have a lane of their own.
+const REFLECTIONS_AT_ONCE: usize = 32;
+/// Sign-ins that are let in on the slowest machine: fifty people behind one address come in at nine.
+const FEWEST_SIGN_INS: usize = 96;
+/// And on the fastest: each costs some kilobytes while it waits.
+const MOST_SIGN_INS: usize = 4096;
+
+/// The lane of a method. None: it has none, or nobody serves it.
+fn lane_of(path: &str) -> Option<CallLane> {
+    if SIGN_INS.contains(&path) {
+        Some(CallLane::SignIns)
+    } else if INTROSPECTION.contains(&path) {
+        Some(CallLane::Introspection)
+    } else if OPERATORS.contains(&path) {
+        Some(CallLane::Operators)
+    } else {
+        path.starts_with("/grpc.reflection.").then_some(CallLane::Reflection)
+    }
+}
+
+/// All lanes.
+#[derive(Clone)]
+pub(super) struct Lanes {
+    all: Arc<HashMap<CallLane, Arc<Lane>>>,
+    effects: Effects,
+    metrics: Arc<Metrics>,
+}
+
+struct Lane {
+    bound: usize,
+    taken: Mutex<Taken>,
+}
+
+/// Who holds how many places. None is the local socket. Whoever holds none is not in it, so it is as small as the lane.
+#[derive(Default)]
+struct Taken {
+    all: usize,
+    by: HashMap<Option<Source>, usize>,
+}
+
+tokio::task_local! {
+    /// The place of the call that this task handles.
+    static PLACE: Arc<Place>;
+}
+
+/// A place in a lane, until it is dropped.
+pub(super) struct Place {
+    lane: Arc<Lane>,
+    peer: Option<Source>,
+    name: CallLane,
+    metrics: Arc<Metrics>,
+}
+
+impl Lanes {
+    /// `hashing_places` is how many passwords wait to be hashed before more are refused: a second's work. So many
+    /// sign-ins are let in, and the others cost no look into the database.
+    pub(super) fn new(hashing_places: usize, effects: Effects, metrics: Arc<Metrics>) -> Lanes {
+        let sign_ins = hashing_places.clamp(FEWEST_SIGN_INS, MOST_SIGN_INS);
+        let lanes = [
+            (CallLane::SignIns, sign_ins),
+            (CallLane::Introspection, INTROSPECTIONS_AT_ONCE),
+            (CallLane::Operators, OPERATORS_AT_ONCE),
+            (CallLane::Reflection, REFLECTIONS_AT_ONCE),
+        ];
+        let lanes = lanes.map(|(name, bound)| (name, Arc::new(Lane { bound, taken: Mutex::default() })));
+        Lanes { all: Arc::new(HashMap::from(lanes)), effects, metrics }
+    }
+
+    fn enter(&self, path: &str, peer: Option<Source>) -> Result<Option<Place>> {
+        let Some(name) = lane_of(path) else { return Ok(None) };
+        let Some(lane) = self.all.get(&name) else { return Ok(None) };
+        if !lane.take(peer) {
+            self.metrics.call_refused(name);
+            let retry_after = self.effects.retry_soon();
+            return Err(Error::Exhausted { limit: Limit::Lane(name.as_str()), retry_after });
+        }
+        self.metrics.call_entered(name);
+        Ok(Some(Place { lane: Arc::clone(lane), peer, name, metrics: Arc::clone(&self.metrics) }))
+    }
+}
+
+impl Lane {
+    /// The last quarter is for peers that hold less than a quarter: whoever floods from one address, or from three,
+    /// leaves room for the others.
+    fn take(&self, peer: Option<Source>) -> bool {
+        let mut taken = self.lock();
+        let held = taken.by.get(&peer).copied().unwrap_or(0);
+        let quarter = self.bound / 4;
+        let is_scarce = taken.all >= self.bound - quarter;
+        if taken.all >= self.bound || (is_scarce && held >= quarter) {
+            return false;
+        }
+        taken.all += 1;
+        taken.by.insert(peer, held + 1);
+        true
+    }
+
+    fn give_back(&self, peer: Option<Source>) {
+        let mut taken = self.lock();
+        taken.all = taken.all.saturating_sub(1);
+        match taken.by.get_mut(&peer) {
+            Some(held) if *held > 1 => *held -= 1,
+            _ => drop(taken.by.remove(&peer)),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Taken> {
+        // Nothing under this lock can panic half-way through a change.
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.lane.give_back(self.peer);
+        self.metrics.call_left(self.name);
+    }
+}
+
+/// The place of this call, for work that goes on without it.
+pub(super) fn place() -> Option<Arc<Place>> {
+    PLACE.try_with(Arc::clone).ok()
+}
+
+/// The layer.
+pub(super) async fn lanes(State(lanes): State<Lanes>, request: Request, next: Next) -> Response {
+    let peer = access::peer(request.extensions()).map(Source::of);
+    match lanes.enter(request.uri().path(), peer) {
+        Ok(None) => next.run(request).await,
+        Ok(Some(place)) => {
+            let place = Arc::new(place);
+            let response = PLACE.scope(Arc::clone(&place), next.run(request)).await;
+            response.map(|body| Body::new(Held { body, _place: place }))
+        }
+        Err(error) => Status::from(error).into_http(),
+    }
+}
+
+/// The body of an answer, and the place that its call holds.
+struct Held {
+    body: Body,
+    _place: Arc<Place>,
+}
+
+impl HttpBody for Held {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<std::result::Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use prost_reflect::DescriptorPool;
+
+    use super::*;
+    use crate::proto::DESCRIPTORS;
+
+    #[test]
+    fn every_method_of_the_contract_has_one_lane() -> std::result::Result<(), prost_reflect::DescriptorError> {
+        let pool = DescriptorPool::decode(DESCRIPTORS)?;
+        let methods = pool.services().filter(|service| service.package_name() == "latchkey.v1").flat_map(|service| {
+            let name = service.full_name().to_owned();
+            service.methods().map(move |method| format!("/{name}/{}", method.name())).collect::<Vec<_>>()
+        });
+        let in_lanes = [SIGN_INS, INTROSPECTION, OPERATORS].concat();
+        let once: BTreeSet<String> = in_lanes.iter().map(|path| (*path).to_owned()).collect();
+        assert_eq!(once.len(), in_lanes.len(), "a method is in two lanes");
+        assert_eq!(methods.collect::<BTreeSet<_>>(), once);
+        Ok(())
+    }
+
+    #[test]
+    fn health_and_what_nobody_serves_have_no_lane() {
+        assert_eq!(lane_of("/grpc.health.v1.Health/Check"), None);
+        assert_eq!(lane_of("/grpc.health.v1.Health/Watch"), None);
+        assert_eq!(lane_of("/latchkey.v1.Auth/Nonsense"), None);
+        let reflection = lane_of("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo");
+        assert_eq!(reflection, Some(CallLane::Reflection));
+    }
+
+    fn from(last: u8) -> Source {
+        Source::of([127, 0, 0, last].into())
+    }
+
+    #[test]
+    fn who_floods_leaves_a_quarter_to_others() {
+        let lane = Lane { bound: 16, taken: Mutex::default() };
+        for _ in 0..12 {
+            assert!(lane.take(Some(from(1))));
+        }
+        assert!(!lane.take(Some(from(1))), "the last quarter is not for who holds so much");
+        for peer in [Some(from(2)), Some(from(3)), None, Some(from(2))] {
+            assert!(lane.take(peer), "{peer:?}");
+        }
+        assert!(!lane.take(Some(from(4))), "the lane is full");
+        lane.give_back(Some(from(2)));
+        assert!(!lane.take(Some(from(1))));
+        assert!(lane.take(Some(from(4))));
+    }
+
+    #[test]
+    fn nothing_is_kept_of_who_holds_nothing() {
+        let lane = Lane { bound: 16, taken: Mutex::default() };
+        for last in 0..8 {
+            assert!(lane.take(Some(from(last))));
+            assert!(lane.take(Some(from(last))));
+        }
+        for last in 0..8 {
+            lane.give_back(Some(from(last)));
+            lane.give_back(Some(from(last)));
+        }
+        let taken = lane.lock();
+        assert_eq!((taken.all, taken.by.len()), (0, 0));
+    }
+
+    #[test]
+    fn the_lane_of_sign_ins_grows_with_what_is_hashed_in_a_second() {
+        let bound = |places| {
+            let lanes = Lanes::new(places, Effects::system(), Arc::new(Metrics::new()));
+            lanes.all.get(&CallLane::SignIns).map(|lane| lane.bound)
+        };
+        assert_eq!(bound(2), Some(96));
+        assert_eq!(bound(1000), Some(1000));
+        assert_eq!(bound(9000), Some(4096));
+    }
+}
