@@ -88,7 +88,7 @@ pub async fn api_token_list(
     let columns = (api_token::Column::CreatedAt, api_token::Column::Id);
     let rows = newest_first(select, columns, after, size).all(c).await?;
     let page = Page::cut(rows, size, |row| Cursor::Time(row.created_at, row.id.clone()));
-    Ok(Page { next: page.next, rows: page.rows.iter().map(decode).collect::<Result<_>>()? })
+    Ok(Page { next: page.next, rows: readable(page.rows.iter().map(decode))? })
 }
 
 fn decode(row: &api_token::Model) -> Result<ApiToken> {

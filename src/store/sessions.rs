@@ -157,7 +157,7 @@ pub async fn session_list(
     let columns = (session::Column::CreatedAt, session::Column::Id);
     let rows = newest_first(select, columns, after, size).all(c).await?;
     let page = Page::cut(rows, size, |row| Cursor::Time(row.created_at, row.id.clone()));
-    Ok(Page { next: page.next, rows: page.rows.into_iter().map(decode).collect::<Result<_>>()? })
+    Ok(Page { next: page.next, rows: readable(page.rows.into_iter().map(decode))? })
 }
 
 /// Forgets sessions that were over before `before`.

@@ -20,6 +20,7 @@ mod api_contract;
 mod api_tokens;
 mod architecture;
 mod audit_log;
+mod bad_input;
 mod calling_applications;
 mod cli;
 mod config;

@@ -44,7 +44,7 @@ pub async fn user_list(
     let size = size.at_most(fitting(&rows));
     let page = Page::cut(rows, size, |row| listing.cursor(row));
     let next = page.next;
-    let users = page.rows.into_iter().filter_map(|row| readable(row.row.decode())).collect::<Result<Vec<_>>>()?;
+    let users = readable(page.rows.into_iter().map(|row| row.row.decode()))?;
     Ok(Page { rows: users, next })
 }
 
@@ -56,22 +56,6 @@ fn fitting(rows: &[ListedRow]) -> u32 {
         bytes <= MAX_LABEL_BYTES
     });
     count(fit.count() as u64)
-}
-
-/// Leaves a broken record out: one must not keep an operator from seeing the others. Reading it by itself tells what is
-/// wrong with it.
-fn readable(decoded: Result<User>) -> Option<Result<User>> {
-    match decoded {
-        Err(Error::Corrupt { resource, id, .. }) => {
-            tracing::error!(
-                resource = resource.as_str(),
-                id,
-                "a stored record cannot be read; it is left out of a list"
-            );
-            None
-        }
-        decoded => Some(decoded),
-    }
 }
 
 /// Counts all that match.
