@@ -21,6 +21,8 @@ mod api_tokens;
 mod architecture;
 mod audit_log;
 mod bad_input;
+
+mod broken_rows;
 mod calling_applications;
 mod cli;
 mod config;

@@ -15,9 +15,10 @@ use crate::domain::page::{Cursor, Page, PageSize};
 use crate::domain::profile::SearchText;
 use crate::domain::time::Timestamp;
 use crate::domain::user::{User, UserFilter, UserFlag, UserOrder, UserState};
-use crate::error::{Error, Result};
+use crate::error::{Resource, Result};
 use crate::store::entity::{throttle, user, user_role, user_term};
-use crate::store::text::count;
+use crate::store::single::records;
+use crate::store::text::{count, readable};
 
 /// The most text of labels on a page. Everything else of a user is under 4 KiB, so that an answer with 500 stays under
 /// the 4 MiB that gRPC clients accept.
@@ -40,7 +41,7 @@ pub async fn user_list(
     after: Option<&Cursor>,
     size: PageSize,
 ) -> Result<Page<User>> {
-    let rows = listing.select(after, size).into_model::<ListedRow>().all(c).await?;
+    let rows: Vec<ListedRow> = records(c, Resource::User, listing.select(after, size)).await?;
     let size = size.at_most(fitting(&rows));
     let page = Page::cut(rows, size, |row| listing.cursor(row));
     let next = page.next;
