@@ -93,7 +93,10 @@ async fn of_users(h: &Harness, root: &Client) -> Vec<(&'static str, Client, Valu
         ("UserAdmin/CreateUser", create),
         ("UserAdmin/UpdateUser", update),
         ("UserAdmin/DeleteUser", json!({"user": user("bob"), "etag": bob.etag, "note": "a", "validateOnly": true})),
-        ("UserAdmin/LockUser", json!({"user": user("locked"), "cause": "LOCK_CAUSE_OPERATOR", "note": "a", "duration": "60s"})),
+        (
+            "UserAdmin/LockUser",
+            json!({"user": user("locked"), "cause": "LOCK_CAUSE_OPERATOR", "note": "a", "duration": "60s"}),
+        ),
         ("UserAdmin/UnlockUser", json!({"user": user("unlocked"), "note": "a"})),
         ("UserAdmin/RequirePasswordChange", json!({"user": user("demanded"), "revokeSessions": true, "note": "a"})),
         ("UserAdmin/WaivePasswordChange", json!({"user": user("waived"), "note": "a"})),

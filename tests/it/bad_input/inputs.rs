@@ -157,7 +157,8 @@ fn maps(field: &FieldDescriptor) -> Vec<(String, Input)> {
     let one = |key: String, value: String| {
         Input::Set(Value::Map([(MapKey::String(key), Value::String(value))].into_iter().collect()))
     };
-    let many = (0..=items_of(field)).map(|number| (MapKey::String(format!("k{number}")), Value::String("v".to_owned())));
+    let many =
+        (0..=items_of(field)).map(|number| (MapKey::String(format!("k{number}")), Value::String("v".to_owned())));
     let mut inputs = vec![("one too many".to_owned(), Input::Set(Value::Map(many.collect())))];
     for (name, text) in texts(63) {
         inputs.push((format!("key {name}"), one(text, "v".to_owned())));

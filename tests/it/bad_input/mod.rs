@@ -27,7 +27,8 @@ use crate::harness::{Client, Refusal, log};
 const AT_ONCE: usize = 16;
 
 /// What is tried of a shared field wherever it is.
-const SAMPLE: &[&str] = &["empty", "unset", "one byte too long", "NUL", "U+202E", "invalid UTF-8", "cut off on the wire"];
+const SAMPLE: &[&str] =
+    &["empty", "unset", "one byte too long", "NUL", "U+202E", "invalid UTF-8", "cut off on the wire"];
 
 /// The path from a request to one of its fields.
 type FieldPath = Vec<FieldDescriptor>;
@@ -303,7 +304,9 @@ async fn every_wrong_field_is_named_at_once(methods: &[(MethodDescriptor, Client
             let is_wrong = |input: &str| {
                 let own = format!(" {}", name(&path));
                 let mut told = of_field.iter().filter(|(_, inputs)| inputs.contains(input));
-                told.any(|(outcome, _)| outcome.contains("FIELD_INVALID") && outcome.contains(&own) && !outcome.contains("CONFLICT"))
+                told.any(|(outcome, _)| {
+                    outcome.contains("FIELD_INVALID") && outcome.contains(&own) && !outcome.contains("CONFLICT")
+                })
             };
             let mut inputs = inputs(path.last().expect("a field"), &value).into_iter();
             let found = inputs.find_map(|(input, value)| match value {
@@ -337,7 +340,10 @@ async fn a_limit_in_the_contract_is_the_limit_of_the_server() {
         for line in block.lines().skip(1).filter(|line| line.starts_with("OK: ")) {
             let field = block.lines().next().unwrap_or_default();
             for input in ["one byte too long", "too long in bytes alone", "far too long", "one too many"] {
-                assert!(!line.split([':', ';']).any(|known| known.trim().ends_with(input)), "{field}: {input} is taken");
+                assert!(
+                    !line.split([':', ';']).any(|known| known.trim().ends_with(input)),
+                    "{field}: {input} is taken"
+                );
             }
         }
     }

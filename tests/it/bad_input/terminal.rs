@@ -19,8 +19,17 @@ async fn what_is_wrong_with_an_argument_is_told_without_showing_it() {
     h.create("bob", &[], crate::harness::PASSWORD).await;
     let mut shell = Shell::default();
     shell.set("LATCHKEY_SOCKET", &h.socket().display().to_string());
-    let wrong: &[&[u8]] =
-        &[b"a\nb", b"a\x1b[31mb", "a\u{202e}b".as_bytes(), "a\u{9b}b".as_bytes(), b"", b" ", b"\xff\xfe", b"a\rb", &[b'a'; 70]];
+    let wrong: &[&[u8]] = &[
+        b"a\nb",
+        b"a\x1b[31mb",
+        "a\u{202e}b".as_bytes(),
+        "a\u{9b}b".as_bytes(),
+        b"",
+        b" ",
+        b"\xff\xfe",
+        b"a\rb",
+        &[b'a'; 70],
+    ];
     for text in wrong {
         let calls: [&[&[u8]]; 6] = [
             &[b"users", b"create", text],
