@@ -20,8 +20,8 @@ mod api_contract;
 mod api_tokens;
 mod architecture;
 mod audit_log;
+mod bad_credentials;
 mod bad_input;
-
 mod broken_files;
 mod broken_rows;
 mod calling_applications;
