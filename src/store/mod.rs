@@ -93,7 +93,7 @@ impl Store {
         let failed = |source: std::io::Error| format!("{}: {source}", path.display());
         create_private(path).map_err(|source| Error::Unavailable(Outage::Storage(failed(source).into())))?;
         let url = format!("sqlite://{}?mode=rwc", path.display());
-        let connect = |connections: u32| {
+        let options = |connections: u32| {
             let mut options = ConnectOptions::new(url.clone());
             options
                 .max_connections(connections)
@@ -104,11 +104,12 @@ impl Store {
                 .max_lifetime(None)
                 .test_before_acquire(false)
                 .sqlx_logging(false)
-                .map_sqlx_sqlite_opts(sqlite_options)
-                .map_sqlx_sqlite_pool_opts(sqlite_pool_options);
-            Database::connect(options)
+                .map_sqlx_sqlite_opts(sqlite_options);
+            options
         };
-        Ok(Store { write: connect(1).await?, read: connect(4).await? })
+        let mut writer = options(1);
+        writer.map_sqlx_sqlite_pool_opts(writer_options);
+        Ok(Store { write: Database::connect(writer).await?, read: Database::connect(options(4)).await? })
     }
 
     async fn connect_postgres(url: &SecretString) -> Result<Store> {
@@ -267,7 +268,7 @@ fn sqlite_options(options: sqlx::sqlite::SqliteConnectOptions) -> sqlx::sqlite::
 /// When the disk is full or fails, SQLite may roll back by itself. The driver does not see that: it goes on counting a
 /// transaction that is none, and makes every later one a part of it, whose commit makes nothing durable. Such a
 /// connection is closed and never used again.
-fn sqlite_pool_options(options: sqlx::pool::PoolOptions<sqlx::Sqlite>) -> sqlx::pool::PoolOptions<sqlx::Sqlite> {
+fn writer_options(options: sqlx::pool::PoolOptions<sqlx::Sqlite>) -> sqlx::pool::PoolOptions<sqlx::Sqlite> {
     use sea_orm::sqlx::Connection;
     options.after_release(|connection, _| {
         Box::pin(async move {

@@ -63,7 +63,7 @@ fn a_database_file_that_is_none_is_told_and_left_as_it_is() {
     used(&shell, "good");
     let good = std::fs::read(shell.path("good/latchkey.db")).expect("a database");
     assert!(good.len() > 100_000, "all is in one file once the server has stopped");
-    let noise: Vec<u8> = (0..8192_u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let noise: Vec<u8> = (0..=u8::MAX).map(|byte| byte.wrapping_mul(167)).cycle().take(8192).collect();
     let files: [(&str, &[u8], &str); 3] = [
         ("noise", &noise, "the file is not a database of SQLite; restore it from the backup"),
         ("truncated", &good[..good.len() / 3], "the database is damaged; stop the server and restore it"),

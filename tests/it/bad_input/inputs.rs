@@ -245,8 +245,9 @@ pub fn whole(example: &[u8], limit: usize) -> Vec<(String, Vec<u8>)> {
         let mut more = key(1000, WireType::LengthDelimited);
         // The length takes four bytes, whatever it is.
         let padding = length - example.len() - more.len() - 4;
-        more.extend([0, 7, 14].map(|shift| 0x80 | ((padding >> shift) & 0x7f) as u8));
-        more.push((padding >> 21) as u8);
+        let seven_bits = |shift: u32| u8::try_from((padding >> shift) & 0x7f).expect("seven bits");
+        more.extend([0, 7, 14].map(|shift| 0x80 | seven_bits(shift)));
+        more.push(seven_bits(21));
         more.resize(length - example.len(), 0);
         push(name, &more);
     }

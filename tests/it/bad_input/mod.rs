@@ -273,7 +273,9 @@ async fn whatever_is_wrong_with_a_request_it_is_told_and_nothing_changes() {
     assert_eq!(contents(&world).await, before, "a refused call changed something");
     for (field, found) in run(&others).await {
         let of_field = outcomes.entry(field).or_default();
-        found.into_iter().for_each(|(outcome, inputs)| of_field.entry(outcome).or_default().extend(inputs));
+        for (outcome, inputs) in found {
+            of_field.entry(outcome).or_default().extend(inputs);
+        }
     }
     let found = written(&outcomes);
     if std::env::var("TEST_BLESS").is_ok() {
