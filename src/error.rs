@@ -32,6 +32,8 @@ pub enum Resource {
     Event,
     /// A signing key or a sealed secret.
     Key,
+    /// What is kept of a call, to answer its repetition.
+    IdempotencyKey,
 }
 
 impl Resource {
@@ -43,6 +45,7 @@ impl Resource {
             Resource::ApiToken => "latchkey.v1.ApiToken",
             Resource::Event => "latchkey.v1.Event",
             Resource::Key => "latchkey.v1.SigningKey",
+            Resource::IdempotencyKey => "latchkey.v1.IdempotencyKey",
         }
     }
 }
@@ -217,7 +220,7 @@ impl Error {
                 Resource::Session => Reason::SessionNotFound,
                 Resource::ApiToken => Reason::ApiTokenNotFound,
                 Resource::Event => Reason::EventNotFound,
-                Resource::Key => Reason::Internal,
+                Resource::Key | Resource::IdempotencyKey => Reason::Internal,
             },
             Error::AlreadyExists(taken) => match taken {
                 Taken::Username => Reason::UsernameTaken,
@@ -274,7 +277,7 @@ impl std::fmt::Display for Error {
                 Resource::Session => write!(f, "no session matches {field}"),
                 Resource::ApiToken => write!(f, "no API token matches {field}"),
                 Resource::Event => write!(f, "no event matches {field}"),
-                Resource::Key => write!(f, "no key matches {field}"),
+                Resource::Key | Resource::IdempotencyKey => write!(f, "no key matches {field}"),
             },
             Error::AlreadyExists(taken) => match taken {
                 Taken::Username => f.write_str("this username is taken"),

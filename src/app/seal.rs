@@ -60,12 +60,17 @@ impl SealKey {
             std::io::ErrorKind::NotFound => SealError::Missing(path.to_owned()),
             _ => SealError::Io(path.to_owned(), error),
         };
-        let mode = std::fs::metadata(path).map_err(io)?.permissions().mode() & 0o777;
+        let found = std::fs::metadata(path).map_err(io)?;
+        if !found.is_file() {
+            return Err(SealError::Malformed(path.to_owned()));
+        }
+        let mode = found.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
             return Err(SealError::TooOpen(path.to_owned(), mode));
         }
-        let text = Zeroizing::new(std::fs::read_to_string(path).map_err(io)?);
-        SealKey::parse(&text).ok_or_else(|| SealError::Malformed(path.to_owned()))
+        let bytes = Zeroizing::new(std::fs::read(path).map_err(io)?);
+        let parsed = std::str::from_utf8(&bytes).ok().and_then(SealKey::parse);
+        parsed.ok_or_else(|| SealError::Malformed(path.to_owned()))
     }
 
     /// Makes a key and writes it, to a file that must not exist yet.

@@ -297,6 +297,10 @@ fn create_private_dir(path: &Path) -> Result<(), ServeError> {
     if path.as_os_str().is_empty() || path.is_dir() {
         return Ok(());
     }
+    if path.exists() {
+        let source = io::Error::from(io::ErrorKind::NotADirectory);
+        return Err(ServeError::Io { what: format!("cannot use {}", path.display()), source });
+    }
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)

@@ -5,8 +5,8 @@ use sea_orm::{ColumnTrait, Condition, ConnectionTrait, EntityTrait, PaginatorTra
 
 use super::entity::api_token;
 use super::page::newest_first;
-use super::single::only;
-use super::text::{Decoder, count, instant, micros};
+use super::single::{record, records};
+use super::text::{Decoder, count, micros, readable};
 use crate::domain::api_token::{ApiToken, LAST_USE_RESOLUTION};
 use crate::domain::id::{ApiTokenId, UserId};
 use crate::domain::page::{Cursor, Page, PageSize};
@@ -35,7 +35,8 @@ pub async fn api_token_insert(c: &impl ConnectionTrait, token: &ApiToken, digest
 
 /// Reads an API token, with the digest of its secret.
 pub async fn api_token_by_id(c: &impl ConnectionTrait, id: ApiTokenId) -> Result<Option<(ApiToken, Digest32)>> {
-    let row: Option<api_token::Model> = only(c, api_token::Entity::find_by_id(id.to_string())).await?;
+    let row: Option<api_token::Model> =
+        record(c, Resource::ApiToken, api_token::Entity::find_by_id(id.to_string())).await?;
     let Some(row) = row else { return Ok(None) };
     let decoder = Decoder { resource: Resource::ApiToken, id: &row.id, version: None };
     let digest = decoder.ok(<[u8; 32]>::try_from(row.digest.as_slice()))?;
@@ -86,9 +87,10 @@ pub async fn api_token_list(
         select = select.filter(api_token::Column::UserId.eq(user.to_string()));
     }
     let columns = (api_token::Column::CreatedAt, api_token::Column::Id);
-    let rows = newest_first(select, columns, after, size).all(c).await?;
+    let rows: Vec<api_token::Model> =
+        records(c, Resource::ApiToken, newest_first(select, columns, after, size)).await?;
     let page = Page::cut(rows, size, |row| Cursor::Time(row.created_at, row.id.clone()));
-    Ok(Page { next: page.next, rows: page.rows.iter().map(decode).collect::<Result<_>>()? })
+    Ok(Page { next: page.next, rows: readable(page.rows.iter().map(decode))? })
 }
 
 fn decode(row: &api_token::Model) -> Result<ApiToken> {
@@ -98,9 +100,9 @@ fn decode(row: &api_token::Model) -> Result<ApiToken> {
         user_id: decoder.parse(&row.user_id)?,
         name: decoder.ok(TokenName::parse(&row.name))?,
         scopes: ScopeSet::from_text(&row.scopes),
-        created_at: instant(row.created_at),
-        expires_at: instant(row.expires_at),
-        last_used_at: row.last_used_at.map(instant),
-        revoked_at: row.revoked_at.map(instant),
+        created_at: decoder.instant(row.created_at)?,
+        expires_at: decoder.instant(row.expires_at)?,
+        last_used_at: decoder.instant_or_none(row.last_used_at)?,
+        revoked_at: decoder.instant_or_none(row.revoked_at)?,
     })
 }

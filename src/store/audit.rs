@@ -5,7 +5,8 @@ use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, Set};
 
 use super::entity::audit_event;
 use super::page::newest_first;
-use super::text::{Decoder, instant, json};
+use super::single::{record, records};
+use super::text::{Decoder, json, readable};
 use crate::domain::audit::{Actor, EventClass, EventFilter, EventType, Outcome, RecordedEvent, Target};
 use crate::domain::id::EventId;
 use crate::domain::page::{Cursor, Page, PageSize};
@@ -20,7 +21,7 @@ pub async fn event_insert(c: &impl ConnectionTrait, events: impl IntoIterator<It
 
 /// Reads one event.
 pub async fn event_by_id(c: &impl ConnectionTrait, id: EventId) -> Result<Option<RecordedEvent>> {
-    audit_event::Entity::find_by_id(id.to_string()).one(c).await?.map(decode).transpose()
+    record(c, Resource::Event, audit_event::Entity::find_by_id(id.to_string())).await?.map(decode).transpose()
 }
 
 /// Lists events, newest first.
@@ -32,9 +33,9 @@ pub async fn event_list(
 ) -> Result<Page<RecordedEvent>> {
     let select = audit_event::Entity::find().filter(condition(filter));
     let columns = (audit_event::Column::At, audit_event::Column::Id);
-    let rows = newest_first(select, columns, after, size).all(c).await?;
+    let rows: Vec<audit_event::Model> = records(c, Resource::Event, newest_first(select, columns, after, size)).await?;
     let page = Page::cut(rows, size, |row| Cursor::Time(row.at, row.id.clone()));
-    Ok(Page { next: page.next, rows: page.rows.into_iter().map(decode).collect::<Result<_>>()? })
+    Ok(Page { next: page.next, rows: readable(page.rows.into_iter().map(decode))? })
 }
 
 fn condition(filter: &EventFilter) -> Condition {
@@ -118,7 +119,7 @@ fn decode(row: audit_event::Model) -> Result<RecordedEvent> {
         .find(|outcome| outcome_number(*outcome) == row.outcome);
     Ok(RecordedEvent {
         id: decoder.parse(&row.id)?,
-        at: instant(row.at),
+        at: decoder.instant(row.at)?,
         kind: decoder.some(EventType::parse(&row.kind))?,
         outcome: decoder.some(outcome)?,
         reason: row.reason.as_deref().map(|reason| decoder.some(Reason::parse(reason))).transpose()?,

@@ -6,8 +6,47 @@ use crate::error::{Error, Outage};
 
 impl From<DbErr> for Error {
     fn from(error: DbErr) -> Error {
-        if is_outage(&error) { Error::Unavailable(Outage::Storage(error.into())) } else { Error::internal(error) }
+        match advice(&error) {
+            Some(advice) => Error::Unavailable(Outage::Storage(Advised { advice, source: error }.into())),
+            None if is_outage(&error) => Error::Unavailable(Outage::Storage(error.into())),
+            None => Error::internal(error),
+        }
     }
+}
+
+/// What is wrong with the file of the embedded database, and what to do about it: for the log, and for whoever starts
+/// the server.
+#[derive(Debug)]
+struct Advised {
+    advice: &'static str,
+    source: DbErr,
+}
+
+impl std::fmt::Display for Advised {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // sea-orm's own words come before the driver's and say nothing.
+        match driver_error(&self.source).and_then(sqlx::Error::as_database_error) {
+            Some(error) => write!(f, "{} ({})", self.advice, error.message()),
+            None => write!(f, "{} ({})", self.advice, self.source),
+        }
+    }
+}
+
+impl std::error::Error for Advised {}
+
+/// By the class of the `SQLite` code.
+fn advice(error: &DbErr) -> Option<&'static str> {
+    let code = sql_state(error).filter(|code| code.len() != 5)?.parse::<u32>().ok()?;
+    Some(match code & 0xff {
+        5 | 6 => "another program has locked the database; end it",
+        8 => "the database is read-only; the server must be able to write to its file and directory",
+        10 => "the disk fails to read or write; look at the log of the system",
+        11 => "the database is damaged; stop the server and restore it from the backup",
+        13 => "the disk is full; make room",
+        14 => "the database cannot be opened; the server must be able to write to its file and directory",
+        26 => "the file is not a database of SQLite; restore it from the backup, or name another with --database-url",
+        _ => return None,
+    })
 }
 
 /// The driver's own error, if there is one.
@@ -39,13 +78,15 @@ fn is_outage(error: &DbErr) -> bool {
 }
 
 /// `PostgreSQL` (five symbols): connection exceptions, insufficient resources, operator intervention, rolled back,
-/// lock timeout, read-only after a failover. `SQLite` (a number; the low byte is the class): BUSY, LOCKED, READONLY,
-/// IOERR, FULL, CANTOPEN.
+/// lock timeout, read-only after a failover, a disk that fails or lies. `SQLite` (a number; the low byte is the class):
+/// PERM, BUSY, LOCKED, NOMEM, READONLY, IOERR, CORRUPT, FULL, CANTOPEN, PROTOCOL, NOTADB.
 fn is_outage_code(code: &str) -> bool {
     if code.len() == 5 {
-        return ["08", "53", "57", "40", "55P03", "25006"].iter().any(|outage| code.starts_with(outage));
+        return ["08", "53", "57", "58", "40", "55P03", "25006", "XX001", "XX002"]
+            .iter()
+            .any(|outage| code.starts_with(outage));
     }
-    code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 8 | 10 | 13 | 14))
+    code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 3 | 5 | 6 | 7 | 8 | 10 | 11 | 13 | 14 | 15 | 26))
 }
 
 /// Whether the transaction lost a race and can be tried again whole: deadlock or serialization failure.

@@ -7,7 +7,7 @@ use super::text::json;
 use crate::domain::idempotency::{IdempotencyKey, KEY_TTL, Remembered};
 use crate::domain::secret::Digest32;
 use crate::domain::time::Timestamp;
-use crate::error::{Error, Result};
+use crate::error::{Error, Resource, Result};
 
 /// Who used which key for which method.
 #[derive(Debug, Clone)]
@@ -36,7 +36,8 @@ pub async fn idempotency_find(
     if row.body_digest != used.body.as_bytes() {
         return Err(Error::IdempotencyKeyReused);
     }
-    serde_json::from_str(&row.answer).map(Some).map_err(Error::internal)
+    let corrupt = || Error::Corrupt { resource: Resource::IdempotencyKey, id: row.idempotency_key.clone(), etag: None };
+    serde_json::from_str(&row.answer).map(Some).map_err(|_| corrupt())
 }
 
 /// Remembers a call. Answers false if another one with the same key was quicker.

@@ -4,7 +4,8 @@ use sea_orm::sea_query::{Expr, LockType};
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, Set};
 
 use super::entity::sealed_key;
-use super::text::{Decoder, instant, micros};
+use super::single::records;
+use super::text::{Decoder, micros};
 use crate::domain::id::KeyId;
 use crate::domain::time::Timestamp;
 use crate::error::{Resource, Result};
@@ -55,7 +56,7 @@ pub async fn key_list(c: &impl ConnectionTrait, lock: bool) -> Result<Vec<Sealed
     if lock {
         sea_orm::QueryTrait::query(&mut select).lock(LockType::Update);
     }
-    select.all(c).await?.into_iter().map(decode).collect()
+    records(c, Resource::Key, select).await?.into_iter().map(decode).collect()
 }
 
 /// Adds a key.
@@ -104,8 +105,8 @@ fn decode(row: sealed_key::Model) -> Result<SealedKey> {
         sealed: row.sealed,
         public: row.public,
         seal_fingerprint: row.seal_fingerprint,
-        created_at: instant(row.created_at),
-        not_before: instant(row.not_before),
-        not_after: row.not_after.map(instant),
+        created_at: decoder.instant(row.created_at)?,
+        not_before: decoder.instant(row.not_before)?,
+        not_after: decoder.instant_or_none(row.not_after)?,
     })
 }

@@ -29,7 +29,7 @@ use sea_orm::{
     ConnectOptions, Database, DatabaseConnection, DatabaseTransaction, DbBackend, SqliteTransactionMode, Statement,
     TransactionOptions, TransactionTrait,
 };
-use sea_orm_migration::MigratorTrait;
+use sea_orm_migration::{MigratorTrait, SchemaManager};
 use secrecy::{ExposeSecret, SecretString};
 
 pub use self::error::is_lost_race;
@@ -90,9 +90,10 @@ impl Store {
     }
 
     async fn connect_sqlite(path: &Path) -> Result<Store> {
-        create_private(path).map_err(|source| Error::Unavailable(Outage::Storage(source.into())))?;
+        let failed = |source: std::io::Error| format!("{}: {source}", path.display());
+        create_private(path).map_err(|source| Error::Unavailable(Outage::Storage(failed(source).into())))?;
         let url = format!("sqlite://{}?mode=rwc", path.display());
-        let connect = |connections: u32| {
+        let options = |connections: u32| {
             let mut options = ConnectOptions::new(url.clone());
             options
                 .max_connections(connections)
@@ -104,9 +105,11 @@ impl Store {
                 .test_before_acquire(false)
                 .sqlx_logging(false)
                 .map_sqlx_sqlite_opts(sqlite_options);
-            Database::connect(options)
+            options
         };
-        Ok(Store { write: connect(1).await?, read: connect(4).await? })
+        let mut writer = options(1);
+        writer.map_sqlx_sqlite_pool_opts(writer_options);
+        Ok(Store { write: Database::connect(writer).await?, read: Database::connect(options(4)).await? })
     }
 
     async fn connect_postgres(url: &SecretString) -> Result<Store> {
@@ -199,6 +202,12 @@ impl Store {
     pub async fn migrate(&self) -> Result<WriteTx> {
         let tx = self.begin_write().await?;
         tx.lock_migrations().await?;
+        let schema = SchemaManager::new(&*tx);
+        if schema.has_table("user").await? && !schema.has_table("seaql_migrations").await? {
+            return Err(Error::internal(
+                "the database holds the tables of another program; name one of latchkey's own with --database-url",
+            ));
+        }
         migration::Migrator::up(&*tx, None).await.map_err(newer_schema)?;
         Ok(tx)
     }
@@ -254,6 +263,20 @@ fn sqlite_options(options: sqlx::sqlite::SqliteConnectOptions) -> sqlx::sqlite::
         // What is deleted is overwritten.
         .pragma("secure_delete", "ON")
         .pragma("trusted_schema", "OFF")
+}
+
+/// When the disk is full or fails, SQLite may roll back by itself. The driver does not see that: it goes on counting a
+/// transaction that is none, and makes every later one a part of it, whose commit makes nothing durable. Such a
+/// connection is closed and never used again.
+fn writer_options(options: sqlx::pool::PoolOptions<sqlx::Sqlite>) -> sqlx::pool::PoolOptions<sqlx::Sqlite> {
+    use sea_orm::sqlx::Connection;
+    options.after_release(|connection, _| {
+        Box::pin(async move {
+            // Waits until a roll-back that is under way has ended.
+            connection.ping().await?;
+            Ok(!connection.is_in_transaction())
+        })
+    })
 }
 
 fn postgres_options(options: sqlx::postgres::PgConnectOptions) -> sqlx::postgres::PgConnectOptions {

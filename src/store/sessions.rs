@@ -8,8 +8,8 @@ use sea_orm::{
 
 use super::entity::session;
 use super::page::newest_first;
-use super::single::only;
-use super::text::{Decoder, WishColumns, count, instant, micros};
+use super::single::{record, records};
+use super::text::{Decoder, WishColumns, count, micros, readable};
 use crate::domain::id::{SessionId, UserId};
 use crate::domain::page::{Cursor, Page, PageSize};
 use crate::domain::session::Session;
@@ -53,14 +53,14 @@ pub async fn session_insert(c: &impl ConnectionTrait, session: &Session) -> Resu
 
 /// Reads a session.
 pub async fn session_by_id(c: &impl ConnectionTrait, id: SessionId) -> Result<Option<Session>> {
-    only(c, session::Entity::find_by_id(id.to_string())).await?.map(decode).transpose()
+    record(c, Resource::Session, session::Entity::find_by_id(id.to_string())).await?.map(decode).transpose()
 }
 
 /// Reads and locks a session.
 pub async fn session_lock_row(c: &impl ConnectionTrait, id: SessionId) -> Result<Option<Session>> {
     let mut select = session::Entity::find_by_id(id.to_string());
     sea_orm::QueryTrait::query(&mut select).lock(LockType::Update);
-    only(c, select).await?.map(decode).transpose()
+    record(c, Resource::Session, select).await?.map(decode).transpose()
 }
 
 /// Advances the generation of a session by one, if it is still `generation`. Answers whether it was.
@@ -155,9 +155,9 @@ pub async fn session_list(
         select = select.filter(live(now));
     }
     let columns = (session::Column::CreatedAt, session::Column::Id);
-    let rows = newest_first(select, columns, after, size).all(c).await?;
+    let rows: Vec<session::Model> = records(c, Resource::Session, newest_first(select, columns, after, size)).await?;
     let page = Page::cut(rows, size, |row| Cursor::Time(row.created_at, row.id.clone()));
-    Ok(Page { next: page.next, rows: page.rows.into_iter().map(decode).collect::<Result<_>>()? })
+    Ok(Page { next: page.next, rows: readable(page.rows.into_iter().map(decode))? })
 }
 
 /// Forgets sessions that were over before `before`.
@@ -186,13 +186,13 @@ fn decode(row: session::Model) -> Result<Session> {
             scopes: row.scopes,
         })?,
         client_address: row.client_address,
-        auth_at: instant(row.auth_at),
-        created_at: instant(row.created_at),
-        last_used_at: instant(row.last_used_at),
-        idle_expires_at: instant(row.idle_expires_at),
-        expires_at: instant(row.expires_at),
-        ended_at: row.ended_at.map(instant),
+        auth_at: decoder.instant(row.auth_at)?,
+        created_at: decoder.instant(row.created_at)?,
+        last_used_at: decoder.instant(row.last_used_at)?,
+        idle_expires_at: decoder.instant(row.idle_expires_at)?,
+        expires_at: decoder.instant(row.expires_at)?,
+        ended_at: decoder.instant_or_none(row.ended_at)?,
         generation: decoder.ok(u32::try_from(row.generation))?,
-        rotated_at: row.rotated_at.map(instant),
+        rotated_at: decoder.instant_or_none(row.rotated_at)?,
     })
 }

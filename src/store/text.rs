@@ -38,6 +38,16 @@ impl Decoder<'_> {
         self.ok(serde_json::from_str(json))
     }
 
+    /// An instant that has a name in the contract, and is none before computers had clocks.
+    pub(super) fn instant(&self, micros: i64) -> Result<Timestamp, Error> {
+        const YEAR_10000: i64 = 253_402_300_800_000_000;
+        self.some((0..YEAR_10000).contains(&micros).then_some(Timestamp::from_micros(micros)))
+    }
+
+    pub(super) fn instant_or_none(&self, micros: Option<i64>) -> Result<Option<Timestamp>, Error> {
+        micros.map(|micros| self.instant(micros)).transpose()
+    }
+
     pub(super) fn map(&self, json: &str) -> Result<BTreeMap<String, String>, Error> {
         self.ok(serde_json::from_str(json))
     }
@@ -75,6 +85,23 @@ impl From<&SignInWish> for WishColumns {
             scopes: wish.scopes.map(ScopeSet::to_text),
         }
     }
+}
+
+/// Leaves broken records out of a list: one must not keep an operator from seeing the others. Reading it by itself tells
+/// what is wrong with it.
+pub(super) fn readable<T>(decoded: impl Iterator<Item = Result<T, Error>>) -> Result<Vec<T>, Error> {
+    let told = |decoded: Result<T, Error>| match decoded {
+        Err(Error::Corrupt { resource, id, .. }) => {
+            tracing::error!(
+                resource = resource.as_str(),
+                id,
+                "a stored record cannot be read; it is left out of a list"
+            );
+            None
+        }
+        decoded => Some(decoded),
+    };
+    decoded.filter_map(told).collect()
 }
 
 /// JSON of a list or map of strings, which cannot fail.

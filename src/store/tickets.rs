@@ -5,7 +5,7 @@ use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, Set};
 
 use super::entity::ticket::{self, Column};
 use super::single::only;
-use super::text::{Decoder, WishColumns, instant};
+use super::text::{Decoder, WishColumns};
 use crate::domain::id::UserId;
 use crate::domain::secret::Digest32;
 use crate::domain::ticket::{Ticket, TicketPurpose};
@@ -93,8 +93,8 @@ async fn find(
             audiences: row.audiences.clone(),
             scopes: row.scopes.clone(),
         })?,
-        created_at: instant(row.created_at),
-        expires_at: instant(row.expires_at),
+        created_at: decoder.instant(row.created_at)?,
+        expires_at: decoder.instant(row.expires_at)?,
     }))
 }
 

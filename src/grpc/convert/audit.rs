@@ -1,9 +1,10 @@
 //! The audit log: requests and messages.
 
-use super::{Wrong, bounded, each, finish, instant, page, stamp};
+use super::{Wrong, each, finish, instant, page, stamp};
 use crate::app::ListEvents;
 use crate::domain::audit::{Actor, EventFilter, EventType, Outcome, RecordedEvent};
 use crate::domain::id::EventId;
+use crate::domain::text::{TextFault, plain_text};
 use crate::domain::violation::{Fault, Violations};
 use crate::error::Result;
 use crate::proto::v1;
@@ -32,9 +33,9 @@ fn filter(faults: &mut Violations, message: v1::EventFilter) -> Option<EventFilt
     }
     let kinds = each(faults, "filter.types", &message.types, 64, |number| kind_of(*number));
     let outcomes = each(faults, "filter.outcomes", &message.outcomes, 4, |number| outcome_of(*number));
-    let actors = each(faults, "filter.actors", &message.actors, 100, |text| name(text));
-    let targets = each(faults, "filter.targets", &message.targets, 100, |text| name(text));
-    let request_id = bounded(faults, "filter.request_id", message.request_id, MAX_REQUEST_ID_BYTES);
+    let actors = each(faults, "filter.actors", &message.actors, 100, |name| text(name.clone(), MAX_NAME_BYTES));
+    let targets = each(faults, "filter.targets", &message.targets, 100, |name| text(name.clone(), MAX_NAME_BYTES));
+    let request_id = faults.check("filter.request_id", text(message.request_id, MAX_REQUEST_ID_BYTES));
     Some(EventFilter {
         from: from?,
         until: until?,
@@ -46,8 +47,9 @@ fn filter(faults: &mut Violations, message: v1::EventFilter) -> Option<EventFilt
     })
 }
 
-fn name(text: &str) -> std::result::Result<String, Wrong> {
-    if text.len() <= MAX_NAME_BYTES { Ok(text.to_owned()) } else { Err(Wrong::TooLong { max_bytes: MAX_NAME_BYTES }) }
+/// What is looked for. Nothing that is stored has a control character, and one of the databases would not even look.
+fn text(text: String, max_bytes: usize) -> std::result::Result<String, TextFault> {
+    plain_text(&text, max_bytes).map(|()| text)
 }
 
 pub(in crate::grpc) fn show_event(message: v1::GetEventRequest) -> Result<EventId> {

@@ -15,9 +15,10 @@ use crate::domain::page::{Cursor, Page, PageSize};
 use crate::domain::profile::SearchText;
 use crate::domain::time::Timestamp;
 use crate::domain::user::{User, UserFilter, UserFlag, UserOrder, UserState};
-use crate::error::{Error, Result};
+use crate::error::{Resource, Result};
 use crate::store::entity::{throttle, user, user_role, user_term};
-use crate::store::text::count;
+use crate::store::single::records;
+use crate::store::text::{count, readable};
 
 /// The most text of labels on a page. Everything else of a user is under 4 KiB, so that an answer with 500 stays under
 /// the 4 MiB that gRPC clients accept.
@@ -40,11 +41,11 @@ pub async fn user_list(
     after: Option<&Cursor>,
     size: PageSize,
 ) -> Result<Page<User>> {
-    let rows = listing.select(after, size).into_model::<ListedRow>().all(c).await?;
+    let rows: Vec<ListedRow> = records(c, Resource::User, listing.select(after, size)).await?;
     let size = size.at_most(fitting(&rows));
     let page = Page::cut(rows, size, |row| listing.cursor(row));
     let next = page.next;
-    let users = page.rows.into_iter().filter_map(|row| readable(row.row.decode())).collect::<Result<Vec<_>>>()?;
+    let users = readable(page.rows.into_iter().map(|row| row.row.decode()))?;
     Ok(Page { rows: users, next })
 }
 
@@ -56,22 +57,6 @@ fn fitting(rows: &[ListedRow]) -> u32 {
         bytes <= MAX_LABEL_BYTES
     });
     count(fit.count() as u64)
-}
-
-/// Leaves a broken record out: one must not keep an operator from seeing the others. Reading it by itself tells what is
-/// wrong with it.
-fn readable(decoded: Result<User>) -> Option<Result<User>> {
-    match decoded {
-        Err(Error::Corrupt { resource, id, .. }) => {
-            tracing::error!(
-                resource = resource.as_str(),
-                id,
-                "a stored record cannot be read; it is left out of a list"
-            );
-            None
-        }
-        decoded => Some(decoded),
-    }
 }
 
 /// Counts all that match.

@@ -17,8 +17,8 @@ use crate::domain::email::EmailAddress;
 use crate::domain::id::UserId;
 use crate::domain::user::{User, UserRef};
 use crate::domain::username::Username;
-use crate::error::Result;
-use crate::store::single::only;
+use crate::error::{Resource, Result};
+use crate::store::single::record;
 
 /// Reads one account.
 pub async fn user_by_ref(c: &impl ConnectionTrait, user: &UserRef) -> Result<Option<User>> {
@@ -100,5 +100,5 @@ fn throttle_of_user() -> RelationDef {
 }
 
 async fn one(c: &impl ConnectionTrait, select: Select<user::Entity>) -> Result<Option<User>> {
-    only(c, select).await?.map(row::UserRow::decode).transpose()
+    record(c, Resource::User, select).await?.map(row::UserRow::decode).transpose()
 }

@@ -10,7 +10,7 @@ use crate::domain::user::{PasswordKind, StoredPassword, User, UserKind};
 use crate::domain::username::Username;
 use crate::error::{Resource, Result};
 use crate::store::entity::user;
-use crate::store::text::{Decoder, instant, json, micros};
+use crate::store::text::{Decoder, json, micros};
 
 #[derive(FromQueryResult)]
 pub(super) struct UserRow {
@@ -27,18 +27,18 @@ impl UserRow {
     }
 
     pub(super) fn decode(self) -> Result<User> {
+        let decoder = Decoder { resource: Resource::User, id: &self.user.id, version: Some(self.user.version) };
         let stored_throttle = match (self.failures, self.waits_until) {
             (Some(failures), Some(until)) => {
-                Some(Throttle { failures: u32::try_from(failures).unwrap_or(0), until: instant(until) })
+                Some(Throttle { failures: u32::try_from(failures).unwrap_or(0), until: decoder.instant(until)? })
             }
             _ => None,
         };
-        decode(&self.user, stored_throttle)
+        decode(&decoder, &self.user, stored_throttle)
     }
 }
 
-fn decode(row: &user::Model, stored_throttle: Option<Throttle>) -> Result<User> {
-    let decoder = Decoder { resource: Resource::User, id: &row.id, version: Some(row.version) };
+fn decode(decoder: &Decoder<'_>, row: &user::Model, stored_throttle: Option<Throttle>) -> Result<User> {
     let mut roles = Vec::new();
     for name in row.roles.split_whitespace() {
         roles.push(decoder.some(Role::parse(name))?);
@@ -53,14 +53,14 @@ fn decode(row: &user::Model, stored_throttle: Option<Throttle>) -> Result<User> 
         external_id: decoder.ok(ExternalId::parse(row.external_id.as_deref().unwrap_or_default()))?,
         labels: decoder.ok(Labels::parse(decoder.map(&row.labels)?))?,
         roles,
-        password: decode_password(&decoder, row)?,
+        password: decode_password(decoder, row)?,
         change_demanded: row.change_demanded,
-        stored_lock: decode_lock(&decoder, row)?,
+        stored_lock: decode_lock(decoder, row)?,
         stored_throttle,
         version: row.version,
-        created_at: instant(row.created_at),
-        updated_at: instant(row.updated_at),
-        last_sign_in_at: row.last_sign_in_at.map(instant),
+        created_at: decoder.instant(row.created_at)?,
+        updated_at: decoder.instant(row.updated_at)?,
+        last_sign_in_at: decoder.instant_or_none(row.last_sign_in_at)?,
     })
 }
 
@@ -69,8 +69,8 @@ fn decode_password(decoder: &Decoder<'_>, row: &user::Model) -> Result<Option<St
     Ok(Some(StoredPassword {
         hash,
         kind: decoder.some(password_kind_from(row.password_kind))?,
-        changed_at: instant(decoder.some(row.password_changed_at)?),
-        expires_at: row.password_expires_at.map(instant),
+        changed_at: decoder.instant(decoder.some(row.password_changed_at)?)?,
+        expires_at: decoder.instant_or_none(row.password_expires_at)?,
     }))
 }
 
@@ -79,8 +79,8 @@ fn decode_lock(decoder: &Decoder<'_>, row: &user::Model) -> Result<Option<Lock>>
     Ok(Some(Lock {
         cause: decoder.some(cause_from(cause))?,
         note: row.lock_note.clone().unwrap_or_default(),
-        locked_at: instant(decoder.some(row.locked_at)?),
-        expires_at: row.lock_expires_at.map(instant),
+        locked_at: decoder.instant(decoder.some(row.locked_at)?)?,
+        expires_at: decoder.instant_or_none(row.lock_expires_at)?,
         actor_id: row.lock_actor_id.clone().unwrap_or_default(),
         actor_name: row.lock_actor_name.clone().unwrap_or_default(),
     }))

@@ -107,7 +107,8 @@ pub async fn user_rehash(c: &impl ConnectionTrait, id: UserId, verified: &str, r
 
 /// Removes an account with its sessions, tickets and API tokens, and reserves its username. Does not parse the record.
 pub async fn user_delete(c: &impl ConnectionTrait, id: UserId, version: i64, reserved_until: Timestamp) -> Result<()> {
-    let row = user::Entity::find_by_id(id.to_string()).one(c).await?;
+    let select = user::Entity::find_by_id(id.to_string()).select_only().column(user::Column::Username);
+    let username: Option<String> = select.into_tuple().one(c).await?;
     let deleted = user::Entity::delete_many()
         .filter(user::Column::Id.eq(id.to_string()))
         .filter(user::Column::Version.eq(version))
@@ -116,11 +117,9 @@ pub async fn user_delete(c: &impl ConnectionTrait, id: UserId, version: i64, res
     if deleted.rows_affected == 0 {
         return Err(Error::NotFound { resource: Resource::User, field: "user" });
     }
-    let Some(row) = row else { return Ok(()) };
-    let reservation = username_reservation::ActiveModel {
-        username: Set(row.username),
-        available_at: Set(reserved_until.as_micros()),
-    };
+    let Some(username) = username else { return Ok(()) };
+    let reservation =
+        username_reservation::ActiveModel { username: Set(username), available_at: Set(reserved_until.as_micros()) };
     let replace = OnConflict::column(username_reservation::Column::Username)
         .update_column(username_reservation::Column::AvailableAt)
         .to_owned();

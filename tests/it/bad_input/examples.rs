@@ -1,0 +1,183 @@
+//! A server with somebody for each method to act on, and a good request for each method.
+
+use latchkey::proto::v1;
+use prost_reflect::{DynamicMessage, MethodDescriptor};
+use serde_json::{Value, json};
+
+use crate::harness::actors::named;
+use crate::harness::raw::{methods, request, short_name};
+use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD};
+
+/// The server, and who calls it. Nobody whom one method changes is needed by another.
+pub struct World {
+    pub h: Harness,
+    examples: Vec<(&'static str, Client, Value)>,
+}
+
+impl World {
+    /// Without limits to wrong passwords, of which there are thousands; and tokens outlive the test on a slow machine.
+    pub async fn open() -> World {
+        let h = Harness::with(|config| {
+            config.throttle.threshold = 0;
+            config.throttle.lockout_threshold = 0;
+            config.token.access_ttl = std::time::Duration::from_hours(1);
+        })
+        .await;
+        let examples = examples(&h).await;
+        World { h, examples }
+    }
+
+    /// Every method, who calls it and with what.
+    pub fn methods(&self) -> Vec<(MethodDescriptor, Client, DynamicMessage)> {
+        let of = |method: MethodDescriptor| {
+            let name = short_name(&method);
+            let example = self.examples.iter().find(|(short, ..)| *short == name);
+            let (_, client, json) = example.unwrap_or_else(|| panic!("{name} has no example"));
+            let message = request(&method, json);
+            (method, client.clone(), message)
+        };
+        methods().into_iter().map(of).collect()
+    }
+}
+
+async fn person(h: &Harness, username: &str) -> Client {
+    h.user(username).await.client
+}
+
+/// A good request for each method: with a value in every field that may stand beside the others.
+async fn examples(h: &Harness) -> Vec<(&'static str, Client, Value)> {
+    let root = h.admin().await.client;
+    let mut examples = of_users(h, &root).await;
+    examples.extend(of_passwords_and_tokens(h, &root).await);
+    examples.extend(of_oneself(h, &root).await);
+    examples.extend(of_events(h, &root).await);
+    examples
+}
+
+fn user(name: &str) -> Value {
+    json!({"username": name})
+}
+
+async fn of_users(h: &Harness, root: &Client) -> Vec<(&'static str, Client, Value)> {
+    for name in ["bob", "locked", "unlocked", "demanded", "waived", "reset", "revoked"] {
+        h.create(name, &["viewer"], PASSWORD).await;
+    }
+    let bob = root.user("bob").await;
+    let session = h.signed_in("revoked", PASSWORD).await.tokens.session_id;
+    let list = json!({
+        "pageSize": 10, "order": "USER_ORDER_USERNAME", "includeTotal": true,
+        "filter": {
+            "text": "b", "states": ["USER_STATE_ACTIVE"], "kinds": ["USER_KIND_PERSON"],
+            "lockCauses": ["LOCK_CAUSE_OPERATOR"], "flags": ["USER_FLAG_MUST_CHANGE"],
+            "withoutFlags": ["USER_FLAG_THROTTLED"], "roles": ["viewer"], "userIds": [bob.id], "needsAttention": true,
+        },
+    });
+    let profile = json!({
+        "username": "carol", "email": "carol@example.org", "displayName": "Carol", "locale": "de-CH",
+        "externalId": "hr-7", "labels": {"team": "night"}, "note": "a note", "validateOnly": true,
+    });
+    let with = |more: Value| {
+        let mut all = profile.clone();
+        let Value::Object(more) = more else { panic!("an object") };
+        all.as_object_mut().expect("an object").extend(more);
+        all
+    };
+    let create = with(json!({
+        "kind": "USER_KIND_PERSON", "roles": ["viewer"], "password": PASSWORD, "passwordChangeRequired": true,
+    }));
+    let update = with(json!({
+        "user": user("bob"), "addRoles": ["auditor"], "removeRoles": ["viewer"], "etag": bob.etag,
+    }));
+    let calls = [
+        ("UserAdmin/ListUsers", list),
+        ("UserAdmin/GetUser", json!({"user": user("bob")})),
+        ("UserAdmin/CreateUser", create),
+        ("UserAdmin/UpdateUser", update),
+        ("UserAdmin/DeleteUser", json!({"user": user("bob"), "etag": bob.etag, "note": "a", "validateOnly": true})),
+        (
+            "UserAdmin/LockUser",
+            json!({"user": user("locked"), "cause": "LOCK_CAUSE_OPERATOR", "note": "a", "duration": "60s"}),
+        ),
+        ("UserAdmin/UnlockUser", json!({"user": user("unlocked"), "note": "a"})),
+        ("UserAdmin/RequirePasswordChange", json!({"user": user("demanded"), "revokeSessions": true, "note": "a"})),
+        ("UserAdmin/WaivePasswordChange", json!({"user": user("waived"), "note": "a"})),
+        ("UserAdmin/ListUserSessions", json!({"user": user("bob"), "pageSize": 10, "includeEnded": true})),
+        ("UserAdmin/RevokeUserSessions", json!({"user": user("revoked"), "sessionIds": [session], "note": "a"})),
+        ("UserAdmin/ListRoles", json!({})),
+    ];
+    calls.into_iter().map(|(method, json)| (method, root.clone(), json)).collect()
+}
+
+async fn of_passwords_and_tokens(h: &Harness, root: &Client) -> Vec<(&'static str, Client, Value)> {
+    let service = v1::CreateUserRequest {
+        username: "robot".to_owned(),
+        kind: v1::UserKind::Service.into(),
+        roles: vec!["verifier".to_owned()],
+        ..Default::default()
+    };
+    h.operator().await.create(service).await.expect("a service");
+    let token = |name: &str| v1::CreateApiTokenRequest {
+        user: Some(named("robot")),
+        name: name.to_owned(),
+        scopes: vec!["tokens.introspect".to_owned()],
+        ttl: None,
+    };
+    let made = root.user_admin().create_api_token(token("good")).await.expect("a token").into_inner();
+    let revoked = root.user_admin().create_api_token(token("revoked")).await.expect("a token").into_inner();
+    let revoked = revoked.api_token.expect("a token").id;
+    let reset = json!({
+        "user": user("reset"), "setPassword": {"password": OTHER_PASSWORD}, "unlock": true, "note": "a",
+        "validateOnly": true,
+    });
+    let creation = json!({"user": user("robot"), "name": "a tool", "scopes": ["tokens.introspect"], "ttl": "3600s"});
+    let calls = [
+        ("UserAdmin/ResetPassword", reset),
+        ("UserAdmin/CreateApiToken", creation),
+        ("UserAdmin/ListApiTokens", json!({"user": user("robot"), "pageSize": 10})),
+        ("UserAdmin/RevokeApiToken", json!({"apiTokenId": revoked, "note": "a"})),
+        ("Auth/IntrospectToken", json!({"token": made.secret, "audience": "latchkey"})),
+    ];
+    calls.into_iter().map(|(method, json)| (method, root.clone(), json)).collect()
+}
+
+async fn of_oneself(h: &Harness, root: &Client) -> Vec<(&'static str, Client, Value)> {
+    let stranger = h.stranger().await;
+    for name in ["signer", "refresher", "changer"] {
+        h.create(name, &["viewer"], PASSWORD).await;
+    }
+    root.require_change("changer").await.expect("a demand");
+    let ticket = stranger.change_step("changer", PASSWORD).await.expect("a step").ticket;
+    let refresh = h.signed_in("refresher", PASSWORD).await.tokens.refresh_token;
+    let sign_in = json!({
+        "login": "signer", "password": PASSWORD, "clientName": "a test", "audiences": ["billing"], "scopes": ["users.read"],
+    });
+    let refresh = json!({"refreshToken": refresh, "audiences": ["latchkey"], "scopes": ["users.read"]});
+    let change = json!({"currentPassword": PASSWORD, "newPassword": OTHER_PASSWORD, "validateOnly": true});
+    let complete = json!({"ticket": ticket, "newPassword": OTHER_PASSWORD, "validateOnly": true});
+    let leaver = person(h, "leaver").await;
+    let ended = h.signed_in("leaver", PASSWORD).await.tokens.session_id;
+    vec![
+        ("Auth/SignIn", stranger.clone(), sign_in),
+        ("Auth/CompletePasswordChange", stranger.clone(), complete),
+        ("Auth/ChangePassword", person(h, "changes").await, change),
+        ("Auth/RefreshTokens", stranger.clone(), refresh),
+        ("Auth/ListSessions", person(h, "lists").await, json!({"pageSize": 10})),
+        ("Auth/RevokeSession", leaver, json!({"sessionId": ended})),
+        ("Auth/WhoAmI", person(h, "asks").await, json!({})),
+        ("Auth/GetSigningKeys", stranger, json!({"etag": "abc"})),
+    ]
+}
+
+async fn of_events(h: &Harness, root: &Client) -> Vec<(&'static str, Client, Value)> {
+    let event = h.operator().await.events().await.pop().expect("an event").id;
+    let list = json!({
+        "pageSize": 10,
+        "filter": {
+            "time": {"startTime": "2020-01-01T00:00:00Z", "endTime": "2120-01-01T00:00:00Z"},
+            "types": ["EVENT_TYPE_USER_CREATED"], "outcomes": ["EVENT_OUTCOME_SUCCEEDED"], "actors": ["root"],
+            "targets": ["bob"], "requestId": "abc",
+        },
+    });
+    let calls = [("Audit/ListEvents", list), ("Audit/GetEvent", json!({"eventId": event}))];
+    calls.into_iter().map(|(method, json)| (method, root.clone(), json)).collect()
+}

@@ -1,0 +1,345 @@
+//! Rows that no server wrote: a broken disk, an intruder, a hand with SQL. Only the record that is broken fails, closed,
+//! and is named.
+
+use latchkey::proto::v1;
+use serde_json::json;
+use tonic::{Code, Status};
+
+use crate::harness::{Client, Harness, PASSWORD, Refusal, refused};
+
+/// Times that are none.
+const NO_TIMES: [&str; 3] = ["-1", "-9223372036854775808", "9223372036854775807"];
+
+/// What no column of this kind has, but for types: PostgreSQL has those checked.
+fn broken_users() -> Vec<String> {
+    let mut broken: Vec<String> = [
+        "kind = 0",
+        "kind = 9",
+        "username = 'no name'",
+        "email = 'nobody'",
+        "display_name = 'a\u{7}'",
+        "locale = '!'",
+        "external_id = 'a\u{202e}'",
+        "labels = ''",
+        "labels = '{'",
+        "labels = '[]'",
+        "labels = '{\"a\": 1}'",
+        "labels = '{\"A\": \"b\"}'",
+        "roles = 'emperor'",
+        "roles = 'viewer,admin'",
+        "password_kind = 0",
+        "password_kind = 7",
+        "password_changed_at = NULL",
+        "lock_cause = 1",
+        "lock_cause = 3, locked_at = NULL",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    for column in ["created_at", "updated_at", "last_sign_in_at", "password_changed_at", "password_expires_at"] {
+        broken.extend(NO_TIMES.map(|time| format!("{column} = {time}")));
+    }
+    broken.extend(NO_TIMES.map(|time| format!("lock_cause = 3, locked_at = {time}")));
+    broken.extend(NO_TIMES.map(|time| format!("lock_cause = 3, locked_at = 1, lock_expires_at = {time}")));
+    broken
+}
+
+/// What only the embedded database lets into a column.
+const OF_ANOTHER_TYPE: [&str; 6] = [
+    "kind = 'person'",
+    "kind = 70000",
+    "created_at = 'yesterday'",
+    "change_demanded = 'often'",
+    "display_name = CAST(x'ff' AS TEXT)",
+    "labels = x'ff00'",
+];
+
+fn is_corrupt<T: std::fmt::Debug>(answer: Result<T, Status>, resource: &str, id: &str, how: &str) -> Refusal {
+    let refusal = Refusal::of(&answer.expect_err(how));
+    assert_eq!((refusal.code, refusal.reason.as_str()), (Code::DataLoss, "RECORD_CORRUPT"), "{how}: {refusal:?}");
+    assert_eq!((refusal.metadata("resource"), refusal.metadata("id")), (resource, id), "{how}");
+    let info = refusal.details.resource_info().expect("a resource");
+    assert_eq!((info.resource_type.as_str(), info.resource_name.as_str()), (resource, id), "{how}");
+    refusal
+}
+
+async fn names(operator: &Client) -> Vec<String> {
+    let listed = operator.list(v1::ListUsersRequest::default()).await.expect("a list").users;
+    listed.into_iter().map(|user| user.username).collect()
+}
+
+#[tokio::test]
+async fn a_broken_account_fails_closed_and_alone() {
+    let h = Harness::with(|config| config.throttle.threshold = 0).await;
+    let operator = h.operator().await;
+    let stranger = h.stranger().await;
+    let eve = h.user("eve").await;
+    let bob = h.user("bob").await;
+    let id = operator.user("bob").await.id;
+    h.sql(&format!("CREATE TABLE kept AS SELECT * FROM \"user\" WHERE id = '{id}'")).await;
+    let columns = h.query(if h.is_postgres() {
+        "SELECT CAST(column_name AS TEXT) FROM information_schema.columns WHERE table_name = 'kept' AND table_schema = current_schema()"
+    } else {
+        "SELECT name FROM pragma_table_info('kept')"
+    });
+    let columns = columns.await.join(", ");
+    let restore = format!("UPDATE \"user\" SET ({columns}) = (SELECT {columns} FROM kept) WHERE id = '{id}'");
+
+    let of_another_type = OF_ANOTHER_TYPE.map(str::to_owned).into_iter().filter(|_| !h.is_postgres());
+    for how in broken_users().into_iter().chain(of_another_type.clone()) {
+        h.sql(&format!("UPDATE \"user\" SET {how} WHERE id = '{id}'")).await;
+        let by_id = json!({"user": {"id": id}});
+        let shown = operator.call("UserAdmin/GetUser", by_id.clone()).await;
+        let etag = is_corrupt(shown, "latchkey.v1.User", &id, &how).metadata("etag").to_owned();
+        is_corrupt(operator.call("UserAdmin/LockUser", by_id.clone()).await, "latchkey.v1.User", &id, &how);
+        let reset = json!({"user": {"id": id}, "temporaryPassword": {}});
+        is_corrupt(operator.call("UserAdmin/ResetPassword", reset).await, "latchkey.v1.User", &id, &how);
+        let deletion = json!({"user": {"id": id}, "etag": etag, "validateOnly": true});
+        operator.call("UserAdmin/DeleteUser", deletion).await.unwrap_or_else(|error| panic!("{how}: {error:?}"));
+
+        let signed_in = stranger.sign_in("bob", PASSWORD).await;
+        refused(signed_in, Code::Unauthenticated, "CREDENTIALS_REJECTED");
+        assert!(bob.client.who_am_i().await.is_err(), "{how}: a session of a broken account");
+        assert!(stranger.refresh(&bob.tokens.refresh_token).await.is_err(), "{how}");
+        let introspected = v1::IntrospectTokenRequest { token: bob.tokens.access_token.clone(), ..Default::default() };
+        let introspected = operator.auth().introspect_token(introspected).await;
+        assert!(introspected.is_err() || !introspected.unwrap().into_inner().active, "{how}");
+
+        eve.client.who_am_i().await.expect("others are well");
+        if of_another_type.clone().any(|other| other == how) {
+            is_corrupt(operator.list(v1::ListUsersRequest::default()).await, "latchkey.v1.User", &id, &how);
+        } else {
+            assert_eq!(names(&operator).await, ["eve"], "{how}");
+        }
+        h.sql(&restore).await;
+        assert_eq!(names(&operator).await, ["bob", "eve"], "{how}: restored");
+    }
+    bob.client.who_am_i().await.expect("a restored account is as it was");
+    let events = operator.events().await;
+    let refusals = events.iter().filter(|event| event.reason() == v1::ErrorReason::RecordCorrupt);
+    assert!(refusals.count() > 20, "the audit log knows the cause of what was only a failed sign-in");
+}
+
+#[tokio::test]
+async fn an_account_with_a_broken_id_is_there_for_nobody() {
+    let h = Harness::start().await;
+    let operator = h.operator().await;
+    h.create("eve", &[], PASSWORD).await;
+    for id in ["short", "", "zzzzzzzzzzzzzzzzzzzzzzzzzz"] {
+        h.create("bob", &[], PASSWORD).await;
+        h.sql("DELETE FROM user_term; DELETE FROM user_role; DELETE FROM throttle").await;
+        h.sql(&format!("UPDATE \"user\" SET id = '{id}' WHERE username = 'bob'")).await;
+        is_corrupt(operator.get("bob").await, "latchkey.v1.User", id, id);
+        refused(h.stranger().await.sign_in("bob", PASSWORD).await, Code::Unauthenticated, "CREDENTIALS_REJECTED");
+        assert_eq!(names(&operator).await, ["eve"]);
+        h.sql(&format!("DELETE FROM \"user\" WHERE id = '{id}'")).await;
+    }
+}
+
+/// Hashes that are none, of another kind, or would cost too much.
+const NO_HASHES: [&str; 12] = [
+    "",
+    "nonsense",
+    "$",
+    "$argon2id$",
+    "$argon2id$v=19$m=64,t=1,p=1$",
+    "$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHRzYWx0c2FsdA",
+    "$argon2id$m=64,t=1,p=1$c2FsdHNhbHRzYWx0c2FsdA$MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE",
+    "$argon2id$v=19$m=4194304,t=1,p=1$c2FsdHNhbHRzYWx0c2FsdA$MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE",
+    "$argon2id$v=19$m=64,t=4294967295,p=1$c2FsdHNhbHRzYWx0c2FsdA$MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE",
+    "$argon2id$v=19$m=1,t=0,p=0$c2FsdHNhbHRzYWx0c2FsdA$MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE",
+    "$argon2d$v=19$m=64,t=1,p=1$c2FsdHNhbHRzYWx0c2FsdA$MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE",
+    "$2b$12$abcdefghijklmnopqrstuv",
+];
+
+#[tokio::test]
+async fn a_hash_that_is_none_lets_nobody_in_and_keeps_nobody_from_the_account() {
+    let h = Harness::start().await;
+    let operator = h.operator().await;
+    h.create("bob", &[], PASSWORD).await;
+    for hash in NO_HASHES {
+        h.sql(&format!("UPDATE \"user\" SET password_hash = '{hash}' WHERE username = 'bob'")).await;
+        for password in [PASSWORD, "", hash].into_iter().filter(|password| !password.is_empty()) {
+            let answer = h.stranger().await.sign_in("bob", password).await;
+            refused(answer, Code::Unauthenticated, "CREDENTIALS_REJECTED");
+        }
+        let bob = operator.user("bob").await;
+        assert!(bob.password_status.expect("a status").password_set, "{hash}");
+        operator.unlock("bob").await.expect("the wait is over");
+    }
+}
+
+/// Breaks rows and mends them, and checks what calls about them answer meanwhile.
+async fn each_way(h: &Harness, table: &str, id: &str, ways: &[&str], mut check: impl AsyncFnMut(String)) {
+    for how in ways {
+        let column = how.split(' ').next().expect("a column");
+        h.sql(&format!("CREATE TABLE kept AS SELECT {column} FROM {table} WHERE id = '{id}'")).await;
+        h.sql(&format!("UPDATE {table} SET {how} WHERE id = '{id}'")).await;
+        check(format!("{table} {how}")).await;
+        h.sql(&format!("UPDATE {table} SET {column} = (SELECT {column} FROM kept) WHERE id = '{id}'")).await;
+        h.sql("DROP TABLE kept").await;
+    }
+}
+
+const BROKEN_SESSIONS: [&str; 15] = [
+    "client_name = 'a\u{7}'",
+    "audiences = '{'",
+    "audiences = ''",
+    "audiences = '[1]'",
+    "audiences = '[\"\"]'",
+    "generation = -1",
+    "auth_at = -1",
+    "created_at = -1",
+    "last_used_at = -1",
+    "idle_expires_at = 9223372036854775807",
+    "expires_at = 9223372036854775807",
+    "rotated_at = -1",
+    "ended_at = -1",
+    "last_used_at = 9223372036854775807",
+    "auth_at = -9223372036854775808",
+];
+
+#[tokio::test]
+async fn a_broken_session_is_left_out_of_lists_and_can_be_ended() {
+    let h = Harness::start().await;
+    let (operator, stranger) = (h.operator().await, h.stranger().await);
+    let (bob, other) = (h.user("bob").await, h.signed_in_again("bob").await);
+    let id = bob.tokens.session_id.clone();
+    each_way(&h, "session", &id, &BROKEN_SESSIONS, async |how| {
+        is_corrupt(bob.client.who_am_i().await, "latchkey.v1.Session", &id, &how);
+        let refreshed = stranger.refresh(&bob.tokens.refresh_token).await;
+        is_corrupt(refreshed, "latchkey.v1.Session", &id, &how);
+        let listed = operator.sessions_of("bob").await;
+        assert_eq!(listed.len(), 1, "{how}");
+        other.who_am_i().await.expect("the other session is well");
+    })
+    .await;
+    h.sql(&format!("UPDATE session SET audiences = '{{' WHERE id = '{id}'")).await;
+    let lock = operator.lock("bob").await.expect("a lock");
+    assert_eq!(lock.effects.expect("effects").sessions_revoked, 2, "a broken session ends like all others");
+}
+
+#[tokio::test]
+async fn a_broken_ticket_is_good_for_nothing_and_the_next_one_is_well() {
+    let h = Harness::start().await;
+    let (operator, stranger) = (h.operator().await, h.stranger().await);
+    h.create("bob", &[], PASSWORD).await;
+    let id = operator.user("bob").await.id;
+    for how in ["audiences = '{'", "client_name = 'a\u{7}'", "created_at = -1"] {
+        operator.require_change("bob").await.expect("a demand");
+        let step = stranger.change_step("bob", PASSWORD).await.expect("a step");
+        h.sql(&format!("UPDATE ticket SET {how}")).await;
+        let answer = stranger.complete(&step.ticket, "another c4nary to change to").await;
+        is_corrupt(answer, "latchkey.v1.User", &id, how);
+        stranger.change_step("bob", PASSWORD).await.expect("the old password is what it was");
+    }
+}
+
+#[tokio::test]
+async fn a_broken_api_token_is_left_out_of_lists() {
+    let h = Harness::start().await;
+    let operator = h.operator().await;
+    let program = h.token(&["users.read"]).await;
+    let good = h.token(&["users.read"]).await;
+    let id = program.who_am_i().await.expect("a token").api_token_id;
+    let ways = [
+        "name = ''",
+        "name = 'a\u{7}'",
+        "digest = ''",
+        "created_at = -1",
+        "expires_at = 9223372036854775807",
+        "last_used_at = -1",
+        "revoked_at = -1",
+    ];
+    each_way(&h, "api_token", &id, &ways, async |how| {
+        is_corrupt(program.who_am_i().await, "latchkey.v1.ApiToken", &id, &how);
+        let listed = operator.call("UserAdmin/ListApiTokens", json!({})).await.expect("a list");
+        // The digest is no part of what a list shows.
+        let expected = if how.contains("digest") { 2 } else { 1 };
+        assert_eq!(listed["apiTokens"].as_array().map(Vec::len), Some(expected), "{how}");
+        good.who_am_i().await.expect("the other token is well");
+    })
+    .await;
+    // What a scope means is looked up where it is used: one that does not exist opens nothing.
+    h.sql(&format!("UPDATE api_token SET scopes = 'everything users.read' WHERE id = '{id}'")).await;
+    assert_eq!(program.who_am_i().await.expect("a token").scopes, ["users.read"]);
+}
+
+#[tokio::test]
+async fn a_broken_event_is_left_out_of_lists() {
+    let h = Harness::start().await;
+    let operator = h.operator().await;
+    h.create("bob", &[], PASSWORD).await;
+    h.create("eve", &[], PASSWORD).await;
+    let all = operator.events().await;
+    let id = &all[0].id;
+    let ways = ["kind = 'NONSENSE'", "outcome = 9", "reason = 'BECAUSE'", "details = '{'", "details = '[]'", "at = -1"];
+    each_way(&h, "audit_event", id, &ways, async |how| {
+        let shown = operator.call("Audit/GetEvent", json!({"eventId": id})).await;
+        is_corrupt(shown, "latchkey.v1.Event", id, &how);
+        assert_eq!(operator.events().await.len(), all.len() - 1, "{how}");
+    })
+    .await;
+    assert_eq!(operator.events().await, all);
+}
+
+#[tokio::test]
+async fn a_broken_answer_of_an_idempotency_key_is_no_leave_to_do_it_again() {
+    let h = Harness::start().await;
+    let operator = h.operator().await;
+    let key = "6f1d2c1e-0f3b-4c55-9a38-0d6bb1c6b4f7";
+    let request = json!({"username": "bob", "temporaryPassword": {}, "idempotencyKey": key});
+    operator.call("UserAdmin/CreateUser", request.clone()).await.expect("a user");
+    for answer in ["", "{", "[]", "{\"user_id\": 1}"] {
+        h.sql(&format!("UPDATE idempotency_key SET answer = '{answer}'")).await;
+        let repeated = operator.call("UserAdmin/CreateUser", request.clone()).await;
+        is_corrupt(repeated, "latchkey.v1.IdempotencyKey", key, answer);
+    }
+    assert_eq!(names(&operator).await, ["bob"]);
+}
+
+#[tokio::test]
+async fn broken_counts_of_wrong_passwords_lock_nobody_in_or_out() {
+    let h = Harness::start().await;
+    let (operator, stranger) = (h.operator().await, h.stranger().await);
+    h.create("bob", &[], PASSWORD).await;
+    stranger.sign_in("bob", "wrong c4nary").await.expect_err("a wrong password");
+    for how in ["failures = -7", "pending = -7", "lease_expires_at = -1", "last_failure_at = 9223372036854775807"] {
+        h.sql(&format!("UPDATE throttle SET {how}")).await;
+        stranger.sign_in("bob", PASSWORD).await.unwrap_or_else(|error| panic!("{how}: {error:?}"));
+        operator.user("bob").await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_with_a_broken_key_does_not_start_and_says_so() {
+    let mut h = Harness::start().await;
+    h.halt().await;
+    let none = if h.is_postgres() { "'\\x'" } else { "x''" };
+    let short = if h.is_postgres() { "'\\x00ff'" } else { "x'00ff'" };
+    let ids = h.query("SELECT id FROM sealed_key ORDER BY purpose").await;
+    for id in &ids {
+        for how in [
+            format!("sealed = {none}"),
+            format!("sealed = {short}"),
+            "purpose = 9".to_owned(),
+            "not_before = -1".to_owned(),
+            // The seal is bound to its place: what was sealed for another key does not open here.
+            format!("sealed = (SELECT sealed FROM sealed_key WHERE id <> '{id}')"),
+        ] {
+            h.sql("CREATE TABLE kept AS SELECT * FROM sealed_key").await;
+            h.sql(&format!("UPDATE sealed_key SET {how} WHERE id = '{id}'")).await;
+            let error = Harness::start_error(&h.config).await;
+            assert!(error.contains(id), "{how}: {error}");
+            assert!(error.contains("cannot be read"), "{how}: {error}");
+            h.sql("DELETE FROM sealed_key; INSERT INTO sealed_key SELECT * FROM kept; DROP TABLE kept").await;
+        }
+    }
+    h.resume().await.operator().await.who_am_i().await.expect("well again");
+}
+
+impl Harness {
+    /// Another session of somebody.
+    async fn signed_in_again(&self, username: &str) -> Client {
+        self.signed_in(username, PASSWORD).await.client
+    }
+}
