@@ -156,11 +156,14 @@ async fn serve(config: &Config) -> Ended {
     let stopped = stop_signal()?;
     let running = server::start(config, Effects::system()).await?;
     announce(&running, config).await;
-    stopped.await;
+    let exit = tokio::select! {
+        () = stopped => ExitCode::SUCCESS,
+        () = running.condemned() => ExitCode::from(FAILED),
+    };
     tracing::info!("stopping: no new calls are taken, those under way end");
     running.shutdown().await;
     tracing::info!("stopped");
-    Ok(ExitCode::SUCCESS)
+    Ok(exit)
 }
 
 async fn announce(running: &Running, config: &Config) {
