@@ -3,10 +3,12 @@
 pub mod actors;
 pub mod calls;
 pub mod clock;
+pub mod cluster;
 pub mod daemon;
 pub mod database;
 pub mod http;
 pub mod log;
+pub mod proxy;
 pub mod raw;
 pub mod refusal;
 pub mod transcript;
@@ -149,6 +151,11 @@ impl Harness {
     /// Where the server keeps its files.
     pub fn dir(&self) -> &std::path::Path {
         self.dir.path()
+    }
+
+    /// A connection past the server, of somebody else who uses the database.
+    pub async fn connect(&self) -> sea_orm::DatabaseConnection {
+        self.database.connect().await
     }
 
     /// Sends SQL past the server: for what only a broken disk or an intruder would do.
