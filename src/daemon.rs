@@ -160,12 +160,15 @@ async fn serve(config: &Config) -> Ended {
     let mut signals = StopSignals::register()?;
     let running = server::start(config, Effects::system()).await?;
     announce(&running, config).await;
-    signals.next().await;
+    let exit = tokio::select! {
+        () = signals.next() => ExitCode::SUCCESS,
+        () = running.condemned() => ExitCode::from(FAILED),
+    };
     tracing::info!("stopping: no new calls are taken, those under way end; a second signal stops at once");
     tokio::select! {
         () = running.shutdown() => {
             tracing::info!("stopped");
-            Ok(ExitCode::SUCCESS)
+            Ok(exit)
         }
         () = signals.next() => {
             tracing::warn!("stopped at once: calls under way were cut off");

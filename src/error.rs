@@ -120,6 +120,9 @@ pub enum Outage {
     ShuttingDown,
     /// The database cannot be reached.
     Storage(Source),
+    /// The database was lost while it confirmed a change. Nobody knows whether the change was made, so that the server
+    /// itself must not try it again.
+    Unconfirmed(Source),
 }
 
 /// An error, named by the caller's next step.
@@ -245,7 +248,7 @@ impl Error {
             Error::MessageMalformed => Reason::MessageMalformed,
             Error::MethodUnavailable => Reason::MethodUnavailable,
             Error::Unavailable(Outage::ShuttingDown) => Reason::ShuttingDown,
-            Error::Unavailable(Outage::Storage(_)) => Reason::StorageUnavailable,
+            Error::Unavailable(Outage::Storage(_) | Outage::Unconfirmed(_)) => Reason::StorageUnavailable,
             Error::DeadlinePassed => Reason::DeadlinePassed,
             Error::Corrupt { .. } => Reason::RecordCorrupt,
             Error::Internal(_) => Reason::Internal,
@@ -316,6 +319,10 @@ impl std::fmt::Display for Error {
                 "there was no answer before the deadline; a change may have been made all the same: ask, or repeat it \
                  with the same idempotency key",
             ),
+            Error::Unavailable(Outage::Unconfirmed(_)) => f.write_str(
+                "the database was lost while it confirmed the change, which may have been made; look, or send the same \
+                 request with the same idempotency key",
+            ),
             Error::Corrupt { resource, id, .. } => {
                 write!(f, "the stored record {} {id} cannot be read", resource.as_str())
             }
@@ -334,7 +341,9 @@ fn fields(violations: &Violations) -> String {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Error::Internal(source) | Error::Unavailable(Outage::Storage(source)) => Some(source.as_ref()),
+            Error::Internal(source) | Error::Unavailable(Outage::Storage(source) | Outage::Unconfirmed(source)) => {
+                Some(source.as_ref())
+            }
             _ => None,
         }
     }

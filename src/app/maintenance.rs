@@ -78,6 +78,13 @@ impl App {
     /// Makes the next signing key when it is time, and takes up what other replicas made.
     pub async fn tend_keys(&self) -> Result<()> {
         let stored = key_list(self.store.reader(), false).await?;
+        if stored.iter().any(|key| key.seal_fingerprint != self.seal.fingerprint()) {
+            // Somebody stole the old ones, or they are lost: tokens must not be signed or accepted by them any more.
+            tracing::error!("the keys of the database were replaced under another seal key; this server stops");
+            self.close();
+            self.keys_replaced.cancel();
+            return Ok(());
+        }
         let keys = Keys::open(&self.seal, &stored)?;
         let due = keys.rotation_due(self.now()).is_some();
         self.keys.replace(keys);

@@ -23,8 +23,10 @@ mod writer;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
@@ -103,6 +105,10 @@ pub struct App {
     keys: keys::KeyRing,
     seal: SealKey,
     work: TaskTracker,
+    /// Whether the database was well when it was last looked at.
+    database_well: AtomicBool,
+    /// Set when the keys of the database are no longer those of this process.
+    keys_replaced: CancellationToken,
 }
 
 impl App {
@@ -118,7 +124,9 @@ impl App {
         let start::OpenedKeys { keys, seal } = opened;
         let keys = keys::KeyRing::new(keys);
         let turns = Arc::new(turns::Turns::default());
-        App { effects, metrics, settings, store, hasher, turns, keys, seal, work: TaskTracker::new() }
+        let (work, database_well) = (TaskTracker::new(), AtomicBool::new(true));
+        let keys_replaced = CancellationToken::new();
+        App { effects, metrics, settings, store, hasher, turns, keys, seal, work, database_well, keys_replaced }
     }
 
     /// Runs work that changes something to its end, even if the client hangs up half-way: a wrong password is counted
@@ -141,9 +149,26 @@ impl App {
         self.work.wait().await;
     }
 
-    /// Whether calls should be sent here: the database answers, and the server is not on its way out.
-    pub async fn ready(&self) -> bool {
-        !self.work.is_closed() && self.store.answers().await
+    /// Whether calls should be sent here: the database was well a moment ago, and the server is not on its way out.
+    pub fn ready(&self) -> bool {
+        !self.work.is_closed() && self.database_well.load(Ordering::Relaxed)
+    }
+
+    /// Looks whether the database can be worked with, which takes 2.5 s at most.
+    pub async fn look_at_database(&self) -> bool {
+        let well = self.store.check().await.is_ok();
+        self.database_well.store(well, Ordering::Relaxed);
+        well
+    }
+
+    /// Why the database cannot be worked with. An answer without an error: it can, from now on.
+    pub async fn diagnose_database(&self) -> Result<()> {
+        self.store.probe().await
+    }
+
+    /// Waits until an operator has replaced the keys of the database, which this process must not go on without.
+    pub async fn keys_replaced(&self) {
+        self.keys_replaced.cancelled().await;
     }
 
     /// Takes no more work that changes something. What is under way goes on.

@@ -58,7 +58,7 @@ impl Seed {
         while written < self.users {
             let end = self.users.min(written + BATCH);
             let users = (written..end).map(|n| self.user(n)).collect::<Result<Vec<_>>>()?;
-            let tx = store.begin_write().await?;
+            let tx = store.begin_long_write().await?;
             user_insert_many(&*tx, &users).await?;
             for user in (written..end).zip(&users).filter(|(n, _)| self.is_throttled(*n)).map(|(_, user)| user) {
                 let account = Account::Known(user.id);

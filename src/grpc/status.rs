@@ -89,7 +89,7 @@ fn details(error: &Error) -> Vec<ErrorDetail> {
             let quota = QuotaViolation::new(subject(*limit), error.to_string());
             details.push(QuotaFailure::new(vec![quota]).into());
         }
-        Error::Unavailable(Outage::ShuttingDown | Outage::Storage(_)) => {
+        Error::Unavailable(_) => {
             details.push(RetryInfo::new(Some(RETRY_WHEN_UNAVAILABLE)).into());
         }
         Error::PageTokenInvalid
@@ -125,6 +125,7 @@ fn metadata(error: &Error) -> HashMap<String, String> {
         Error::AlreadyExists(Taken::UsernameReserved(until)) => vec![("availableTime", until.to_string())],
         Error::Precondition(Unmet::UserLocked(cause)) => vec![("lockCause", cause.as_str().to_owned())],
         Error::Exhausted { limit: Limit::Lane(lane), .. } => vec![("lane", (*lane).to_owned())],
+        Error::Unavailable(Outage::Unconfirmed(_)) => vec![("outcome", "unknown".to_owned())],
         Error::Stale { current } => vec![("currentEtag", current.to_string())],
         Error::Corrupt { resource, id, etag } => {
             let etag = etag.iter().map(|etag| ("etag", etag.to_string()));

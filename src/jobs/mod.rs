@@ -15,8 +15,9 @@ use crate::error::{Error, Result};
 
 /// How often the audit log is told of waits that are over.
 const END_WAITS_EVERY: Duration = Duration::from_secs(5);
-/// How often keys of other replicas are taken up. New ones are published a day before they are used.
-const TEND_KEYS_EVERY: Duration = Duration::from_mins(1);
+/// How often keys of other replicas are taken up. New ones are published a day before they are used; keys that an
+/// operator discarded are trusted until then.
+const TEND_KEYS_EVERY: Duration = Duration::from_secs(10);
 /// How often the clock is compared with the database's.
 const CHECK_CLOCK_EVERY: Duration = Duration::from_secs(30);
 /// How often what nobody asks for any more is forgotten.

@@ -47,7 +47,7 @@ async fn show_metrics(State(app): State<Arc<App>>) -> Response {
 }
 
 async fn show_readiness(State(app): State<Arc<App>>) -> Response {
-    if app.ready().await {
+    if app.ready() {
         "ready\n".into_response()
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response()

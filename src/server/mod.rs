@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::time::MissedTickBehavior;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -149,6 +150,11 @@ impl Running {
         self.app.has_administrator().await
     }
 
+    /// Waits until the server must not go on: the keys of its database were replaced.
+    pub async fn condemned(&self) {
+        self.app.keys_replaced().await;
+    }
+
     /// Stops in order: balancers look away, calls under way end, jobs finish their tick.
     pub async fn shutdown(mut self) {
         // From here on nothing is ready, and a new change is told to go elsewhere.
@@ -172,17 +178,26 @@ impl Running {
 /// Health follows the database, until the server stops: then it is told once more that nobody should come here.
 async fn follow_readiness(app: Arc<App>, health: grpc::Health, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(READINESS_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut serving = true;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        let ready = app.ready().await;
-        if ready != serving && !stop.is_cancelled() {
-            tracing::warn!("{}", if ready { "the database answers again" } else { "the database does not answer" });
-            health.set_serving(ready).await;
-            serving = ready;
+        let well = app.look_at_database().await;
+        if well == serving || stop.is_cancelled() {
+            continue;
+        }
+        health.set_serving(well).await;
+        serving = well;
+        if well {
+            tracing::warn!("the database answers again");
+        } else {
+            // Balancers are told first: finding the cause out takes up to two seconds more.
+            let cause = app.diagnose_database().await.err();
+            let cause = cause.as_ref().and_then(std::error::Error::source).map(ToString::to_string);
+            tracing::warn!(cause, "the database cannot be worked with; no calls should be sent here");
         }
     }
 }
@@ -298,7 +313,7 @@ fn create_private_dir(path: &Path) -> Result<(), ServeError> {
         return Ok(());
     }
     if path.exists() {
-        let source = io::Error::from(io::ErrorKind::NotADirectory);
+        let source = std::io::Error::from(std::io::ErrorKind::NotADirectory);
         return Err(ServeError::Io { what: format!("cannot use {}", path.display()), source });
     }
     std::fs::DirBuilder::new()

@@ -49,6 +49,28 @@ fn advice(error: &DbErr) -> Option<&'static str> {
     })
 }
 
+/// An error of a commit. Whoever got no answer does not know whether the change was made; where the server was on its
+/// way down, its answer tells nothing either, since it may have come after the change.
+pub(super) fn of_commit(error: DbErr) -> Error {
+    let is_answer = sql_state(&error).is_some_and(|code| !["08", "57", "58"].iter().any(|lost| code.starts_with(lost)));
+    if is_answer { error.into() } else { Error::Unavailable(Outage::Unconfirmed(error.into())) }
+}
+
+/// An error of waiting for another server that migrates.
+pub(super) fn of_migration_lock(error: DbErr) -> Error {
+    if sql_state(&error).as_deref() != Some("55P03") {
+        return error.into();
+    }
+    let text = "another latchkeyd has been bringing the schema up to date for too long; look at its log, and start this \
+                one again when it is done";
+    Error::Unavailable(Outage::Storage(text.into()))
+}
+
+/// Whether the server takes no writes: a standby, or a server that was made read-only.
+pub(super) fn is_read_only(error: &DbErr) -> bool {
+    sql_state(error).is_some_and(|code| code == "25006")
+}
+
 /// The driver's own error, if there is one.
 fn driver_error(error: &DbErr) -> Option<&sqlx::Error> {
     match error {
@@ -69,20 +91,26 @@ fn is_outage(error: &DbErr) -> bool {
         return true;
     }
     match driver_error(error) {
-        Some(sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed) => {
-            true
-        }
+        Some(
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed
+            | sqlx::Error::BeginFailed,
+        ) => true,
         Some(sqlx::Error::Database(_)) => sql_state(error).is_some_and(|code| is_outage_code(&code)),
         _ => false,
     }
 }
 
-/// `PostgreSQL` (five symbols): connection exceptions, insufficient resources, operator intervention, rolled back,
-/// lock timeout, read-only after a failover, a disk that fails or lies. `SQLite` (a number; the low byte is the class):
-/// PERM, BUSY, LOCKED, NOMEM, READONLY, IOERR, CORRUPT, FULL, CANTOPEN, PROTOCOL, NOTADB.
+/// `PostgreSQL` (five symbols): connection exceptions, insufficient resources, operator intervention, errors of its
+/// disk, rolled back, lock timeout, read-only after a failover, a transaction that stood idle too long, a disk that
+/// lies. `SQLite` (a number; the low byte is the class): PERM, BUSY, LOCKED, NOMEM, READONLY, IOERR, CORRUPT, FULL,
+/// CANTOPEN, PROTOCOL, NOTADB.
 fn is_outage_code(code: &str) -> bool {
     if code.len() == 5 {
-        return ["08", "53", "57", "58", "40", "55P03", "25006", "XX001", "XX002"]
+        return ["08", "53", "57", "58", "40", "55P03", "25006", "25P03", "XX001", "XX002"]
             .iter()
             .any(|outage| code.starts_with(outage));
     }
@@ -93,4 +121,32 @@ fn is_outage_code(code: &str) -> bool {
 pub fn is_lost_race(error: &Error) -> bool {
     let (Error::Unavailable(Outage::Storage(source)) | Error::Internal(source)) = error else { return false };
     source.downcast_ref::<DbErr>().and_then(sql_state).is_some_and(|code| code == "40P01" || code == "40001")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_over_when_asked_again_is_an_outage() {
+        let postgres = [
+            "08006", "25006", "25P03", "40001", "40P01", "53100", "53200", "53300", "55P03", "57014", "57P01", "57P02",
+            "57P03", "58030",
+        ];
+        let sqlite = ["5", "6", "8", "10", "13", "14", "261", "517", "778", "1032"];
+        for code in postgres.iter().chain(&sqlite) {
+            assert!(is_outage_code(code), "{code}");
+        }
+        for code in ["23505", "25P02", "42P01", "42703", "22021", "XX000", "19", "2067", "1"] {
+            assert!(!is_outage_code(code), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_commit_without_an_answer_may_have_been_made() {
+        let io = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+        let lost = of_commit(DbErr::Query(RuntimeErr::SqlxError(sqlx::Error::Io(io).into())));
+        assert!(matches!(lost, Error::Unavailable(Outage::Unconfirmed(_))), "{lost:?}");
+        assert!(!is_lost_race(&lost), "and is not made again");
+    }
 }

@@ -1,17 +1,20 @@
 //! The database: the only home of SQL, through sea-orm.
 //!
 //! State changes are guarded updates (`… WHERE id = ? AND generation = ?`) whose count of rows is checked; nothing is
-//! read, decided in memory and written. Whatever the two databases do differently is in this file and in
-//! `migration/`.
+//! read, decided in memory and written. Whatever the two databases do differently is in this file, `file.rs`,
+//! `postgres.rs` and `migration/`.
 
 pub mod api_tokens;
 pub mod audit;
+mod bounded;
 mod entity;
 mod error;
+mod file;
 pub mod idempotency;
 pub mod keys;
 mod migration;
 mod page;
+mod postgres;
 pub mod sessions;
 mod single;
 pub mod sources;
@@ -22,6 +25,7 @@ pub mod users;
 
 use std::ops::Deref;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sea_orm::sqlx;
@@ -31,8 +35,13 @@ use sea_orm::{
 };
 use sea_orm_migration::{MigratorTrait, SchemaManager};
 use secrecy::{ExposeSecret, SecretString};
+use tokio::time::{Instant, timeout};
 
+pub use self::bounded::Bounded;
+use self::bounded::{ANSWER_TIMEOUT, Deadline, Watch};
 pub use self::error::is_lost_race;
+use self::file::OwnFile;
+use self::postgres::Doubt;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Outage, Result};
 
@@ -43,8 +52,15 @@ pub use sea_orm::ConnectionTrait as Connection;
 /// 30 s is longer than any deadline of ours.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The filter for the log of the libraries below: of migrations and connections, what went wrong.
-pub const QUIET: &str = "sea_orm_migration=warn,sqlx=error";
+/// How long the database may take to show that it is there. With a look every 2 s, an outage is known within 5 s.
+const CHECK_TIMEOUT: Duration = Duration::from_millis(2500);
+
+/// How long a start waits for another replica that migrates.
+const MIGRATION_WAIT: Duration = Duration::from_mins(10);
+
+/// The filter for the log of the libraries below: of migrations, what went wrong. What is wrong with connections comes
+/// back as an error, and while the database is away the pool would repeat it several times a second.
+pub const QUIET: &str = "sea_orm_migration=warn,sqlx=off";
 
 /// Where the database is.
 #[derive(Debug, Clone)]
@@ -58,91 +74,69 @@ pub enum Location {
 /// The connections.
 pub struct Store {
     /// `SQLite`: four readers. `PostgreSQL`: the pool.
-    read: DatabaseConnection,
+    read: Bounded<DatabaseConnection>,
     /// `SQLite`: the one writer. `PostgreSQL`: the same pool.
-    write: DatabaseConnection,
+    write: Bounded<DatabaseConnection>,
+    location: Location,
 }
 
 /// A transaction that may write. Dropping it rolls back.
-pub struct WriteTx(DatabaseTransaction);
+pub struct WriteTx(Bounded<DatabaseTransaction>);
 
 impl Deref for WriteTx {
-    type Target = DatabaseTransaction;
-    fn deref(&self) -> &DatabaseTransaction {
+    type Target = Bounded<DatabaseTransaction>;
+    fn deref(&self) -> &Bounded<DatabaseTransaction> {
         &self.0
     }
 }
 
 impl WriteTx {
-    /// Makes everything durable.
+    /// Makes everything durable. An error may be [`Outage::Unconfirmed`]: nobody knows whether it was.
     pub async fn commit(self) -> Result<()> {
-        Ok(self.0.commit().await?)
+        let Bounded { inner, deadline, watch } = self.0;
+        bounded::run(deadline, &watch, inner.commit()).await.map_err(error::of_commit)
     }
 }
 
 impl Store {
     /// Connects; the embedded database is created if there is none, readable by its owner alone.
     pub async fn connect(location: &Location) -> Result<Store> {
-        match location {
-            Location::Sqlite(path) => Store::connect_sqlite(path).await,
-            Location::Postgres(url) => Store::connect_postgres(url).await,
-        }
-    }
-
-    async fn connect_sqlite(path: &Path) -> Result<Store> {
-        let failed = |source: std::io::Error| format!("{}: {source}", path.display());
-        create_private(path).map_err(|source| Error::Unavailable(Outage::Storage(failed(source).into())))?;
-        let url = format!("sqlite://{}?mode=rwc", path.display());
-        let options = |connections: u32| {
-            let mut options = ConnectOptions::new(url.clone());
-            options
-                .max_connections(connections)
-                .min_connections(connections)
-                .acquire_timeout(ACQUIRE_TIMEOUT)
-                // A connection is a file handle: it never goes stale.
-                .idle_timeout(None)
-                .max_lifetime(None)
-                .test_before_acquire(false)
-                .sqlx_logging(false)
-                .map_sqlx_sqlite_opts(sqlite_options);
-            options
+        let (read, write, watch) = match location {
+            Location::Sqlite(path) => connect_sqlite(path).await?,
+            Location::Postgres(url) => connect_postgres(url).await?,
         };
-        let mut writer = options(1);
-        writer.map_sqlx_sqlite_pool_opts(writer_options);
-        Ok(Store { write: Database::connect(writer).await?, read: Database::connect(options(4)).await? })
-    }
-
-    async fn connect_postgres(url: &SecretString) -> Result<Store> {
-        probe_postgres(url).await?;
-        let mut options = ConnectOptions::new(url.expose_secret().to_owned());
-        options
-            .max_connections(POSTGRES_CONNECTIONS)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .connect_timeout(ACQUIRE_TIMEOUT)
-            .sqlx_logging(false)
-            .map_sqlx_postgres_opts(postgres_options);
-        let pool = Database::connect(options).await?;
-        Ok(Store { read: pool.clone(), write: pool })
+        let bounded = |inner| Bounded { inner, deadline: Deadline::Each, watch: watch.clone() };
+        Ok(Store { read: bounded(read), write: bounded(write), location: location.clone() })
     }
 
     /// For queries that change nothing.
-    pub fn reader(&self) -> &DatabaseConnection {
+    pub fn reader(&self) -> &Bounded<DatabaseConnection> {
         &self.read
     }
 
     /// For a single statement that is a transaction of its own.
-    pub fn autocommit(&self) -> &DatabaseConnection {
+    pub fn autocommit(&self) -> &Bounded<DatabaseConnection> {
         &self.write
     }
 
     /// Begins a transaction that may write. `SQLite`: IMMEDIATE, since a deferred one that turns out to write is told
     /// BUSY at once, whatever the timeout. `PostgreSQL`: READ COMMITTED with row locks.
     pub async fn begin_write(&self) -> Result<WriteTx> {
+        self.begin(Deadline::At(Instant::now() + ANSWER_TIMEOUT)).await
+    }
+
+    /// The same for work that no caller waits for, and that may take long.
+    pub async fn begin_long_write(&self) -> Result<WriteTx> {
+        self.begin(Deadline::Never).await
+    }
+
+    async fn begin(&self, deadline: Deadline) -> Result<WriteTx> {
         let options = TransactionOptions {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()
         };
-        Ok(WriteTx(self.write.begin_with_options(options).await?))
+        let inner = self.write.run(self.write.inner.begin_with_options(options)).await?;
+        Ok(WriteTx(Bounded { inner, deadline, watch: self.write.watch.clone() }))
     }
 
     /// Gives the writer of the embedded database the memory to touch each page once in a transaction with many rows:
@@ -158,10 +152,31 @@ impl Store {
         Ok(())
     }
 
-    /// Whether the database answers.
-    pub async fn answers(&self) -> bool {
+    /// Whether the database can be worked with: an error says why not. It takes 2.5 s at most, and where the pool only
+    /// says that it waited, 2 s more to find out what for.
+    pub async fn check(&self) -> Result<()> {
         use sea_orm::ConnectionTrait;
-        self.read.execute_unprepared("SELECT 1").await.is_ok()
+        // Of the embedded database, a read that does touch the file; of a server, what it says of writes.
+        let sql = if self.is_embedded() { "PRAGMA schema_version" } else { "SHOW transaction_read_only" };
+        let asked = self.read.query_one_raw(Statement::from_string(self.read.get_database_backend(), sql));
+        match timeout(CHECK_TIMEOUT, asked).await {
+            Ok(Ok(_)) if self.is_embedded() => return Ok(()),
+            Ok(Ok(Some(row))) if row.try_get_by_index::<String>(0)? == "off" => return Ok(()),
+            Ok(Err(error)) if self.is_embedded() => return Err(error.into()),
+            _ => {}
+        }
+        if let Watch::Server(doubt) = &self.read.watch {
+            doubt.raise();
+        }
+        Err(Error::Unavailable(Outage::Storage("the database does not answer, or takes no writes".into())))
+    }
+
+    /// Why a server of `PostgreSQL` cannot be worked with, as far as a new connection tells.
+    pub async fn probe(&self) -> Result<()> {
+        match &self.location {
+            Location::Sqlite(_) => self.check().await,
+            Location::Postgres(url) => postgres::probe(url).await,
+        }
     }
 
     /// What time it is for the database. None where it has no clock but ours.
@@ -188,7 +203,7 @@ impl Store {
 
     /// Steps that the schema is behind. A database of a newer server is refused.
     pub async fn pending_migrations(&self) -> Result<Vec<String>> {
-        let applied = migration::Migrator::get_migration_with_status_read_only(&self.read).await;
+        let applied = migration::Migrator::get_migration_with_status_read_only(&self.read.inner).await;
         let steps = applied.map_err(newer_schema)?;
         Ok(steps
             .iter()
@@ -200,23 +215,23 @@ impl Store {
     /// Brings the schema up to date, in one transaction and one process at a time, and hands that transaction over
     /// for what else must happen once: sea-orm-migration takes no lock itself, and on `SQLite` no transaction.
     pub async fn migrate(&self) -> Result<WriteTx> {
-        let tx = self.begin_write().await?;
+        let tx = self.begin_long_write().await?;
         tx.lock_migrations().await?;
-        let schema = SchemaManager::new(&*tx);
+        let schema = SchemaManager::new(&tx.inner);
         if schema.has_table("user").await? && !schema.has_table("seaql_migrations").await? {
             return Err(Error::internal(
                 "the database holds the tables of another program; name one of latchkey's own with --database-url",
             ));
         }
-        migration::Migrator::up(&*tx, None).await.map_err(newer_schema)?;
+        migration::Migrator::up(&tx.inner, None).await.map_err(newer_schema)?;
         Ok(tx)
     }
 
     /// Closes all connections.
     pub async fn close(self) {
         // Nothing is left to do about a connection that does not want to close.
-        let _ = self.read.close().await;
-        let _ = self.write.close().await;
+        let _ = self.read.inner.close().await;
+        let _ = self.write.inner.close().await;
     }
 }
 
@@ -224,27 +239,28 @@ impl WriteTx {
     /// Waits until no other process migrates. On `SQLite` the transaction itself is the lock.
     async fn lock_migrations(&self) -> Result<()> {
         use sea_orm::ConnectionTrait;
-        if self.get_database_backend() == DbBackend::Postgres {
-            // Waiting for another replica, and an index over a million rows, take longer than any call may.
-            for limit in ["lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout"] {
-                self.execute_unprepared(&format!("SET LOCAL {limit} = 0")).await?;
-            }
-            self.execute_raw(Statement::from_string(
-                DbBackend::Postgres,
-                format!("SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"),
-            ))
-            .await?;
+        if self.get_database_backend() != DbBackend::Postgres {
+            return Ok(());
         }
+        // Waiting for another replica, and an index over a million rows, take longer than any call may.
+        for limit in ["statement_timeout", "idle_in_transaction_session_timeout"] {
+            self.execute_unprepared(&format!("SET LOCAL {limit} = 0")).await?;
+        }
+        let lock =
+            |function| Statement::from_string(DbBackend::Postgres, format!("SELECT {function}({MIGRATION_LOCK})"));
+        let row = self.query_one_raw(lock("pg_try_advisory_xact_lock")).await?;
+        if !row.map(|row| row.try_get_by_index::<bool>(0)).transpose()?.unwrap_or_default() {
+            tracing::info!("another latchkeyd is bringing the schema up to date; waiting for it");
+            self.execute_unprepared(&format!("SET LOCAL lock_timeout = {}", MIGRATION_WAIT.as_millis())).await?;
+            self.execute_raw(lock("pg_advisory_xact_lock")).await.map_err(error::of_migration_lock)?;
+        }
+        self.execute_unprepared("SET LOCAL lock_timeout = 0").await?;
         Ok(())
     }
 }
 
 /// "latchkey" in ASCII, so that no other program takes it by chance.
 const MIGRATION_LOCK: i64 = 0x6c61_7463_686b_6579;
-
-/// Enough for the hashing threads and operators of one replica, and few enough that ten replicas fit into the 100
-/// connections that `PostgreSQL` accepts by default.
-const POSTGRES_CONNECTIONS: u32 = 10;
 
 fn newer_schema(error: sea_orm::DbErr) -> Error {
     match error {
@@ -279,53 +295,43 @@ fn writer_options(options: sqlx::pool::PoolOptions<sqlx::Sqlite>) -> sqlx::pool:
     })
 }
 
-fn postgres_options(options: sqlx::postgres::PgConnectOptions) -> sqlx::postgres::PgConnectOptions {
-    let local = options.get_socket().is_some() || is_loopback(options.get_host());
-    let options = options.application_name("latchkeyd").options([
-        // What the row locks of the use cases are made for, whatever the default of the database.
-        ("default_transaction_isolation", "read committed"),
-        ("statement_timeout", "5s"),
-        ("lock_timeout", "2s"),
-        ("idle_in_transaction_session_timeout", "10s"),
-    ]);
-    // The driver's default would go on in plain text where TLS fails.
-    if !local && matches!(options.get_ssl_mode(), sqlx::postgres::PgSslMode::Prefer) {
-        options.ssl_mode(sqlx::postgres::PgSslMode::VerifyFull)
-    } else {
+type Connected = (DatabaseConnection, DatabaseConnection, Watch);
+
+async fn connect_sqlite(path: &Path) -> Result<Connected> {
+    let failed = |source: std::io::Error| format!("{}: {source}", path.display());
+    let file = OwnFile::create(path).map_err(|source| Error::Unavailable(Outage::Storage(failed(source).into())))?;
+    let url = format!("sqlite://{}?mode=rwc", path.display());
+    let options = |connections: u32| {
+        let mut options = ConnectOptions::new(url.clone());
         options
-    }
+            .max_connections(connections)
+            .min_connections(connections)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            // A connection is a file handle: it never goes stale.
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .test_before_acquire(false)
+            .sqlx_logging(false)
+            .map_sqlx_sqlite_opts(sqlite_options);
+        options
+    };
+    let mut writer = options(1);
+    writer.map_sqlx_sqlite_pool_opts(writer_options);
+    Ok((Database::connect(options(4)).await?, Database::connect(writer).await?, Watch::File(Arc::new(file))))
 }
 
-/// One plain connection first: the pool would only say that it waited in vain, and not what for.
-async fn probe_postgres(url: &SecretString) -> Result<()> {
-    use sea_orm::sqlx::Connection;
-    let unreachable = |text: String| Error::Unavailable(Outage::Storage(text.into()));
-    let options: sqlx::postgres::PgConnectOptions =
-        url.expose_secret().parse().map_err(|_| unreachable("the database URL cannot be read".to_owned()))?;
-    let options = postgres_options(options);
-    let place = format!("{}:{}", options.get_host(), options.get_port());
-    let connecting = sqlx::postgres::PgConnection::connect_with(&options);
-    match tokio::time::timeout(ACQUIRE_TIMEOUT, connecting).await {
-        Ok(Ok(connection)) => {
-            // What it was for is known.
-            let _ = connection.close().await;
-            Ok(())
-        }
-        // Without the line of PostgreSQL's own source, which the driver would add.
-        Ok(Err(sqlx::Error::Database(error))) => Err(unreachable(format!("{place}: {}", error.message()))),
-        Ok(Err(error)) => Err(unreachable(format!("{place}: {error}"))),
-        Err(_) => Err(unreachable(format!("{place} does not answer"))),
-    }
-}
-
-fn is_loopback(host: &str) -> bool {
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-/// Creates the file with mode 0600 before the driver would create it with the umask's.
-fn create_private(path: &Path) -> std::io::Result<()> {
-    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-    let file = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
-    // One that was restored from a backup may have any mode.
-    file.set_permissions(std::fs::Permissions::from_mode(0o600))
+async fn connect_postgres(url: &SecretString) -> Result<Connected> {
+    postgres::probe(url).await?;
+    let doubt = Arc::new(Doubt::new());
+    let of_pool = Arc::clone(&doubt);
+    let mut options = ConnectOptions::new(url.expose_secret().to_owned());
+    options
+        .max_connections(postgres::CONNECTIONS)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .connect_timeout(ACQUIRE_TIMEOUT)
+        .sqlx_logging(false)
+        .map_sqlx_postgres_opts(postgres::connect_options)
+        .map_sqlx_postgres_pool_opts(move |options| postgres::pool_options(options, &of_pool));
+    let pool = Database::connect(options).await?;
+    Ok((pool.clone(), pool, Watch::Server(doubt)))
 }

@@ -41,7 +41,7 @@ struct Findings {
     health: Vec<(&'static str, Option<ServingStatus>)>,
     caller: Result<WhoAmIResponse, Error>,
     keys: Result<GetSigningKeysResponse, Error>,
-    attention: Option<Attention>,
+    attention: Option<Result<Attention, Error>>,
 }
 
 /// How many users need an operator.
@@ -86,7 +86,7 @@ impl Findings {
         let caller = cli.client.call(WhoAmIRequest {}).await;
         let keys = cli.client.call(GetSigningKeysRequest::default()).await;
         let may_look = caller.as_ref().is_ok_and(|caller| caller.scopes.iter().any(|scope| scope == "users.read"));
-        let attention = if may_look { Attention::count(cli).await.ok() } else { None };
+        let attention = if may_look { Some(Attention::count(cli).await) } else { None };
         Ok(Findings { health, caller, keys, attention })
     }
 
@@ -111,7 +111,7 @@ impl Findings {
             ("roles", roles.into()),
             ("may do", known.filter(|_| !has_roles).map(may_do).unwrap_or_default()),
             ("signing", self.keys.as_ref().map(|keys| signing(keys, screen.clock())).unwrap_or_default()),
-            ("attention", self.attention.as_ref().map(Attention::text).unwrap_or_default()),
+            ("attention", self.attention.as_ref().map(attention).unwrap_or_default()),
         ])?;
         self.next(screen)
     }
@@ -143,7 +143,7 @@ impl Findings {
         let next = match (&self.caller, &self.attention) {
             _ if !self.is_serving() => return Ok(()),
             (Err(_), _) => "latchkey login",
-            (_, Some(attention)) if attention.all > 0 => "latchkey users list --attention",
+            (_, Some(Ok(attention))) if attention.all > 0 => "latchkey users list --attention",
             (_, Some(_)) => "latchkey users list",
             (Ok(_), None) => "latchkey whoami",
         };
@@ -161,7 +161,11 @@ impl Findings {
         let caller = part::<WhoAmIRequest>(&self.caller)?;
         let keys = part::<GetSigningKeysRequest>(&self.keys)?;
         let server = cli.client.target().to_string();
-        let attention = self.attention.as_ref().map(Attention::to_json);
+        let attention = match &self.attention {
+            Some(Ok(attention)) => attention.to_json(),
+            Some(Err(error)) => error_json(error),
+            None => Value::Null,
+        };
         Ok(json!({"server": server, "health": health, "whoAmI": caller, "signingKeys": keys, "attention": attention}))
     }
 }
@@ -170,7 +174,19 @@ impl Findings {
 fn part<C: Call>(answer: &Result<C::Answer, Error>) -> Result<Value, Error> {
     match answer {
         Ok(answer) => json::value(&Client::reflected::<C>(answer)?),
-        Err(error) => Ok(error.to_json().map(|error| json!(error)).unwrap_or_default()),
+        Err(error) => Ok(error_json(error)),
+    }
+}
+
+fn error_json(error: &Error) -> Value {
+    error.to_json().map(|error| json!(error)).unwrap_or_default()
+}
+
+/// Who needs an operator; of a server whose database is away, why that cannot be told.
+fn attention(found: &Result<Attention, Error>) -> Text {
+    match found {
+        Ok(attention) => attention.text(),
+        Err(error) => Text::toned(Tone::Bad, "✖ ").and(Tone::Plain, error.message()),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStderr, Stdio};
+use std::time::{Duration, Instant};
 
 use super::transcript::Shell;
 
@@ -20,27 +21,38 @@ pub struct Daemon {
 impl Daemon {
     /// Starts it on free ports, and waits until it serves: the log says where.
     pub fn start(shell: &Shell, args: &[&str]) -> Daemon {
+        let mut daemon = Daemon::launch(shell, args);
+        daemon.until(" grpc=");
+        daemon
+    }
+
+    /// Starts it on free ports.
+    pub fn launch(shell: &Shell, args: &[&str]) -> Daemon {
         let mut command = shell.command("latchkeyd");
         command.args(args).env("LATCHKEY_LISTEN", "127.0.0.1:0").env("LATCHKEY_HTTP_LISTEN", "127.0.0.1:0");
         let mut child = command.stderr(Stdio::piped()).spawn().expect("a process");
         let log = BufReader::new(child.stderr.take().expect("a log"));
-        let mut daemon =
-            Daemon { child, log, started: Vec::new(), address: String::new(), http_address: String::new() };
-        while daemon.address.is_empty() {
-            let line = daemon.next_line();
-            assert!(!line.is_empty(), "it has ended: {:#?}", daemon.started);
-            let field =
-                |name: &str| line.split_once(name).and_then(|(_, rest)| rest.split(' ').next()).unwrap_or_default();
-            field(" grpc=").clone_into(&mut daemon.address);
-            field(" http=")
-                .rsplit('/')
-                .next()
-                .unwrap_or_default()
-                .trim_matches('"')
-                .clone_into(&mut daemon.http_address);
-            daemon.started.push(line);
+        Daemon { child, log, started: Vec::new(), address: String::new(), http_address: String::new() }
+    }
+
+    /// Waits until a line of the log has this in it.
+    pub fn until(&mut self, wanted: &str) {
+        loop {
+            let line = self.next_line();
+            assert!(!line.is_empty(), "it has ended: {:#?}", self.started);
+            if line.contains(" grpc=") {
+                let field =
+                    |name: &str| line.split_once(name).and_then(|(_, rest)| rest.split(' ').next()).unwrap_or_default();
+                field(" grpc=").clone_into(&mut self.address);
+                let http = field(" http=").rsplit('/').next().unwrap_or_default();
+                http.trim_matches('"').clone_into(&mut self.http_address);
+            }
+            let found = line.contains(wanted);
+            self.started.push(line);
+            if found {
+                return;
+            }
         }
-        daemon
     }
 
     /// How much memory it uses, in KiB.
@@ -74,8 +86,15 @@ impl Daemon {
         self.end()
     }
 
-    /// Waits until it has ended. Answers with its exit code and the rest of the log.
+    /// Waits for its end, for a minute at most. Answers with its exit code and the rest of the log.
     pub fn end(mut self) -> (Option<i32>, String) {
+        let give_up = Instant::now() + Duration::from_mins(1);
+        while self.child.try_wait().expect("a process").is_none() {
+            if give_up < Instant::now() {
+                self.child.kill().expect("a process");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
         let mut rest = String::new();
         std::io::Read::read_to_string(&mut self.log, &mut rest).expect("a log");
         (self.child.wait().expect("an end").code(), rest)

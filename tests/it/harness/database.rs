@@ -45,8 +45,12 @@ impl TestDatabase {
         }
     }
 
+    pub async fn connect(&self) -> DatabaseConnection {
+        connect(&self.url()).await
+    }
+
     pub async fn execute(&self, statement: &str) {
-        let connection = connect(&self.url()).await;
+        let connection = self.connect().await;
         connection.execute_unprepared(statement).await.expect("a statement that works");
         connection.close().await.expect("an end");
     }
@@ -63,7 +67,7 @@ impl TestDatabase {
     }
 
     pub async fn query(&self, statement: &str) -> Vec<String> {
-        let connection = connect(&self.url()).await;
+        let connection = self.connect().await;
         let backend: DbBackend = connection.get_database_backend();
         let rows = connection.query_all_raw(Statement::from_string(backend, statement)).await.expect("rows");
         connection.close().await.expect("an end");

@@ -4,11 +4,13 @@ pub mod actors;
 pub mod calls;
 pub mod certificates;
 pub mod clock;
+pub mod cluster;
 pub mod daemon;
 pub mod database;
 pub mod h2;
 pub mod http;
 pub mod log;
+pub mod proxy;
 pub mod raw;
 pub mod refusal;
 pub mod transcript;
@@ -166,6 +168,11 @@ impl Harness {
     /// Where the server keeps its files.
     pub fn dir(&self) -> &std::path::Path {
         self.dir.path()
+    }
+
+    /// A connection past the server, of somebody else who uses the database.
+    pub async fn connect(&self) -> sea_orm::DatabaseConnection {
+        self.database.connect().await
     }
 
     /// Sends SQL past the server: for what only a broken disk or an intruder would do.

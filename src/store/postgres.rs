@@ -1,0 +1,169 @@
+//! Connections to `PostgreSQL`: what they ask of the server, and when they are given up.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use sea_orm::sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions, PgSslMode};
+use sea_orm::sqlx::{self, Connection, Executor, Row};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::time::{Instant, timeout};
+
+use super::ACQUIRE_TIMEOUT;
+use crate::error::{Error, Outage, Result};
+
+/// Enough for the hashing threads and operators of one replica, and few enough that nine replicas fit into the 100
+/// connections that `PostgreSQL` accepts by default, of which it keeps 3 for itself.
+pub(super) const CONNECTIONS: u32 = 10;
+
+/// A connection that rested this long is tried before it is used. One that was given back a moment ago was tried then.
+const TRY_AFTER: Duration = Duration::from_secs(1);
+
+/// How long a connection may take to show that it lives. Half of what a caller waits for one, so that the other half
+/// is left to open another.
+const TRY_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Since when connections are known to lead to the database. Where one leads nowhere, or to a server that takes no
+/// writes, the others that were opened before it was noticed lead there too: a network is cut for all of them, and a
+/// failover moves all of them.
+pub(super) struct Doubt {
+    began: Instant,
+    /// Milliseconds after `began`; what was opened before is given up.
+    raised: AtomicU64,
+}
+
+impl Doubt {
+    pub(super) fn new() -> Doubt {
+        Doubt { began: Instant::now(), raised: AtomicU64::new(0) }
+    }
+
+    /// Gives up everything that is open now, as soon as nobody uses it.
+    pub(super) fn raise(&self) {
+        self.raised.fetch_max(self.millis(), Ordering::Relaxed);
+    }
+
+    fn covers(&self, age: Duration) -> bool {
+        let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        self.millis().saturating_sub(age) < self.raised.load(Ordering::Relaxed)
+    }
+
+    fn millis(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+impl fmt::Debug for Doubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Doubt").finish_non_exhaustive()
+    }
+}
+
+/// What every connection asks of the server.
+pub(super) fn connect_options(options: PgConnectOptions) -> PgConnectOptions {
+    let local = options.get_socket().is_some() || is_loopback(options.get_host());
+    let options = options.application_name("latchkeyd").options([
+        // What the row locks of the use cases are made for, whatever the default of the database.
+        ("default_transaction_isolation", "read committed"),
+        ("statement_timeout", "5s"),
+        ("lock_timeout", "2s"),
+        ("idle_in_transaction_session_timeout", "10s"),
+    ]);
+    // The driver's default would go on in plain text where TLS fails.
+    if !local && matches!(options.get_ssl_mode(), PgSslMode::Prefer) {
+        options.ssl_mode(PgSslMode::VerifyFull)
+    } else {
+        options
+    }
+}
+
+/// How the pool looks after its connections. By itself it waits for ever for a sign of life of one that comes back,
+/// and its place is lost.
+pub(super) fn pool_options(options: PgPoolOptions, doubt: &Arc<Doubt>) -> PgPoolOptions {
+    let (taken, returned) = (Arc::clone(doubt), Arc::clone(doubt));
+    options
+        .test_before_acquire(false)
+        .after_connect(|connection, _| Box::pin(refuse_read_only(connection)))
+        .before_acquire(move |connection, history| {
+            let doubt = Arc::clone(&taken);
+            Box::pin(async move {
+                if doubt.covers(history.age) || history.idle_for < TRY_AFTER {
+                    return Ok(!doubt.covers(history.age));
+                }
+                answers(connection, &doubt).await
+            })
+        })
+        .after_release(move |connection, history| {
+            let doubt = Arc::clone(&returned);
+            Box::pin(
+                async move { if doubt.covers(history.age) { Ok(false) } else { answers(connection, &doubt).await } },
+            )
+        })
+}
+
+async fn answers(connection: &mut PgConnection, doubt: &Doubt) -> sqlx::Result<bool> {
+    match timeout(TRY_TIMEOUT, connection.ping()).await {
+        Ok(Ok(())) => Ok(true),
+        Ok(Err(error)) => Err(error),
+        Err(_) => {
+            doubt.raise();
+            Err(sqlx::Error::PoolTimedOut)
+        }
+    }
+}
+
+/// After a failover the name of the database may still lead to the old server, now a standby. It answers, with what
+/// was true then: a session that was revoked meanwhile would live on there.
+async fn refuse_read_only(connection: &mut PgConnection) -> sqlx::Result<()> {
+    // Says the same of a standby and of a server that was made read-only.
+    let row = connection.fetch_one("SHOW transaction_read_only").await?;
+    match row.try_get::<&str, _>(0)? {
+        "off" => Ok(()),
+        _ => Err(sqlx::Error::Protocol("the server is read-only, as a standby is".to_owned())),
+    }
+}
+
+/// Why the database cannot be used, found out with a connection of its own: the pool would only say that it waited in
+/// vain, and not what for.
+pub(super) async fn probe(url: &SecretString) -> Result<()> {
+    let unreachable = |text: String| Error::Unavailable(Outage::Storage(text.into()));
+    let options: PgConnectOptions =
+        url.expose_secret().parse().map_err(|_| unreachable("the database URL cannot be read".to_owned()))?;
+    let options = connect_options(options);
+    let place = format!("{}:{}", options.get_host(), options.get_port());
+    let connecting = async {
+        let mut connection = PgConnection::connect_with(&options).await?;
+        refuse_read_only(&mut connection).await?;
+        // What it was for is known.
+        let _ = connection.close().await;
+        Ok(())
+    };
+    match timeout(ACQUIRE_TIMEOUT, connecting).await {
+        Ok(Ok(())) => Ok(()),
+        // Without the line of PostgreSQL's own source, which the driver would add.
+        Ok(Err(sqlx::Error::Database(error))) => Err(unreachable(format!("{place}: {}", error.message()))),
+        Ok(Err(sqlx::Error::Protocol(text))) => Err(unreachable(format!("{place}: {text}"))),
+        Ok(Err(error)) => Err(unreachable(format!("{place}: {error}"))),
+        Err(_) => Err(unreachable(format!("{place} does not answer"))),
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_doubt_is_about_what_was_opened_before_it() {
+        let ten_seconds = Duration::from_secs(10);
+        let Some(began) = Instant::now().checked_sub(ten_seconds) else { return };
+        let doubt = Doubt { began, raised: AtomicU64::new(0) };
+        assert!(!doubt.covers(Duration::ZERO) && !doubt.covers(ten_seconds));
+        doubt.raise();
+        assert!(doubt.covers(Duration::from_secs(1)) && doubt.covers(ten_seconds));
+        assert!(!doubt.covers(Duration::ZERO), "opened afterwards");
+    }
+}
