@@ -99,7 +99,14 @@ impl App {
             Some(user) => refusal(user, proved, self.now()),
         };
         if let (None, Some(user)) = (refusal, user) {
-            let progress = self.signed_in(caller, &attempt, user, &wish).await?;
+            let progress = match self.signed_in(caller, &attempt, user, &wish).await {
+                Ok(progress) => progress,
+                // The password was right: the attempt must not stand in the way of the next one.
+                Err(error) => {
+                    self.release(&attempt).await?;
+                    return Err(error);
+                }
+            };
             if let Some(progress) = progress {
                 self.metrics.signed_in(match progress {
                     Progress::Tokens(_) => SignInOutcome::SignedIn,
