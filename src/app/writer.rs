@@ -48,6 +48,7 @@ impl App {
     /// Begins a transaction for `caller`, and judges the rule of the method again on the caller's row: whoever was
     /// locked, signed out or lost the role a moment ago is refused.
     async fn writer<'a>(&'a self, caller: &'a Caller, target: Option<&UserRef>) -> Result<Writer<'a>> {
+        failpoint!(caller.call, "begin");
         let tx = self.store.begin_write().await?;
         let mut writer = Writer { tx, now: self.now(), app: self, caller, scopes: caller.scopes };
         writer.check_actor(target).await?;
@@ -244,12 +245,20 @@ impl Writer<'_> {
         let moments = (0..).map(|micros| self.now.saturating_add(Duration::from_micros(micros)));
         let events = std::iter::once(first).chain(more).zip(moments);
         let events = events.map(|(event, at)| self.app.recorded(self.caller, at, event));
+        failpoint!(self.caller.call, "audit");
         event_insert(&*self.tx, events).await?;
-        self.tx.commit().await
+        self.end().await
     }
 
     /// Makes a change durable that no auditor asks for.
     pub(super) async fn commit_unaudited(self, _why: Unaudited) -> Result<()> {
-        self.tx.commit().await
+        self.end().await
+    }
+
+    async fn end(self) -> Result<()> {
+        failpoint!(self.caller.call, "commit");
+        self.tx.commit().await?;
+        failpoint!(self.caller.call, "committed");
+        Ok(())
     }
 }

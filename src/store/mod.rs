@@ -199,7 +199,9 @@ impl Store {
     pub async fn migrate(&self) -> Result<WriteTx> {
         let tx = self.begin_write().await?;
         tx.lock_migrations().await?;
+        failpoint!("migrate.locked");
         migration::Migrator::up(&*tx, None).await.map_err(newer_schema)?;
+        failpoint!("migrate.schema");
         Ok(tx)
     }
 
