@@ -37,6 +37,28 @@ impl tonic::service::Interceptor for Credentials {
 type Intercepted = InterceptedService<Channel, Credentials>;
 
 impl Client {
+    /// Nobody, at `127.0.0.1:…`.
+    pub async fn at(address: &str) -> Client {
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("a URL");
+        let channel = endpoint.connect().await.expect("a connection");
+        Client { channel, metadata: Credentials::default() }
+    }
+
+    /// The operator of a local socket.
+    pub async fn local(socket: &std::path::Path) -> Client {
+        let socket = socket.to_owned();
+        let connect = tower::service_fn(move |_| {
+            let socket = socket.clone();
+            async move {
+                let stream = tokio::net::UnixStream::connect(socket).await?;
+                Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(stream))
+            }
+        });
+        let endpoint = Endpoint::from_static("http://local");
+        let channel = endpoint.connect_with_connector(connect).await.expect("the local socket");
+        Client { channel, metadata: Credentials::default() }
+    }
+
     pub fn user_admin(&self) -> UserAdminClient<Intercepted> {
         UserAdminClient::with_interceptor(self.channel.clone(), self.metadata.clone())
     }
@@ -154,23 +176,12 @@ pub fn named(username: &str) -> v1::UserRef {
 impl Harness {
     /// Nobody, over the network.
     pub async fn stranger(&self) -> Client {
-        let channel = Endpoint::from_shared(self.url()).expect("a URL").connect().await.expect("a connection");
-        Client { channel, metadata: Credentials::default() }
+        Client::at(&self.address()).await
     }
 
     /// The operator on the host, by the local socket.
     pub async fn operator(&self) -> Client {
-        let socket = self.socket().to_owned();
-        let connect = tower::service_fn(move |_| {
-            let socket = socket.clone();
-            async move {
-                let stream = tokio::net::UnixStream::connect(socket).await?;
-                Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(stream))
-            }
-        });
-        let endpoint = Endpoint::from_static("http://local");
-        let channel = endpoint.connect_with_connector(connect).await.expect("the local socket");
-        Client { channel, metadata: Credentials::default() }
+        Client::local(self.socket()).await
     }
 
     /// A signed-in administrator named `root`.
