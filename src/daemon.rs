@@ -95,6 +95,8 @@ enum KeyCommand {
 
 /// Runs what the command line asks for.
 pub fn main() -> ExitCode {
+    #[cfg(all(feature = "failpoints", debug_assertions))]
+    let _armed = crate::failpoint::enabled::arm();
     let line = match Line::command().try_get_matches().and_then(|matches| Line::from_arg_matches(&matches)) {
         Ok(line) => line,
         Err(error) => error.exit(),

@@ -12,6 +12,9 @@
 //! [`server`] wires them together; [`cli`] is a client that knows the contract ([`proto`]) and nothing else.
 //! `ARCHITECTURE.md` draws one request on its way through.
 
+#[macro_use]
+mod failpoint;
+
 pub mod app;
 pub mod cli;
 pub mod clock;

@@ -102,7 +102,7 @@ impl App {
     /// Ends some or all of a user's sessions.
     pub async fn revoke_user_sessions(&self, caller: &Caller, command: RevokeUserSessions) -> Result<Effects> {
         let command = &command;
-        self.write(caller, Some(&command.user), |writer| async move {
+        self.write(caller, Some(&command.user), |mut writer| async move {
             let user = writer.target(&command.user).await?;
             let which = if command.session_ids.is_empty() { Which::All } else { Which::These(&command.session_ids) };
             let ended = session_end(&*writer.tx, user.id, which, writer.now).await?;
@@ -164,7 +164,7 @@ impl App {
         let found = found.filter(|session| session.is_live(self.now())).ok_or_else(over)?;
         let (wish, user_id) = (narrowed(&found.wish, &command)?, found.user_id);
         let wish = &wish;
-        let refreshed = self.write(caller, None, |writer| async move {
+        let refreshed = self.write(caller, None, |mut writer| async move {
             let user = writer.locked(user_id).await?;
             let user = user.filter(|user| user.lock(writer.now).is_none()).ok_or_else(over)?;
             let session = session_lock_row(&*writer.tx, token.session_id()).await?.ok_or_else(over)?;

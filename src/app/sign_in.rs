@@ -99,7 +99,14 @@ impl App {
             Some(user) => refusal(user, proved, self.now()),
         };
         if let (None, Some(user)) = (refusal, user) {
-            let progress = self.signed_in(caller, &attempt, user, &wish).await?;
+            let progress = match self.signed_in(caller, &attempt, user, &wish).await {
+                Ok(progress) => progress,
+                // The password was right: the attempt must not stand in the way of the next one.
+                Err(error) => {
+                    self.release(&attempt).await?;
+                    return Err(error);
+                }
+            };
             if let Some(progress) = progress {
                 self.metrics.signed_in(match progress {
                     Progress::Tokens(_) => SignInOutcome::SignedIn,
@@ -170,7 +177,7 @@ impl App {
         read: &User,
         wish: &SignInWish,
     ) -> Result<Option<Progress>> {
-        self.write(caller, None, |writer| async move {
+        self.write(caller, None, |mut writer| async move {
             let Some(user) = writer.signing_in(read).await? else { return Ok(None) };
             let wait_over = attempt.succeeded(&writer.tx, &user).await?;
             if let Some(cause) = user.change_cause() {
@@ -320,21 +327,23 @@ struct Found {
 impl Writer<'_> {
     /// The account that a password was proved for, as [`Writer::unchanged`] has it. Where nothing moved since it was
     /// read, which is nearly always, one guarded update locks the row and notes the sign-in.
-    async fn signing_in(&self, read: &User) -> Result<Option<User>> {
+    async fn signing_in(&mut self, read: &User) -> Result<Option<User>> {
         let now = self.now;
         let is_expired = read.password.as_ref().is_none_or(|password| password.is_expired(now));
         let is_complete = read.change_cause().is_none() && read.lock(now).is_none() && !is_expired;
         if is_complete && user_signed_in_as_read(&*self.tx, read, now).await? {
-            return Ok(Some(User { last_sign_in_at: Some(now), ..read.clone() }));
+            self.now = self.app.now();
+            return Ok(Some(User { last_sign_in_at: Some(self.now), ..read.clone() }));
         }
         self.unchanged(read).await
     }
 
     /// Reads and locks an account that a password was proved for. None: it was locked, reset or deleted meanwhile, or
     /// the password's time is over.
-    pub(super) async fn unchanged(&self, read: &User) -> Result<Option<User>> {
+    pub(super) async fn unchanged(&mut self, read: &User) -> Result<Option<User>> {
+        let locked = self.locked(read.id).await?;
         let now = self.now;
-        let Some(user) = self.locked(read.id).await?.filter(|user| user.lock(now).is_none()) else { return Ok(None) };
+        let Some(user) = locked.filter(|user| user.lock(now).is_none()) else { return Ok(None) };
         let same = match (&user.password, &read.password) {
             (Some(found), Some(read)) => !found.is_expired(now) && self.app.is_same_password(found, read),
             _ => false,

@@ -125,7 +125,9 @@ pub async fn open_keys(
         Some(first) => open_existing(path, first, &stored)?,
         None => create(&tx, effects, path, may_create).await?,
     };
+    failpoint!("migrate.commit");
     tx.commit().await?;
+    failpoint!("migrate.committed");
     if !pending.is_empty() {
         tracing::info!(steps = pending.join(" "), "the schema was brought up to date");
     }
@@ -152,7 +154,11 @@ fn open_existing(path: &Path, first: &SealedKey, stored: &[SealedKey]) -> Result
 async fn create(tx: &WriteTx, effects: &Effects, path: &Path, may_create: bool) -> Result<OpenedKeys, StartError> {
     let seal = match SealKey::read(path) {
         Ok(seal) => seal,
-        Err(SealError::Missing(_)) if may_create => SealKey::create(path, effects)?,
+        Err(SealError::Missing(_)) if may_create => {
+            let seal = SealKey::create(path, effects)?;
+            failpoint!("migrate.seal_key");
+            seal
+        }
         Err(SealError::Missing(path)) => {
             return Err(StartError::NoSealKey { path: path.display().to_string() });
         }

@@ -111,7 +111,7 @@ impl App {
     ) -> Result<()> {
         let (target, rules) = (&target, &self.settings.throttle);
         self.metrics.signed_in(SignInOutcome::Rejected);
-        self.write(caller, None, |writer| async move {
+        self.write(caller, None, |mut writer| async move {
             // The user's row before anything else: everybody takes locks in this order. One that nobody has is looked
             // for too, so that an unknown name costs the same round trips.
             let user = writer.locked(user.map_or(UserId::from_bytes([0; 16]), |user| user.id)).await?;

@@ -118,7 +118,7 @@ impl App {
         let id = ApiTokenId::from_bytes(self.effects.bytes());
         let secret = ApiTokenSecret::new(id, self.effects.bytes());
         let digest = &secret.digest();
-        let token = self.write(caller, Some(&command.user), |writer| async move {
+        let token = self.write(caller, Some(&command.user), |mut writer| async move {
             if matches!(caller.principal, Principal::ApiToken { .. }) {
                 return Err(Denied::ApiTokenForbidden.into());
             }
@@ -169,7 +169,7 @@ impl App {
         let (found, _) = api_token_by_id(self.store.reader(), command.id).await?.ok_or_else(missing)?;
         let user = UserRef::Id(found.user_id);
         let (command, user_ref) = (&command, &user);
-        self.write(caller, Some(user_ref), |writer| async move {
+        self.write(caller, Some(user_ref), |mut writer| async move {
             let user = writer.target(user_ref).await?;
             let changed = api_token_revoke(&*writer.tx, command.id, writer.now).await?;
             let (token, _) = api_token_by_id(&*writer.tx, command.id).await?.ok_or_else(missing)?;

@@ -26,7 +26,8 @@ const TRIES: u32 = 8;
 /// A transaction of an authorised caller. Dropping it rolls back.
 pub(super) struct Writer<'a> {
     pub(super) tx: WriteTx,
-    /// The instant of everything in it.
+    /// The instant of everything in it: of two changes of an account, the later is dated later, since the one waits for
+    /// the other's row and looks at the clock when it has it.
     pub(super) now: Timestamp,
     pub(super) app: &'a App,
     caller: &'a Caller,
@@ -47,6 +48,7 @@ impl App {
     /// Begins a transaction for `caller`, and judges the rule of the method again on the caller's row: whoever was
     /// locked, signed out or lost the role a moment ago is refused.
     async fn writer<'a>(&'a self, caller: &'a Caller, target: Option<&UserRef>) -> Result<Writer<'a>> {
+        failpoint!(caller.call, "begin");
         let tx = self.store.begin_write().await?;
         let mut writer = Writer { tx, now: self.now(), app: self, caller, scopes: caller.scopes };
         writer.check_actor(target).await?;
@@ -140,7 +142,6 @@ impl Writer<'_> {
         };
         self.lock_smaller_target(target, id).await?;
         let actor = user_lock_row(&*self.tx, id).await?;
-        // The instant of the change is one at which its rows were held: of two changes, the later is dated later.
         self.now = self.app.now();
         let Some(actor) = actor.filter(|actor| actor.lock(self.now).is_none()) else {
             return Err(Unauthenticated::SessionRevoked.into());
@@ -192,7 +193,7 @@ impl Writer<'_> {
     }
 
     /// Reads and locks whom the call is about. The caller must have all scopes that they have.
-    pub(super) async fn target(&self, user: &UserRef) -> Result<User> {
+    pub(super) async fn target(&mut self, user: &UserRef) -> Result<User> {
         let id = user_id_by_ref(&*self.tx, user).await?.ok_or_else(|| Error::no_user(user.field()))?;
         let target = self.locked(id).await?.ok_or_else(|| Error::no_user(user.field()))?;
         // Acting on one's own account is no matter of rank: what a token was not given, its user may still have.
@@ -203,8 +204,10 @@ impl Writer<'_> {
     }
 
     /// Reads and locks an account.
-    pub(super) async fn locked(&self, id: UserId) -> Result<Option<User>> {
-        user_lock_row(&*self.tx, id).await
+    pub(super) async fn locked(&mut self, id: UserId) -> Result<Option<User>> {
+        let user = user_lock_row(&*self.tx, id).await?;
+        self.now = self.app.now();
+        Ok(user)
     }
 
     /// Refuses what operators may not do to themselves: a stolen five-minute token must not become a new password.
@@ -242,12 +245,20 @@ impl Writer<'_> {
         let moments = (0..).map(|micros| self.now.saturating_add(Duration::from_micros(micros)));
         let events = std::iter::once(first).chain(more).zip(moments);
         let events = events.map(|(event, at)| self.app.recorded(self.caller, at, event));
+        failpoint!(self.caller.call, "audit");
         event_insert(&*self.tx, events).await?;
-        self.tx.commit().await
+        self.end().await
     }
 
     /// Makes a change durable that no auditor asks for.
     pub(super) async fn commit_unaudited(self, _why: Unaudited) -> Result<()> {
-        self.tx.commit().await
+        self.end().await
+    }
+
+    async fn end(self) -> Result<()> {
+        failpoint!(self.caller.call, "commit");
+        self.tx.commit().await?;
+        failpoint!(self.caller.call, "committed");
+        Ok(())
     }
 }

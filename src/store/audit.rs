@@ -16,6 +16,7 @@ use crate::error::{Resource, Result};
 /// Adds events.
 pub async fn event_insert(c: &impl ConnectionTrait, events: impl IntoIterator<Item = RecordedEvent>) -> Result<()> {
     audit_event::Entity::insert_many(events.into_iter().map(encode)).exec_without_returning(c).await?;
+    failpoint!("store.event_insert");
     Ok(())
 }
 

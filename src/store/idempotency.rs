@@ -63,7 +63,10 @@ pub async fn idempotency_insert(
         expires_at: Set(now.saturating_add(KEY_TTL).as_micros()),
     };
     match idempotency_key::Entity::insert(row).exec_without_returning(c).await {
-        Ok(_) => Ok(true),
+        Ok(_) => {
+            failpoint!("store.idempotency_insert");
+            Ok(true)
+        }
         Err(error) if matches!(error.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))) => Ok(false),
         Err(error) => Err(error.into()),
     }

@@ -72,6 +72,7 @@ pub async fn key_insert(c: &impl ConnectionTrait, key: &SealedKey) -> Result<()>
         not_after: Set(micros(key.not_after)),
     };
     sealed_key::Entity::insert(row).exec_without_returning(c).await?;
+    failpoint!("store.key_insert");
     Ok(())
 }
 

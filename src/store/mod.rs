@@ -217,6 +217,7 @@ impl Store {
     pub async fn migrate(&self) -> Result<WriteTx> {
         let tx = self.begin_long_write().await?;
         tx.lock_migrations().await?;
+        failpoint!("migrate.locked");
         let schema = SchemaManager::new(&tx.inner);
         if schema.has_table("user").await? && !schema.has_table("seaql_migrations").await? {
             return Err(Error::internal(
@@ -224,6 +225,7 @@ impl Store {
             ));
         }
         migration::Migrator::up(&tx.inner, None).await.map_err(newer_schema)?;
+        failpoint!("migrate.schema");
         Ok(tx)
     }
 

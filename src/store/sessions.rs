@@ -48,6 +48,7 @@ pub async fn session_insert(c: &impl ConnectionTrait, session: &Session) -> Resu
         rotated_at: Set(micros(session.rotated_at)),
     };
     session::Entity::insert(row).exec_without_returning(c).await?;
+    failpoint!("store.session_insert");
     Ok(())
 }
 
@@ -83,6 +84,7 @@ pub async fn session_rotate(
         .filter(live(now))
         .exec(c)
         .await?;
+    failpoint!("store.session_rotate");
     Ok(rotated.rows_affected == 1)
 }
 
@@ -102,6 +104,7 @@ pub async fn session_end(c: &impl ConnectionTrait, user: UserId, which: Which<'_
         .filter(condition)
         .exec(c)
         .await?;
+    failpoint!("store.session_end");
     Ok(count(lived))
 }
 

@@ -80,7 +80,10 @@ pub async fn throttle_reserve(
     ];
     let statement = Statement::from_sql_and_values(c.get_database_backend(), RESERVE, values);
     match c.query_one_raw(statement).await {
-        Ok(Some(_)) => return Ok(Reservation::Taken),
+        Ok(Some(_)) => {
+            failpoint!("store.throttle_reserve");
+            return Ok(Reservation::Taken);
+        }
         Ok(None) => {}
         Err(error) if matches!(error.sql_err(), Some(SqlErr::ForeignKeyConstraintViolation(_))) => {
             return Ok(Reservation::Gone);
@@ -120,6 +123,7 @@ pub async fn throttle_succeeded(c: &impl ConnectionTrait, account: &Account) -> 
     };
     // Nearly always there is no wait, and this is all.
     let settled = settle().filter(throttle::Column::WaitsUntil.is_null()).exec(c).await?;
+    failpoint!("store.throttle_succeeded");
     if settled.rows_affected > 0 {
         return Ok(false);
     }
@@ -164,6 +168,7 @@ pub async fn throttle_failed(
         .col_expr(throttle::Column::LastFailureAt, Expr::value(now.as_micros()))
         .exec_with_returning(c)
         .await?;
+    failpoint!("store.throttle_failed");
     // The row is gone when its user was deleted meanwhile.
     let failures = rows.first().map_or(0, |row| u32::try_from(row.failures).unwrap_or(0));
     let until = rules.wait_after(failures).map(|wait| now.saturating_add(wait));
@@ -212,6 +217,7 @@ pub async fn throttle_clear(c: &impl ConnectionTrait, user: UserId, now: Timesta
         .filter(throttle::Column::Failures.gt(0))
         .exec(c)
         .await?;
+    failpoint!("store.throttle_clear");
     let had_failures = forgotten.rows_affected > 0;
     Ok(Cleared { was_waiting, had_failures, wait_ended: was_over || was_waiting })
 }

@@ -44,6 +44,7 @@ pub async fn ticket_replace(c: &impl ConnectionTrait, ticket: &Ticket, digest: &
         ])
         .to_owned();
     ticket::Entity::insert(row).on_conflict(replace).exec_without_returning(c).await?;
+    failpoint!("store.ticket_replace");
     Ok(())
 }
 
@@ -101,6 +102,7 @@ async fn find(
 /// Ends all tickets of a user.
 pub async fn ticket_end_all(c: &impl ConnectionTrait, user: UserId) -> Result<()> {
     ticket::Entity::delete_many().filter(ticket::Column::UserId.eq(user.to_string())).exec(c).await?;
+    failpoint!("store.ticket_end_all");
     Ok(())
 }
 

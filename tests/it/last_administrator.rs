@@ -6,7 +6,7 @@ use latchkey::domain::role::Scope;
 use serde_json::{Value, json};
 use tonic::{Code, Status};
 
-use crate::harness::{Client, Harness, PASSWORD, Refusal, at_once, refused};
+use crate::harness::{Client, Harness, PASSWORD, Refusal, at_once, refused, rounds};
 
 /// A program with every scope. Its user has the role, and is a service: nobody could sign in as it.
 async fn program(h: &Harness) -> Client {
@@ -132,7 +132,7 @@ async fn two_administrators_who_remove_each_other_at_once_leave_one() {
     let operator = h.operator().await;
     h.create("one", &["admin"], PASSWORD).await;
     h.create("two", &["admin"], PASSWORD).await;
-    for round in 0..50 {
+    for round in 0..rounds(50) {
         let removed = if round % 2 == 0 {
             let demote = |whom: &str| json!({"user": {"username": whom}, "removeRoles": ["admin"]});
             against_each_other(&h, "UserAdmin/UpdateUser", demote).await
@@ -158,7 +158,7 @@ async fn a_third_who_removes_both_administrators_at_once_removes_one() {
     h.create("two", &["admin"], PASSWORD).await;
     let client = program(&h).await;
     let again = program(&h).await;
-    for round in 0..25 {
+    for round in 0..rounds(25) {
         let remove = |whom: &str| json!({"user": {"username": whom}, "removeRoles": ["admin"]});
         let answers = at_once([
             client.call("UserAdmin/UpdateUser", remove("one")),

@@ -1,13 +1,11 @@
 //! Signing in: who gets in, with what, and what those are told who do not.
 
-use std::time::Duration;
-
 use latchkey::proto::v1::{self, sign_in_progress::Step};
 use tonic::{Code, Status};
 
 use crate::harness::actors::named;
 use crate::harness::calls::Shown;
-use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD, Refusal, refused};
+use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD, refused};
 
 fn request(login: &str) -> v1::SignInRequest {
     v1::SignInRequest { login: login.to_owned(), password: PASSWORD.to_owned(), ..Default::default() }
@@ -26,63 +24,6 @@ fn claims(tokens: &v1::TokenSet) -> serde_json::Value {
     let payload = tokens.access_token.split('.').nth(1).expect("a payload");
     let json = data_encoding::BASE64URL_NOPAD.decode(payload.as_bytes()).expect("base64url");
     serde_json::from_slice(&json).expect("claims")
-}
-
-/// All that a client can see of a refusal.
-fn bytes(status: &Status) -> (Code, String, Vec<u8>, Vec<String>) {
-    let names = status.metadata().keys().map(|key| format!("{key:?}"));
-    let mut names: Vec<String> = names.filter(|name| !name.contains("\"date\"")).collect();
-    names.sort();
-    (status.code(), status.message().to_owned(), status.details().to_vec(), names)
-}
-
-#[tokio::test]
-async fn whoever_cannot_sign_in_gets_the_same_answer_after_the_same_work() {
-    let h = Harness::start().await;
-    let operator = h.operator().await;
-    for name in ["wrong", "locked", "corrupt"] {
-        h.create(name, &[], PASSWORD).await;
-    }
-    operator.lock("locked").await.unwrap();
-    let create = |username: &str, kind: v1::UserKind| {
-        operator.create(v1::CreateUserRequest {
-            username: username.to_owned(),
-            kind: kind.into(),
-            ..Default::default()
-        })
-    };
-    create("pending", v1::UserKind::Person).await.unwrap();
-    create("service", v1::UserKind::Service).await.unwrap();
-    h.create("expired", &[], PASSWORD).await;
-    let expired = operator.reset("expired").await.unwrap();
-    h.clock.advance(Duration::from_hours(25));
-    h.sql(r#"UPDATE "user" SET roles = 'emperor' WHERE username = 'corrupt'"#).await;
-
-    let stranger = h.stranger().await.with("x-request-id", "always-the-same");
-    let mut answers = Vec::new();
-    for (login, password) in [
-        ("nobody", PASSWORD),
-        ("nobody@example.com", PASSWORD),
-        ("neither a name\nnor an address", PASSWORD),
-        ("wrong", OTHER_PASSWORD),
-        ("wrong", "c4nary with a \u{7} bell"),
-        ("locked", PASSWORD),
-        ("locked", OTHER_PASSWORD),
-        ("pending", PASSWORD),
-        ("service", PASSWORD),
-        ("expired", expired.shown()),
-        ("expired", OTHER_PASSWORD),
-        ("corrupt", PASSWORD),
-    ] {
-        let hashes = h.metric("latchkey_hashes_total").await;
-        let status = stranger.sign_in(login, password).await.expect_err("a refusal");
-        assert_eq!(h.metric("latchkey_hashes_total").await, hashes + 1, "{login}: one hash, neither less nor more");
-        assert_eq!(Refusal::of(&status).reason, "CREDENTIALS_REJECTED", "{login}");
-        answers.push((login, bytes(&status)));
-    }
-    for (login, answer) in &answers {
-        assert_eq!(answer, &answers[0].1, "{login}");
-    }
 }
 
 #[tokio::test]

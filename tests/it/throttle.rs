@@ -84,29 +84,6 @@ async fn a_wait_is_never_longer_than_an_hour() {
     assert_eq!(until.seconds - began.time.expect("a time").seconds, 3600);
 }
 
-/// A refusal without what differs from one moment to the next: how long to wait.
-fn shape(refusal: &Refusal) -> (Code, String, String) {
-    let masked = |text: &str| text.replace(|c: char| c.is_ascii_digit(), "#").replace("##", "#");
-    let mut details = refusal.details.clone();
-    details.set_request_info("", "").set_retry_info(None);
-    (refusal.code, masked(&refusal.message), masked(&format!("{details:?}")))
-}
-
-#[tokio::test]
-async fn a_wait_says_nothing_about_name_or_password() {
-    let (_h, _, stranger) = with_bob().await;
-    for login in ["bob", "nobody", "nobody@example.com"] {
-        for _ in 0..5 {
-            wrong(&stranger, login).await;
-        }
-    }
-    let known = waits(&stranger, "bob", PASSWORD).await;
-    for (login, password) in [("bob", OTHER_PASSWORD), ("nobody", PASSWORD), ("nobody@example.com", PASSWORD)] {
-        let other = waits(&stranger, login, password).await;
-        assert_eq!(shape(&other), shape(&known), "{login}");
-    }
-}
-
 #[tokio::test]
 async fn all_names_of_an_account_share_one_budget() {
     let (_h, _, stranger) = with_bob().await;

@@ -60,7 +60,7 @@ impl App {
         let hash = self.hasher.hash(Lane::SignIn, new_password).await?;
 
         let (ticket, user, hash) = (&ticket, &user, &hash);
-        self.write(caller, None, |writer| async move {
+        self.write(caller, None, |mut writer| async move {
             let before = writer.unchanged(user).await?.ok_or_else(dead)?;
             let found = ticket_lock_row(&*writer.tx, &digest, TicketPurpose::PasswordChange, writer.now).await?;
             found.ok_or_else(dead)?;
@@ -118,14 +118,21 @@ impl App {
             }
         };
         let (user, hash) = (&user, &hash);
-        self.write(caller, None, |writer| async move {
+        let changed = self.write(caller, None, |mut writer| async move {
             let before = writer.unchanged(user).await?.ok_or(Error::Unauthenticated(Unauthenticated::Rejected))?;
             let wait_over = attempt.succeeded(&writer.tx, &before).await?;
             let (after, sessions) = change_password(&writer, &before, hash.clone(), Which::AllBut(*session_id)).await?;
             writer.commit(changed_event(&after, sessions), wait_over).await?;
             Ok(sessions)
-        })
-        .await
+        });
+        match changed.await {
+            Ok(sessions) => Ok(sessions),
+            // The password was right: the attempt must not stand in the way of the next one.
+            Err(error) => {
+                self.release(attempt).await?;
+                Err(error)
+            }
+        }
     }
 
     /// Checks that the new password is another one, and hashes it. None: only checking was asked for.

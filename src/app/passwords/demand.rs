@@ -42,7 +42,7 @@ impl App {
         command: RequirePasswordChange,
     ) -> Result<(User, Effects)> {
         let command = &command;
-        self.write(caller, Some(&command.user), |writer| async move {
+        self.write(caller, Some(&command.user), |mut writer| async move {
             let before = writer.target(&command.user).await?;
             writer.not_oneself(before.id)?;
             Writer::check_etag(&before, command.etag)?;
@@ -77,7 +77,7 @@ impl App {
     /// Takes back an operator's demand. A password that somebody else knows has to be changed all the same.
     pub async fn waive_password_change(&self, caller: &Caller, command: WaivePasswordChange) -> Result<(User, bool)> {
         let command = &command;
-        self.write(caller, Some(&command.user), |writer| async move {
+        self.write(caller, Some(&command.user), |mut writer| async move {
             let before = writer.target(&command.user).await?;
             writer.not_oneself(before.id)?;
             Writer::check_etag(&before, command.etag)?;

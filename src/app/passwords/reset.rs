@@ -112,8 +112,8 @@ impl App {
         let expires_at = password.expires_at;
 
         let password = &password;
-        let done = self.write(caller, Some(&command.user), |writer| async move {
-            let before = resettable(&writer, command).await?;
+        let done = self.write(caller, Some(&command.user), |mut writer| async move {
+            let before = resettable(&mut writer, command).await?;
             let (after, effects, wait_ended) = self.write_reset(&writer, &before, password).await?;
             if command.validate_only {
                 return Ok(Some((after, effects)));
@@ -137,8 +137,10 @@ impl App {
     }
 
     async fn check_reset(&self, caller: &Caller, command: &ResetPassword) -> Result<()> {
-        self.write(caller, Some(&command.user), |writer| async move { resettable(&writer, command).await.map(|_| ()) })
-            .await
+        self.write(caller, Some(&command.user), |mut writer| async move {
+            resettable(&mut writer, command).await.map(|_| ())
+        })
+        .await
     }
 
     async fn reset_to(
@@ -205,7 +207,7 @@ impl App {
 }
 
 /// Reads whom a reset is about, and checks everything that can be in its way.
-async fn resettable(writer: &Writer<'_>, command: &ResetPassword) -> Result<User> {
+async fn resettable(writer: &mut Writer<'_>, command: &ResetPassword) -> Result<User> {
     let user = writer.target(&command.user).await?;
     writer.not_oneself(user.id)?;
     Writer::check_etag(&user, command.etag)?;

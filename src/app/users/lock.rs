@@ -53,7 +53,7 @@ impl App {
     /// at it again, so nothing is issued once this has returned.
     pub async fn lock_user(&self, caller: &Caller, command: LockUser) -> Result<(User, Effects)> {
         let command = &command;
-        let locked = self.write(caller, Some(&command.user), |writer| async move {
+        let locked = self.write(caller, Some(&command.user), |mut writer| async move {
             let before = writer.target(&command.user).await?;
             writer.not_oneself(before.id)?;
             Writer::check_etag(&before, command.etag)?;
@@ -80,7 +80,7 @@ impl App {
     /// Lifts a lock and forgets failed sign-ins. The password stays as it was.
     pub async fn unlock_user(&self, caller: &Caller, command: UnlockUser) -> Result<(User, Effects)> {
         let command = &command;
-        self.write(caller, Some(&command.user), |writer| async move {
+        self.write(caller, Some(&command.user), |mut writer| async move {
             let before = writer.target(&command.user).await?;
             // Whoever calls is not locked. What is left to lift is the wait after wrong passwords, and with it a stolen
             // session could guess the password for ever.

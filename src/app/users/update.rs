@@ -67,7 +67,7 @@ impl App {
     /// Changes fields of an account. Taking roles away ends its sessions.
     pub async fn update_user(&self, caller: &Caller, command: UpdateUser) -> Result<(User, Effects)> {
         let command = &command;
-        self.write(caller, Some(&command.user), |writer| async move {
+        self.write(caller, Some(&command.user), |mut writer| async move {
             let before = writer.target(&command.user).await?;
             let mut after = changed(&before, command)?;
             if before.roles != after.roles {
@@ -107,7 +107,7 @@ impl App {
     /// be read then, so only the local operator or somebody with every scope may.
     pub async fn delete_user(&self, caller: &Caller, command: DeleteUser) -> Result<(Option<User>, Effects)> {
         let command = &command;
-        self.write(caller, Some(&command.user), |writer| async move {
+        self.write(caller, Some(&command.user), |mut writer| async move {
             let id = user_id_by_ref(&*writer.tx, &command.user).await?;
             let id = id.ok_or_else(|| Error::no_user(command.user.field()))?;
             let user = match writer.target(&command.user).await {

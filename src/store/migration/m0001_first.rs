@@ -21,6 +21,7 @@ impl MigrationTrait for Migration {
         let dialect = Dialect::of(manager.get_database_backend());
         for statement in STATEMENTS {
             connection.execute_unprepared(&dialect.render(statement)).await?;
+            super::statement_done().await?;
         }
         Ok(())
     }

@@ -13,6 +13,15 @@ impl MigratorTrait for Migrator {
     }
 }
 
+/// Comes after every statement of a step.
+async fn statement_done() -> Result<(), DbErr> {
+    let done = async {
+        failpoint!("migrate.statement");
+        Ok(())
+    };
+    done.await.map_err(|error: crate::error::Error| DbErr::Custom(error.to_string()))
+}
+
 /// What the two databases call the same column type.
 pub(super) struct Dialect {
     /// Text that is compared byte by byte. Without `COLLATE "C"`, PostgreSQL would order and range over keys by the

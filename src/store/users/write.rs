@@ -21,6 +21,7 @@ use crate::store::text::instant;
 /// Adds an account.
 pub async fn user_insert(c: &impl ConnectionTrait, user: &User) -> Result<()> {
     user::Entity::insert(encode(user)).exec_without_returning(c).await.map_err(taken)?;
+    failpoint!("store.user_insert");
     write_index(c, user).await
 }
 
@@ -61,6 +62,7 @@ pub async fn user_save(c: &impl ConnectionTrait, before: &User, after: &mut User
     if saved.rows_affected == 0 {
         return Err(Error::Stale { current: Etag(before.version) });
     }
+    failpoint!("store.user_save");
     if terms(before) != terms(after) || before.roles != after.roles {
         user_term::Entity::delete_many().filter(user_term::Column::UserId.eq(before.id.to_string())).exec(c).await?;
         user_role::Entity::delete_many().filter(user_role::Column::UserId.eq(before.id.to_string())).exec(c).await?;
@@ -76,6 +78,7 @@ pub async fn user_signed_in(c: &impl ConnectionTrait, id: UserId, now: Timestamp
         .filter(user::Column::Id.eq(id.to_string()))
         .exec(c)
         .await?;
+    failpoint!("store.user_signed_in");
     Ok(())
 }
 
@@ -90,6 +93,7 @@ pub async fn user_signed_in_as_read(c: &impl ConnectionTrait, read: &User, now: 
         .filter(user::Column::PasswordHash.eq(password.hash.as_str()))
         .exec(c)
         .await?;
+    failpoint!("store.user_signed_in_as_read");
     Ok(noted.rows_affected == 1)
 }
 
@@ -102,6 +106,7 @@ pub async fn user_rehash(c: &impl ConnectionTrait, id: UserId, verified: &str, r
         .filter(user::Column::PasswordHash.eq(verified))
         .exec(c)
         .await?;
+    failpoint!("store.user_rehash");
     Ok(changed.rows_affected == 1)
 }
 
@@ -117,6 +122,7 @@ pub async fn user_delete(c: &impl ConnectionTrait, id: UserId, version: i64, res
     if deleted.rows_affected == 0 {
         return Err(Error::NotFound { resource: Resource::User, field: "user" });
     }
+    failpoint!("store.user_delete");
     let Some(username) = username else { return Ok(()) };
     let reservation =
         username_reservation::ActiveModel { username: Set(username), available_at: Set(reserved_until.as_micros()) };
@@ -124,6 +130,7 @@ pub async fn user_delete(c: &impl ConnectionTrait, id: UserId, version: i64, res
         .update_column(username_reservation::Column::AvailableAt)
         .to_owned();
     username_reservation::Entity::insert(reservation).on_conflict(replace).exec_without_returning(c).await?;
+    failpoint!("store.reservation_insert");
     Ok(())
 }
 

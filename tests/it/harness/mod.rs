@@ -3,16 +3,20 @@
 pub mod actors;
 pub mod calls;
 pub mod certificates;
+pub mod child;
 pub mod clock;
 pub mod cluster;
 pub mod daemon;
 pub mod database;
+pub mod dice;
 pub mod h2;
+pub mod history;
 pub mod http;
 pub mod log;
 pub mod proxy;
 pub mod raw;
 pub mod refusal;
+pub mod traffic;
 pub mod transcript;
 pub mod wire;
 
@@ -42,7 +46,7 @@ pub struct Harness {
     pub config: Config,
     pub clock: Arc<TestClock>,
     dir: Arc<TempDir>,
-    database: Arc<TestDatabase>,
+    pub database: Arc<TestDatabase>,
 }
 
 impl Harness {
@@ -210,6 +214,17 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut ask: i
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     panic!("never came: {what}")
+}
+
+/// How often something is tried that comes out wrong by chance alone: few times in CI, and ten thousand times with
+/// `TEST_FULL=1`.
+pub fn rounds(few: usize) -> usize {
+    if is_full() { 10_000 } else { few }
+}
+
+/// Whether there is time for everything.
+pub fn is_full() -> bool {
+    std::env::var("TEST_FULL").is_ok_and(|value| value == "1")
 }
 
 /// Runs all of these at once.

@@ -1,0 +1,189 @@
+//! A server that is killed again and again while clients change accounts: at every failpoint in turn, and at random.
+//!
+//! Every call is recorded with what its client was told. At the end the history, the audit log and the database must
+//! agree (`harness/history.rs`). `TEST_FULL=1` kills five hundred times, and CI as often as there are places and a few
+//! times at random.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::harness::child::Site;
+use crate::harness::dice::Dice;
+use crate::harness::history::{Order, What};
+use crate::harness::traffic::World;
+use crate::harness::{Client, is_full};
+
+/// Accounts that everybody works at. Few, so that calls meet.
+const ACCOUNTS: [&str; 3] = ["ann", "bob", "cat"];
+const WORKERS: u64 = 5;
+
+/// Places of one method, and calls that lead to them.
+const METHODS: [(&str, What); 9] = [
+    ("ResetPassword", What::Reset),
+    ("LockUser", What::Lock),
+    ("UnlockUser", What::Unlock),
+    ("CreateUser", What::Create),
+    ("DeleteUser", What::Delete),
+    ("SignIn", What::SignIn),
+    ("CompletePasswordChange", What::Complete),
+    ("ChangePassword", What::Change),
+    ("RefreshTokens", What::Refresh),
+];
+
+/// Places in the store, and calls that lead to them.
+const STATEMENTS: [(&str, What); 15] = [
+    ("store.user_insert", What::Create),
+    ("store.user_save", What::Lock),
+    ("store.user_delete", What::Delete),
+    ("store.reservation_insert", What::Delete),
+    ("store.user_signed_in", What::SignIn),
+    ("store.user_signed_in_as_read", What::SignIn),
+    ("store.session_insert", What::Complete),
+    ("store.session_rotate", What::Refresh),
+    ("store.session_end", What::Reset),
+    ("store.ticket_replace", What::SignIn),
+    ("store.ticket_end_all", What::Reset),
+    ("store.throttle_reserve", What::SignIn),
+    ("store.throttle_succeeded", What::SignIn),
+    ("store.throttle_clear", What::Unlock),
+    ("store.idempotency_insert", What::Reset),
+];
+
+fn places() -> Vec<(String, What)> {
+    let of_method = |(method, what): (&str, What)| {
+        let steps: &[&str] = if what == What::Refresh {
+            &["begin", "commit", "committed"]
+        } else {
+            &["begin", "audit", "commit", "committed"]
+        };
+        steps.iter().map(|step| (format!("{method}.{step}"), what)).collect::<Vec<_>>()
+    };
+    let store = STATEMENTS.into_iter().map(|(name, what)| (name.to_owned(), what));
+    METHODS.into_iter().flat_map(of_method).chain(store).collect()
+}
+
+/// Something to do: one time in three what leads to the failpoint of the moment.
+fn order(world: &World, dice: &mut Dice, wanted: Option<What>) -> Order {
+    use What::{Change, Complete, Create, Delete, Lock, Refresh, Reset, SignIn, Unlock};
+    let mix = [
+        &[Reset, Lock, Unlock, Unlock, Unlock][..],
+        &[SignIn, SignIn, SignIn, SignIn, Complete, Complete, Complete, Refresh, Refresh, Change, Change],
+    ]
+    .concat();
+    let rare = if dice.roll(2) == 0 { Create } else { Delete };
+    let what = wanted.filter(|_| dice.roll(3) == 0);
+    let what = what.or_else(|| dice.pick(&mix).copied().filter(|_| dice.roll(12) != 0)).unwrap_or(rare);
+    let user = match what {
+        Create => format!("new{}", world.number()),
+        Delete => dice.pick(&world.by_the_way()).map_or("new0", String::as_str).to_owned(),
+        _ => dice.pick(&ACCOUNTS).copied().unwrap_or_default().to_owned(),
+    };
+    world.order(dice, what, &user)
+}
+
+/// One client, until an answer is lost. It begins with what it does not know the outcome of: the same again with the
+/// same key. Answers what it does not know at the end.
+async fn work(
+    world: Arc<World>,
+    (operator, stranger): (Client, Client),
+    mut dice: Dice,
+    wanted: Option<What>,
+    mut open: Option<Order>,
+) -> Option<Order> {
+    loop {
+        let order = open.take().unwrap_or_else(|| order(&world, &mut dice, wanted));
+        if !world.perform(&operator, &stranger, order.clone()).await {
+            return Some(order).filter(|order| !order.key.is_empty());
+        }
+    }
+}
+
+/// Tries until the outcome is known. A machine that is too slow for a call makes it unknown as well.
+async fn settle(world: &World, operator: &Client, stranger: &Client, order: Order) {
+    for _ in 0..10 {
+        if world.perform(operator, stranger, order.clone()).await {
+            return;
+        }
+    }
+    panic!("nothing stays unknown");
+}
+
+/// One life of a server. Answers whether the failpoint killed it.
+async fn life(
+    site: &Site,
+    world: &Arc<World>,
+    dice: &mut Dice,
+    place: Option<&(String, What)>,
+    open: &mut Vec<Option<Order>>,
+) -> bool {
+    let faults = match (place, dice.roll(3)) {
+        (None, _) => String::new(),
+        (Some((name, _)), 0) => format!("{name}=return(kill)"),
+        (Some((name, _)), skipped) => format!("{name}={skipped}*off->return(kill)"),
+    };
+    let mut server = site.start(&faults).await;
+    let clients = (server.operator().await, server.stranger().await);
+    let wanted = place.map(|(_, what)| *what);
+    let workers = (0..WORKERS).map(|_| {
+        let (own, open) = (Dice(dice.roll(u64::MAX) | 1), open.pop().flatten());
+        tokio::spawn(work(Arc::clone(world), clients.clone(), own, wanted, open))
+    });
+    let workers: Vec<_> = workers.collect();
+    let time = if place.is_some() { 1500 } else { 20 + dice.roll(200) };
+    let hit = server.dies_within(Duration::from_millis(time)).await;
+    if !hit {
+        server.kill();
+    }
+    for worker in workers {
+        open.push(worker.await.expect("a worker"));
+    }
+    hit
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_was_acknowledged_holds_and_nothing_is_half_done_however_often_the_server_is_killed() {
+    let mut site = Site::new().await;
+    site.tolerate_failures();
+    let world = Arc::new(World::default());
+    let first = site.start("").await;
+    let (operator, stranger) = (first.operator().await, first.stranger().await);
+    let mut dice = Dice(0x5eed_1e55);
+    for name in ACCOUNTS {
+        let order = world.order(&mut dice, What::Create, name);
+        settle(&world, &operator, &stranger, order).await;
+    }
+    drop(first);
+
+    let places = places();
+    let kills = if is_full() { 500 } else { places.len() + 9 };
+    let mut missed: BTreeSet<&str> = places.iter().map(|(name, _)| name.as_str()).collect();
+    let mut open: Vec<Option<Order>> = Vec::new();
+    for number in 0..kills {
+        // Every sixth at random, the others at each place in turn.
+        let place = (number % 6 != 5).then(|| &places[(number - number / 6) % places.len()]);
+        if life(&site, &world, &mut dice, place, &mut open).await {
+            missed.remove(place.map_or("", |(name, _)| name));
+        }
+    }
+    // Chance may have led no call there.
+    for _ in 0..5 {
+        let again: Vec<_> = places.iter().filter(|(name, _)| missed.contains(name.as_str())).collect();
+        for place in again {
+            if life(&site, &world, &mut dice, Some(place), &mut open).await {
+                missed.remove(place.0.as_str());
+            }
+        }
+    }
+
+    let last = site.start("").await;
+    let (operator, stranger) = (last.operator().await, last.stranger().await);
+    for order in open.into_iter().flatten() {
+        settle(&world, &operator, &stranger, order).await;
+    }
+    world.check(&site.database, &operator, &stranger, &METHODS.map(|(_, what)| what)).await;
+    if !site.database.is_shared() {
+        assert_eq!(site.database.query("PRAGMA integrity_check").await, ["ok"]);
+    }
+    assert_eq!(missed, BTreeSet::new(), "no call led to these places");
+}

@@ -1,0 +1,244 @@
+//! What single faults at single places lead to: a kill while the database is made, a step that fails, a kill between
+//! the commit and the answer. `crash_loop.rs` does the same at random.
+
+use std::path::Path;
+
+use latchkey::proto::v1::{self, UserState, create_user_request::Credential, reset_password_request::Method};
+use tonic::{Code, Status};
+
+use crate::harness::actors::named;
+use crate::harness::calls::Shown;
+use crate::harness::child::{Site, Victim};
+use crate::harness::{Client, OTHER_PASSWORD, PASSWORD, Refusal, refused};
+
+const KEY: &str = "6f1d2c1e-0f3b-4c55-9a38-0d6bb1c6b4f7";
+
+/// The places in `src`, in the order of their names; those that are named after a method begin with `.`.
+fn places() -> Vec<String> {
+    fn collect(dir: &Path, places: &mut Vec<String>) {
+        for entry in std::fs::read_dir(dir).expect("a directory") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                collect(&path, places);
+            } else if !path.ends_with("src/failpoint.rs") {
+                let text = std::fs::read_to_string(&path).expect("text");
+                places.extend(text.split("failpoint!(").skip(1).map(|rest| {
+                    let (arguments, _) = rest.split_once(')').expect("an end");
+                    let dot = if arguments.contains(',') { "." } else { "" };
+                    format!("{dot}{}", arguments.split('"').nth(1).expect("a name"))
+                }));
+            }
+        }
+    }
+    let mut places = Vec::new();
+    collect(Path::new("src"), &mut places);
+    places.sort();
+    places
+}
+
+#[test]
+fn the_table_in_contributing_lists_every_failpoint() {
+    let text = std::fs::read_to_string("CONTRIBUTING.md").expect("CONTRIBUTING.md");
+    let (_, section) = text.split_once("## Faults on demand").expect("the section");
+    let rows = section.lines().skip_while(|line| !line.starts_with("| ---")).skip(1);
+    let mut listed: Vec<String> = rows
+        .take_while(|line| line.starts_with('|'))
+        .flat_map(|row| row.split('|').nth(1).unwrap_or_default().split('`').skip(1).step_by(2))
+        .map(|name| name.trim_start_matches("METHOD").to_owned())
+        .collect();
+    listed.sort();
+    assert_eq!(listed, places());
+}
+
+#[test]
+fn no_release_build_has_failpoints() {
+    let manifest = std::fs::read_to_string("Cargo.toml").expect("Cargo.toml");
+    assert!(!manifest.contains("debug-assertions"), "a profile that turns them on or off decides about failpoints");
+    let condition = r#"#[cfg(all(feature = "failpoints", debug_assertions))]"#;
+    let module = std::fs::read_to_string("src/failpoint.rs").expect("the module");
+    assert!(module.contains(&format!("{condition}\npub(crate) mod enabled")));
+    let daemon = std::fs::read_to_string("src/daemon.rs").expect("the module");
+    assert!(daemon.contains(&format!("{condition}\n    let _armed")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_start_that_is_killed_at_any_step_is_made_good_by_the_next() {
+    for place in [
+        "migrate.locked=return(kill)",
+        "migrate.statement=return(kill)",
+        "migrate.statement=7*off->return(kill)",
+        "migrate.statement=20*off->return(kill)",
+        "migrate.schema=return(kill)",
+        "migrate.seal_key=return(kill)",
+        "store.key_insert=return(kill)",
+        "store.key_insert=1*off->return(kill)",
+        "migrate.commit=return(kill)",
+        "migrate.committed=return(kill)",
+    ] {
+        let site = Site::new().await;
+        if place.starts_with("migrate.seal_key") && site.database.is_shared() {
+            continue;
+        }
+        let ended = site.fail_to_start(place);
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&ended), Some(9), "{place}");
+        let server = site.start("").await;
+        server.operator().await.create(with_password("bob")).await.expect(place);
+        server.stranger().await.tokens("bob", PASSWORD).await.expect(place);
+        assert_eq!(site.database.query("SELECT COUNT(*) FROM sealed_key").await, ["2"], "{place}");
+    }
+}
+
+fn with_password(name: &str) -> v1::CreateUserRequest {
+    v1::CreateUserRequest {
+        username: name.to_owned(),
+        credential: Some(Credential::Password(PASSWORD.to_owned())),
+        password_change_required: Some(false),
+        ..Default::default()
+    }
+}
+
+/// Everything that a change could have left behind, budgets of attempts apart.
+async fn state(site: &Site) -> Vec<String> {
+    let mut rows = Vec::new();
+    for statement in [
+        r#"SELECT id || version || COALESCE(password_hash, '') || COALESCE(lock_cause, 0)
+            || change_demanded || roles || COALESCE(last_sign_in_at, 0) FROM "user" ORDER BY id"#,
+        "SELECT id || generation || COALESCE(ended_at, 0) FROM session ORDER BY id",
+        "SELECT user_id || expires_at FROM ticket ORDER BY user_id",
+        "SELECT username FROM username_reservation ORDER BY username",
+        "SELECT idempotency_key FROM idempotency_key ORDER BY idempotency_key",
+        "SELECT id FROM audit_event ORDER BY id",
+    ] {
+        rows.extend(site.database.query(statement).await);
+    }
+    rows
+}
+
+/// Makes a call that fails once at each of these steps and then works.
+async fn fails_whole<T, F: Future<Output = Result<T, Status>>>(site: &Site, steps: usize, call: impl Fn() -> F) -> T {
+    for step in 0..steps {
+        let before = state(site).await;
+        let status = call().await.err().unwrap_or_else(|| panic!("step {step} did not fail"));
+        let reason = Refusal::of(&status).reason;
+        assert_eq!((status.code(), reason.as_str()), (Code::Unavailable, "STORAGE_UNAVAILABLE"), "step {step}");
+        assert_eq!(state(site).await, before, "step {step}: something is half done");
+    }
+    call().await.unwrap_or_else(|status| panic!("the last try: {status:?}"))
+}
+
+/// Faults, one after the other, of the steps of these methods. A check before the change may begin a transaction too.
+fn each_step_fails(methods: &[&str]) -> String {
+    let of =
+        |method: &&str| ["begin", "audit", "commit"].map(|step| format!("{method}.{step}=1*return(error)")).join(";");
+    methods.iter().map(of).collect::<Vec<_>>().join(";")
+}
+
+#[tokio::test]
+async fn a_change_whose_audit_event_cannot_be_written_is_not_made() {
+    let site = Site::new().await;
+    let methods = ["CreateUser", "LockUser", "UnlockUser", "ResetPassword", "RequirePasswordChange", "UpdateUser"];
+    let more = ["SignIn", "CompletePasswordChange", "ChangePassword", "DeleteUser"];
+    let faults = each_step_fails(&[&methods[..], &more[..]].concat());
+    let refresh = "RefreshTokens.begin=1*return(error);RefreshTokens.commit=1*return(error)";
+    let server = site.start(&format!("{faults};{refresh}")).await;
+    let (operator, stranger) = (server.operator().await, server.stranger().await);
+
+    fails_whole(&site, 3, || operator.create(with_password("bob"))).await;
+    let tokens = fails_whole(&site, 3, || stranger.tokens("bob", PASSWORD)).await;
+    let tokens = fails_whole(&site, 2, || stranger.refresh(&tokens.refresh_token)).await;
+    let bob = stranger.bearing(&tokens.access_token);
+    fails_whole(&site, 3, || bob.change_password(PASSWORD, OTHER_PASSWORD)).await;
+    fails_whole(&site, 3, || operator.lock("bob")).await;
+    fails_whole(&site, 3, || operator.unlock("bob")).await;
+    fails_whole(&site, 3, || operator.require_change("bob")).await;
+    let update = || {
+        operator.update(v1::UpdateUserRequest {
+            user: Some(named("bob")),
+            add_roles: vec!["viewer".to_owned()],
+            ..Default::default()
+        })
+    };
+    fails_whole(&site, 3, update).await;
+    let reset = fails_whole(&site, 3, || operator.reset_with(keyed_reset(KEY, "bob"))).await;
+    assert!(!reset.replayed, "a reset that failed is not remembered");
+    let ticket = stranger.change_step("bob", reset.shown()).await.expect("a step").ticket;
+    fails_whole(&site, 3, || stranger.complete(&ticket, OTHER_PASSWORD)).await;
+    let etag = operator.user("bob").await.etag;
+    fails_whole(&site, 3, || operator.delete("bob", &etag)).await;
+}
+
+fn keyed_reset(key: &str, name: &str) -> v1::ResetPasswordRequest {
+    v1::ResetPasswordRequest {
+        user: Some(named(name)),
+        method: Some(Method::TemporaryPassword(v1::TemporaryPassword::default())),
+        idempotency_key: key.to_owned(),
+        ..Default::default()
+    }
+}
+
+/// A server with bob on it that has these faults.
+async fn with_bob(site: &Site, failpoints: &str) -> Victim {
+    let server = site.start("").await;
+    server.operator().await.create(with_password("bob")).await.expect("bob");
+    drop(server);
+    site.start(failpoints).await
+}
+
+async fn resets(operator: &Client) -> usize {
+    let events = operator.events().await;
+    events.iter().filter(|event| event.r#type() == v1::EventType::PasswordResetByOperator).count()
+}
+
+#[tokio::test]
+async fn a_reset_whose_answer_was_lost_is_replayed_without_the_secret() {
+    let site = Site::new().await;
+    let mut server = with_bob(&site, "ResetPassword.committed=return(kill)").await;
+    let lost = server.operator().await.reset_with(keyed_reset(KEY, "bob")).await;
+    assert!(lost.is_err(), "{lost:?}");
+    server.is_killed().await;
+
+    let server = site.start("").await;
+    let operator = server.operator().await;
+    assert_eq!(resets(&operator).await, 1, "it was committed before the answer was lost");
+    let again = operator.reset_with(keyed_reset(KEY, "bob")).await.expect("a replay");
+    assert!(again.replayed && again.secret.is_none(), "{again:?}");
+    assert_eq!(resets(&operator).await, 1);
+    let old = server.stranger().await.sign_in("bob", PASSWORD).await;
+    refused(old, Code::Unauthenticated, "CREDENTIALS_REJECTED");
+}
+
+#[tokio::test]
+async fn a_reset_that_was_killed_before_its_commit_has_not_happened() {
+    let site = Site::new().await;
+    let mut server = with_bob(&site, "ResetPassword.commit=return(kill)").await;
+    assert!(server.operator().await.reset_with(keyed_reset(KEY, "bob")).await.is_err());
+    server.is_killed().await;
+
+    let server = site.start("").await;
+    let (operator, stranger) = (server.operator().await, server.stranger().await);
+    assert_eq!(resets(&operator).await, 0);
+    stranger.tokens("bob", PASSWORD).await.expect("the password as it was");
+    let again = operator.reset_with(keyed_reset(KEY, "bob")).await.expect("a reset");
+    assert!(!again.replayed);
+    stranger.change_step("bob", again.shown()).await.expect("the temporary password");
+}
+
+#[tokio::test]
+async fn a_creation_whose_answer_was_lost_is_replayed_and_a_lock_can_be_sent_again() {
+    let site = Site::new().await;
+    let mut server = site.start("CreateUser.committed=return(kill)").await;
+    let create = || v1::CreateUserRequest { idempotency_key: KEY.to_owned(), ..with_password("bob") };
+    assert!(server.operator().await.create(create()).await.is_err());
+    server.is_killed().await;
+
+    let mut server = site.start("LockUser.committed=return(kill)").await;
+    let operator = server.operator().await;
+    assert!(operator.create(create()).await.expect("a replay").replayed);
+    assert!(operator.lock("bob").await.is_err());
+    server.is_killed().await;
+
+    let server = site.start("").await;
+    let operator = server.operator().await;
+    assert_eq!(operator.user("bob").await.state(), UserState::Locked);
+    operator.lock("bob").await.expect("the same again");
+}

@@ -1,0 +1,20 @@
+//! Chance that is the same in every run.
+
+/// Numbers that look random (Marsaglia's xorshift). The seed is not 0.
+pub struct Dice(pub u64);
+
+impl Dice {
+    /// A number below `sides`.
+    pub fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % sides
+    }
+
+    /// One of these.
+    pub fn pick<'a, T>(&mut self, of: &'a [T]) -> Option<&'a T> {
+        let sides = u64::try_from(of.len()).expect("few");
+        if sides == 0 { None } else { of.get(usize::try_from(self.roll(sides)).expect("few")) }
+    }
+}

@@ -1,0 +1,158 @@
+//! Races whose worst moment is known: a failpoint holds one call there, another one comes between, and the first goes on.
+//! `races.rs` meets such moments by chance.
+
+use latchkey::proto::v1::{self, EventOutcome, EventType, UserState, create_user_request::Credential};
+use tonic::Code;
+
+use crate::harness::actors::named;
+use crate::harness::calls::Shown;
+use crate::harness::child::{Site, Victim};
+use crate::harness::{Client, OTHER_PASSWORD, PASSWORD, refused};
+
+/// Accounts with a password.
+async fn create(operator: &Client, name: &str, roles: &[&str]) {
+    let request = v1::CreateUserRequest {
+        username: name.to_owned(),
+        roles: roles.iter().map(|role| (*role).to_owned()).collect(),
+        credential: Some(Credential::Password(PASSWORD.to_owned())),
+        password_change_required: Some(false),
+        ..Default::default()
+    };
+    operator.create(request).await.expect("a user");
+}
+
+async fn live_sessions(operator: &Client, name: &str) -> usize {
+    operator.sessions_of(name).await.iter().filter(|session| session.end_time.is_none()).count()
+}
+
+/// The server that holds, and the one at which the other call is made: another replica where there can be one.
+async fn servers(site: &Site, failpoints: &str) -> (Victim, Option<Victim>) {
+    let first = site.start(failpoints).await;
+    let second = if site.database.is_shared() { Some(site.start_as("replica", "").await) } else { None };
+    (first, second)
+}
+
+#[tokio::test]
+async fn a_lock_between_verifying_and_issuing_leaves_nothing_to_issue() {
+    let site = Site::new().await;
+    let barrier = site.barrier("issue");
+    // The sign-ins and the refresh before are let through.
+    let faults = format!(
+        "SignIn.begin=2*off->1*{hold};RefreshTokens.begin=1*{hold};CompletePasswordChange.begin=1*{hold}",
+        hold = barrier.action()
+    );
+    let (server, replica) = servers(&site, &faults).await;
+    let (operator, stranger) = (server.operator().await, server.stranger().await);
+    let elsewhere = replica.as_ref().unwrap_or(&server).operator().await;
+    create(&operator, "bob", &[]).await;
+    let tokens = stranger.tokens("bob", PASSWORD).await.expect("tokens");
+    operator.require_change("bob").await.expect("a demand");
+    let ticket = stranger.change_step("bob", PASSWORD).await.expect("a step").ticket;
+    operator.waive_change("bob").await.expect("no demand");
+
+    let [one, two, three] = [stranger.clone(), stranger.clone(), stranger.clone()];
+    let (refresh_token, old_ticket) = (tokens.refresh_token.clone(), ticket.clone());
+    let sign_in = tokio::spawn(async move { one.sign_in("bob", PASSWORD).await });
+    let first = barrier.reached().await;
+    let refresh = tokio::spawn(async move { two.refresh(&refresh_token).await });
+    let second = barrier.reached().await;
+    let complete = tokio::spawn(async move { three.complete(&old_ticket, OTHER_PASSWORD).await });
+    let third = barrier.reached().await;
+
+    elsewhere.lock("bob").await.expect("a lock");
+    drop((first, second, third));
+    refused(sign_in.await.expect("an end"), Code::Unauthenticated, "CREDENTIALS_REJECTED");
+    refused(refresh.await.expect("an end"), Code::Unauthenticated, "SESSION_REVOKED");
+    refused(complete.await.expect("an end"), Code::Unauthenticated, "TICKET_INVALID");
+    assert_eq!(live_sessions(&operator, "bob").await, 0);
+
+    let events = operator.events().await;
+    let lock = events.iter().position(|event| event.r#type() == EventType::UserLocked).expect("a lock");
+    let after = events[lock..].iter().filter(|event| event.outcome() == EventOutcome::Succeeded);
+    assert_eq!(after.count(), 1, "after the lock, only the lock itself has succeeded");
+    operator.unlock("bob").await.expect("an unlock");
+    refused(stranger.refresh(&tokens.refresh_token).await, Code::Unauthenticated, "SESSION_REVOKED");
+    refused(stranger.complete(&ticket, OTHER_PASSWORD).await, Code::Unauthenticated, "TICKET_INVALID");
+    stranger.tokens("bob", PASSWORD).await.expect("the password is as it was");
+}
+
+#[tokio::test]
+async fn a_reset_before_a_weak_hash_is_renewed_stands() {
+    let mut site = Site::new().await;
+    let weak = site.start("").await;
+    create(&weak.operator().await, "bob", &[]).await;
+    drop(weak);
+    site.config.argon2.memory_kib = 128;
+    let barrier = site.barrier("rehash");
+    // The first transaction of the sign-in issues, the second renews.
+    let (server, replica) = servers(&site, &format!("SignIn.begin=1*off->1*{}", barrier.action())).await;
+    let stranger = server.stranger().await;
+    let client = stranger.clone();
+    let sign_in = tokio::spawn(async move { client.sign_in("bob", PASSWORD).await });
+    let held = barrier.reached().await;
+    let reset = replica.as_ref().unwrap_or(&server).operator().await.reset("bob").await.expect("a reset");
+    drop(held);
+    sign_in.await.expect("an end").expect("it was issued before the reset");
+    refused(stranger.sign_in("bob", PASSWORD).await, Code::Unauthenticated, "CREDENTIALS_REJECTED");
+    stranger.change_step("bob", reset.shown()).await.expect("the new password stands");
+    assert_eq!(live_sessions(&server.operator().await, "bob").await, 0);
+}
+
+#[tokio::test]
+async fn who_loses_a_role_after_being_let_in_is_refused_and_changes_nothing() {
+    let site = Site::new().await;
+    let barrier = site.barrier("judged");
+    let (server, replica) = servers(&site, &format!("LockUser.begin=1*{}", barrier.action())).await;
+    let (operator, stranger) = (server.operator().await, server.stranger().await);
+    create(&operator, "bob", &[]).await;
+    create(&operator, "ann", &["helpdesk"]).await;
+    let before = operator.user("bob").await;
+    let program = stranger.bearing(&operator.api_token("ann", &["users.lock"]).await);
+    let lock = tokio::spawn(async move { program.lock("bob").await });
+    let held = barrier.reached().await;
+    let demotion = v1::UpdateUserRequest {
+        user: Some(named("ann")),
+        remove_roles: vec!["helpdesk".to_owned()],
+        ..Default::default()
+    };
+    replica.as_ref().unwrap_or(&server).operator().await.update(demotion).await.expect("a demotion");
+    drop(held);
+    refused(lock.await.expect("an end"), Code::PermissionDenied, "SCOPE_MISSING");
+    let after = operator.user("bob").await;
+    assert_eq!((after.state(), after.etag), (UserState::Active, before.etag));
+}
+
+#[tokio::test]
+async fn two_administrators_of_whom_each_was_let_in_to_demote_the_other_leave_one() {
+    let site = Site::new().await;
+    let barrier = site.barrier("both");
+    let faults = format!("UpdateUser.begin=2*{}", barrier.action());
+    let server = site.start(&faults).await;
+    let (operator, stranger) = (server.operator().await, server.stranger().await);
+    create(&operator, "ann", &["admin"]).await;
+    create(&operator, "bob", &["admin"]).await;
+    let mut calls = Vec::new();
+    let mut held = Vec::new();
+    for (who, whom) in [("ann", "bob"), ("bob", "ann")] {
+        let tokens = stranger.tokens(who, PASSWORD).await.expect("tokens");
+        let client = stranger.bearing(&tokens.access_token);
+        let request = v1::UpdateUserRequest {
+            user: Some(named(whom)),
+            remove_roles: vec!["admin".to_owned()],
+            ..Default::default()
+        };
+        calls.push(tokio::spawn(async move { client.update(request).await }));
+        held.push(barrier.reached().await);
+    }
+    drop(held);
+    let mut demoted = 0;
+    for call in calls {
+        match call.await.expect("an end") {
+            Ok(_) => demoted += 1,
+            Err(status) => assert_eq!(status.code(), Code::Unauthenticated, "{status:?}"),
+        }
+    }
+    assert_eq!(demoted, 1);
+    let admins = [operator.user("ann").await, operator.user("bob").await];
+    assert_eq!(admins.iter().filter(|user| user.roles == ["admin"]).count(), 1);
+}
