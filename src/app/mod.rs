@@ -10,6 +10,7 @@ mod keys;
 mod maintenance;
 mod pages;
 mod passwords;
+mod recall;
 mod seal;
 pub mod seed;
 mod sessions;
@@ -100,6 +101,7 @@ pub struct App {
     store: Store,
     hasher: Hasher,
     turns: Arc<turns::Turns>,
+    recall: recall::Recall,
     keys: keys::KeyRing,
     seal: SealKey,
     work: TaskTracker,
@@ -118,7 +120,8 @@ impl App {
         let start::OpenedKeys { keys, seal } = opened;
         let keys = keys::KeyRing::new(keys);
         let turns = Arc::new(turns::Turns::default());
-        App { effects, metrics, settings, store, hasher, turns, keys, seal, work: TaskTracker::new() }
+        let recall = recall::Recall::new();
+        App { effects, metrics, settings, store, hasher, turns, recall, keys, seal, work: TaskTracker::new() }
     }
 
     /// Runs work that changes something to its end, even if the client hangs up half-way: a wrong password is counted

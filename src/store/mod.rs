@@ -22,6 +22,8 @@ pub mod users;
 
 use std::ops::Deref;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sea_orm::sqlx;
@@ -61,22 +63,37 @@ pub struct Store {
     read: DatabaseConnection,
     /// `SQLite`: the one writer. `PostgreSQL`: the same pool.
     write: DatabaseConnection,
+    /// Moved by every commit of this process.
+    generation: Arc<AtomicU64>,
 }
 
 /// A transaction that may write. Dropping it rolls back.
-pub struct WriteTx(DatabaseTransaction);
+pub struct WriteTx {
+    tx: DatabaseTransaction,
+    generation: Arc<AtomicU64>,
+}
 
 impl Deref for WriteTx {
     type Target = DatabaseTransaction;
     fn deref(&self) -> &DatabaseTransaction {
-        &self.0
+        &self.tx
     }
 }
 
 impl WriteTx {
-    /// Makes everything durable.
+    /// Makes everything durable. Whatever comes of it, nothing that was read before is good any more.
     pub async fn commit(self) -> Result<()> {
-        Ok(self.0.commit().await?)
+        let _moves = Moves(self.generation);
+        Ok(self.tx.commit().await?)
+    }
+}
+
+/// Moves the generation when it is dropped.
+struct Moves(Arc<AtomicU64>);
+
+impl Drop for Moves {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
     }
 }
 
@@ -106,7 +123,7 @@ impl Store {
                 .map_sqlx_sqlite_opts(sqlite_options);
             Database::connect(options)
         };
-        Ok(Store { write: connect(1).await?, read: connect(4).await? })
+        Ok(Store { write: connect(1).await?, read: connect(4).await?, generation: Arc::default() })
     }
 
     async fn connect_postgres(url: &SecretString) -> Result<Store> {
@@ -119,7 +136,7 @@ impl Store {
             .sqlx_logging(false)
             .map_sqlx_postgres_opts(postgres_options);
         let pool = Database::connect(options).await?;
-        Ok(Store { read: pool.clone(), write: pool })
+        Ok(Store { read: pool.clone(), write: pool, generation: Arc::default() })
     }
 
     /// For queries that change nothing.
@@ -139,7 +156,8 @@ impl Store {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()
         };
-        Ok(WriteTx(self.write.begin_with_options(options).await?))
+        let tx = self.write.begin_with_options(options).await?;
+        Ok(WriteTx { tx, generation: Arc::clone(&self.generation) })
     }
 
     /// Gives the writer of the embedded database the memory to touch each page once in a transaction with many rows:
@@ -153,6 +171,17 @@ impl Store {
             self.write.execute_unprepared("PRAGMA temp_store = MEMORY").await?;
         }
         Ok(())
+    }
+
+    /// A number that moves with every commit of users, sessions and tokens, before it returns: what was read is still
+    /// so if it has not moved since before the read. None where other processes commit too.
+    pub fn generation(&self) -> Option<u64> {
+        self.is_embedded().then(|| self.generation.load(Ordering::SeqCst))
+    }
+
+    /// Moves the generation, after a statement that was a transaction of its own.
+    pub fn moved(&self) {
+        self.generation.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Whether the database answers.
