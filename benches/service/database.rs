@@ -55,6 +55,11 @@ impl Filled {
         }
     }
 
+    /// Whether the database is one server's own.
+    pub(crate) fn is_embedded(&self) -> bool {
+        matches!(self.config.database, Database::Sqlite { .. })
+    }
+
     /// The arguments of a server that is alone on the database.
     pub(crate) fn place(&self) -> Place {
         self.place_in(self.config.data_dir.clone())
@@ -104,7 +109,8 @@ async fn fill(store: &Store, config: &Config, users: u64) -> Outcome<Seed> {
     let everybody = UserFilter::default();
     let listing = UserListing { filter: &everybody, order: UserOrder::Username, now: effects.now() };
     match user_count(store.reader(), &listing).await? {
-        found if found == users => {}
+        // And some services that an earlier run has made.
+        found if (users..users + 100).contains(&found) => {}
         0 => {
             let began = std::time::Instant::now();
             seed.fill(store, |written| tell(&format!("\rfilling: {written} of {users} users"))).await?;

@@ -50,6 +50,14 @@ pub(crate) async fn measure(rounds: u32, filled: &Filled) -> Outcome<Vec<Row>> {
         .collect())
 }
 
+/// What the first page of all takes, in milliseconds.
+pub(crate) async fn first_page_ms(server: &Server) -> Outcome<f64> {
+    let mut client = UserAdminClient::new(server.connect_locally().await?);
+    let first = ListUsersRequest { page_size: PAGE, ..ListUsersRequest::default() };
+    milliseconds(&mut client, &first).await?;
+    milliseconds(&mut client, &first).await
+}
+
 /// The last page of all, and the pages of every filter.
 async fn pages(client: &mut Client, filled: &Filled, first: &ListUsersRequest) -> Outcome<Vec<Page>> {
     let goal = Some(Goal::AtMost(1.5));

@@ -9,8 +9,12 @@
 
 mod database;
 mod flood;
+mod footprint;
+mod growth;
 mod list;
+mod load;
 mod measure;
+mod online;
 mod server;
 mod sign_in;
 
@@ -26,6 +30,9 @@ use secrecy::SecretString;
 use self::database::Filled;
 use self::measure::{Report, Row};
 
+/// What P12 holds every other number of users against.
+const FEW: u64 = 1000;
+
 /// Whatever goes wrong ends the run with its message.
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -36,7 +43,7 @@ struct Line {
     #[arg(long, default_value_t = 10_000)]
     users: u64,
     /// Which rows to measure
-    #[arg(long, value_delimiter = ',', default_value = "P1,P2,P5")]
+    #[arg(long, value_delimiter = ',', default_value = "P1,P2,P3,P4,P5,P6,P7,P10,P11,P12,F11")]
     rows: Vec<Wanted>,
     /// Rounds; what is compared takes turns in each
     #[arg(long, default_value_t = 5)]
@@ -59,6 +66,9 @@ struct Line {
     /// An empty or already filled `PostgreSQL` database; without, the embedded one
     #[arg(long, value_name = "URL")]
     database_url: Option<SecretString>,
+    /// The same for the thousand users of P12, which is left out on `PostgreSQL` without it
+    #[arg(long, value_name = "URL")]
+    small_database_url: Option<SecretString>,
     /// What `cargo bench` adds
     #[arg(long, hide = true)]
     bench: bool,
@@ -76,6 +86,27 @@ enum Wanted {
     /// Pages of users against the first one
     #[value(name = "P5")]
     Pages,
+    /// Token checks against health checks
+    #[value(name = "P3")]
+    TokenChecks,
+    /// Reads of one user against health checks
+    #[value(name = "P4")]
+    Reads,
+    /// Locks while sign-ins keep every core busy
+    #[value(name = "P6")]
+    LocksBehindHashing,
+    /// Token checks while sign-ins keep every core busy
+    #[value(name = "P7")]
+    TokenChecksBehindHashing,
+    /// Memory at rest and with every place taken
+    #[value(name = "P10")]
+    Memory,
+    /// From start to SERVING
+    #[value(name = "P11")]
+    Start,
+    /// All of it against a thousand users
+    #[value(name = "P12")]
+    Growth,
     /// A bystander's calls beside floods against their usual
     #[value(name = "F11")]
     Floods,
@@ -107,11 +138,30 @@ async fn run(line: &Line) -> Outcome<()> {
     if sign_in.against_hash || sign_in.against_naive || sign_in.against_build.is_some() {
         rows.extend(sign_in::measure(&sign_in, &filled).await?);
     }
-    if line.rows.contains(&Wanted::Pages) {
-        rows.extend(list::measure(line.rounds, &filled).await?);
+    let wants = |row: Wanted| line.rows.contains(&row);
+    let (rounds, turn) = (line.rounds, Duration::from_secs(line.seconds));
+    if wants(Wanted::TokenChecks) || wants(Wanted::Reads) {
+        rows.extend(online::rates(rounds, turn, &filled).await?);
     }
-    if line.rows.contains(&Wanted::Floods) {
-        rows.extend(flood::measure(line.rounds, Duration::from_secs(line.seconds), &filled).await?);
+    if wants(Wanted::Pages) {
+        rows.extend(list::measure(rounds, &filled).await?);
+    }
+    if wants(Wanted::LocksBehindHashing) || wants(Wanted::TokenChecksBehindHashing) {
+        rows.extend(online::behind_hashing(rounds, turn, &filled).await?);
+    }
+    if wants(Wanted::Memory) {
+        rows.extend(footprint::memory(rounds, &filled).await?);
+    }
+    if wants(Wanted::Start) {
+        rows.extend(footprint::start(rounds, &filled).await?);
+    }
+    let has_second = filled.is_embedded() || line.small_database_url.is_some();
+    if wants(Wanted::Growth) && has_second && line.users > FEW {
+        let small = Filled::open(FEW, None, line.small_database_url.clone()).await?;
+        rows.extend(growth::measure(rounds, turn, &filled, &small).await?);
+    }
+    if wants(Wanted::Floods) {
+        rows.extend(flood::measure(rounds, turn, &filled).await?);
     }
     let report = Report::of(&filled, line.rounds, rows);
     std::io::stdout().write_all(report.table().as_bytes())?;

@@ -8,6 +8,9 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use secrecy::ExposeSecret;
 use tonic::transport::{Channel, Endpoint};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 
 use crate::Outcome;
 use crate::database::Place;
@@ -28,6 +31,11 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a server and waits until it takes calls.
     pub(crate) async fn start(program: &Path, place: &Place) -> Outcome<Server> {
+        Server::start_polling(program, place, Duration::from_millis(10)).await
+    }
+
+    /// The same, asking as often as this whether it does.
+    pub(crate) async fn start_polling(program: &Path, place: &Place, pause: Duration) -> Outcome<Server> {
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let mut command = Command::new(program);
         command.env_clear().args(["serve", "--http-listen", "off", "--listen", &address.to_string()]);
@@ -48,7 +56,7 @@ impl Server {
             if began.elapsed() > START_DEADLINE {
                 return Err("the server does not take calls".into());
             }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            tokio::time::sleep(pause).await;
         }
         Ok(server)
     }
@@ -58,9 +66,35 @@ impl Server {
         self.address
     }
 
+    /// Waits for the first SERVING.
+    pub(crate) async fn wait_until_serving(&self) -> Outcome<()> {
+        let mut health = HealthClient::new(self.connect().await?);
+        while health.check(HealthCheckRequest::default()).await?.into_inner().status() != ServingStatus::Serving {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Ok(())
+    }
+
+    /// A figure of `/proc/PID/status`, which is in KiB, in MiB.
+    pub(crate) fn memory_mib(&self, figure: &str) -> Outcome<f64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix(figure)?.strip_prefix(':')?.strip_suffix(" kB"));
+        Ok(line.ok_or("an unknown form of /proc/PID/status")?.trim().parse::<f64>()? / 1024.0)
+    }
+
+    /// Lets the peak of memory begin anew at what there is: proc(5), `clear_refs`.
+    pub(crate) fn forget_peak(&self) -> Outcome<()> {
+        Ok(std::fs::write(format!("/proc/{}/clear_refs", self.process.id()), "5")?)
+    }
+
+    /// Where it takes calls.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
     /// A connection over TCP.
     pub(crate) async fn connect(&self) -> Outcome<Channel> {
-        Ok(Endpoint::from_shared(format!("http://{}", self.address))?.tcp_nodelay(true).connect().await?)
+        Ok(Endpoint::from_shared(self.url())?.tcp_nodelay(true).connect().await?)
     }
 
     /// A connection over the local socket, whose caller may do everything.

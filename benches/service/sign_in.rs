@@ -11,12 +11,10 @@ use latchkey::proto::v1::{SignInRequest, sign_in_progress::Step};
 use tonic::transport::Channel;
 
 use crate::database::Filled;
+use crate::load::CONNECTIONS;
 use crate::measure::{Goal, Row, cores};
 use crate::server::{LATCHKEYD, Server, processor_time};
 use crate::{Outcome, tell};
-
-/// Connections that the callers share.
-const CONNECTIONS: usize = 4;
 
 /// Calls before anything counts: plans are prepared, memory is touched.
 const WARM_UP: Duration = Duration::from_secs(1);
@@ -62,11 +60,11 @@ pub(crate) async fn measure(plan: &Plan, filled: &Filled) -> Outcome<Vec<Row>> {
     let ours = Target::start(Path::new(LATCHKEYD), &filled.place()).await?;
     let mut load = Load { seed: &filled.seed, callers: plan.callers_per_core * cores(), next_user: 0 };
     for target in [Some(&ours), naive.as_ref(), build.as_ref()].into_iter().flatten() {
-        load.sign_ins(target, WARM_UP).await?;
+        load.sign_ins(&target.server, &target.channels, WARM_UP).await?;
     }
     let mut hash_rounds = Vec::new();
     for round in 1..=plan.rounds {
-        let our = load.sign_ins(&ours, plan.turn).await?;
+        let our = load.sign_ins(&ours.server, &ours.channels, plan.turn).await?;
         tell(&format!("round {round}: {:.1} sign-ins/s", our.rate));
         if plan.against_hash {
             let hash = bare_hashes(plan.turn)?;
@@ -74,7 +72,7 @@ pub(crate) async fn measure(plan: &Plan, filled: &Filled) -> Outcome<Vec<Row>> {
             hash_rounds.push((our, hash));
         }
         for target in [naive.as_mut(), build.as_mut()].into_iter().flatten() {
-            let theirs = load.sign_ins(target, plan.turn).await?;
+            let theirs = load.sign_ins(&target.server, &target.channels, plan.turn).await?;
             tell(&format!(", {:.1} sign-ins/s of another build", theirs.rate));
             target.rounds.push((our, theirs));
         }
@@ -121,32 +119,50 @@ fn rows(hash: &[(Turn, Turn)], naive: Option<&Target>, build: Option<&Target>) -
 impl Target {
     async fn start(program: &Path, place: &crate::database::Place) -> Outcome<Target> {
         let server = Server::start(program, place).await?;
-        let mut channels = Vec::new();
-        for _ in 0..CONNECTIONS {
-            channels.push(server.connect().await?);
-        }
+        let channels = connections(&server).await?;
         Ok(Target { server, channels, rounds: Vec::new() })
     }
 }
 
+async fn connections(server: &Server) -> Outcome<Vec<Channel>> {
+    let mut channels = Vec::new();
+    for _ in 0..CONNECTIONS {
+        channels.push(server.connect().await?);
+    }
+    Ok(channels)
+}
+
 /// Callers that sign users in.
-struct Load<'a> {
+pub(crate) struct Load<'a> {
     seed: &'a Seed,
     callers: usize,
     next_user: u64,
 }
 
-impl Load<'_> {
+impl<'a> Load<'a> {
+    /// As many callers as keep all cores busy.
+    pub(crate) fn of(filled: &'a Filled) -> Load<'a> {
+        Load { seed: &filled.seed, callers: 8 * cores(), next_user: 0 }
+    }
+
+    /// Processor time of the server for one sign-in, beside the hash, in milliseconds.
+    pub(crate) async fn beside_hashing(&mut self, server: &Server, time: Duration) -> Outcome<f64> {
+        let channels = connections(server).await?;
+        self.sign_ins(server, &channels, WARM_UP).await?;
+        let turn = self.sign_ins(server, &channels, time).await?;
+        Ok(turn.processor_ms - turn.hashing_ms)
+    }
+
     /// Every caller signs users in, one after the other, until the time is over.
-    async fn sign_ins(&mut self, target: &Target, time: Duration) -> Outcome<Turn> {
+    async fn sign_ins(&mut self, server: &Server, channels: &[Channel], time: Duration) -> Outcome<Turn> {
         let (seed, first, callers) = (self.seed, self.next_user, self.callers);
-        let (processor, hashing) = (target.server.processor_time()?, target.server.hashing_time()?);
+        let (processor, hashing) = (server.processor_time()?, server.hashing_time()?);
         let began = Instant::now();
-        let loops = target.channels.iter().cycle().take(callers).zip(first..).map(|(channel, start)| async move {
+        let loops = channels.iter().cycle().take(callers).zip(first..).map(|(channel, start)| async move {
             let mut client = AuthClient::new(channel.clone());
             let (mut done, mut n) = (0_u64, start);
             while began.elapsed() < time {
-                sign_in(&mut client, seed.username(able(seed, n))).await?;
+                access_token(&mut client, seed.username(able(seed, n))).await?;
                 n += callers as u64;
                 done += 1;
             }
@@ -156,8 +172,8 @@ impl Load<'_> {
         let elapsed = began.elapsed().as_secs_f64();
         let count = done.iter().map(|(done, _)| *done).sum::<u64>();
         self.next_user = done.iter().map(|(_, n)| *n).max().unwrap_or(first);
-        let processor = target.server.processor_time()? - processor;
-        Ok(Turn::of(count, elapsed, processor, target.server.hashing_time()? - hashing))
+        let processor = server.processor_time()? - processor;
+        Ok(Turn::of(count, elapsed, processor, server.hashing_time()? - hashing))
     }
 }
 
@@ -170,17 +186,18 @@ impl Turn {
 }
 
 /// The user at whom call `n` is aimed: spread over all of them, and one who gets in.
-fn able(seed: &Seed, n: u64) -> u64 {
+pub(crate) fn able(seed: &Seed, n: u64) -> u64 {
     // A prime that divides no number of users that anybody would choose, so that all have their turn.
     let start = n.wrapping_mul(7_368_787) % seed.users;
     (start..seed.users).chain(0..start).find(|user| seed.can_sign_in(*user)).unwrap_or(start)
 }
 
-async fn sign_in(client: &mut AuthClient<Channel>, login: String) -> Outcome<()> {
+/// Signs a user in to the end. Answers the access token.
+pub(crate) async fn access_token(client: &mut AuthClient<Channel>, login: String) -> Outcome<String> {
     let request = SignInRequest { login, password: PASSWORD.to_owned(), ..SignInRequest::default() };
     let answer = client.sign_in(request).await?.into_inner();
     match answer.progress.and_then(|progress| progress.step) {
-        Some(Step::Tokens(_)) => Ok(()),
+        Some(Step::Tokens(tokens)) => Ok(tokens.access_token),
         _ => Err("a sign-in led to no tokens".into()),
     }
 }

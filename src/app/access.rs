@@ -2,14 +2,19 @@
 
 use jsonwebtoken::{Algorithm, Validation};
 
+use std::sync::Arc;
+
 use super::App;
+use super::keys::Keys;
+use super::recall::Verified;
 use crate::domain::api_token::{ApiToken, LAST_USE_RESOLUTION};
 use crate::domain::caller::{AccessRule, Call, Caller, CallingApp, Demand, Denied, Principal};
-use crate::domain::id::UserId;
+use crate::domain::id::{ApiTokenId, SessionId};
 use crate::domain::reason::Reason;
 use crate::domain::role::{Scope, ScopeSet};
-use crate::domain::secret::ApiTokenSecret;
+use crate::domain::secret::{ApiTokenSecret, Digest32};
 use crate::domain::session::Session;
+use crate::domain::time::Timestamp;
 use crate::domain::token::{Claims, TOKEN_TYPE};
 use crate::domain::user::User;
 use crate::error::{Error, Result, Unauthenticated};
@@ -40,7 +45,8 @@ impl App {
     /// Looks a bearer token up: an access token, or an API token.
     pub async fn authenticate(&self, bearer: &str) -> Result<Authenticated> {
         if let Ok(secret) = ApiTokenSecret::parse(bearer) {
-            let (token, user) = self.live_api_token(&secret).await?;
+            let live = self.live_api_token(&secret).await?;
+            let (token, _, user) = &*live;
             return Ok(Authenticated {
                 scopes: token.scopes.intersection(user.scopes()),
                 principal: Principal::ApiToken {
@@ -51,11 +57,13 @@ impl App {
                 },
             });
         }
-        let claims = self.verify_access_token(bearer)?;
+        let verified = self.verify_access_token(bearer)?;
+        let claims = &verified.claims;
         if !claims.is_for_latchkey() {
             return Err(Unauthenticated::TokenInvalid.into());
         }
-        let (session, user) = self.live_session(&claims).await?;
+        let live = self.live_session(claims).await?;
+        let (session, user) = &*live;
         let granted = ScopeSet::from_text(&claims.scope);
         Ok(Authenticated {
             scopes: granted.intersection(user.scopes()),
@@ -77,7 +85,8 @@ impl App {
     /// The application that names itself with this API token.
     pub async fn calling_app(&self, api_token: &str) -> Result<CallingApp> {
         let secret = ApiTokenSecret::parse(api_token).map_err(|_| Unauthenticated::TokenInvalid)?;
-        let (token, user) = self.live_api_token(&secret).await?;
+        let live = self.live_api_token(&secret).await?;
+        let (token, _, user) = &*live;
         let scopes = token.scopes.intersection(user.scopes());
         Ok(CallingApp { name: user.username.as_str().to_owned(), is_proxy: scopes.contains(Scope::AuthProxy) })
     }
@@ -117,62 +126,84 @@ impl App {
     }
 
     /// Checks signature, header, times and issuer: everything but the audience and whether the session lives.
-    pub(super) fn verify_access_token(&self, token: &str) -> Result<Claims> {
-        let invalid = || Error::Unauthenticated(Unauthenticated::TokenInvalid);
-        let encoded = token.split('.').next().unwrap_or_default();
-        let header = data_encoding::BASE64URL_NOPAD.decode(encoded.as_bytes()).map_err(|_| invalid())?;
-        let header: Header = serde_json::from_slice(&header).map_err(|_| invalid())?;
-        if header.typ != TOKEN_TYPE || header.alg != "EdDSA" {
-            return Err(invalid());
-        }
-        let now = self.now();
-        let keys = self.keys.current();
-        let key = keys.verifier(&header.kid, now).ok_or_else(invalid)?;
-        let claims = jsonwebtoken::decode::<Claims>(token, key, &signature_only()).map_err(|_| invalid())?.claims;
-        match claims.check(&self.settings.issuer, now) {
-            Ok(()) => Ok(claims),
+    pub(super) fn verify_access_token(&self, token: &str) -> Result<Arc<Verified>> {
+        let (keys, now) = (self.keys.current(), self.now());
+        let digest = *Digest32::sha256(token.as_bytes()).as_bytes();
+        let known = self.recall.verified.get(&digest).filter(|known| keys.verifier(&known.key, now).is_some());
+        let verified = match known {
+            Some(known) => known,
+            None => Arc::new(verify_signature(&keys, token, now).ok_or(Unauthenticated::TokenInvalid)?),
+        };
+        match verified.claims.check(&self.settings.issuer, now) {
+            Ok(()) => {
+                self.recall.verified.insert(digest, Arc::clone(&verified));
+                Ok(verified)
+            }
             Err(Reason::TokenExpired) => Err(Unauthenticated::TokenExpired.into()),
-            Err(_) => Err(invalid()),
+            Err(_) => Err(Unauthenticated::TokenInvalid.into()),
         }
     }
 
     /// The session and the user that an access token speaks for, as they are now.
-    pub(super) async fn live_session(&self, claims: &Claims) -> Result<(Session, User)> {
+    pub(super) async fn live_session(&self, claims: &Claims) -> Result<Arc<(Session, User)>> {
         let over = || Error::Unauthenticated(Unauthenticated::SessionRevoked);
         let session_id = claims.sid.parse().map_err(|_| Error::Unauthenticated(Unauthenticated::TokenInvalid))?;
-        let session = session_by_id(self.store.reader(), session_id).await?.ok_or_else(over)?;
-        if !session.is_live(self.now()) || session.user_id.to_string() != claims.sub {
+        let found = self.recall.sessions.get(&self.store, session_id, self.session_with_user(session_id)).await?;
+        let live = found.ok_or_else(over)?;
+        let ((session, user), now) = (&*live, self.now());
+        if !session.is_live(now) || session.user_id.to_string() != claims.sub || user.lock(now).is_some() {
             return Err(over());
         }
-        let user = self.unlocked_user(session.user_id).await?.ok_or_else(over)?;
-        Ok((session, user))
+        Ok(live)
+    }
+
+    async fn session_with_user(&self, id: SessionId) -> Result<Option<(Session, User)>> {
+        let reader = self.store.reader();
+        let Some(session) = session_by_id(reader, id).await? else { return Ok(None) };
+        let user = user_by_id(reader, session.user_id).await?;
+        Ok(user.map(|user| (session, user)))
     }
 
     /// The API token with this secret and its user, as they are now.
-    pub(super) async fn live_api_token(&self, secret: &ApiTokenSecret) -> Result<(ApiToken, User)> {
-        let now = self.now();
-        let found = api_token_by_id(self.store.reader(), secret.id()).await?;
-        let Some((token, _)) = found.filter(|(_, digest)| *digest == secret.digest()) else {
-            return Err(Unauthenticated::TokenInvalid.into());
-        };
+    pub(super) async fn live_api_token(&self, secret: &ApiTokenSecret) -> Result<Arc<(ApiToken, Digest32, User)>> {
+        let found = self.recall.api_tokens.get(&self.store, secret.id(), self.api_token_with_user(secret.id())).await?;
+        let live = found.filter(|found| found.1 == secret.digest()).ok_or(Unauthenticated::TokenInvalid)?;
+        let ((token, _, user), now) = (&*live, self.now());
         if token.revoked_at.is_some() {
             return Err(Unauthenticated::SessionRevoked.into());
         }
         if !token.is_live(now) {
             return Err(Unauthenticated::TokenExpired.into());
         }
-        let user = self.unlocked_user(token.user_id).await?;
-        let user = user.ok_or(Error::Unauthenticated(Unauthenticated::SessionRevoked))?;
+        if user.lock(now).is_some() {
+            return Err(Unauthenticated::SessionRevoked.into());
+        }
         if token.last_used_at.is_none_or(|at| now.duration_since(at) >= LAST_USE_RESOLUTION) {
             api_token_used(self.store.autocommit(), token.id, now).await?;
+            self.store.moved();
         }
-        Ok((token, user))
+        Ok(live)
     }
 
-    async fn unlocked_user(&self, id: UserId) -> Result<Option<User>> {
-        let now = self.now();
-        Ok(user_by_id(self.store.reader(), id).await?.filter(|user| user.lock(now).is_none()))
+    async fn api_token_with_user(&self, id: ApiTokenId) -> Result<Option<(ApiToken, Digest32, User)>> {
+        let reader = self.store.reader();
+        let Some((token, digest)) = api_token_by_id(reader, id).await? else { return Ok(None) };
+        let user = user_by_id(reader, token.user_id).await?;
+        Ok(user.map(|user| (token, digest, user)))
     }
+}
+
+/// Checks signature, header and form of an access token. None: it is not one that we signed.
+fn verify_signature(keys: &Keys, token: &str, now: Timestamp) -> Option<Verified> {
+    let encoded = token.split('.').next().unwrap_or_default();
+    let header = data_encoding::BASE64URL_NOPAD.decode(encoded.as_bytes()).ok()?;
+    let header: Header = serde_json::from_slice(&header).ok()?;
+    if header.typ != TOKEN_TYPE || header.alg != "EdDSA" {
+        return None;
+    }
+    let key = keys.verifier(&header.kid, now)?;
+    let claims = jsonwebtoken::decode::<Claims>(token, key, &signature_only()).ok()?.claims;
+    Some(Verified { key: header.kid, claims })
 }
 
 fn check_demand(caller: &Caller) -> Result<(), Denied> {

@@ -10,6 +10,7 @@ mod keys;
 mod maintenance;
 mod pages;
 mod passwords;
+mod recall;
 mod seal;
 pub mod seed;
 mod sessions;
@@ -102,6 +103,7 @@ pub struct App {
     store: Store,
     hasher: Hasher,
     turns: Arc<turns::Turns>,
+    recall: recall::Recall,
     keys: keys::KeyRing,
     seal: SealKey,
     work: TaskTracker,
@@ -126,7 +128,8 @@ impl App {
         let turns = Arc::new(turns::Turns::default());
         let (work, database_well) = (TaskTracker::new(), AtomicBool::new(true));
         let keys_replaced = CancellationToken::new();
-        App { effects, metrics, settings, store, hasher, turns, keys, seal, work, database_well, keys_replaced }
+        let recall = recall::Recall::new();
+        App { effects, metrics, settings, store, hasher, turns, recall, keys, seal, work, database_well, keys_replaced }
     }
 
     /// Runs work that changes something to its end, even if the client hangs up half-way: a wrong password is counted

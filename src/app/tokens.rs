@@ -194,7 +194,7 @@ impl App {
         audience: Option<&Audience>,
     ) -> Result<Option<Introspection>> {
         let judged = match ApiTokenSecret::parse(token.expose_secret()) {
-            Ok(secret) => self.live_api_token(&secret).await.map(|(token, user)| Some(of_api_token(&token, user))),
+            Ok(secret) => self.live_api_token(&secret).await.map(|live| Some(of_api_token(&live.0, &live.2))),
             Err(_) => self.introspect_access_token(token.expose_secret(), audience).await,
         };
         match judged {
@@ -204,12 +204,13 @@ impl App {
     }
 
     async fn introspect_access_token(&self, token: &str, audience: Option<&Audience>) -> Result<Option<Introspection>> {
-        let claims = self.verify_access_token(token)?;
+        let verified = self.verify_access_token(token)?;
+        let claims = &verified.claims;
         if audience.is_some_and(|audience| !claims.aud.iter().any(|aud| aud == audience.as_str())) {
             return Ok(None);
         }
-        let (session, user) = self.live_session(&claims).await?;
-        Ok(Some(of_access_token(claims, &session, user)))
+        let live = self.live_session(claims).await?;
+        Ok(Some(of_access_token(claims, &live.0, &live.1)))
     }
 
     /// The keys that verify access tokens offline.
@@ -240,12 +241,12 @@ impl App {
     }
 }
 
-fn of_api_token(token: &ApiToken, user: User) -> Introspection {
+fn of_api_token(token: &ApiToken, user: &User) -> Introspection {
     Introspection {
         user_id: user.id,
         username: user.username.as_str().to_owned(),
         scopes: token.scopes.intersection(user.scopes()),
-        roles: user.roles,
+        roles: user.roles.clone(),
         audiences: Vec::new(),
         app: String::new(),
         session_id: None,
@@ -257,20 +258,20 @@ fn of_api_token(token: &ApiToken, user: User) -> Introspection {
     }
 }
 
-fn of_access_token(claims: Claims, session: &Session, user: User) -> Introspection {
+fn of_access_token(claims: &Claims, session: &Session, user: &User) -> Introspection {
     let seconds = |at: i64| Timestamp::from_micros(at.saturating_mul(1_000_000));
     Introspection {
         user_id: user.id,
         username: user.username.as_str().to_owned(),
         scopes: ScopeSet::from_text(&claims.scope).intersection(user.scopes()),
-        roles: user.roles,
-        audiences: claims.aud,
-        app: claims.client_id,
+        roles: user.roles.clone(),
+        audiences: claims.aud.clone(),
+        app: claims.client_id.clone(),
         session_id: Some(session.id),
         api_token_id: None,
         issued_at: seconds(claims.iat),
         expires_at: seconds(claims.exp),
         auth_at: Some(session.auth_at),
-        auth_methods: claims.amr,
+        auth_methods: claims.amr.clone(),
     }
 }

@@ -26,6 +26,7 @@ pub mod users;
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sea_orm::sqlx;
@@ -78,23 +79,39 @@ pub struct Store {
     /// `SQLite`: the one writer. `PostgreSQL`: the same pool.
     write: Bounded<DatabaseConnection>,
     location: Location,
+    /// Moved by every commit of this process.
+    generation: Arc<AtomicU64>,
 }
 
 /// A transaction that may write. Dropping it rolls back.
-pub struct WriteTx(Bounded<DatabaseTransaction>);
+pub struct WriteTx {
+    tx: Bounded<DatabaseTransaction>,
+    generation: Arc<AtomicU64>,
+}
 
 impl Deref for WriteTx {
     type Target = Bounded<DatabaseTransaction>;
     fn deref(&self) -> &Bounded<DatabaseTransaction> {
-        &self.0
+        &self.tx
     }
 }
 
 impl WriteTx {
-    /// Makes everything durable. An error may be [`Outage::Unconfirmed`]: nobody knows whether it was.
+    /// Makes everything durable. An error may be [`Outage::Unconfirmed`]: nobody knows whether it was. Whatever comes
+    /// of it, nothing that was read before is good any more.
     pub async fn commit(self) -> Result<()> {
-        let Bounded { inner, deadline, watch } = self.0;
+        let _moves = Moves(self.generation);
+        let Bounded { inner, deadline, watch } = self.tx;
         bounded::run(deadline, &watch, inner.commit()).await.map_err(error::of_commit)
+    }
+}
+
+/// Moves the generation when it is dropped.
+struct Moves(Arc<AtomicU64>);
+
+impl Drop for Moves {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
     }
 }
 
@@ -106,7 +123,7 @@ impl Store {
             Location::Postgres(url) => connect_postgres(url).await?,
         };
         let bounded = |inner| Bounded { inner, deadline: Deadline::Each, watch: watch.clone() };
-        Ok(Store { read: bounded(read), write: bounded(write), location: location.clone() })
+        Ok(Store { read: bounded(read), write: bounded(write), location: location.clone(), generation: Arc::default() })
     }
 
     /// For queries that change nothing.
@@ -136,7 +153,8 @@ impl Store {
             ..TransactionOptions::default()
         };
         let inner = self.write.run(self.write.inner.begin_with_options(options)).await?;
-        Ok(WriteTx(Bounded { inner, deadline, watch: self.write.watch.clone() }))
+        let tx = Bounded { inner, deadline, watch: self.write.watch.clone() };
+        Ok(WriteTx { tx, generation: Arc::clone(&self.generation) })
     }
 
     /// Gives the writer of the embedded database the memory to touch each page once in a transaction with many rows:
@@ -150,6 +168,24 @@ impl Store {
             self.write.execute_unprepared("PRAGMA temp_store = MEMORY").await?;
         }
         Ok(())
+    }
+
+    /// A number that moves with every commit of users, sessions and tokens, before it returns: what was read is still
+    /// so if it has not moved since before the read. None where other processes commit too. An error if the file of the
+    /// database is not there any more: what was read of it must not stand in for it.
+    pub fn generation(&self) -> Result<Option<u64>> {
+        match &self.write.watch {
+            Watch::Server(_) => Ok(None),
+            Watch::File(file) => {
+                file.check()?;
+                Ok(Some(self.generation.load(Ordering::SeqCst)))
+            }
+        }
+    }
+
+    /// Moves the generation, after a statement that was a transaction of its own.
+    pub fn moved(&self) {
+        self.generation.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Whether the database can be worked with: an error says why not. It takes 2.5 s at most, and where the pool only
