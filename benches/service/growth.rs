@@ -15,48 +15,48 @@ use crate::{Outcome, tell};
 /// Locks a second whose latency is looked at.
 const LOCKS: u32 = 100;
 
-/// What one turn on one database came to: a cost each, so that less is better.
-struct Costs([(&'static str, &'static str, f64); 6]);
+/// What one turn on one database came to: less is better.
+#[derive(Clone, Copy)]
+struct Cost {
+    work: &'static str,
+    unit: &'static str,
+    value: f64,
+}
 
 /// Measures the large database in turn with the small one.
 pub(crate) async fn measure(rounds: u32, turn: Duration, large: &Filled, small: &Filled) -> Outcome<Vec<Row>> {
-    let mut measured: Vec<(&str, &str, Vec<(f64, f64)>)> = Vec::new();
+    let mut turns = Vec::new();
     for round in 1..=rounds {
-        let (Costs(ours), Costs(limit)) = (costs(turn, large).await?, costs(turn, small).await?);
+        turns.push((costs(turn, large).await?, costs(turn, small).await?));
         tell(&format!("round {round} of growth\n"));
-        for (at, ((work, unit, ours), (_, _, limit))) in ours.into_iter().zip(limit).enumerate() {
-            match measured.get_mut(at) {
-                Some((_, _, rounds)) => rounds.push((ours, limit)),
-                None => measured.push((work, unit, vec![(ours, limit)])),
-            }
-        }
     }
-    let goal = Some(Goal::AtMost(1.25));
-    let row = |(work, unit, rounds): &(&str, &'static str, Vec<(f64, f64)>)| {
-        Row::of("P12", format!("{work} : with {} users", small.users), unit, rounds, goal)
+    let (first, _) = turns.first().ok_or("no round was measured")?;
+    let row = |(at, cost): (usize, &Cost)| {
+        let pairs: Vec<_> = turns.iter().filter_map(|(ours, limit)| Some((ours.get(at)?, limit.get(at)?))).collect();
+        let pairs: Vec<_> = pairs.into_iter().map(|(ours, limit)| (ours.value, limit.value)).collect();
+        let work = format!("{} : with {} users", cost.work, small.users);
+        Row::of("P12", work, cost.unit, &pairs, Some(Goal::AtMost(1.25)))
     };
-    Ok(measured.iter().map(row).collect())
+    Ok(first.iter().enumerate().map(row).collect())
 }
 
-async fn costs(turn: Duration, filled: &Filled) -> Outcome<Costs> {
+async fn costs(turn: Duration, filled: &Filled) -> Outcome<Vec<Cost>> {
     let start = start_once(filled).await?;
     let server = Server::start(Path::new(LATCHKEYD), &filled.place()).await?;
     let program = Program::enrol(&server, filled).await?;
     let sign_in = Load::of(filled).beside_hashing(&server, turn).await?;
-    let mut microseconds = [0.0; 2];
-    for (ask, cost) in [Ask::Introspect, Ask::GetUser].into_iter().zip(&mut microseconds) {
-        *cost = 1e6 / program.rate(ask, turn).await?;
-    }
-    let [introspect, get_user] = microseconds;
-    let locks = program.latencies(Ask::Lock, LOCKS, turn).await?;
+    let introspect = 1e6 / program.rate(Ask::Introspect, turn).await?;
+    let get_user = 1e6 / program.rate(Ask::GetUser, turn).await?;
+    let lock = quantile(&program.latencies(Ask::Lock, LOCKS, turn).await?, 0.5);
     let page = first_page_ms(&server).await?;
     server.stop().await?;
-    Ok(Costs([
-        ("SignIn, processor time beside hashing", "ms", sign_in),
-        ("IntrospectToken", "us", introspect),
-        ("GetUser", "us", get_user),
-        ("LockUser, median", "ms", quantile(&locks, 0.5)),
-        ("first page of 100", "ms", page),
-        ("start", "ms", start),
-    ]))
+    let cost = |work, unit, value| Cost { work, unit, value };
+    Ok(vec![
+        cost("SignIn, processor time beside the hash", "ms", sign_in),
+        cost("IntrospectToken", "us", introspect),
+        cost("GetUser", "us", get_user),
+        cost("LockUser, median", "ms", lock),
+        cost("first page of 100", "ms", page),
+        cost("start", "ms", start),
+    ])
 }

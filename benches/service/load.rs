@@ -62,7 +62,7 @@ impl Program {
             service(&mut admin, &lockable(n), &[]).await?;
         }
         let scopes = ["tokens.introspect", "users.read", "users.lock"].map(str::to_owned).to_vec();
-        let request = CreateApiTokenRequest { user: named("bench"), name: "bench".to_owned(), scopes, ttl: None };
+        let request = CreateApiTokenRequest { user: Some(named("bench")), name: "bench".to_owned(), scopes, ttl: None };
         let secret = admin.create_api_token(request).await?.into_inner().secret;
         let mut channels = Vec::new();
         for _ in 0..CONNECTIONS {
@@ -73,7 +73,7 @@ impl Program {
             let login = filled.seed.username(able(&filled.seed, n));
             let mut auth = AuthClient::new(channels.first().cloned().ok_or("no connection")?);
             access_tokens.push(access_token(&mut auth, login.clone()).await?);
-            let request = GetUserRequest { user: named(&login) };
+            let request = GetUserRequest { user: Some(named(&login)) };
             user_ids.push(admin.get_user(request).await?.into_inner().user.ok_or("no user")?.id);
         }
         let bearer = format!("Bearer {secret}").parse()?;
@@ -101,7 +101,7 @@ impl Program {
                 UserAdminClient::new(channel).get_user(request).await?;
             }
             Ask::Lock => {
-                let user = named(&lockable(n as u64 % LOCKABLE));
+                let user = Some(named(&lockable(n as u64 % LOCKABLE)));
                 let request = self.request(LockUserRequest { user, ..LockUserRequest::default() });
                 UserAdminClient::new(channel).lock_user(request).await?;
             }
@@ -112,7 +112,7 @@ impl Program {
     /// So that the account can be locked again.
     async fn undo(&self, ask: Ask, n: usize) -> Outcome<()> {
         if let Ask::Lock = ask {
-            let user = named(&lockable(n as u64 % LOCKABLE));
+            let user = Some(named(&lockable(n as u64 % LOCKABLE)));
             let request = self.request(UnlockUserRequest { user, ..UnlockUserRequest::default() });
             UserAdminClient::new(nth(&self.channels, n)?.clone()).unlock_user(request).await?;
         }
@@ -212,11 +212,10 @@ impl Saturation {
     }
 
     /// Ends, and tells whether every sign-in succeeded.
-    pub(crate) async fn end(mut self) -> Outcome<()> {
+    pub(crate) fn end(mut self) -> Outcome<()> {
         self.stop.store(true, Ordering::Relaxed);
         let thread = self.thread.take().ok_or("it has ended before")?;
-        let ended = tokio::task::spawn_blocking(move || thread.join()).await?;
-        ended.map_err(|_| "the sign-ins panicked")?.map_err(Into::into)
+        thread.join().map_err(|_| "the sign-ins panicked")?.map_err(Into::into)
     }
 }
 
@@ -244,8 +243,8 @@ fn lockable(n: u64) -> String {
     format!("bench-lockable-{n}")
 }
 
-fn named(username: &str) -> Option<UserRef> {
-    Some(UserRef { r#ref: Some(user_ref::Ref::Username(username.to_owned())) })
+fn named(username: &str) -> UserRef {
+    UserRef { r#ref: Some(user_ref::Ref::Username(username.to_owned())) }
 }
 
 fn nth<T>(all: &[T], n: usize) -> Outcome<&T> {

@@ -69,7 +69,7 @@ pub(crate) async fn behind_hashing(rounds: u32, turn: Duration, filled: &Filled)
             ));
             rounds.push((ours, limit));
         }
-        saturation.end().await?;
+        saturation.end()?;
     }
     server.stop().await?;
     let [locks, checks] = measured;
