@@ -355,7 +355,9 @@ async fn connect_sqlite(path: &Path) -> Result<Connected> {
     };
     let mut writer = options(1);
     writer.map_sqlx_sqlite_pool_opts(writer_options);
-    Ok((Database::connect(options(4)).await?, Database::connect(writer).await?, Watch::File(Arc::new(file))))
+    // The writer first: of several that make a new database one with a WAL, all but one would be told that it is locked.
+    let write = Database::connect(writer).await?;
+    Ok((Database::connect(options(4)).await?, write, Watch::File(Arc::new(file))))
 }
 
 async fn connect_postgres(url: &SecretString) -> Result<Connected> {

@@ -89,8 +89,13 @@ impl Scene {
         self.raw(&[]).await;
     }
 
+    /// A connection of the flooder, who has another address than the bystander: a lane keeps places for those who hold
+    /// few.
     async fn raw(&self, settings: &[(u16, u32)]) -> Raw {
-        Raw::open(&self.daemon.address, settings).await.expect("a connection")
+        let flooder = std::net::Ipv4Addr::new(127, 0, 0, 2);
+        let mut raw = Raw::silent_from(flooder, &self.daemon.address).await.expect("a connection");
+        raw.greet(settings).await.expect("first words");
+        raw
     }
 
     /// Floods with up to `most` of these, and expects to be cut off.
@@ -177,7 +182,8 @@ async fn readers_that_never_read_cost_bounded_memory_and_are_cut_off() {
     let scene = Scene::begin(&["connections.read_timeout=2s"]).await;
     let nothing = [(h2::INITIAL_WINDOW_SIZE, 0)];
     let mut readers = Vec::new();
-    for _ in 0..32 {
+    // As many as the lane lets one address have: the others would be refused, and have nothing to read.
+    for _ in 0..3 {
         let mut raw = scene.raw(&nothing).await;
         for number in 0..100 {
             raw.send(&h2::empty_call(stream(number), KEYS)).await.expect("a call");
@@ -185,7 +191,7 @@ async fn readers_that_never_read_cost_bounded_memory_and_are_cut_off() {
         readers.push(raw);
     }
     scene.meanwhile(at_once(readers.iter_mut().map(Raw::stay))).await;
-    assert_eq!(scene.metric(r#"latchkey_connections_refused_total{listener="grpc",cause="unread"}"#).await, 32);
+    assert_eq!(scene.metric(r#"latchkey_connections_refused_total{listener="grpc",cause="unread"}"#).await, 3);
     scene.is_over().await;
 }
 

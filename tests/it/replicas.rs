@@ -193,6 +193,12 @@ async fn when_the_keys_are_replaced_a_replica_that_still_runs_stops_by_itself() 
     stranger.tokens("bob", PASSWORD).await.expect("tokens");
 }
 
+/// Whether a call was still with the client when its connection ended in order. tonic calls that cancelled, where others
+/// say UNAVAILABLE.
+fn never_left(status: &Status) -> bool {
+    status.code() == Code::Cancelled && std::error::Error::source(status).is_some()
+}
+
 /// Somebody who works all the time, at whichever replica takes the call: UNAVAILABLE means to go to the next one.
 struct Customer {
     name: String,
@@ -216,7 +222,7 @@ impl Customer {
         for client in self.at.iter().cycle().take(300) {
             match call(client.clone()).await {
                 Ok(answer) => return answer,
-                Err(status) => assert_eq!(status.code(), Code::Unavailable, "{status:?}"),
+                Err(status) => assert!(status.code() == Code::Unavailable || never_left(&status), "{status:?}"),
             }
             self.retried.fetch_add(1, Ordering::Relaxed);
             tokio::task::yield_now().await;
