@@ -1,7 +1,7 @@
 //! F11: what somebody who goes on calling notices of a flood: the slowest of a hundred of their calls, against their usual.
 //!
-//! The flooder has a thread of its own, and connects again whenever it is cut off. It takes a core of its own, too: with
-//! two cores the bystander shares the other one with the server.
+//! The flooder has a thread of its own, at the lowest priority: elsewhere they would not take the processor from those whom
+//! they flood. They connect again whenever they are cut off.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -98,6 +98,8 @@ impl Flooder {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
+            // Elsewhere they would not take the processor from those whom they flood.
+            let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), 19);
             let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
             runtime.block_on(async {
                 while !stopped.load(Ordering::Relaxed) {

@@ -36,9 +36,10 @@ const MAX_WORK: u64 = 524_288;
 const IDLE_BEFORE_WIPE: Duration = Duration::from_secs(1);
 /// The most places in a queue, however fast hashing is: what waits costs memory.
 const MAX_PLACES: usize = 4096;
-/// How far the threads step back, as `nice` counts. Further down they lose to other processes (measured: ADR 0020).
+/// How far the threads step back, as `nice` counts: all the way. What hashes takes a hundred times as long as anything
+/// that could wait behind it (measured: ADR 0020).
 #[cfg(target_os = "linux")]
-const NICE: i32 = 5;
+const NICE: i32 = 19;
 
 /// How costly new hashes are, and on how many threads.
 #[derive(Debug, Clone, Copy)]

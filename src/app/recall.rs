@@ -26,7 +26,7 @@ use crate::store::Store;
 const ENTRIES: usize = 8192;
 
 /// How long rows are good for, whatever the generation says. Only this process may write to the embedded database;
-/// should somebody do so with another program all the same, it is noticed after this time.
+/// should somebody do so with another program all the same, or take the file away, it is noticed after this time.
 const ROWS_GOOD_FOR: Duration = Duration::from_secs(1);
 
 /// A token whose signature, header and form were found good.
@@ -77,7 +77,7 @@ impl<K: Eq + Hash, V> Rows<K, V> {
         key: K,
         read: impl Future<Output = Result<Option<V>>>,
     ) -> Result<Option<Arc<V>>> {
-        let Some(generation) = store.generation()? else { return Ok(read.await?.map(Arc::new)) };
+        let Some(generation) = store.generation() else { return Ok(read.await?.map(Arc::new)) };
         let good = |found: &Read<V>| found.generation == generation && found.at.elapsed() < ROWS_GOOD_FOR;
         if let Some(found) = self.0.get(&key).filter(good) {
             return Ok(Some(found.rows));

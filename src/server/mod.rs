@@ -18,6 +18,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
@@ -91,12 +92,13 @@ pub async fn open_store(config: &Config) -> Result<(Store, Option<LockFile>), Se
 
 /// Starts everything, and returns when calls are served.
 pub async fn start(config: &Config, effects: Effects) -> Result<Running, ServeError> {
-    let (store, lock) = open_store(config).await?;
     let metrics = Arc::new(Metrics::new());
+    let hasher = start_hasher(config, &effects, &metrics);
+    let (store, lock) = open_store(config).await?;
     // Replicas share a key; the embedded database is one server's own.
     let may_create = store.is_embedded();
     let keys = open_keys(&store, &effects, &config.seal_key_file, may_create).await?;
-    let hasher = Hasher::start(hasher_settings(config), effects.clone(), Arc::clone(&metrics))?;
+    let hasher = hasher.join().map_err(|_| Error::internal("hashing did not start"))??;
     let app = Arc::new(App::new(effects, Arc::clone(&metrics), settings(config), store, hasher, keys));
     let (routes, health) = grpc::routes(Arc::clone(&app), config.reflection).await?;
 
@@ -142,6 +144,12 @@ pub async fn start(config: &Config, effects: Effects) -> Result<Running, ServeEr
         bound_socket,
         _lock: lock,
     })
+}
+
+/// Finding out how quick hashing is takes as long as opening the database: both at the same time.
+fn start_hasher(config: &Config, effects: &Effects, metrics: &Arc<Metrics>) -> JoinHandle<Result<Hasher, Error>> {
+    let (settings, effects, metrics) = (hasher_settings(config), effects.clone(), Arc::clone(metrics));
+    std::thread::spawn(move || Hasher::start(settings, effects, metrics))
 }
 
 impl Running {

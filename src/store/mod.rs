@@ -171,16 +171,9 @@ impl Store {
     }
 
     /// A number that moves with every commit of users, sessions and tokens, before it returns: what was read is still
-    /// so if it has not moved since before the read. None where other processes commit too. An error if the file of the
-    /// database is not there any more: what was read of it must not stand in for it.
-    pub fn generation(&self) -> Result<Option<u64>> {
-        match &self.write.watch {
-            Watch::Server(_) => Ok(None),
-            Watch::File(file) => {
-                file.check()?;
-                Ok(Some(self.generation.load(Ordering::SeqCst)))
-            }
-        }
+    /// so if it has not moved since before the read. None where other processes commit too.
+    pub fn generation(&self) -> Option<u64> {
+        self.is_embedded().then(|| self.generation.load(Ordering::SeqCst))
     }
 
     /// Moves the generation, after a statement that was a transaction of its own.

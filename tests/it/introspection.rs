@@ -1,5 +1,6 @@
 //! Checking tokens: online with `IntrospectToken`, offline with the public keys.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
@@ -225,4 +226,36 @@ async fn the_keys_over_grpc_are_the_same() {
     let known = v1::GetSigningKeysRequest { etag: keys.etag.clone() };
     let unchanged = stranger.auth().get_signing_keys(known).await.expect("an answer").into_inner();
     assert_eq!((unchanged.keys.len(), unchanged.jwks_json.as_str(), unchanged.etag), (0, "", keys.etag));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_remembered_of_a_token_ends_before_the_lock_has_returned() {
+    let h = Harness::start().await;
+    let (operator, verifier) = (h.operator().await, verifier(&h).await);
+    for number in 0..20 {
+        let person = h.user(&format!("u{number}")).await;
+        let token = person.tokens.access_token.as_str();
+        let is_locked = AtomicBool::new(false);
+        let ask = async {
+            let mut was_active = false;
+            loop {
+                let began_locked = is_locked.load(Ordering::SeqCst);
+                let is_active = introspect(&verifier, token, "").await.active;
+                assert!(!(began_locked && is_active), "round {number}: active after the lock had returned");
+                if began_locked {
+                    return was_active;
+                }
+                was_active |= is_active;
+            }
+        };
+        let lock = async {
+            // Asked for before, so that there is something to remember.
+            assert!(introspect(&verifier, token, "").await.active);
+            operator.lock(&person.name).await.expect("a lock");
+            is_locked.store(true, Ordering::SeqCst);
+        };
+        let (was_active, ()) = tokio::join!(ask, lock);
+        assert!(was_active, "round {number}: nothing was raced");
+        refused(person.client.who_am_i().await, Code::Unauthenticated, "SESSION_REVOKED");
+    }
 }
