@@ -88,10 +88,7 @@ impl App {
         let attempt = self.reserve(self.account_of(user, login)).await?;
         let proved = match self.prove_unblocked(caller, password.as_ref(), user).await {
             Ok(proved) => proved,
-            Err(error) => {
-                self.release(&attempt).await?;
-                return Err(error);
-            }
+            Err(error) => return Err(self.release_after(&attempt, error).await),
         };
         let refusal = match user {
             None if is_corrupt => Some(Reason::RecordCorrupt),
@@ -102,10 +99,7 @@ impl App {
             let progress = match self.signed_in(caller, &attempt, user, &wish).await {
                 Ok(progress) => progress,
                 // The password was right: the attempt must not stand in the way of the next one.
-                Err(error) => {
-                    self.release(&attempt).await?;
-                    return Err(error);
-                }
+                Err(error) => return Err(self.release_after(&attempt, error).await),
             };
             if let Some(progress) = progress {
                 self.metrics.signed_in(match progress {

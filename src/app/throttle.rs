@@ -15,7 +15,7 @@ use crate::domain::lockout::{Lock, LockCause};
 use crate::domain::reason::Reason;
 use crate::domain::time::Timestamp;
 use crate::domain::user::User;
-use crate::error::{Error, Limit, Result};
+use crate::error::{Error, Limit, Outage, Result};
 use crate::metrics::SignInOutcome;
 use crate::store::sources::{source_blocked, source_failed};
 use crate::store::throttle::{
@@ -97,6 +97,18 @@ impl App {
     /// Gives an attempt back whose password was not looked at.
     pub(super) async fn release(&self, attempt: &Attempt) -> Result<()> {
         if attempt.counted { throttle_release(self.store.autocommit(), &attempt.account).await } else { Ok(()) }
+    }
+
+    /// The same after `error`, which is what the caller is told, whatever comes of giving back. What may have been settled
+    /// is not given back: it would be somebody else's.
+    pub(super) async fn release_after(&self, attempt: &Attempt, error: Error) -> Error {
+        if matches!(error, Error::Unavailable(Outage::Unconfirmed(_))) {
+            return error;
+        }
+        if let Err(second) = self.release(attempt).await {
+            tracing::warn!(reason = second.reason().as_str(), "an attempt was not given back, and lapses");
+        }
+        error
     }
 
     /// Counts a wrong password against account and source, begins the wait or the lock that follows, and records why

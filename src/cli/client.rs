@@ -330,7 +330,7 @@ impl Client {
 
     /// Warns before a password goes over a network in plain text.
     pub(crate) fn warn_if_overheard(&self, screen: &Screen) {
-        if self.target.is_overheard() && self.trust.bears_plaintext() && !self.show {
+        if self.target.is_overheard() && (self.show || self.trust.bears_plaintext()) {
             screen.note(format!("warning: {} is reached in plain text; others may listen", self.target.place()));
         }
     }

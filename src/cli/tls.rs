@@ -33,8 +33,9 @@ pub(crate) struct Trust {
     #[arg(long, global = true, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
     /// Send passwords and tokens to http:// of another host, where others may listen.
+    // Said each time: a stored login does not remember it.
     #[arg(long, global = true)]
-    #[serde(default)]
+    #[serde(skip)]
     insecure_plaintext: bool,
 }
 

@@ -29,8 +29,8 @@ const AUTH: Duration = Duration::from_secs(10);
 const UNARY: Duration = Duration::from_secs(15);
 /// A watch of health; whoever watches begins again.
 const WATCH: Duration = Duration::from_hours(1);
-/// Reflection. Longer than any call for which a client reads the contract first.
-const REFLECTION: Duration = Duration::from_mins(1);
+/// Reflection. Longer than reading the whole contract takes, and less than the 25 s that a server that stops waits.
+const REFLECTION: Duration = Duration::from_secs(20);
 
 /// When a call came in.
 #[derive(Debug, Clone, Copy)]

@@ -15,6 +15,10 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 
 use super::guard::Info;
 
+/// The most that is handed to hyper at once, in bytes. It takes a piece whole as soon as the peer has room for a single
+/// byte, and keeps it however long the peer takes for the rest.
+const PIECE: usize = 4096;
+
 /// The answers of one connection that wait for the peer, and since when.
 #[derive(Debug, Default)]
 pub(super) struct Answers(Mutex<Waiting>);
@@ -50,6 +54,8 @@ pub(super) async fn watch(mut request: Request, next: Next) -> Response {
 /// for the peer, and from a question to the piece for us.
 struct Watched {
     body: Body,
+    /// What the body has given and hyper has not.
+    rest: Bytes,
     answers: Arc<Answers>,
     id: u64,
 }
@@ -61,7 +67,23 @@ impl Watched {
         waiting.next += 1;
         waiting.since.insert(id, Instant::now());
         drop(waiting);
-        Watched { body, answers, id }
+        Watched { body, rest: Bytes::new(), answers, id }
+    }
+}
+
+impl Watched {
+    fn piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        if self.rest.is_empty() {
+            match Pin::new(&mut self.body).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) => self.rest = data,
+                    Err(frame) => return Poll::Ready(Some(Ok(frame))),
+                },
+                other => return other,
+            }
+        }
+        let length = PIECE.min(self.rest.len());
+        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(length)))))
     }
 }
 
@@ -70,7 +92,7 @@ impl HttpBody for Watched {
     type Error = axum::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        let polled = self.piece(cx);
         let mut waiting = self.answers.lock();
         match polled {
             Poll::Pending => waiting.since.remove(&self.id),
@@ -81,16 +103,39 @@ impl HttpBody for Watched {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        if self.rest.is_empty() { self.body.size_hint() } else { SizeHint::default() }
     }
 }
 
 impl Drop for Watched {
     fn drop(&mut self) {
         self.answers.lock().since.remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::poll_fn;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_is_handed_out_in_pieces_and_waits_until_the_last() {
+        let answers = Arc::new(Answers::default());
+        let mut watched = Watched::new(Body::from(vec![7; 10_000]), Arc::clone(&answers));
+        let later = Instant::now() + Duration::from_mins(1);
+        for length in [4096, 4096, 1808] {
+            assert!(!watched.is_end_stream());
+            let frame = poll_fn(|cx| Pin::new(&mut watched).poll_frame(cx)).await;
+            let data = frame.and_then(Result::ok).and_then(|frame| frame.into_data().ok());
+            assert_eq!(data.map(|data| data.len()), Some(length));
+            assert!(answers.longest_wait(later) > Duration::ZERO);
+        }
+        drop(watched);
+        assert_eq!(answers.longest_wait(later), Duration::ZERO);
     }
 }

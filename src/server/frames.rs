@@ -43,6 +43,8 @@ pub(super) struct Frames {
     known: usize,
     /// How much of the frame behind its head is still to come, in bytes.
     rest: usize,
+    /// The highest number of a stream so far: requests count upwards.
+    newest: u32,
     purse: f64,
     reset_purse: f64,
     filled_at: Instant,
@@ -56,6 +58,7 @@ impl Frames {
             head: [0; HEAD],
             known: 0,
             rest: 0,
+            newest: 0,
             purse: PURSE,
             reset_purse: PURSE,
             filled_at: now,
@@ -97,11 +100,14 @@ impl Frames {
     }
 
     fn charge(&mut self, now: Instant) {
-        let [high, middle, low, kind, flags, ..] = self.head;
+        let [high, middle, low, kind, flags, stream @ ..] = self.head;
         let length = u32::from_be_bytes([0, high, middle, low]);
         self.rest = usize::try_from(length).unwrap_or(usize::MAX);
         match kind {
+            // Trailers belong to a request that was paid for.
+            HEADERS if u32::from_be_bytes(stream) <= self.newest => {}
             HEADERS => {
+                self.newest = u32::from_be_bytes(stream);
                 self.purse = PURSE.min(self.purse + PER_REQUEST);
                 self.reset_purse = PURSE.min(self.reset_purse + RESETS_PER_REQUEST);
             }
@@ -141,8 +147,25 @@ mod tests {
     const PING: u8 = 0x6;
 
     fn frame(kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
+        frame_on(1, kind, flags, payload)
+    }
+
+    fn frame_on(stream: u32, kind: u8, flags: u8, payload: &[u8]) -> Vec<u8> {
         let length = u32::try_from(payload.len()).unwrap_or_default().to_be_bytes();
-        [&length[1..], &[kind, flags, 0, 0, 0, 1], payload].concat()
+        [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+    }
+
+    fn request(stream: u32) -> Vec<u8> {
+        frame_on(stream, HEADERS, 5, &[7; 40])
+    }
+
+    fn reset(stream: u32) -> Vec<u8> {
+        frame_on(stream, RST_STREAM, 0, &[0; 4])
+    }
+
+    /// How many requests are borne that are made up like this, up to a limit.
+    fn borne_requests(frames: &mut Frames, now: Instant, made_up: impl Fn(u32) -> Vec<u8>) -> usize {
+        (0..5000_u32).take_while(|number| frames.read(&made_up(4 * number + 1), now)).count()
     }
 
     fn begun(now: Instant) -> Frames {
@@ -177,11 +200,17 @@ mod tests {
     #[test]
     fn whoever_cancels_half_of_all_calls_goes_on() {
         let now = Instant::now();
-        let (call, reset) = (frame(HEADERS, 5, &[7; 40]), frame(RST_STREAM, 0, &[0; 4]));
-        let half = [call.as_slice(), &call, &reset].concat();
-        assert_eq!(borne(&mut begun(now), &half, 5000, now), 5000);
-        let all = [call, reset].concat();
-        assert!(borne(&mut begun(now), &all, 5000, now) < 2100);
+        let half = |stream| [request(stream), request(stream + 2), reset(stream)].concat();
+        assert_eq!(borne_requests(&mut begun(now), now, half), 5000);
+        let all = |stream| [request(stream), reset(stream)].concat();
+        assert!(borne_requests(&mut begun(now), now, all) < 2100);
+    }
+
+    #[test]
+    fn trailers_pay_for_nothing() {
+        let now = Instant::now();
+        let all = |stream| [request(stream), request(stream), reset(stream)].concat();
+        assert!(borne_requests(&mut begun(now), now, all) < 2100);
     }
 
     #[test]

@@ -147,7 +147,10 @@ impl Files {
 /// Certificates that follow their files.
 pub(super) struct Follower {
     files: Files,
+    /// Of the files that are in use.
     stamps: Vec<Option<(i64, i64, u64, u64)>>,
+    /// Why the files that are there now are not: told once.
+    refused: String,
     current: watch::Sender<Arc<Tls>>,
     effects: Effects,
     metrics: Arc<Metrics>,
@@ -158,8 +161,8 @@ impl Follower {
     pub(super) fn start(files: Files, effects: Effects, metrics: Arc<Metrics>) -> Result<Follower, TlsError> {
         // Before reading: a file that changes meanwhile is read again.
         let stamps = files.stamps();
-        let follower =
-            Follower { current: watch::Sender::new(Arc::new(files.load()?)), files, stamps, effects, metrics };
+        let current = watch::Sender::new(Arc::new(files.load()?));
+        let follower = Follower { current, files, stamps, refused: String::new(), effects, metrics };
         follower.judge();
         Ok(follower)
     }
@@ -181,15 +184,18 @@ impl Follower {
             if stamps == self.stamps {
                 continue;
             }
-            self.stamps = stamps;
             match self.files.load() {
                 Ok(tls) => {
+                    (self.stamps, self.refused) = (stamps, String::new());
                     self.current.send_replace(Arc::new(tls));
                     tracing::info!(file = %self.files.certificate.display(), "the TLS certificate was read again");
                     self.metrics.tls_reloaded(Reload::Taken);
                     self.judge();
                 }
+                // Tried again, since what is wrong may be mended without a new file: its mode, a lack of descriptors.
+                Err(error) if self.refused == error.to_string() => {}
                 Err(error) => {
+                    self.refused = error.to_string();
                     self.metrics.tls_reloaded(Reload::Refused);
                     tracing::error!(%error, "the new TLS files cannot be used; the old certificate stays in use");
                 }

@@ -31,8 +31,8 @@ use std::time::Duration;
 
 use sea_orm::sqlx;
 use sea_orm::{
-    ConnectOptions, Database, DatabaseConnection, DatabaseTransaction, DbBackend, SqliteTransactionMode, Statement,
-    TransactionOptions, TransactionTrait,
+    ConnectOptions, Database, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, SqliteTransactionMode,
+    Statement, TransactionOptions, TransactionTrait,
 };
 use sea_orm_migration::{MigratorTrait, SchemaManager};
 use secrecy::{ExposeSecret, SecretString};
@@ -192,6 +192,8 @@ impl Store {
             Ok(Ok(_)) if self.is_embedded() => return Ok(()),
             Ok(Ok(Some(row))) if row.try_get_by_index::<String>(0)? == "off" => return Ok(()),
             Ok(Err(error)) if self.is_embedded() => return Err(error.into()),
+            // Every connection is at work, or none can be opened: a new one tells which.
+            Ok(Err(DbErr::ConnectionAcquire(_))) => return self.probe_server().await,
             _ => {}
         }
         if let Watch::Server(doubt) = &self.read.watch {
@@ -204,6 +206,13 @@ impl Store {
     pub async fn probe(&self) -> Result<()> {
         match &self.location {
             Location::Sqlite(_) => self.check().await,
+            Location::Postgres(_) => self.probe_server().await,
+        }
+    }
+
+    async fn probe_server(&self) -> Result<()> {
+        match &self.location {
+            Location::Sqlite(_) => Ok(()),
             Location::Postgres(url) => postgres::probe(url).await,
         }
     }

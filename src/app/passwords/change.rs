@@ -128,10 +128,7 @@ impl App {
         match changed.await {
             Ok(sessions) => Ok(sessions),
             // The password was right: the attempt must not stand in the way of the next one.
-            Err(error) => {
-                self.release(attempt).await?;
-                Err(error)
-            }
+            Err(error) => Err(self.release_after(attempt, error).await),
         }
     }
 
