@@ -180,7 +180,10 @@ async fn serve(config: &Config) -> Ended {
 }
 
 async fn announce(running: &Running, config: &Config) {
-    let http = running.http_address.map(|address| format!("http://{address}"));
+    let http = running.http_address.map(|address| {
+        let is_plain = config.tls.cert.is_none() || address.ip().to_canonical().is_loopback();
+        format!("{}://{address}", if is_plain { "http" } else { "https" })
+    });
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         grpc = %running.address,

@@ -3,7 +3,7 @@
 //! An attempt reserves before it hashes and settles afterwards. It may reserve while failures and attempts under way
 //! are together under the threshold, and else one at a time: fifty right passwords at once all go in, five hundred
 //! wrong ones cost at most as many verifications as the threshold allows. A reservation that is lost to a crash
-//! lapses.
+//! lapses after a while, and counts as a wrong password: it may have been looked at.
 
 use std::time::Duration;
 
