@@ -3,6 +3,7 @@
 //! ```console
 //! $ cargo bench --bench service -- --json target/bench.json
 //! $ cargo run --example plot -- target/bench.json > goals.svg
+//! $ cargo run --example plot -- --without P5 target/bench.json > summary.svg
 //! ```
 //!
 //! Each row with a goal is a bar: how far the ratio is on the right side of its goal. The line is the goal.
@@ -79,11 +80,15 @@ fn main() -> ExitCode {
     }
 }
 
-fn draw(paths: impl Iterator<Item = String>) -> Result<String, Box<dyn std::error::Error>> {
-    let reports = paths
+fn draw(words: impl Iterator<Item = String>) -> Result<String, Box<dyn std::error::Error>> {
+    let mut words = words.peekable();
+    let without = words.next_if_eq("--without").and_then(|_| words.next());
+    let reports = words
         .map(|path| {
             let text = std::fs::read(&path).map_err(|error| format!("{path}: {error}"))?;
-            serde_json::from_slice::<Report>(&text).map_err(|error| format!("{path}: {error}"))
+            let mut report: Report = serde_json::from_slice(&text).map_err(|error| format!("{path}: {error}"))?;
+            report.rows.retain(|row| Some(&row.id) != without.as_ref());
+            Ok::<_, String>(report)
         })
         .collect::<Result<Vec<_>, _>>()?;
     if reports.is_empty() {
