@@ -158,6 +158,12 @@ fn certificate(fault: &CertificateError) -> (String, String) {
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
             ("its certificate is not valid yet".to_owned(), "check the clock of this machine".to_owned())
         }
+        // What `openssl req -x509` makes unless it is told otherwise.
+        CertificateError::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => (
+            "its certificate is that of a CA, and no server's".to_owned(),
+            "make the server's own without it: `openssl req -x509 … -addext basicConstraints=critical,CA:FALSE`"
+                .to_owned(),
+        ),
         other => (format!("its certificate is no good: {other}"), "tell whoever runs the server".to_owned()),
     }
 }

@@ -297,6 +297,18 @@ async fn the_command_line_says_what_is_wrong_with_tls() {
     let no_tls = format!("https://{}", plain.address());
     told(&["--server", &no_tls, "--tls-ca", &ca], 3, "there is no TLS", &format!("http://{}", plain.address()));
     told(&["--server", &format!("http://{}", h.address())], 3, "", &format!("--server https://{}", h.address()));
+    // As `openssl req -x509` makes it, unless it is told otherwise.
+    files.authority.issue_with(&["localhost"], &files.path("cert.pem"), &files.path("key.pem"), |params| {
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    });
+    let unfit = files.harness().await;
+    let unfit = format!("https://{}", unfit.address().replace("127.0.0.1", "localhost"));
+    told(
+        &["--server", &unfit, "--tls-ca", &ca],
+        3,
+        "that of a CA, and no server's",
+        "basicConstraints=critical,CA:FALSE",
+    );
     // Nothing is sent to another host in plain text. The address is one of documentation (RFC 5737).
     told(&["--server", "http://192.0.2.1:50051"], 2, "others may listen on the way", "use https://192.0.2.1:50051");
 }
