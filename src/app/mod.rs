@@ -157,7 +157,7 @@ impl App {
         !self.work.is_closed() && self.database_well.load(Ordering::Relaxed)
     }
 
-    /// Looks whether the database can be worked with, which takes 2.5 s at most.
+    /// Looks whether the database can be worked with, which takes 3 s at most.
     pub async fn look_at_database(&self) -> bool {
         let well = self.store.check().await.is_ok();
         self.database_well.store(well, Ordering::Relaxed);

@@ -150,7 +150,7 @@ pub(super) struct Follower {
     /// Of the files that are in use.
     stamps: Vec<Option<(i64, i64, u64, u64)>>,
     /// Why the files that are there now are not: told once.
-    refused: String,
+    refused: Option<String>,
     current: watch::Sender<Arc<Tls>>,
     effects: Effects,
     metrics: Arc<Metrics>,
@@ -162,7 +162,7 @@ impl Follower {
         // Before reading: a file that changes meanwhile is read again.
         let stamps = files.stamps();
         let current = watch::Sender::new(Arc::new(files.load()?));
-        let follower = Follower { current, files, stamps, refused: String::new(), effects, metrics };
+        let follower = Follower { current, files, stamps, refused: None, effects, metrics };
         follower.judge();
         Ok(follower)
     }
@@ -186,16 +186,16 @@ impl Follower {
             }
             match self.files.load() {
                 Ok(tls) => {
-                    (self.stamps, self.refused) = (stamps, String::new());
+                    (self.stamps, self.refused) = (stamps, None);
                     self.current.send_replace(Arc::new(tls));
                     tracing::info!(file = %self.files.certificate.display(), "the TLS certificate was read again");
                     self.metrics.tls_reloaded(Reload::Taken);
                     self.judge();
                 }
                 // Tried again, since what is wrong may be mended without a new file: its mode, a lack of descriptors.
-                Err(error) if self.refused == error.to_string() => {}
+                Err(error) if self.refused == Some(error.to_string()) => {}
                 Err(error) => {
-                    self.refused = error.to_string();
+                    self.refused = Some(error.to_string());
                     self.metrics.tls_reloaded(Reload::Refused);
                     tracing::error!(%error, "the new TLS files cannot be used; the old certificate stays in use");
                 }

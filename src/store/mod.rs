@@ -54,7 +54,7 @@ pub use sea_orm::ConnectionTrait as Connection;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long the database may take to show that it is there. With a look every 2 s, an outage is known within 5 s.
-const CHECK_TIMEOUT: Duration = Duration::from_millis(2500);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long a start waits for another replica that migrates.
 const MIGRATION_WAIT: Duration = Duration::from_mins(10);
@@ -181,38 +181,40 @@ impl Store {
         self.generation.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Whether the database can be worked with: an error says why not. It takes 2.5 s at most, and where the pool only
-    /// says that it waited, 2 s more to find out what for.
+    /// Whether the database can be worked with: an error says why not. It takes 3 s at most.
     pub async fn check(&self) -> Result<()> {
+        match timeout(CHECK_TIMEOUT, self.ask()).await {
+            Ok(answer) => answer,
+            Err(_) => Err(self.lost()),
+        }
+    }
+
+    async fn ask(&self) -> Result<()> {
         use sea_orm::ConnectionTrait;
         // Of the embedded database, a read that does touch the file; of a server, what it says of writes.
         let sql = if self.is_embedded() { "PRAGMA schema_version" } else { "SHOW transaction_read_only" };
         let asked = self.read.query_one_raw(Statement::from_string(self.read.get_database_backend(), sql));
-        match timeout(CHECK_TIMEOUT, asked).await {
-            Ok(Ok(_)) if self.is_embedded() => return Ok(()),
-            Ok(Ok(Some(row))) if row.try_get_by_index::<String>(0)? == "off" => return Ok(()),
-            Ok(Err(error)) if self.is_embedded() => return Err(error.into()),
+        match (asked.await, &self.location) {
+            (answer, Location::Sqlite(_)) => Ok(answer.map(|_| ())?),
+            (Ok(Some(row)), _) if row.try_get_by_index::<String>(0)? == "off" => Ok(()),
             // Every connection is at work, or none can be opened: a new one tells which.
-            Ok(Err(DbErr::ConnectionAcquire(_))) => return self.probe_server().await,
-            _ => {}
+            (Err(DbErr::ConnectionAcquire(_)), Location::Postgres(url)) => postgres::probe(url).await,
+            _ => Err(self.lost()),
         }
+    }
+
+    /// What was opened so far leads nowhere.
+    fn lost(&self) -> Error {
         if let Watch::Server(doubt) = &self.read.watch {
             doubt.raise();
         }
-        Err(Error::Unavailable(Outage::Storage("the database does not answer, or takes no writes".into())))
+        Error::Unavailable(Outage::Storage("the database does not answer, or takes no writes".into()))
     }
 
     /// Why a server of `PostgreSQL` cannot be worked with, as far as a new connection tells.
     pub async fn probe(&self) -> Result<()> {
         match &self.location {
             Location::Sqlite(_) => self.check().await,
-            Location::Postgres(_) => self.probe_server().await,
-        }
-    }
-
-    async fn probe_server(&self) -> Result<()> {
-        match &self.location {
-            Location::Sqlite(_) => Ok(()),
             Location::Postgres(url) => postgres::probe(url).await,
         }
     }

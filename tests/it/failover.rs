@@ -24,14 +24,20 @@ async fn on(cluster: &Cluster) -> (Harness, Proxy) {
     (h, proxy)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_acknowledged_reset_is_lost_when_the_database_crashes_and_when_it_fails_over() {
+/// A primary and its standby.
+async fn pair() -> Option<(Cluster, Cluster)> {
     if std::env::var("TEST_DATABASE_URL").is_err() {
         eprintln!("skipped: an embedded database does not fail over; set TEST_DATABASE_URL");
-        return;
+        return None;
     }
-    let Some(first) = Cluster::start() else { return };
+    let first = Cluster::start()?;
     let second = first.standby().await;
+    Some((first, second))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_acknowledged_reset_is_lost_when_the_database_crashes_and_when_it_fails_over() {
+    let Some((first, second)) = pair().await else { return };
     let (h, proxy) = on(&first).await;
     let bob = h.user("bob").await;
     let names: Vec<String> = (0..20).map(|number| format!("u{number}")).collect();
@@ -119,12 +125,7 @@ async fn check_resets(h: &Harness, acknowledged: Vec<(String, String)>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_primary_that_was_made_read_only_is_left_for_the_new_one() {
-    if std::env::var("TEST_DATABASE_URL").is_err() {
-        eprintln!("skipped: an embedded database does not fail over; set TEST_DATABASE_URL");
-        return;
-    }
-    let Some(first) = Cluster::start() else { return };
-    let second = first.standby().await;
+    let Some((first, second)) = pair().await else { return };
     let (h, proxy) = on(&first).await;
     h.create("bob", &[], PASSWORD).await;
 

@@ -20,19 +20,17 @@ fn shared() -> Arc<Shared> {
 async fn a_job_that_panics_is_answered_and_the_thread_goes_on() {
     static PANICKED: AtomicBool = AtomicBool::new(false);
     let shared = shared();
-    let mut answers = Vec::new();
-    for _ in 0..2 {
+    let [first, second] = [(); 2].map(|()| {
         let (answer, computed) = oneshot::channel();
         shared.lock().sign_ins.extend(job(answer));
-        answers.push(computed);
-    }
+        computed
+    });
     shared.lock().closed = true;
     let metrics = Metrics::new();
     serve(&shared, &metrics, |password, work, memory| {
         assert!(PANICKED.swap(true, Ordering::Relaxed), "hostile");
         compute(password, work, memory)
     });
-    let [first, second] = answers.as_mut_slice() else { unreachable!("two jobs") };
     assert_eq!(first.await, Ok(None));
     assert!(second.await.is_ok_and(|tag| tag.is_some()), "the same thread hashes on");
     assert!(metrics.encode().contains("latchkey_hashes_in_flight 0"));
