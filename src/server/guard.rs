@@ -14,7 +14,7 @@ use tokio::time::{Sleep, sleep};
 use tonic::transport::server::{Connected, TcpConnectInfo, UdsConnectInfo};
 
 use super::answers::Answers;
-use super::frames::{Frames, PREFACE};
+use super::frames::{Heard, PREFACE, Said};
 use super::gate::Permit;
 use crate::metrics::Refused;
 
@@ -74,8 +74,8 @@ pub(super) struct Guarded {
     info: Info,
     permit: Permit,
     protocol: Protocol,
-    /// What has been read of HTTP/2.
-    frames: Option<Frames>,
+    /// What has passed of HTTP/2, in and out.
+    frames: Option<(Heard, Said)>,
     /// Bytes of the peer's first words that are still to come.
     due: usize,
     /// Since when the peer has taken no byte of ours, although there are some.
@@ -94,7 +94,7 @@ impl Guarded {
         patience: Duration,
     ) -> Guarded {
         let (frames, due) = match protocol {
-            Protocol::Http2 { .. } => (Some(Frames::new(Instant::now())), PREFACE),
+            Protocol::Http2 { .. } => (Some((Heard::new(Instant::now()), Said::new())), PREFACE),
             Protocol::Http1 => (None, HTTP1_FIRST),
         };
         let info = Info { origin, answers: Arc::default() };
@@ -136,7 +136,7 @@ impl Guarded {
 
     /// What the peer has sent.
     fn heard(&mut self, bytes: &[u8]) -> io::Result<()> {
-        if self.frames.as_mut().is_some_and(|frames| !frames.read(bytes, Instant::now())) {
+        if self.frames.as_mut().is_some_and(|(heard, _)| !heard.read(bytes, Instant::now())) {
             return Err(self.cut(Refused::Flood));
         }
         if self.due > 0 {
@@ -148,17 +148,31 @@ impl Guarded {
         Ok(())
     }
 
-    fn said(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    /// What the peer was sent: of these bytes, what was written.
+    fn said(&mut self, bytes: &[io::IoSlice<'_>], written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match (&written, &mut self.frames) {
             (Poll::Pending, _) => drop(self.stuck_since.get_or_insert_with(Instant::now)),
-            (Poll::Ready(Ok(count)), Some(frames)) => {
+            (Poll::Ready(Ok(count)), Some((heard, said))) => {
                 self.stuck_since = None;
-                frames.wrote(*count);
+                heard.wrote(*count);
+                if taken(bytes, *count).any(|bytes| said.read(bytes)) {
+                    // h2 ends the connection by itself.
+                    self.permit.cut(Refused::Flood);
+                }
             }
             (Poll::Ready(_), _) => self.stuck_since = None,
         }
         written
     }
+}
+
+/// The first `count` bytes of these.
+fn taken<'a>(slices: &'a [io::IoSlice<'_>], mut count: usize) -> impl Iterator<Item = &'a [u8]> {
+    slices.iter().filter_map(move |slice| {
+        let bytes = slice.get(..count).unwrap_or(slice);
+        count -= bytes.len();
+        (!bytes.is_empty()).then_some(bytes)
+    })
 }
 
 impl Connected for Guarded {
@@ -187,7 +201,7 @@ impl AsyncWrite for Guarded {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.look(cx)?;
         let written = Pin::new(&mut self.io).poll_write(cx, bytes);
-        self.said(written)
+        self.said(&[io::IoSlice::new(bytes)], written)
     }
 
     fn poll_write_vectored(
@@ -197,7 +211,7 @@ impl AsyncWrite for Guarded {
     ) -> Poll<io::Result<usize>> {
         self.look(cx)?;
         let written = Pin::new(&mut self.io).poll_write_vectored(cx, slices);
-        self.said(written)
+        self.said(slices, written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{mpsc, watch};
+use tokio::time::sleep_until;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -49,8 +50,13 @@ pub(super) fn network(listener: TcpListener, door: Door, tasks: &TaskTracker, st
         while let Some(accepted) = until(&stop, listener.accept()).await {
             let Some((stream, address)) = accepted_or_pause(accepted).await else { continue };
             let Some(permit) = door.gate.enter(Some(address.ip())) else { continue };
-            let (door, ready) = (door.clone(), ready.clone());
+            let (door, ready, stop) = (door.clone(), ready.clone(), stop.clone());
             handshakes.spawn(async move {
+                if let Some(begins_at) = permit.begins_at()
+                    && until(&stop, sleep_until(begins_at.into())).await.is_none()
+                {
+                    return;
+                }
                 if let Some(connection) = door.admit(stream, permit).await {
                     // Nobody takes it up once the server stops.
                     let _ = ready.send(Ok(connection)).await;

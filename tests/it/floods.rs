@@ -1,6 +1,10 @@
 //! What a stranger can do to everybody else with one connection, or with ten thousand: the server as a process of its
 //! own, so that its memory can be read.
 
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
 use latchkey::proto::v1;
 use latchkey::proto::v1::auth_client::AuthClient;
 use tonic::transport::{Channel, Endpoint};
@@ -21,6 +25,8 @@ struct Scene {
     daemon: Daemon,
     bystander: Channel,
     memory_before: u64,
+    /// The last byte of the next flooder's address.
+    flooders: AtomicU8,
     _shell: Shell,
 }
 
@@ -33,7 +39,7 @@ impl Scene {
         let daemon = Daemon::start(&shell, &args);
         let endpoint = Endpoint::from_shared(format!("http://{}", daemon.address)).expect("a URL");
         let bystander = endpoint.connect().await.expect("a connection");
-        let scene = Scene { daemon, bystander, memory_before: 0, _shell: shell };
+        let scene = Scene { daemon, bystander, memory_before: 0, flooders: AtomicU8::new(3), _shell: shell };
         for _ in 0..100 {
             scene.bystander_calls().await;
         }
@@ -92,15 +98,21 @@ impl Scene {
     /// A connection of the flooder, who has another address than the bystander: a lane keeps places for those who hold
     /// few.
     async fn raw(&self, settings: &[(u16, u32)]) -> Raw {
-        let flooder = std::net::Ipv4Addr::new(127, 0, 0, 2);
-        let mut raw = Raw::silent_from(flooder, &self.daemon.address).await.expect("a connection");
+        self.raw_from(2, settings).await
+    }
+
+    async fn raw_from(&self, source: u8, settings: &[(u16, u32)]) -> Raw {
+        let source = Ipv4Addr::new(127, 0, 0, source);
+        let mut raw = Raw::silent_from(source, &self.daemon.address).await.expect("a connection");
         raw.greet(settings).await.expect("first words");
         raw
     }
 
-    /// Floods with up to `most` of these, and expects to be cut off.
+    /// Floods with up to `most` of these, and expects to be cut off. From another address each time, for whoever flooded
+    /// waits for their next connection.
     async fn cuts_off(&self, what: &str, most: usize, bytes: impl FnMut(usize) -> Vec<u8>) -> usize {
-        let raw = self.raw(&[]).await;
+        let source = self.flooders.fetch_add(1, Ordering::Relaxed);
+        let raw = self.raw_from(source, &[]).await;
         let (sent, closed) = self.meanwhile(flood(raw, most, bytes)).await;
         assert!(closed, "{what}: {sent} were taken, and the connection is open");
         sent
@@ -162,6 +174,38 @@ async fn resets_that_the_server_is_made_to_send_end_their_connection() {
         .await;
     assert!(sent < 20_000, "{sent}");
     scene.is_over().await;
+}
+
+/// A call on a connection that was opened just now, and the answer's first frame.
+async fn is_served(mut raw: Raw) {
+    raw.send(&h2::empty_call(1, KEYS)).await.expect("a call");
+    raw.next_of(kind::HEADERS).await.expect("an answer");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_flooded_waits_for_their_next_connection_and_nobody_else_does() {
+    let scene = Scene::begin(&[]).await;
+    let ping = frame(kind::PING, flag::NONE, 0, &[7; 8]);
+    let overflow = |sent| [h2::call(stream(sent), KEYS), h2::window_update(stream(sent), 0x7fff_ffff)].concat();
+    // The one is cut off by us, the other by h2.
+    let floods: [(u8, &dyn Fn(usize) -> Vec<u8>); 2] = [(3, &|_| ping.clone()), (4, &overflow)];
+    for (source, bytes) in floods {
+        let began = Instant::now();
+        scene.cuts_off("a flood", 100_000, bytes).await;
+        let waiting = scene.raw_from(source, &[]).await;
+        is_served(scene.raw_from(9, &[]).await).await;
+        is_served(waiting).await;
+        assert!(began.elapsed() >= Duration::from_secs(1), "{source}");
+    }
+    // A server that stops does not wait for those who wait.
+    scene.cuts_off("a flood", 100_000, |_| ping.clone()).await;
+    let mut waiting = Vec::new();
+    for _ in 0..60 {
+        waiting.push(scene.raw_from(5, &[]).await);
+    }
+    let (status, rest) = scene.daemon.stop();
+    assert_eq!(status, Some(0), "{rest}");
+    assert!(!rest.contains("cut off"), "{rest}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -228,7 +272,7 @@ async fn ten_thousand_idle_connections_leave_those_alone_who_are_in() {
     let mut idle = Vec::new();
     for number in 0..10_000_u32 {
         // 64 from each address: no more than one may have.
-        let source = std::net::Ipv4Addr::from_bits(0x7f01_0000 + number / 64 + 1);
+        let source = Ipv4Addr::from_bits(0x7f01_0000 + number / 64 + 1);
         let mut raw = Raw::silent_from(source, &scene.daemon.address).await.expect("a connection");
         // Those who are turned away may notice already now.
         let _ = raw.greet(&[]).await;
