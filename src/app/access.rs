@@ -130,13 +130,16 @@ impl App {
         let (keys, now) = (self.keys.current(), self.now());
         let digest = *Digest32::sha256(token.as_bytes()).as_bytes();
         let known = self.recall.verified.get(&digest).filter(|known| keys.verifier(&known.key, now).is_some());
+        let is_known = known.is_some();
         let verified = match known {
             Some(known) => known,
             None => Arc::new(verify_signature(&keys, token, now).ok_or(Unauthenticated::TokenInvalid)?),
         };
         match verified.claims.check(&self.settings.issuer, now) {
             Ok(()) => {
-                self.recall.verified.insert(digest, Arc::clone(&verified));
+                if !is_known {
+                    self.recall.verified.insert(digest, Arc::clone(&verified));
+                }
                 Ok(verified)
             }
             Err(Reason::TokenExpired) => Err(Unauthenticated::TokenExpired.into()),
@@ -148,7 +151,8 @@ impl App {
     pub(super) async fn live_session(&self, claims: &Claims) -> Result<Arc<(Session, User)>> {
         let over = || Error::Unauthenticated(Unauthenticated::SessionRevoked);
         let session_id = claims.sid.parse().map_err(|_| Error::Unauthenticated(Unauthenticated::TokenInvalid))?;
-        let found = self.recall.sessions.get(&self.store, session_id, self.session_with_user(session_id)).await?;
+        let generation = self.store.generation();
+        let found = self.recall.sessions.get(generation, session_id, self.session_with_user(session_id)).await?;
         let live = found.ok_or_else(over)?;
         let ((session, user), now) = (&*live, self.now());
         if !session.is_live(now) || session.user_id.to_string() != claims.sub || user.lock(now).is_some() {
@@ -166,7 +170,8 @@ impl App {
 
     /// The API token with this secret and its user, as they are now.
     pub(super) async fn live_api_token(&self, secret: &ApiTokenSecret) -> Result<Arc<(ApiToken, Digest32, User)>> {
-        let found = self.recall.api_tokens.get(&self.store, secret.id(), self.api_token_with_user(secret.id())).await?;
+        let (generation, id) = (self.store.generation(), secret.id());
+        let found = self.recall.api_tokens.get(generation, id, self.api_token_with_user(id)).await?;
         let live = found.filter(|found| found.1 == secret.digest()).ok_or(Unauthenticated::TokenInvalid)?;
         let ((token, _, user), now) = (&*live, self.now());
         if token.revoked_at.is_some() {

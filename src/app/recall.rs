@@ -4,7 +4,10 @@
 //! A signature is good for ever, so claims are kept by the digest of their token; times, issuer and key are judged anew
 //! at each use. Rows are another matter: a lock must count from the moment at which it returns. On a database that
 //! replicas share they are read each time. The embedded one is this process's own, and every commit to it moves
-//! [`Store::generation`]: what was read is good while that has not moved since before the read.
+//! [`Store::generation`]: what was read is good while that has not moved since before the read. Whether a source is blocked
+//! has a number of its own, which only failures move: each sign-in asks it twice, and commits.
+//!
+//! [`Store::generation`]: crate::store::Store::generation
 
 use std::hash::Hash;
 use std::sync::Arc;
@@ -13,13 +16,14 @@ use std::time::{Duration, Instant};
 use quick_cache::sync::Cache;
 
 use crate::domain::api_token::ApiToken;
+use crate::domain::caller::Source;
 use crate::domain::id::{ApiTokenId, SessionId};
 use crate::domain::secret::Digest32;
 use crate::domain::session::Session;
+use crate::domain::time::Timestamp;
 use crate::domain::token::Claims;
 use crate::domain::user::User;
 use crate::error::Result;
-use crate::store::Store;
 
 /// Tokens that are remembered, of each kind. Some 2 KiB each, claims and rows together: 16 MiB when full. More tokens
 /// than this at work on one server cost a read each.
@@ -42,11 +46,13 @@ pub(super) struct Recall {
     pub(super) verified: Cache<[u8; 32], Arc<Verified>>,
     pub(super) sessions: Rows<SessionId, (Session, User)>,
     pub(super) api_tokens: Rows<ApiTokenId, (ApiToken, Digest32, User)>,
+    /// Until when a source is blocked, if it is.
+    pub(super) blocks: Rows<Source, Option<Timestamp>>,
 }
 
 impl Recall {
     pub(super) fn new() -> Recall {
-        Recall { verified: Cache::new(ENTRIES), sessions: Rows::new(), api_tokens: Rows::new() }
+        Recall { verified: Cache::new(ENTRIES), sessions: Rows::new(), api_tokens: Rows::new(), blocks: Rows::new() }
     }
 }
 
@@ -70,14 +76,15 @@ impl<K: Eq + Hash, V> Rows<K, V> {
         Rows(Cache::new(ENTRIES))
     }
 
-    /// What `read` finds, or has found since the last commit. What is not there is looked for each time.
+    /// What `read` finds, or has found in this generation, of which the caller has asked the store. What is not there is
+    /// looked for each time.
     pub(super) async fn get(
         &self,
-        store: &Store,
+        generation: Option<u64>,
         key: K,
         read: impl Future<Output = Result<Option<V>>>,
     ) -> Result<Option<Arc<V>>> {
-        let Some(generation) = store.generation() else { return Ok(read.await?.map(Arc::new)) };
+        let Some(generation) = generation else { return Ok(read.await?.map(Arc::new)) };
         let good = |found: &Read<V>| found.generation == generation && found.at.elapsed() < ROWS_GOOD_FOR;
         if let Some(found) = self.0.get(&key).filter(good) {
             return Ok(Some(found.rows));

@@ -43,9 +43,13 @@ impl App {
     pub(super) async fn check_source(&self, caller: &Caller) -> Result<()> {
         let Some(source) = self.limited_source(caller) else { return Ok(()) };
         let now = self.now();
-        match source_blocked(self.store.reader(), source, now).await? {
-            Some(until) => Err(Error::Exhausted { limit: Limit::Source, retry_after: until.duration_since(now) }),
-            None => Ok(()),
+        let read = async { source_blocked(self.store.reader(), source, now).await.map(Some) };
+        let block = self.recall.blocks.get(self.store.failures_generation(), source, read).await?;
+        match block.as_deref() {
+            Some(Some(until)) if *until > now => {
+                Err(Error::Exhausted { limit: Limit::Source, retry_after: until.duration_since(now) })
+            }
+            _ => Ok(()),
         }
     }
 
@@ -171,6 +175,7 @@ impl App {
     ) -> Result<()> {
         let Some(source) = self.limited_source(caller) else { return Ok(()) };
         let id = EventId::from_bytes(self.effects.bytes());
+        tx.counts_failure();
         source_failed(&**tx, id, source, &account.key(), &self.settings.sources, now).await
     }
 }

@@ -26,7 +26,7 @@ pub mod users;
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use sea_orm::sqlx;
@@ -79,14 +79,32 @@ pub struct Store {
     /// `SQLite`: the one writer. `PostgreSQL`: the same pool.
     write: Bounded<DatabaseConnection>,
     location: Location,
-    /// Moved by every commit of this process.
-    generation: Arc<AtomicU64>,
+    generations: Arc<Generations>,
 }
 
 /// A transaction that may write. Dropping it rolls back.
 pub struct WriteTx {
     tx: Bounded<DatabaseTransaction>,
-    generation: Arc<AtomicU64>,
+    generations: Arc<Generations>,
+    counts_failure: AtomicBool,
+}
+
+/// What this process has committed so far.
+#[derive(Default)]
+struct Generations {
+    /// Moved by every commit.
+    all: AtomicU64,
+    /// Moved by those that count a failure against a source.
+    failures: AtomicU64,
+}
+
+impl Generations {
+    fn moved(&self, failures: bool) {
+        self.all.fetch_add(1, Ordering::SeqCst);
+        if failures {
+            self.failures.fetch_add(1, Ordering::SeqCst);
+        }
+    }
 }
 
 impl Deref for WriteTx {
@@ -97,21 +115,26 @@ impl Deref for WriteTx {
 }
 
 impl WriteTx {
+    /// It counts a failure against a source, which may block it.
+    pub fn counts_failure(&self) {
+        self.counts_failure.store(true, Ordering::Relaxed);
+    }
+
     /// Makes everything durable. An error may be [`Outage::Unconfirmed`]: nobody knows whether it was. Whatever comes
     /// of it, nothing that was read before is good any more.
     pub async fn commit(self) -> Result<()> {
-        let _moves = Moves(self.generation);
+        let _moves = Moves(self.generations, self.counts_failure.into_inner());
         let Bounded { inner, deadline, watch } = self.tx;
         bounded::run(deadline, &watch, inner.commit()).await.map_err(error::of_commit)
     }
 }
 
-/// Moves the generation when it is dropped.
-struct Moves(Arc<AtomicU64>);
+/// Moves the generations when it is dropped.
+struct Moves(Arc<Generations>, bool);
 
 impl Drop for Moves {
     fn drop(&mut self) {
-        self.0.fetch_add(1, Ordering::SeqCst);
+        self.0.moved(self.1);
     }
 }
 
@@ -123,7 +146,12 @@ impl Store {
             Location::Postgres(url) => connect_postgres(url).await?,
         };
         let bounded = |inner| Bounded { inner, deadline: Deadline::Each, watch: watch.clone() };
-        Ok(Store { read: bounded(read), write: bounded(write), location: location.clone(), generation: Arc::default() })
+        Ok(Store {
+            read: bounded(read),
+            write: bounded(write),
+            location: location.clone(),
+            generations: Arc::default(),
+        })
     }
 
     /// For queries that change nothing.
@@ -154,7 +182,7 @@ impl Store {
         };
         let inner = self.write.run(self.write.inner.begin_with_options(options)).await?;
         let tx = Bounded { inner, deadline, watch: self.write.watch.clone() };
-        Ok(WriteTx { tx, generation: Arc::clone(&self.generation) })
+        Ok(WriteTx { tx, generations: Arc::clone(&self.generations), counts_failure: AtomicBool::new(false) })
     }
 
     /// Gives the writer of the embedded database the memory to touch each page once in a transaction with many rows:
@@ -173,12 +201,17 @@ impl Store {
     /// A number that moves with every commit of users, sessions and tokens, before it returns: what was read is still
     /// so if it has not moved since before the read. None where other processes commit too.
     pub fn generation(&self) -> Option<u64> {
-        self.is_embedded().then(|| self.generation.load(Ordering::SeqCst))
+        self.is_embedded().then(|| self.generations.all.load(Ordering::SeqCst))
+    }
+
+    /// The same, moved by commits of [`WriteTx::counts_failure`] alone: for what only they change.
+    pub fn failures_generation(&self) -> Option<u64> {
+        self.is_embedded().then(|| self.generations.failures.load(Ordering::SeqCst))
     }
 
     /// Moves the generation, after a statement that was a transaction of its own.
     pub fn moved(&self) {
-        self.generation.fetch_add(1, Ordering::SeqCst);
+        self.generations.moved(false);
     }
 
     /// Whether the database can be worked with: an error says why not. It takes 3 s at most.
@@ -330,8 +363,10 @@ fn writer_options(options: sqlx::pool::PoolOptions<sqlx::Sqlite>) -> sqlx::pool:
     use sea_orm::sqlx::Connection;
     options.after_release(|connection, _| {
         Box::pin(async move {
-            // Waits until a roll-back that is under way has ended.
-            connection.ping().await?;
+            if connection.is_in_transaction() {
+                // Waits until the roll-back that is under way has ended.
+                connection.ping().await?;
+            }
             Ok(!connection.is_in_transaction())
         })
     })
