@@ -127,14 +127,15 @@ impl Hasher {
         Ok(hasher)
     }
 
-    /// Takes the time of a hash, and makes the dummy. The second of two counts: the first one touches its memory.
+    /// Takes the time of a hash, and makes the dummy. The second of two counts: the first one touches its memory. Time of
+    /// this thread alone: at the start others have work too.
     fn calibrate(&mut self, threads: usize) -> Result<()> {
         let mut work = Work { params: self.params.clone(), salt: vec![0; SALT_BYTES] };
         let mut memory = Vec::new();
         compute(&[], &work, &mut memory);
-        let began = Instant::now();
+        let began = thread_time();
         let tag = compute(&[], &work, &mut memory);
-        let took = began.elapsed().max(Duration::from_micros(1));
+        let took = thread_time().saturating_sub(began).max(Duration::from_micros(1));
         let places = (threads as u128 * 1_000_000 / took.as_micros()).clamp(threads as u128, MAX_PLACES as u128);
         self.shared.places.store(usize::try_from(places).unwrap_or(MAX_PLACES), Ordering::Relaxed);
         tag.ok_or_else(|| Error::internal("argon2 failed on its own parameters"))?;
@@ -322,6 +323,12 @@ fn step_back() {
     if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE) {
         tracing::debug!(%error, "hashing keeps the priority of the others");
     }
+}
+
+/// The processor time that this thread has had.
+fn thread_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }
 
 type Compute = fn(&[u8], &Work, &mut Vec<Block>) -> Option<[u8; TAG_BYTES]>;

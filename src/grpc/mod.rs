@@ -114,6 +114,10 @@ fn with_reflection(routes: Routes) -> std::result::Result<Routes, ReflectionErro
 /// Notes when a call came in.
 pub type Arrival = MapRequestLayer<fn(http::Request<Body>) -> http::Request<Body>>;
 
+/// Streams that a peer may make us reset before its connection ends: as many as it may reset itself. An honest client
+/// breaks hardly a rule, but the body of a request that was answered early can count as a fault.
+pub const MAX_LOCAL_RESETS: usize = 200;
+
 /// An HTTP/2 server with every limit set. What is not set is not hyper's default but no limit at all: tonic passes
 /// `None` on, and with it the flood of resets of RUSTSEC-2024-0003 is open.
 pub fn transport() -> Server<Stack<Arrival, Identity>> {
@@ -125,8 +129,7 @@ pub fn transport() -> Server<Stack<Arrival, Identity>> {
         .initial_connection_window_size(1 << 20)
         .http2_adaptive_window(Some(false))
         .max_frame_size(16 << 10)
-        // As many as there are streams: an honest client breaks no rule on any.
-        .http2_max_local_error_reset_streams(Some(100))
+        .http2_max_local_error_reset_streams(Some(MAX_LOCAL_RESETS))
         .http2_max_pending_accept_reset_streams(Some(20))
         .http2_max_header_list_size(16 << 10)
         .http2_keepalive_interval(Some(Duration::from_secs(30)))

@@ -3,10 +3,12 @@
 //! come: PING, SETTINGS, DATA without data, `WINDOW_UPDATE`, PRIORITY, and requests that are begun and reset.
 //!
 //! So frames that bring no work cost something, from two purses, one for resets and one for the rest. They fill by
-//! themselves slowly, and faster by what honest clients do: requests, and reading answers. Only the nine bytes of each
-//! frame's head are looked at (RFC 9113, section 4.1).
+//! themselves slowly, and faster by what honest clients do: requests, and reading answers. Of what the peer sends only the
+//! nine bytes of each frame's head are looked at (RFC 9113, section 4.1); of what we send, error codes too.
 
 use std::time::Instant;
+
+use crate::grpc::MAX_LOCAL_RESETS;
 
 /// The length of the connection preface (RFC 9113, section 3.4).
 pub(super) const PREFACE: usize = 24;
@@ -19,7 +21,7 @@ const PURSE: f64 = 1000.0;
 const PER_SECOND: f64 = 33.0;
 
 /// The same for resets (CVE-2023-44487). nghttp2 has 1 000 here too, and streams without end; we have a hundred at a
-/// time, which a client may cancel all at once, twice.
+/// time, which a client may cancel all at once, twice. (Those that were not taken up yet h2 counts, to twenty.)
 const RESET_PURSE: f64 = 200.0;
 
 /// What a request adds for frames beside it: a client may acknowledge each DATA frame of an answer on two levels,
@@ -40,8 +42,8 @@ const GOAWAY: u8 = 0x7;
 const END_STREAM: u8 = 0x1;
 /// The error code for a peer that makes too much work (RFC 9113, section 7).
 const ENHANCE_YOUR_CALM: u32 = 0xb;
-/// Head, last stream and error code of a GOAWAY frame (RFC 9113, section 6.8).
-const GOAWAY_FRONT: usize = HEAD + 8;
+/// Head, last stream and error code of a GOAWAY frame (RFC 9113, section 6.8). `RST_STREAM` has its code first.
+const FRONT: usize = HEAD + 8;
 
 /// Cuts what is sent into frames, and shows the front of each: its head, and up to `N` bytes with what follows.
 #[derive(Debug)]
@@ -118,6 +120,12 @@ impl Heard {
         purses.purse >= 0.0 && purses.reset_purse >= 0.0
     }
 
+    /// Whether more than half of a purse is gone.
+    pub(super) fn is_half_spent(&mut self, now: Instant) -> bool {
+        self.purses.fill(now);
+        self.purses.purse < PURSE / 2.0 || self.purses.reset_purse < RESET_PURSE / 2.0
+    }
+
     /// So many bytes were sent to the peer.
     pub(super) fn wrote(&mut self, count: usize) {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
@@ -165,25 +173,50 @@ impl Purses {
     }
 }
 
-/// Follows what we send on one connection, for one thing: that h2 has had enough of the peer, and ends it.
+/// Follows what we send on one connection: how often the peer makes h2 reset a stream, and that h2 has had enough of it.
 #[derive(Debug)]
-pub(super) struct Said(Fronts<GOAWAY_FRONT>);
+pub(super) struct Said {
+    fronts: Fronts<FRONT>,
+    /// Streams that were reset for a fault of the peer, and h2's own end of the connection, which counts as all of them.
+    resets: usize,
+}
 
 impl Said {
     /// At the first byte of a connection.
     pub(super) fn new() -> Said {
-        Said(Fronts::after(0))
+        Said { fronts: Fronts::after(0), resets: 0 }
     }
 
     /// Looks at what was sent to the peer. True if it says that this peer asks too much.
     pub(super) fn read(&mut self, bytes: &[u8]) -> bool {
+        let Said { fronts, resets } = self;
         let mut enough = false;
-        self.0.read(bytes, |front| {
-            let [_, _, _, kind, _, _, _, _, _, _, _, _, _, code @ ..] = *front;
-            enough |= kind == GOAWAY && u32::from_be_bytes(code) == ENHANCE_YOUR_CALM;
+        fronts.read(bytes, |front| {
+            let [_, _, _, kind, _, _, _, _, _, first @ ..] = *front;
+            let [a, b, c, d, code @ ..] = first;
+            match kind {
+                RST_STREAM if is_fault(u32::from_be_bytes([a, b, c, d])) => *resets = resets.saturating_add(1),
+                GOAWAY if u32::from_be_bytes(code) == ENHANCE_YOUR_CALM => {
+                    *resets = usize::MAX;
+                    enough = true;
+                }
+                _ => {}
+            }
         });
         enough
     }
+
+    /// Whether the peer has made h2 reset more than half of the streams that it bears.
+    pub(super) fn has_reset_many(&self) -> bool {
+        self.resets > MAX_LOCAL_RESETS / 2
+    }
+}
+
+/// Whether a code of `RST_STREAM` says that the peer broke a rule: not that we need no more of a request, or cannot take it.
+fn is_fault(code: u32) -> bool {
+    /// `NO_ERROR`, `INTERNAL_ERROR`, `REFUSED_STREAM`, `CANCEL` (RFC 9113, section 7).
+    const OURS: [u32; 4] = [0x0, 0x2, 0x7, 0x8];
+    !OURS.contains(&code)
 }
 
 #[cfg(test)]
@@ -302,7 +335,28 @@ mod tests {
             for size in [1, 7, 9, 17, 1000] {
                 let mut said = Said::new();
                 assert_eq!(sent.chunks(size).any(|chunk| said.read(chunk)), enough, "{code} by {size}");
+                assert_eq!(said.has_reset_many(), enough);
             }
         }
+    }
+
+    #[test]
+    fn resets_for_a_fault_of_the_peer_are_counted() {
+        let reset = |code: u32| frame(RST_STREAM, 0, &code.to_be_bytes());
+        for (code, many) in [(0x3, true), (0x1, true), (0x0, false), (0x8, false)] {
+            let mut said = Said::new();
+            assert!((0..=MAX_LOCAL_RESETS / 2).all(|_| !said.read(&reset(code))), "h2 goes on");
+            assert_eq!(said.has_reset_many(), many, "{code}");
+        }
+    }
+
+    #[test]
+    fn half_of_a_purse_is_noticed() {
+        let now = Instant::now();
+        let mut frames = begun(now);
+        borne(&mut frames, &frame(RST_STREAM, 0, &[0; 4]), 100, now);
+        assert!(!frames.is_half_spent(now));
+        borne(&mut frames, &frame(RST_STREAM, 0, &[0; 4]), 1, now);
+        assert!(frames.is_half_spent(now));
     }
 }

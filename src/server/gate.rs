@@ -5,16 +5,20 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::time::sleep_until;
+
 use crate::config::Connections;
 use crate::metrics::{Listener, Metrics, Refused};
 
 /// How often the log tells of refused connections: a flood of them must not become a flood of lines.
 const TELL_EVERY: Duration = Duration::from_secs(5);
 
-/// How long whoever was cut off for a flood waits before another connection of theirs is served, and how far apart those
-/// that wait are then let in. What is borne of a flood before it is cut off costs some milliseconds of work, so this
-/// keeps a flooder under a hundredth of a core, however often they come back.
+/// How long whoever has flooded waits before another connection of theirs is served, and how far apart those that wait
+/// are then let in. What is borne of a flood before it is cut off is some milliseconds of work.
 const FLOOD_PAUSE: Duration = Duration::from_secs(1);
+
+/// The most that floods from many connections at once add up to: somebody else may come from the same address.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// Counts the connections of one listener.
 pub(super) struct Gate {
@@ -30,8 +34,8 @@ struct Inside {
     total: u32,
     /// No longer than `total`: who has left is not remembered.
     by_peer: HashMap<Option<IpAddr>, u32>,
-    /// When the next connection of a peer that flooded may begin. Forgotten when it is over.
-    paused: HashMap<IpAddr, Instant>,
+    /// The queues of peers that have flooded. Those that are over are forgotten when somebody floods.
+    queues: HashMap<IpAddr, Arc<Queue>>,
     told_at: Option<Instant>,
     refused_since: u64,
 }
@@ -40,8 +44,49 @@ struct Inside {
 pub(super) struct Permit {
     gate: Arc<Gate>,
     peer: Option<IpAddr>,
-    /// Not to be served before this.
-    begins_at: Option<Instant>,
+    /// Where it has to wait.
+    queue: Option<Arc<Queue>>,
+}
+
+/// Connections of a peer that has flooded, which are served one after the other.
+struct Queue {
+    /// When the next one is.
+    turn: Mutex<Instant>,
+    /// Held by the one that is next: the others wait for this, in the order in which they came.
+    next: tokio::sync::Mutex<()>,
+}
+
+impl Queue {
+    fn new(now: Instant) -> Queue {
+        Queue { turn: Mutex::new(now), next: tokio::sync::Mutex::default() }
+    }
+
+    /// Whether somebody waits, or would have to.
+    fn is_in_use(&self, now: Instant) -> bool {
+        *self.turn() > now || self.next.try_lock().is_err()
+    }
+
+    fn turn(&self) -> MutexGuard<'_, Instant> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the turn. It is taken only by who is `still_there` then: a client that gives up and comes again does
+    /// not wait the longer for it.
+    async fn wait(&self, still_there: impl AsyncFnOnce() -> bool) -> bool {
+        let _next = self.next.lock().await;
+        loop {
+            let turn = *self.turn();
+            if turn <= Instant::now() {
+                break;
+            }
+            sleep_until(turn.into()).await;
+        }
+        let is_there = still_there().await;
+        if is_there {
+            *self.turn() = Instant::now() + FLOOD_PAUSE;
+        }
+        is_there
+    }
 }
 
 impl Gate {
@@ -75,26 +120,24 @@ impl Gate {
         inside.total += 1;
         *inside.by_peer.entry(peer).or_default() += 1;
         self.metrics.connections(self.listener, inside.total);
-        let begins_at = peer.and_then(|peer| inside.next_turn(peer, Instant::now()));
-        Some(Permit { gate: Arc::clone(self), peer, begins_at })
+        let queue = peer.and_then(|peer| inside.queue(peer, Instant::now()));
+        Some(Permit { gate: Arc::clone(self), peer, queue })
     }
 }
 
 impl Inside {
-    /// When a connection of this peer may begin, if it has to wait. The one after it waits longer.
-    fn next_turn(&mut self, peer: IpAddr, now: Instant) -> Option<Instant> {
-        let turn = self.paused.get_mut(&peer).filter(|turn| **turn > now)?;
-        let begins_at = *turn;
-        *turn += FLOOD_PAUSE;
-        Some(begins_at)
+    /// Where a connection of this peer has to wait.
+    fn queue(&self, peer: IpAddr, now: Instant) -> Option<Arc<Queue>> {
+        self.queues.get(&peer).filter(|queue| queue.is_in_use(now)).cloned()
     }
 
     /// Somebody has flooded. The local socket has no peer: who may use it may stop the server.
     fn pause(&mut self, peer: Option<IpAddr>, now: Instant) {
-        self.paused.retain(|_, turn| *turn > now);
+        self.queues.retain(|_, queue| queue.is_in_use(now));
         if let Some(peer) = peer {
-            let turn = self.paused.entry(peer).or_insert(now);
-            *turn = (*turn).max(now + FLOOD_PAUSE);
+            let queue = self.queues.entry(peer).or_insert_with(|| Arc::new(Queue::new(now)));
+            let mut turn = queue.turn();
+            *turn = ((*turn).max(now) + FLOOD_PAUSE).min(now + LONGEST_PAUSE);
         }
     }
 
@@ -113,17 +156,22 @@ impl Inside {
 }
 
 impl Permit {
-    /// When the connection may begin, if it has to wait.
-    pub(super) fn begins_at(&self) -> Option<Instant> {
-        self.begins_at
+    /// Waits, if the peer has flooded. False: it has gone meanwhile.
+    pub(super) async fn wait(&self, still_there: impl AsyncFnOnce() -> bool) -> bool {
+        match &self.queue {
+            Some(queue) => queue.wait(still_there).await,
+            None => true,
+        }
     }
 
     /// Counts why the connection is cut off.
     pub(super) fn cut(&self, cause: Refused) {
         self.gate.metrics.connection_refused(self.gate.listener, cause);
-        if cause == Refused::Flood {
-            self.gate.lock().pause(self.peer, Instant::now());
-        }
+    }
+
+    /// Makes the peer's next connection wait.
+    pub(super) fn has_flooded(&self) {
+        self.gate.lock().pause(self.peer, Instant::now());
     }
 }
 
@@ -191,27 +239,45 @@ mod tests {
         assert!(gate.enter(None).is_some(), "the local socket is a peer of its own");
     }
 
+    const LATE: Duration = Duration::from_mins(1);
+
+    fn turn(gate: &Gate, peer: &str) -> Option<Instant> {
+        let queue = gate.lock().queue(peer_of(peer.parse().ok()?), Instant::now())?;
+        Some(*queue.turn())
+    }
+
     #[test]
     fn whoever_flooded_is_served_once_in_a_while() {
-        let gate = gate(9, 9);
-        let enter = |from| gate.enter(address(from)).and_then(|permit| permit.begins_at());
-        let flooding = gate.enter(address("192.0.2.1"));
-        assert!(flooding.as_ref().is_some_and(|permit| permit.begins_at().is_none()), "nobody has flooded yet");
-        if let Some(permit) = &flooding {
-            permit.cut(Refused::Silent);
-            assert_eq!(enter("192.0.2.1"), None, "this was no flood");
-            permit.cut(Refused::Flood);
-            permit.cut(Refused::Flood);
-        }
-        assert_eq!(enter("192.0.2.2"), None, "others do not wait");
-        let turns = [enter("192.0.2.1"), enter("192.0.2.1")];
-        let [Some(first), Some(second)] = turns else { unreachable!("both wait: {turns:?}") };
-        assert_eq!(second - first, FLOOD_PAUSE);
-        assert!(first <= Instant::now() + FLOOD_PAUSE, "two floods at once count as one");
-        let mut inside = gate.lock();
-        let later = second + FLOOD_PAUSE;
-        assert_eq!(inside.next_turn([192, 0, 2, 1].into(), later), None, "it is over");
-        inside.pause(None, later);
-        assert!(inside.paused.is_empty(), "what is over is not remembered, and this machine floods nobody");
+        let gate = gate(99, 99);
+        let flooder = gate.enter(address("192.0.2.1"));
+        assert_eq!(turn(&gate, "192.0.2.1"), None, "nobody has flooded yet");
+        let began = Instant::now();
+        (0..3).for_each(|_| flooder.iter().for_each(Permit::has_flooded));
+        assert_eq!(turn(&gate, "192.0.2.2"), None, "others do not wait");
+        assert!(turn(&gate, "192.0.2.1").is_some_and(|turn| turn >= began + 3 * FLOOD_PAUSE), "floods add up");
+        (0..99).for_each(|_| flooder.iter().for_each(Permit::has_flooded));
+        assert!(turn(&gate, "192.0.2.1").is_some_and(|turn| turn <= Instant::now() + LONGEST_PAUSE), "to a limit");
+    }
+
+    #[tokio::test]
+    async fn only_who_is_still_there_takes_a_turn() {
+        let queue = Queue::new(Instant::now());
+        assert!(!queue.is_in_use(Instant::now() + LATE));
+        assert!(!queue.wait(async || false).await);
+        assert!(*queue.turn() <= Instant::now(), "who has gone took none");
+        assert!(queue.wait(async || true).await);
+        assert!(*queue.turn() > Instant::now(), "the next one waits");
+        let _next = queue.next.lock().await;
+        assert!(queue.is_in_use(Instant::now() + LATE), "somebody waits");
+    }
+
+    #[test]
+    fn what_is_over_is_forgotten_and_this_machine_floods_nobody() {
+        let mut inside = Inside::default();
+        let now = Instant::now();
+        inside.pause(Some([192, 0, 2, 1].into()), now);
+        assert_eq!(inside.queues.len(), 1);
+        inside.pause(None, now + LATE);
+        assert_eq!(inside.queues.len(), 0);
     }
 }

@@ -155,7 +155,7 @@ impl Guarded {
             (Poll::Ready(Ok(count)), Some((heard, said))) => {
                 self.stuck_since = None;
                 heard.wrote(*count);
-                if taken(bytes, *count).any(|bytes| said.read(bytes)) {
+                if taken(bytes, *count).fold(false, |enough, bytes| said.read(bytes) | enough) {
                     // h2 ends the connection by itself.
                     self.permit.cut(Refused::Flood);
                 }
@@ -173,6 +173,17 @@ fn taken<'a>(slices: &'a [io::IoSlice<'_>], mut count: usize) -> impl Iterator<I
         count -= bytes.len();
         (!bytes.is_empty()).then_some(bytes)
     })
+}
+
+/// Who has gone far towards a flood has cost as much as one, and would otherwise close just before the limit and come
+/// again.
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        let Some((heard, said)) = &mut self.frames else { return };
+        if heard.is_half_spent(Instant::now()) || said.has_reset_many() {
+            self.permit.has_flooded();
+        }
+    }
 }
 
 impl Connected for Guarded {

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::ServerConfig;
+use tokio::io::{Interest, Ready};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{mpsc, watch};
-use tokio::time::sleep_until;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -52,9 +52,8 @@ pub(super) fn network(listener: TcpListener, door: Door, tasks: &TaskTracker, st
             let Some(permit) = door.gate.enter(Some(address.ip())) else { continue };
             let (door, ready, stop) = (door.clone(), ready.clone(), stop.clone());
             handshakes.spawn(async move {
-                if let Some(begins_at) = permit.begins_at()
-                    && until(&stop, sleep_until(begins_at.into())).await.is_none()
-                {
+                let still_there = async || !has_hung_up(&stream).await;
+                if until(&stop, permit.wait(still_there)).await != Some(true) {
                     return;
                 }
                 if let Some(connection) = door.admit(stream, permit).await {
@@ -114,6 +113,16 @@ impl Door {
     fn guard(&self, io: Box<dyn Duplex>, origin: Origin, permit: Permit) -> Guarded {
         Guarded::new(io, origin, permit, self.protocol, self.patience)
     }
+}
+
+/// Whether the peer has closed already, as far as the system knows: it is not waited for.
+async fn has_hung_up(stream: &TcpStream) -> bool {
+    let ready = tokio::select! {
+        biased;
+        ready = stream.ready(Interest::READABLE) => ready,
+        () = std::future::ready(()) => return false,
+    };
+    ready.is_ok_and(Ready::is_read_closed)
 }
 
 /// The next one, or none once the server stops.

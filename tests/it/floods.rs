@@ -182,26 +182,52 @@ async fn is_served(mut raw: Raw) {
     raw.next_of(kind::HEADERS).await.expect("an answer");
 }
 
+/// The next connection from this address waits, and that of somebody else does not.
+async fn waits(scene: &Scene, source: u8, flood_began: Instant) {
+    let waiting = scene.raw_from(source, &[]).await;
+    is_served(scene.raw_from(250, &[]).await).await;
+    is_served(waiting).await;
+    assert!(flood_began.elapsed() >= Duration::from_secs(1), "127.0.0.{source}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_flooded_waits_for_their_next_connection_and_nobody_else_does() {
     let scene = Scene::begin(&[]).await;
     let ping = frame(kind::PING, flag::NONE, 0, &[7; 8]);
+    let flooder = || scene.flooders.load(Ordering::Relaxed);
+
+    let (source, began) = (flooder(), Instant::now());
+    scene.cuts_off("cut off by us", 100_000, |_| ping.clone()).await;
+    waits(&scene, source, began).await;
+
+    let (source, began) = (flooder(), Instant::now());
     let overflow = |sent| [h2::call(stream(sent), KEYS), h2::window_update(stream(sent), 0x7fff_ffff)].concat();
-    // The one is cut off by us, the other by h2.
-    let floods: [(u8, &dyn Fn(usize) -> Vec<u8>); 2] = [(3, &|_| ping.clone()), (4, &overflow)];
-    for (source, bytes) in floods {
-        let began = Instant::now();
-        scene.cuts_off("a flood", 100_000, bytes).await;
-        let waiting = scene.raw_from(source, &[]).await;
-        is_served(scene.raw_from(9, &[]).await).await;
-        is_served(waiting).await;
-        assert!(began.elapsed() >= Duration::from_secs(1), "{source}");
+    scene.cuts_off("cut off by h2", 100_000, overflow).await;
+    waits(&scene, source, began).await;
+
+    // Whoever closes before the limit has cost as much.
+    let (source, began) = (200, Instant::now());
+    let mut raw = scene.raw_from(source, &[]).await;
+    raw.send(&ping.repeat(900)).await.expect("a flood that is borne");
+    for _ in 0..900 {
+        raw.next_of(kind::PING).await.expect("an answer");
     }
-    // A server that stops does not wait for those who wait.
-    scene.cuts_off("a flood", 100_000, |_| ping.clone()).await;
+    drop(raw);
+    eventually("the end of it", || async {
+        (scene.metric(r#"latchkey_connections{listener="grpc"}"#).await == 1).then_some(())
+    })
+    .await;
+    waits(&scene, source, began).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_stops_does_not_wait_for_those_who_wait() {
+    let scene = Scene::begin(&[]).await;
+    let source = scene.flooders.load(Ordering::Relaxed);
+    scene.cuts_off("PING", 100_000, |_| frame(kind::PING, flag::NONE, 0, &[7; 8])).await;
     let mut waiting = Vec::new();
     for _ in 0..60 {
-        waiting.push(scene.raw_from(5, &[]).await);
+        waiting.push(scene.raw_from(source, &[]).await);
     }
     let (status, rest) = scene.daemon.stop();
     assert_eq!(status, Some(0), "{rest}");
