@@ -93,7 +93,6 @@ pub async fn open_store(config: &Config) -> Result<(Store, Option<LockFile>), Se
 /// Starts everything, and returns when calls are served.
 pub async fn start(config: &Config, effects: Effects) -> Result<Running, ServeError> {
     let metrics = Arc::new(Metrics::new());
-    collect_entropy(&effects);
     let hasher = start_hasher(config, &effects, &metrics);
     let (store, lock) = open_store(config).await?;
     // Replicas share a key; the embedded database is one server's own.
@@ -145,14 +144,6 @@ pub async fn start(config: &Config, effects: Effects) -> Result<Running, ServeEr
         bound_socket,
         _lock: lock,
     })
-}
-
-/// Before its first random number the crypto library collects entropy from the jitter of the processor, which takes as
-/// long as everything else at the start: both at the same time.
-fn collect_entropy(effects: &Effects) {
-    let effects = effects.clone();
-    // Whoever needs a random number meanwhile waits for the same.
-    drop(std::thread::spawn(move || effects.bytes::<1>()));
 }
 
 /// Finding out how quick hashing is takes as long as opening the database: both at the same time.
