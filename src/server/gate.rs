@@ -72,7 +72,7 @@ impl Queue {
 
     /// Waits for the turn. It is taken only by who is `still_there` then: a client that gives up and comes again does
     /// not wait the longer for it.
-    async fn wait(&self, still_there: impl AsyncFnOnce() -> bool) -> bool {
+    async fn wait(&self, still_there: impl FnOnce() -> bool) -> bool {
         let _next = self.next.lock().await;
         loop {
             let turn = *self.turn();
@@ -81,9 +81,11 @@ impl Queue {
             }
             sleep_until(turn.into()).await;
         }
-        let is_there = still_there().await;
+        let is_there = still_there();
         if is_there {
-            *self.turn() = Instant::now() + FLOOD_PAUSE;
+            // Somebody may have flooded meanwhile, and set it later.
+            let mut turn = self.turn();
+            *turn = (*turn).max(Instant::now() + FLOOD_PAUSE);
         }
         is_there
     }
@@ -157,7 +159,7 @@ impl Inside {
 
 impl Permit {
     /// Waits, if the peer has flooded. False: it has gone meanwhile.
-    pub(super) async fn wait(&self, still_there: impl AsyncFnOnce() -> bool) -> bool {
+    pub(super) async fn wait(&self, still_there: impl FnOnce() -> bool) -> bool {
         match &self.queue {
             Some(queue) => queue.wait(still_there).await,
             None => true,
@@ -263,9 +265,9 @@ mod tests {
     async fn only_who_is_still_there_takes_a_turn() {
         let queue = Queue::new(Instant::now());
         assert!(!queue.is_in_use(Instant::now() + LATE));
-        assert!(!queue.wait(async || false).await);
+        assert!(!queue.wait(|| false).await);
         assert!(*queue.turn() <= Instant::now(), "who has gone took none");
-        assert!(queue.wait(async || true).await);
+        assert!(queue.wait(|| true).await);
         assert!(*queue.turn() > Instant::now(), "the next one waits");
         let _next = queue.next.lock().await;
         assert!(queue.is_in_use(Instant::now() + LATE), "somebody waits");

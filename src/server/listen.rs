@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use rustls::ServerConfig;
 use tokio::io::{Interest, Ready};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
@@ -52,8 +53,7 @@ pub(super) fn network(listener: TcpListener, door: Door, tasks: &TaskTracker, st
             let Some(permit) = door.gate.enter(Some(address.ip())) else { continue };
             let (door, ready, stop) = (door.clone(), ready.clone(), stop.clone());
             handshakes.spawn(async move {
-                let still_there = async || !has_hung_up(&stream).await;
-                if until(&stop, permit.wait(still_there)).await != Some(true) {
+                if until(&stop, permit.wait(|| !has_hung_up(&stream))).await != Some(true) {
                     return;
                 }
                 if let Some(connection) = door.admit(stream, permit).await {
@@ -116,13 +116,9 @@ impl Door {
 }
 
 /// Whether the peer has closed already, as far as the system knows: it is not waited for.
-async fn has_hung_up(stream: &TcpStream) -> bool {
-    let ready = tokio::select! {
-        biased;
-        ready = stream.ready(Interest::READABLE) => ready,
-        () = std::future::ready(()) => return false,
-    };
-    ready.is_ok_and(Ready::is_read_closed)
+fn has_hung_up(stream: &TcpStream) -> bool {
+    let ready = stream.ready(Interest::READABLE).now_or_never();
+    ready.is_some_and(|ready| ready.is_ok_and(Ready::is_read_closed))
 }
 
 /// The next one, or none once the server stops.
