@@ -20,6 +20,7 @@ use super::table::{AccessTable, Gate};
 use crate::effects::Effects;
 use crate::error::Error;
 use crate::metrics::Metrics;
+use crate::proto::code_name;
 
 /// Carries the request id, in and out.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -161,7 +162,7 @@ impl<'a> Account<'a> {
             None => self.tell(status::OK, "", None),
             Some(status) => {
                 let cause = status::is_our_fault(status).then(|| chain(status));
-                self.tell(status::code_name(status), &status::reason(status), cause);
+                self.tell(code_name(status.code()), &status::reason(status), cause);
             }
         }
     }

@@ -18,6 +18,7 @@ use crate::domain::caller::Denied;
 use crate::domain::reason::Reason;
 use crate::domain::violation::Violations;
 use crate::error::{Error, Limit, Outage, Resource, Taken, Unauthenticated, Unmet};
+use crate::proto::code_name;
 
 /// `ErrorInfo.domain` of every error of ours.
 const DOMAIN: &str = "latchkey.v1";
@@ -223,37 +224,10 @@ pub(super) fn is_our_fault(status: &Status) -> bool {
 }
 
 /// The code of success.
-pub(super) const OK: &str = name(Code::Ok);
+pub(super) const OK: &str = code_name(Code::Ok);
 
 /// The code of a call whose client went away.
-pub(super) const CANCELLED: &str = name(Code::Cancelled);
-
-/// The code as it stands in the gRPC specification, for log and metrics.
-pub(super) fn code_name(status: &Status) -> &'static str {
-    name(status.code())
-}
-
-const fn name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
-    }
-}
+pub(super) const CANCELLED: &str = code_name(Code::Cancelled);
 
 #[cfg(test)]
 mod tests;
