@@ -28,7 +28,7 @@ impl App {
     /// Says in the audit log that waits are over.
     pub async fn end_waits(&self) -> Result<()> {
         let caller = nobody("job/end-waits");
-        self.write(&caller, None, |writer| async move {
+        self.transact(&caller, None, |writer| async move {
             let mut events = Vec::new();
             for id in throttle_end_waits(&*writer.tx, writer.now).await? {
                 let name = match user_by_id(&*writer.tx, id).await {
@@ -47,6 +47,7 @@ impl App {
             }
         })
         .await
+        .map(|_| ())
     }
 
     /// Forgets what nobody asks for any more.

@@ -12,13 +12,12 @@ use crate::domain::role::{Scope, ScopeSet};
 use crate::domain::time::Timestamp;
 use crate::domain::user::{Etag, User, UserRef};
 use crate::error::{Error, Result, Unauthenticated, Unmet};
-use crate::store::WriteTx;
 use crate::store::api_tokens::api_token_by_id;
 use crate::store::sessions::session_by_id;
 use crate::store::users::{
     administrators_lock, user_by_ref, user_count_able_administrators, user_id_by_ref, user_lock_row, user_version,
 };
-use crate::store::{audit::event_insert, is_lost_race};
+use crate::store::{Ending, WriteTx, audit::event_insert, is_lost_race};
 
 /// How often a transaction that lost a race is tried again whole. Seen: contended rows settle within three.
 const TRIES: u32 = 8;
@@ -55,8 +54,7 @@ impl App {
         Ok(writer)
     }
 
-    /// Does `work` in a transaction: again if it lost a race, and with an audit event of its own if the caller may not
-    /// do it. `target` is whom such an event names.
+    /// Does `work` for somebody who is told what came of it.
     pub(super) async fn write<'a, T, Fut>(
         &'a self,
         caller: &'a Caller,
@@ -66,10 +64,33 @@ impl App {
     where
         Fut: Future<Output = Result<T>>,
     {
+        let (done, ending) = self.transact(caller, target, work).await?;
+        // Whoever found nothing left to change counts on what somebody else has changed, maybe a moment ago.
+        if !ending.is_durable() {
+            self.store.flush().await?;
+        }
+        Ok(done)
+    }
+
+    /// Does `work` in a transaction: again if it lost a race, and with an audit event of its own if the caller may not
+    /// do it. `target` is whom such an event names. Nobody may be told of an ending that is not durable: this is for
+    /// looks ahead and for jobs.
+    pub(super) async fn transact<'a, T, Fut>(
+        &'a self,
+        caller: &'a Caller,
+        target: Option<&UserRef>,
+        work: impl Fn(Writer<'a>) -> Fut,
+    ) -> Result<(T, Ending)>
+    where
+        Fut: Future<Output = Result<T>>,
+    {
         let mut tries = 1;
         loop {
             let result = match self.writer(caller, target).await {
-                Ok(writer) => work(writer).await,
+                Ok(writer) => {
+                    let ending = writer.tx.ending();
+                    work(writer).await.map(|done| (done, ending))
+                }
                 Err(error) => Err(error),
             };
             match result {
@@ -111,7 +132,9 @@ impl App {
             event = event.detail("missingScopes", missing.to_text());
         }
         let recorded = self.recorded(caller, self.now(), event);
-        event_insert(self.store.autocommit(), [recorded]).await
+        let tx = self.store.begin_write().await?;
+        event_insert(&*tx, [recorded]).await?;
+        tx.commit().await
     }
 
     pub(super) fn recorded(&self, caller: &Caller, at: Timestamp, event: Event) -> RecordedEvent {

@@ -12,8 +12,9 @@ use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, Runtim
 use sea_orm_migration::async_trait::async_trait;
 use tokio::time::{Instant, timeout_at};
 
-use super::error::is_read_only;
+use super::error::{is_read_only, of_commit};
 use super::file::OwnFile;
+use super::flush::Flusher;
 use super::postgres::Doubt;
 
 /// How long a statement may take, the wait for a connection included, and how long a whole transaction. Longer than
@@ -35,10 +36,35 @@ pub(super) enum Deadline {
 /// What shows that the database is still the one that was opened.
 #[derive(Debug, Clone)]
 pub(super) enum Watch {
-    /// A file, which may be removed or replaced.
-    File(Arc<OwnFile>),
+    /// A file, which may be removed or replaced, and whose disk may fail.
+    File(Arc<Files>),
     /// A server, which may be lost or replaced.
     Server(Arc<Doubt>),
+}
+
+/// The files of the embedded database.
+#[derive(Debug)]
+pub(super) struct Files {
+    pub(super) database: OwnFile,
+    pub(super) flusher: Flusher,
+}
+
+impl Files {
+    fn check(&self) -> Result<(), DbErr> {
+        self.database.check()?;
+        self.flusher.check()
+    }
+}
+
+impl Watch {
+    /// Waits until what was committed is durable. A server answers a commit only then.
+    pub(super) async fn flush(&self) -> crate::error::Result<()> {
+        failpoint!("store.flush");
+        match self {
+            Watch::File(files) => files.flusher.flush().await.map_err(of_commit),
+            Watch::Server(_) => Ok(()),
+        }
+    }
 }
 
 /// A pool or a transaction whose statements end in time.
@@ -64,8 +90,8 @@ pub(super) async fn run<T>(
 ) -> Result<T, DbErr> {
     let doubt = match watch {
         // A disk that does not answer cannot be left alone by dropping the future.
-        Watch::File(file) => {
-            file.check()?;
+        Watch::File(files) => {
+            files.check()?;
             return work.await;
         }
         Watch::Server(doubt) => doubt,

@@ -1,8 +1,8 @@
 //! The database: the only home of SQL, through sea-orm.
 //!
 //! State changes are guarded updates (`… WHERE id = ? AND generation = ?`) whose count of rows is checked; nothing is
-//! read, decided in memory and written. Whatever the two databases do differently is in this file, `file.rs`,
-//! `postgres.rs` and `migration/`.
+//! read, decided in memory and written. Whatever the two databases do differently is in this file, `sqlite.rs` with
+//! `file.rs` and `flush.rs`, `postgres.rs`, and `migration/`.
 
 pub mod api_tokens;
 pub mod audit;
@@ -10,6 +10,8 @@ mod bounded;
 mod entity;
 mod error;
 mod file;
+mod flush;
+mod generation;
 pub mod idempotency;
 pub mod keys;
 mod migration;
@@ -18,31 +20,29 @@ mod postgres;
 pub mod sessions;
 mod single;
 pub mod sources;
+mod sqlite;
 mod text;
 pub mod throttle;
 pub mod tickets;
 pub mod users;
 
 use std::ops::Deref;
-use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use sea_orm::sqlx;
 use sea_orm::{
-    ConnectOptions, Database, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, SqliteTransactionMode,
-    Statement, TransactionOptions, TransactionTrait,
+    DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, SqliteTransactionMode, Statement, TransactionOptions,
+    TransactionTrait,
 };
 use sea_orm_migration::{MigratorTrait, SchemaManager};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use tokio::time::{Instant, timeout};
 
 pub use self::bounded::Bounded;
 use self::bounded::{ANSWER_TIMEOUT, Deadline, Watch};
 pub use self::error::is_lost_race;
-use self::file::OwnFile;
-use self::postgres::Doubt;
+use self::generation::Generations;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Outage, Result};
 
@@ -87,23 +87,17 @@ pub struct WriteTx {
     tx: Bounded<DatabaseTransaction>,
     generations: Arc<Generations>,
     counts_failure: AtomicBool,
+    ending: Ending,
 }
 
-/// What this process has committed so far.
-#[derive(Default)]
-struct Generations {
-    /// Moved by every commit.
-    all: AtomicU64,
-    /// Moved by those that count a failure against a source.
-    failures: AtomicU64,
-}
+/// How a transaction has ended, for who gave it away.
+#[derive(Clone, Default)]
+pub struct Ending(Arc<AtomicBool>);
 
-impl Generations {
-    fn moved(&self, failures: bool) {
-        self.all.fetch_add(1, Ordering::SeqCst);
-        if failures {
-            self.failures.fetch_add(1, Ordering::SeqCst);
-        }
+impl Ending {
+    /// Whether it was committed, and is durable. Else it changed nothing.
+    pub fn is_durable(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -120,21 +114,22 @@ impl WriteTx {
         self.counts_failure.store(true, Ordering::Relaxed);
     }
 
-    /// Makes everything durable. An error may be [`Outage::Unconfirmed`]: nobody knows whether it was. Whatever comes
+    /// Makes everything visible, and then durable. An error may be [`Outage::Unconfirmed`]: nobody knows whether it was. Whatever comes
     /// of it, nothing that was read before is good any more.
     pub async fn commit(self) -> Result<()> {
-        let _moves = Moves(self.generations, self.counts_failure.into_inner());
         let Bounded { inner, deadline, watch } = self.tx;
-        bounded::run(deadline, &watch, inner.commit()).await.map_err(error::of_commit)
+        let moves = self.generations.moves(self.counts_failure.into_inner());
+        let committed = bounded::run(deadline, &watch, inner.commit()).await;
+        drop(moves);
+        committed.map_err(error::of_commit)?;
+        watch.flush().await?;
+        self.ending.0.store(true, Ordering::Relaxed);
+        Ok(())
     }
-}
 
-/// Moves the generations when it is dropped.
-struct Moves(Arc<Generations>, bool);
-
-impl Drop for Moves {
-    fn drop(&mut self) {
-        self.0.moved(self.1);
+    /// Tells later how it has ended.
+    pub fn ending(&self) -> Ending {
+        self.ending.clone()
     }
 }
 
@@ -142,8 +137,8 @@ impl Store {
     /// Connects; the embedded database is created if there is none, readable by its owner alone.
     pub async fn connect(location: &Location) -> Result<Store> {
         let (read, write, watch) = match location {
-            Location::Sqlite(path) => connect_sqlite(path).await?,
-            Location::Postgres(url) => connect_postgres(url).await?,
+            Location::Sqlite(path) => sqlite::connect(path).await?,
+            Location::Postgres(url) => postgres::connect(url).await?,
         };
         let bounded = |inner| Bounded { inner, deadline: Deadline::Each, watch: watch.clone() };
         Ok(Store {
@@ -159,7 +154,8 @@ impl Store {
         &self.read
     }
 
-    /// For a single statement that is a transaction of its own.
+    /// For a single statement that is a transaction of its own, and of which nobody is told that it holds: on the embedded
+    /// database a power cut may undo it, until another transaction is durable.
     pub fn autocommit(&self) -> &Bounded<DatabaseConnection> {
         &self.write
     }
@@ -182,7 +178,14 @@ impl Store {
         };
         let inner = self.write.run(self.write.inner.begin_with_options(options)).await?;
         let tx = Bounded { inner, deadline, watch: self.write.watch.clone() };
-        Ok(WriteTx { tx, generations: Arc::clone(&self.generations), counts_failure: AtomicBool::new(false) })
+        let generations = Arc::clone(&self.generations);
+        Ok(WriteTx { tx, generations, counts_failure: AtomicBool::new(false), ending: Ending::default() })
+    }
+
+    /// Makes durable what can be seen now. For an answer that rests on what somebody else has committed a moment ago, and
+    /// that its caller counts on.
+    pub async fn flush(&self) -> Result<()> {
+        self.write.watch.flush().await
     }
 
     /// Gives the writer of the embedded database the memory to touch each page once in a transaction with many rows:
@@ -203,17 +206,17 @@ impl Store {
     /// A number that moves with every commit of users, sessions and tokens, before it returns: what was read is still
     /// so if it has not moved since before the read. None where other processes commit too.
     pub fn generation(&self) -> Option<u64> {
-        self.is_embedded().then(|| self.generations.all.load(Ordering::SeqCst))
+        self.is_embedded().then(|| self.generations.all())
     }
 
     /// The same, moved by commits of [`WriteTx::counts_failure`] alone: for what only they change.
     pub fn failures_generation(&self) -> Option<u64> {
-        self.is_embedded().then(|| self.generations.failures.load(Ordering::SeqCst))
+        self.is_embedded().then(|| self.generations.failures())
     }
 
     /// Moves the generation, after a statement that was a transaction of its own.
     pub fn moved(&self) {
-        self.generations.moved(false);
+        drop(self.generations.moves(false));
     }
 
     /// Whether the database can be worked with: an error says why not. It takes 3 s at most.
@@ -346,77 +349,34 @@ fn newer_schema(error: sea_orm::DbErr) -> Error {
     }
 }
 
-fn sqlite_options(options: sqlx::sqlite::SqliteConnectOptions) -> sqlx::sqlite::SqliteConnectOptions {
-    options
-        .journal_mode(sqlx::sqlite::SqliteJournalMode::Wal)
-        // Acknowledged means durable: with NORMAL a power cut may lose the last commits.
-        .synchronous(sqlx::sqlite::SqliteSynchronous::Full)
-        .foreign_keys(true)
-        // How many pages gather in the log before a commit moves them to the file, and waits for the disk: less than the
-        // default of 1 000, so that whoever comes then waits for less (measured: the slowest hundredth of paced commits
-        // 23 ms with 1 000, 14 with 250, and no less with fewer).
-        .pragma("wal_autocheckpoint", "250")
-        .busy_timeout(Duration::from_secs(5))
-        // What is deleted is overwritten.
-        .pragma("secure_delete", "ON")
-        .pragma("trusted_schema", "OFF")
-}
-
-/// When the disk is full or fails, SQLite may roll back by itself. The driver does not see that: it goes on counting a
-/// transaction that is none, and makes every later one a part of it, whose commit makes nothing durable. Such a
-/// connection is closed and never used again.
-fn writer_options(options: sqlx::pool::PoolOptions<sqlx::Sqlite>) -> sqlx::pool::PoolOptions<sqlx::Sqlite> {
-    use sea_orm::sqlx::Connection;
-    options.after_release(|connection, _| {
-        Box::pin(async move {
-            if connection.is_in_transaction() {
-                // Waits until the roll-back that is under way has ended.
-                connection.ping().await?;
-            }
-            Ok(!connection.is_in_transaction())
-        })
-    })
-}
-
+/// To read with, to write with, and what watches both.
 type Connected = (DatabaseConnection, DatabaseConnection, Watch);
 
-async fn connect_sqlite(path: &Path) -> Result<Connected> {
-    let failed = |source: std::io::Error| format!("{}: {source}", path.display());
-    let file = OwnFile::create(path).map_err(|source| Error::Unavailable(Outage::Storage(failed(source).into())))?;
-    let url = format!("sqlite://{}?mode=rwc", path.display());
-    let options = |connections: u32| {
-        let mut options = ConnectOptions::new(url.clone());
-        options
-            .max_connections(connections)
-            .min_connections(connections)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            // A connection is a file handle: it never goes stale.
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .test_before_acquire(false)
-            .sqlx_logging(false)
-            .map_sqlx_sqlite_opts(sqlite_options);
-        options
-    };
-    let mut writer = options(1);
-    writer.map_sqlx_sqlite_pool_opts(writer_options);
-    // The writer first: of several that make a new database one with a WAL, all but one would be told that it is locked.
-    let write = Database::connect(writer).await?;
-    Ok((Database::connect(options(4)).await?, write, Watch::File(Arc::new(file))))
-}
+#[cfg(test)]
+mod tests {
+    use super::bounded::Files;
+    use super::file::OwnFile;
+    use super::flush::Flusher;
+    use super::*;
 
-async fn connect_postgres(url: &SecretString) -> Result<Connected> {
-    postgres::probe(url).await?;
-    let doubt = Arc::new(Doubt::new());
-    let of_pool = Arc::clone(&doubt);
-    let mut options = ConnectOptions::new(url.expose_secret().to_owned());
-    options
-        .max_connections(postgres::CONNECTIONS)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
-        .connect_timeout(ACQUIRE_TIMEOUT)
-        .sqlx_logging(false)
-        .map_sqlx_postgres_opts(postgres::connect_options)
-        .map_sqlx_postgres_pool_opts(move |options| postgres::pool_options(options, &of_pool));
-    let pool = Database::connect(options).await?;
-    Ok((pool.clone(), pool, Watch::Server(doubt)))
+    #[tokio::test]
+    async fn nobody_is_told_of_a_commit_that_the_disk_did_not_take() -> Result<(), Box<dyn std::error::Error>> {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("latchkey.db");
+        let mut store = Store::connect(&Location::Sqlite(path.clone())).await?;
+        store.migrate().await?.commit().await?;
+        // A device that cannot be flushed.
+        let flusher = Flusher::of(std::fs::File::open("/dev/null")?)?;
+        store.write.watch = Watch::File(Arc::new(Files { database: OwnFile::create(&path)?, flusher }));
+
+        let tx = store.begin_write().await?;
+        let (ending, generation) = (tx.ending(), store.generation());
+        let told = tx.commit().await;
+        assert!(matches!(told, Err(Error::Unavailable(Outage::Unconfirmed(_)))), "{told:?}");
+        assert!(!ending.is_durable());
+        assert_ne!(store.generation(), generation, "it may have been made");
+        let next = store.begin_write().await.map(|_| ());
+        assert!(matches!(next, Err(Error::Unavailable(Outage::Storage(_)))), "{next:?}");
+        Ok(())
+    }
 }

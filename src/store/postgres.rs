@@ -7,15 +7,17 @@ use std::time::Duration;
 
 use sea_orm::sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions, PgSslMode};
 use sea_orm::sqlx::{self, Connection, Executor, Row};
+use sea_orm::{ConnectOptions, Database};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{Instant, timeout};
 
-use super::ACQUIRE_TIMEOUT;
+use super::bounded::Watch;
+use super::{ACQUIRE_TIMEOUT, Connected};
 use crate::error::{Error, Outage, Result};
 
 /// Enough for the hashing threads and operators of one replica, and few enough that nine replicas fit into the 100
 /// connections that `PostgreSQL` accepts by default, of which it keeps 3 for itself.
-pub(super) const CONNECTIONS: u32 = 10;
+const CONNECTIONS: u32 = 10;
 
 /// A connection that rested this long is tried before it is used. One that was given back a moment ago was tried then.
 const TRY_AFTER: Duration = Duration::from_secs(1);
@@ -59,8 +61,25 @@ impl fmt::Debug for Doubt {
     }
 }
 
+/// Connects to a server that answers and takes writes. Reads and writes share a pool.
+pub(super) async fn connect(url: &SecretString) -> Result<Connected> {
+    probe(url).await?;
+    let doubt = Arc::new(Doubt::new());
+    let of_pool = Arc::clone(&doubt);
+    let mut options = ConnectOptions::new(url.expose_secret().to_owned());
+    options
+        .max_connections(CONNECTIONS)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .connect_timeout(ACQUIRE_TIMEOUT)
+        .sqlx_logging(false)
+        .map_sqlx_postgres_opts(connect_options)
+        .map_sqlx_postgres_pool_opts(move |options| pool_options(options, &of_pool));
+    let pool = Database::connect(options).await?;
+    Ok((pool.clone(), pool, Watch::Server(doubt)))
+}
+
 /// What every connection asks of the server.
-pub(super) fn connect_options(options: PgConnectOptions) -> PgConnectOptions {
+fn connect_options(options: PgConnectOptions) -> PgConnectOptions {
     let local = options.get_socket().is_some() || is_loopback(options.get_host());
     let options = options.application_name("latchkeyd").options([
         // What the row locks of the use cases are made for, whatever the default of the database.
@@ -79,7 +98,7 @@ pub(super) fn connect_options(options: PgConnectOptions) -> PgConnectOptions {
 
 /// How the pool looks after its connections. By itself it waits for ever for a sign of life of one that comes back,
 /// and its place is lost.
-pub(super) fn pool_options(options: PgPoolOptions, doubt: &Arc<Doubt>) -> PgPoolOptions {
+fn pool_options(options: PgPoolOptions, doubt: &Arc<Doubt>) -> PgPoolOptions {
     let (taken, returned) = (Arc::clone(doubt), Arc::clone(doubt));
     options
         .test_before_acquire(false)

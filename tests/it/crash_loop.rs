@@ -32,7 +32,7 @@ const METHODS: [(&str, What); 9] = [
 ];
 
 /// Places in the store, and calls that lead to them.
-const STATEMENTS: [(&str, What); 15] = [
+const STATEMENTS: [(&str, What); 16] = [
     ("store.user_insert", What::Create),
     ("store.user_save", What::Lock),
     ("store.user_delete", What::Delete),
@@ -48,6 +48,7 @@ const STATEMENTS: [(&str, What); 15] = [
     ("store.throttle_succeeded", What::SignIn),
     ("store.throttle_clear", What::Unlock),
     ("store.idempotency_insert", What::Reset),
+    ("store.flush", What::Lock),
 ];
 
 fn places() -> Vec<(String, What)> {

@@ -1,6 +1,7 @@
 //! Races whose worst moment is known: a failpoint holds one call there, another one comes between, and the first goes on.
 //! `races.rs` meets such moments by chance.
 
+use latchkey::proto::v1::reset_password_request::Method;
 use latchkey::proto::v1::{self, EventOutcome, EventType, UserState, create_user_request::Credential};
 use tonic::Code;
 
@@ -155,4 +156,50 @@ async fn two_administrators_of_whom_each_was_let_in_to_demote_the_other_leave_on
     assert_eq!(demoted, 1);
     let admins = [operator.user("ann").await, operator.user("bob").await];
     assert_eq!(admins.iter().filter(|user| user.roles == ["admin"]).count(), 1);
+}
+
+#[tokio::test]
+async fn who_waits_for_the_disk_is_told_last_and_holds_up_nobody() {
+    let site = Site::new().await;
+    // Until somebody listens there, nobody is held.
+    let server = site.start(&format!("store.flush=return(wait {})", site.path("disk.barrier").display())).await;
+    let operator = server.operator().await;
+    for name in ["ann", "bob", "cat"] {
+        create(&operator, name, &[]).await;
+    }
+    let disk = site.barrier("disk");
+    let lock = |name: &'static str| {
+        let operator = operator.clone();
+        tokio::spawn(async move { operator.lock(name).await })
+    };
+    let reset = || {
+        let request = v1::ResetPasswordRequest {
+            user: Some(named("cat")),
+            method: Some(Method::TemporaryPassword(v1::TemporaryPassword::default())),
+            idempotency_key: "5b0f2d0c-7a5e-4b0e-9d36-0c5f6e0a1b2c".to_owned(),
+            ..Default::default()
+        };
+        let operator = operator.clone();
+        tokio::spawn(async move { operator.reset_with(request).await })
+    };
+
+    let locked = (lock("ann"), disk.reached().await);
+    assert_eq!(operator.user("ann").await.state(), UserState::Locked, "committed");
+    let other = (lock("bob"), disk.reached().await);
+    let again = (lock("ann"), disk.reached().await);
+    let first = (reset(), disk.reached().await);
+    let repeated = (reset(), disk.reached().await);
+    for call in [&locked.0, &other.0, &again.0] {
+        assert!(!call.is_finished(), "told of a lock that a power cut would undo");
+    }
+    assert!(!first.0.is_finished() && !repeated.0.is_finished(), "told of a reset that a power cut would undo");
+
+    for (call, held) in [other, again, locked] {
+        drop(held);
+        call.await.expect("an end").expect("a lock");
+    }
+    drop(repeated.1);
+    assert!(repeated.0.await.expect("an end").expect("a reset").replayed);
+    drop(first.1);
+    assert!(!first.0.await.expect("an end").expect("a reset").replayed);
 }

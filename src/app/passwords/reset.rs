@@ -137,10 +137,9 @@ impl App {
     }
 
     async fn check_reset(&self, caller: &Caller, command: &ResetPassword) -> Result<()> {
-        self.write(caller, Some(&command.user), |mut writer| async move {
-            resettable(&mut writer, command).await.map(|_| ())
-        })
-        .await
+        self.transact(caller, Some(&command.user), |mut writer| async move { resettable(&mut writer, command).await })
+            .await
+            .map(|_| ())
     }
 
     async fn reset_to(

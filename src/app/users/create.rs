@@ -104,7 +104,7 @@ impl App {
             return Ok(answer);
         }
         // Rights and names are looked at before the costly hash, and again in the transaction.
-        self.write(caller, None, |writer| {
+        self.transact(caller, None, |writer| {
             let command = &command;
             async move { check_creation(&writer, command).await }
         })
@@ -219,6 +219,8 @@ impl App {
         };
         let id: UserId = answer.user_id.parse()?;
         let user = user_by_id(reader, id).await?.ok_or_else(|| Error::no_user(UserRef::Id(id).field()))?;
+        // The first call may not have got its answer yet.
+        self.store.flush().await?;
         Ok(Some((user, answer)))
     }
 
