@@ -44,6 +44,14 @@ struct Header {
 impl App {
     /// Looks a bearer token up: an access token, or an API token.
     pub async fn authenticate(&self, bearer: &str) -> Result<Authenticated> {
+        match self.credential(bearer).await {
+            // Whoever signs out twice takes this for done.
+            Err(error @ Error::Unauthenticated(Unauthenticated::SessionRevoked)) => self.once_durable(Err(error)).await,
+            answer => answer,
+        }
+    }
+
+    async fn credential(&self, bearer: &str) -> Result<Authenticated> {
         if let Ok(secret) = ApiTokenSecret::parse(bearer) {
             let live = self.live_api_token(&secret).await?;
             let (token, _, user) = &*live;

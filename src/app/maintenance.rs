@@ -50,6 +50,12 @@ impl App {
         .map(|_| ())
     }
 
+    /// Moves the log of the embedded database to its file.
+    pub async fn move_log(&self) -> Result<()> {
+        self.store.move_log().await;
+        Ok(())
+    }
+
     /// Forgets what nobody asks for any more.
     pub async fn sweep(&self) -> Result<()> {
         let (c, now) = (self.store.autocommit(), self.now());

@@ -64,17 +64,41 @@ impl App {
     where
         Fut: Future<Output = Result<T>>,
     {
-        let (done, ending) = self.transact(caller, target, work).await?;
-        // Whoever found nothing left to change counts on what somebody else has changed, maybe a moment ago.
-        if !ending.is_durable() {
+        match self.transact(caller, target, work).await {
+            Ok((done, ending)) if ending.is_durable() => Ok(done),
+            Ok((done, _)) => self.once_durable(Ok(done)).await,
+            Err(error) => self.once_durable(Err(error)).await,
+        }
+    }
+
+    /// Looks ahead whether `work`, which changes nothing, could be done.
+    pub(super) async fn look_ahead<'a, Fut>(
+        &'a self,
+        caller: &'a Caller,
+        target: Option<&UserRef>,
+        work: impl Fn(Writer<'a>) -> Fut,
+    ) -> Result<()>
+    where
+        Fut: Future<Output = Result<()>>,
+    {
+        match self.transact(caller, target, work).await {
+            Ok(_) => Ok(()),
+            Err(error) => self.once_durable(Err(error)).await,
+        }
+    }
+
+    /// An answer that changed nothing rests on what others have changed, maybe a moment ago: an account that is locked
+    /// already, a name that is taken, a session that is over. Whoever is told so counts on it.
+    pub(super) async fn once_durable<T>(&self, answer: Result<T>) -> Result<T> {
+        if !matches!(answer, Err(Error::Unavailable(_))) {
             self.store.flush().await?;
         }
-        Ok(done)
+        answer
     }
 
     /// Does `work` in a transaction: again if it lost a race, and with an audit event of its own if the caller may not
-    /// do it. `target` is whom such an event names. Nobody may be told of an ending that is not durable: this is for
-    /// looks ahead and for jobs.
+    /// do it. `target` is whom such an event names. Nobody may be told of what is not durable yet: on its own this is for
+    /// jobs.
     pub(super) async fn transact<'a, T, Fut>(
         &'a self,
         caller: &'a Caller,

@@ -39,14 +39,15 @@ impl Flusher {
         let (waiting, queue) = mpsc::unbounded_channel();
         let has_failed = Arc::new(AtomicBool::new(false));
         let failed = Arc::clone(&has_failed);
-        std::thread::Builder::new().name("flush".to_owned()).spawn(move || serve(&log, queue, &failed))?;
+        let work = move || serve(queue, &failed, || log.sync_data());
+        std::thread::Builder::new().name("flush".to_owned()).spawn(work)?;
         Ok(Flusher { waiting, has_failed })
     }
 
     /// Waits until everything that was committed before is durable.
     pub(super) async fn flush(&self) -> Result<(), DbErr> {
         let (done, flushed) = oneshot::channel();
-        // Without the thread nobody keeps the other end.
+        // The thread lives as long as this: it cannot be gone.
         let _ = self.waiting.send(done);
         flushed.await.map_err(|_| failed())
     }
@@ -57,18 +58,24 @@ impl Flusher {
     }
 }
 
-/// Ends when a flush fails: the system may have dropped what it could not write, and the next flush would succeed
-/// without it.
-fn serve(log: &File, mut queue: mpsc::UnboundedReceiver<Waiting>, has_failed: &AtomicBool) {
+/// Flushes for as long as somebody may wait. After a flush that failed nobody is answered any more: the system may have
+/// dropped what it could not write, and the next flush would succeed without it.
+fn serve(
+    mut queue: mpsc::UnboundedReceiver<Waiting>,
+    has_failed: &AtomicBool,
+    mut flush: impl FnMut() -> io::Result<()>,
+) {
     let mut waiting = Vec::new();
     // Whoever comes from here on waits for the next one: their commit may come too late for this one.
     while queue.blocking_recv_many(&mut waiting, MOST) > 0 {
-        if let Err(error) = log.sync_data() {
+        if !has_failed.load(Ordering::Acquire)
+            && let Err(error) = flush()
+        {
             has_failed.store(true, Ordering::Release);
             tracing::error!(%error, "the log of the database could not be flushed to the disk; restart the server");
-            return;
         }
-        for done in waiting.drain(..) {
+        let is_durable = !has_failed.load(Ordering::Acquire);
+        for done in waiting.drain(..).filter(|_| is_durable) {
             // Who has gone meanwhile needs no answer.
             let _ = done.send(());
         }
@@ -95,11 +102,26 @@ mod tests {
         Ok(())
     }
 
-    #[tokio::test]
-    async fn who_waits_at_once_is_answered_at_once() -> io::Result<()> {
-        let flusher = Flusher::of(tempfile::tempfile()?)?;
-        let all = futures_util::future::join_all((0..2 * MOST).map(|_| flusher.flush())).await;
-        assert!(all.iter().all(Result::is_ok));
-        Ok(())
+    #[test]
+    fn one_flush_is_for_all_who_wait_and_after_one_that_failed_there_are_none() {
+        let (waiting, queue) = mpsc::unbounded_channel();
+        let mut answers: Vec<_> = (0..=MOST)
+            .map(|_| {
+                let (done, answer) = oneshot::channel();
+                assert!(waiting.send(done).is_ok());
+                answer
+            })
+            .collect();
+        drop(waiting);
+        let (mut flushes, has_failed) = (0, AtomicBool::new(false));
+        serve(queue, &has_failed, || {
+            flushes += 1;
+            if flushes == 1 { Ok(()) } else { Err(io::ErrorKind::Other.into()) }
+        });
+        assert_eq!(flushes, 2);
+        let last = answers.pop();
+        assert!(answers.iter_mut().all(|answer| answer.try_recv().is_ok()));
+        assert!(last.is_some_and(|mut last| last.try_recv().is_err()));
+        assert!(has_failed.into_inner());
     }
 }

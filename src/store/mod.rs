@@ -28,7 +28,7 @@ pub mod users;
 
 use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use sea_orm::{
@@ -80,6 +80,8 @@ pub struct Store {
     write: Bounded<DatabaseConnection>,
     location: Location,
     generations: Arc<Generations>,
+    /// The generation of which the log was last moved to the file.
+    moved: AtomicU64,
 }
 
 /// A transaction that may write. Dropping it rolls back.
@@ -95,7 +97,7 @@ pub struct WriteTx {
 pub struct Ending(Arc<AtomicBool>);
 
 impl Ending {
-    /// Whether it was committed, and is durable. Else it changed nothing.
+    /// Whether it was committed, and is durable. Else it changed nothing, or nobody knows.
     pub fn is_durable(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
@@ -146,6 +148,7 @@ impl Store {
             write: bounded(write),
             location: location.clone(),
             generations: Arc::default(),
+            moved: AtomicU64::new(0),
         })
     }
 
@@ -186,6 +189,19 @@ impl Store {
     /// that its caller counts on.
     pub async fn flush(&self) -> Result<()> {
         self.write.watch.flush().await
+    }
+
+    /// Moves what is in the log of the embedded database to its file, if there is anything new: beside the writer, which
+    /// goes on meanwhile. Where it fails the writer does it later, and says what is wrong.
+    pub async fn move_log(&self) {
+        use sea_orm::ConnectionTrait;
+        let Some(generation) = self.generation() else { return };
+        if self.moved.swap(generation, Ordering::Relaxed) == generation {
+            return;
+        }
+        if let Err(error) = self.read.execute_unprepared("PRAGMA wal_checkpoint(PASSIVE)").await {
+            tracing::debug!(%error, "the log of the database was not moved to its file");
+        }
     }
 
     /// Gives the writer of the embedded database the memory to touch each page once in a transaction with many rows:
@@ -377,6 +393,37 @@ mod tests {
         assert_ne!(store.generation(), generation, "it may have been made");
         let next = store.begin_write().await.map(|_| ());
         assert!(matches!(next, Err(Error::Unavailable(Outage::Storage(_)))), "{next:?}");
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn the_log_is_the_same_file_as_long_as_the_store_is_open() -> Result<(), Box<dyn std::error::Error>> {
+        use sea_orm::ConnectionTrait;
+        use std::os::unix::fs::MetadataExt;
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("latchkey.db");
+        let store = Store::connect(&Location::Sqlite(path)).await?;
+        let log = dir.path().join("latchkey.db-wal");
+        let opened = std::fs::metadata(&log)?.ino();
+        store.migrate().await?.commit().await?;
+        store.write.execute_unprepared("PRAGMA wal_checkpoint(TRUNCATE)").await?;
+        // As the pool does with a writer that was left in a transaction.
+        store.write.inner.get_sqlite_connection_pool().acquire().await?.close().await?;
+        store.begin_write().await?.commit().await?;
+        assert_eq!(std::fs::metadata(&log)?.ino(), opened);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn the_log_is_moved_to_the_file_when_there_is_something_new() -> Result<(), Box<dyn std::error::Error>> {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("latchkey.db");
+        let store = Store::connect(&Location::Sqlite(path.clone())).await?;
+        store.migrate().await?.commit().await?;
+        let before = std::fs::metadata(&path)?.len();
+        store.move_log().await;
+        let after = std::fs::metadata(&path)?.len();
+        assert!(after > before, "{before} bytes, and then {after}");
         Ok(())
     }
 }

@@ -187,17 +187,30 @@ async fn who_waits_for_the_disk_is_told_last_and_holds_up_nobody() {
     assert_eq!(operator.user("ann").await.state(), UserState::Locked, "committed");
     let other = (lock("bob"), disk.reached().await);
     let again = (lock("ann"), disk.reached().await);
+    let needless = {
+        let operator = operator.clone();
+        (tokio::spawn(async move { operator.unlock("cat").await }), disk.reached().await)
+    };
+    let taken = {
+        let operator = operator.clone();
+        let request = v1::CreateUserRequest { username: "cat".to_owned(), ..Default::default() };
+        (tokio::spawn(async move { operator.create(request).await }), disk.reached().await)
+    };
     let first = (reset(), disk.reached().await);
     let repeated = (reset(), disk.reached().await);
     for call in [&locked.0, &other.0, &again.0] {
         assert!(!call.is_finished(), "told of a lock that a power cut would undo");
     }
+    assert!(!needless.0.is_finished() && !taken.0.is_finished(), "told of what a power cut would undo");
     assert!(!first.0.is_finished() && !repeated.0.is_finished(), "told of a reset that a power cut would undo");
 
     for (call, held) in [other, again, locked] {
         drop(held);
         call.await.expect("an end").expect("a lock");
     }
+    drop((needless.1, taken.1));
+    needless.0.await.expect("an end").expect("nothing to do");
+    refused(taken.0.await.expect("an end"), Code::AlreadyExists, "USERNAME_TAKEN");
     drop(repeated.1);
     assert!(repeated.0.await.expect("an end").expect("a reset").replayed);
     drop(first.1);

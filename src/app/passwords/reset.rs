@@ -137,9 +137,10 @@ impl App {
     }
 
     async fn check_reset(&self, caller: &Caller, command: &ResetPassword) -> Result<()> {
-        self.transact(caller, Some(&command.user), |mut writer| async move { resettable(&mut writer, command).await })
-            .await
-            .map(|_| ())
+        self.look_ahead(caller, Some(&command.user), |mut writer| async move {
+            resettable(&mut writer, command).await.map(|_| ())
+        })
+        .await
     }
 
     async fn reset_to(

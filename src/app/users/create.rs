@@ -104,7 +104,7 @@ impl App {
             return Ok(answer);
         }
         // Rights and names are looked at before the costly hash, and again in the transaction.
-        self.transact(caller, None, |writer| {
+        self.look_ahead(caller, None, |writer| {
             let command = &command;
             async move { check_creation(&writer, command).await }
         })
