@@ -66,8 +66,7 @@ impl App {
     {
         match self.transact(caller, target, work).await {
             Ok((done, ending)) if ending.is_durable() => Ok(done),
-            Ok((done, _)) => self.once_durable(Ok(done)).await,
-            Err(error) => self.once_durable(Err(error)).await,
+            answer => self.once_durable(answer.map(|(done, _)| done)).await,
         }
     }
 

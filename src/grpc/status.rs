@@ -1,4 +1,4 @@
-//! From [`Error`] to a status: the only file that names a `Code`.
+//! From [`Error`] to a status: the only place where a `Code` is chosen.
 //!
 //! Every error of ours has a `google.rpc.ErrorInfo` first and, added by `observe`, a `RequestInfo` last, so that
 //! clients never parse a message (AIP-193). What varies in a message is in the details too.

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use sea_orm::{DbErr, RuntimeErr};
 use tokio::sync::{mpsc, oneshot};
 
-/// More than can wait: each is a call, or a job.
+/// For how many one flush is at most. More than can wait, since each of them is a call that a lane let in, or a job.
 const MOST: usize = 1024;
 
 /// Flushes the log of the embedded database, on a thread of its own.
@@ -35,6 +35,7 @@ impl Flusher {
         Flusher::of(File::open(log)?)
     }
 
+    /// For a log that is open, or what a test has instead.
     pub(super) fn of(log: File) -> io::Result<Flusher> {
         let (waiting, queue) = mpsc::unbounded_channel();
         let has_failed = Arc::new(AtomicBool::new(false));

@@ -80,8 +80,8 @@ pub struct Store {
     write: Bounded<DatabaseConnection>,
     location: Location,
     generations: Arc<Generations>,
-    /// The generation of which the log was last moved to the file.
-    moved: AtomicU64,
+    /// The generation up to which the log was last moved to the file.
+    in_file: AtomicU64,
 }
 
 /// A transaction that may write. Dropping it rolls back.
@@ -116,8 +116,8 @@ impl WriteTx {
         self.counts_failure.store(true, Ordering::Relaxed);
     }
 
-    /// Makes everything visible, and then durable. An error may be [`Outage::Unconfirmed`]: nobody knows whether it was. Whatever comes
-    /// of it, nothing that was read before is good any more.
+    /// Makes everything visible, and then durable. An error may be [`Outage::Unconfirmed`]: nobody knows whether it is.
+    /// Whatever comes of it, nothing that was read before is good any more.
     pub async fn commit(self) -> Result<()> {
         let Bounded { inner, deadline, watch } = self.tx;
         let moves = self.generations.moves(self.counts_failure.into_inner());
@@ -148,7 +148,7 @@ impl Store {
             write: bounded(write),
             location: location.clone(),
             generations: Arc::default(),
-            moved: AtomicU64::new(0),
+            in_file: AtomicU64::new(0),
         })
     }
 
@@ -192,11 +192,11 @@ impl Store {
     }
 
     /// Moves what is in the log of the embedded database to its file, if there is anything new: beside the writer, which
-    /// goes on meanwhile. Where it fails the writer does it later, and says what is wrong.
+    /// goes on meanwhile. Where it fails the writer does it later.
     pub async fn move_log(&self) {
         use sea_orm::ConnectionTrait;
         let Some(generation) = self.generation() else { return };
-        if self.moved.swap(generation, Ordering::Relaxed) == generation {
+        if self.in_file.swap(generation, Ordering::Relaxed) == generation {
             return;
         }
         if let Err(error) = self.read.execute_unprepared("PRAGMA wal_checkpoint(PASSIVE)").await {

@@ -17,6 +17,7 @@ use crate::error::{Error, Outage, Result};
 /// Connections that read: more would only stand in line for the cores.
 const READERS: u32 = 4;
 
+/// Opens the file, which is created if there is none, readable by its owner alone.
 pub(super) async fn connect(path: &Path) -> Result<Connected> {
     let failed =
         |source: io::Error| Error::Unavailable(Outage::Storage(format!("{}: {source}", path.display()).into()));
