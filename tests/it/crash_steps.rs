@@ -14,7 +14,7 @@ use crate::harness::{Client, OTHER_PASSWORD, PASSWORD, Refusal, refused};
 const KEY: &str = "6f1d2c1e-0f3b-4c55-9a38-0d6bb1c6b4f7";
 
 /// The places in `src`, in the order of their names; those that are named after a method begin with `.`.
-fn places() -> Vec<String> {
+pub fn places() -> Vec<String> {
     fn collect(dir: &Path, places: &mut Vec<String>) {
         for entry in std::fs::read_dir(dir).expect("a directory") {
             let path = entry.expect("an entry").path();
@@ -182,6 +182,24 @@ async fn with_bob(site: &Site, failpoints: &str) -> Victim {
     server.operator().await.create(with_password("bob")).await.expect("bob");
     drop(server);
     site.start(failpoints).await
+}
+
+#[tokio::test]
+async fn a_kill_while_a_weak_hash_is_renewed_leaves_it_to_the_next_sign_in() {
+    let mut site = Site::new().await;
+    drop(with_bob(&site, "").await);
+    site.config.argon2.memory_kib = 128;
+    let mut server = site.start("store.user_rehash=return(kill)").await;
+    assert!(server.stranger().await.tokens("bob", PASSWORD).await.is_err());
+    server.is_killed().await;
+
+    let server = site.start("").await;
+    let (operator, stranger) = (server.operator().await, server.stranger().await);
+    let is_pending = async || operator.user("bob").await.password_status.expect("a status").rehash_pending;
+    assert!(is_pending().await, "half a renewal");
+    stranger.tokens("bob", PASSWORD).await.expect("the password is what it was");
+    assert!(!is_pending().await, "the next sign-in has renewed it");
+    stranger.tokens("bob", PASSWORD).await.expect("the same password under the new hash");
 }
 
 async fn resets(operator: &Client) -> usize {

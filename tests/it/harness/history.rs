@@ -18,6 +18,8 @@ pub enum What {
     Complete,
     Change,
     SignIn,
+    /// A sign-in with a password that nobody ever had.
+    Guess,
     Refresh,
 }
 
@@ -118,7 +120,7 @@ fn main_event(what: What) -> Option<EventType> {
         What::Unlock => EventType::UserUnlocked,
         What::Reset => EventType::PasswordResetByOperator,
         What::Complete | What::Change => EventType::PasswordChanged,
-        What::SignIn => EventType::SignInSucceeded,
+        What::SignIn | What::Guess => EventType::SignInSucceeded,
         What::Refresh => return None,
     })
 }
@@ -180,8 +182,12 @@ impl<'a> Judge<'a> {
     fn check_told(&mut self, entry: &'a Entry) {
         let Some(kind) = main_event(entry.order.what) else { return };
         let events = self.told.get(entry.request_id.as_str()).cloned().unwrap_or_default();
+        if entry.order.what == What::Guess && matches!(entry.end, End::Done(_)) {
+            self.fault("I9", format!("signed in with a guess: {entry:?}"));
+        }
         let allowed = match &entry.end {
             End::Done(gain) if gain.replayed => 0..=0,
+            _ if entry.order.what == What::Guess => 0..=0,
             // There may be nothing to lift.
             End::Done(_) if entry.order.what == What::Unlock => 0..=1,
             End::Done(_) => 1..=1,
@@ -332,7 +338,7 @@ impl Account {
             }
             EventType::SignInSucceeded => {
                 must(!self.locked, "signed in in spite of a lock");
-                let known = self.password.as_ref().filter(|_| order.what == What::SignIn);
+                let known = self.password.as_ref().filter(|_| order.what != What::Complete);
                 must(known.is_none_or(|password| *password == order.sent), "signed in with another password");
                 if event.details.contains_key("step") {
                     self.ticket = gain.ticket.map_or(Ticket::Untold, Ticket::Told);

@@ -51,7 +51,7 @@ impl World {
 
     /// A call of this kind, with what was heard of the account: mostly the latest, and sometimes what is over.
     pub fn order(&self, dice: &mut Dice, what: What, user: &str) -> Order {
-        use What::{Change, Complete, Create, Refresh, Reset, SignIn};
+        use What::{Change, Complete, Create, Guess, Refresh, Reset, SignIn};
         let number = self.number();
         let heard = self.heard();
         let nothing = Heard::default();
@@ -64,6 +64,7 @@ impl World {
             SignIn | Change => one_of(&known.passwords),
             Refresh => one_of(&known.refresh_tokens),
             Complete => one_of(&known.tickets),
+            Guess => format!("the {number}th c4nary that is a guess"),
             _ => String::new(),
         };
         let chosen = matches!(what, Complete | Change) || (what == Reset && dice.roll(2) == 0);
@@ -186,7 +187,7 @@ async fn send(operator: &Client, stranger: &Client, bearer: Option<&Client>, ord
             let changed = bearer.unwrap_or(stranger).change_password(&order.sent, &order.new_password).await;
             changed.map(drop).map(nothing)
         }
-        What::SignIn => match stranger.sign_in(name, &order.sent).await? {
+        What::SignIn | What::Guess => match stranger.sign_in(name, &order.sent).await? {
             Step::Tokens(tokens) => Ok(gain_of(tokens)),
             Step::PasswordChange(step) => Ok(Gain { ticket: Some(step.ticket), ..Gain::default() }),
         },
