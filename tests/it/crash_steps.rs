@@ -241,6 +241,57 @@ async fn a_reset_that_was_killed_before_its_commit_has_not_happened() {
     stranger.change_step("bob", again.shown()).await.expect("the temporary password");
 }
 
+/// Kills inside of a reset, in the order in which it passes them, and whether it has happened by then.
+const INSIDE_A_RESET: [(&str, bool); 12] = [
+    ("ResetPassword.begin=return(kill)", false),
+    // The first transaction looks ahead, before the costly hash.
+    ("ResetPassword.begin=1*off->return(kill)", false),
+    ("store.user_save=return(kill)", false),
+    ("store.session_end=return(kill)", false),
+    ("store.ticket_end_all=return(kill)", false),
+    ("store.throttle_clear=return(kill)", false),
+    ("store.idempotency_insert=return(kill)", false),
+    ("ResetPassword.audit=return(kill)", false),
+    ("store.event_insert=return(kill)", false),
+    ("ResetPassword.commit=return(kill)", false),
+    // A start flushes by itself. What a process has committed outlives it, flushed or not.
+    ("store.flush=1*off->return(kill)", true),
+    ("ResetPassword.committed=return(kill)", true),
+];
+
+#[tokio::test]
+async fn a_reset_that_is_killed_at_any_step_has_happened_whole_or_not_at_all() {
+    let site = Site::new().await;
+    let mut server = site.start("").await;
+    for (number, (fault, has_happened)) in INSIDE_A_RESET.into_iter().enumerate() {
+        let (name, key) = (format!("u{number}"), format!("00000000-0000-4000-8000-{number:012}"));
+        let (operator, stranger) = (server.operator().await, server.stranger().await);
+        // Something of every kind that a reset ends.
+        operator.create(with_password(&name)).await.expect("a user");
+        let tokens = stranger.tokens(&name, PASSWORD).await.expect("tokens");
+        operator.require_change(&name).await.expect("a demand");
+        let ticket = stranger.change_step(&name, PASSWORD).await.expect("a step").ticket;
+        refused(stranger.sign_in(&name, OTHER_PASSWORD).await, Code::Unauthenticated, "CREDENTIALS_REJECTED");
+        drop(server);
+
+        server = site.start(fault).await;
+        let before = state(&site).await;
+        assert!(server.operator().await.reset_with(keyed_reset(&key, &name)).await.is_err(), "{fault}");
+        server.is_killed().await;
+        assert_eq!(state(&site).await != before, has_happened, "{fault}: half a reset");
+        drop(server);
+
+        server = site.start("").await;
+        let (operator, stranger) = (server.operator().await, server.stranger().await);
+        let again = operator.reset_with(keyed_reset(&key, &name)).await.expect(fault);
+        assert_eq!(again.replayed, has_happened, "{fault}");
+        assert_eq!(resets(&operator).await, number + 1, "{fault}");
+        refused(stranger.sign_in(&name, PASSWORD).await, Code::Unauthenticated, "CREDENTIALS_REJECTED");
+        refused(stranger.refresh(&tokens.refresh_token).await, Code::Unauthenticated, "SESSION_REVOKED");
+        refused(stranger.complete(&ticket, OTHER_PASSWORD).await, Code::Unauthenticated, "TICKET_INVALID");
+    }
+}
+
 #[tokio::test]
 async fn a_creation_whose_answer_was_lost_is_replayed_and_a_lock_can_be_sent_again() {
     let site = Site::new().await;
