@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use futures_util::stream;
 use latchkey::domain::role::{Role, Scope};
-use prost_reflect::{FieldDescriptor, Kind, MethodDescriptor, ReflectMessage as _, Value};
+use prost_reflect::{Kind, MethodDescriptor, Value};
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use crate::harness::Harness;
-use crate::harness::raw::{PACKAGE, comments, contract, methods};
+use crate::harness::raw::{PACKAGE, comments, contract, is_redacted, methods};
 
 /// The names of our services, in full.
 fn services() -> BTreeSet<String> {
@@ -62,13 +62,6 @@ fn every_scope_is_needed_somewhere_and_three_are_for_administrators_alone() {
         .map(|scope| scope.as_str())
         .collect();
     assert_eq!(admins_alone, ["roles.write", "tokens.write", "users.delete"]);
-}
-
-/// Standard option of a field: not to be printed.
-fn is_redacted(field: &FieldDescriptor) -> bool {
-    let options = field.options();
-    let option = options.descriptor().get_field_by_name("debug_redact");
-    option.is_some_and(|option| matches!(options.get_field(&option).as_ref(), Value::Bool(true)))
 }
 
 #[test]

@@ -3,32 +3,42 @@
 use prost::encoding::{WireType, encode_key, encode_varint};
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MapKey, MessageDescriptor, Value};
 
-use crate::harness::raw::comments;
+use crate::harness::raw::{comments, is_redacted};
 
 /// A limit that no field has, for those that state none.
 const FAR_TOO_LONG: usize = 40_000;
 
-/// Texts, each with a name. `limit` is the most bytes that the contract allows.
-pub fn texts(limit: usize) -> Vec<(&'static str, String)> {
-    let within = |symbols: &str| format!("a{symbols}b");
+/// Begins whatever is tried where a secret belongs: logs are searched for it.
+const MARK: &str = "c4nary";
+
+/// What the texts for a field begin with.
+fn mark_of(field: &FieldDescriptor) -> &'static str {
+    if is_redacted(field) { MARK } else { "" }
+}
+
+/// Texts, each with a name, that begin with `mark`, but for those that are nothing at all. `limit` is the most bytes that
+/// the contract allows.
+fn texts(limit: usize, mark: &str) -> Vec<(&'static str, String)> {
+    let within = |symbols: &str| format!("{mark}a{symbols}b");
+    let marked = |text: &str| format!("{mark}{text}");
     let mut texts = vec![
         ("empty", String::new()),
-        ("one byte too long", "a".repeat(limit + 1)),
-        ("too long in bytes alone", "é".repeat(limit / 2 + 1)),
-        ("far too long", "a".repeat(FAR_TOO_LONG)),
-        ("combining flood", format!("a{}", "\u{301}".repeat(FAR_TOO_LONG / 2))),
-        ("short combining flood", format!("a{}", "\u{301}".repeat(20))),
+        ("one byte too long", marked(&"a".repeat(limit + 1 - mark.len()))),
+        ("too long in bytes alone", marked(&"é".repeat(limit / 2 + 1))),
+        ("far too long", marked(&"a".repeat(FAR_TOO_LONG))),
+        ("combining flood", marked(&format!("a{}", "\u{301}".repeat(FAR_TOO_LONG / 2)))),
+        ("short combining flood", marked(&format!("a{}", "\u{301}".repeat(20)))),
         ("not NFC", within("e\u{301}")),
         ("emoji", within("👩\u{200d}🚀")),
-        ("leading space", " ab".to_owned()),
-        ("trailing space", "ab ".to_owned()),
+        ("leading space", format!(" {mark}ab")),
+        ("trailing space", marked("ab ")),
         ("space", " ".to_owned()),
         ("no-break space", within("\u{a0}")),
-        ("SQL", "' OR 1=1; DROP TABLE session --".to_owned()),
+        ("SQL", marked("' OR 1=1; DROP TABLE session --")),
         ("LIKE", within("%_\\")),
-        ("format", "%s%n{}{0}${jndi:ldap://127.0.0.1/a}".to_owned()),
-        ("path", "../../etc/passwd".to_owned()),
-        ("markup", "<script>alert(1)</script>".to_owned()),
+        ("format", marked("%s%n{}{0}${jndi:ldap://127.0.0.1/a}")),
+        ("path", marked("../../etc/passwd")),
+        ("markup", marked("<script>alert(1)</script>")),
     ];
     let symbols = [
         ("NUL", "\0"),
@@ -107,7 +117,8 @@ pub fn inputs(field: &FieldDescriptor, example: &Value) -> Vec<(String, Input)> 
         inputs.extend(values(field).into_iter().map(|(name, value)| (name, Input::Set(value))));
     }
     if field.kind() == Kind::String && !field.is_map() {
-        inputs.extend(NO_TEXT.iter().map(|(name, bytes)| ((*name).to_owned(), Input::Wire(delimited(field, bytes)))));
+        let marked = |bytes: &[u8]| delimited(field, &[mark_of(field).as_bytes(), bytes].concat());
+        inputs.extend(NO_TEXT.iter().map(|(name, bytes)| ((*name).to_owned(), Input::Wire(marked(bytes)))));
     }
     // A flag that is not set is a good request, and may be one that does what was only to be checked.
     if field.kind() != Kind::Bool {
@@ -121,7 +132,8 @@ pub fn inputs(field: &FieldDescriptor, example: &Value) -> Vec<(String, Input)> 
 fn values(field: &FieldDescriptor) -> Vec<(String, Value)> {
     match field.kind() {
         Kind::String => {
-            texts(limit_of(field)).into_iter().map(|(name, text)| (name.to_owned(), Value::String(text))).collect()
+            let texts = texts(limit_of(field), mark_of(field)).into_iter();
+            texts.map(|(name, text)| (name.to_owned(), Value::String(text))).collect()
         }
         Kind::Bytes => vec![("empty".to_owned(), Value::Bytes(Vec::new().into()))],
         Kind::Int32 => NUMBERS.iter().map(|(name, number)| ((*name).to_owned(), Value::I32(*number))).collect(),
@@ -160,10 +172,10 @@ fn maps(field: &FieldDescriptor) -> Vec<(String, Input)> {
     let many =
         (0..=items_of(field)).map(|number| (MapKey::String(format!("k{number}")), Value::String("v".to_owned())));
     let mut inputs = vec![("one too many".to_owned(), Input::Set(Value::Map(many.collect())))];
-    for (name, text) in texts(63) {
+    for (name, text) in texts(63, "") {
         inputs.push((format!("key {name}"), one(text, "v".to_owned())));
     }
-    for (name, text) in texts(256) {
+    for (name, text) in texts(256, "") {
         inputs.push((format!("value {name}"), one("team".to_owned(), text)));
     }
     let entry = |key: &[u8], value: &[u8]| {

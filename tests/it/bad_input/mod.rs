@@ -20,7 +20,7 @@ use tonic::{Code, Status};
 
 use self::examples::World;
 use self::inputs::{Input, delimited, inputs, is_time, whole};
-use crate::harness::raw::{PACKAGE, short_name};
+use crate::harness::raw::{PACKAGE, is_redacted, methods, short_name};
 use crate::harness::{Client, Refusal, log};
 
 /// Calls that are under way at once. Those that write wait for one another on SQLite, for two seconds at most.
@@ -258,6 +258,7 @@ async fn contents(world: &World) -> Vec<String> {
 #[tokio::test]
 async fn whatever_is_wrong_with_a_request_it_is_told_and_nothing_changes() {
     let _quiet = log::of_latchkey_alone();
+    let lines = log::lines();
     let world = World::open().await;
     let methods = world.methods();
     let mut tried = HashSet::new();
@@ -292,6 +293,28 @@ async fn whatever_is_wrong_with_a_request_it_is_told_and_nothing_changes() {
     for (field, outcomes) in run(&good).await {
         assert_eq!(outcomes.keys().collect::<Vec<_>>(), ["OK"], "{field}");
     }
+    assert!(log::lines() > lines + all.len() as u64, "a call without its line, so not everything was searched");
+    log::assert_clean();
+}
+
+#[test]
+fn of_whatever_is_tried_for_a_secret_the_log_can_be_searched() {
+    let mut secrets = 0;
+    let fields = methods().into_iter().flat_map(|method| paths(&method.input()));
+    for field in fields.filter_map(|mut path| path.pop()).filter(is_redacted) {
+        secrets += 1;
+        for (input, value) in inputs(&field, &Value::default_value_for_field(&field)) {
+            let sent = match value {
+                Input::Set(value) => value.as_str().expect("text").to_owned(),
+                Input::Wire(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+                Input::Unset => continue,
+            };
+            // Where there is nothing, or no text at all, there is no secret.
+            let is_none = ["empty", "space"].contains(&input.as_str()) || input.ends_with(" on the wire");
+            assert!(is_none || log::has_secret(&sent), "{}: {input}", field.full_name());
+        }
+    }
+    assert!(secrets > 8, "{secrets} fields");
 }
 
 /// The inputs that are wrong by themselves, all at once.

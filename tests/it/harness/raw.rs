@@ -2,7 +2,10 @@
 
 use prost::Message as _;
 use prost::bytes::{Buf as _, BufMut as _};
-use prost_reflect::{DescriptorPool, DynamicMessage, FileDescriptor, MethodDescriptor, SerializeOptions};
+use prost_reflect::{
+    DescriptorPool, DynamicMessage, FieldDescriptor, FileDescriptor, MethodDescriptor, ReflectMessage as _,
+    SerializeOptions, Value,
+};
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::service::interceptor::InterceptedService;
 use tonic::{Request, Status};
@@ -39,6 +42,13 @@ pub fn comments(file: &FileDescriptor, path: &[i32]) -> String {
     let info = file.file_descriptor_proto().source_code_info.as_ref().expect("comments");
     let found = info.location.iter().find(|location| location.path == path);
     found.map(|location| location.leading_comments().to_owned()).unwrap_or_default()
+}
+
+/// Standard option of a field: not to be printed, since it holds a secret.
+pub fn is_redacted(field: &FieldDescriptor) -> bool {
+    let options = field.options();
+    let option = options.descriptor().get_field_by_name("debug_redact");
+    option.is_some_and(|option| matches!(options.get_field(&option).as_ref(), Value::Bool(true)))
 }
 
 /// The request of a method, from proto3 JSON.
