@@ -1,12 +1,13 @@
 //! The server as operators run it: a process of its own.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read as _};
 use std::process::{Child, ChildStderr, Stdio};
 use std::time::{Duration, Instant};
 
+use super::log;
 use super::transcript::Shell;
 
-/// A `latchkeyd` that serves. It ends with the value.
+/// A `latchkeyd` that serves. It ends with the value, and all that it logs is searched for secrets and panics.
 pub struct Daemon {
     child: Child,
     log: BufReader<ChildStderr>,
@@ -66,7 +67,15 @@ impl Daemon {
     pub fn next_line(&mut self) -> String {
         let mut line = String::new();
         self.log.read_line(&mut line).expect("a log");
+        log::assert_harmless([line.as_str()]);
         line.trim_end().to_owned()
+    }
+
+    /// What it has logged and nobody has read, once it has ended.
+    fn rest(&mut self) -> String {
+        let mut rest = String::new();
+        self.log.read_to_string(&mut rest).expect("a log");
+        rest
     }
 
     /// The process.
@@ -95,8 +104,8 @@ impl Daemon {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        let mut rest = String::new();
-        std::io::Read::read_to_string(&mut self.log, &mut rest).expect("a log");
+        let rest = self.rest();
+        log::assert_harmless(rest.lines());
         (self.child.wait().expect("an end").code(), rest)
     }
 }
@@ -105,5 +114,9 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        let rest = self.rest();
+        if !std::thread::panicking() {
+            log::assert_harmless(rest.lines());
+        }
     }
 }

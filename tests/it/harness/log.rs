@@ -33,6 +33,15 @@ pub fn assert_clean() {
     assert!(found.is_none(), "a secret in the log: {}", found.unwrap_or_default());
 }
 
+/// Fails if a server of its own has logged a secret, or a panic, whose place its hook logs (`src/telemetry.rs`).
+#[track_caller]
+pub fn assert_harmless<'a>(lines: impl IntoIterator<Item = &'a str>) {
+    for line in lines {
+        assert!(!has_secret(line), "a secret in the log: {line}");
+        assert!(!line.contains("panic.location"), "the server panicked: {line}");
+    }
+}
+
 /// How many lines were searched so far.
 pub fn lines() -> u64 {
     LINES.load(Ordering::Relaxed)
