@@ -1,11 +1,14 @@
-//! One secret in many hands at the same moment. On a database that several servers share, two of them.
+//! One secret in many hands at the same moment, and many people each with one of their own. On a database that several
+//! servers share, two of them.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use latchkey::proto::v1::{self, create_user_request::Credential};
 use tonic::{Code, Status};
 
 use crate::harness::calls::{Shown, tokens_of};
+use crate::harness::child::{Site, Victim};
 use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD, Refusal, at_once, refused};
 
 const THIRD_PASSWORD: &str = "yet another c4nary here";
@@ -150,6 +153,90 @@ async fn a_token_that_is_refreshed_a_hundred_times_at_once_has_one_successor() {
         assert_eq!(h.query("SELECT CAST(generation AS TEXT) FROM session").await, [generation.to_string()]);
         token.clone_from(&successors[0]);
     }
+}
+
+/// Somebody who is signed in.
+struct Somebody {
+    id: String,
+    tokens: v1::TokenSet,
+}
+
+impl Somebody {
+    /// Asks who they are, and has a service ask about their token. Both are told of them, and of nobody else.
+    async fn is_known(&self, at: &Client, service: &str) {
+        let (client, service) = (at.bearing(&self.tokens.access_token), at.bearing(service));
+        let who = patiently(|| client.who_am_i()).await.expect("an answer");
+        let session = who.session.expect("a session").id;
+        assert_eq!((who.user.expect("a user").id, session), (self.id.clone(), self.tokens.session_id.clone()));
+        let request = v1::IntrospectTokenRequest { token: self.tokens.access_token.clone(), ..Default::default() };
+        let told = patiently(async || service.auth().introspect_token(request.clone()).await).await;
+        let told = told.expect("an answer").into_inner();
+        assert_eq!((told.user_id, told.session_id), (self.id.clone(), self.tokens.session_id.clone()));
+    }
+}
+
+/// A server in a process of its own, which does not log at the level at which this one does; and a second one, where a
+/// database can be shared.
+async fn processes(site: &Site) -> Vec<Victim> {
+    let mut servers = vec![site.start("").await];
+    if site.database.is_shared() {
+        servers.push(site.start_as("replica", "").await);
+    }
+    servers
+}
+
+/// Changes others until told to stop, so that whatever is remembered of anybody is read again. Answers how often.
+async fn changes_others(operator: &Client, done: &AtomicBool) -> usize {
+    let mut changes = 0;
+    while !done.load(Ordering::Relaxed) {
+        let name = format!("other{changes}");
+        let request = v1::CreateUserRequest { username: name.clone(), ..service() };
+        patiently(|| operator.create(request.clone())).await.expect("a user");
+        patiently(|| operator.lock(&name)).await.expect("a lock");
+        changes += 1;
+    }
+    changes
+}
+
+/// Somebody without a password, whom it costs little to make.
+fn service() -> v1::CreateUserRequest {
+    v1::CreateUserRequest { kind: v1::UserKind::Service.into(), ..Default::default() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_sixty_four_people_at_once_each_is_told_who_they_are_themselves() {
+    let site = Site::new().await;
+    let servers = processes(&site).await;
+    let (operator, stranger) = (servers[0].operator().await, servers[0].stranger().await);
+    let clients = [stranger.clone(), servers[servers.len() - 1].stranger().await];
+    let request =
+        v1::CreateUserRequest { username: "service".to_owned(), roles: vec!["verifier".to_owned()], ..service() };
+    operator.create(request).await.expect("a service");
+    let service = operator.api_token("service", &["tokens.introspect"]).await;
+    let sign_up = async |number: usize| {
+        let name = format!("u{number}");
+        let request = v1::CreateUserRequest {
+            username: name.clone(),
+            credential: Some(Credential::Password(PASSWORD.to_owned())),
+            password_change_required: Some(false),
+            ..Default::default()
+        };
+        let user = patiently(|| operator.create(request.clone())).await.expect("a user").user.expect("a user");
+        let tokens = patiently(|| stranger.tokens(&name, PASSWORD)).await.expect("tokens");
+        Somebody { id: user.id, tokens }
+    };
+    let people = at_once((0..64).map(sign_up)).await;
+    let done = AtomicBool::new(false);
+    let asking = async {
+        for round in 0..8 {
+            let ask =
+                |(number, person): (usize, _)| Somebody::is_known(person, &clients[(round + number) % 2], &service);
+            at_once(people.iter().enumerate().map(ask)).await;
+        }
+        done.store(true, Ordering::Relaxed);
+    };
+    let ((), changes) = tokio::join!(asking, changes_others(&operator, &done));
+    assert!(changes > 0, "nothing was forgotten meanwhile");
 }
 
 #[tokio::test]
