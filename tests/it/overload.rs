@@ -313,6 +313,44 @@ async fn tokens_that_nobody_made_write_nothing() {
     assert_eq!(rows().await, before);
 }
 
+/// How far each thread of a process has stepped back, as `nice` counts, by the name of the thread.
+#[cfg(target_os = "linux")]
+fn nice_of_threads(pid: u32) -> Vec<(String, i32)> {
+    let of = |task: std::io::Result<std::fs::DirEntry>| {
+        let path = task.expect("a thread").path();
+        // It may have ended meanwhile.
+        let name = std::fs::read_to_string(path.join("comm")).ok()?;
+        let stat = std::fs::read_to_string(path.join("stat")).ok()?;
+        // The second field is the name, in brackets and with anything in it. What is wanted is the nineteenth.
+        let (_, from_third) = stat.rsplit_once(')').expect("a name");
+        let nice = from_third.split_whitespace().nth(19 - 3).and_then(|nice| nice.parse().ok());
+        Some((name.trim_end().to_owned(), nice.expect("a number")))
+    };
+    std::fs::read_dir(format!("/proc/{pid}/task")).expect("threads").filter_map(of).collect()
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_threads_that_hash_let_all_others_go_first() {
+    let mut shell = Shell::default();
+    shell.set("LATCHKEY_ARGON2_THREADS", "2");
+    let daemon = Daemon::start(&shell, &[]);
+    let wire = Wire::connect(&daemon.address).await;
+    let answer = wire.call(SIGN_IN, &[], sign_in("nobody", OTHER_PASSWORD)).await;
+    assert_eq!(Refusal::of(&status_of(answer)).reason, "CREDENTIALS_REJECTED");
+    let threads = || nice_of_threads(daemon.pid()).into_iter().partition(|(name, _)| name.starts_with("argon2-"));
+    // One has hashed. The other steps back when it first runs, which may be a moment later.
+    let others: Vec<(String, i32)> = eventually("both have stepped back", || async {
+        let (hashing, others): (Vec<_>, Vec<_>) = threads();
+        (hashing.len() == 2 && hashing.iter().all(|(_, nice)| *nice == 19)).then_some(others)
+    })
+    .await;
+    // Whoever runs the test may have it step back as a whole.
+    let (_, usual) = nice_of_threads(std::process::id()).swap_remove(0);
+    let strange: Vec<_> = others.iter().filter(|(_, nice)| *nice != usual).collect();
+    assert!(strange.is_empty() && others.len() > 1, "{strange:?} of {others:?}, where {usual} is usual");
+}
+
 /// What a call may leave behind in the memory of the server, in KiB: security invariant of bounded memory.
 const SLACK_KIB: u64 = 64 << 10;
 
