@@ -38,7 +38,8 @@ pub struct Gain {
 #[derive(Clone, Debug)]
 pub enum End {
     Done(Gain),
-    Refused(#[expect(dead_code, reason = "printed with the faults")] String),
+    /// With this reason.
+    Refused(String),
     /// The connection ended before the answer, or the server does not know itself.
     Unknown,
 }

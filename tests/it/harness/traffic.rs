@@ -213,6 +213,22 @@ async fn stored(database: &TestDatabase) -> Stored {
 }
 
 impl World {
+    /// For servers that nobody kills: nearly every call has an outcome, and is refused for one of these reasons if it is.
+    /// A database that was away now and then would let a history with nothing in it pass for a good one.
+    pub fn check_ends(&self, reasons: &[&str]) {
+        let history = self.history.lock().expect("a history");
+        let unknown = history.iter().filter(|entry| matches!(entry.end, End::Unknown)).count();
+        assert!(unknown * 20 < history.len(), "{unknown} of {} calls have no outcome", history.len());
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for entry in history.iter() {
+            if let End::Refused(reason) = &entry.end {
+                assert!(reasons.contains(&reason.as_str()), "{entry:?}");
+                *counts.entry(reason).or_default() += 1;
+            }
+        }
+        eprintln!("refused: {counts:?}");
+    }
+
     /// Judges everything that was done, when nothing is under way any more. `all` are the kinds that must have been done.
     pub async fn check(&self, database: &TestDatabase, operator: &Client, stranger: &Client, all: &[What]) {
         let history = self.history.lock().expect("a history").clone();
