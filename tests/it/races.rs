@@ -84,15 +84,18 @@ async fn prepare(h: &Harness, operator: &Client, stranger: &Client, name: &str) 
     (tokens.refresh_token, ticket)
 }
 
+/// A stranger at a second server, or at the same one where there can be none.
+async fn elsewhere(h: &Harness) -> (Option<Harness>, Client) {
+    let other = h.replica().await;
+    let there = other.as_ref().unwrap_or(h).stranger().await;
+    (other, there)
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn once_a_lock_has_returned_nothing_is_issued_and_nothing_lives() {
     let h = Harness::start().await;
-    let other = h.replica().await;
+    let (_other, there) = elsewhere(&h).await;
     let (operator, here) = (h.operator().await, h.stranger().await);
-    let there = match &other {
-        Some(other) => other.stranger().await,
-        None => here.clone(),
-    };
     let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
     let mut issued_before_the_lock = 0;
     for number in 0..rounds(100) {
@@ -137,12 +140,8 @@ async fn once_a_lock_has_returned_nothing_is_issued_and_nothing_lives() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_two_who_answer_one_step_at_once_one_wins() {
     let h = Harness::start().await;
-    let other = h.replica().await;
+    let (_other, there) = elsewhere(&h).await;
     let (operator, here) = (h.operator().await, h.stranger().await);
-    let there = match &other {
-        Some(other) => other.stranger().await,
-        None => here.clone(),
-    };
     for number in 0..rounds(50) {
         let name = format!("u{number}");
         h.create(&name, &[], PASSWORD).await;
@@ -168,11 +167,12 @@ async fn of_two_who_answer_one_step_at_once_one_wins() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_reset_wins_over_a_change_by_the_user_at_the_same_moment() {
     let h = Harness::start().await;
+    let (_other, there) = elsewhere(&h).await;
     let (operator, stranger) = (h.operator().await, h.stranger().await);
     let mut dice = Dice(42);
     for number in 0..rounds(50) {
         let name = format!("u{number}");
-        let person = h.user(&name).await;
+        let person = there.bearing(&h.user(&name).await.tokens.access_token);
         let (turns, later) = (dice.roll(60), dice.roll(60));
         let (reset, changed) = tokio::join!(
             async {
@@ -181,7 +181,7 @@ async fn a_reset_wins_over_a_change_by_the_user_at_the_same_moment() {
             },
             async {
                 pause(later).await;
-                person.client.change_password(PASSWORD, OTHER_PASSWORD).await
+                person.change_password(PASSWORD, OTHER_PASSWORD).await
             }
         );
         if let Err(status) = &changed {
@@ -197,7 +197,8 @@ async fn a_reset_wins_over_a_change_by_the_user_at_the_same_moment() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nothing_is_left_of_a_user_who_is_deleted_while_signing_in() {
     let h = Harness::start().await;
-    let (operator, stranger) = (h.operator().await, h.stranger().await);
+    let (_other, there) = elsewhere(&h).await;
+    let (operator, here) = (h.operator().await, h.stranger().await);
     let mut dice = Dice(7);
     for number in 0..rounds(50) {
         let name = format!("u{number}");
@@ -208,11 +209,11 @@ async fn nothing_is_left_of_a_user_who_is_deleted_while_signing_in() {
             pause(turns).await;
             operator.delete(&name, &user.etag).await.expect("a deletion");
         };
-        let ((), issued) = tokio::join!(delete, at_once((0..3).map(|_| stranger.sign_in(&name, PASSWORD))));
+        let ((), issued) = tokio::join!(delete, at_once([&there, &here, &there].map(|at| at.sign_in(&name, PASSWORD))));
         for answer in issued {
             match answer {
                 Ok(Step::Tokens(tokens)) => {
-                    let who = stranger.bearing(&tokens.access_token).who_am_i().await;
+                    let who = here.bearing(&tokens.access_token).who_am_i().await;
                     refused(who, Code::Unauthenticated, "SESSION_REVOKED");
                 }
                 Ok(Step::PasswordChange(step)) => panic!("{step:?}"),
