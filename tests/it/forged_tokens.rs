@@ -9,7 +9,7 @@ use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER};
 use latchkey::app::SealKey;
 use latchkey::config::Database;
 use latchkey::proto::v1;
-use latchkey::store::keys::{KeyPurpose, key_list};
+use latchkey::store::keys::{KeyPurpose, SealedKey, key_list};
 use latchkey::store::{Location, Store};
 use serde_json::{Value, json};
 use tonic::Code;
@@ -25,15 +25,58 @@ fn part(token: &str, index: usize) -> Value {
     serde_json::from_slice(&BASE64URL_NOPAD.decode(encoded.as_bytes()).expect("base64url")).expect("JSON")
 }
 
-/// The server's key for signing, out of its database.
-async fn server_key(h: &Harness) -> Ed25519KeyPair {
+/// The same bytes in another way: with a bit set in the last character that stands for none of them.
+fn with_spare_bit(encoded: &str) -> String {
+    assert!(!encoded.len().is_multiple_of(4), "all bits stand for something");
+    let symbols = BASE64URL_NOPAD.specification().symbols;
+    let (rest, last) = encoded.split_at(encoded.len() - 1);
+    let number = symbols.find(last).expect("base64url");
+    assert!(number.is_multiple_of(2), "it is set already");
+    format!("{rest}{}", &symbols[number + 1..number + 2])
+}
+
+/// The order of the group of Ed25519 (RFC 8032, 5.1), least byte first.
+const ORDER: [u8; 32] = [
+    0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
+];
+
+/// Another signature that holds in the group: the second half is a number, here as much larger as makes no difference.
+fn malleated(signature: &[u8]) -> Vec<u8> {
+    let mut carry = 0;
+    let (point, number) = signature.split_at(32);
+    let sums = number.iter().zip(ORDER).map(|(a, b)| {
+        let [low, high] = (u16::from(*a) + u16::from(b) + carry).to_le_bytes();
+        carry = u16::from(high);
+        low
+    });
+    let sums: Vec<u8> = sums.collect();
+    [point, &sums].concat()
+}
+
+/// A signature as X.509 has those of ECDSA: two numbers in DER.
+fn in_der(signature: &[u8]) -> Vec<u8> {
+    let tagged = |tag: u8, bytes: &[u8]| [&[tag, u8::try_from(bytes.len()).expect("short")], bytes].concat();
+    // A number that begins with a set bit would be negative.
+    let number = |half: &[u8]| tagged(2, &[&[0][..usize::from(half[0] >> 7)], half].concat());
+    let (first, second) = signature.split_at(32);
+    tagged(0x30, &[number(first), number(second)].concat())
+}
+
+/// All keys in the server's database, sealed.
+async fn sealed_keys(h: &Harness) -> Vec<SealedKey> {
     let location = match &h.config.database {
         Database::Sqlite { path } => Location::Sqlite(path.clone()),
         Database::Postgres { url } => Location::Postgres(url.clone()),
     };
     let store = Store::connect(&location).await.expect("a database");
+    key_list(store.reader(), false).await.expect("keys")
+}
+
+/// The server's key for signing, out of its database.
+async fn server_key(h: &Harness) -> Ed25519KeyPair {
     let seal = SealKey::read(&h.config.seal_key_file).expect("the seal key");
-    let keys = key_list(store.reader(), false).await.expect("keys");
+    let keys = sealed_keys(h).await;
     let key = keys.iter().find(|key| key.purpose == KeyPurpose::Signing).expect("a signing key");
     let plain = seal.open(format!("Signing {}", key.id).as_bytes(), &key.sealed).expect("an open seal");
     Ed25519KeyPair::from_pkcs8_maybe_unchecked(&plain).expect("a key")
@@ -59,9 +102,11 @@ impl Forge {
 
     /// Signs these texts with the server's key.
     fn sign(&self, header: &str, claims: &str) -> String {
-        let signed = format!("{}.{}", encode(header), encode(claims));
-        let signature = encode(self.key.sign(signed.as_bytes()));
-        format!("{signed}.{signature}")
+        self.sign_encoded(&format!("{}.{}", encode(header), encode(claims)))
+    }
+
+    fn sign_encoded(&self, signed: &str) -> String {
+        format!("{signed}.{}", encode(self.key.sign(signed.as_bytes())))
     }
 
     /// The good token with members of its header set, or taken out where the value is null.
@@ -207,12 +252,15 @@ async fn the_header_has_three_members_and_no_others() {
         forge.refuses(&format!("typ {typ}"), &forge.with_header(json!({"typ": typ}))).await;
     }
     let kid = forge.header["kid"].as_str().expect("a kid").to_owned();
+    // A key that the server has, for something else than signing.
+    let root = sealed_keys(&forge.h).await.into_iter().find(|key| key.purpose == KeyPurpose::Root).expect("a root key");
     for wrong in [
         json!(null),
         json!(""),
         json!(1),
         json!(kid.to_uppercase()),
         json!(format!("{kid} ")),
+        json!(root.id.to_string()),
         json!("../../etc/passwd"),
         json!("' OR 1=1 --"),
         json!("0".repeat(26)),
@@ -333,9 +381,28 @@ async fn a_signature_is_the_servers_and_over_the_very_bytes() {
         flipped[at] ^= 1;
         forge.refuses("a flipped bit", &format!("{signed}.{}", encode(&flipped))).await;
     }
+    forge.refuses("in DER", &format!("{signed}.{}", encode(in_der(&bytes)))).await;
+    forge.refuses("another number of the same effect", &format!("{signed}.{}", encode(malleated(&bytes)))).await;
     for signature in [&bytes[..63], &[bytes.as_slice(), &[0]].concat(), &[0; 64], &[], &bytes[..32]] {
         forge.refuses("another length", &format!("{signed}.{}", encode(signature))).await;
     }
+}
+
+#[tokio::test]
+async fn no_bit_is_set_that_stands_for_nothing() {
+    let forge = Forge::open().await;
+    // Spaces at the end are allowed in JSON, and leave room for such bits.
+    let [header, claims] = [&forge.header, &forge.claims].map(|part| {
+        let text = part.to_string();
+        encode(if text.len().is_multiple_of(3) { text + " " } else { text })
+    });
+    let good = forge.sign_encoded(&format!("{header}.{claims}"));
+    forge.accepts("none is set", &good).await;
+    let (signed, signature) = good.rsplit_once('.').expect("a signature");
+    forge.refuses("in the signature", &format!("{signed}.{}", with_spare_bit(signature))).await;
+    // With the signature of just these characters.
+    forge.refuses("in the header", &forge.sign_encoded(&format!("{}.{claims}", with_spare_bit(&header)))).await;
+    forge.refuses("in the claims", &forge.sign_encoded(&format!("{header}.{}", with_spare_bit(&claims)))).await;
 }
 
 #[tokio::test]
