@@ -76,9 +76,9 @@ label! {
     CallLane {
         /// Of people who prove a password.
         SignIns = "sign_ins",
-        /// Of services that check tokens, and of their users.
+        /// Of services that check tokens, and of people with their own sessions.
         Introspection = "introspection",
-        /// Of operators, and of people with their own sessions.
+        /// Of operators: what needs a scope.
         Operators = "operators",
         /// Of those who read the contract.
         Reflection = "reflection",

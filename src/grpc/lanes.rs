@@ -36,7 +36,8 @@ const INTROSPECTION: &[&str] = &[
     "/latchkey.v1.Auth/WhoAmI",
 ];
 
-/// What needs a scope: nobody else takes a place from operators.
+/// What needs a scope. A place is taken before the credential is looked at, so who has none holds one until they are
+/// refused.
 const OPERATORS: &[&str] = &[
     "/latchkey.v1.Audit/GetEvent",
     "/latchkey.v1.Audit/ListEvents",
@@ -62,7 +63,7 @@ const OPERATORS: &[&str] = &[
 const INTROSPECTIONS_AT_ONCE: usize = 512;
 /// About what the one writer of an embedded database does in a second: more would wait longer than people do.
 const OPERATORS_AT_ONCE: usize = 256;
-/// Streams that may do nothing for a minute. Strangers can open them, so they have a lane of their own.
+/// Streams that may do nothing for 20 s. Strangers can open them, so they have a lane of their own.
 const REFLECTIONS_AT_ONCE: usize = 32;
 /// Sign-ins that are let in on the slowest machine: fifty people behind one address come in at nine.
 const FEWEST_SIGN_INS: usize = 96;

@@ -14,7 +14,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use sea_orm::{DbErr, RuntimeErr};
 use tokio::sync::{mpsc, oneshot};
 
-/// For how many one flush is at most. More than can wait, since each of them is a call that a lane let in, or a job.
+/// For how many one flush is at most. Each of them is a call that a lane let in, or a job: on a fast machine more could
+/// wait, and those beyond have the next flush.
 const MOST: usize = 1024;
 
 /// Flushes the log of the embedded database, on a thread of its own.

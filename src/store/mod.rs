@@ -1,8 +1,8 @@
 //! The database: the only home of SQL, through sea-orm.
 //!
 //! State changes are guarded updates (`… WHERE id = ? AND generation = ?`) whose count of rows is checked; nothing is
-//! read, decided in memory and written. Whatever the two databases do differently is in this file, `sqlite.rs` with
-//! `file.rs` and `flush.rs`, `postgres.rs`, and `migration/`.
+//! read, decided in memory and written without a lock on its row. Whatever the two databases do differently is in this
+//! file, `sqlite.rs` with `file.rs` and `flush.rs`, `postgres.rs`, and `migration/`.
 
 pub mod api_tokens;
 pub mod audit;

@@ -150,7 +150,7 @@ const STATEMENTS: &[&str] = &[
     "CREATE INDEX source_failure_source ON source_failure (source, at)",
     "CREATE INDEX source_failure_at ON source_failure (at)",
     "CREATE TABLE source_block (source {key} NOT NULL PRIMARY KEY, blocked_until BIGINT NOT NULL)",
-    // Chain number and digest are filled in when an event is sealed.
+    // Chain number and digest are kept free, for a job that seals events (ADR 0012).
     "CREATE TABLE audit_event (
         id {key} NOT NULL PRIMARY KEY,
         at BIGINT NOT NULL,
