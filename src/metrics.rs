@@ -17,21 +17,26 @@
 //! | `latchkey_connections` | `listener` | connections that are open |
 //! | `latchkey_connections_refused_total` | `listener`, `cause` | connections refused or cut off, by the limit |
 //! | `latchkey_tls_reloads_total` | `outcome` | changed TLS files that were taken up, or refused |
+//! | `latchkey_log_lines_dropped_total` | | lines of log that were dropped since nobody read the ones before |
 //! | `latchkey_tls_certificate_not_after_seconds` | | when the TLS certificate ends, in seconds since 1970 |
 //!
 //! Labels are from closed sets: no name, address or id of anybody, and no text that a stranger chose.
 
 use std::time::Duration;
 
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
-use prometheus_client::metrics::counter::Counter;
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric as _, LabelValueEncoder,
+};
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use crate::domain::lockout::LockCause;
+use crate::telemetry;
 
 /// The media type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -53,6 +58,10 @@ macro_rules! label {
         }
 
         impl $name {
+            /// Each.
+            #[allow(dead_code, reason = "not every label is looked through")]
+            const ALL: &[$name] = &[$($name::$variant,)*];
+
             /// As it stands in the metrics.
             pub const fn as_str(self) -> &'static str {
                 match self { $($name::$variant => $text,)* }
@@ -82,6 +91,8 @@ label! {
         Operators = "operators",
         /// Of those who read the contract.
         Reflection = "reflection",
+        /// Of those who wait for news of health.
+        Watches = "watches",
     }
 }
 
@@ -216,6 +227,18 @@ struct ReloadLabel {
     outcome: Reload,
 }
 
+/// Lines that the log had no room for.
+#[derive(Debug)]
+struct DroppedLines;
+
+impl Collector for DroppedLines {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
+        let lines = ConstCounter::new(telemetry::dropped_lines());
+        let help = "Lines of log that were dropped since nobody read the ones before";
+        lines.encode(encoder.encode_descriptor("log_lines_dropped", help, None, lines.metric_type())?)
+    }
+}
+
 /// Every metric of the server.
 #[derive(Debug)]
 pub struct Metrics {
@@ -271,14 +294,14 @@ impl Metrics {
             certificate_ends: Gauge::default(),
         };
         // A series that begins with its first event has no rate then: an alert on the first lock would be silent.
+        for lane in CallLane::ALL {
+            drop(metrics.calls_refused.get_or_create(&CallLaneLabel { lane: *lane }));
+        }
         for cause in [LockCause::Operator, LockCause::FailedSignIns] {
             drop(metrics.locks.get_or_create(&CauseLabel { cause: cause.as_str() }));
         }
-        for outcome in [SignInOutcome::SignedIn, SignInOutcome::PasswordChange, SignInOutcome::Rejected] {
-            drop(metrics.sign_ins.get_or_create(&OutcomeLabel { outcome }));
-        }
-        for lane in [CallLane::SignIns, CallLane::Introspection, CallLane::Operators, CallLane::Reflection] {
-            drop(metrics.calls_refused.get_or_create(&CallLaneLabel { lane }));
+        for outcome in SignInOutcome::ALL {
+            drop(metrics.sign_ins.get_or_create(&OutcomeLabel { outcome: *outcome }));
         }
         metrics.registered()
     }
@@ -288,6 +311,7 @@ impl Metrics {
         let registry = &mut self.registry;
         registry.register("rpc", "Calls that ended", self.rpcs.clone());
         registry.register("rpc_duration_seconds", "How long calls took", self.rpc_seconds.clone());
+        registry.register_collector(Box::new(DroppedLines));
         registry.register("calls_in_flight", "Calls under way", self.calls_in_flight.clone());
         registry.register("calls_refused", "Calls refused because their lane was full", self.calls_refused.clone());
         registry.register("hashes_in_flight", "Passwords that are being hashed", self.hashes_in_flight.clone());

@@ -13,13 +13,18 @@
 //! | `duration_ms` | how long it took |
 //! | `error` | what is behind a failure of ours; never sent to the caller |
 //!
+//! Lines are written by a thread of their own: whoever reads them and stops, as a journal that is stuck does, stops no call.
+//! Lines for which there is no room then are dropped and counted.
+//!
 //! What is logged in the course of a call stands in the span `rpc`, with its `request.id` and `rpc.method`. Messages
 //! of the contract, and passwords, tokens and keys, are never logged: their types do not print.
 
-use std::io;
+use std::io::{self, BufWriter};
 use std::panic::PanicHookInfo;
+use std::sync::OnceLock;
 
 use tracing::Subscriber;
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::{EnvFilter, ParseError};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -55,14 +60,35 @@ impl std::error::Error for TelemetryFault {
     }
 }
 
+/// Lines that wait to be written: what a busy server says in a second. Each has some 300 bytes.
+const WAITING_LINES: usize = 8192;
+
+/// Dropped lines are counted here, once there is a log.
+static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
+
+/// Lines that were dropped since nobody read the ones before.
+pub fn dropped_lines() -> u64 {
+    DROPPED.get().map_or(0, |counter| counter.dropped_lines() as u64)
+}
+
+/// What is still to be written is written when this ends, if somebody reads it within a second.
+#[must_use]
+pub struct Logging(#[expect(dead_code, reason = "its end is what it is for")] WorkerGuard);
+
 /// Starts the log of the process, to standard error, panics included. By default the libraries beneath us say only what
 /// an operator can do something about: `quiet` is the filter for them. Whoever sets another filter gets what it says.
-pub fn init(log: &Log, quiet: &str) -> Result<(), TelemetryFault> {
+pub fn init(log: &Log, quiet: &str) -> Result<Logging, TelemetryFault> {
     let level = if log.level == "info" { format!("info,{quiet}") } else { log.level.clone() };
     let log = Log { level, ..log.clone() };
-    subscriber(&log, io::stderr)?.try_init().map_err(|_| TelemetryFault::Taken)?;
+    // Lines that come together are one write.
+    let lines = BufWriter::new(io::stderr());
+    let writer = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING_LINES).thread_name("log");
+    let (writer, guard) = writer.finish(lines);
+    let counter = writer.error_counter();
+    subscriber(&log, writer)?.try_init().map_err(|_| TelemetryFault::Taken)?;
+    let _ = DROPPED.set(counter);
     std::panic::set_hook(Box::new(log_panic));
-    Ok(())
+    Ok(Logging(guard))
 }
 
 /// A log to any writer. Tests give one that they read afterwards.

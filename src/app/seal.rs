@@ -1,7 +1,7 @@
 //! The seal key: a file outside the database, without which nothing that is sealed in it can be read.
 
 use std::io::Write;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
@@ -25,6 +25,8 @@ pub enum SealError {
     TooOpen(PathBuf, u32),
     /// It holds something else.
     Malformed(PathBuf),
+    /// A new one would take its place.
+    Exists(PathBuf),
 }
 
 impl std::fmt::Display for SealError {
@@ -40,6 +42,9 @@ impl std::fmt::Display for SealError {
             ),
             SealError::Malformed(path) => {
                 write!(f, "{} does not hold a seal key; restore it from the backup", path.display())
+            }
+            SealError::Exists(path) => {
+                write!(f, "{} is there already, and may be the only copy of a key; choose another name", path.display())
             }
         }
     }
@@ -73,19 +78,14 @@ impl SealKey {
         parsed.ok_or_else(|| SealError::Malformed(path.to_owned()))
     }
 
-    /// Makes a key and writes it, to a file that must not exist yet.
+    /// Makes a key and writes it, to a file that must not exist yet. The file has its name only once it is whole.
     pub fn create(path: &Path, effects: &Effects) -> Result<SealKey, SealError> {
         let bytes = Zeroizing::new(effects.bytes::<32>());
         let text = Zeroizing::new(format!("{HEADER}{}\n", BASE64URL_NOPAD.encode(bytes.as_slice())));
-        let write = || {
-            let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            // The name too must outlive a power cut: the database is useless without this file.
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            std::fs::File::open(folder)?.sync_all()
-        };
-        write().map_err(|error| SealError::Io(path.to_owned(), error))?;
+        write_new(path, text.as_bytes()).map_err(|error| match error.kind() {
+            std::io::ErrorKind::AlreadyExists => SealError::Exists(path.to_owned()),
+            _ => SealError::Io(path.to_owned(), error),
+        })?;
         SealKey::parse(&text).ok_or_else(|| SealError::Malformed(path.to_owned()))
     }
 
@@ -124,4 +124,16 @@ impl SealKey {
         in_out.truncate(length);
         Some(in_out)
     }
+}
+
+/// Writes a file that is not there yet, for its owner alone: all of it, or no file of this name. What is there is never
+/// written over.
+fn write_new(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new().prefix(".seal-key-").tempfile_in(folder)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist_noclobber(path)?;
+    // The name too must outlive a power cut: the database is useless without this file.
+    std::fs::File::open(folder)?.sync_all()
 }

@@ -151,15 +151,14 @@ impl Store {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)
     }
 
-    /// A name of its own for each process, made new, so that nobody else's file is ever written to.
+    /// A draft is its owner's alone, and of a name that nobody can foresee.
     fn write_file(&self, text: &str) -> io::Result<()> {
         self.create_directory()?;
-        let draft = self.directory.join(format!("login.json.{}", std::process::id()));
-        let _ = fs::remove_file(&draft);
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&draft, self.path())
+        let mut draft = tempfile::Builder::new().prefix("login.json.").tempfile_in(&self.directory)?;
+        draft.write_all(text.as_bytes())?;
+        draft.as_file().sync_all()?;
+        draft.persist(self.path())?;
+        Ok(())
     }
 
     fn fault(&self, verb: &str, fault: &io::Error) -> Error {

@@ -157,7 +157,8 @@ fn a_seal_key_is_made_once_and_for_its_owner() {
     let key = std::fs::read_to_string(shell.path("seal.key")).expect("a key");
     assert_eq!(std::fs::metadata(shell.path("seal.key")).expect("a key").permissions().mode() & 0o777, 0o600);
     assert!(!made.contains(key.trim()), "the key itself is not printed");
-    latchkeyd(&shell, &["key", "new", "seal.key"]).fails(1, "error: the seal key seal.key: File exists (os error 17)");
+    latchkeyd(&shell, &["key", "new", "seal.key"])
+        .fails(1, "error: seal.key is there already, and may be the only copy of a key; choose another name");
     assert_eq!(std::fs::read_to_string(shell.path("seal.key")).expect("a key"), key, "the old key stays");
     assert_eq!(latchkeyd(&shell, &["key", "replace"]).code, 2, "what is discarded must be said");
 }

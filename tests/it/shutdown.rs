@@ -14,6 +14,7 @@ use crate::harness::daemon::Daemon;
 use crate::harness::database::TestDatabase;
 use crate::harness::h2::{self, Raw};
 use crate::harness::transcript::Shell;
+use crate::harness::wire::{Wire, framed};
 use crate::harness::{PASSWORD, at_once, eventually};
 
 /// How long supervisors wait before they kill: the limit, and Kubernetes' default.
@@ -158,7 +159,7 @@ fn what_lies_where_the_socket_should_be_is_not_touched() {
     told(other);
     std::fs::remove_file(&path).expect("a link");
     let listener = UnixListener::bind(&path).expect("a socket");
-    told("another latchkeyd uses");
+    told("another server listens on ./latchkey-data/latchkey.sock; stop it first, or choose another with --socket");
     drop(listener);
     // Now nobody listens there: it is stale, and replaced.
     let daemon = Daemon::start(&shell, &[]);
@@ -176,4 +177,20 @@ fn a_directory_that_others_can_write_to_is_refused() {
     std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o777)).expect("a mode");
     let ran = shell.feed("latchkeyd", &["--listen", "127.0.0.1:0", "--http-listen", "off"], "");
     assert!(ran.code == 1 && ran.stderr.contains("others can write to ./latchkey-data (mode 0777"), "{ran:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_nobody_reads_stops_no_call_and_no_stop() {
+    let shell = Shell::default();
+    // From here on nobody reads its log.
+    let daemon = Daemon::start(&shell, &[]);
+    let wire = Wire::connect(&daemon.address).await;
+    // Some 300 bytes a call: a pipe has room for 64 KiB.
+    for _ in 0..2_000 {
+        let answer =
+            wire.call("latchkey.v1.Auth/GetSigningKeys", &[], framed(&v1::GetSigningKeysRequest::default())).await;
+        assert_eq!(answer.expect("an answer").status.expect("a status").code(), tonic::Code::Ok);
+    }
+    daemon.terminate();
+    assert_eq!(daemon.end().0, Some(0));
 }
