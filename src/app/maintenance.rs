@@ -6,9 +6,11 @@ use std::time::Duration;
 use super::App;
 use super::keys::{Keys, create_next_key};
 use super::throttle::wait_ended;
+use super::writer::Unaudited;
 use crate::domain::audit::{Event, EventType, Target};
 use crate::domain::caller::{AccessRule, Call, Caller, Demand, Principal};
 use crate::domain::role::ScopeSet;
+use crate::domain::time::MAX_CLOCK_SKEW;
 use crate::error::{Error, Result};
 use crate::store::idempotency::idempotency_sweep;
 use crate::store::keys::{key_list, keys_sweep};
@@ -21,16 +23,17 @@ use crate::store::users::{reservations_sweep, user_by_id};
 /// How long sessions that have ended are kept: the evidence after a lock.
 const ENDED_SESSIONS: Duration = Duration::from_hours(30 * 24);
 
-/// How far the clock may be from the database's before it is reported.
-const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5);
-
 impl App {
     /// Says in the audit log that waits are over.
     pub async fn end_waits(&self) -> Result<()> {
         let caller = nobody("job/end-waits");
         self.transact(&caller, None, |writer| async move {
+            let ended = throttle_end_waits(&*writer.tx, &self.settings.throttle, writer.now).await?;
+            if ended.is_empty() {
+                return Ok(());
+            }
             let mut events = Vec::new();
-            for id in throttle_end_waits(&*writer.tx, writer.now).await? {
+            for id in ended.into_iter().flatten() {
                 let name = match user_by_id(&*writer.tx, id).await {
                     Ok(Some(user)) => user.username.as_str().to_owned(),
                     // One broken record must not keep the log from hearing of the others.
@@ -43,7 +46,7 @@ impl App {
             let mut events = events.into_iter();
             match events.next() {
                 Some(first) => writer.commit(first, events).await,
-                None => Ok(()),
+                None => writer.commit_unaudited(Unaudited::WaitsOfNobody).await,
             }
         })
         .await

@@ -127,11 +127,11 @@ impl App {
     ) -> Result<()> {
         let (target, rules) = (&target, &self.settings.throttle);
         self.metrics.signed_in(SignInOutcome::Rejected);
-        self.write(caller, None, |mut writer| async move {
+        let failed = self.write(caller, None, |mut writer| async move {
             // The user's row before anything else: everybody takes locks in this order. One that nobody has is looked
             // for too, so that an unknown name costs the same round trips.
             let user = writer.locked(user.map_or(UserId::from_bytes([0; 16]), |user| user.id)).await?;
-            let mut events = Vec::new();
+            let (mut events, mut is_locked) = (Vec::new(), false);
             if attempt.counted {
                 let failed = throttle_failed(&*writer.tx, &attempt.account, rules, writer.now).await?;
                 // The audit log is told of users' waits only: those of unknown names are nobody's.
@@ -147,14 +147,18 @@ impl App {
                     let lock = automatic_lock(rules.lockout_duration, writer.now);
                     let (after, sessions) = super::users::lock_account(&writer, &user, lock).await?;
                     events.push(super::users::locked_event(&after, None, sessions));
-                    self.metrics.user_locked(LockCause::FailedSignIns);
+                    is_locked = true;
                 }
             }
             self.count_source(&writer.tx, caller, &attempt.account, writer.now).await?;
             let refused = Event::failed(EventType::SignInFailed, target.clone(), reason);
-            writer.commit(refused, events).await
-        })
-        .await
+            writer.commit(refused, events).await?;
+            Ok(is_locked)
+        });
+        if failed.await? {
+            self.metrics.user_locked(LockCause::FailedSignIns);
+        }
+        Ok(())
     }
 
     /// Counts a dead ticket or a forged token against its source.

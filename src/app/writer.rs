@@ -41,6 +41,8 @@ pub(super) enum Unaudited {
     Refresh,
     /// The same password under a stronger hash.
     Rehash,
+    /// Waits of names that nobody has are over.
+    WaitsOfNobody,
 }
 
 impl App {

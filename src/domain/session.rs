@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::id::{SessionId, UserId};
 use super::profile::{Audience, ClientName};
 use super::role::ScopeSet;
-use super::time::Timestamp;
+use super::time::{MAX_CLOCK_SKEW, Timestamp};
 
 /// How long a lost answer to a refresh may be asked for again. RFC 9700, 4.14.2 has refresh tokens rotate; a client
 /// whose answer got lost is no thief.
@@ -114,7 +114,10 @@ impl Session {
         if generation == self.generation {
             return Refresh::Rotate;
         }
-        let in_grace = self.rotated_at.is_some_and(|at| now.duration_since(at) < REFRESH_GRACE);
+        // A clock that was turned back must not give a used token its grace again.
+        let in_grace = self
+            .rotated_at
+            .is_some_and(|at| now.duration_since(at) < REFRESH_GRACE && at.duration_since(now) <= MAX_CLOCK_SKEW);
         if generation.checked_add(1) == Some(self.generation) && in_grace { Refresh::Repeat } else { Refresh::Reused }
     }
 }
@@ -151,6 +154,13 @@ mod tests {
         assert_eq!(session.judge_refresh(1, at(101)), Refresh::Reused);
         assert_eq!(session.judge_refresh(4, at(101)), Refresh::Reused);
         assert_eq!(session.judge_refresh(3, at(3600)), Refresh::Ended);
+    }
+
+    #[test]
+    fn a_clock_that_was_turned_back_gives_no_used_token_its_grace_again() {
+        let turned_back = |by: i64| session(3, 3600).judge_refresh(2, Timestamp::from_micros((3600 - by) * 1_000_000));
+        assert_eq!(turned_back(4), Refresh::Repeat, "clocks of replicas differ a little");
+        assert_eq!(turned_back(1000), Refresh::Reused);
     }
 
     #[test]

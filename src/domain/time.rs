@@ -6,6 +6,13 @@ use std::time::Duration;
 /// Microseconds in a second.
 const MICROS_PER_SECOND: i64 = 1_000_000;
 
+/// How far two clocks may be apart before it is reported: what NTP keeps by far.
+pub const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5);
+
+/// Further apart than this no two clocks are that anybody works with for long. What lies further ahead than a rule and
+/// this allow was written by a clock that was wrong.
+pub const MAX_CLOCK_ERROR: Duration = Duration::from_hours(24);
+
 /// An instant, in microseconds since the Unix epoch. Arithmetic stops at the ends of the range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use sea_orm::sea_query::{Expr, OnConflict};
+use sea_orm::sea_query::{Expr, ExprTrait, OnConflict};
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter, QuerySelect, Set};
 
 use super::entity::{source_block, source_failure};
@@ -11,7 +11,7 @@ use super::single::only;
 use super::text::instant;
 use crate::domain::caller::Source;
 use crate::domain::id::EventId;
-use crate::domain::time::Timestamp;
+use crate::domain::time::{MAX_CLOCK_ERROR, Timestamp};
 use crate::error::Result;
 
 /// When a source is blocked. Zero turns a number off.
@@ -92,13 +92,16 @@ async fn is_too_much(c: &impl ConnectionTrait, source: Source, rules: &SourceRul
     Ok(accounts.unwrap_or(0) >= i64::from(rules.accounts))
 }
 
-/// Forgets what no window reaches any more.
+/// Forgets what no window reaches any more, and blocks that no rule can have begun.
 pub async fn sources_sweep(c: &impl ConnectionTrait, rules: &SourceRules, now: Timestamp) -> Result<()> {
     let window = rules.failures_window.max(rules.accounts_window);
     source_failure::Entity::delete_many()
         .filter(source_failure::Column::At.lte(now.saturating_sub(window).as_micros()))
         .exec(c)
         .await?;
-    source_block::Entity::delete_many().filter(source_block::Column::BlockedUntil.lte(now.as_micros())).exec(c).await?;
+    let latest = now.saturating_add(rules.block).saturating_add(MAX_CLOCK_ERROR).as_micros();
+    let is_over = source_block::Column::BlockedUntil.lte(now.as_micros());
+    let is_none_of_ours = source_block::Column::BlockedUntil.gt(latest);
+    source_block::Entity::delete_many().filter(is_over.or(is_none_of_ours)).exec(c).await?;
     Ok(())
 }

@@ -14,8 +14,15 @@ use super::entity::throttle;
 use super::text::instant;
 use crate::domain::id::UserId;
 use crate::domain::lockout::ThrottleRules;
-use crate::domain::time::Timestamp;
-use crate::error::{Error, Result};
+use crate::domain::time::{MAX_CLOCK_ERROR, Timestamp};
+use crate::error::Result;
+
+/// A count, as far as anybody counts: one that a broken disk made up must not overflow.
+macro_rules! counted {
+    ($column:literal) => {
+        concat!("CASE WHEN ", $column, " < 1000000 THEN ", $column, " ELSE 1000000 END")
+    };
+}
 
 /// How long a reservation holds that is never settled: longer than any hash waits and takes.
 const LEASE: Duration = Duration::from_secs(30);
@@ -99,19 +106,30 @@ pub async fn throttle_reserve(
 
 /// Failures are forgotten after a while, and reservations that were never settled count as failures: their passwords may
 /// have been looked at.
-const RESERVE: &str = "\
-INSERT INTO throttle (id, user_id, failures, pending, lease_expires_at) VALUES ($1, $2, 0, 1, $3)
+const RESERVE: &str = concat!(
+    "INSERT INTO throttle (id, user_id, failures, pending, lease_expires_at) VALUES ($1, $2, 0, 1, $3)
 ON CONFLICT (id) DO UPDATE SET
-    failures = CASE WHEN throttle.last_failure_at > $4 THEN throttle.failures ELSE 0 END
-        + CASE WHEN throttle.lease_expires_at <= $5 THEN throttle.pending ELSE 0 END,
+    failures = CASE WHEN throttle.last_failure_at > $4 THEN ",
+    counted!("throttle.failures"),
+    " ELSE 0 END
+        + CASE WHEN throttle.lease_expires_at <= $5 THEN ",
+    counted!("throttle.pending"),
+    " ELSE 0 END,
     last_failure_at = CASE WHEN throttle.lease_expires_at <= $5 AND throttle.pending > 0 THEN $5
         ELSE throttle.last_failure_at END,
-    pending = CASE WHEN throttle.lease_expires_at > $5 THEN throttle.pending ELSE 0 END + 1,
+    pending = CASE WHEN throttle.lease_expires_at > $5 THEN ",
+    counted!("throttle.pending"),
+    " ELSE 0 END + 1,
     lease_expires_at = $3
 WHERE (throttle.waits_until IS NULL OR throttle.waits_until <= $5)
     AND (throttle.pending = 0 OR throttle.lease_expires_at <= $5
-        OR throttle.pending + CASE WHEN throttle.last_failure_at > $4 THEN throttle.failures ELSE 0 END < $6)
-RETURNING id";
+        OR ",
+    counted!("throttle.pending"),
+    " + CASE WHEN throttle.last_failure_at > $4 THEN ",
+    counted!("throttle.failures"),
+    " ELSE 0 END < $6)
+RETURNING id"
+);
 
 /// Settles an attempt that proved the password: all failures are forgotten. Answers whether that ended a wait whose
 /// end nobody has told the audit log yet.
@@ -164,7 +182,7 @@ pub async fn throttle_failed(
     let of_account = throttle::Column::Id.eq(account.key());
     let wait_over = end_wait(c, of_account.and(throttle::Column::WaitsUntil.lte(now.as_micros()))).await?;
     let rows = one_less_pending(account)
-        .col_expr(throttle::Column::Failures, Expr::col(throttle::Column::Failures).add(1))
+        .col_expr(throttle::Column::Failures, Expr::cust(concat!(counted!("failures"), " + 1")))
         .col_expr(throttle::Column::LastFailureAt, Expr::value(now.as_micros()))
         .exec_with_returning(c)
         .await?;
@@ -222,15 +240,24 @@ pub async fn throttle_clear(c: &impl ConnectionTrait, user: UserId, now: Timesta
     Ok(Cleared { was_waiting, had_failures, wait_ended: was_over || was_waiting })
 }
 
-/// Ends waits whose time is over, a few at a time. Answers whose, unknown names apart.
-pub async fn throttle_end_waits(c: &impl ConnectionTrait, now: Timestamp) -> Result<Vec<UserId>> {
+/// Ends waits whose time is over, and such as no rule can have begun, a few at a time. Answers whose they were; None are
+/// unknown names, and rows of nobody.
+pub async fn throttle_end_waits(
+    c: &impl ConnectionTrait,
+    rules: &ThrottleRules,
+    now: Timestamp,
+) -> Result<Vec<Option<UserId>>> {
     /// Rows in one transaction: short enough to keep no sign-in waiting.
     const BATCH: u64 = 200;
+    let is_over = || {
+        let latest = now.saturating_add(rules.max).saturating_add(MAX_CLOCK_ERROR).as_micros();
+        throttle::Column::WaitsUntil.lte(now.as_micros()).or(throttle::Column::WaitsUntil.gt(latest))
+    };
     let over: Vec<(String, Option<String>)> = throttle::Entity::find()
         .select_only()
         .column(throttle::Column::Id)
         .column(throttle::Column::UserId)
-        .filter(throttle::Column::WaitsUntil.lte(now.as_micros()))
+        .filter(is_over())
         .order_by_asc(throttle::Column::WaitsUntil)
         .limit(BATCH)
         .into_tuple()
@@ -241,11 +268,11 @@ pub async fn throttle_end_waits(c: &impl ConnectionTrait, now: Timestamp) -> Res
         let guarded = throttle::Entity::update_many()
             .col_expr(throttle::Column::WaitsUntil, Expr::value(Option::<i64>::None))
             .filter(throttle::Column::Id.eq(id))
-            .filter(throttle::Column::WaitsUntil.lte(now.as_micros()))
+            .filter(is_over())
             .exec(c)
             .await?;
         if guarded.rows_affected == 1 {
-            ended.extend(user_id.map(|id| id.parse::<UserId>().map_err(Error::from)).transpose()?);
+            ended.push(user_id.and_then(|id| id.parse().ok()));
         }
     }
     Ok(ended)

@@ -355,3 +355,27 @@ async fn a_wait_survives_a_restart_and_replicas_share_one_budget() {
     let request = v1::GetUserRequest { user: Some(named("bob")) };
     refused(h.operator().await.user_admin().get_user(request).await, Code::NotFound, "USER_NOT_FOUND");
 }
+
+#[tokio::test]
+async fn waits_of_names_that_nobody_has_keep_no_user_waiting_for_theirs_to_end() {
+    let (h, operator, stranger) = with_bob().await;
+    for _ in 0..5 {
+        wrong(&stranger, "bob").await;
+    }
+    // More than are looked at together, all before bob's. And one that no rule can have begun: some clock was wrong.
+    for number in 0..450 {
+        let row = format!("('n:{number}', 5, 0, 1, 1)");
+        h.sql(&format!("INSERT INTO throttle (id, failures, pending, lease_expires_at, waits_until) VALUES {row}"))
+            .await;
+    }
+    h.clock.advance(FIRST);
+    let ended = || async { events_of(&operator, EventType::ThrottleEnded).await.pop() };
+    let ended = eventually("the end of bob's wait", ended).await;
+    assert_eq!(ended.target_username, "bob");
+    let waiting = "SELECT COUNT(*) FROM throttle WHERE waits_until IS NOT NULL";
+    eventually("all are over", || async { (h.query(waiting).await == ["0"]).then_some(()) }).await;
+
+    h.sql("UPDATE throttle SET waits_until = 9000000000000000 WHERE user_id IS NOT NULL").await;
+    eventually("a wait of centuries is over", || async { (h.query(waiting).await == ["0"]).then_some(()) }).await;
+    stranger.tokens("bob", PASSWORD).await.expect("tokens");
+}
