@@ -34,6 +34,8 @@ pub enum Resource {
     Key,
     /// What is kept of a call, to answer its repetition.
     IdempotencyKey,
+    /// Something else that is stored.
+    Row,
 }
 
 impl Resource {
@@ -46,6 +48,7 @@ impl Resource {
             Resource::Event => "latchkey.v1.Event",
             Resource::Key => "latchkey.v1.SigningKey",
             Resource::IdempotencyKey => "latchkey.v1.IdempotencyKey",
+            Resource::Row => "latchkey.v1.Row",
         }
     }
 }
@@ -223,7 +226,7 @@ impl Error {
                 Resource::Session => Reason::SessionNotFound,
                 Resource::ApiToken => Reason::ApiTokenNotFound,
                 Resource::Event => Reason::EventNotFound,
-                Resource::Key | Resource::IdempotencyKey => Reason::Internal,
+                Resource::Key | Resource::IdempotencyKey | Resource::Row => Reason::Internal,
             },
             Error::AlreadyExists(taken) => match taken {
                 Taken::Username => Reason::UsernameTaken,
@@ -280,7 +283,7 @@ impl std::fmt::Display for Error {
                 Resource::Session => write!(f, "no session matches {field}"),
                 Resource::ApiToken => write!(f, "no API token matches {field}"),
                 Resource::Event => write!(f, "no event matches {field}"),
-                Resource::Key | Resource::IdempotencyKey => write!(f, "no key matches {field}"),
+                Resource::Key | Resource::IdempotencyKey | Resource::Row => write!(f, "no key matches {field}"),
             },
             Error::AlreadyExists(taken) => match taken {
                 Taken::Username => f.write_str("this username is taken"),
@@ -314,14 +317,14 @@ impl std::fmt::Display for Error {
             Error::MessageMalformed => f.write_str("the request is not the message that this method expects"),
             Error::MethodUnavailable => f.write_str("this server does not have this method"),
             Error::Unavailable(Outage::ShuttingDown) => f.write_str("the server is shutting down"),
-            Error::Unavailable(Outage::Storage(_)) => f.write_str("the database cannot be reached"),
+            Error::Unavailable(Outage::Storage(_)) => f.write_str("the database cannot be used"),
             Error::DeadlinePassed => f.write_str(
-                "there was no answer before the deadline; a change may have been made all the same: ask, or repeat it \
-                 with the same idempotency key",
+                "there was no answer before the deadline; a change may have been made all the same: repeat it, with the \
+                 same idempotency key if it had one",
             ),
             Error::Unavailable(Outage::Unconfirmed(_)) => f.write_str(
-                "the database was lost while it confirmed the change, which may have been made; look, or send the same \
-                 request with the same idempotency key",
+                "the database was lost while it confirmed the change, which may have been made; repeat it, with the same \
+                 idempotency key if it had one",
             ),
             Error::Corrupt { resource, id, .. } => {
                 write!(f, "the stored record {} {id} cannot be read", resource.as_str())

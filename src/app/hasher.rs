@@ -142,7 +142,9 @@ impl Hasher {
         // The hash of no password that anybody knows.
         work.salt = self.effects.bytes::<SALT_BYTES>().to_vec();
         self.dummy = phc(&work, &self.effects.bytes::<TAG_BYTES>())?;
-        Ok(())
+        // Hashes that are made and never accepted would lock everybody out.
+        let is_accepted = Stored::parse(&self.dummy).is_some();
+        if is_accepted { Ok(()) } else { Err(Error::internal("the parameters of argon2 are beyond what is accepted")) }
     }
 
     /// Whether `password` is what `hash` was made of. Without a hash, or with one that cannot be verified, the same

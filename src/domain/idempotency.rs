@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::id::UserId;
 use super::user::Effects;
 
 /// How long a key is remembered.
@@ -34,7 +35,7 @@ impl IdempotencyKey {
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
 pub struct Remembered {
     /// Whom it was about.
-    pub user_id: String,
+    pub user_id: UserId,
     /// When the password that was made stops working, in microseconds.
     pub expires_at: Option<i64>,
     /// What else happened.

@@ -2,13 +2,17 @@
 
 use sea_orm::{DbErr, RuntimeErr, sqlx};
 
-use crate::error::{Error, Outage};
+use crate::error::{Error, Outage, Resource};
 
 impl From<DbErr> for Error {
     fn from(error: DbErr) -> Error {
         match advice(&error) {
             Some(advice) => Error::Unavailable(Outage::Storage(Advised { advice, source: error }.into())),
             None if is_outage(&error) => Error::Unavailable(Outage::Storage(error.into())),
+            None if is_unreadable(&error) => {
+                tracing::warn!(%error, "a stored row cannot be read");
+                Error::Corrupt { resource: Resource::Row, id: String::new(), etag: None }
+            }
             None => Error::internal(error),
         }
     }
@@ -85,6 +89,12 @@ fn sql_state(error: &DbErr) -> Option<String> {
     driver_error(error)?.as_database_error()?.code().map(std::borrow::Cow::into_owned)
 }
 
+/// Whether a column holds what its type does not have. Only the embedded database lets that in.
+fn is_unreadable(error: &DbErr) -> bool {
+    matches!(error, DbErr::Type(_))
+        || matches!(driver_error(error), Some(sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)))
+}
+
 /// Whether another try may find the database well: it is away, full, busy, read-only or shutting down.
 fn is_outage(error: &DbErr) -> bool {
     if matches!(error, DbErr::ConnectionAcquire(_) | DbErr::Conn(_)) {
@@ -105,12 +115,12 @@ fn is_outage(error: &DbErr) -> bool {
 }
 
 /// `PostgreSQL` (five symbols): connection exceptions, insufficient resources, operator intervention, errors of its
-/// disk, rolled back, lock timeout, read-only after a failover, a transaction that stood idle too long, a disk that
-/// lies. `SQLite` (a number; the low byte is the class): PERM, BUSY, LOCKED, NOMEM, READONLY, IOERR, CORRUPT, FULL,
+/// disk, rolled back, lock timeout, read-only after a failover, a transaction that stood idle too long, rights that were
+/// taken away, a disk that lies. `SQLite` (a number; the low byte is the class): PERM, BUSY, LOCKED, NOMEM, READONLY, IOERR, CORRUPT, FULL,
 /// CANTOPEN, PROTOCOL, NOTADB.
 fn is_outage_code(code: &str) -> bool {
     if code.len() == 5 {
-        return ["08", "53", "57", "58", "40", "55P03", "25006", "25P03", "XX001", "XX002"]
+        return ["08", "53", "57", "58", "40", "55P03", "25006", "25P03", "42501", "XX001", "XX002"]
             .iter()
             .any(|outage| code.starts_with(outage));
     }

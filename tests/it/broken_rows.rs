@@ -5,7 +5,8 @@ use latchkey::proto::v1;
 use serde_json::json;
 use tonic::{Code, Status};
 
-use crate::harness::{Client, Harness, PASSWORD, Refusal, refused};
+use crate::harness::calls::Shown as _;
+use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD, Refusal, refused};
 
 /// Times that are none.
 const NO_TIMES: [&str; 3] = ["-1", "-9223372036854775808", "9223372036854775807"];
@@ -290,7 +291,8 @@ async fn a_broken_answer_of_an_idempotency_key_is_no_leave_to_do_it_again() {
     let key = "6f1d2c1e-0f3b-4c55-9a38-0d6bb1c6b4f7";
     let request = json!({"username": "bob", "temporaryPassword": {}, "idempotencyKey": key});
     operator.call("UserAdmin/CreateUser", request.clone()).await.expect("a user");
-    for answer in ["", "{", "[]", "{\"user_id\": 1}"] {
+    let no_id = "{\"user_id\": \"x\", \"expires_at\": null, \"effects\": {}}";
+    for answer in ["", "{", "[]", "{\"user_id\": 1}", no_id] {
         h.sql(&format!("UPDATE idempotency_key SET answer = '{answer}'")).await;
         let repeated = operator.call("UserAdmin/CreateUser", request.clone()).await;
         is_corrupt(repeated, "latchkey.v1.IdempotencyKey", key, answer);
@@ -304,11 +306,77 @@ async fn broken_counts_of_wrong_passwords_lock_nobody_in_or_out() {
     let (operator, stranger) = (h.operator().await, h.stranger().await);
     h.create("bob", &[], PASSWORD).await;
     stranger.sign_in("bob", "wrong c4nary").await.expect_err("a wrong password");
-    for how in ["failures = -7", "pending = -7", "lease_expires_at = -1", "last_failure_at = 9223372036854775807"] {
+    for how in [
+        "failures = -7",
+        "pending = -7",
+        "pending = 2147483647, lease_expires_at = 1",
+        "lease_expires_at = -1",
+        "last_failure_at = 9223372036854775807",
+    ] {
         h.sql(&format!("UPDATE throttle SET {how}")).await;
         stranger.sign_in("bob", PASSWORD).await.unwrap_or_else(|error| panic!("{how}: {error:?}"));
         operator.user("bob").await;
     }
+    // A count that is too high makes people wait, as many wrong passwords do; it does not run over.
+    h.sql("UPDATE throttle SET failures = 2147483647, last_failure_at = 9000000000000000").await;
+    refused(stranger.sign_in("bob", "wrong c4nary").await, Code::Unauthenticated, "CREDENTIALS_REJECTED");
+    refused(stranger.sign_in("bob", PASSWORD).await, Code::ResourceExhausted, "THROTTLED");
+    operator.unlock("bob").await.expect("an unlock");
+    stranger.sign_in("bob", PASSWORD).await.expect("a sign-in");
+}
+
+#[tokio::test]
+async fn an_account_whose_version_cannot_go_on_is_broken_for_whoever_changes_it() {
+    let h = Harness::start().await;
+    let operator = h.operator().await;
+    h.create("bob", &[], PASSWORD).await;
+    let bob = operator.user("bob").await;
+    h.sql("UPDATE \"user\" SET version = 9223372036854775807").await;
+    is_corrupt(operator.lock("bob").await, "latchkey.v1.User", &bob.id, "a lock");
+    is_corrupt(operator.reset("bob").await, "latchkey.v1.User", &bob.id, "a reset");
+    assert_eq!(operator.user("bob").await.state(), v1::UserState::Active);
+    h.sql("UPDATE \"user\" SET version = 7").await;
+    operator.lock("bob").await.expect("a lock");
+}
+
+#[tokio::test]
+async fn a_column_of_another_type_is_a_broken_row_wherever_it_is() {
+    let h = Harness::with(|config| {
+        config.throttle.unknown_names = 1;
+        config.throttle.source_failures = 100;
+    })
+    .await;
+    if h.is_postgres() {
+        return;
+    }
+    let (operator, stranger) = (h.operator().await, h.stranger().await);
+    let is_broken = |refusal: Refusal, how: &str| {
+        assert_eq!((refusal.code, refusal.reason.as_str()), (Code::DataLoss, "RECORD_CORRUPT"), "{how}: {refusal:?}");
+    };
+    let of = |status: &Status| Refusal::of(status);
+    h.create("bob", &[], PASSWORD).await;
+
+    h.sql("INSERT INTO source_block (source, blocked_until) VALUES ('127.0.0.1', 'tomorrow')").await;
+    is_broken(of(&stranger.sign_in("bob", PASSWORD).await.expect_err("a refusal")), "a source");
+    h.sql("DELETE FROM source_block").await;
+
+    h.sql("INSERT INTO username_reservation (username, available_at) VALUES ('old', 'tomorrow')").await;
+    let create = json!({"username": "old"});
+    is_broken(of(&operator.call("UserAdmin/CreateUser", create).await.expect_err("a refusal")), "a reservation");
+
+    let keyed = json!({"username": "eve", "idempotencyKey": "6f1d2c1e-0f3b-4c55-9a38-0d6bb1c6b4f7"});
+    operator.call("UserAdmin/CreateUser", keyed.clone()).await.expect("a user");
+    h.sql("UPDATE idempotency_key SET expires_at = 'tomorrow'").await;
+    is_broken(of(&operator.call("UserAdmin/CreateUser", keyed).await.expect_err("a refusal")), "a key");
+
+    let reset = operator.reset("bob").await.expect("a reset");
+    let step = stranger.change_step("bob", reset.shown()).await.expect("a step");
+    h.sql("UPDATE ticket SET created_at = 'now'").await;
+    is_broken(of(&stranger.complete(&step.ticket, OTHER_PASSWORD).await.expect_err("a refusal")), "a ticket");
+
+    stranger.sign_in("nobody", PASSWORD).await.expect_err("nobody");
+    h.sql("UPDATE throttle SET waits_until = 'tomorrow' WHERE user_id IS NULL").await;
+    is_broken(of(&stranger.sign_in("nobody", PASSWORD).await.expect_err("a refusal")), "a wait");
 }
 
 #[tokio::test]

@@ -104,18 +104,13 @@ impl App {
                 self.attempt_failed(caller, attempt, Some(&user), target, Reason::PasswordWrong).await?;
                 return Err(Unauthenticated::Rejected.into());
             }
-            Err(error) => {
-                self.release(attempt).await?;
-                return Err(error);
-            }
+            Err(error) => return Err(self.release_after(attempt, error).await),
         }
         let prepared = self.prepare_change(command.current.as_ref(), new_password, command.validate_only).await;
         let hash = match prepared {
             Ok(Some(hash)) => hash,
-            stopped => {
-                self.release(attempt).await?;
-                return stopped.map(|_| 0);
-            }
+            Ok(None) => return self.release(attempt).await.map(|()| 0),
+            Err(error) => return Err(self.release_after(attempt, error).await),
         };
         let (user, hash) = (&user, &hash);
         let changed = self.write(caller, None, |mut writer| async move {

@@ -120,7 +120,7 @@ impl App {
             }
             if let (Some(retry), Some(body)) = (&command.idempotency, body) {
                 let expires_at = expires_at.map(Timestamp::as_micros);
-                let answer = Remembered { user_id: after.id.to_string(), expires_at, effects };
+                let answer = Remembered { user_id: after.id, expires_at, effects };
                 if !idempotency_insert(&*writer.tx, &key_use(caller, retry, body), &answer, writer.now).await? {
                     return Ok(None);
                 }

@@ -125,7 +125,7 @@ impl App {
             }
             if let (Some(retry), Some(body)) = (&command.idempotency, body) {
                 let answer = Remembered {
-                    user_id: user.id.to_string(),
+                    user_id: user.id,
                     expires_at: expires_at.map(Timestamp::as_micros),
                     effects: Effects::default(),
                 };
@@ -217,7 +217,7 @@ impl App {
         let Some(answer) = idempotency_find(reader, &key_use(caller, retry, body), self.now()).await? else {
             return Ok(None);
         };
-        let id: UserId = answer.user_id.parse()?;
+        let id = answer.user_id;
         let user = user_by_id(reader, id).await?.ok_or_else(|| Error::no_user(UserRef::Id(id).field()))?;
         // The first call may not have got its answer yet.
         self.store.flush().await?;

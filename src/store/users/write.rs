@@ -50,7 +50,9 @@ const ROWS_OF_3: usize = 500;
 
 /// Writes every column of an account that was read and locked in this transaction as `before`, and moves its version.
 pub async fn user_save(c: &impl ConnectionTrait, before: &User, after: &mut User, now: Timestamp) -> Result<()> {
-    after.version = before.version + 1;
+    let corrupt =
+        || Error::Corrupt { resource: Resource::User, id: before.id.to_string(), etag: Some(Etag(before.version)) };
+    after.version = before.version.checked_add(1).ok_or_else(corrupt)?;
     after.updated_at = now;
     let saved = user::Entity::update_many()
         .set(encode(after))
