@@ -1,8 +1,9 @@
 //! Who calls, and whether the rule of the method lets them in.
 
-use jsonwebtoken::{Algorithm, Validation};
-
 use std::sync::Arc;
+use std::time::Duration;
+
+use jsonwebtoken::{Algorithm, Validation};
 
 use super::App;
 use super::keys::Keys;
@@ -21,6 +22,11 @@ use crate::error::{Error, Result, Unauthenticated};
 use crate::store::api_tokens::{api_token_by_id, api_token_used};
 use crate::store::sessions::session_by_id;
 use crate::store::users::user_by_id;
+
+/// How long a call waits for the note that its API token is used.
+const NOTE_USE_TIMEOUT: Duration = Duration::from_secs(1);
+/// After how long another call tries to note it.
+const NOTE_USE_AGAIN: Duration = Duration::from_mins(1);
 
 /// Somebody who has proved who they are.
 #[derive(Debug, Clone)]
@@ -192,10 +198,26 @@ impl App {
             return Err(Unauthenticated::SessionRevoked.into());
         }
         if token.last_used_at.is_none_or(|at| now.duration_since(at) >= LAST_USE_RESOLUTION) {
-            api_token_used(self.store.autocommit(), token.id, now).await?;
-            self.store.moved();
+            self.note_use(token.id, now).await;
         }
         Ok(live)
+    }
+
+    /// Notes when a token was last used: a courtesy to operators, for which no caller waits long or is refused. Where it
+    /// cannot be written, as on a full disk, one call in a while tries.
+    async fn note_use(&self, id: ApiTokenId, now: Timestamp) {
+        if self.recall.uses.get(&id).is_some_and(|at| now.duration_since(at) < NOTE_USE_AGAIN) {
+            return;
+        }
+        self.recall.uses.insert(id, now);
+        match tokio::time::timeout(NOTE_USE_TIMEOUT, api_token_used(self.store.autocommit(), id, now)).await {
+            Ok(Ok(_)) => self.store.moved(),
+            Ok(Err(error)) => {
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                tracing::warn!(token = %id, cause, "the use of an API token was not noted");
+            }
+            Err(_) => tracing::warn!(token = %id, "the use of an API token was not noted in time"),
+        }
     }
 
     async fn api_token_with_user(&self, id: ApiTokenId) -> Result<Option<(ApiToken, Digest32, User)>> {

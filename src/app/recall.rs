@@ -48,11 +48,19 @@ pub(super) struct Recall {
     pub(super) api_tokens: Rows<ApiTokenId, (ApiToken, Digest32, User)>,
     /// Until when a source is blocked, if it is.
     pub(super) blocks: Rows<Source, Option<Timestamp>>,
+    /// When it was last tried to note that an API token is used.
+    pub(super) uses: Cache<ApiTokenId, Timestamp>,
 }
 
 impl Recall {
     pub(super) fn new() -> Recall {
-        Recall { verified: Cache::new(ENTRIES), sessions: Rows::new(), api_tokens: Rows::new(), blocks: Rows::new() }
+        Recall {
+            verified: Cache::new(ENTRIES),
+            sessions: Rows::new(),
+            api_tokens: Rows::new(),
+            blocks: Rows::new(),
+            uses: Cache::new(ENTRIES),
+        }
     }
 }
 

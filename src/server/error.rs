@@ -22,6 +22,8 @@ pub enum ServeError {
     },
     /// Another server owns the embedded database.
     Owned(PathBuf),
+    /// Another server listens on the local socket.
+    SocketInUse(PathBuf),
     /// Others can write to the data directory.
     DirectoryOfOthers {
         /// The directory.
@@ -46,6 +48,11 @@ impl fmt::Display for ServeError {
             ServeError::Owned(path) => write!(
                 f,
                 "another latchkeyd uses the database beside {}; stop it first, or use PostgreSQL for several replicas",
+                path.display()
+            ),
+            ServeError::SocketInUse(path) => write!(
+                f,
+                "another server listens on {}; stop it first, or choose another with --socket or --data-dir",
                 path.display()
             ),
             ServeError::DirectoryOfOthers { path, mode, owner } => write!(

@@ -1,7 +1,7 @@
 //! The composition root: the only place that wires the layers together.
 //!
 //! Start: lock file (embedded database) → connect → migrate → keys → bind → jobs → SERVING.
-//! Stop: `NOT_SERVING` → stop accepting → drain → jobs end → connections close.
+//! Stop: `NOT_SERVING` → stop accepting → jobs end → drain → connections close.
 
 mod answers;
 mod error;
@@ -22,7 +22,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior, timeout, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -49,6 +49,9 @@ use crate::store::{Location, Store};
 /// How long calls that are under way may take to end. Longer than any call's own deadline, shorter than what
 /// supervisors grant before they kill.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(25);
+
+/// How long a stop may take in all, counted from its signal: the 30 s that supervisors grant, less what ending takes.
+const STOP_DEADLINE: Duration = Duration::from_secs(28);
 
 /// How often health asks whether the database answers: balancers should hear of an outage within seconds.
 const READINESS_EVERY: Duration = Duration::from_secs(2);
@@ -83,11 +86,20 @@ pub async fn open_store(config: &Config) -> Result<(Store, Option<LockFile>), Se
             if let Some(parent) = path.parent() {
                 create_private_dir(parent)?;
             }
-            let lock = LockFile::take(path)?;
-            Ok((Store::connect(&Location::Sqlite(path.clone())).await?, Some(lock)))
+            let path = followed(path)?;
+            let lock = LockFile::take(&path)?;
+            Ok((Store::connect(&Location::Sqlite(path)).await?, Some(lock)))
         }
         Database::Postgres { url } => Ok((Store::connect(&Location::Postgres(url.clone())).await?, None)),
     }
+}
+
+/// The file that a link leads to: lock and log lie beside it, whatever it is called.
+fn followed(path: &Path) -> Result<PathBuf, ServeError> {
+    if !path.is_symlink() {
+        return Ok(path.to_owned());
+    }
+    path.canonicalize().map_err(|source| ServeError::Io { what: format!("cannot open {}", path.display()), source })
 }
 
 /// Starts everything, and returns when calls are served.
@@ -112,7 +124,7 @@ pub async fn start(config: &Config, effects: Effects) -> Result<Running, ServeEr
     let door = doors.network(Listener::Grpc);
     serve_grpc(&routes, listen::network(tcp, door, &listeners, stop.clone()), &listeners, &stop);
 
-    let (unix, bound_socket) = socket::bind(&config.socket)?;
+    let (unix, bound_socket) = socket::bind(&config.socket).await?;
     serve_grpc(&routes, listen::local(unix, doors.local(), &listeners, stop.clone()), &listeners, &stop);
 
     let http_address = match config.http_listen {
@@ -163,22 +175,26 @@ impl Running {
         self.app.keys_replaced().await;
     }
 
-    /// Stops in order: balancers look away, calls under way end, jobs finish their tick.
+    /// Stops in order: balancers look away, jobs finish their tick, calls under way end. What waits for a database that does
+    /// not answer is left behind.
     pub async fn shutdown(mut self) {
+        let deadline = Instant::now() + STOP_DEADLINE;
         // From here on nothing is ready, and a new change is told to go elsewhere.
         self.app.close();
         self.health.set_serving(false).await;
         self.stop.cancel();
         // A watch of health would otherwise keep its connection open.
         self.health.end_watches().await;
+        self.stop_jobs.cancel();
         self.listeners.close();
-        if tokio::time::timeout(DRAIN_DEADLINE, self.listeners.wait()).await.is_err() {
+        self.jobs.close();
+        if timeout(DRAIN_DEADLINE, self.listeners.wait()).await.is_err() {
             tracing::warn!("calls were still under way at the deadline and were cut off");
         }
-        self.app.drain().await;
-        self.stop_jobs.cancel();
-        self.jobs.close();
-        self.jobs.wait().await;
+        let work = async { tokio::join!(self.app.drain(), self.jobs.wait()) };
+        if timeout_at(deadline, work).await.is_err() {
+            tracing::warn!("the database did not let all work end in time; it was left behind");
+        }
         self.bound_socket.remove();
     }
 }

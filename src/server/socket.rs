@@ -1,24 +1,24 @@
 //! The local socket: how the operator on the host comes in, when all else fails too.
 
+use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use tokio::net::UnixListener;
+use tokio::net::{UnixListener, UnixStream};
 
 use super::ServeError;
 
 /// Binds the socket, for its owner alone. A stale one, which nobody listens on, is replaced; a live one and any other
 /// file is not.
-pub(super) fn bind(path: &Path) -> Result<(UnixListener, BoundSocket), ServeError> {
+pub(super) async fn bind(path: &Path) -> Result<(UnixListener, BoundSocket), ServeError> {
     let failed = |source| ServeError::Io { what: format!("cannot listen on {}", path.display()), source };
     if let Some(parent) = path.parent() {
         super::create_private_dir(parent)?;
     }
     match std::fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() => {
-            if UnixStream::connect(path).is_ok() {
-                return Err(ServeError::Owned(path.to_owned()));
+            if !is_stale(path).await.map_err(failed)? {
+                return Err(ServeError::SocketInUse(path.to_owned()));
             }
             std::fs::remove_file(path).map_err(failed)?;
         }
@@ -30,6 +30,16 @@ pub(super) fn bind(path: &Path) -> Result<(UnixListener, BoundSocket), ServeErro
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
     let bound = BoundSocket { path: path.to_owned(), inode: std::fs::symlink_metadata(path).map_err(failed)?.ino() };
     Ok((listener, bound))
+}
+
+/// Whether nobody listens there any more, as the system says. Who may not ask, or has to wait in line, does not know.
+async fn is_stale(path: &Path) -> io::Result<bool> {
+    match UnixStream::connect(path).await {
+        Ok(_) => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// The file that this server bound.

@@ -22,6 +22,10 @@ impl OwnFile {
         // One that was restored from a backup may have any mode.
         file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
         let found = file.metadata()?;
+        if found.nlink() > 1 {
+            // Lock and log go by the name: under the other one a second server would not see the first.
+            return Err(io::Error::other("it has another name, a hard link: remove one of the two"));
+        }
         Ok(OwnFile { path: path.to_owned(), device: found.dev(), number: found.ino() })
     }
 

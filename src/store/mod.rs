@@ -346,7 +346,7 @@ impl WriteTx {
             |function| Statement::from_string(DbBackend::Postgres, format!("SELECT {function}({MIGRATION_LOCK})"));
         let row = self.query_one_raw(lock("pg_try_advisory_xact_lock")).await?;
         if !row.map(|row| row.try_get_by_index::<bool>(0)).transpose()?.unwrap_or_default() {
-            tracing::info!("another latchkeyd is bringing the schema up to date; waiting for it");
+            tracing::warn!("another latchkeyd is bringing the schema up to date; waiting for it");
             self.execute_unprepared(&format!("SET LOCAL lock_timeout = {}", MIGRATION_WAIT.as_millis())).await?;
             self.execute_raw(lock("pg_advisory_xact_lock")).await.map_err(error::of_migration_lock)?;
         }

@@ -102,7 +102,12 @@ fn pool_options(options: PgPoolOptions, doubt: &Arc<Doubt>) -> PgPoolOptions {
     let (taken, returned) = (Arc::clone(doubt), Arc::clone(doubt));
     options
         .test_before_acquire(false)
-        .after_connect(|connection, _| Box::pin(refuse_read_only(connection)))
+        .after_connect(|connection, _| {
+            Box::pin(async {
+                refuse_read_only(connection).await?;
+                wait_for_the_disk(connection).await
+            })
+        })
         .before_acquire(move |connection, history| {
             let doubt = Arc::clone(&taken);
             Box::pin(async move {
@@ -140,6 +145,16 @@ async fn refuse_read_only(connection: &mut PgConnection) -> sqlx::Result<()> {
         "off" => Ok(()),
         _ => Err(sqlx::Error::Protocol("the server is read-only, as a standby is".to_owned())),
     }
+}
+
+/// Whoever runs the database may have told it to answer commits before they are durable, for this role or for all. What we
+/// acknowledge must hold. Other values wait for standbys, or do not: they stay as they are.
+async fn wait_for_the_disk(connection: &mut PgConnection) -> sqlx::Result<()> {
+    let row = connection.fetch_one("SHOW synchronous_commit").await?;
+    if row.try_get::<&str, _>(0)? == "off" {
+        connection.execute("SET synchronous_commit = on").await?;
+    }
+    Ok(())
 }
 
 /// Why the database cannot be used, found out with a connection of its own: the pool would only say that it waited in

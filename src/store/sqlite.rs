@@ -41,7 +41,7 @@ pub(super) async fn connect(path: &Path) -> Result<Connected> {
     writer.map_sqlx_sqlite_pool_opts(writer_options);
     // The writer first: of several that make a new database one with a WAL, all but one would be told that it is locked.
     let write = Database::connect(writer).await?;
-    write_back(&write).await?;
+    write_back(&write, path).await?;
     // They stay open as long as the store, and with them the file of the log, whatever becomes of the writer.
     let read = Database::connect(options(READERS)).await?;
     let flusher = Flusher::start(path).map_err(failed)?;
@@ -49,14 +49,16 @@ pub(super) async fn connect(path: &Path) -> Result<Connected> {
 }
 
 /// Moves what is in the log to the file. What a server before this one could not flush may be in the memory of the system
-/// alone, and no later flush of the log would write it.
-async fn write_back(write: &DatabaseConnection) -> Result<()> {
+/// alone: no later flush of the log would write it, and nothing that is appended to it could be read without it. So the
+/// log begins anew, or nothing does.
+async fn write_back(write: &DatabaseConnection, path: &Path) -> Result<()> {
     let statement = Statement::from_string(DbBackend::Sqlite, "PRAGMA wal_checkpoint(TRUNCATE)");
     let row = write.query_one_raw(statement).await?;
-    if row.map(|row| row.try_get_by_index::<i32>(0)).transpose()? != Some(0) {
-        tracing::warn!("another program reads the database; what is in its log cannot be moved to the file now");
+    if row.map(|row| row.try_get_by_index::<i32>(0)).transpose()? == Some(0) {
+        return Ok(());
     }
-    Ok(())
+    let read = format!("{}: another program reads it, a backup perhaps; start again when it has ended", path.display());
+    Err(Error::Unavailable(Outage::Storage(read.into())))
 }
 
 fn connect_options(options: SqliteConnectOptions) -> SqliteConnectOptions {

@@ -4,6 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use latchkey::proto::v1;
+use sea_orm::{ConnectionTrait as _, TransactionTrait as _};
 use tonic::Code;
 
 use crate::harness::daemon::Daemon;
@@ -290,4 +291,43 @@ async fn a_database_that_another_program_holds_is_unavailable_and_comes_back() {
     operator.get("bob").await.expect("reads go on");
     held.rollback().await.expect("an end");
     eventually("a lock", || async { operator.lock("bob").await.ok() }).await;
+}
+
+#[tokio::test]
+async fn while_another_program_reads_the_database_no_server_starts_on_it() {
+    let shell = Shell::default();
+    latchkeyd_migrates(&shell, "data");
+    let reader = TestDatabase::File(shell.path("data/latchkey.db")).connect().await;
+    // Without anything in the log there is nothing to move.
+    reader.execute_unprepared("CREATE TABLE note (text TEXT)").await.expect("a change");
+    let tx = reader.begin().await.expect("a transaction");
+    tx.execute_unprepared("SELECT COUNT(*) FROM sealed_key").await.expect("a read");
+    told(
+        &latchkeyd(&shell, &["--data-dir", "data"]),
+        &["the database cannot be used: data/latchkey.db: another program reads it", "start again when it has ended"],
+    );
+    tx.rollback().await.expect("an end");
+    reader.close().await.expect("an end");
+    used(&shell, "data");
+}
+
+#[test]
+fn a_database_of_two_names_has_one_server() {
+    let shell = Shell::default();
+    used(&shell, "data");
+    private_dir(&shell, "link");
+    std::os::unix::fs::symlink(shell.path("data/latchkey.db"), shell.path("link/latchkey.db")).expect("a link");
+    std::fs::copy(shell.path("data/seal.key"), shell.path("link/seal.key")).expect("a key");
+    let first = Daemon::start(&shell, &["--data-dir", "data"]);
+    told(&latchkeyd(&shell, &["--data-dir", "link"]), &["another latchkeyd uses the database beside "]);
+    first.stop();
+    // Without the other one it serves, by either name.
+    used(&shell, "link");
+
+    private_dir(&shell, "hard");
+    std::fs::hard_link(shell.path("data/latchkey.db"), shell.path("hard/latchkey.db")).expect("a link");
+    told(&latchkeyd(&shell, &["--data-dir", "hard"]), &["it has another name, a hard link: remove one of the two"]);
+    told(&latchkeyd(&shell, &["--data-dir", "data"]), &["it has another name, a hard link: remove one of the two"]);
+    std::fs::remove_file(shell.path("hard/latchkey.db")).expect("a link");
+    used(&shell, "data");
 }

@@ -127,7 +127,7 @@ fn status_says_why(h: &Harness) {
     let shell = Shell::default();
     let ran = shell.latchkey(&["--socket", &h.socket().to_string_lossy(), "status"]);
     assert_eq!(ran.code, 3, "{ran:?}");
-    for told in ["✖ not serving", "✖ the database cannot be reached"] {
+    for told in ["✖ not serving", "✖ the database cannot be used"] {
         assert!(ran.stdout.contains(told), "{ran:?}");
     }
 }
@@ -305,7 +305,7 @@ async fn an_embedded_database_that_another_program_locks_refuses_changes_and_sti
     if h.is_postgres() {
         return;
     }
-    let bob = h.user("bob").await;
+    let (bob, service) = (h.user("bob").await, h.token(&["tokens.introspect"]).await);
     let held = hold(&h, "UPDATE user SET version = version").await;
     let stranger = h.stranger().await;
     let answers = in_time("a sign-in", at_once((0..5).map(|_| stranger.sign_in("bob", PASSWORD)))).await;
@@ -313,6 +313,9 @@ async fn an_embedded_database_that_another_program_locks_refuses_changes_and_sti
         refused(answer, Code::Unavailable, "STORAGE_UNAVAILABLE");
     }
     bob.client.who_am_i().await.expect("reads go on");
+    // Those of programs too, though it would be noted that their token is used.
+    let request = v1::IntrospectTokenRequest { token: bob.tokens.access_token.clone(), ..Default::default() };
+    service.auth().introspect_token(request).await.expect("an answer");
     assert_eq!(h.http("/readyz").await.status, 200);
     held.rollback().await.expect("an end");
     stranger.tokens("bob", PASSWORD).await.expect("tokens");
