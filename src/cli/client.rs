@@ -16,7 +16,7 @@ use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
 
 use super::call::{Call, Method, subject};
-use super::error::{Error, Exit, Refusal};
+use super::error::{Error, Refusal};
 use super::grpcurl;
 use super::login::{Login, Store};
 use super::output::Screen;
@@ -389,7 +389,8 @@ fn bearer(token: &str) -> Result<Bearer, Error> {
 }
 
 fn signed_out() -> Error {
-    Error::stopped(Exit::Stopped, "the stored login is over").hint("sign in again with `latchkey login`")
+    let refusal = Refusal::foreseen(Code::Unauthenticated, "SESSION_REVOKED", "the stored login is over", None);
+    Error::Refused(Box::new(refusal)).hint("sign in again with `latchkey login`")
 }
 
 /// The name of the user of this process. The file is enough for a courtesy; a directory service is not asked.

@@ -145,6 +145,14 @@ impl Error {
         }
     }
 
+    /// Whether the session that was called with is over.
+    pub(crate) fn is_signed_out(&self) -> bool {
+        match self {
+            Error::Refused(refusal) => refusal.is_of_token(),
+            Error::Stopped(_) | Error::Silent(_) | Error::Shown(_) => false,
+        }
+    }
+
     /// The exit code.
     pub(crate) fn exit(&self) -> Exit {
         match self {

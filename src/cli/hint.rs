@@ -1,7 +1,6 @@
 //! The way out of each refusal: the missing scope, or the command that helps.
 
 use super::error::Refusal;
-use super::output::time::length;
 
 /// A hint, if there is something that the person can do.
 pub(crate) fn of(refusal: &Refusal) -> Option<String> {
@@ -29,7 +28,10 @@ pub(crate) fn of(refusal: &Refusal) -> Option<String> {
         "API_TOKEN_FORBIDDEN" => {
             "this needs a person: unset LATCHKEY_TOKEN and sign in with `latchkey login`".to_owned()
         }
-        "USER_NOT_FOUND" => format!("look for it with `latchkey users list {}`", prefix(user)),
+        "USER_NOT_FOUND" => match prefix(user) {
+            Some(prefix) => format!("look for it with `latchkey users list {prefix}`"),
+            None => "`latchkey users list` has everybody".to_owned(),
+        },
         "SESSION_NOT_FOUND" => "`latchkey sessions list` has the ids".to_owned(),
         "API_TOKEN_NOT_FOUND" => "`latchkey tokens list` has the ids".to_owned(),
         "USERNAME_TAKEN" => format!("see who has it with `latchkey users show {user}`"),
@@ -47,10 +49,14 @@ pub(crate) fn of(refusal: &Refusal) -> Option<String> {
         "LAST_ADMINISTRATOR" => {
             "make somebody else an administrator first, or run this on the host with --local".to_owned()
         }
-        "THROTTLED" | "RATE_LIMITED" | "HASHING_SATURATED" | "OVERLOADED" => return Some(wait(refusal)),
+        "THROTTLED" => format!("an operator can lift the wait with `latchkey users unlock {user}`"),
+        // The message says when to try again.
+        "RATE_LIMITED" | "OVERLOADED" => {
+            "on the host of latchkeyd there is room for its operator all the same: --local".to_owned()
+        }
         "PAGE_TOKEN_INVALID" | "PAGE_TOKEN_MISMATCH" => "start again without --page-token, or use --all".to_owned(),
         "RECORD_CORRUPT" => "latchkeyd's log says more; `latchkey users delete` can remove the account".to_owned(),
-        "DEADLINE_PASSED" => "look whether it was done before you repeat it; `latchkey status` says how the server is".to_owned(),
+        "DEADLINE_PASSED" => "repeat it: what was done already stays as it is; `latchkey status` says how the server is".to_owned(),
         "METHOD_UNAVAILABLE" => "the server is older than this client: `latchkey status`".to_owned(),
         _ => return unexpected(refusal),
     };
@@ -69,17 +75,6 @@ fn scope_missing(refusal: &Refusal) -> String {
     }
 }
 
-fn wait(refusal: &Refusal) -> String {
-    let when = refusal.retry_after.map_or_else(|| "later".to_owned(), |wait| format!("in {}", length(wait)));
-    match refusal.reason.as_str() {
-        "THROTTLED" => {
-            let user = refusal.subject.as_deref().unwrap_or("USER");
-            format!("an operator can lift the wait with `latchkey users unlock {user}`")
-        }
-        _ => format!("try again {when}"),
-    }
-}
-
 fn unexpected(refusal: &Refusal) -> Option<String> {
     match refusal.request_id.as_str() {
         "" if refusal.is_unexpected() => Some("`latchkey status` says how the server is".to_owned()),
@@ -88,10 +83,13 @@ fn unexpected(refusal: &Refusal) -> Option<String> {
     }
 }
 
-/// Half of a mistyped name finds more than all of it.
-fn prefix(user: &str) -> String {
-    let symbols: Vec<char> = user.split(['@', ':']).next().unwrap_or(user).chars().collect();
-    symbols.iter().take(symbols.len().div_ceil(2)).collect()
+/// Half of a mistyped name finds more than all of it. None: an id, by which nobody is looked for.
+fn prefix(user: &str) -> Option<String> {
+    if user.contains(':') {
+        return None;
+    }
+    let symbols: Vec<char> = user.split('@').next().unwrap_or(user).chars().collect();
+    Some(symbols.iter().take(symbols.len().div_ceil(2)).collect())
 }
 
 #[cfg(test)]
@@ -100,7 +98,9 @@ mod tests {
 
     #[test]
     fn a_search_starts_with_half_of_the_name() {
-        assert_eq!(prefix("grcae"), "grc");
-        assert_eq!(prefix("ada@example.com"), "ad");
+        assert_eq!(prefix("grcae").as_deref(), Some("grc"));
+        assert_eq!(prefix("ada@example.com").as_deref(), Some("ad"));
+        assert_eq!(prefix("id:01jdtestetestetestetestete"), None);
+        assert_eq!(prefix("ext:E-4711"), None);
     }
 }

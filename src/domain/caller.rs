@@ -115,7 +115,8 @@ pub struct AccessRule {
     pub max_auth_age: Option<Duration>,
 }
 
-/// Where a call comes from, for limits: an IPv4 address or an IPv6 /64, which is what one customer gets.
+/// Where a call or a connection comes from, for limits: an IPv4 address or an IPv6 /64, which is what one home or rented
+/// machine has to itself (RFC 6177).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Source(IpAddr);
 

@@ -118,7 +118,12 @@ fn only<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>> {
 /// reach the socket where its folder is open, and are strangers.
 fn trusted_peer(parts: &Parts) -> Option<u32> {
     let uid = parts.extensions.get::<UdsConnectInfo>()?.peer_cred?.uid();
-    (uid == 0 || uid == rustix::process::geteuid().as_raw()).then_some(uid)
+    is_trusted(uid, rustix::process::geteuid().as_raw()).then_some(uid)
+}
+
+/// Whether a process of this user may do everything to a server of the user `own`.
+fn is_trusted(uid: u32, own: u32) -> bool {
+    uid == 0 || uid == own
 }
 
 /// The address of the peer, or the person's, where a calling application that may say so says so.
@@ -208,5 +213,8 @@ mod tests {
     #[test]
     fn a_peer_is_trusted_only_on_the_local_socket() {
         assert_eq!(trusted_peer(&parts(&[])), None);
+        assert!(is_trusted(0, 1000) && is_trusted(1000, 1000) && is_trusted(0, 0));
+        assert!(!is_trusted(1001, 1000), "who can reach the socket is not yet an operator");
+        assert!(!is_trusted(1000, 0), "nor is anybody that of a server of root");
     }
 }

@@ -47,6 +47,8 @@ pub(super) async fn deadline(request: Request, next: Next) -> Response {
     let arrived = request.extensions().get::<Arrived>().map_or_else(Instant::now, |arrived| arrived.0);
     let (limit, is_stream) = limit(request.uri());
     let end = arrived + client_limit(request.headers()).map_or(limit, |client| client.min(limit));
+    // A stream too must be asked for in time: until then its request lies in memory.
+    let asked = end.min(arrived + limit.min(REFLECTION));
     let trace = request.extensions().get::<Trace>().cloned().unwrap_or_default();
     tokio::select! {
         biased;
@@ -57,7 +59,7 @@ pub(super) async fn deadline(request: Request, next: Next) -> Response {
                 response
             }
         }
-        () = sleep_until(end) => Status::from(Error::DeadlinePassed).into_http(),
+        () = sleep_until(asked) => Status::from(Error::DeadlinePassed).into_http(),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A place in a lane is taken before anything is read, and held until the answer has gone out and the work is done:
 //! a client that hangs up frees nothing that the server still works on. Beyond the bound a call is refused at once,
-//! which costs next to nothing. Health has no lane: balancers must hear from a server that is busy.
+//! which costs next to nothing. A check of health has no lane: balancers must hear from a server that is busy.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -65,6 +65,9 @@ const INTROSPECTIONS_AT_ONCE: usize = 512;
 const OPERATORS_AT_ONCE: usize = 256;
 /// Streams that may do nothing for 20 s. Strangers can open them, so they have a lane of their own.
 const REFLECTIONS_AT_ONCE: usize = 32;
+/// Watches of health, each a stream that may last an hour: one for each connection that may be open by default. Strangers
+/// can open them.
+const WATCHES_AT_ONCE: usize = 1024;
 /// Sign-ins that are let in on the slowest machine: fifty people behind one address come in at nine.
 const FEWEST_SIGN_INS: usize = 96;
 /// And on the fastest: each costs some kilobytes while it waits.
@@ -78,6 +81,8 @@ fn lane_of(path: &str) -> Option<CallLane> {
         Some(CallLane::Introspection)
     } else if OPERATORS.contains(&path) {
         Some(CallLane::Operators)
+    } else if path == "/grpc.health.v1.Health/Watch" {
+        Some(CallLane::Watches)
     } else {
         path.starts_with("/grpc.reflection.").then_some(CallLane::Reflection)
     }
@@ -126,6 +131,7 @@ impl Lanes {
             (CallLane::Introspection, INTROSPECTIONS_AT_ONCE),
             (CallLane::Operators, OPERATORS_AT_ONCE),
             (CallLane::Reflection, REFLECTIONS_AT_ONCE),
+            (CallLane::Watches, WATCHES_AT_ONCE),
         ];
         let lanes = lanes.map(|(name, bound)| (name, Arc::new(Lane { bound, taken: Mutex::default() })));
         Lanes { all: Arc::new(HashMap::from(lanes)), effects, metrics }
@@ -255,9 +261,9 @@ mod tests {
     }
 
     #[test]
-    fn health_and_what_nobody_serves_have_no_lane() {
+    fn checks_of_health_and_what_nobody_serves_have_no_lane() {
         assert_eq!(lane_of("/grpc.health.v1.Health/Check"), None);
-        assert_eq!(lane_of("/grpc.health.v1.Health/Watch"), None);
+        assert_eq!(lane_of("/grpc.health.v1.Health/Watch"), Some(CallLane::Watches));
         assert_eq!(lane_of("/latchkey.v1.Auth/Nonsense"), None);
         let reflection = lane_of("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo");
         assert_eq!(reflection, Some(CallLane::Reflection));

@@ -50,6 +50,8 @@ use crate::proto::v1::user_admin_server::UserAdminServer;
 pub use self::health::Health;
 pub use self::table::ContractFault;
 
+/// The most that a request of Health has, in bytes: the name of a service. It has no lane for its checks.
+const TINY_REQUEST: usize = 1 << 10;
 /// The most that a request of Auth or Audit has, in bytes. Strangers may call Auth.
 const SMALL_REQUEST: usize = 64 << 10;
 /// The most that a request of `UserAdmin` has, in bytes.
@@ -74,7 +76,7 @@ pub async fn routes(app: Arc<App>, reflection: Reflection) -> Result<(Routes, He
     let audit = AuditServer::new(audit::Service::new(Arc::clone(&app)))
         .max_decoding_message_size(SMALL_REQUEST)
         .max_encoding_message_size(LARGE_ANSWER);
-    let health_server = HealthServer::new(health.service()).max_decoding_message_size(SMALL_REQUEST);
+    let health_server = HealthServer::new(health.service()).max_decoding_message_size(TINY_REQUEST);
     let routes = Routes::new(health_server).add_service(user_admin).add_service(auth).add_service(audit);
     let routes = match reflection {
         Reflection::Off => routes,

@@ -39,6 +39,10 @@ const MALFORMED: &[&str] = &[
     "Content is compressed with",
 ];
 
+/// How tonic begins where the request itself broke off, whose client hardly hears of it: in whatever code the client chose
+/// with its reset.
+const BROKEN_OFF: &str = "h2 protocol error";
+
 impl From<Error> for Status {
     fn from(error: Error) -> Status {
         let mut status = Status::with_error_details_vec(code(&error), error.to_string(), details(&error));
@@ -178,6 +182,9 @@ pub(super) fn translated(status: Status) -> Status {
         return status;
     }
     let text = status.message();
+    if text.starts_with(BROKEN_OFF) {
+        return Error::MessageMalformed.into();
+    }
     match status.code() {
         // Over the size limit of the service: nothing else of ours or tonic's says so.
         Code::OutOfRange => Error::RequestTooLarge.into(),

@@ -1,13 +1,14 @@
 //! Who may have one more connection: a bound for each listener, and one for each peer. Who flooded has to wait for it.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::time::sleep_until;
 
 use crate::config::Connections;
+use crate::domain::caller::Source;
 use crate::metrics::{Listener, Metrics, Refused};
 
 /// How often the log tells of refused connections: a flood of them must not become a flood of lines.
@@ -33,9 +34,9 @@ pub(super) struct Gate {
 struct Inside {
     total: u32,
     /// No longer than `total`: who has left is not remembered.
-    by_peer: HashMap<Option<IpAddr>, u32>,
+    by_peer: HashMap<Option<Source>, u32>,
     /// The queues of peers that have flooded. Those that are over are forgotten when somebody floods.
-    queues: HashMap<IpAddr, Arc<Queue>>,
+    queues: HashMap<Source, Arc<Queue>>,
     told_at: Option<Instant>,
     refused_since: u64,
 }
@@ -43,7 +44,7 @@ struct Inside {
 /// A connection that was let in. It leaves with the value.
 pub(super) struct Permit {
     gate: Arc<Gate>,
-    peer: Option<IpAddr>,
+    peer: Option<Source>,
     /// Where it has to wait.
     queue: Option<Arc<Queue>>,
 }
@@ -104,7 +105,7 @@ impl Gate {
 
     /// Lets one more in, or counts it as refused. The local socket has one peer: this machine.
     pub(super) fn enter(self: &Arc<Gate>, address: Option<IpAddr>) -> Option<Permit> {
-        let peer = address.map(peer_of);
+        let peer = address.map(Source::of);
         let mut inside = self.lock();
         let of_peer = inside.by_peer.get(&peer).copied().unwrap_or_default();
         let refused = if inside.total >= self.max {
@@ -129,12 +130,12 @@ impl Gate {
 
 impl Inside {
     /// Where a connection of this peer has to wait.
-    fn queue(&self, peer: IpAddr, now: Instant) -> Option<Arc<Queue>> {
+    fn queue(&self, peer: Source, now: Instant) -> Option<Arc<Queue>> {
         self.queues.get(&peer).filter(|queue| queue.is_in_use(now)).cloned()
     }
 
     /// Somebody has flooded. The local socket has no peer: who may use it may stop the server.
-    fn pause(&mut self, peer: Option<IpAddr>, now: Instant) {
+    fn pause(&mut self, peer: Option<Source>, now: Instant) {
         self.queues.retain(|_, queue| queue.is_in_use(now));
         if let Some(peer) = peer {
             let queue = self.queues.entry(peer).or_insert_with(|| Arc::new(Queue::new(now)));
@@ -191,15 +192,6 @@ impl Drop for Permit {
     }
 }
 
-/// What counts as one peer. A home or a rented machine has a /64 of IPv6 to itself (RFC 6177), every address of it
-/// for the asking.
-fn peer_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
-        v4 @ IpAddr::V4(_) => v4,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -244,7 +236,7 @@ mod tests {
     const LATE: Duration = Duration::from_mins(1);
 
     fn turn(gate: &Gate, peer: &str) -> Option<Instant> {
-        let queue = gate.lock().queue(peer_of(peer.parse().ok()?), Instant::now())?;
+        let queue = gate.lock().queue(Source::of(peer.parse().ok()?), Instant::now())?;
         Some(*queue.turn())
     }
 
@@ -277,7 +269,7 @@ mod tests {
     fn what_is_over_is_forgotten_and_this_machine_floods_nobody() {
         let mut inside = Inside::default();
         let now = Instant::now();
-        inside.pause(Some([192, 0, 2, 1].into()), now);
+        inside.pause(Some(Source::of([192, 0, 2, 1].into())), now);
         assert_eq!(inside.queues.len(), 1);
         inside.pause(None, now + LATE);
         assert_eq!(inside.queues.len(), 0);

@@ -151,6 +151,8 @@ pub(super) struct Follower {
     stamps: Vec<Option<(i64, i64, u64, u64)>>,
     /// Why the files that are there now are not: told once.
     refused: Option<String>,
+    /// Whether it was told that the certificate has expired.
+    told_expired: bool,
     current: watch::Sender<Arc<Tls>>,
     effects: Effects,
     metrics: Arc<Metrics>,
@@ -162,7 +164,7 @@ impl Follower {
         // Before reading: a file that changes meanwhile is read again.
         let stamps = files.stamps();
         let current = watch::Sender::new(Arc::new(files.load()?));
-        let follower = Follower { current, files, stamps, refused: None, effects, metrics };
+        let mut follower = Follower { current, files, stamps, refused: None, told_expired: false, effects, metrics };
         follower.judge();
         Ok(follower)
     }
@@ -180,13 +182,14 @@ impl Follower {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
             }
+            self.judge();
             let stamps = self.files.stamps();
             if stamps == self.stamps {
                 continue;
             }
             match self.files.load() {
                 Ok(tls) => {
-                    (self.stamps, self.refused) = (stamps, None);
+                    (self.stamps, self.refused, self.told_expired) = (stamps, None, false);
                     self.current.send_replace(Arc::new(tls));
                     tracing::info!(file = %self.files.certificate.display(), "the TLS certificate was read again");
                     self.metrics.tls_reloaded(Reload::Taken);
@@ -203,12 +206,13 @@ impl Follower {
         }
     }
 
-    /// Says when the certificate ends.
-    fn judge(&self) {
+    /// Says when the certificate ends, and once that it has.
+    fn judge(&mut self) {
         let not_after = self.current.borrow().not_after;
         self.metrics.certificate_ends(not_after);
         let now = u64::try_from(self.effects.now().as_unix_seconds()).unwrap_or_default();
-        if not_after <= now {
+        if not_after <= now && !self.told_expired {
+            self.told_expired = true;
             let file = self.files.certificate.display();
             tracing::warn!(%file, "the TLS certificate has expired: clients will refuse it; renew it");
         }

@@ -23,7 +23,7 @@ fn terminal(h: &Harness) -> Shell {
 }
 
 /// The same, signed in.
-fn terminal_of(h: &Harness, user: &str) -> Shell {
+pub fn terminal_of(h: &Harness, user: &str) -> Shell {
     let shell = terminal(h);
     let signed_in = shell.feed("latchkey", &["login", user, "--password-stdin", "--server", &h.url()], PASSWORD);
     signed_in.good();
@@ -386,7 +386,7 @@ async fn a_dead_login_says_how_to_sign_in_again() {
     h.stop().await;
     shell.latchkey(&["logout"]).fails(
         3,
-        "error: cannot reach …\n\nhint: `latchkey logout --forget` forgets the login without ending its session",
+        "error: cannot reach …: Connection refused …\n\nhint: `latchkey logout --forget` forgets the login without ending its session",
     );
     assert!(shell.path("state/latchkey/login.json").exists());
     shell.latchkey(&["logout", "--forget"]).good();

@@ -9,6 +9,7 @@ use tonic::{Code, Status};
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
 
+use crate::cli::terminal_of;
 use crate::harness::daemon::Daemon;
 use crate::harness::transcript::Shell;
 use crate::harness::wire::{Answer, Open, Wire, framed};
@@ -33,12 +34,12 @@ fn sign_in(login: &str, password: &str) -> Vec<u8> {
 }
 
 /// Calls that take a place and never say what they want.
-async fn fill(address: &str, from: &str, calls: usize) -> Vec<Open> {
+async fn fill(address: &str, from: &str, method: &str, calls: usize) -> Vec<Open> {
     let mut open = Vec::new();
     while open.len() < calls {
         let wire = Wire::connect_from(from, address).await;
         for _ in 0..STREAMS.min(calls - open.len()) {
-            open.push(wire.open(SIGN_IN, &[]).await);
+            open.push(wire.open(method, &[]).await);
         }
     }
     open
@@ -52,7 +53,7 @@ async fn fill_up(h: &Harness, from: &[&str], until: usize) -> Vec<Open> {
         let missing = until.saturating_sub(usize::try_from(in_flight(h).await).expect("a number"));
         let from = held.lock().expect("a lock").1.next().expect("an address");
         if missing > 0 {
-            let more = fill(&h.address(), from, missing).await;
+            let more = fill(&h.address(), from, SIGN_IN, missing).await;
             held.lock().expect("a lock").0.extend(more);
         }
         (missing == 0).then_some(())
@@ -129,6 +130,44 @@ async fn who_only_reads_the_contract_holds_no_operator_up() {
     h.create("bob", &[], PASSWORD).await;
     streams.into_iter().for_each(Open::cancel);
     comes_back(&h).await;
+}
+
+/// Three quarters of a lane, which is what one address gets.
+async fn filled(h: &Harness, method: &str, lane: usize) -> Vec<Open> {
+    let held = fill(&h.address(), "127.0.0.1", method, lane / 4 * 3).await;
+    let wanted = u64::try_from(held.len()).expect("a number");
+    eventually("they are all in", || async { (in_flight(h).await >= wanted).then_some(()) }).await;
+    held
+}
+
+#[tokio::test]
+async fn who_watches_health_leaves_room_for_others_and_checks_are_never_refused() {
+    let h = Harness::start().await;
+    let held = filled(&h, "grpc.health.v1.Health/Watch", 1024).await;
+    let everything = || framed(&HealthCheckRequest::default());
+    let same = Wire::connect(&h.address()).await;
+    is_overloaded(status_of(same.call("grpc.health.v1.Health/Watch", &[], everything()).await), "watches");
+    let check = same.call("grpc.health.v1.Health/Check", &[], everything()).await;
+    assert_eq!(status_of(check).code(), Code::Ok);
+    held.into_iter().for_each(Open::cancel);
+    comes_back(&h).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_cannot_sign_out_for_want_of_room_stays_signed_in() {
+    let h = Harness::start().await;
+    h.create("ada", &[], PASSWORD).await;
+    let shell = terminal_of(&h, "ada");
+    let held = filled(&h, "latchkey.v1.Auth/GetSigningKeys", 512).await;
+    shell.latchkey(&["logout"]).fails(
+        1,
+        "error: too many calls of this kind are under way; try again in …\n\nhint: on the host of latchkeyd …",
+    );
+    assert!(shell.path("state/latchkey/login.json").exists(), "or nobody could end the session any more");
+    held.into_iter().for_each(Open::cancel);
+    comes_back(&h).await;
+    shell.latchkey(&["logout"]).good();
+    assert!(!shell.path("state/latchkey/login.json").exists());
 }
 
 /// `TEST_FULL=1` makes more noise than two cores take within a minute.
@@ -364,7 +403,7 @@ async fn memory_stays_where_it_was_when_a_thousand_are_refused() {
     // Each address holds its part, so that together they fill the lane.
     let mut held = Vec::new();
     for number in 0..8 {
-        held.extend(fill(&daemon.address, &format!("127.0.2.{}", 1 + number), LANE / 8).await);
+        held.extend(fill(&daemon.address, &format!("127.0.2.{}", 1 + number), SIGN_IN, LANE / 8).await);
     }
     let mut wires = Vec::new();
     for _ in 0..1000_usize.div_ceil(STREAMS) {

@@ -22,8 +22,8 @@ pub(crate) struct Logout {
 }
 
 impl Logout {
-    /// A session that is over already is as good as ended. If the server cannot be reached the login stays, or its
-    /// session would live on with nobody able to end it.
+    /// A session that is over already is as good as ended. If the server cannot be reached, or refuses for another reason,
+    /// the login stays, or its session would live on with nobody able to end it.
     pub(crate) async fn run(self, setting: &Setting, store: &Store) -> Result<(), Error> {
         if self.forget && setting.show_grpcurl {
             return Err(Error::usage("--forget calls nobody: there is nothing to show"));
@@ -37,10 +37,9 @@ impl Logout {
         let cli = setting.member(store, login)?;
         match cli.client.call(RevokeSessionRequest::default()).await {
             Ok(_) => {}
-            Err(error) if error.exit() == Exit::Stopped => {}
-            Err(Error::Stopped(_)) => {
-                return Err(Error::unexpected(format!("cannot reach {}", cli.client.target().place()))
-                    .hint("`latchkey logout --forget` forgets the login without ending its session"));
+            Err(error) if error.is_signed_out() => {}
+            Err(error @ Error::Stopped(_)) if error.exit() == Exit::Unexpected => {
+                return Err(error.hint("`latchkey logout --forget` forgets the login without ending its session"));
             }
             Err(error) => return Err(error),
         }

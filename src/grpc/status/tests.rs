@@ -94,6 +94,10 @@ fn what_tonic_makes_itself_becomes_one_of_ours() {
         assert_eq!(reason(&status), expected.as_str());
     }
     assert_eq!(translated(Status::not_found("service not registered")).message(), "service not registered");
+    for code in [Code::Internal, Code::Unknown, Code::Unavailable, Code::Cancelled] {
+        let broken_off = translated(Status::new(code, "h2 protocol error: error reading a body from connection"));
+        assert_eq!(reason(&broken_off), "MESSAGE_MALFORMED", "{code:?}");
+    }
 }
 
 #[test]

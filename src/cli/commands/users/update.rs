@@ -60,6 +60,7 @@ impl Update {
         if !self.changes_anything() {
             return Err(Error::usage("say what to change").hint("`latchkey users update --help` has the fields"));
         }
+        let wanted = self.username.clone();
         let request = UpdateUserRequest {
             user: Some(self.user),
             username: self.username,
@@ -81,6 +82,13 @@ impl Update {
             screen.next(&format!("latchkey users show {}", shell_word(&user.username)))
         })
         .await
+        .map_err(|error| match wanted {
+            // The one who has the name, not the one who should get it.
+            Some(name) if error.reason() == "USERNAME_TAKEN" => {
+                error.hint(format!("see who has it with `latchkey users show {}`", shell_word(&name)))
+            }
+            _ => error,
+        })
     }
 
     fn changes_anything(&self) -> bool {
