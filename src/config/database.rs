@@ -136,11 +136,6 @@ pub(super) enum Place {
 }
 
 impl Place {
-    /// Whether nobody gave a path.
-    pub(super) fn is_default(&self) -> bool {
-        matches!(self, Self::InDataDir(_))
-    }
-
     /// The path itself.
     pub(super) fn resolve(self, data_dir: &Path) -> PathBuf {
         match self {

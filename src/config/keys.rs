@@ -220,7 +220,7 @@ section! {
 }
 
 section! {
-    /// How long people stay signed in. Operators are users with a role that lets them administer.
+    /// How long people stay signed in. Whoever becomes an administrator keeps the end that their session was given.
     pub struct Session = "session." {
         /// Time without use after which a session ends.
         idle: Duration = Duration::from_secs(HOUR), seconds(1, 30 * DAY),
@@ -228,10 +228,10 @@ section! {
         /// Time after which a session ends in any case.
         absolute: Duration = Duration::from_secs(12 * HOUR), seconds(1, 30 * DAY),
             "NIST SP 800-63B asks for a new sign-in after 30 days at the latest";
-        /// Time without use after which an operator's session ends.
+        /// Time without use after which the session of a user with the role admin ends.
         admin_idle: Duration = Duration::from_secs(15 * MINUTE), seconds(1, DAY),
             "NIST SP 800-63B asks for a new sign-in after 24 hours at its second level";
-        /// Time after which an operator's session ends in any case.
+        /// Time after which the session of a user with the role admin ends in any case.
         admin_absolute: Duration = Duration::from_secs(8 * HOUR), seconds(1, DAY),
             "NIST SP 800-63B asks for a new sign-in after 24 hours at its second level";
         /// Sessions that one user can have. One more ends the oldest.

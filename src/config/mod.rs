@@ -50,8 +50,6 @@ pub struct Config {
     pub socket: PathBuf,
     /// File with the key that seals secrets in the database.
     pub seal_key_file: PathBuf,
-    /// Whether nobody named that file, so that it is the server's own.
-    pub seal_key_is_default: bool,
     /// The `iss` claim of access tokens.
     pub issuer: String,
     /// Who may ask for the API description.
@@ -114,7 +112,6 @@ impl Config {
             insecure_plaintext: root.insecure_plaintext,
             database: Database::default_in(data_dir),
             socket: root.socket.resolve(data_dir),
-            seal_key_is_default: root.seal_key_file.is_default(),
             seal_key_file: root.seal_key_file.resolve(data_dir),
             issuer: root.issuer,
             reflection: root.reflection,
@@ -197,7 +194,6 @@ impl Config {
                 database.unwrap_or_else(|| Database::default_in(&data_dir))
             }
         };
-        self.seal_key_is_default = root.seal_key_file.is_default();
         self.seal_key_file = root.seal_key_file.resolve(&data_dir);
         self.data_dir = data_dir;
         self.listen = root.listen;
