@@ -13,6 +13,7 @@ use crate::harness::calls::{Shown, tokens_of};
 use crate::harness::child::Site;
 use crate::harness::dice::Dice;
 use crate::harness::history::What;
+use crate::harness::log::run_quietly;
 use crate::harness::traffic::World;
 use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD, Refusal, at_once, refused, rounds};
 
@@ -91,141 +92,150 @@ async fn elsewhere(h: &Harness) -> (Option<Harness>, Client) {
     (other, there)
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn once_a_lock_has_returned_nothing_is_issued_and_nothing_lives() {
-    let h = Harness::start().await;
-    let (_other, there) = elsewhere(&h).await;
-    let (operator, here) = (h.operator().await, h.stranger().await);
-    let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
-    let mut issued_before_the_lock = 0;
-    for number in 0..rounds(100) {
-        let name = format!("u{number}");
-        let (refresh_token, ticket) = prepare(&h, &operator, &here, &name).await;
-        let locked = AtomicBool::new(false);
-        let round = Round { name: &name, refresh_token: &refresh_token, ticket: &ticket, locked: &locked };
-        let turns = dice.roll(120);
-        let lock = async {
-            pause(turns).await;
-            operator.lock(&name).await.expect("a lock");
-            locked.store(true, Ordering::SeqCst);
-        };
-        let with_reset = number % 4 == 0;
-        let reset = async {
-            if with_reset && let Err(status) = operator.reset(&name).await {
-                assert_eq!(Refusal::of(&status).reason, "USER_LOCKED");
-            }
-        };
-        let attempts = [Attempt::SignIn, Attempt::Refresh, Attempt::Complete, Attempt::SignIn, Attempt::Refresh]
-            .into_iter()
-            .enumerate()
-            .map(|(at, attempt)| round.attempt(if at % 2 == 0 { &here } else { &there }, attempt, dice.roll(160)))
-            .collect::<Vec<_>>();
-        let ((), (), issued) = tokio::join!(lock, reset, at_once(attempts));
-
-        let live = operator.sessions_of(&name).await.into_iter().filter(|session| session.end_time.is_none());
-        assert_eq!(live.count(), 0, "round {number}: a session outlived the lock");
-        for tokens in issued.into_iter().flatten() {
-            issued_before_the_lock += 1;
-            let who = there.bearing(&tokens.access_token).who_am_i().await;
-            refused(who, Code::Unauthenticated, "SESSION_REVOKED");
-            check_reason(&here.refresh(&tokens.refresh_token).await.expect_err("a refusal"));
-        }
-        for attempt in [Attempt::SignIn, Attempt::Refresh, Attempt::Complete] {
-            assert_eq!(round.attempt(&there, attempt, 0).await, None);
-        }
-    }
-    assert!(issued_before_the_lock > 0, "no attempt was ever quicker than the lock: nothing was raced");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn of_two_who_answer_one_step_at_once_one_wins() {
-    let h = Harness::start().await;
-    let (_other, there) = elsewhere(&h).await;
-    let (operator, here) = (h.operator().await, h.stranger().await);
-    for number in 0..rounds(50) {
-        let name = format!("u{number}");
-        h.create(&name, &[], PASSWORD).await;
-        let reset = operator.reset(&name).await.expect("a reset");
-        let step = here.change_step(&name, reset.shown()).await.expect("a step");
-        let passwords = [OTHER_PASSWORD, THIRD_PASSWORD];
-        let (first, second) =
-            tokio::join!(here.complete(&step.ticket, passwords[0]), there.complete(&step.ticket, passwords[1]));
-        let won: Vec<bool> = [&first, &second].map(Result::is_ok).to_vec();
-        assert_eq!(won.iter().filter(|won| **won).count(), 1, "round {number}: {first:?} {second:?}");
-        for (answer, password) in [first, second].into_iter().zip(passwords) {
-            if answer.is_ok() {
-                here.tokens(&name, password).await.expect("the winner's password");
-            } else {
-                refused(answer, Code::Unauthenticated, "TICKET_INVALID");
-                refused(here.sign_in(&name, password).await, Code::Unauthenticated, "CREDENTIALS_REJECTED");
-            }
-        }
-        refused(here.sign_in(&name, reset.shown()).await, Code::Unauthenticated, "CREDENTIALS_REJECTED");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_reset_wins_over_a_change_by_the_user_at_the_same_moment() {
-    let h = Harness::start().await;
-    let (_other, there) = elsewhere(&h).await;
-    let (operator, stranger) = (h.operator().await, h.stranger().await);
-    let mut dice = Dice(42);
-    for number in 0..rounds(50) {
-        let name = format!("u{number}");
-        let person = there.bearing(&h.user(&name).await.tokens.access_token);
-        let (turns, later) = (dice.roll(60), dice.roll(60));
-        let (reset, changed) = tokio::join!(
-            async {
+#[test]
+fn once_a_lock_has_returned_nothing_is_issued_and_nothing_lives() {
+    run_quietly(async {
+        let h = Harness::start().await;
+        let (_other, there) = elsewhere(&h).await;
+        let (operator, here) = (h.operator().await, h.stranger().await);
+        let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
+        let mut issued_before_the_lock = 0;
+        for number in 0..rounds(100) {
+            let name = format!("u{number}");
+            let (refresh_token, ticket) = prepare(&h, &operator, &here, &name).await;
+            let locked = AtomicBool::new(false);
+            let round = Round { name: &name, refresh_token: &refresh_token, ticket: &ticket, locked: &locked };
+            let turns = dice.roll(120);
+            let lock = async {
                 pause(turns).await;
-                operator.reset(&name).await.expect("a reset")
-            },
-            async {
-                pause(later).await;
-                person.change_password(PASSWORD, OTHER_PASSWORD).await
+                operator.lock(&name).await.expect("a lock");
+                locked.store(true, Ordering::SeqCst);
+            };
+            let with_reset = number % 4 == 0;
+            let reset = async {
+                if with_reset && let Err(status) = operator.reset(&name).await {
+                    assert_eq!(Refusal::of(&status).reason, "USER_LOCKED");
+                }
+            };
+            let attempts = [Attempt::SignIn, Attempt::Refresh, Attempt::Complete, Attempt::SignIn, Attempt::Refresh]
+                .into_iter()
+                .enumerate()
+                .map(|(at, attempt)| round.attempt(if at % 2 == 0 { &here } else { &there }, attempt, dice.roll(160)))
+                .collect::<Vec<_>>();
+            let ((), (), issued) = tokio::join!(lock, reset, at_once(attempts));
+
+            let live = operator.sessions_of(&name).await.into_iter().filter(|session| session.end_time.is_none());
+            assert_eq!(live.count(), 0, "round {number}: a session outlived the lock");
+            for tokens in issued.into_iter().flatten() {
+                issued_before_the_lock += 1;
+                let who = there.bearing(&tokens.access_token).who_am_i().await;
+                refused(who, Code::Unauthenticated, "SESSION_REVOKED");
+                check_reason(&here.refresh(&tokens.refresh_token).await.expect_err("a refusal"));
             }
-        );
-        if let Err(status) = &changed {
-            check_reason(status);
+            for attempt in [Attempt::SignIn, Attempt::Refresh, Attempt::Complete] {
+                assert_eq!(round.attempt(&there, attempt, 0).await, None);
+            }
         }
-        for password in [PASSWORD, OTHER_PASSWORD] {
-            refused(stranger.sign_in(&name, password).await, Code::Unauthenticated, "CREDENTIALS_REJECTED");
-        }
-        stranger.change_step(&name, reset.shown()).await.expect("the temporary password");
-    }
+        assert!(issued_before_the_lock > 0, "no attempt was ever quicker than the lock: nothing was raced");
+    });
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn nothing_is_left_of_a_user_who_is_deleted_while_signing_in() {
-    let h = Harness::start().await;
-    let (_other, there) = elsewhere(&h).await;
-    let (operator, here) = (h.operator().await, h.stranger().await);
-    let mut dice = Dice(7);
-    for number in 0..rounds(50) {
-        let name = format!("u{number}");
-        h.create(&name, &[], PASSWORD).await;
-        let user = operator.user(&name).await;
-        let turns = dice.roll(60);
-        let delete = async {
-            pause(turns).await;
-            operator.delete(&name, &user.etag).await.expect("a deletion");
-        };
-        let ((), issued) = tokio::join!(delete, at_once([&there, &here, &there].map(|at| at.sign_in(&name, PASSWORD))));
-        for answer in issued {
-            match answer {
-                Ok(Step::Tokens(tokens)) => {
-                    let who = here.bearing(&tokens.access_token).who_am_i().await;
-                    refused(who, Code::Unauthenticated, "SESSION_REVOKED");
+#[test]
+fn of_two_who_answer_one_step_at_once_one_wins() {
+    run_quietly(async {
+        let h = Harness::start().await;
+        let (_other, there) = elsewhere(&h).await;
+        let (operator, here) = (h.operator().await, h.stranger().await);
+        for number in 0..rounds(50) {
+            let name = format!("u{number}");
+            h.create(&name, &[], PASSWORD).await;
+            let reset = operator.reset(&name).await.expect("a reset");
+            let step = here.change_step(&name, reset.shown()).await.expect("a step");
+            let passwords = [OTHER_PASSWORD, THIRD_PASSWORD];
+            let (first, second) =
+                tokio::join!(here.complete(&step.ticket, passwords[0]), there.complete(&step.ticket, passwords[1]));
+            let won: Vec<bool> = [&first, &second].map(Result::is_ok).to_vec();
+            assert_eq!(won.iter().filter(|won| **won).count(), 1, "round {number}: {first:?} {second:?}");
+            for (answer, password) in [first, second].into_iter().zip(passwords) {
+                if answer.is_ok() {
+                    here.tokens(&name, password).await.expect("the winner's password");
+                } else {
+                    refused(answer, Code::Unauthenticated, "TICKET_INVALID");
+                    refused(here.sign_in(&name, password).await, Code::Unauthenticated, "CREDENTIALS_REJECTED");
                 }
-                Ok(Step::PasswordChange(step)) => panic!("{step:?}"),
-                Err(status) => check_reason(&status),
+            }
+            refused(here.sign_in(&name, reset.shown()).await, Code::Unauthenticated, "CREDENTIALS_REJECTED");
+        }
+    });
+}
+
+#[test]
+fn a_reset_wins_over_a_change_by_the_user_at_the_same_moment() {
+    run_quietly(async {
+        let h = Harness::start().await;
+        let (_other, there) = elsewhere(&h).await;
+        let (operator, stranger) = (h.operator().await, h.stranger().await);
+        let mut dice = Dice(42);
+        for number in 0..rounds(50) {
+            let name = format!("u{number}");
+            let person = there.bearing(&h.user(&name).await.tokens.access_token);
+            let (turns, later) = (dice.roll(60), dice.roll(60));
+            let (reset, changed) = tokio::join!(
+                async {
+                    pause(turns).await;
+                    operator.reset(&name).await.expect("a reset")
+                },
+                async {
+                    pause(later).await;
+                    person.change_password(PASSWORD, OTHER_PASSWORD).await
+                }
+            );
+            if let Err(status) = &changed {
+                check_reason(status);
+            }
+            for password in [PASSWORD, OTHER_PASSWORD] {
+                refused(stranger.sign_in(&name, password).await, Code::Unauthenticated, "CREDENTIALS_REJECTED");
+            }
+            stranger.change_step(&name, reset.shown()).await.expect("the temporary password");
+        }
+    });
+}
+
+#[test]
+fn nothing_is_left_of_a_user_who_is_deleted_while_signing_in() {
+    run_quietly(async {
+        let h = Harness::start().await;
+        let (_other, there) = elsewhere(&h).await;
+        let (operator, here) = (h.operator().await, h.stranger().await);
+        let mut dice = Dice(7);
+        for number in 0..rounds(50) {
+            let name = format!("u{number}");
+            h.create(&name, &[], PASSWORD).await;
+            let user = operator.user(&name).await;
+            let turns = dice.roll(60);
+            let delete = async {
+                pause(turns).await;
+                operator.delete(&name, &user.etag).await.expect("a deletion");
+            };
+            let ((), issued) =
+                tokio::join!(delete, at_once([&there, &here, &there].map(|at| at.sign_in(&name, PASSWORD))));
+            for answer in issued {
+                match answer {
+                    Ok(Step::Tokens(tokens)) => {
+                        let who = here.bearing(&tokens.access_token).who_am_i().await;
+                        refused(who, Code::Unauthenticated, "SESSION_REVOKED");
+                    }
+                    Ok(Step::PasswordChange(step)) => panic!("{step:?}"),
+                    Err(status) => check_reason(&status),
+                }
             }
         }
-    }
-    for table in ["session", "throttle"] {
-        assert_eq!(h.query(&format!("SELECT COUNT(*) FROM {table} WHERE user_id IS NOT NULL")).await, ["0"]);
-    }
-    let request = v1::GetUserRequest { user: Some(named("u0")) };
-    refused(operator.user_admin().get_user(request).await, Code::NotFound, "USER_NOT_FOUND");
+        for table in ["session", "throttle"] {
+            assert_eq!(h.query(&format!("SELECT COUNT(*) FROM {table} WHERE user_id IS NOT NULL")).await, ["0"]);
+        }
+        let request = v1::GetUserRequest { user: Some(named("u0")) };
+        refused(operator.user_admin().get_user(request).await, Code::NotFound, "USER_NOT_FOUND");
+    });
 }
 
 /// Why a call of many at one account may be refused: the account, the password or the token is not what it was, or not

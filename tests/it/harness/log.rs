@@ -27,6 +27,16 @@ pub fn of_latchkey_alone() -> tracing::subscriber::DefaultGuard {
     tracing::subscriber::set_default(subscriber)
 }
 
+/// Runs a test on several threads that log so.
+pub fn run_quietly(test: impl Future<Output = ()>) {
+    let quiet = of_latchkey_alone();
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    // As long as the thread lives.
+    runtime.worker_threads(4).enable_all().on_thread_start(|| std::mem::forget(of_latchkey_alone()));
+    runtime.build().expect("a runtime").block_on(test);
+    drop(quiet);
+}
+
 /// Fails if any line had a secret in it.
 pub fn assert_clean() {
     let found = FOUND.lock().unwrap_or_else(PoisonError::into_inner).clone();
