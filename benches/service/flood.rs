@@ -3,6 +3,7 @@
 //! The flooder has a thread of its own, at the lowest priority: elsewhere they would not take the processor from those whom
 //! they flood. They connect again whenever they are cut off.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +13,9 @@ use latchkey::proto::v1::GetSigningKeysRequest;
 use latchkey::proto::v1::auth_client::AuthClient;
 use tonic::transport::Channel;
 
-use self::h2::{Raw, call, empty_call, flag, flood, frame, header_block, kind, window_update};
+use self::h2::{
+    INITIAL_WINDOW_SIZE, PREFACE, Raw, call, empty_call, flag, flood, frame, header_block, kind, window_update,
+};
 use crate::Outcome;
 use crate::database::Filled;
 use crate::measure::{Goal, Row};
@@ -30,38 +33,68 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// Frames that a connection may send before it is dropped by the flooder itself.
 const MOST: usize = 20_000;
 
-/// A flood: its name, and the bytes it sends for the nth time.
-type Flood = (&'static str, fn(usize) -> Vec<u8>);
+/// Connections that are held open, of which the server lets in as many as it may.
+const CONNECTIONS: u32 = 10_000;
 
-const FLOODS: [Flood; 6] = [
-    ("PING", |_| frame(kind::PING, flag::NONE, 0, &[7; 8])),
-    ("SETTINGS", |_| frame(kind::SETTINGS, flag::NONE, 0, &[])),
-    ("empty DATA", |sent| if sent == 0 { call(1, KEYS) } else { frame(kind::DATA, flag::NONE, 1, &[]) }),
-    ("Rapid Reset", |sent| {
-        let reset = frame(kind::RST_STREAM, flag::NONE, stream(sent), &8_u32.to_be_bytes());
-        [empty_call(stream(sent), KEYS), reset].concat()
-    }),
-    ("MadeYouReset", |sent| [call(stream(sent), KEYS), window_update(stream(sent), 0x7fff_ffff)].concat()),
-    ("CONTINUATION", |sent| {
-        let block = header_block(&[("x-filler", "0123456789")]);
-        let kind = if sent == 0 { kind::HEADERS } else { kind::CONTINUATION };
-        frame(kind, flag::NONE, 1, &block)
-    }),
+/// Of one address: as many as the server lets it have.
+const OF_ONE_ADDRESS: u32 = 64;
+
+/// What is done to the server.
+#[derive(Clone, Copy)]
+enum Flood {
+    /// Bytes for the nth time, on one connection after the other.
+    Bytes(fn(usize) -> Vec<u8>),
+    /// Connections that say this much and no more.
+    Silence(&'static [u8]),
+    /// Connections with a hundred calls each, whose answers nobody reads.
+    Unread,
+}
+
+const FLOODS: [(&str, Flood); 9] = [
+    ("PING", Flood::Bytes(|_| frame(kind::PING, flag::NONE, 0, &[7; 8]))),
+    ("SETTINGS", Flood::Bytes(|_| frame(kind::SETTINGS, flag::NONE, 0, &[]))),
+    ("empty DATA", Flood::Bytes(|sent| if sent == 0 { call(1, KEYS) } else { frame(kind::DATA, flag::NONE, 1, &[]) })),
+    (
+        "Rapid Reset",
+        Flood::Bytes(|sent| {
+            let reset = frame(kind::RST_STREAM, flag::NONE, stream(sent), &8_u32.to_be_bytes());
+            [empty_call(stream(sent), KEYS), reset].concat()
+        }),
+    ),
+    (
+        "MadeYouReset",
+        Flood::Bytes(|sent| [call(stream(sent), KEYS), window_update(stream(sent), 0x7fff_ffff)].concat()),
+    ),
+    (
+        "CONTINUATION",
+        Flood::Bytes(|sent| {
+            let block = header_block(&[("x-filler", "0123456789")]);
+            let kind = if sent == 0 { kind::HEADERS } else { kind::CONTINUATION };
+            frame(kind, flag::NONE, 1, &block)
+        }),
+    ),
+    ("10 000 idle connections", Flood::Silence(GREETING)),
+    ("slow starts", Flood::Silence(PREFACE.split_at(PREFACE.len() / 2).0)),
+    ("answers that nobody reads", Flood::Unread),
 ];
+
+/// The first words of a client, with its settings, which are empty.
+const GREETING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 /// Measures each flood in turn with the usual.
 pub(crate) async fn measure(rounds: u32, turn: Duration, filled: &Filled) -> Outcome<Vec<Row>> {
+    allow_descriptors()?;
     let server = Server::start(Path::new(LATCHKEYD), &filled.place()).await?;
     let mut bystander = AuthClient::new(server.connect().await?);
     let address = server.address().to_string();
     // The first calls warm up.
     slowest(&mut bystander, turn).await?;
     let mut rows = Vec::new();
-    for (name, bytes) in FLOODS {
+    for (name, flood) in FLOODS {
         let mut measured = Vec::new();
         for _ in 0..rounds {
             let usual = slowest(&mut bystander, turn).await?;
-            let flooder = Flooder::start(address.clone(), bytes);
+            let flooder = Flooder::start(address.clone(), flood);
             let beside = slowest(&mut bystander, turn).await;
             flooder.stop();
             measured.push((beside?, usual));
@@ -94,7 +127,7 @@ struct Flooder {
 }
 
 impl Flooder {
-    fn start(address: String, bytes: fn(usize) -> Vec<u8>) -> Flooder {
+    fn start(address: String, kind: Flood) -> Flooder {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
@@ -102,10 +135,10 @@ impl Flooder {
             let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), 19);
             let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
             runtime.block_on(async {
-                while !stopped.load(Ordering::Relaxed) {
-                    let Ok(raw) = Raw::open(&address, &[]).await else { continue };
-                    let most = |sent| if stopped.load(Ordering::Relaxed) { Vec::new() } else { bytes(sent) };
-                    flood(raw, MOST, most).await;
+                match kind {
+                    Flood::Bytes(bytes) => send(&address, bytes, &stopped).await,
+                    Flood::Silence(words) => hold(&address, words, &stopped).await,
+                    Flood::Unread => leave_unread(&address, &stopped).await,
                 }
             });
         });
@@ -117,6 +150,52 @@ impl Flooder {
         // A flooder that panicked has flooded less, which shows.
         let _ = self.thread.join();
     }
+}
+
+/// Sends bytes, and connects again whenever it is cut off.
+async fn send(address: &str, bytes: fn(usize) -> Vec<u8>, stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        let Ok(raw) = Raw::open(address, &[]).await else { continue };
+        flood(raw, MOST, |sent| if stop.load(Ordering::Relaxed) { Vec::new() } else { bytes(sent) }).await;
+    }
+}
+
+/// Opens connections from many addresses, and holds them.
+async fn hold(address: &str, words: &[u8], stop: &AtomicBool) {
+    let mut held = Vec::new();
+    for number in (0..CONNECTIONS).take_while(|_| !stop.load(Ordering::Relaxed)) {
+        let source = Ipv4Addr::from_bits(Ipv4Addr::new(127, 1, 0, 1).to_bits() + number / OF_ONE_ADDRESS);
+        let Ok(mut raw) = Raw::silent_from(source, address).await else { continue };
+        // One that is turned away may not hear it.
+        let _ = raw.send(words).await;
+        held.push(raw);
+    }
+    while !stop.load(Ordering::Relaxed) {
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Calls and leaves the answers where they are.
+async fn leave_unread(address: &str, stop: &AtomicBool) {
+    let mut held = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        if held.len() >= OF_ONE_ADDRESS as usize / 2 {
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        }
+        let Ok(mut raw) = Raw::open(address, &[(INITIAL_WINDOW_SIZE, 0)]).await else { continue };
+        for number in 0..100 {
+            let _ = raw.send(&empty_call(stream(number), KEYS)).await;
+        }
+        held.push(raw);
+    }
+}
+
+/// Room for both ends of all connections that are held.
+fn allow_descriptors() -> Outcome<()> {
+    let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limit.current = limit.maximum;
+    Ok(rustix::process::setrlimit(rustix::process::Resource::Nofile, limit)?)
 }
 
 /// The number of a client's stream.
