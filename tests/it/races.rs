@@ -1,7 +1,8 @@
 //! Locks, sign-ins, refreshes, changes, resets, unlocks and deletions at the same moment.
 //!
-//! `TEST_FULL=1` runs ten thousand rounds of each race. On a database that several servers share, half of the calls go to
-//! a second one. `races_held.rs` has the moments that are known to be the worst.
+//! `TEST_FULL=1` runs ten thousand rounds of each race; CI a thousand of the last, and 250 of the others. On a database
+//! that several servers share, half of the calls go to a second one. `races_held.rs` has the moments that are known to be
+//! the worst.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -100,7 +101,7 @@ fn once_a_lock_has_returned_nothing_is_issued_and_nothing_lives() {
         let (operator, here) = (h.operator().await, h.stranger().await);
         let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
         let mut issued_before_the_lock = 0;
-        for number in 0..rounds(100) {
+        for number in 0..rounds(250) {
             let name = format!("u{number}");
             let (refresh_token, ticket) = prepare(&h, &operator, &here, &name).await;
             let locked = AtomicBool::new(false);
@@ -146,7 +147,7 @@ fn of_two_who_answer_one_step_at_once_one_wins() {
         let h = Harness::start().await;
         let (_other, there) = elsewhere(&h).await;
         let (operator, here) = (h.operator().await, h.stranger().await);
-        for number in 0..rounds(50) {
+        for number in 0..rounds(250) {
             let name = format!("u{number}");
             h.create(&name, &[], PASSWORD).await;
             let reset = operator.reset(&name).await.expect("a reset");
@@ -176,7 +177,7 @@ fn a_reset_wins_over_a_change_by_the_user_at_the_same_moment() {
         let (_other, there) = elsewhere(&h).await;
         let (operator, stranger) = (h.operator().await, h.stranger().await);
         let mut dice = Dice(42);
-        for number in 0..rounds(50) {
+        for number in 0..rounds(250) {
             let name = format!("u{number}");
             let person = there.bearing(&h.user(&name).await.tokens.access_token);
             let (turns, later) = (dice.roll(60), dice.roll(60));
@@ -208,7 +209,7 @@ fn nothing_is_left_of_a_user_who_is_deleted_while_signing_in() {
         let (_other, there) = elsewhere(&h).await;
         let (operator, here) = (h.operator().await, h.stranger().await);
         let mut dice = Dice(7);
-        for number in 0..rounds(50) {
+        for number in 0..rounds(250) {
             let name = format!("u{number}");
             h.create(&name, &[], PASSWORD).await;
             let user = operator.user(&name).await;
