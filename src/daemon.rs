@@ -155,14 +155,14 @@ fn block_on(work: impl Future<Output = Ended>) -> Ended {
 }
 
 /// For commands that speak for themselves: they log only what is wrong, or takes long.
-fn log_warnings(config: &Config) -> Result<telemetry::Logging, ServeError> {
+fn log_warnings(config: &Config) -> Result<(), ServeError> {
     let level = if config.log.level == "info" { "warn".to_owned() } else { config.log.level.clone() };
     let log = config::Log { level, ..config.log.clone() };
     Ok(telemetry::init(&log, store::QUIET).map_err(crate::error::Error::internal)?)
 }
 
 async fn serve(config: &Config) -> Ended {
-    let _logging = telemetry::init(&config.log, store::QUIET).map_err(crate::error::Error::internal)?;
+    telemetry::init(&config.log, store::QUIET).map_err(crate::error::Error::internal)?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -272,7 +272,7 @@ async fn check_schema(config: &Config) -> Ended {
 }
 
 async fn migrate_only(config: &Config) -> Ended {
-    let _logging = log_warnings(config)?;
+    log_warnings(config)?;
     let (store, _lock) = server::open_store(config).await?;
     let pending = store.pending_migrations().await?;
     migrate(&store).await?;
@@ -296,7 +296,7 @@ async fn replace_key(config: &Config) -> Ended {
     if !is_there(config) {
         return Err(StartError::NothingSealed.into());
     }
-    let _logging = log_warnings(config)?;
+    log_warnings(config)?;
     let (store, _lock): (Store, _) = server::open_store(config).await?;
     let uid = rustix::process::getuid().as_raw();
     let replaced = replace_seal_key(&store, &Effects::system(), &config.seal_key_file, uid).await?;

@@ -13,18 +13,22 @@
 //! | `duration_ms` | how long it took |
 //! | `error` | what is behind a failure of ours; never sent to the caller |
 //!
-//! Lines are written by a thread of their own: whoever reads them and stops, as a journal that is stuck does, stops no call.
-//! Lines for which there is no room then are dropped and counted.
+//! Whoever reads the log and stops, as a journal that is stuck does, stops no call: lines for which there is no room then are
+//! dropped and counted. They are not written by a thread of their own: waking it costs more than writing, and beside a flood
+//! made the slowest hundredth of other people's calls three times as long (measured).
 //!
 //! What is logged in the course of a call stands in the span `rpc`, with its `request.id` and `rpc.method`. Messages
 //! of the contract, and passwords, tokens and keys, are never logged: their types do not print.
 
-use std::io::{self, BufWriter};
+use std::io;
 use std::panic::PanicHookInfo;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::retry_on_intr;
 use tracing::Subscriber;
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::{EnvFilter, ParseError};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -60,35 +64,65 @@ impl std::error::Error for TelemetryFault {
     }
 }
 
-/// Lines that wait to be written: what a busy server says in a second. Each has some 300 bytes.
-const WAITING_LINES: usize = 8192;
+/// How long a line waits for whoever reads the log, once: journals are slow now and then.
+const PATIENCE: Duration = Duration::from_millis(100);
 
-/// Dropped lines are counted here, once there is a log.
-static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
+/// What a pipe that has room takes at once (POSIX, `write`; Linux, pipe(7)).
+const PIECE: usize = 4096;
 
 /// Lines that were dropped since nobody read the ones before.
-pub fn dropped_lines() -> u64 {
-    DROPPED.get().map_or(0, |counter| counter.dropped_lines() as u64)
-}
+static DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// What is still to be written is written when this ends, if somebody reads it within a second.
-#[must_use]
-pub struct Logging(#[expect(dead_code, reason = "its end is what it is for")] WorkerGuard);
+/// Whether nobody has read for so long that nobody is waited for any more.
+static IS_STUCK: Mutex<bool> = Mutex::new(false);
+
+/// How many lines were dropped since nobody read the ones before.
+pub fn dropped_lines() -> u64 {
+    DROPPED.load(Ordering::Relaxed)
+}
 
 /// Starts the log of the process, to standard error, panics included. By default the libraries beneath us say only what
 /// an operator can do something about: `quiet` is the filter for them. Whoever sets another filter gets what it says.
-pub fn init(log: &Log, quiet: &str) -> Result<Logging, TelemetryFault> {
+pub fn init(log: &Log, quiet: &str) -> Result<(), TelemetryFault> {
     let level = if log.level == "info" { format!("info,{quiet}") } else { log.level.clone() };
     let log = Log { level, ..log.clone() };
-    // Lines that come together are one write.
-    let lines = BufWriter::new(io::stderr());
-    let writer = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING_LINES).thread_name("log");
-    let (writer, guard) = writer.finish(lines);
-    let counter = writer.error_counter();
-    subscriber(&log, writer)?.try_init().map_err(|_| TelemetryFault::Taken)?;
-    let _ = DROPPED.set(counter);
+    subscriber(&log, || Lines)?.try_init().map_err(|_| TelemetryFault::Taken)?;
     std::panic::set_hook(Box::new(log_panic));
-    Ok(Logging(guard))
+    Ok(())
+}
+
+/// Standard error, which takes a line only if somebody reads.
+struct Lines;
+
+impl io::Write for Lines {
+    /// Of one line.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        // One at a time: of two that find room for one, the second would wait for ever.
+        let mut is_stuck = IS_STUCK.lock().unwrap_or_else(PoisonError::into_inner);
+        for piece in line.chunks(PIECE) {
+            let patience = if *is_stuck { Duration::ZERO } else { PATIENCE };
+            *is_stuck = !has_room(patience);
+            if *is_stuck {
+                DROPPED.fetch_add(1, Ordering::Relaxed);
+                break;
+            }
+            io::Write::write_all(&mut io::stderr(), piece)?;
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Whether standard error takes a piece without waiting, or will within so long.
+fn has_room(patience: Duration) -> bool {
+    let stderr = io::stderr();
+    let patience = rustix::event::Timespec::try_from(patience).ok();
+    let ready = retry_on_intr(|| poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], patience.as_ref()));
+    // Faults are for the write to meet.
+    ready != Ok(0)
 }
 
 /// A log to any writer. Tests give one that they read afterwards.
