@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, Statement};
@@ -16,6 +16,9 @@ use crate::error::{Error, Outage, Result};
 
 /// Connections that read: more would only stand in line for the cores.
 const READERS: u32 = 4;
+
+/// How long whatever another program keeps locked is waited for.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Opens the file, which is created if there is none, readable by its owner alone.
 pub(super) async fn connect(path: &Path) -> Result<Connected> {
@@ -53,9 +56,17 @@ pub(super) async fn connect(path: &Path) -> Result<Connected> {
 /// log begins anew, or nothing does.
 async fn write_back(write: &DatabaseConnection, path: &Path) -> Result<()> {
     let statement = Statement::from_string(DbBackend::Sqlite, "PRAGMA wal_checkpoint(TRUNCATE)");
-    let row = write.query_one_raw(statement).await?;
-    if row.map(|row| row.try_get_by_index::<i32>(0)).transpose()? == Some(0) {
-        return Ok(());
+    let give_up = Instant::now() + BUSY_TIMEOUT;
+    loop {
+        let row = write.query_one_raw(statement.clone()).await?;
+        if row.map(|row| row.try_get_by_index::<i32>(0)).transpose()? == Some(0) {
+            return Ok(());
+        }
+        if Instant::now() >= give_up {
+            break;
+        }
+        // For whoever reads SQLite has waited; for whoever moves the log at this moment it does not.
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let read = format!("{}: another program reads it, a backup perhaps; start again when it has ended", path.display());
     Err(Error::Unavailable(Outage::Storage(read.into())))
@@ -70,7 +81,7 @@ fn connect_options(options: SqliteConnectOptions) -> SqliteConnectOptions {
         // A job moves the log to the file beside the writer (`Store::move_log`), but only the writer can begin the log anew,
         // and only when all of it is moved: here it moves the rest itself once the log has 32 MiB.
         .pragma("wal_autocheckpoint", "8192")
-        .busy_timeout(Duration::from_secs(5))
+        .busy_timeout(BUSY_TIMEOUT)
         // What is deleted is overwritten.
         .pragma("secure_delete", "ON")
         .pragma("trusted_schema", "OFF")
