@@ -56,7 +56,7 @@ pub(crate) fn of(refusal: &Refusal) -> Option<String> {
         }
         "PAGE_TOKEN_INVALID" | "PAGE_TOKEN_MISMATCH" => "start again without --page-token, or use --all".to_owned(),
         "RECORD_CORRUPT" => "latchkeyd's log says more; `latchkey users delete` can remove the account".to_owned(),
-        "DEADLINE_PASSED" => "repeat it: what was done already stays as it is; `latchkey status` says how the server is".to_owned(),
+        "DEADLINE_PASSED" => "repeat it; `latchkey status` says how the server is".to_owned(),
         "METHOD_UNAVAILABLE" => "the server is older than this client: `latchkey status`".to_owned(),
         _ => return unexpected(refusal),
     };

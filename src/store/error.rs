@@ -116,8 +116,8 @@ fn is_outage(error: &DbErr) -> bool {
 
 /// `PostgreSQL` (five symbols): connection exceptions, insufficient resources, operator intervention, errors of its
 /// disk, rolled back, lock timeout, read-only after a failover, a transaction that stood idle too long, rights that were
-/// taken away, a disk that lies. `SQLite` (a number; the low byte is the class): PERM, BUSY, LOCKED, NOMEM, READONLY, IOERR, CORRUPT, FULL,
-/// CANTOPEN, PROTOCOL, NOTADB.
+/// taken away, a disk that lies. `SQLite` (a number; the low byte is the class): PERM, BUSY, LOCKED, NOMEM, READONLY,
+/// IOERR, CORRUPT, FULL, CANTOPEN, PROTOCOL, NOTADB.
 fn is_outage_code(code: &str) -> bool {
     if code.len() == 5 {
         return ["08", "53", "57", "58", "40", "55P03", "25006", "25P03", "42501", "XX001", "XX002"]
