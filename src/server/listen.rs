@@ -8,8 +8,9 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use rustls::ServerConfig;
 use tokio::io::{Interest, Ready};
-use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener};
 use tokio::sync::{mpsc, watch};
+use tokio::task::yield_now;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -22,6 +23,11 @@ use crate::metrics::Refused;
 
 /// Connections that are ready and not taken up yet. The server behind takes them as they come.
 const READY: usize = 16;
+
+/// Connections that the system holds until they are accepted: of everybody at once after a restart, and of whoever floods.
+/// It drops one that has no room, which comes again after a second (RFC 6298) or two. To take in as many is a matter
+/// of a tenth of a second. 4 096 is what Linux grants as a rule (`net.core.somaxconn`); Rust's own default is 128.
+const BACKLOG: u32 = 4096;
 
 /// How long to wait after the system refused a connection, for lack of descriptors as a rule.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -43,6 +49,15 @@ pub(super) struct Door {
 /// Connections as they become ready. It ends when the listener does.
 pub(super) type Incoming = mpsc::Receiver<io::Result<Guarded>>;
 
+/// Listens there.
+pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // What the server before this one has left behind is no reason to wait.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 /// Lets in who comes over the network, until the server stops.
 pub(super) fn network(listener: TcpListener, door: Door, tasks: &TaskTracker, stop: CancellationToken) -> Incoming {
     let (ready, incoming) = mpsc::channel(READY);
@@ -50,6 +65,8 @@ pub(super) fn network(listener: TcpListener, door: Door, tasks: &TaskTracker, st
     tasks.spawn(async move {
         while let Some(accepted) = until(&stop, listener.accept()).await {
             let Some((stream, address)) = accepted_or_pause(accepted).await else { continue };
+            // One, and then others' work: calls under way must not wait for a rush of newcomers.
+            yield_now().await;
             let Some(permit) = door.gate.enter(Some(address.ip())) else { continue };
             let (door, ready, stop) = (door.clone(), ready.clone(), stop.clone());
             handshakes.spawn(async move {
@@ -165,5 +182,24 @@ impl axum::serve::Listener for HttpIncoming {
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
         Ok(self.address)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_rush_of_newcomers_has_room_until_it_is_accepted() -> io::Result<()> {
+        let listener = bind((Ipv4Addr::LOCALHOST, 0).into())?;
+        let address = listener.local_addr()?;
+        // Nobody accepts: who finds no room would try again for minutes.
+        let mut held = Vec::new();
+        for _ in 0..300 {
+            held.push(tokio::time::timeout(Duration::from_secs(20), TcpStream::connect(address)).await??);
+        }
+        Ok(())
     }
 }

@@ -120,7 +120,7 @@ pub async fn start(config: &Config, effects: Effects) -> Result<Running, ServeEr
     let doors = Doors { config, metrics: &metrics, certificates };
     raise_descriptor_limit(config.connections.max);
 
-    let (tcp, address) = bind("--listen", config.listen).await?;
+    let (tcp, address) = bind("--listen", config.listen)?;
     let door = doors.network(Listener::Grpc);
     serve_grpc(&routes, listen::network(tcp, door, &listeners, stop.clone()), &listeners, &stop);
 
@@ -129,7 +129,7 @@ pub async fn start(config: &Config, effects: Effects) -> Result<Running, ServeEr
 
     let http_address = match config.http_listen {
         Some(listen) => {
-            let (tcp, address) = bind("--http-listen", listen).await?;
+            let (tcp, address) = bind("--http-listen", listen)?;
             let door = doors.http(address);
             let incoming = listen::network(tcp, door, &listeners, stop.clone());
             let incoming = HttpIncoming { incoming, address };
@@ -311,10 +311,10 @@ async fn log_end<E: fmt::Display>(listener: &'static str, served: impl Future<Ou
     }
 }
 
-async fn bind(flag: &str, listen: SocketAddr) -> Result<(TcpListener, SocketAddr), ServeError> {
+fn bind(flag: &str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServeError> {
     let failed =
-        |source| ServeError::Io { what: format!("cannot listen on {listen} (choose another with {flag})"), source };
-    let listener = TcpListener::bind(listen).await.map_err(failed)?;
+        |source| ServeError::Io { what: format!("cannot listen on {address} (choose another with {flag})"), source };
+    let listener = listen::bind(address).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     Ok((listener, address))
 }
