@@ -25,8 +25,8 @@ use crate::metrics::Refused;
 const READY: usize = 16;
 
 /// Connections that the system holds until they are accepted: of everybody at once after a restart, and of whoever floods.
-/// It drops one that has no room, which comes again after a second (RFC 6298) or two. To take in as many is a matter
-/// of a tenth of a second. 4 096 is what Linux grants as a rule (`net.core.somaxconn`); Rust's own default is 128.
+/// It drops one that has no room, which comes again after a second (RFC 6298) and then after two. To take in or turn away
+/// as many takes some tenths of a second. 4 096 is what Linux grants as a rule (`net.core.somaxconn`); tokio's default is 128.
 const BACKLOG: u32 = 4096;
 
 /// How long to wait after the system refused a connection, for lack of descriptors as a rule.
