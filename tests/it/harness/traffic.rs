@@ -254,18 +254,22 @@ impl World {
                 operator.unlock(name).await.expect("an unlock");
             }
             if let Some(password) = &account.password {
-                // With a hundred attempts that kills have cut off, the account has one at a time until they lapse.
-                let proved = eventually("a turn", || async {
-                    let answer = stranger.sign_in(name, password).await;
-                    Some(answer)
-                        .filter(|answer| !matches!(answer, Err(status) if status.code() == Code::ResourceExhausted))
-                });
-                proved.await.expect("the password of the last change that was acknowledged");
+                tried(stranger, name, password).await.expect("the password of the last change that was acknowledged");
             }
             let former = account.former_passwords.iter().rev().filter(|old| account.password.as_ref() != Some(old));
-            for answer in at_once(former.take(3).map(|old| stranger.sign_in(name, old))).await {
+            for answer in at_once(former.take(3).map(|old| tried(stranger, name, old))).await {
                 refused(answer, Code::Unauthenticated, "CREDENTIALS_REJECTED");
             }
         }
     }
+}
+
+/// Tries a password until it was looked at. With a hundred attempts that kills have cut off, the account has one at a time
+/// until they lapse; and whatever is left of the traffic may have all places for hashing.
+async fn tried(stranger: &Client, name: &str, password: &str) -> Result<Step, Status> {
+    let answer = eventually("a turn", || async {
+        let answer = stranger.sign_in(name, password).await;
+        Some(answer).filter(|answer| !matches!(answer, Err(status) if status.code() == Code::ResourceExhausted))
+    });
+    answer.await
 }
