@@ -264,8 +264,8 @@ impl World {
     }
 }
 
-/// Tries a password until it was looked at. With a hundred attempts that kills have cut off, the account has one at a time
-/// until they lapse; and whatever is left of the traffic may have all places for hashing.
+/// Tries a password until it was looked at. Attempts that kills have cut off keep the places for hashing that an account
+/// has, until they lapse.
 async fn tried(stranger: &Client, name: &str, password: &str) -> Result<Step, Status> {
     let answer = eventually("a turn", || async {
         let answer = stranger.sign_in(name, password).await;
