@@ -29,12 +29,15 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts a server and waits until it takes calls.
+    /// Starts a server and waits until it serves.
     pub(crate) async fn start(program: &Path, place: &Place) -> Outcome<Server> {
-        Server::start_polling(program, place, Duration::from_millis(10)).await
+        let server = Server::start_polling(program, place, Duration::from_millis(10)).await?;
+        // The network is open a moment before the local socket.
+        server.wait_until_serving().await?;
+        Ok(server)
     }
 
-    /// The same, asking as often as this whether it does.
+    /// Starts a server and waits until it takes connections, asking as often as this.
     pub(crate) async fn start_polling(program: &Path, place: &Place, pause: Duration) -> Outcome<Server> {
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let mut command = Command::new(program);

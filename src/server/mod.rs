@@ -120,24 +120,20 @@ pub async fn start(config: &Config, effects: Effects) -> Result<Running, ServeEr
     let doors = Doors { config, metrics: &metrics, certificates };
     raise_descriptor_limit(config.connections.max);
 
+    // Nobody is served by a server that cannot listen everywhere. The socket comes last: it would be left behind.
     let (tcp, address) = bind("--listen", config.listen)?;
+    let http = config.http_listen.map(|listen| bind("--http-listen", listen)).transpose()?;
+    let (unix, bound_socket) = socket::bind(&config.socket).await?;
+
     let door = doors.network(Listener::Grpc);
     serve_grpc(&routes, listen::network(tcp, door, &listeners, stop.clone()), &listeners, &stop);
-
-    let (unix, bound_socket) = socket::bind(&config.socket).await?;
     serve_grpc(&routes, listen::local(unix, doors.local(), &listeners, stop.clone()), &listeners, &stop);
-
-    let http_address = match config.http_listen {
-        Some(listen) => {
-            let (tcp, address) = bind("--http-listen", listen)?;
-            let door = doors.http(address);
-            let incoming = listen::network(tcp, door, &listeners, stop.clone());
-            let incoming = HttpIncoming { incoming, address };
-            listeners.spawn(log_end("HTTP", http::serve(incoming, Arc::clone(&app), stop.clone().cancelled_owned())));
-            Some(address)
-        }
-        None => None,
-    };
+    let http_address = http.map(|(tcp, address)| {
+        let incoming = listen::network(tcp, doors.http(address), &listeners, stop.clone());
+        let incoming = HttpIncoming { incoming, address };
+        listeners.spawn(log_end("HTTP", http::serve(incoming, Arc::clone(&app), stop.clone().cancelled_owned())));
+        address
+    });
     crate::jobs::start(&app, &jobs, &stop_jobs);
     health.set_serving(true).await;
     jobs.spawn(follow_readiness(Arc::clone(&app), health.clone(), stop.clone()));

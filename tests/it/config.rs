@@ -190,6 +190,7 @@ fn an_address_in_use_is_told() {
         let refused = latchkeyd(&shell, &flags);
         let told = format!("error: cannot listen on {address} (choose another with {}): Address already", flags[0]);
         assert!(refused.code == 1 && refused.stderr.contains(&told), "{refused:?}");
+        assert!(!shell.path("latchkey-data/latchkey.sock").exists(), "a server that did not start has left its socket");
     }
 }
 
