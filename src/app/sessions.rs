@@ -103,7 +103,7 @@ impl App {
     pub async fn revoke_user_sessions(&self, caller: &Caller, command: RevokeUserSessions) -> Result<Effects> {
         let command = &command;
         self.write(caller, Some(&command.user), |mut writer| async move {
-            let user = writer.target(&command.user).await?;
+            let user = writer.target().await?;
             let which = if command.session_ids.is_empty() { Which::All } else { Which::These(&command.session_ids) };
             let ended = session_end(&*writer.tx, user.id, which, writer.now).await?;
             let effects = self.effects_of_ending(ended, writer.now);

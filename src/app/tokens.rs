@@ -122,7 +122,7 @@ impl App {
             if matches!(caller.principal, Principal::ApiToken { .. }) {
                 return Err(Denied::ApiTokenForbidden.into());
             }
-            let user = writer.target(&command.user).await?;
+            let user = writer.target().await?;
             writer.outranks(command.scopes)?;
             let token = ApiToken {
                 id,
@@ -170,7 +170,7 @@ impl App {
         let user = UserRef::Id(found.user_id);
         let (command, user_ref) = (&command, &user);
         self.write(caller, Some(user_ref), |mut writer| async move {
-            let user = writer.target(user_ref).await?;
+            let user = writer.target().await?;
             let changed = api_token_revoke(&*writer.tx, command.id, writer.now).await?;
             let (token, _) = api_token_by_id(&*writer.tx, command.id).await?.ok_or_else(missing)?;
             if changed {

@@ -1,10 +1,7 @@
 //! Sessions.
 
-use sea_orm::sea_query::{Expr, LockType};
-use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, EntityTrait, Order, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect,
-    Set,
-};
+use sea_orm::sea_query::{Expr, LockType, Query};
+use sea_orm::{ColumnTrait, Condition, ConnectionTrait, EntityTrait, Order, QueryFilter, QueryOrder, QuerySelect, Set};
 
 use super::entity::session;
 use super::page::newest_first;
@@ -98,14 +95,14 @@ pub async fn session_end(c: &impl ConnectionTrait, user: UserId, which: Which<'_
         Which::AllBut(id) => condition.add(session::Column::Id.ne(id.to_string())),
         Which::These(ids) => condition.add(session::Column::Id.is_in(ids.iter().map(ToString::to_string))),
     };
-    let lived = session::Entity::find().filter(condition.clone()).filter(live(now)).count(c).await?;
-    session::Entity::update_many()
+    let mut end = session::Entity::update_many()
         .col_expr(session::Column::EndedAt, Expr::value(now.as_micros()))
-        .filter(condition)
-        .exec(c)
-        .await?;
+        .filter(condition);
+    let lived = Query::returning().expr(Expr::from(in_time(now)));
+    let ended = c.query_all(sea_orm::QueryTrait::query(&mut end).returning(lived)).await?;
     failpoint!("store.session_end");
-    Ok(count(lived))
+    let lived: Vec<bool> = ended.iter().map(|row| row.try_get_by_index(0)).collect::<Result<_, _>>()?;
+    Ok(count(lived.into_iter().filter(|lived| *lived).count() as u64))
 }
 
 /// Ends every session there is. Answers how many.
@@ -171,8 +168,11 @@ pub async fn sessions_sweep(c: &impl ConnectionTrait, before: Timestamp) -> Resu
 
 /// The twin of `Session::is_live`.
 fn live(now: Timestamp) -> Condition {
+    in_time(now).add(session::Column::EndedAt.is_null())
+}
+
+fn in_time(now: Timestamp) -> Condition {
     Condition::all()
-        .add(session::Column::EndedAt.is_null())
         .add(session::Column::ExpiresAt.gt(now.as_micros()))
         .add(session::Column::IdleExpiresAt.gt(now.as_micros()))
 }

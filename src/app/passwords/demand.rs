@@ -43,7 +43,7 @@ impl App {
     ) -> Result<(User, Effects)> {
         let command = &command;
         self.write(caller, Some(&command.user), |mut writer| async move {
-            let before = writer.target(&command.user).await?;
+            let before = writer.target().await?;
             writer.not_oneself(before.id)?;
             Writer::check_etag(&before, command.etag)?;
             match (before.kind, &before.password) {
@@ -78,7 +78,7 @@ impl App {
     pub async fn waive_password_change(&self, caller: &Caller, command: WaivePasswordChange) -> Result<(User, bool)> {
         let command = &command;
         self.write(caller, Some(&command.user), |mut writer| async move {
-            let before = writer.target(&command.user).await?;
+            let before = writer.target().await?;
             writer.not_oneself(before.id)?;
             Writer::check_etag(&before, command.etag)?;
             if !before.change_demanded {

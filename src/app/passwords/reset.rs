@@ -208,7 +208,7 @@ impl App {
 
 /// Reads whom a reset is about, and checks everything that can be in its way.
 async fn resettable(writer: &mut Writer<'_>, command: &ResetPassword) -> Result<User> {
-    let user = writer.target(&command.user).await?;
+    let user = writer.target().await?;
     writer.not_oneself(user.id)?;
     Writer::check_etag(&user, command.etag)?;
     if user.kind == UserKind::Service {

@@ -54,7 +54,7 @@ impl App {
     pub async fn lock_user(&self, caller: &Caller, command: LockUser) -> Result<(User, Effects)> {
         let command = &command;
         let locked = self.write(caller, Some(&command.user), |mut writer| async move {
-            let before = writer.target(&command.user).await?;
+            let before = writer.target().await?;
             writer.not_oneself(before.id)?;
             Writer::check_etag(&before, command.etag)?;
             writer.keep_an_administrator(&before).await?;
@@ -81,7 +81,7 @@ impl App {
     pub async fn unlock_user(&self, caller: &Caller, command: UnlockUser) -> Result<(User, Effects)> {
         let command = &command;
         self.write(caller, Some(&command.user), |mut writer| async move {
-            let before = writer.target(&command.user).await?;
+            let before = writer.target().await?;
             // Whoever calls is not locked. What is left to lift is the wait after wrong passwords, and with it a stolen
             // session could guess the password for ever.
             writer.not_oneself(before.id)?;

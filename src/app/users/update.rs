@@ -16,7 +16,7 @@ use crate::domain::violation::Violations;
 use crate::error::{Error, Result};
 use crate::store::api_tokens::api_token_count_live;
 use crate::store::sessions::{Which, session_end};
-use crate::store::users::{user_delete, user_id_by_ref, user_save, user_version};
+use crate::store::users::{user_delete, user_save, user_version};
 
 /// How long the name of a deleted account stays reserved, so that nobody inherits what others still send to it.
 const USERNAME_RESERVATION: Duration = Duration::from_hours(30 * 24);
@@ -68,7 +68,7 @@ impl App {
     pub async fn update_user(&self, caller: &Caller, command: UpdateUser) -> Result<(User, Effects)> {
         let command = &command;
         self.write(caller, Some(&command.user), |mut writer| async move {
-            let before = writer.target(&command.user).await?;
+            let before = writer.target().await?;
             let mut after = changed(&before, command)?;
             if before.roles != after.roles {
                 writer.not_oneself(before.id)?;
@@ -108,9 +108,8 @@ impl App {
     pub async fn delete_user(&self, caller: &Caller, command: DeleteUser) -> Result<(Option<User>, Effects)> {
         let command = &command;
         self.write(caller, Some(&command.user), |mut writer| async move {
-            let id = user_id_by_ref(&*writer.tx, &command.user).await?;
-            let id = id.ok_or_else(|| Error::no_user(command.user.field()))?;
-            let user = match writer.target(&command.user).await {
+            let id = writer.target_id()?;
+            let user = match writer.target().await {
                 Ok(user) => Some(user),
                 Err(Error::Corrupt { .. }) => {
                     writer.outranks(ScopeSet::ALL)?;
