@@ -7,7 +7,7 @@
 
 use std::fs::File;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -78,9 +78,7 @@ type Waiting = oneshot::Sender<()>;
 impl Flusher {
     /// For the database at `path`, which is open: else it may have no log yet.
     pub(super) fn start(path: &Path) -> io::Result<Flusher> {
-        let mut log = path.as_os_str().to_owned();
-        log.push("-wal");
-        Flusher::of(File::open(log)?)
+        Flusher::of(File::open(log_of(path))?)
     }
 
     /// For a log that is open, or what a test has instead.
@@ -108,6 +106,13 @@ impl Flusher {
     pub(super) fn check(&self) -> Result<(), DbErr> {
         self.disk.check()
     }
+}
+
+/// Where the log of the database at `path` is.
+pub(super) fn log_of(path: &Path) -> PathBuf {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    log.into()
 }
 
 /// Flushes for as long as somebody may wait. After a flush that failed nobody is answered any more: the system may have

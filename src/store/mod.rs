@@ -415,6 +415,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_log_has_its_length_from_the_start() -> Result<(), Box<dyn std::error::Error>> {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("latchkey.db");
+        let store = Store::connect(&Location::Sqlite(path.clone())).await?;
+        let length = || std::fs::metadata(dir.path().join("latchkey.db-wal")).map(|found| found.len());
+        let from_the_start = length()?;
+        assert!(from_the_start > 32 << 20, "{from_the_start} bytes");
+
+        // As a kill leaves it: with nothing in the log but zeros, and with something before them.
+        for migrated in [false, true] {
+            if migrated {
+                store.migrate().await?.commit().await?;
+            }
+            let copy = dir.path().join(format!("copy-{migrated}.db"));
+            std::fs::copy(&path, &copy)?;
+            std::fs::copy(dir.path().join("latchkey.db-wal"), flush::log_of(&copy))?;
+            let copy = Store::connect(&Location::Sqlite(copy)).await?;
+            assert_eq!(copy.pending_migrations().await?.is_empty(), migrated);
+        }
+        assert_eq!(length()?, from_the_start);
+        Ok(())
+    }
+
+    #[tokio::test]
     async fn the_log_is_moved_to_the_file_when_there_is_something_new() -> Result<(), Box<dyn std::error::Error>> {
         let dir = tempfile::tempdir()?;
         let path = dir.path().join("latchkey.db");

@@ -1,6 +1,7 @@
 //! The connections to the embedded database.
 
-use std::io;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,12 +11,18 @@ use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbB
 
 use super::bounded::{Files, Watch};
 use super::file::OwnFile;
-use super::flush::Flusher;
+use super::flush::{Flusher, log_of};
 use super::{ACQUIRE_TIMEOUT, Connected};
 use crate::error::{Error, Outage, Result};
 
 /// Connections that read: more would only stand in line for the cores.
 const READERS: u32 = 4;
+
+/// How long the log becomes before it begins anew: 32 MiB in pages of 4 KiB.
+const LOG_PAGES: usize = 8192;
+/// What a log of so many pages takes, each with its header, and a little more: it begins anew a moment later.
+const LOG_BYTES: usize = 33 * 1024 * 1024;
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 /// How long whatever another program keeps locked is waited for.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -45,6 +52,7 @@ pub(super) async fn connect(path: &Path) -> Result<Connected> {
     // The writer first: of several that make a new database one with a WAL, all but one would be told that it is locked.
     let write = Database::connect(writer).await?;
     write_back(&write, path).await?;
+    lengthen_log(path);
     // They stay open as long as the store, and with them the file of the log, whatever becomes of the writer.
     let read = Database::connect(options(READERS)).await?;
     let flusher = Flusher::start(path).map_err(failed)?;
@@ -72,6 +80,20 @@ async fn write_back(write: &DatabaseConnection, path: &Path) -> Result<()> {
     Err(Error::Unavailable(Outage::Storage(read.into())))
 }
 
+/// Gives the log, which is empty, the length that it will have once it was full: zeros, which SQLite takes for no log. While
+/// a file grows, each flush has its new length to write as well, and takes twice as long: 0.4 ms and 0.2 ms on ext4.
+fn lengthen_log(path: &Path) {
+    let lengthen = || {
+        let log = OpenOptions::new().write(true).open(log_of(path))?;
+        let written = (0..LOG_BYTES / ZEROS.len()).try_for_each(|_| (&log).write_all(&ZEROS));
+        // A disk that is nearly full has better uses for it.
+        written.or_else(|_| log.set_len(0))
+    };
+    if let Err(error) = lengthen() {
+        tracing::debug!(%error, "the log of the database keeps its length");
+    }
+}
+
 fn connect_options(options: SqliteConnectOptions) -> SqliteConnectOptions {
     options
         .journal_mode(SqliteJournalMode::Wal)
@@ -80,7 +102,7 @@ fn connect_options(options: SqliteConnectOptions) -> SqliteConnectOptions {
         .foreign_keys(true)
         // A job moves the log to the file beside the writer (`Store::move_log`), but only the writer can begin the log anew,
         // and only when all of it is moved: here it moves the rest itself once the log has 32 MiB.
-        .pragma("wal_autocheckpoint", "8192")
+        .pragma("wal_autocheckpoint", LOG_PAGES.to_string())
         .busy_timeout(BUSY_TIMEOUT)
         // What is deleted is overwritten.
         .pragma("secure_delete", "ON")
