@@ -11,6 +11,7 @@ mod database;
 mod flood;
 mod footprint;
 mod growth;
+mod hand_over;
 mod list;
 mod load;
 mod measure;
