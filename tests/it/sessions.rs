@@ -98,6 +98,17 @@ async fn nobody_ends_a_session_of_somebody_else() {
 }
 
 #[tokio::test]
+async fn of_sessions_that_end_those_are_counted_that_lived() {
+    let h = Harness::start().await;
+    let [first, ..] = three(&h).await;
+    h.clock.advance(Duration::from_mins(50));
+    h.stranger().await.refresh(&first.tokens.refresh_token).await.expect("it is in use");
+    h.clock.advance(Duration::from_mins(20));
+    // The other two were idle for more than an hour.
+    assert_eq!(revoke_of(&h.operator().await, "bob", vec![]).await.sessions_revoked, 1);
+}
+
+#[tokio::test]
 async fn operators_end_some_or_all_sessions_of_a_user() {
     let h = Harness::start().await;
     let [first, second, third] = three(&h).await;
