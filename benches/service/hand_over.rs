@@ -10,7 +10,7 @@ use crate::Outcome;
 use crate::measure::cores;
 use crate::sign_in::{default_params, hash_until};
 
-/// There and back, one after the other: what a lock has of statements, and its flush.
+/// There and back, one after the other: about what a lock has of statements, and its flush.
 const HAND_OVERS: usize = 12;
 /// What the other thread does with each: about a statement.
 const WORK: Duration = Duration::from_micros(40);
