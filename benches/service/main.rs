@@ -11,7 +11,6 @@ mod database;
 mod flood;
 mod footprint;
 mod growth;
-mod hand_over;
 mod list;
 mod load;
 mod measure;

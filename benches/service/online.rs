@@ -4,7 +4,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::database::Filled;
-use crate::hand_over;
 use crate::load::{Ask, Program, Saturation, quantile};
 use crate::measure::{Goal, Row};
 use crate::server::{LATCHKEYD, Server};
@@ -52,7 +51,6 @@ pub(crate) async fn behind_hashing(rounds: u32, turn: Duration, filled: &Filled)
     let program = Program::enrol(&server, filled).await?;
     let asked = [(Ask::Lock, LOCKS), (Ask::Introspect, CHECKS)];
     let mut measured = [const { Vec::new() }; 2];
-    let mut hand_overs = Vec::new();
     for (ask, pace) in &asked {
         program.latencies(*ask, *pace, WARM_UP).await?;
     }
@@ -72,10 +70,6 @@ pub(crate) async fn behind_hashing(rounds: u32, turn: Duration, filled: &Filled)
             rounds.push((ours, limit));
         }
         saturation.end()?;
-        let (idle, busy) = (hand_over::latencies(LOCKS, turn)?, hand_over::latencies_beside_hashing(LOCKS, turn)?);
-        let [ours, limit] = [&busy, &idle].map(|sorted| quantile(sorted, 0.99));
-        tell(&format!("round {round}: bare hand-overs p99 {ours:.1} ms, idle {limit:.1} ms\n"));
-        hand_overs.push((ours, limit));
     }
     server.stop().await?;
     let [locks, checks] = measured;
@@ -83,7 +77,6 @@ pub(crate) async fn behind_hashing(rounds: u32, turn: Duration, filled: &Filled)
     Ok(vec![
         Row::of("P6", "LockUser p99, cores full of sign-ins : idle", "ms", &locks, Some(Goal::AtMost(2.0))),
         Row::of("P6", "  the same : 25 ms", "ms", &absolute, Some(Goal::AtMost(1.0))),
-        Row::of("P6", "  bare hand-overs p99, so : idle", "ms", &hand_overs, None),
         Row::of("P7", "IntrospectToken p99, so : idle", "ms", &checks, Some(Goal::AtMost(3.0))),
     ])
 }

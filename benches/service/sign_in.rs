@@ -204,12 +204,13 @@ pub(crate) async fn access_token(client: &mut AuthClient<Channel>, login: String
 
 /// What the hash alone can do: every core, memory that was touched before.
 fn bare_hashes(time: Duration) -> Outcome<Turn> {
-    let params = default_params()?;
+    let defaults = latchkey::config::Argon2::default();
+    let params = Params::new(defaults.memory_kib, defaults.iterations, defaults.parallelism, Some(32));
+    let params = params.map_err(|error| error.to_string())?;
     let used = processor_time("self")?;
     let began = Instant::now();
     let counts: Vec<u64> = std::thread::scope(|scope| {
-        let threads: Vec<_> =
-            (0..cores()).map(|_| scope.spawn(|| hash_until(&params, || began.elapsed() >= time))).collect();
+        let threads: Vec<_> = (0..cores()).map(|_| scope.spawn(|| hashes(&params, time))).collect();
         threads.into_iter().map(|thread| thread.join().unwrap_or_default()).collect()
     });
     let elapsed = began.elapsed().as_secs_f64();
@@ -217,19 +218,12 @@ fn bare_hashes(time: Duration) -> Outcome<Turn> {
     Ok(Turn::of(counts.iter().sum(), elapsed, processor, processor))
 }
 
-/// What a hash of the server costs by default.
-pub(crate) fn default_params() -> Outcome<Params> {
-    let defaults = latchkey::config::Argon2::default();
-    let params = Params::new(defaults.memory_kib, defaults.iterations, defaults.parallelism, Some(32));
-    params.map_err(|error| error.to_string().into())
-}
-
-/// Hashes one password after the other. Answers how many.
-pub(crate) fn hash_until(params: &Params, is_over: impl Fn() -> bool) -> u64 {
+fn hashes(params: &Params, time: Duration) -> u64 {
     let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone());
     let mut memory = vec![Block::default(); params.block_count()];
-    let (mut tag, mut done) = ([0; 32], 0);
-    while !is_over() {
+    let mut tag = [0; 32];
+    let (began, mut done) = (Instant::now(), 0);
+    while began.elapsed() < time {
         let hashed = argon2.hash_password_into_with_memory(PASSWORD.as_bytes(), &[7; 16], &mut tag, &mut memory);
         done += u64::from(hashed.is_ok());
     }

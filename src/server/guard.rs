@@ -76,6 +76,8 @@ pub(super) struct Guarded {
     protocol: Protocol,
     /// What has passed of HTTP/2, in and out.
     frames: Option<(Heard, Said)>,
+    /// Whether the peer's next connection waits for what this one has done.
+    is_noted: bool,
     /// Bytes of the peer's first words that are still to come.
     due: usize,
     /// Since when the peer has taken no byte of ours, although there are some.
@@ -98,7 +100,17 @@ impl Guarded {
             Protocol::Http1 => (None, HTTP1_FIRST),
         };
         let info = Info { origin, answers: Arc::default() };
-        Guarded { io, info, permit, protocol, frames, due, stuck_since: None, look: Box::pin(sleep(patience)) }
+        Guarded {
+            io,
+            info,
+            permit,
+            protocol,
+            frames,
+            due,
+            is_noted: false,
+            stuck_since: None,
+            look: Box::pin(sleep(patience)),
+        }
     }
 
     /// Looks whether the connection may go on.
@@ -148,6 +160,16 @@ impl Guarded {
         Ok(())
     }
 
+    /// Makes the peer's next connection wait, if they have flooded. Who has gone far towards a flood has cost as much as one,
+    /// and would otherwise close just before the limit and come again.
+    fn note_flood(&mut self) {
+        let Some((heard, said)) = &mut self.frames else { return };
+        if !self.is_noted && (heard.is_half_spent(Instant::now()) || said.has_reset_many()) {
+            self.is_noted = true;
+            self.permit.has_flooded();
+        }
+    }
+
     /// What the peer was sent: of these bytes, what was written.
     fn said(&mut self, bytes: &[io::IoSlice<'_>], written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match (&written, &mut self.frames) {
@@ -175,14 +197,9 @@ fn taken<'a>(slices: &'a [io::IoSlice<'_>], mut count: usize) -> impl Iterator<I
     })
 }
 
-/// Who has gone far towards a flood has cost as much as one, and would otherwise close just before the limit and come
-/// again.
 impl Drop for Guarded {
     fn drop(&mut self) {
-        let Some((heard, said)) = &mut self.frames else { return };
-        if heard.is_half_spent(Instant::now()) || said.has_reset_many() {
-            self.permit.has_flooded();
-        }
+        self.note_flood();
     }
 }
 
@@ -236,6 +253,8 @@ impl AsyncWrite for Guarded {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.look(cx)?;
+        // Before the peer learns that it is cut off, and can come again.
+        self.note_flood();
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
