@@ -175,11 +175,7 @@ impl Store {
     }
 
     async fn begin(&self, deadline: Deadline) -> Result<WriteTx> {
-        let options = TransactionOptions {
-            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
-            ..TransactionOptions::default()
-        };
-        let inner = self.write.run(self.write.inner.begin_with_options(options)).await?;
+        let inner = self.write.run(self.write.inner.begin_with_options(immediate())).await?;
         let tx = Bounded { inner, deadline, watch: self.write.watch.clone() };
         let generations = Arc::clone(&self.generations);
         Ok(WriteTx { tx, generations, counts_failure: AtomicBool::new(false), ending: Ending::default() })
@@ -352,6 +348,14 @@ impl WriteTx {
         }
         self.execute_unprepared("SET LOCAL lock_timeout = 0").await?;
         Ok(())
+    }
+}
+
+/// A transaction of the embedded database that has the only writer from the start.
+fn immediate() -> TransactionOptions {
+    TransactionOptions {
+        sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+        ..TransactionOptions::default()
     }
 }
 

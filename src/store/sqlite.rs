@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, Statement};
+use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, Statement, TransactionTrait};
 
 use super::bounded::{Files, Watch};
 use super::file::OwnFile;
 use super::flush::{Flusher, log_of};
-use super::{ACQUIRE_TIMEOUT, Connected};
+use super::{ACQUIRE_TIMEOUT, Connected, immediate};
 use crate::error::{Error, Outage, Result};
 
 /// Connections that read: more would only stand in line for the cores.
@@ -52,7 +52,7 @@ pub(super) async fn connect(path: &Path) -> Result<Connected> {
     // The writer first: of several that make a new database one with a WAL, all but one would be told that it is locked.
     let write = Database::connect(writer).await?;
     write_back(&write, path).await?;
-    lengthen_log(path);
+    lengthen_log(&write, path).await?;
     // They stay open as long as the store, and with them the file of the log, whatever becomes of the writer.
     let read = Database::connect(options(READERS)).await?;
     let flusher = Flusher::start(path).map_err(failed)?;
@@ -80,18 +80,26 @@ async fn write_back(write: &DatabaseConnection, path: &Path) -> Result<()> {
     Err(Error::Unavailable(Outage::Storage(read.into())))
 }
 
-/// Gives the log, which is empty, the length that it will have once it was full: zeros, which SQLite takes for no log. While
-/// a file grows, each flush has its new length to write as well, and takes twice as long: 0.4 ms and 0.2 ms on ext4.
-fn lengthen_log(path: &Path) {
-    let lengthen = || {
-        let log = OpenOptions::new().write(true).open(log_of(path))?;
-        let written = (0..LOG_BYTES / ZEROS.len()).try_for_each(|_| (&log).write_all(&ZEROS));
-        // A disk that is nearly full has better uses for it.
-        written.or_else(|_| log.set_len(0))
-    };
-    if let Err(error) = lengthen() {
+/// Gives the log, which is empty, the length that it will have once it was full. While a file grows, each flush has its
+/// new length to write as well, and takes twice as long: 0.4 ms and 0.2 ms on ext4.
+async fn lengthen_log(write: &DatabaseConnection, path: &Path) -> Result<()> {
+    // Nobody writes meanwhile, not even another program.
+    let alone = write.begin_with_options(immediate()).await?;
+    if let Err(error) = fill(&log_of(path)) {
         tracing::debug!(%error, "the log of the database keeps its length");
     }
+    Ok(alone.rollback().await?)
+}
+
+/// Fills it with zeros, which SQLite takes for no log, unless another program has begun it.
+fn fill(log: &Path) -> io::Result<()> {
+    let log = OpenOptions::new().write(true).open(log)?;
+    if log.metadata()?.len() > 0 {
+        return Ok(());
+    }
+    let filled = (0..LOG_BYTES / ZEROS.len()).try_for_each(|_| (&log).write_all(&ZEROS)).and_then(|()| log.sync_data());
+    // A disk that has no room for it has better uses for what there is.
+    filled.or_else(|_| log.set_len(0))
 }
 
 fn connect_options(options: SqliteConnectOptions) -> SqliteConnectOptions {
