@@ -312,8 +312,12 @@ async fn ten_thousand_idle_connections_leave_those_alone_who_are_in() {
     })
     .await;
     scene.bystander_calls().await;
-    let refused = scene.metric(r#"latchkey_connections_refused_total{listener="grpc",cause="max"}"#).await;
-    assert!(refused >= 8_900, "{refused}");
+    // The system holds thousands that it has taken and the server has not.
+    eventually("the refusals", || async {
+        let refused = scene.metric(r#"latchkey_connections_refused_total{listener="grpc",cause="max"}"#).await;
+        (refused >= 8_900).then_some(())
+    })
+    .await;
     assert!(scene.memory() < scene.memory_before + (64 << 20), "{} over {}", scene.memory(), scene.memory_before);
     drop(idle);
     scene.is_over().await;
