@@ -10,7 +10,7 @@ use super::keys::Keys;
 use super::recall::Verified;
 use crate::domain::api_token::{ApiToken, LAST_USE_RESOLUTION};
 use crate::domain::caller::{AccessRule, Call, Caller, CallingApp, Demand, Denied, Principal};
-use crate::domain::id::{ApiTokenId, SessionId};
+use crate::domain::id::ApiTokenId;
 use crate::domain::reason::Reason;
 use crate::domain::role::{Scope, ScopeSet};
 use crate::domain::secret::{ApiTokenSecret, Digest32};
@@ -19,9 +19,8 @@ use crate::domain::time::Timestamp;
 use crate::domain::token::{Claims, TOKEN_TYPE};
 use crate::domain::user::User;
 use crate::error::{Error, Result, Unauthenticated};
-use crate::store::api_tokens::{api_token_by_id, api_token_used};
-use crate::store::sessions::session_by_id;
-use crate::store::users::user_by_id;
+use crate::store::api_tokens::{api_token_used, api_token_with_user};
+use crate::store::sessions::session_with_user;
 
 /// How long a call waits for the note that its API token is used.
 const NOTE_USE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -165,8 +164,8 @@ impl App {
     pub(super) async fn live_session(&self, claims: &Claims) -> Result<Arc<(Session, User)>> {
         let over = || Error::Unauthenticated(Unauthenticated::SessionRevoked);
         let session_id = claims.sid.parse().map_err(|_| Error::Unauthenticated(Unauthenticated::TokenInvalid))?;
-        let generation = self.store.generation();
-        let found = self.recall.sessions.get(generation, session_id, self.session_with_user(session_id)).await?;
+        let (generation, read) = (self.store.generation(), session_with_user(self.store.reader(), session_id));
+        let found = self.recall.sessions.get(generation, session_id, read).await?;
         let live = found.ok_or_else(over)?;
         let ((session, user), now) = (&*live, self.now());
         if !session.is_live(now) || session.user_id.to_string() != claims.sub || user.lock(now).is_some() {
@@ -175,17 +174,11 @@ impl App {
         Ok(live)
     }
 
-    async fn session_with_user(&self, id: SessionId) -> Result<Option<(Session, User)>> {
-        let reader = self.store.reader();
-        let Some(session) = session_by_id(reader, id).await? else { return Ok(None) };
-        let user = user_by_id(reader, session.user_id).await?;
-        Ok(user.map(|user| (session, user)))
-    }
-
     /// The API token with this secret and its user, as they are now.
     pub(super) async fn live_api_token(&self, secret: &ApiTokenSecret) -> Result<Arc<(ApiToken, Digest32, User)>> {
         let (generation, id) = (self.store.generation(), secret.id());
-        let found = self.recall.api_tokens.get(generation, id, self.api_token_with_user(id)).await?;
+        let read = api_token_with_user(self.store.reader(), id);
+        let found = self.recall.api_tokens.get(generation, id, read).await?;
         let live = found.filter(|found| found.1 == secret.digest()).ok_or(Unauthenticated::TokenInvalid)?;
         let ((token, _, user), now) = (&*live, self.now());
         if token.revoked_at.is_some() {
@@ -218,13 +211,6 @@ impl App {
             }
             Err(_) => tracing::warn!(token = %id, "the use of an API token was not noted in time"),
         }
-    }
-
-    async fn api_token_with_user(&self, id: ApiTokenId) -> Result<Option<(ApiToken, Digest32, User)>> {
-        let reader = self.store.reader();
-        let Some((token, digest)) = api_token_by_id(reader, id).await? else { return Ok(None) };
-        let user = user_by_id(reader, token.user_id).await?;
-        Ok(user.map(|user| (token, digest, user)))
     }
 }
 

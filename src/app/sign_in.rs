@@ -176,7 +176,7 @@ impl App {
             let wait_over = attempt.succeeded(&writer.tx, &user).await?;
             if let Some(cause) = user.change_cause() {
                 let (ticket, secret) = self.new_ticket(&user, wish, writer.now);
-                ticket_replace(&*writer.tx, &ticket, &secret.digest()).await?;
+                ticket_replace(&writer.tx, &ticket, &secret.digest()).await?;
                 let event = signed_in_event(&user).detail("step", "PASSWORD_CHANGE");
                 writer.commit(event, wait_over).await?;
                 let rules = self.settings.password_rules;
@@ -237,9 +237,9 @@ impl App {
         };
         let room = self.settings.max_sessions.saturating_sub(1);
         let evicted = session_evict(&*writer.tx, user.id, room, now).await?;
-        session_insert(&*writer.tx, &session).await?;
+        session_insert(&writer.tx, &session).await?;
         if user.last_sign_in_at != Some(now) {
-            user_signed_in(&*writer.tx, user.id, now).await?;
+            user_signed_in(&writer.tx, user.id, now).await?;
         }
         let target = Target::user(user.id, user.username.as_str());
         let events = evicted.into_iter().map(|id| {

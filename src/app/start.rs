@@ -199,7 +199,7 @@ pub async fn replace_seal_key(
     let discarded = key_discard_all(&*tx).await?;
     create(&tx, effects, path, true).await?;
     let sessions_ended = session_end_everybodys(&*tx, effects.now()).await?;
-    event_insert(&*tx, [replaced_event(effects, uid, discarded, sessions_ended)]).await?;
+    event_insert(&tx, [replaced_event(effects, uid, discarded, sessions_ended)]).await?;
     tx.commit().await?;
     Ok(KeysReplaced { discarded, sessions_ended })
 }

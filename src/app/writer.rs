@@ -12,8 +12,8 @@ use crate::domain::role::{Scope, ScopeSet};
 use crate::domain::time::Timestamp;
 use crate::domain::user::{Etag, User, UserRef};
 use crate::error::{Error, Result, Unauthenticated, Unmet};
-use crate::store::api_tokens::api_token_by_id;
-use crate::store::sessions::session_by_id;
+use crate::store::api_tokens::api_token_with_user;
+use crate::store::sessions::session_with_user;
 use crate::store::users::{
     administrators_lock, user_by_ref, user_count_able_administrators, user_id_by_ref, user_lock_row, user_version,
 };
@@ -172,7 +172,7 @@ impl App {
         }
         let recorded = self.recorded(caller, self.now(), event);
         let tx = self.store.begin_write().await?;
-        event_insert(&*tx, [recorded]).await?;
+        event_insert(&tx, [recorded]).await?;
         tx.commit().await
     }
 
@@ -202,15 +202,11 @@ impl Writer<'_> {
             Principal::User { granted, id, .. } => (*granted, *id),
             Principal::ApiToken { granted, user_id, .. } => (*granted, *user_id),
         };
-        self.lock_smaller_target(id).await?;
-        let actor = user_lock_row(&*self.tx, id).await?;
-        self.now = self.app.now();
+        self.lock_actor(id).await?;
+        let actor = self.live_actor().await?;
         let Some(actor) = actor.filter(|actor| actor.lock(self.now).is_none()) else {
             return Err(Unauthenticated::SessionRevoked.into());
         };
-        if !self.is_credential_live().await? {
-            return Err(Unauthenticated::SessionRevoked.into());
-        }
         self.scopes = granted.intersection(actor.scopes());
         if let Demand::Scope(scope) = self.caller.rule.demand {
             self.need(scope)?;
@@ -221,27 +217,31 @@ impl Writer<'_> {
     /// Rows are locked in the order of their ids, so that two who act on each other do not wait for each other. Locks
     /// are exclusive from the start: shared ones that others keep taking would starve whoever wants to lock the row,
     /// and two that upgrade wait for each other too.
-    async fn lock_smaller_target(&self, actor: UserId) -> Result<()> {
-        match self.named.as_ref().and_then(|named| named.id) {
-            // The embedded database has one writer: this transaction has locked everything.
-            Some(target) if target < actor && !self.app.store.is_embedded() => {
-                user_version(&*self.tx, target).await.map(|_| ())
-            }
-            _ => Ok(()),
+    async fn lock_actor(&self, actor: UserId) -> Result<()> {
+        // The embedded database has one writer: this transaction has locked everything.
+        if self.app.store.is_embedded() {
+            return Ok(());
         }
+        if let Some(target) = self.named.as_ref().and_then(|named| named.id).filter(|target| *target < actor) {
+            user_version(&*self.tx, target).await?;
+        }
+        user_version(&*self.tx, actor).await.map(|_| ())
     }
 
-    /// Whether the session or the API token still lives: it may have ended while the call waited for a row or a hash.
-    async fn is_credential_live(&self) -> Result<bool> {
+    /// Who calls, if their session or API token still lives: it may have ended while the call waited for a row or a
+    /// hash.
+    async fn live_actor(&mut self) -> Result<Option<User>> {
         match &self.caller.principal {
-            Principal::Nobody | Principal::Local { .. } => Ok(true),
+            Principal::Nobody | Principal::Local { .. } => Ok(None),
             Principal::User { session_id, .. } => {
-                let session = session_by_id(&*self.tx, *session_id).await?;
-                Ok(session.is_some_and(|session| session.is_live(self.now)))
+                let found = session_with_user(&*self.tx, *session_id).await?;
+                self.now = self.app.now();
+                Ok(found.filter(|(session, _)| session.is_live(self.now)).map(|(_, user)| user))
             }
             Principal::ApiToken { id, .. } => {
-                let token = api_token_by_id(&*self.tx, *id).await?;
-                Ok(token.is_some_and(|(token, _)| token.is_live(self.now)))
+                let found = api_token_with_user(&*self.tx, *id).await?;
+                self.now = self.app.now();
+                Ok(found.filter(|(token, _, _)| token.is_live(self.now)).map(|(_, _, user)| user))
             }
         }
     }
@@ -320,7 +320,7 @@ impl Writer<'_> {
         let events = std::iter::once(first).chain(more).zip(moments);
         let events = events.map(|(event, at)| self.app.recorded(self.caller, at, event));
         failpoint!(self.caller.call, "audit");
-        event_insert(&*self.tx, events).await?;
+        event_insert(&self.tx, events).await?;
         self.end().await
     }
 

@@ -1,12 +1,13 @@
 //! API tokens.
 
 use sea_orm::sea_query::{Expr, ExprTrait};
-use sea_orm::{ColumnTrait, Condition, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter, Set};
+use sea_orm::{ColumnTrait, Condition, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryTrait, Set};
 
 use super::entity::api_token;
 use super::page::newest_first;
-use super::single::{record, records};
+use super::single::{model, record, records};
 use super::text::{Decoder, count, micros, readable};
+use super::users::{owner, with_owner};
 use crate::domain::api_token::{ApiToken, LAST_USE_RESOLUTION};
 use crate::domain::id::{ApiTokenId, UserId};
 use crate::domain::page::{Cursor, Page, PageSize};
@@ -14,6 +15,7 @@ use crate::domain::profile::TokenName;
 use crate::domain::role::ScopeSet;
 use crate::domain::secret::Digest32;
 use crate::domain::time::Timestamp;
+use crate::domain::user::User;
 use crate::error::{Resource, Result};
 
 /// Adds an API token.
@@ -37,10 +39,18 @@ pub async fn api_token_insert(c: &impl ConnectionTrait, token: &ApiToken, digest
 pub async fn api_token_by_id(c: &impl ConnectionTrait, id: ApiTokenId) -> Result<Option<(ApiToken, Digest32)>> {
     let row: Option<api_token::Model> =
         record(c, Resource::ApiToken, api_token::Entity::find_by_id(id.to_string())).await?;
-    let Some(row) = row else { return Ok(None) };
-    let decoder = Decoder { resource: Resource::ApiToken, id: &row.id, version: None };
-    let digest = decoder.ok(<[u8; 32]>::try_from(row.digest.as_slice()))?;
-    Ok(Some((decode(&row)?, Digest32::from_bytes(digest))))
+    row.as_ref().map(decode_with_digest).transpose()
+}
+
+/// Reads an API token, with the digest of its secret, and its user.
+pub async fn api_token_with_user(
+    c: &impl ConnectionTrait,
+    id: ApiTokenId,
+) -> Result<Option<(ApiToken, Digest32, User)>> {
+    let select = with_owner(api_token::Entity::find_by_id(id.to_string()), api_token::Column::UserId);
+    let Some(row) = c.query_one(&select.into_query()).await? else { return Ok(None) };
+    let (token, digest) = decode_with_digest(&model(Resource::ApiToken, &row, "")?)?;
+    Ok(Some((token, digest, owner(&row)?)))
 }
 
 /// Notes a use, at most once an hour. Answers whether there was anything to note.
@@ -91,6 +101,12 @@ pub async fn api_token_list(
         records(c, Resource::ApiToken, newest_first(select, columns, after, size)).await?;
     let page = Page::cut(rows, size, |row| Cursor::Time(row.created_at, row.id.clone()));
     Ok(Page { next: page.next, rows: readable(page.rows.iter().map(decode))? })
+}
+
+fn decode_with_digest(row: &api_token::Model) -> Result<(ApiToken, Digest32)> {
+    let decoder = Decoder { resource: Resource::ApiToken, id: &row.id, version: None };
+    let digest = decoder.ok(<[u8; 32]>::try_from(row.digest.as_slice()))?;
+    Ok((decode(row)?, Digest32::from_bytes(digest)))
 }
 
 fn decode(row: &api_token::Model) -> Result<ApiToken> {

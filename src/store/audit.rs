@@ -1,8 +1,9 @@
 //! Audit events. They are only ever added: there is no function here that changes or removes one.
 
 use sea_orm::sea_query::Condition;
-use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, Set};
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryTrait, Set};
 
+use super::WriteTx;
 use super::entity::audit_event;
 use super::page::newest_first;
 use super::single::{record, records};
@@ -14,8 +15,8 @@ use crate::domain::reason::Reason;
 use crate::error::{Resource, Result};
 
 /// Adds events.
-pub async fn event_insert(c: &impl ConnectionTrait, events: impl IntoIterator<Item = RecordedEvent>) -> Result<()> {
-    audit_event::Entity::insert_many(events.into_iter().map(encode)).exec_without_returning(c).await?;
+pub async fn event_insert(tx: &WriteTx, events: impl IntoIterator<Item = RecordedEvent>) -> Result<()> {
+    tx.later(&audit_event::Entity::insert_many(events.into_iter().map(encode)).into_query()).await?;
     failpoint!("store.event_insert");
     Ok(())
 }

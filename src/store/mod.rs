@@ -2,7 +2,7 @@
 //!
 //! State changes are guarded updates (`… WHERE id = ? AND generation = ?`) whose count of rows is checked; nothing is
 //! read, decided in memory and written without a lock on its row. Whatever the two databases do differently is in this
-//! file, `sqlite.rs` with `file.rs` and `flush.rs`, `postgres.rs`, and `migration/`.
+//! file, `sqlite.rs` with `file.rs` and `flush.rs`, `transaction.rs`, `postgres.rs`, and `migration/`.
 
 pub mod api_tokens;
 pub mod audit;
@@ -24,6 +24,7 @@ mod sqlite;
 mod text;
 pub mod throttle;
 pub mod tickets;
+mod transaction;
 pub mod users;
 
 use std::ops::Deref;
@@ -32,8 +33,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use sea_orm::{
-    DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, SqliteTransactionMode, Statement, TransactionOptions,
-    TransactionTrait,
+    DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, SqliteTransactionMode, Statement, StatementBuilder,
+    TransactionOptions, TransactionTrait,
 };
 use sea_orm_migration::{MigratorTrait, SchemaManager};
 use secrecy::SecretString;
@@ -43,6 +44,7 @@ pub use self::bounded::Bounded;
 use self::bounded::{ANSWER_TIMEOUT, Deadline, Watch};
 pub use self::error::is_lost_race;
 use self::generation::Generations;
+use self::transaction::{Gathering, Transaction};
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Outage, Result};
 
@@ -86,7 +88,7 @@ pub struct Store {
 
 /// A transaction that may write. Dropping it rolls back.
 pub struct WriteTx {
-    tx: Bounded<DatabaseTransaction>,
+    tx: Bounded<Transaction>,
     generations: Arc<Generations>,
     counts_failure: AtomicBool,
     ending: Ending,
@@ -104,8 +106,8 @@ impl Ending {
 }
 
 impl Deref for WriteTx {
-    type Target = Bounded<DatabaseTransaction>;
-    fn deref(&self) -> &Bounded<DatabaseTransaction> {
+    type Target = Bounded<Transaction>;
+    fn deref(&self) -> &Bounded<Transaction> {
         &self.tx
     }
 }
@@ -127,6 +129,14 @@ impl WriteTx {
         watch.flush().await?;
         self.ending.0.store(true, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Writes something of which nothing comes back. What is wrong with it may be told by a later statement, or by the
+    /// commit: for what only a broken database refuses.
+    pub(in crate::store) async fn later(&self, statement: &impl StatementBuilder) -> Result<()> {
+        use sea_orm::ConnectionTrait;
+        let statement = self.get_database_backend().build(statement);
+        Ok(self.tx.run(self.tx.inner.execute_later(statement)).await?)
     }
 
     /// Tells later how it has ended.
@@ -163,22 +173,29 @@ impl Store {
         &self.write
     }
 
-    /// Begins a transaction that may write. `SQLite`: IMMEDIATE, since a deferred one that turns out to write is told
-    /// BUSY at once, whatever the timeout. `PostgreSQL`: READ COMMITTED with row locks.
+    /// Begins a transaction that may write. `SQLite`: it has the only writer. `PostgreSQL`: READ COMMITTED with row locks.
     pub async fn begin_write(&self) -> Result<WriteTx> {
-        self.begin(Deadline::At(Instant::now() + ANSWER_TIMEOUT)).await
+        if !self.is_embedded() {
+            let deadline = Deadline::At(Instant::now() + ANSWER_TIMEOUT);
+            return Ok(self.transaction(Transaction::Plain(self.begin().await?), deadline));
+        }
+        let gathering = self.write.run(Gathering::begin(&self.write.inner)).await?;
+        Ok(self.transaction(Transaction::Gathering(Box::new(gathering)), Deadline::Never))
     }
 
     /// The same for work that no caller waits for, and that may take long.
     pub async fn begin_long_write(&self) -> Result<WriteTx> {
-        self.begin(Deadline::Never).await
+        Ok(self.transaction(Transaction::Plain(self.begin().await?), Deadline::Never))
     }
 
-    async fn begin(&self, deadline: Deadline) -> Result<WriteTx> {
-        let inner = self.write.run(self.write.inner.begin_with_options(immediate())).await?;
+    async fn begin(&self) -> Result<DatabaseTransaction> {
+        Ok(self.write.run(self.write.inner.begin_with_options(immediate())).await?)
+    }
+
+    fn transaction(&self, inner: Transaction, deadline: Deadline) -> WriteTx {
         let tx = Bounded { inner, deadline, watch: self.write.watch.clone() };
         let generations = Arc::clone(&self.generations);
-        Ok(WriteTx { tx, generations, counts_failure: AtomicBool::new(false), ending: Ending::default() })
+        WriteTx { tx, generations, counts_failure: AtomicBool::new(false), ending: Ending::default() }
     }
 
     /// Makes durable what can be seen now. For an answer that rests on what somebody else has committed a moment ago, and
@@ -305,18 +322,18 @@ impl Store {
     /// Brings the schema up to date, in one transaction and one process at a time, and hands that transaction over
     /// for what else must happen once: sea-orm-migration takes no lock itself, and on `SQLite` no transaction.
     pub async fn migrate(&self) -> Result<WriteTx> {
-        let tx = self.begin_long_write().await?;
-        tx.lock_migrations().await?;
+        let inner = self.begin().await?;
+        lock_migrations(&inner).await?;
         failpoint!("migrate.locked");
-        let schema = SchemaManager::new(&tx.inner);
+        let schema = SchemaManager::new(&inner);
         if schema.has_table("user").await? && !schema.has_table("seaql_migrations").await? {
             return Err(Error::internal(
                 "the database holds the tables of another program; name one of latchkey's own with --database-url",
             ));
         }
-        migration::Migrator::up(&tx.inner, None).await.map_err(newer_schema)?;
+        migration::Migrator::up(&inner, None).await.map_err(newer_schema)?;
         failpoint!("migrate.schema");
-        Ok(tx)
+        Ok(self.transaction(Transaction::Plain(inner), Deadline::Never))
     }
 
     /// Closes all connections.
@@ -327,28 +344,24 @@ impl Store {
     }
 }
 
-impl WriteTx {
-    /// Waits until no other process migrates. On `SQLite` the transaction itself is the lock.
-    async fn lock_migrations(&self) -> Result<()> {
-        use sea_orm::ConnectionTrait;
-        if self.get_database_backend() != DbBackend::Postgres {
-            return Ok(());
-        }
-        // Waiting for another replica, and an index over a million rows, take longer than any call may.
-        for limit in ["statement_timeout", "idle_in_transaction_session_timeout"] {
-            self.execute_unprepared(&format!("SET LOCAL {limit} = 0")).await?;
-        }
-        let lock =
-            |function| Statement::from_string(DbBackend::Postgres, format!("SELECT {function}({MIGRATION_LOCK})"));
-        let row = self.query_one_raw(lock("pg_try_advisory_xact_lock")).await?;
-        if !row.map(|row| row.try_get_by_index::<bool>(0)).transpose()?.unwrap_or_default() {
-            tracing::warn!("another latchkeyd is bringing the schema up to date; waiting for it");
-            self.execute_unprepared(&format!("SET LOCAL lock_timeout = {}", MIGRATION_WAIT.as_millis())).await?;
-            self.execute_raw(lock("pg_advisory_xact_lock")).await.map_err(error::of_migration_lock)?;
-        }
-        self.execute_unprepared("SET LOCAL lock_timeout = 0").await?;
-        Ok(())
+/// Waits until no other process migrates. On `SQLite` the transaction itself is the lock.
+async fn lock_migrations(c: &impl Connection) -> Result<()> {
+    if c.get_database_backend() != DbBackend::Postgres {
+        return Ok(());
     }
+    // Waiting for another replica, and an index over a million rows, take longer than any call may.
+    for limit in ["statement_timeout", "idle_in_transaction_session_timeout"] {
+        c.execute_unprepared(&format!("SET LOCAL {limit} = 0")).await?;
+    }
+    let lock = |function| Statement::from_string(DbBackend::Postgres, format!("SELECT {function}({MIGRATION_LOCK})"));
+    let row = c.query_one_raw(lock("pg_try_advisory_xact_lock")).await?;
+    if !row.map(|row| row.try_get_by_index::<bool>(0)).transpose()?.unwrap_or_default() {
+        tracing::warn!("another latchkeyd is bringing the schema up to date; waiting for it");
+        c.execute_unprepared(&format!("SET LOCAL lock_timeout = {}", MIGRATION_WAIT.as_millis())).await?;
+        c.execute_raw(lock("pg_advisory_xact_lock")).await.map_err(error::of_migration_lock)?;
+    }
+    c.execute_unprepared("SET LOCAL lock_timeout = 0").await?;
+    Ok(())
 }
 
 /// A transaction of the embedded database that has the only writer from the start.

@@ -1,16 +1,21 @@
 //! Sessions.
 
 use sea_orm::sea_query::{Expr, LockType, Query};
-use sea_orm::{ColumnTrait, Condition, ConnectionTrait, EntityTrait, Order, QueryFilter, QueryOrder, QuerySelect, Set};
+use sea_orm::{
+    ColumnTrait, Condition, ConnectionTrait, EntityTrait, Order, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Set,
+};
 
+use super::WriteTx;
 use super::entity::session;
 use super::page::newest_first;
-use super::single::{record, records};
+use super::single::{model, record, records};
 use super::text::{Decoder, WishColumns, count, micros, readable};
+use super::users::{owner, with_owner};
 use crate::domain::id::{SessionId, UserId};
 use crate::domain::page::{Cursor, Page, PageSize};
 use crate::domain::session::Session;
 use crate::domain::time::Timestamp;
+use crate::domain::user::User;
 use crate::error::{Resource, Result};
 
 /// Which sessions of a user an operation is about.
@@ -25,7 +30,7 @@ pub enum Which<'a> {
 }
 
 /// Adds a session.
-pub async fn session_insert(c: &impl ConnectionTrait, session: &Session) -> Result<()> {
+pub async fn session_insert(tx: &WriteTx, session: &Session) -> Result<()> {
     let wish = WishColumns::from(&session.wish);
     let row = session::ActiveModel {
         id: Set(session.id.to_string()),
@@ -44,7 +49,7 @@ pub async fn session_insert(c: &impl ConnectionTrait, session: &Session) -> Resu
         generation: Set(i32::try_from(session.generation).unwrap_or(i32::MAX)),
         rotated_at: Set(micros(session.rotated_at)),
     };
-    session::Entity::insert(row).exec_without_returning(c).await?;
+    tx.later(&session::Entity::insert(row).into_query()).await?;
     failpoint!("store.session_insert");
     Ok(())
 }
@@ -54,10 +59,17 @@ pub async fn session_by_id(c: &impl ConnectionTrait, id: SessionId) -> Result<Op
     record(c, Resource::Session, session::Entity::find_by_id(id.to_string())).await?.map(decode).transpose()
 }
 
+/// Reads a session and its user.
+pub async fn session_with_user(c: &impl ConnectionTrait, id: SessionId) -> Result<Option<(Session, User)>> {
+    let select = with_owner(session::Entity::find_by_id(id.to_string()), session::Column::UserId);
+    let Some(row) = c.query_one(&select.into_query()).await? else { return Ok(None) };
+    Ok(Some((decode(model(Resource::Session, &row, "")?)?, owner(&row)?)))
+}
+
 /// Reads and locks a session.
 pub async fn session_lock_row(c: &impl ConnectionTrait, id: SessionId) -> Result<Option<Session>> {
     let mut select = session::Entity::find_by_id(id.to_string());
-    sea_orm::QueryTrait::query(&mut select).lock(LockType::Update);
+    QueryTrait::query(&mut select).lock(LockType::Update);
     record(c, Resource::Session, select).await?.map(decode).transpose()
 }
 
@@ -99,7 +111,7 @@ pub async fn session_end(c: &impl ConnectionTrait, user: UserId, which: Which<'_
         .col_expr(session::Column::EndedAt, Expr::value(now.as_micros()))
         .filter(condition);
     let lived = Query::returning().expr(Expr::from(in_time(now)));
-    let ended = c.query_all(sea_orm::QueryTrait::query(&mut end).returning(lived)).await?;
+    let ended = c.query_all(QueryTrait::query(&mut end).returning(lived)).await?;
     failpoint!("store.session_end");
     let lived: Vec<bool> = ended.iter().map(|row| row.try_get_by_index(0)).collect::<Result<_, _>>()?;
     Ok(count(lived.into_iter().filter(|lived| *lived).count() as u64))

@@ -23,7 +23,7 @@ pub(super) async fn record<M: FromQueryResult>(
     select: Select<impl EntityTrait>,
 ) -> Result<Option<M>> {
     let row = c.query_one(&select.into_query()).await?;
-    row.map(|row| model(resource, &row)).transpose()
+    row.map(|row| model(resource, &row, "")).transpose()
 }
 
 /// All rows. One of a wrong type fails them all and is named: without its columns it has no place in the order.
@@ -33,12 +33,13 @@ pub(super) async fn records<M: FromQueryResult>(
     select: Select<impl EntityTrait>,
 ) -> Result<Vec<M>> {
     let rows = c.query_all(&select.into_query()).await?;
-    rows.iter().map(|row| model(resource, row)).collect()
+    rows.iter().map(|row| model(resource, row, "")).collect()
 }
 
-fn model<M: FromQueryResult>(resource: Resource, row: &QueryResult) -> Result<M> {
-    M::from_query_result(row, "").map_err(|error| match row.try_get::<String>("", "id") {
-        Ok(id) => Error::Corrupt { resource, id, etag: row.try_get("", "version").ok().map(Etag) },
+/// What a row says of one resource, whose columns have `prefix` before their names.
+pub(super) fn model<M: FromQueryResult>(resource: Resource, row: &QueryResult, prefix: &str) -> Result<M> {
+    M::from_query_result(row, prefix).map_err(|error| match row.try_get::<String>(prefix, "id") {
+        Ok(id) => Error::Corrupt { resource, id, etag: row.try_get(prefix, "version").ok().map(Etag) },
         Err(_) => error.into(),
     })
 }

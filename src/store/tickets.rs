@@ -1,8 +1,9 @@
 //! Tickets: one a user and purpose, so that each sign-in replaces the ticket of the one before.
 
 use sea_orm::sea_query::{LockType, OnConflict};
-use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, Set};
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryTrait, Set};
 
+use super::WriteTx;
 use super::entity::ticket::{self, Column};
 use super::single::only;
 use super::text::{Decoder, WishColumns};
@@ -19,7 +20,7 @@ fn purpose_number(purpose: TicketPurpose) -> i16 {
 }
 
 /// Stores a ticket in place of the user's last one for this purpose.
-pub async fn ticket_replace(c: &impl ConnectionTrait, ticket: &Ticket, digest: &Digest32) -> Result<()> {
+pub async fn ticket_replace(tx: &WriteTx, ticket: &Ticket, digest: &Digest32) -> Result<()> {
     let wish = WishColumns::from(&ticket.wish);
     let row = ticket::ActiveModel {
         user_id: Set(ticket.user_id.to_string()),
@@ -43,7 +44,7 @@ pub async fn ticket_replace(c: &impl ConnectionTrait, ticket: &Ticket, digest: &
             Column::ExpiresAt,
         ])
         .to_owned();
-    ticket::Entity::insert(row).on_conflict(replace).exec_without_returning(c).await?;
+    tx.later(&ticket::Entity::insert(row).on_conflict(replace).into_query()).await?;
     failpoint!("store.ticket_replace");
     Ok(())
 }
@@ -80,7 +81,7 @@ async fn find(
         .filter(ticket::Column::Purpose.eq(purpose_number(purpose)))
         .filter(ticket::Column::ExpiresAt.gt(now.as_micros()));
     if lock {
-        sea_orm::QueryTrait::query(&mut select).lock(LockType::Update);
+        QueryTrait::query(&mut select).lock(LockType::Update);
     }
     let row: Option<ticket::Model> = only(c, select).await?;
     let Some(row) = row else { return Ok(None) };
@@ -100,8 +101,9 @@ async fn find(
 }
 
 /// Ends all tickets of a user.
-pub async fn ticket_end_all(c: &impl ConnectionTrait, user: UserId) -> Result<()> {
-    ticket::Entity::delete_many().filter(ticket::Column::UserId.eq(user.to_string())).exec(c).await?;
+pub async fn ticket_end_all(tx: &WriteTx, user: UserId) -> Result<()> {
+    let delete = ticket::Entity::delete_many().filter(ticket::Column::UserId.eq(user.to_string()));
+    tx.later(&delete.into_query()).await?;
     failpoint!("store.ticket_end_all");
     Ok(())
 }

@@ -175,7 +175,7 @@ async fn change_password(writer: &Writer<'_>, before: &User, hash: String, end: 
     after.stored_throttle = None;
     user_save(&*writer.tx, before, &mut after, writer.now).await?;
     let sessions = session_end(&*writer.tx, before.id, end, writer.now).await?;
-    ticket_end_all(&*writer.tx, before.id).await?;
+    ticket_end_all(&writer.tx, before.id).await?;
     Ok((after, sessions))
 }
 

@@ -177,7 +177,7 @@ impl App {
         after.stored_throttle = None;
         user_save(&*writer.tx, before, &mut after, writer.now).await?;
         let sessions = session_end(&*writer.tx, before.id, Which::All, writer.now).await?;
-        ticket_end_all(&*writer.tx, before.id).await?;
+        ticket_end_all(&writer.tx, before.id).await?;
         let (cleared, wait_ended) = writer.clear_throttle(before).await?;
         let effects = Effects {
             password_ended: before.password.is_some(),

@@ -125,7 +125,7 @@ pub(in crate::app) async fn lock_account(writer: &Writer<'_>, before: &User, loc
     after.stored_lock = Some(lock.over(before.lock(writer.now)));
     user_save(&*writer.tx, before, &mut after, writer.now).await?;
     let sessions = session_end(&*writer.tx, before.id, Which::All, writer.now).await?;
-    ticket_end_all(&*writer.tx, before.id).await?;
+    ticket_end_all(&writer.tx, before.id).await?;
     Ok((after, sessions))
 }
 

@@ -5,7 +5,10 @@ mod row;
 mod write;
 
 use sea_orm::sea_query::LockType;
-use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, JoinType, QueryFilter, QuerySelect, RelationDef, Select};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, EntityTrait, IdenStatic, Iterable, JoinType, QueryFilter, QueryResult, QuerySelect,
+    RelationDef, Select,
+};
 
 pub use self::list::{UserListing, user_count, user_list};
 pub use self::write::{
@@ -18,7 +21,7 @@ use crate::domain::id::UserId;
 use crate::domain::user::{User, UserRef};
 use crate::domain::username::Username;
 use crate::error::{Resource, Result};
-use crate::store::single::record;
+use crate::store::single::{model, record};
 
 /// Reads one account.
 pub async fn user_by_ref(c: &impl ConnectionTrait, user: &UserRef) -> Result<Option<User>> {
@@ -75,6 +78,25 @@ pub async fn user_version(c: &impl ConnectionTrait, id: UserId) -> Result<Option
     let mut select = user::Entity::find_by_id(id.to_string()).select_only().column(user::Column::Version);
     sea_orm::QueryTrait::query(&mut select).lock(LockType::Update);
     Ok(select.into_tuple().one(c).await?)
+}
+
+/// What the columns of an account have before their names, beside those of something that belongs to it.
+const OWNER: &str = "owner_";
+
+/// Adds the account that a row belongs to: of who calls, both are needed, and this is one message to the database.
+pub(super) fn with_owner<E: EntityTrait>(select: Select<E>, user_id: E::Column) -> Select<E> {
+    let owner = E::belongs_to(user::Entity).from(user_id).to(user::Column::Id).into();
+    let select = select.join(JoinType::InnerJoin, owner).join(JoinType::LeftJoin, throttle_of_user());
+    let select = user::Column::iter()
+        .fold(select, |select, column| select.column_as(column, format!("{OWNER}{}", column.as_str())));
+    select
+        .column_as(throttle::Column::Failures, format!("{OWNER}failures"))
+        .column_as(throttle::Column::WaitsUntil, format!("{OWNER}waits_until"))
+}
+
+/// The account in a row of [`with_owner`].
+pub(super) fn owner(row: &QueryResult) -> Result<User> {
+    model::<row::UserRow>(Resource::User, row, OWNER)?.decode()
 }
 
 fn find(user: &UserRef) -> Select<user::Entity> {

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use sea_orm::sea_query::{Expr, ExprTrait, LockType, OnConflict};
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, JoinType, PaginatorTrait, QueryFilter, QuerySelect, Set, SqlErr,
+    ColumnTrait, ConnectionTrait, EntityTrait, JoinType, PaginatorTrait, QueryFilter, QuerySelect, QueryTrait, Set,
+    SqlErr,
 };
 
 use super::row::encode;
@@ -15,6 +16,7 @@ use crate::domain::time::Timestamp;
 use crate::domain::user::{Etag, User};
 use crate::domain::username::Username;
 use crate::error::{Error, Resource, Result, Taken};
+use crate::store::WriteTx;
 use crate::store::entity::{administrator_guard, user, user_role, user_term, username_reservation};
 use crate::store::text::instant;
 
@@ -74,12 +76,11 @@ pub async fn user_save(c: &impl ConnectionTrait, before: &User, after: &mut User
 }
 
 /// Notes a sign-in. The version stays: no etag moves.
-pub async fn user_signed_in(c: &impl ConnectionTrait, id: UserId, now: Timestamp) -> Result<()> {
-    user::Entity::update_many()
+pub async fn user_signed_in(tx: &WriteTx, id: UserId, now: Timestamp) -> Result<()> {
+    let note = user::Entity::update_many()
         .col_expr(user::Column::LastSignInAt, Expr::value(now.as_micros()))
-        .filter(user::Column::Id.eq(id.to_string()))
-        .exec(c)
-        .await?;
+        .filter(user::Column::Id.eq(id.to_string()));
+    tx.later(&note.into_query()).await?;
     failpoint!("store.user_signed_in");
     Ok(())
 }
@@ -158,7 +159,7 @@ pub async fn reservations_sweep(c: &impl ConnectionTrait, now: Timestamp) -> Res
 /// Locks the one row that everybody locks first who may remove an administrator.
 pub async fn administrators_lock(c: &impl ConnectionTrait) -> Result<()> {
     let mut select = administrator_guard::Entity::find_by_id(1_i16);
-    sea_orm::QueryTrait::query(&mut select).lock(LockType::Update);
+    QueryTrait::query(&mut select).lock(LockType::Update);
     select.one(c).await?;
     Ok(())
 }
