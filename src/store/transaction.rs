@@ -10,7 +10,7 @@ use sea_orm::sea_query::Values;
 use sea_orm::sqlx::pool::PoolConnection;
 use sea_orm::sqlx::query::Query;
 use sea_orm::sqlx::sqlite::{SqliteConnection, SqliteQueryResult};
-use sea_orm::sqlx::{self, AssertSqlSafe, Either, Executor, Sqlite};
+use sea_orm::sqlx::{self, AssertSqlSafe, Executor, Sqlite};
 use sea_orm::{
     ConnAcquireErr, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult,
     QueryResult, RuntimeErr, Statement, Value,
@@ -91,8 +91,11 @@ struct Writing {
     connection: Option<PoolConnection<Sqlite>>,
     /// What goes with the next message.
     gathered: Message,
-    /// Whether the database knows of the transaction.
+    /// Whether the database may know of the transaction.
     is_begun: bool,
+    /// Whether a message has failed, or nobody has waited for its answer. SQLite may have rolled back by itself, and would
+    /// take what comes next for transactions of their own.
+    is_lost: bool,
 }
 
 impl Gathering {
@@ -107,7 +110,7 @@ impl Gathering {
         })?;
         let mut gathered = Message::default();
         gathered.add(Statement::from_string(DbBackend::Sqlite, "BEGIN IMMEDIATE"));
-        Ok(Gathering(Mutex::new(Writing { connection: Some(connection), gathered, is_begun: false })))
+        Ok(Gathering(Mutex::new(Writing { connection: Some(connection), gathered, is_begun: false, is_lost: false })))
     }
 
     async fn gather(&self, statement: Statement) -> Result<(), DbErr> {
@@ -125,6 +128,7 @@ impl Gathering {
         let mut writing = self.0.lock().await;
         let (connection, message) = writing.message(statement).await?;
         let row = message.into_query().fetch_optional(connection).await.map_err(query_failed)?;
+        writing.is_lost = false;
         Ok(row.map(QueryResult::from))
     }
 
@@ -132,6 +136,7 @@ impl Gathering {
         let mut writing = self.0.lock().await;
         let (connection, message) = writing.message(statement).await?;
         let rows = message.into_query().fetch_all(connection).await.map_err(query_failed)?;
+        writing.is_lost = false;
         Ok(rows.into_iter().map(QueryResult::from).collect())
     }
 
@@ -146,24 +151,16 @@ impl Gathering {
 impl Writing {
     async fn execute(&mut self, statement: Statement) -> Result<ExecResult, DbErr> {
         let (connection, message) = self.message(statement).await?;
-        // Each statement of the message has a result: the last one's is the one that was asked for.
-        let mut results = connection.fetch_many(message.into_query());
-        let mut last = SqliteQueryResult::default();
-        while let Some(result) = results.try_next().await.map_err(execute_failed)? {
-            if let Either::Left(result) = result {
-                last = result;
-            }
-        }
-        Ok(last.into())
+        let result = last_result(connection, message).await.map_err(execute_failed)?;
+        self.is_lost = false;
+        Ok(result.into())
     }
 
     /// What was gathered so far and `statement`, to be sent.
     async fn message(&mut self, statement: Statement) -> Result<(&mut SqliteConnection, Message), DbErr> {
         self.make_room_for(&statement).await?;
-        let mut message = std::mem::take(&mut self.gathered);
-        message.add(statement);
-        self.is_begun = true;
-        Ok((self.connection()?, message))
+        self.gathered.add(statement);
+        self.all_gathered()
     }
 
     /// Sends what was gathered, if `statement` cannot go with it.
@@ -171,15 +168,39 @@ impl Writing {
         if self.gathered.has_room_for(statement) {
             return Ok(());
         }
-        let message = std::mem::take(&mut self.gathered);
-        self.is_begun = true;
-        message.into_query().execute(self.connection()?).await.map_err(execute_failed)?;
+        let (connection, message) = self.all_gathered()?;
+        message.into_query().execute(connection).await.map_err(execute_failed)?;
+        self.is_lost = false;
         Ok(())
     }
 
-    fn connection(&mut self) -> Result<&mut SqliteConnection, DbErr> {
-        let ended = || DbErr::Conn(RuntimeErr::Internal("the transaction has ended".to_owned()));
-        Ok(&mut *self.connection.as_mut().ok_or_else(ended)?)
+    /// What was gathered, to be sent. Until its answer was read the transaction is lost.
+    fn all_gathered(&mut self) -> Result<(&mut SqliteConnection, Message), DbErr> {
+        let message = std::mem::take(&mut self.gathered);
+        let was_lost = std::mem::replace(&mut self.is_lost, true);
+        match &mut self.connection {
+            Some(connection) if !was_lost => {
+                self.is_begun = true;
+                Ok((connection, message))
+            }
+            _ => Err(DbErr::Exec(RuntimeErr::Internal("the transaction has failed before".to_owned()))),
+        }
+    }
+}
+
+/// Executes a message. Each of its statements has a result: the last one's is the one that was asked for.
+async fn last_result(connection: &mut SqliteConnection, message: Message) -> Result<SqliteQueryResult, sqlx::Error> {
+    let statements = message.statements;
+    let mut answer = connection.fetch_many(message.into_query());
+    let mut results = Vec::with_capacity(statements);
+    while let Some(part) = answer.try_next().await? {
+        results.extend(part.left());
+    }
+    // With fewer the driver's thread has ended before it came to that.
+    if results.len() < statements {
+        Err(sqlx::Error::WorkerCrashed)
+    } else {
+        results.pop().ok_or(sqlx::Error::WorkerCrashed)
     }
 }
 
@@ -210,6 +231,7 @@ fn is_no_transaction(error: &sqlx::Error) -> bool {
 struct Message {
     sql: String,
     values: Vec<Value>,
+    statements: usize,
 }
 
 impl Message {
@@ -217,13 +239,14 @@ impl Message {
         if !self.sql.is_empty() {
             self.sql.push_str("; ");
         }
+        self.statements += 1;
         self.sql.push_str(&statement.sql);
         self.values.extend(statement.values.into_iter().flat_map(|values| values.0));
     }
 
-    /// A statement that numbers its values (`$1`) has to bring the first ones.
+    /// A statement that numbers its values (`$1`) has to bring all of them.
     fn has_room_for(&self, statement: &Statement) -> bool {
-        self.values.is_empty() || !statement.sql.contains('$')
+        self.values.is_empty() || !(self.sql.contains('$') || statement.sql.contains('$'))
     }
 
     /// Safe as the statements are that it was made of: what comes from callers is among their values.
@@ -295,21 +318,31 @@ mod tests {
         assert_eq!(none.rows_affected(), 0, "of this one, not of the five before it");
 
         tx.inner.execute_later(sql(ADD, ["x".into(), 100.into()])).await?;
-        let numbered = sql("INSERT INTO counter VALUES ($2, $1)", [1000.into(), "y".into()]);
-        assert_eq!(tx.execute_raw(numbered).await?.rows_affected(), 1);
+        let numbered = || sql("UPDATE counter SET n = n + $2 WHERE name = $1", ["x".into(), 500.into()]);
+        tx.inner.execute_later(numbered()).await?;
+        assert_eq!(tx.execute_raw(sql(ADD, ["y".into(), 0.into()])).await?.rows_affected(), 1);
+        assert_eq!(tx.execute_raw(numbered()).await?.rows_affected(), 1);
         assert_eq!(total(&*tx).await?, Some(1110));
         let names = tx.query_all_raw(sql("SELECT name FROM counter WHERE n > ?", [50.into()])).await?;
-        assert_eq!(names.len(), 2);
+        assert_eq!(names.len(), 1);
         Ok(tx.commit().await?)
     }
 
     #[tokio::test]
-    async fn a_commit_with_a_statement_that_is_refused_changes_nothing() -> Outcome {
+    async fn a_transaction_with_a_statement_that_is_refused_changes_nothing() -> Outcome {
         let dir = tempfile::tempdir()?;
         let store = counters(&dir).await?;
         let tx = store.begin_write().await?;
         tx.inner.execute_later(sql(ADD, ["a".into(), 1.into()])).await?;
         tx.inner.execute_later(sql(ADD, ["a".into(), 2.into()])).await?;
+        assert!(tx.commit().await.is_err());
+
+        let tx = store.begin_write().await?;
+        assert!(tx.query_one_raw(sql("SELECT n FROM nothing", [])).await.is_err());
+        assert!(
+            tx.execute_raw(sql(ADD, ["a".into(), 4.into()])).await.is_err(),
+            "it would be a transaction of its own"
+        );
         assert!(tx.commit().await.is_err());
 
         // The connection is as good as before.
