@@ -27,7 +27,9 @@ use crate::error::{Error, Result, Unauthenticated};
 use crate::metrics::{Lane, SignInOutcome};
 use crate::store::sessions::{session_evict, session_insert};
 use crate::store::tickets::ticket_replace;
-use crate::store::users::{Login, user_by_login, user_rehash, user_signed_in, user_signed_in_as_read};
+use crate::store::users::{
+    Login, user_by_login, user_lock_row_to_sign_in, user_rehash, user_signed_in, user_signed_in_as_read,
+};
 
 /// Prove a password.
 #[derive(Debug)]
@@ -329,20 +331,26 @@ impl Writer<'_> {
             self.now = self.app.now();
             return Ok(Some(User { last_sign_in_at: Some(self.now), ..read.clone() }));
         }
-        self.unchanged(read).await
+        // The update may have the row all the same, and then nobody may be waited for who waits for it.
+        let locked = user_lock_row_to_sign_in(&*self.tx, read.id).await?;
+        self.now = self.app.now();
+        Ok(self.as_proved(locked, read))
     }
 
-    /// Reads and locks an account that a password was proved for. None: it was locked, reset or deleted meanwhile, or
-    /// the password's time is over.
+    /// Reads and locks, to change it, an account that a password was proved for. None: it was locked, reset or deleted
+    /// meanwhile, or the password's time is over.
     pub(super) async fn unchanged(&mut self, read: &User) -> Result<Option<User>> {
         let locked = self.locked(read.id).await?;
-        let now = self.now;
-        let Some(user) = locked.filter(|user| user.lock(now).is_none()) else { return Ok(None) };
+        Ok(self.as_proved(locked, read))
+    }
+
+    fn as_proved(&self, locked: Option<User>, read: &User) -> Option<User> {
+        let user = locked.filter(|user| user.lock(self.now).is_none())?;
         let same = match (&user.password, &read.password) {
-            (Some(found), Some(read)) => !found.is_expired(now) && self.app.is_same_password(found, read),
+            (Some(found), Some(read)) => !found.is_expired(self.now) && self.app.is_same_password(found, read),
             _ => false,
         };
-        Ok(same.then_some(user))
+        same.then_some(user)
     }
 }
 

@@ -15,7 +15,8 @@ use crate::error::{Error, Result, Unauthenticated, Unmet};
 use crate::store::api_tokens::api_token_with_user;
 use crate::store::sessions::session_with_user;
 use crate::store::users::{
-    administrators_lock, user_by_ref, user_count_able_administrators, user_id_by_ref, user_lock_row, user_version,
+    administrators_lock, user_by_ref, user_count_able_administrators, user_id_by_ref, user_keep, user_lock_row,
+    user_version,
 };
 use crate::store::{Ending, WriteTx, audit::event_insert, is_lost_race};
 
@@ -214,18 +215,23 @@ impl Writer<'_> {
         self.caller.field_scopes.iter().try_for_each(|scope| self.need(*scope))
     }
 
-    /// Rows are locked in the order of their ids, so that two who act on each other do not wait for each other. Locks
-    /// are exclusive from the start: shared ones that others keep taking would starve whoever wants to lock the row,
-    /// and two that upgrade wait for each other too.
+    /// Keeps the caller as they are until the end. Who acts on others shares that with whoever else acts in the same
+    /// name: a program with one token may make many calls at once, and each waits for the disk. Who acts on their own
+    /// account is about to change it, and does not share: two that upgrade would wait for each other. Rows are locked in
+    /// the order of their ids, so that two who act on each other do not wait for each other either.
     async fn lock_actor(&self, actor: UserId) -> Result<()> {
         // The embedded database has one writer: this transaction has locked everything.
         if self.app.store.is_embedded() {
             return Ok(());
         }
-        if let Some(target) = self.named.as_ref().and_then(|named| named.id).filter(|target| *target < actor) {
+        let target = self.named.as_ref().and_then(|named| named.id);
+        if let Some(target) = target.filter(|target| *target < actor) {
             user_version(&*self.tx, target).await?;
         }
-        user_version(&*self.tx, actor).await.map(|_| ())
+        match self.caller.rule.demand {
+            Demand::Scope(_) if target != Some(actor) => user_keep(&*self.tx, actor).await,
+            _ => user_version(&*self.tx, actor).await.map(|_| ()),
+        }
     }
 
     /// Who calls, if their session or API token still lives: it may have ended while the call waited for a row or a

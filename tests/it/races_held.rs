@@ -8,7 +8,7 @@ use tonic::Code;
 use crate::harness::actors::named;
 use crate::harness::calls::Shown;
 use crate::harness::child::{Site, Victim};
-use crate::harness::{Client, OTHER_PASSWORD, PASSWORD, refused};
+use crate::harness::{Client, OTHER_PASSWORD, PASSWORD, eventually, refused};
 
 /// Accounts with a password.
 async fn create(operator: &Client, name: &str, roles: &[&str]) {
@@ -156,6 +156,54 @@ async fn two_administrators_of_whom_each_was_let_in_to_demote_the_other_leave_on
     assert_eq!(demoted, 1);
     let admins = [operator.user("ann").await, operator.user("bob").await];
     assert_eq!(admins.iter().filter(|user| user.roles == ["admin"]).count(), 1);
+}
+
+/// How many wait for their turn at an account.
+async fn waiting(site: &Site, how_many: i64) {
+    // Other tests are in the same database, each with tables of its own.
+    let sql = "SELECT COUNT(*) FROM pg_locks waiting WHERE locktype = 'advisory' AND NOT granted AND EXISTS ( \
+        SELECT 1 FROM pg_locks WHERE pid = waiting.pid AND relation = '\"user\"'::regclass)";
+    eventually("whoever is to wait", || async {
+        let found: i64 = site.database.query(sql).await[0].parse().expect("a number");
+        (found == how_many).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn calls_of_one_token_do_not_wait_for_each_other_and_a_lock_of_its_owner_waits_for_no_more_of_them() {
+    let site = Site::new().await;
+    if !site.database.is_shared() {
+        return;
+    }
+    let barrier = site.barrier("first");
+    let server = site.start(&format!("LockUser.audit=1*{}", barrier.action())).await;
+    let operator = server.operator().await;
+    create(&operator, "ann", &["helpdesk"]).await;
+    for name in ["bob", "cat", "dan"] {
+        create(&operator, name, &[]).await;
+    }
+    let token = operator.api_token("ann", &["users.lock"]).await;
+    let program = server.stranger().await.bearing(&token);
+    let lock = |client: &Client, name: &'static str| {
+        let client = client.clone();
+        tokio::spawn(async move { client.lock(name).await })
+    };
+
+    // Ends in a moment. Until then ann has to stay as she is.
+    let first = lock(&program, "bob");
+    let held = barrier.reached().await;
+    program.lock("cat").await.expect("what another call of the token does not hold up");
+    let of_owner = lock(&operator, "ann");
+    waiting(&site, 1).await;
+    // A program that never rests would be in front of the lock for ever.
+    let after = lock(&program, "dan");
+    waiting(&site, 2).await;
+    drop(held);
+    first.await.expect("an end").expect("it came before the lock of its owner");
+    of_owner.await.expect("an end").expect("a lock");
+    refused(after.await.expect("an end"), Code::Unauthenticated, "SESSION_REVOKED");
+    assert_eq!(operator.user("dan").await.state(), UserState::Active);
 }
 
 #[tokio::test]

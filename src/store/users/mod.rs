@@ -4,10 +4,10 @@ mod list;
 mod row;
 mod write;
 
-use sea_orm::sea_query::LockType;
+use sea_orm::sea_query::{Func, LockType};
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, IdenStatic, Iterable, JoinType, QueryFilter, QueryResult, QuerySelect,
-    RelationDef, Select,
+    ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, IdenStatic, Iterable, JoinType, QueryFilter, QueryResult,
+    QuerySelect, RelationDef, Select,
 };
 
 pub use self::list::{UserListing, user_count, user_list};
@@ -66,18 +66,60 @@ pub async fn user_id_by_ref(c: &impl ConnectionTrait, user: &UserRef) -> Result<
     Ok(found.and_then(|id| id.parse().ok()))
 }
 
-/// Reads and locks one account.
+/// Reads and locks one account, to change it.
 pub async fn user_lock_row(c: &impl ConnectionTrait, id: UserId) -> Result<Option<User>> {
-    let mut select = with_throttle(user::Entity::find_by_id(id.to_string()));
-    sea_orm::QueryTrait::query(&mut select).lock_with_tables(LockType::Update, [user::Entity]);
-    one(c, select).await
+    let select = with_throttle(user::Entity::find_by_id(id.to_string()));
+    one(c, locking(c, select, id, Hold::Change)).await
 }
 
-/// The version of an account that may be corrupt. Locks the row.
+/// Reads and locks one account, to note a sign-in: changes wait, and who keeps it does not.
+pub async fn user_lock_row_to_sign_in(c: &impl ConnectionTrait, id: UserId) -> Result<Option<User>> {
+    let select = with_throttle(user::Entity::find_by_id(id.to_string()));
+    one(c, locking(c, select, id, Hold::SignIn)).await
+}
+
+/// The version of an account that may be corrupt. Locks the row, to change it.
 pub async fn user_version(c: &impl ConnectionTrait, id: UserId) -> Result<Option<i64>> {
-    let mut select = user::Entity::find_by_id(id.to_string()).select_only().column(user::Column::Version);
-    sea_orm::QueryTrait::query(&mut select).lock(LockType::Update);
-    Ok(select.into_tuple().one(c).await?)
+    locked_version(c, id, Hold::Change).await
+}
+
+/// Keeps an account from whoever locks it to change it, until the transaction ends. Others may keep it at the same time.
+pub async fn user_keep(c: &impl ConnectionTrait, id: UserId) -> Result<()> {
+    // What was read may be of before the wait.
+    locked_version(c, id, Hold::Keep).await.map(|_| ())
+}
+
+async fn locked_version(c: &impl ConnectionTrait, id: UserId, hold: Hold) -> Result<Option<i64>> {
+    let select = user::Entity::find_by_id(id.to_string()).select_only().column(user::Column::Version);
+    Ok(locking(c, select, id, hold).into_tuple().one(c).await?)
+}
+
+/// What the row of an account is locked for.
+#[derive(Debug, Clone, Copy)]
+enum Hold {
+    Change,
+    Keep,
+    SignIn,
+}
+
+/// Locks the row of the account. On `PostgreSQL` who changes it and who keeps it wait for their turn before that: shared
+/// locks of a row are given to whoever asks, past those who wait to change it, and an account that never rests could not be
+/// locked. Advisory locks are given in the order of asking. They only make it fair; the row's lock is what counts. Who
+/// has the row may not ask for a turn: whose turn it is may wait for the row.
+fn locking<E: EntityTrait>(c: &impl ConnectionTrait, mut select: Select<E>, id: UserId, hold: Hold) -> Select<E> {
+    let (lock, turn) = match hold {
+        Hold::Change => (LockType::Update, Some("pg_advisory_xact_lock")),
+        Hold::Keep => (LockType::KeyShare, Some("pg_advisory_xact_lock_shared")),
+        Hold::SignIn => (LockType::NoKeyUpdate, None),
+    };
+    sea_orm::QueryTrait::query(&mut select).lock_with_tables(lock, [user::Entity]);
+    match (turn, id.as_bytes().as_chunks().0) {
+        // An id is random: half of it is as good as a name.
+        (Some(turn), [key, ..]) if c.get_database_backend() == DbBackend::Postgres => {
+            select.expr_as(Func::cust(turn).arg(i64::from_be_bytes(*key)), "turn")
+        }
+        _ => select,
+    }
 }
 
 /// What the columns of an account have before their names, beside those of something that belongs to it.

@@ -85,8 +85,8 @@ pub async fn user_signed_in(tx: &WriteTx, id: UserId, now: Timestamp) -> Result<
     Ok(())
 }
 
-/// Notes a sign-in, if the account is still as it was read: neither its version nor its hash has moved. Locks the row.
-/// Answers whether it is.
+/// Notes a sign-in, if the account is still as it was read: neither its version nor its hash has moved. Locks the row,
+/// beside whoever keeps it. Answers whether it is.
 pub async fn user_signed_in_as_read(c: &impl ConnectionTrait, read: &User, now: Timestamp) -> Result<bool> {
     let Some(password) = &read.password else { return Ok(false) };
     let noted = user::Entity::update_many()
