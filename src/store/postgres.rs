@@ -61,14 +61,16 @@ impl fmt::Debug for Doubt {
     }
 }
 
-/// Connects to a server that answers and takes writes. Reads and writes share a pool.
+/// Connects to a server that answers and takes writes. Reads and writes share a pool. It is no larger than what we may
+/// have: one more, which the server refuses, would be waited for though another is free meanwhile. And one is left, for
+/// [`probe`] to find out why the others are of no use.
 pub(super) async fn connect(url: &SecretString) -> Result<Connected> {
-    probe(url).await?;
+    let allowed = probe(url).await?;
     let doubt = Arc::new(Doubt::new());
     let of_pool = Arc::clone(&doubt);
     let mut options = ConnectOptions::new(url.expose_secret().to_owned());
     options
-        .max_connections(CONNECTIONS)
+        .max_connections(allowed.saturating_sub(1).clamp(1, CONNECTIONS))
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .connect_timeout(ACQUIRE_TIMEOUT)
         .sqlx_logging(false)
@@ -157,9 +159,9 @@ async fn wait_for_the_disk(connection: &mut PgConnection) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Why the database cannot be used, found out with a connection of its own: the pool would only say that it waited in
-/// vain, and not what for.
-pub(super) async fn probe(url: &SecretString) -> Result<()> {
+/// How many connections this role may have to this database, by `CONNECTION LIMIT`. An error says why the database cannot
+/// be used, found out with a connection of its own: the pool would only say that it waited in vain, and not what for.
+pub(super) async fn probe(url: &SecretString) -> Result<u32> {
     let unreachable = |text: String| Error::Unavailable(Outage::Storage(text.into()));
     let options: PgConnectOptions =
         url.expose_secret().parse().map_err(|_| unreachable("the database URL cannot be read".to_owned()))?;
@@ -168,18 +170,31 @@ pub(super) async fn probe(url: &SecretString) -> Result<()> {
     let connecting = async {
         let mut connection = PgConnection::connect_with(&options).await?;
         refuse_read_only(&mut connection).await?;
+        // An engine that only speaks the protocol need not know of such limits.
+        let allowed = connection_limit(&mut connection).await.unwrap_or(u32::MAX);
         // What it was for is known.
         let _ = connection.close().await;
-        Ok(())
+        Ok(allowed)
     };
     match timeout(ACQUIRE_TIMEOUT, connecting).await {
-        Ok(Ok(())) => Ok(()),
+        Ok(Ok(allowed)) => Ok(allowed),
         // Without the line of PostgreSQL's own source, which the driver would add.
         Ok(Err(sqlx::Error::Database(error))) => Err(unreachable(format!("{place}: {}", error.message()))),
         Ok(Err(sqlx::Error::Protocol(text))) => Err(unreachable(format!("{place}: {text}"))),
         Ok(Err(error)) => Err(unreachable(format!("{place}: {error}"))),
         Err(_) => Err(unreachable(format!("{place} does not answer"))),
     }
+}
+
+/// The lower one of the limits of the role and of the database. None holds for a superuser; -1 is none.
+async fn connection_limit(connection: &mut PgConnection) -> sqlx::Result<u32> {
+    let sql = "SELECT LEAST(NULLIF(r.rolconnlimit, -1), NULLIF(d.datconnlimit, -1)) FROM pg_roles r, pg_database d \
+        WHERE r.rolname = session_user AND NOT r.rolsuper AND d.datname = current_database()";
+    let limit = match connection.fetch_optional(sql).await? {
+        Some(row) => row.try_get::<Option<i32>, _>(0)?,
+        None => None,
+    };
+    Ok(limit.and_then(|limit| u32::try_from(limit).ok()).unwrap_or(u32::MAX))
 }
 
 fn is_loopback(host: &str) -> bool {

@@ -280,7 +280,7 @@ async fn with_fewer_connections_than_the_pool_wants_calls_wait_for_each_other() 
     let schema = h.query("SELECT current_schema()").await.remove(0);
     let role = format!("few_{schema}");
     for statement in [
-        format!("CREATE ROLE {role} LOGIN CONNECTION LIMIT 2"),
+        format!("CREATE ROLE {role} LOGIN CONNECTION LIMIT 3"),
         format!("GRANT ALL ON SCHEMA {schema} TO {role}"),
         format!("GRANT ALL ON ALL TABLES IN SCHEMA {schema} TO {role}"),
     ] {
@@ -291,10 +291,20 @@ async fn with_fewer_connections_than_the_pool_wants_calls_wait_for_each_other() 
     h.config.database = Database::Postgres { url: format!("postgres://{role}@{place}").into() };
     let h = h.resume().await;
     let bob = h.stranger().await.bearing(&bob.tokens.access_token);
-    for answer in in_time("a call", at_once((0..12).map(|_| bob.who_am_i()))).await {
-        assert!(answer.as_ref().err().is_none_or(is_outage), "{answer:?}");
+    let held = hold(&h, "LOCK TABLE \"user\" IN ACCESS EXCLUSIVE MODE").await;
+    let until_they_wait = async {
+        let sql =
+            format!("SELECT COUNT(*) FROM pg_stat_activity WHERE usename = '{role}' AND wait_event_type = 'Lock'");
+        eventually("both connections wait", || async { (h.query(&sql).await == ["2"]).then_some(()) }).await;
+        // One is left to look why the others are of no use.
+        assert_eq!(h.http("/readyz").await.status, 200);
+        held.rollback().await.expect("an end");
+    };
+    let calls = at_once((0..12).map(|_| bob.who_am_i()));
+    let (answers, ()) = in_time("a call", Box::pin(async { tokio::join!(calls, until_they_wait) })).await;
+    for answer in answers {
+        answer.expect("a call waits for a connection, and not for one more");
     }
-    eventually("an answer", || async { bob.who_am_i().await.ok() }).await;
     h.stranger().await.tokens("bob", PASSWORD).await.expect("tokens");
     h.stop().await;
 }
