@@ -24,6 +24,8 @@ pub(crate) struct Filled {
     pub(crate) users: u64,
     /// Who they are.
     pub(crate) seed: Seed,
+    /// Whether servers hash only while nothing else wants the core.
+    pub(crate) only_when_idle: bool,
     config: Config,
     /// Removed with everything in it at the end of the run.
     scratch: TempDir,
@@ -44,7 +46,7 @@ impl Filled {
         let seed = fill(&store, &config, users).await?;
         store.close().await;
         drop(lock);
-        Ok(Filled { users, seed, config, scratch })
+        Ok(Filled { users, seed, only_when_idle: false, config, scratch })
     }
 
     /// Which database it is.
@@ -83,7 +85,7 @@ impl Filled {
             Database::Sqlite { .. } => None,
             Database::Postgres { url } => Some(url.clone()),
         };
-        Place { data_dir, url }
+        Place { data_dir, url, only_when_idle: self.only_when_idle }
     }
 }
 
@@ -93,6 +95,8 @@ pub(crate) struct Place {
     pub(crate) data_dir: PathBuf,
     /// `--database-url`
     pub(crate) url: Option<SecretString>,
+    /// `argon2.only_when_idle`
+    pub(crate) only_when_idle: bool,
 }
 
 async fn fill(store: &Store, config: &Config, users: u64) -> Outcome<Seed> {
@@ -104,6 +108,7 @@ async fn fill(store: &Store, config: &Config, users: u64) -> Outcome<Seed> {
         iterations: argon2.iterations,
         parallelism: argon2.parallelism,
         threads: Some(1),
+        only_when_idle: false,
     };
     let seed = Seed::prepare(users, SEED, settings, &effects).await?;
     let everybody = UserFilter::default();

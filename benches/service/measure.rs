@@ -93,6 +93,11 @@ pub(crate) struct Report {
     processor: String,
     /// Cores that could be used.
     cores: usize,
+    /// Linux's `kernel.sched_autogroup_enabled`: whether it may share the cores out by session first, and within each by
+    /// priority.
+    sched_autogroup: bool,
+    /// Whether the servers had `argon2.only_when_idle`.
+    only_when_idle: bool,
     /// Which database.
     database: &'static str,
     /// Users in it.
@@ -105,14 +110,29 @@ pub(crate) struct Report {
 
 impl Report {
     pub(crate) fn of(filled: &Filled, rounds: u32, rows: Vec<Row>) -> Report {
-        Report { processor: processor(), cores: cores(), database: filled.kind(), users: filled.users, rounds, rows }
+        Report {
+            processor: processor(),
+            cores: cores(),
+            sched_autogroup: sched_autogroup(),
+            only_when_idle: filled.only_when_idle,
+            database: filled.kind(),
+            users: filled.users,
+            rounds,
+            rows,
+        }
     }
 
     /// For people to read.
     pub(crate) fn table(&self) -> String {
         let mut text = format!(
-            "{} cores of {}, {}, {} users, {} rounds\n\n",
-            self.cores, self.processor, self.database, self.users, self.rounds
+            "{} cores of {}, sched_autogroup {}, only_when_idle {}, {}, {} users, {} rounds\n\n",
+            self.cores,
+            self.processor,
+            if self.sched_autogroup { "on" } else { "off" },
+            if self.only_when_idle { "on" } else { "off" },
+            self.database,
+            self.users,
+            self.rounds
         );
         // Writing to a string does not fail.
         let _ = writeln!(
@@ -138,6 +158,10 @@ impl Report {
 /// Cores that this process may use.
 pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+fn sched_autogroup() -> bool {
+    std::fs::read_to_string("/proc/sys/kernel/sched_autogroup_enabled").is_ok_and(|value| value.trim() == "1")
 }
 
 fn processor() -> String {
