@@ -325,7 +325,9 @@ impl Queues {
 #[cfg(target_os = "linux")]
 fn step_back(only_when_idle: bool) {
     if only_when_idle && !join_idle_class() {
-        tracing::warn!("argon2.only_when_idle: the system does not let hashing into the class of idle work");
+        tracing::warn!(
+            "argon2.only_when_idle: the system does not let hashing into the class of idle work; it goes last as without"
+        );
     }
     if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE) {
         tracing::debug!(%error, "hashing keeps the priority of the others");
@@ -335,7 +337,7 @@ fn step_back(only_when_idle: bool) {
 #[cfg(not(target_os = "linux"))]
 fn step_back(only_when_idle: bool) {
     if only_when_idle {
-        tracing::warn!("argon2.only_when_idle: there is such a class on Linux only");
+        tracing::warn!("argon2.only_when_idle: there is such a class on Linux only; hashing competes as an equal");
     }
 }
 
@@ -345,8 +347,8 @@ fn join_idle_class() -> bool {
     use thread_priority::unix::{set_thread_priority_and_policy, thread_native_id, thread_schedule_policy};
     use thread_priority::{NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy};
     let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
-    // It then also asks for nice 0, which fails where we were started with more and may not have it, and which means nothing
-    // in that class. So what counts is what came of it.
+    // The crate then also asks for nice 0, which fails where we were started with more and may not have it, and which means
+    // nothing in that class. So what counts is what came of it.
     let _ = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle);
     thread_schedule_policy().is_ok_and(|class| class == idle)
 }

@@ -265,7 +265,7 @@ impl Store {
             (answer, Location::Sqlite(_)) => Ok(answer.map(|_| ())?),
             (Ok(Some(row)), _) if row.try_get_by_index::<String>(0)? == "off" => Ok(()),
             // Every connection is at work, or none can be opened: a new one tells which.
-            (Err(DbErr::ConnectionAcquire(_)), Location::Postgres(url)) => postgres::probe(url).await.map(|_| ()),
+            (Err(DbErr::ConnectionAcquire(_)), Location::Postgres(url)) => postgres::probe(url).await,
             _ => Err(self.lost()),
         }
     }
@@ -282,7 +282,7 @@ impl Store {
     pub async fn probe(&self) -> Result<()> {
         match &self.location {
             Location::Sqlite(_) => self.check().await,
-            Location::Postgres(url) => postgres::probe(url).await.map(|_| ()),
+            Location::Postgres(url) => postgres::probe(url).await,
         }
     }
 

@@ -65,7 +65,7 @@ impl fmt::Debug for Doubt {
 /// have: one more, which the server refuses, would be waited for though another is free meanwhile. And one is left, for
 /// [`probe`] to find out why the others are of no use.
 pub(super) async fn connect(url: &SecretString) -> Result<Connected> {
-    let allowed = probe(url).await?;
+    let allowed = look(url).await?;
     let doubt = Arc::new(Doubt::new());
     let of_pool = Arc::clone(&doubt);
     let mut options = ConnectOptions::new(url.expose_secret().to_owned());
@@ -159,9 +159,14 @@ async fn wait_for_the_disk(connection: &mut PgConnection) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// How many connections this role may have to this database, by `CONNECTION LIMIT`. An error says why the database cannot
-/// be used, found out with a connection of its own: the pool would only say that it waited in vain, and not what for.
-pub(super) async fn probe(url: &SecretString) -> Result<u32> {
+/// Why the database cannot be used, found out with a connection of its own: the pool would only say that it waited in
+/// vain, and not what for.
+pub(super) async fn probe(url: &SecretString) -> Result<()> {
+    look(url).await.map(|_| ())
+}
+
+/// The same, and where it can be used how many connections this role may have to it, by `CONNECTION LIMIT`.
+async fn look(url: &SecretString) -> Result<u32> {
     let unreachable = |text: String| Error::Unavailable(Outage::Storage(text.into()));
     let options: PgConnectOptions =
         url.expose_secret().parse().map_err(|_| unreachable("the database URL cannot be read".to_owned()))?;
