@@ -5,15 +5,18 @@
 //! $ cargo run --release --bin latchkeyd -- --data-dir ./latchkey-data
 //! ```
 
+mod seed;
+
 use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
-use latchkey::app::HasherSettings;
-use latchkey::app::seed::{PASSWORD, Seed};
 use latchkey::config::{self, Flags};
+use latchkey::crypto::HasherSettings;
 use latchkey::effects::Effects;
 use latchkey::server;
+
+use self::seed::{PASSWORD, Seed};
 
 #[derive(Parser)]
 #[command(about = "Fills an empty latchkey database with made-up users")]

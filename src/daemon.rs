@@ -7,8 +7,9 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::app::{SealKey, StartError, migrate, replace_seal_key};
+use crate::app::{StartError, migrate, replace_seal_key};
 use crate::config::{self, Config, Database, Flags};
+use crate::crypto::SealKey;
 use crate::effects::Effects;
 use crate::server::{self, Running, ServeError};
 use crate::store::{self, Store};

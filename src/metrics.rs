@@ -372,8 +372,22 @@ impl Metrics {
         self.hashing_seconds.observe(took.as_secs_f64());
     }
 
-    /// A sign-in has ended, and was not turned away to wait.
-    pub fn signed_in(&self, outcome: SignInOutcome) {
+    /// A sign-in led to tokens.
+    pub fn sign_in_succeeded(&self) {
+        self.sign_in_ended(SignInOutcome::SignedIn);
+    }
+
+    /// A sign-in led to the step of choosing a new password.
+    pub fn sign_in_needs_password_change(&self) {
+        self.sign_in_ended(SignInOutcome::PasswordChange);
+    }
+
+    /// A sign-in was rejected.
+    pub fn sign_in_rejected(&self) {
+        self.sign_in_ended(SignInOutcome::Rejected);
+    }
+
+    fn sign_in_ended(&self, outcome: SignInOutcome) {
         self.sign_ins.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
@@ -437,7 +451,7 @@ mod tests {
         metrics.hashing_began();
         metrics.hashing_began();
         metrics.hashed(HashKind::Dummy, Duration::from_millis(15));
-        metrics.signed_in(SignInOutcome::Rejected);
+        metrics.sign_in_rejected();
         metrics.throttled();
         metrics.user_locked(LockCause::Operator);
         metrics.password_reset();

@@ -2,9 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use latchkey::app::seed::Seed;
-use latchkey::app::{HasherSettings, SealKey};
 use latchkey::config::{Config, Database};
+use latchkey::crypto::{HasherSettings, SealKey};
 use latchkey::domain::user::{UserFilter, UserOrder};
 use latchkey::effects::Effects;
 use latchkey::server;
@@ -13,6 +12,7 @@ use latchkey::store::users::{UserListing, user_count};
 use secrecy::SecretString;
 use tempfile::TempDir;
 
+use crate::seed::Seed;
 use crate::{Outcome, tell};
 
 /// The same users in every run.
@@ -40,7 +40,7 @@ impl Filled {
             config.database = Database::Postgres { url };
         }
         let (store, lock) = server::open_store(&config).await?;
-        if !store.is_embedded() && !config.seal_key_file.exists() {
+        if !matches!(config.database, Database::Sqlite { .. }) && !config.seal_key_file.exists() {
             SealKey::create(&config.seal_key_file, &Effects::system()).map_err(|error| error.to_string())?;
         }
         let seed = fill(&store, &config, users).await?;

@@ -62,7 +62,7 @@ async fn flood(server: &Server, filled: &Filled) -> Outcome<usize> {
         let auth = AuthClient::new(server.connect().await?);
         for stream in 0..100 {
             let login = filled.seed.username(able(&filled.seed, (connection * 100 + stream) as u64));
-            let password = latchkey::app::seed::PASSWORD.to_owned();
+            let password = crate::seed::PASSWORD.to_owned();
             let mut auth = auth.clone();
             calls.push(async move {
                 let request = SignInRequest { login, password, ..SignInRequest::default() };

@@ -15,6 +15,8 @@ mod list;
 mod load;
 mod measure;
 mod online;
+#[path = "../../examples/seed/mod.rs"]
+mod seed;
 mod server;
 mod sign_in;
 

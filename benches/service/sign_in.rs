@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use futures_util::future::try_join_all;
-use latchkey::app::seed::{PASSWORD, Seed};
 use latchkey::proto::v1::auth_client::AuthClient;
 use latchkey::proto::v1::{SignInRequest, sign_in_progress::Step};
 use tonic::transport::Channel;
@@ -13,6 +12,7 @@ use tonic::transport::Channel;
 use crate::database::Filled;
 use crate::load::CONNECTIONS;
 use crate::measure::{Goal, Row, cores};
+use crate::seed::{Fate, PASSWORD, Seed};
 use crate::server::{LATCHKEYD, Server, processor_time};
 use crate::{Outcome, tell};
 
@@ -243,4 +243,11 @@ fn build_naive() -> Outcome<PathBuf> {
         .arg(&target)
         .status()?;
     if built.success() { Ok(target.join("release/latchkeyd")) } else { Err("the second server was not built".into()) }
+}
+
+impl Seed {
+    /// Whether user `n` can sign in with [`PASSWORD`] and nothing else.
+    fn can_sign_in(&self, n: u64) -> bool {
+        self.fate(n) == Fate::Ordinary && !self.is_throttled(n)
+    }
 }

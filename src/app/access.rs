@@ -6,8 +6,8 @@ use std::time::Duration;
 use jsonwebtoken::{Algorithm, Validation};
 
 use super::App;
-use super::keys::Keys;
-use super::recall::Verified;
+use super::token_cache::Verified;
+use crate::crypto::Keys;
 use crate::domain::api_token::{ApiToken, LAST_USE_RESOLUTION};
 use crate::domain::caller::{AccessRule, Call, Caller, CallingApp, Demand, Denied, Principal};
 use crate::domain::id::ApiTokenId;
@@ -50,8 +50,8 @@ impl App {
     /// Looks a bearer token up: an access token, or an API token.
     pub async fn authenticate(&self, bearer: &str) -> Result<Authenticated> {
         match self.credential(bearer).await {
-            // Whoever signs out twice takes this for done.
-            Err(error @ Error::Unauthenticated(Unauthenticated::SessionRevoked)) => self.once_durable(Err(error)).await,
+            // A client that signs out again takes this as a confirmation.
+            Err(error @ Error::Unauthenticated(Unauthenticated::SessionRevoked)) => self.durable(Err(error)).await,
             answer => answer,
         }
     }
@@ -142,7 +142,7 @@ impl App {
     pub(super) fn verify_access_token(&self, token: &str) -> Result<Arc<Verified>> {
         let (keys, now) = (self.keys.current(), self.now());
         let digest = *Digest32::sha256(token.as_bytes()).as_bytes();
-        let known = self.recall.verified.get(&digest).filter(|known| keys.verifier(&known.key, now).is_some());
+        let known = self.token_cache.verified.get(&digest).filter(|known| keys.verifier(&known.key, now).is_some());
         let is_known = known.is_some();
         let verified = match known {
             Some(known) => known,
@@ -151,7 +151,7 @@ impl App {
         match verified.claims.check(&self.settings.issuer, now) {
             Ok(()) => {
                 if !is_known {
-                    self.recall.verified.insert(digest, Arc::clone(&verified));
+                    self.token_cache.verified.insert(digest, Arc::clone(&verified));
                 }
                 Ok(verified)
             }
@@ -164,8 +164,8 @@ impl App {
     pub(super) async fn live_session(&self, claims: &Claims) -> Result<Arc<(Session, User)>> {
         let over = || Error::Unauthenticated(Unauthenticated::SessionRevoked);
         let session_id = claims.sid.parse().map_err(|_| Error::Unauthenticated(Unauthenticated::TokenInvalid))?;
-        let (generation, read) = (self.store.generation(), session_with_user(self.store.reader(), session_id));
-        let found = self.recall.sessions.get(generation, session_id, read).await?;
+        let (commits, read) = (self.store.commits(), session_with_user(self.store.reader(), session_id));
+        let found = self.token_cache.sessions.get(commits, session_id, read).await?;
         let live = found.ok_or_else(over)?;
         let ((session, user), now) = (&*live, self.now());
         if !session.is_live(now) || session.user_id.to_string() != claims.sub || user.lock(now).is_some() {
@@ -176,9 +176,9 @@ impl App {
 
     /// The API token with this secret and its user, as they are now.
     pub(super) async fn live_api_token(&self, secret: &ApiTokenSecret) -> Result<Arc<(ApiToken, Digest32, User)>> {
-        let (generation, id) = (self.store.generation(), secret.id());
+        let (commits, id) = (self.store.commits(), secret.id());
         let read = api_token_with_user(self.store.reader(), id);
-        let found = self.recall.api_tokens.get(generation, id, read).await?;
+        let found = self.token_cache.api_tokens.get(commits, id, read).await?;
         let live = found.filter(|found| found.1 == secret.digest()).ok_or(Unauthenticated::TokenInvalid)?;
         let ((token, _, user), now) = (&*live, self.now());
         if token.revoked_at.is_some() {
@@ -199,12 +199,12 @@ impl App {
     /// Notes when a token was last used: a courtesy to operators, for which no caller waits long or is refused. Where it
     /// cannot be written, as on a full disk, one call in a while tries.
     async fn note_use(&self, id: ApiTokenId, now: Timestamp) {
-        if self.recall.uses.get(&id).is_some_and(|at| now.duration_since(at) < NOTE_USE_AGAIN) {
+        if self.token_cache.uses.get(&id).is_some_and(|at| now.duration_since(at) < NOTE_USE_AGAIN) {
             return;
         }
-        self.recall.uses.insert(id, now);
+        self.token_cache.uses.insert(id, now);
         match tokio::time::timeout(NOTE_USE_TIMEOUT, api_token_used(self.store.autocommit(), id, now)).await {
-            Ok(Ok(_)) => self.store.moved(),
+            Ok(Ok(_)) => {}
             Ok(Err(error)) => {
                 let cause = std::error::Error::source(&error).map(ToString::to_string);
                 tracing::warn!(token = %id, cause, "the use of an API token was not noted");

@@ -4,16 +4,16 @@
 use std::time::Duration;
 
 use super::App;
-use super::keys::{Keys, create_next_key};
-use super::throttle::wait_ended;
-use super::writer::Unaudited;
-use crate::domain::audit::{Event, EventType, Target};
+use super::throttle::throttle_ended;
+use super::writer::{RolledBack, Unaudited};
+use crate::crypto::{Keys, NextKey, next_signing_key};
+use crate::domain::audit::{Event, EventType, Events, Target};
 use crate::domain::caller::{AccessRule, Call, Caller, Demand, Principal};
 use crate::domain::role::ScopeSet;
 use crate::domain::time::MAX_CLOCK_SKEW;
 use crate::error::{Error, Result};
 use crate::store::idempotency::idempotency_sweep;
-use crate::store::keys::{key_list, keys_sweep};
+use crate::store::keys::{key_insert, key_list, key_retire, keys_sweep};
 use crate::store::sessions::sessions_sweep;
 use crate::store::sources::sources_sweep;
 use crate::store::throttle::{throttle_end_waits, throttle_sweep};
@@ -24,33 +24,32 @@ use crate::store::users::{reservations_sweep, user_by_id};
 const ENDED_SESSIONS: Duration = Duration::from_hours(30 * 24);
 
 impl App {
-    /// Says in the audit log that waits are over.
+    /// Records in the audit log which throttles have expired.
     pub async fn end_waits(&self) -> Result<()> {
-        let caller = nobody("job/end-waits");
-        self.transact(&caller, None, |writer| async move {
-            let ended = throttle_end_waits(&*writer.tx, &self.settings.throttle, writer.now).await?;
+        let caller = job("job/end-waits");
+        self.write(&caller, None, |writer| async move {
+            let change = writer.change();
+            let ended = throttle_end_waits(&change.tx, &self.settings.throttle, change.now).await?;
             if ended.is_empty() {
-                return Ok(());
+                return Ok(change.roll_back(RolledBack::NotApplied, ()));
             }
             let mut events = Vec::new();
             for id in ended.into_iter().flatten() {
-                let name = match user_by_id(&*writer.tx, id).await {
-                    Ok(Some(user)) => user.username.as_str().to_owned(),
-                    // One broken record must not keep the log from hearing of the others.
-                    Err(Error::Corrupt { .. }) => String::new(),
+                let target = match user_by_id(&change.tx, id).await {
+                    Ok(Some(user)) => Target::of(&user),
+                    // A corrupt record must not keep the others out of the log.
+                    Err(Error::Corrupt { .. }) => Target { user_id: id.to_string(), username: String::new() },
                     Ok(None) => continue,
                     Err(error) => return Err(error),
                 };
-                events.push(wait_ended(Target::user(id, name)));
+                events.push(throttle_ended(target));
             }
-            let mut events = events.into_iter();
-            match events.next() {
-                Some(first) => writer.commit(first, events).await,
-                None => writer.commit_unaudited(Unaudited::WaitsOfNobody).await,
+            match Events::of(events) {
+                Some(events) => change.commit(events, ()).await,
+                None => change.commit_unaudited(Unaudited::UnknownUsernames, ()).await,
             }
         })
         .await
-        .map(|_| ())
     }
 
     /// Moves the log of the embedded database to its file.
@@ -102,18 +101,23 @@ impl App {
     }
 
     async fn rotate_signing_key(&self) -> Result<()> {
-        let caller = nobody("job/tend-keys");
+        let caller = job("job/tend-keys");
         self.write(&caller, None, |writer| async move {
             // Under the lock: two replicas that find it due make one key.
-            key_list(&*writer.tx, true).await?;
+            key_list(&writer.tx, true).await?;
             // Read again: a reader that waited for a lock does not see the rows that were added meanwhile.
-            let stored = key_list(&*writer.tx, false).await?;
-            let Some(replaced) = Keys::open(&self.seal, &stored)?.rotation_due(writer.now) else { return Ok(()) };
-            let key = create_next_key(&*writer.tx, &self.seal, &self.effects, replaced).await?;
+            let stored = key_list(&writer.tx, false).await?;
+            let Some(replaced) = Keys::open(&self.seal, &stored)?.rotation_due(writer.now) else {
+                return Ok(writer.unchanged(()));
+            };
+            let NextKey { key, retires_old_at } = next_signing_key(&self.seal, &self.effects)?;
+            let change = writer.change();
+            key_insert(&change.tx, &key).await?;
+            key_retire(&change.tx, replaced, retires_old_at).await?;
             let event = Event::new(EventType::KeyRotated, Target::default())
                 .about(key.id)
                 .detail("notBeforeTime", key.not_before);
-            writer.commit(event, []).await
+            change.commit(event, ()).await
         })
         .await?;
         let stored = key_list(self.store.reader(), false).await?;
@@ -122,13 +126,13 @@ impl App {
     }
 }
 
-/// The server itself, in the audit log.
-fn nobody(job: &str) -> Caller {
+/// The server itself, as it appears in the audit log.
+fn job(name: &str) -> Caller {
     Caller {
         principal: Principal::Nobody,
         scopes: ScopeSet::NONE,
         rule: AccessRule { demand: Demand::Anyone, max_auth_age: None },
         field_scopes: Vec::new(),
-        call: Call { method: job.to_owned(), ..Call::default() },
+        call: Call { method: name.to_owned(), ..Call::default() },
     }
 }

@@ -1,24 +1,22 @@
 //! The use cases: one public function an RPC, and the only home of transactions and authorisation.
 //!
-//! A [`writer::Writer`] exists only for a caller whom a rule let in, and can commit only together with an audit event:
-//! an unauthorised or unaudited change does not compile.
+//! Only an authorised caller gets a [`writer::Writer`], and a change commits only together with its audit events: an
+//! unauthorised or unaudited change does not compile.
 
 mod access;
+mod account_queue;
 mod audit;
-mod hasher;
-mod keys;
+mod idempotency;
 mod maintenance;
-mod pages;
+mod page_tokens;
 mod passwords;
-mod recall;
-mod seal;
-pub mod seed;
+mod proving;
 mod sessions;
 mod sign_in;
 mod start;
 mod throttle;
+mod token_cache;
 mod tokens;
-mod turns;
 mod users;
 mod writer;
 
@@ -33,27 +31,25 @@ use tracing::Instrument;
 
 pub use self::access::Authenticated;
 pub use self::audit::{EventPage, ListEvents};
-pub use self::hasher::{Hasher, HasherSettings};
-pub use self::keys::PublicKey;
+pub use self::idempotency::Idempotency;
 pub use self::passwords::{
-    ChangePassword, CompletePasswordChange, PasswordReset, RequirePasswordChange, ResetMethod, ResetPassword,
-    WaivePasswordChange,
+    ChangePassword, CompletePasswordChange, PasswordReset, RequirePasswordChange, ResetPassword, WaivePasswordChange,
 };
-pub use self::seal::{SealError, SealKey};
-pub use self::sessions::{RefreshTokens, RevokeTarget, RevokeUserSessions, SessionPage};
-pub use self::sign_in::{Progress, SignIn, Tokens};
+pub use self::proving::NewPassword;
+pub use self::sessions::{RefreshTokens, RevokeTarget, RevokeUserSessions, SessionPage, Tokens};
+pub use self::sign_in::{Progress, SignIn};
 pub use self::start::{KeysReplaced, StartError, migrate, open_keys, replace_seal_key};
 pub use self::tokens::{ApiTokenPage, CreateApiToken, Identity, Introspection, RevokeApiToken, SigningKeys};
 pub use self::users::{
-    CreateUser, CreatedUser, DeleteUser, Idempotency, ListUsers, LockEnd, LockUser, NewCredential, UnlockUser,
-    UpdateUser, UserPage,
+    CreateUser, CreatedUser, DeleteUser, ListUsers, LockEnd, LockUser, UnlockUser, UpdateUser, UserPage,
 };
+use crate::crypto::{Hasher, KeyRing, SealKey};
 use crate::domain::lockout::ThrottleRules;
 use crate::domain::password::PasswordRules;
 use crate::domain::role::Role;
 use crate::domain::session::SessionLimits;
 use crate::domain::time::Timestamp;
-use crate::domain::user::{Effects as UserEffects, StoredPassword, User};
+use crate::domain::user::{Effects as UserEffects, Password, User};
 use crate::effects::Effects;
 use crate::error::{Error, Outage, Result};
 use crate::metrics::Metrics;
@@ -66,7 +62,7 @@ use crate::store::users::role_has_members;
 pub struct Settings {
     /// The `iss` claim.
     pub issuer: String,
-    /// When wrong passwords make an account wait.
+    /// When wrong passwords throttle an account.
     pub throttle: ThrottleRules,
     /// When failures block a source.
     pub sources: SourceRules,
@@ -74,11 +70,11 @@ pub struct Settings {
     pub unknown_names: u32,
     /// What makes a password acceptable.
     pub password_rules: PasswordRules,
-    /// How long a temporary password works when its maker does not say.
+    /// How long a temporary password works by default.
     pub temporary_password_ttl: Duration,
     /// How long sessions live.
     pub sessions: SessionLimits,
-    /// How long those of administrators live.
+    /// How long sessions of administrators live.
     pub admin_sessions: SessionLimits,
     /// Sessions of one user at a time.
     pub max_sessions: u32,
@@ -97,18 +93,18 @@ impl Settings {
 pub struct App {
     /// Time and randomness.
     pub effects: Effects,
-    /// What is counted.
+    /// Every metric of the server.
     pub metrics: Arc<Metrics>,
     settings: Settings,
     store: Store,
     hasher: Hasher,
-    turns: Arc<turns::Turns>,
-    recall: recall::Recall,
-    keys: keys::KeyRing,
+    account_queues: Arc<account_queue::AccountQueues>,
+    token_cache: token_cache::TokenCache,
+    keys: KeyRing,
     seal: SealKey,
     work: TaskTracker,
-    /// Whether the database was well when it was last looked at.
-    database_well: AtomicBool,
+    /// Whether the database was usable at the last check.
+    database_usable: AtomicBool,
     /// Set when the keys of the database are no longer those of this process.
     keys_replaced: CancellationToken,
 }
@@ -124,16 +120,24 @@ impl App {
         opened: start::OpenedKeys,
     ) -> App {
         let start::OpenedKeys { keys, seal } = opened;
-        let keys = keys::KeyRing::new(keys);
-        let turns = Arc::new(turns::Turns::default());
-        let (work, database_well) = (TaskTracker::new(), AtomicBool::new(true));
-        let keys_replaced = CancellationToken::new();
-        let recall = recall::Recall::new();
-        App { effects, metrics, settings, store, hasher, turns, recall, keys, seal, work, database_well, keys_replaced }
+        App {
+            effects,
+            metrics,
+            settings,
+            store,
+            hasher,
+            account_queues: Arc::default(),
+            token_cache: token_cache::TokenCache::new(),
+            keys: KeyRing::new(keys),
+            seal,
+            work: TaskTracker::new(),
+            database_usable: AtomicBool::new(true),
+            keys_replaced: CancellationToken::new(),
+        }
     }
 
-    /// Runs work that changes something to its end, even if the client hangs up half-way: a wrong password is counted
-    /// whether or not anybody waits for the answer.
+    /// Runs work that changes something to its end, even if the client hangs up half-way: a wrong password counts whether or
+    /// not the client waits for the answer.
     pub async fn detached<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl Future<Output = Result<T>> + Send + 'static,
@@ -141,52 +145,52 @@ impl App {
         if self.work.is_closed() {
             return Err(Error::Unavailable(Outage::ShuttingDown));
         }
-        // Without the text of a panic, which may hold anything; the hook has logged where it was.
+        // Without the text of a panic, which may contain anything; the panic hook has logged its location.
         let done = self.work.spawn(work.in_current_span()).await;
         done.map_err(|_| Error::internal("the work panicked"))?
     }
 
-    /// Waits for what is under way.
+    /// Waits until all work has ended.
     pub async fn drain(&self) {
         self.close();
         self.work.wait().await;
     }
 
-    /// Whether calls should be sent here: the database was well a moment ago, and the server is not on its way out.
+    /// Whether calls should be sent here: the database was usable a moment ago, and the server is not stopping.
     pub fn ready(&self) -> bool {
-        !self.work.is_closed() && self.database_well.load(Ordering::Relaxed)
+        !self.work.is_closed() && self.database_usable.load(Ordering::Relaxed)
     }
 
-    /// Looks whether the database can be worked with, which takes 3 s at most.
-    pub async fn look_at_database(&self) -> bool {
-        let well = self.store.check().await.is_ok();
-        self.database_well.store(well, Ordering::Relaxed);
-        well
+    /// Checks whether the database is usable, which takes 3 s at most.
+    pub async fn check_database(&self) -> bool {
+        let usable = self.store.check().await.is_ok();
+        self.database_usable.store(usable, Ordering::Relaxed);
+        usable
     }
 
-    /// Why the database cannot be worked with. An answer without an error: it can, from now on.
+    /// Fails with the reason why the database is not usable.
     pub async fn diagnose_database(&self) -> Result<()> {
         self.store.probe().await
     }
 
-    /// Waits until an operator has replaced the keys of the database, which this process must not go on without.
+    /// Waits until an operator has replaced the keys of the database. This process must then stop.
     pub async fn keys_replaced(&self) {
         self.keys_replaced.cancelled().await;
     }
 
-    /// Takes no more work that changes something. What is under way goes on.
+    /// Accepts no more work that changes something. Work under way goes on.
     pub fn close(&self) {
         self.work.close();
     }
 
-    /// Whether anybody is an administrator.
+    /// Whether there is an administrator.
     pub async fn has_administrator(&self) -> Result<bool> {
         role_has_members(self.store.reader(), Role::Admin).await
     }
 
     /// Whether a hash is weaker than today's settings, and will be renewed at the next sign-in.
-    pub fn is_rehash_pending(&self, password: &StoredPassword) -> bool {
-        self.hasher.is_outdated(&password.hash)
+    pub fn is_rehash_pending(&self, password: &Password) -> bool {
+        self.hasher.is_outdated(&password.method)
     }
 
     /// What makes a password acceptable.
@@ -194,12 +198,12 @@ impl App {
         self.settings.password_rules
     }
 
-    /// How many passwords wait to be hashed before more are refused.
+    /// How many passwords may wait to be hashed before more are refused.
     pub fn hashing_places(&self) -> usize {
         self.hasher.places()
     }
 
-    /// Brings up to date what is measured only when it is asked for.
+    /// Updates the gauges that are measured on demand.
     pub fn report_queues(&self) {
         self.hasher.report_queues();
     }

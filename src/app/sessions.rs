@@ -1,9 +1,11 @@
-//! Sessions: list, end, refresh.
+//! Sessions: open, list, end, refresh.
+
+use secrecy::SecretString;
 
 use super::App;
-use super::sign_in::Tokens;
-use super::writer::Unaudited;
-use crate::domain::audit::{Event, EventType, Target};
+use super::writer::{Change, RolledBack, Unaudited};
+use crate::crypto::REFRESH_KEY_VERSION;
+use crate::domain::audit::{Event, EventType, Events, Target};
 use crate::domain::caller::{Caller, Denied, Principal};
 use crate::domain::id::{SessionId, UserId};
 use crate::domain::page::PageRequest;
@@ -12,11 +14,32 @@ use crate::domain::reason::Reason;
 use crate::domain::role::ScopeSet;
 use crate::domain::secret::RefreshToken;
 use crate::domain::session::{Refresh, Session, SignInWish};
+use crate::domain::time::Timestamp;
+use crate::domain::token::Claims;
 use crate::domain::user::{Effects, User, UserRef};
 use crate::domain::violation::{Fault, Violations};
 use crate::error::{Error, Resource, Result, Unauthenticated};
-use crate::store::sessions::{Which, session_by_id, session_end, session_list, session_lock_row, session_rotate};
-use crate::store::users::user_id_by_ref;
+use crate::store::sessions::{
+    Which, session_by_id, session_end, session_evict, session_insert, session_list, session_lock_row, session_rotate,
+};
+use crate::store::users::{user_id_by_ref, user_signed_in};
+
+/// Tokens of a session.
+#[derive(Debug)]
+pub struct Tokens {
+    /// A signed token that verifiers check offline.
+    pub access: SecretString,
+    /// When the access token stops working.
+    pub access_expires_at: Timestamp,
+    /// Exchanged for the next pair.
+    pub refresh: RefreshToken,
+    /// When the refresh token stops working.
+    pub refresh_expires_at: Timestamp,
+    /// The session.
+    pub session_id: SessionId,
+    /// Scopes of the access token.
+    pub scopes: ScopeSet,
+}
 
 /// One page of sessions, newest first.
 #[derive(Debug)]
@@ -67,6 +90,79 @@ enum Refreshed {
 }
 
 impl App {
+    /// Opens a session. Returns its tokens, and the events: the sign-in, then the sessions that were ended to make room.
+    pub(super) async fn open_session(
+        &self,
+        change: &Change<'_>,
+        caller: &Caller,
+        user: &User,
+        wish: &SignInWish,
+    ) -> Result<(Tokens, Events)> {
+        let now = change.now;
+        let limits = self.settings.session_limits(user);
+        let expires_at = now.saturating_add(limits.absolute);
+        let session = Session {
+            id: SessionId::from_bytes(self.effects.bytes()),
+            user_id: user.id,
+            wish: wish.clone(),
+            client_address: caller.call.client_address.map(|address| address.to_string()).unwrap_or_default(),
+            auth_at: now,
+            created_at: now,
+            last_used_at: now,
+            idle_expires_at: now.saturating_add(limits.idle).min(expires_at),
+            expires_at,
+            ended_at: None,
+            generation: 0,
+            rotated_at: None,
+        };
+        let room = self.settings.max_sessions.saturating_sub(1);
+        let evicted = session_evict(&change.tx, user.id, room, now).await?;
+        session_insert(&change.tx, &session).await?;
+        if user.last_sign_in_at != Some(now) {
+            user_signed_in(&change.tx, user.id, now).await?;
+        }
+        let tokens = self.tokens(&session, user, wish, now)?;
+        let revoked = evicted.into_iter().map(|id| {
+            let event = Event::new(EventType::SessionRevoked, Target::of(user));
+            event.about(id).detail("cause", "TOO_MANY_SESSIONS")
+        });
+        Ok((tokens, signed_in_event(user).about(session.id).and(revoked)))
+    }
+
+    /// Tokens of a session, for its own wish or a narrower one.
+    fn tokens(&self, session: &Session, user: &User, wish: &SignInWish, now: Timestamp) -> Result<Tokens> {
+        let access_expires_at = now.saturating_add(self.settings.access_ttl).min(session.expires_at);
+        let scopes = wish.grant(user.scopes());
+        let issued_at = now.as_unix_seconds();
+        let claims = Claims {
+            iss: self.settings.issuer.clone(),
+            sub: user.id.to_string(),
+            aud: wish.audience_claim(),
+            exp: access_expires_at.as_unix_seconds(),
+            nbf: issued_at,
+            iat: issued_at,
+            jti: SessionId::from_bytes(self.effects.bytes()).to_string(),
+            sid: session.id.to_string(),
+            auth_time: session.auth_at.as_unix_seconds(),
+            amr: vec!["pwd".to_owned()],
+            scope: scopes.to_text(),
+            client_id: session.wish.app.clone(),
+            username: user.username.as_str().to_owned(),
+            roles: user.roles.iter().map(|role| role.as_str().to_owned()).collect(),
+        };
+        let keys = self.keys.current();
+        let refresh_key = keys.refresh_key(REFRESH_KEY_VERSION);
+        let refresh_key = refresh_key.ok_or_else(|| Error::internal("there is no key for refresh tokens"))?;
+        Ok(Tokens {
+            access: keys.sign(&claims, now)?.into(),
+            access_expires_at,
+            refresh: RefreshToken::mint(refresh_key, REFRESH_KEY_VERSION, session.id, session.generation),
+            refresh_expires_at: session.idle_expires_at,
+            session_id: session.id,
+            scopes,
+        })
+    }
+
     /// Lists a user's sessions.
     pub async fn list_user_sessions(
         &self,
@@ -105,16 +201,17 @@ impl App {
         self.write(caller, Some(&command.user), |mut writer| async move {
             let user = writer.target().await?;
             let which = if command.session_ids.is_empty() { Which::All } else { Which::These(&command.session_ids) };
-            let ended = session_end(&*writer.tx, user.id, which, writer.now).await?;
-            let effects = self.effects_of_ending(ended, writer.now);
-            if ended > 0 {
-                let event = Event::new(EventType::SessionRevoked, Target::user(user.id, user.username.as_str()))
-                    .note(command.note.as_ref())
-                    .about(one_id(&command.session_ids))
-                    .detail("sessionsRevoked", ended);
-                writer.commit(event, []).await?;
+            let change = writer.change();
+            let ended = session_end(&change.tx, user.id, which, change.now).await?;
+            let effects = self.effects_of_ending(ended, change.now);
+            if ended == 0 {
+                return Ok(change.roll_back(RolledBack::NotApplied, effects));
             }
-            Ok(effects)
+            let event = Event::new(EventType::SessionRevoked, Target::of(&user))
+                .note(command.note.as_ref())
+                .about(one_id(&command.session_ids))
+                .detail("sessionsRevoked", ended);
+            change.commit(event, effects).await
         })
         .await
     }
@@ -131,7 +228,7 @@ impl App {
                     Which::These(&one)
                 }
                 RevokeTarget::One(id) => {
-                    let session = session_by_id(&*writer.tx, *id).await?.filter(|session| session.user_id == user);
+                    let session = session_by_id(&writer.tx, *id).await?.filter(|session| session.user_id == user);
                     session.ok_or(Error::NotFound { resource: Resource::Session, field: "session_id" })?;
                     one = [*id];
                     Which::These(&one)
@@ -139,13 +236,14 @@ impl App {
                 RevokeTarget::AllOthers => Which::AllBut(current),
             };
             let subject = if let Which::These(ids) = &which { one_id(ids) } else { String::new() };
-            let ended = session_end(&*writer.tx, user, which, writer.now).await?;
-            if ended > 0 {
-                let target = Target::user(user, caller.principal.name());
-                let event = Event::new(EventType::SessionRevoked, target).about(subject);
-                writer.commit(event.detail("sessionsRevoked", ended), []).await?;
+            let change = writer.change();
+            let ended = session_end(&change.tx, user, which, change.now).await?;
+            if ended == 0 {
+                return Ok(change.roll_back(RolledBack::NotApplied, ended));
             }
-            Ok(ended)
+            let target = Target { user_id: user.to_string(), username: caller.principal.name().to_owned() };
+            let event = Event::new(EventType::SessionRevoked, target).about(subject);
+            change.commit(event.detail("sessionsRevoked", ended), ended).await
         })
         .await
     }
@@ -167,21 +265,23 @@ impl App {
         let refreshed = self.write(caller, None, |mut writer| async move {
             let user = writer.locked(user_id).await?;
             let user = user.filter(|user| user.lock(writer.now).is_none()).ok_or_else(over)?;
-            let session = session_lock_row(&*writer.tx, token.session_id()).await?.ok_or_else(over)?;
+            let session = session_lock_row(&writer.tx, token.session_id()).await?.ok_or_else(over)?;
             match session.judge_refresh(token.generation(), writer.now) {
                 Refresh::Ended => Err(over()),
-                Refresh::Repeat => self.tokens(&session, &user, wish, writer.now).map(Refreshed::Tokens),
+                Refresh::Repeat => {
+                    let tokens = self.tokens(&session, &user, wish, writer.now)?;
+                    Ok(writer.unchanged(Refreshed::Tokens(tokens)))
+                }
                 Refresh::Rotate => {
-                    let tokens = self.rotate(&writer, caller, session, &user, wish).await?;
-                    writer.commit_unaudited(Unaudited::Refresh).await?;
-                    Ok(Refreshed::Tokens(tokens))
+                    let change = writer.change();
+                    let tokens = self.rotate(&change, caller, session, &user, wish).await?;
+                    change.commit_unaudited(Unaudited::Refresh, Refreshed::Tokens(tokens)).await
                 }
                 Refresh::Reused => {
-                    session_end(&*writer.tx, user.id, Which::These(&[session.id]), writer.now).await?;
-                    let target = Target::user(user.id, user.username.as_str());
-                    let event = Event::failed(EventType::RefreshReused, target, Reason::RefreshReused);
-                    writer.commit(event.about(session.id), []).await?;
-                    Ok(Refreshed::Reused)
+                    let change = writer.change();
+                    session_end(&change.tx, user.id, Which::These(&[session.id]), change.now).await?;
+                    let event = Event::failed(EventType::RefreshReused, Target::of(&user), Reason::RefreshReused);
+                    change.commit(event.about(session.id), Refreshed::Reused).await
                 }
             }
         });
@@ -197,22 +297,27 @@ impl App {
 
     async fn rotate(
         &self,
-        writer: &super::writer::Writer<'_>,
+        change: &Change<'_>,
         caller: &Caller,
         mut session: Session,
         user: &User,
         wish: &SignInWish,
     ) -> Result<Tokens> {
-        let idle = writer.now.saturating_add(self.settings.session_limits(user).idle).min(session.expires_at);
+        let idle = change.now.saturating_add(self.settings.session_limits(user).idle).min(session.expires_at);
         let address = caller.call.client_address.map(|address| address.to_string());
         let address = address.unwrap_or_else(|| session.client_address.clone());
-        if !session_rotate(&*writer.tx, &session, &address, writer.now, idle).await? {
+        if !session_rotate(&change.tx, &session, &address, change.now, idle).await? {
             return Err(Unauthenticated::SessionRevoked.into());
         }
         session.generation = session.generation.saturating_add(1);
         session.idle_expires_at = idle;
-        self.tokens(&session, user, wish, writer.now)
+        self.tokens(&session, user, wish, change.now)
     }
+}
+
+/// The event of a sign-in.
+pub(super) fn signed_in_event(user: &User) -> Event {
+    Event::new(EventType::SignInSucceeded, Target::of(user))
 }
 
 /// The id, if there is exactly one: what an event is about.

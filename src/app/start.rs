@@ -2,15 +2,15 @@
 
 use std::path::Path;
 
-use super::keys::{Keys, create_first_keys};
-use super::seal::{SealError, SealKey};
+use crate::crypto::{Keys, SealError, SealKey, first_keys};
 use crate::domain::audit::{Actor, EventType, Outcome, RecordedEvent, Target};
 use crate::domain::caller::{Call, Principal};
 use crate::domain::id::EventId;
+use crate::domain::key::SealedKey;
 use crate::effects::Effects;
 use crate::error::Error;
 use crate::store::audit::event_insert;
-use crate::store::keys::{SealedKey, key_discard_all, key_list};
+use crate::store::keys::{key_discard_all, key_insert, key_list};
 use crate::store::sessions::session_end_everybodys;
 use crate::store::{Store, WriteTx};
 
@@ -110,20 +110,14 @@ pub async fn migrate(store: &Store) -> Result<(), StartError> {
 }
 
 /// Brings the schema up to date and opens the keys; makes them if there are none. One transaction, and one process at
-/// a time. `may_create` says whether a seal key may be made where there is none: for the embedded database, and not
-/// for replicas, which must share one.
-pub async fn open_keys(
-    store: &Store,
-    effects: &Effects,
-    path: &Path,
-    may_create: bool,
-) -> Result<OpenedKeys, StartError> {
+/// a time.
+pub async fn open_keys(store: &Store, effects: &Effects, path: &Path) -> Result<OpenedKeys, StartError> {
     let pending = store.pending_migrations().await?;
     let tx = store.migrate().await?;
-    let stored = key_list(&*tx, true).await?;
+    let stored = key_list(&tx, true).await?;
     let opened = match stored.first() {
         Some(first) => open_existing(path, first, &stored)?,
-        None => create(&tx, effects, path, may_create).await?,
+        None => create(&tx, effects, path, store.may_create_seal_key()).await?,
     };
     failpoint!("migrate.commit");
     tx.commit().await?;
@@ -164,7 +158,10 @@ async fn create(tx: &WriteTx, effects: &Effects, path: &Path, may_create: bool) 
         }
         Err(error) => return Err(error.into()),
     };
-    let stored = create_first_keys(&**tx, &seal, effects).await?;
+    let stored = first_keys(&seal, effects)?;
+    for key in &stored {
+        key_insert(tx, key).await?;
+    }
     Ok(OpenedKeys { keys: Keys::open(&seal, &stored)?, seal })
 }
 
@@ -187,7 +184,7 @@ pub async fn replace_seal_key(
     uid: u32,
 ) -> Result<KeysReplaced, StartError> {
     let tx = store.migrate().await?;
-    let stored = key_list(&*tx, true).await?;
+    let stored = key_list(&tx, true).await?;
     if stored.is_empty() {
         return Err(StartError::NothingSealed);
     }
@@ -196,9 +193,9 @@ pub async fn replace_seal_key(
     {
         return Err(StartError::SealKeyInPlace { path: path.display().to_string() });
     }
-    let discarded = key_discard_all(&*tx).await?;
+    let discarded = key_discard_all(&tx).await?;
     create(&tx, effects, path, true).await?;
-    let sessions_ended = session_end_everybodys(&*tx, effects.now()).await?;
+    let sessions_ended = session_end_everybodys(&tx, effects.now()).await?;
     event_insert(&tx, [replaced_event(effects, uid, discarded, sessions_ended)]).await?;
     tx.commit().await?;
     Ok(KeysReplaced { discarded, sessions_ended })

@@ -5,7 +5,8 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::App;
-use super::keys::{KEYS_MAX_AGE, PublicKey, short};
+use super::writer::RolledBack;
+use crate::crypto::{KEYS_MAX_AGE, PublicKey, short};
 use crate::domain::api_token::{ApiToken, DEFAULT_TTL};
 use crate::domain::audit::{Event, EventType, Target};
 use crate::domain::caller::{Caller, Denied, Principal};
@@ -124,24 +125,24 @@ impl App {
             }
             let user = writer.target().await?;
             writer.outranks(command.scopes)?;
+            let change = writer.change();
             let token = ApiToken {
                 id,
                 user_id: user.id,
                 name: command.name.clone(),
                 scopes: command.scopes,
-                created_at: writer.now,
-                expires_at: writer.now.saturating_add(command.ttl.unwrap_or(DEFAULT_TTL)),
+                created_at: change.now,
+                expires_at: change.now.saturating_add(command.ttl.unwrap_or(DEFAULT_TTL)),
                 last_used_at: None,
                 revoked_at: None,
             };
-            api_token_insert(&*writer.tx, &token, digest).await?;
-            let event = Event::new(EventType::ApiTokenCreated, Target::user(user.id, user.username.as_str()))
+            api_token_insert(&change.tx, &token, digest).await?;
+            let event = Event::new(EventType::ApiTokenCreated, Target::of(&user))
                 .about(id)
                 .detail("name", token.name.as_str())
                 .detail("scopes", token.scopes.to_text())
                 .detail("expireTime", token.expires_at);
-            writer.commit(event, []).await?;
-            Ok(token)
+            change.commit(event, token).await
         });
         Ok((token.await?, secret))
     }
@@ -171,16 +172,17 @@ impl App {
         let (command, user_ref) = (&command, &user);
         self.write(caller, Some(user_ref), |mut writer| async move {
             let user = writer.target().await?;
-            let changed = api_token_revoke(&*writer.tx, command.id, writer.now).await?;
-            let (token, _) = api_token_by_id(&*writer.tx, command.id).await?.ok_or_else(missing)?;
-            if changed {
-                let event = Event::new(EventType::ApiTokenRevoked, Target::user(user.id, user.username.as_str()))
-                    .note(command.note.as_ref())
-                    .about(command.id)
-                    .detail("name", token.name.as_str());
-                writer.commit(event, []).await?;
+            let change = writer.change();
+            let changed = api_token_revoke(&change.tx, command.id, change.now).await?;
+            let (token, _) = api_token_by_id(&change.tx, command.id).await?.ok_or_else(missing)?;
+            if !changed {
+                return Ok(change.roll_back(RolledBack::NotApplied, (token, changed)));
             }
-            Ok((token, changed))
+            let event = Event::new(EventType::ApiTokenRevoked, Target::of(&user))
+                .note(command.note.as_ref())
+                .about(command.id)
+                .detail("name", token.name.as_str());
+            change.commit(event, (token, changed)).await
         })
         .await
     }

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use super::caller::{Call, Principal};
-use super::id::{EventId, UserId};
+use super::id::EventId;
 use super::reason::Reason;
 use super::time::Timestamp;
+use super::user::User;
 
 macro_rules! event_types {
     ($($variant:ident = $text:literal,)*) => {
         /// What happened. Each is documented at its namesake in `proto/latchkey/v1/events.proto`.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
         #[expect(missing_docs, reason = "documented in events.proto, where auditors read it")]
         pub enum EventType { $($variant,)* }
 
@@ -81,7 +82,7 @@ impl EventType {
 }
 
 /// How it ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub enum Outcome {
     /// It was done.
     Succeeded,
@@ -141,8 +142,8 @@ pub struct Target {
 
 impl Target {
     /// This user.
-    pub fn user(id: UserId, username: impl Into<String>) -> Target {
-        Target { user_id: id.to_string(), username: username.into() }
+    pub fn of(user: &User) -> Target {
+        Target { user_id: user.id.to_string(), username: user.username.as_str().to_owned() }
     }
 }
 
@@ -206,11 +207,50 @@ impl Event {
         self
     }
 
+    /// Appends events.
+    #[must_use]
+    pub fn and(self, more: impl IntoIterator<Item = Event>) -> Events {
+        Events::from(self).and(more)
+    }
+
     /// With one more detail.
     #[must_use]
     pub fn detail(mut self, name: &'static str, value: impl std::fmt::Display) -> Event {
         self.details.insert(name, value.to_string());
         self
+    }
+}
+
+/// The events of one change: at least one.
+#[derive(Debug, Clone)]
+pub struct Events(Vec<Event>);
+
+impl Events {
+    /// `None` if there are no events.
+    pub fn of(events: Vec<Event>) -> Option<Events> {
+        (!events.is_empty()).then_some(Events(events))
+    }
+
+    /// Appends events.
+    #[must_use]
+    pub fn and(mut self, more: impl IntoIterator<Item = Event>) -> Events {
+        self.0.extend(more);
+        self
+    }
+}
+
+impl From<Event> for Events {
+    fn from(event: Event) -> Events {
+        Events(vec![event])
+    }
+}
+
+impl IntoIterator for Events {
+    type Item = Event;
+    type IntoIter = std::vec::IntoIter<Event>;
+
+    fn into_iter(self) -> std::vec::IntoIter<Event> {
+        self.0.into_iter()
     }
 }
 
@@ -246,7 +286,7 @@ pub struct RecordedEvent {
 }
 
 /// Selects events: set members must all hold, the elements of one list are alternatives.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, serde::Serialize)]
 pub struct EventFilter {
     /// Not before this.
     pub from: Option<Timestamp>,

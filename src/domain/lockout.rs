@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::time::Timestamp;
 
 /// Why an account is locked, the strongest cause first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 pub enum LockCause {
     /// By an operator.
     Operator,

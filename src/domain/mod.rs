@@ -3,12 +3,15 @@
 pub mod api_token;
 pub mod audit;
 pub mod caller;
+pub mod credentials;
 pub mod email;
 pub mod id;
 pub mod idempotency;
+pub mod key;
 pub mod lockout;
 pub mod page;
 pub mod password;
+pub mod password_hash;
 pub mod profile;
 pub mod reason;
 pub mod role;

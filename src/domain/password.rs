@@ -94,6 +94,27 @@ impl fmt::Debug for PlainPassword {
     }
 }
 
+/// A new password that the rules accept, and the only kind that is hashed to be stored.
+#[derive(Debug)]
+pub struct AcceptedPassword(PlainPassword);
+
+impl AcceptedPassword {
+    /// A password that the server generated, which needs no judging.
+    pub(super) fn generated(text: Zeroizing<String>) -> AcceptedPassword {
+        AcceptedPassword(PlainPassword::from_printable_ascii(text))
+    }
+
+    /// The password, to compare it with the old one.
+    pub fn as_plain(&self) -> &PlainPassword {
+        &self.0
+    }
+
+    /// The password, to hash it.
+    pub fn into_plain(self) -> PlainPassword {
+        self.0
+    }
+}
+
 /// What a new password must be. There are no composition rules and no expiry: NIST SP 800-63B-4, 3.1.1.2 forbids both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PasswordRules {
@@ -110,8 +131,8 @@ impl Default for PasswordRules {
 }
 
 impl PasswordRules {
-    /// The rules that the password breaks, as far as it alone can tell: whether it is the old one is seen by hashing.
-    pub fn judge(&self, password: &PlainPassword) -> Vec<RuleBroken> {
+    /// Accepts a password, or names every rule that it breaks. Whether it is the old one is found out by hashing.
+    pub fn accept(&self, password: PlainPassword) -> Result<AcceptedPassword, Vec<RuleBroken>> {
         let length = u32::try_from(password.code_points()).unwrap_or(u32::MAX);
         let mut broken = Vec::new();
         if length < self.min_length {
@@ -120,7 +141,7 @@ impl PasswordRules {
         if length > self.max_length {
             broken.push(RuleBroken::TooLong { max: self.max_length });
         }
-        broken
+        if broken.is_empty() { Ok(AcceptedPassword(password)) } else { Err(broken) }
     }
 }
 
@@ -199,7 +220,8 @@ mod tests {
 
     fn broken(text: &str) -> Result<Vec<String>, PasswordFault> {
         let password = PlainPassword::parse(text.to_owned())?;
-        Ok(PasswordRules::default().judge(&password).iter().map(ToString::to_string).collect())
+        let broken = PasswordRules::default().accept(password).err().unwrap_or_default();
+        Ok(broken.iter().map(ToString::to_string).collect())
     }
 
     #[test]

@@ -151,7 +151,7 @@ const VERIFIER: ScopeSet = ScopeSet::of(&[Scope::TokensIntrospect]);
 const APP: ScopeSet = ScopeSet::of(&[Scope::AuthProxy, Scope::TokensIntrospect]);
 
 /// A named set of scopes that a user can have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 pub enum Role {
     /// Everything.
     Admin,

@@ -7,7 +7,7 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
-use super::password::PlainPassword;
+use super::password::{AcceptedPassword, PlainPassword};
 
 /// Digits and capitals without those that are mistaken for one another.
 const ALPHABET: &[u8; 30] = b"23456789ABCDEFGHJKMNPQRSTVWXYZ";
@@ -39,9 +39,9 @@ impl TemporaryPassword {
         &self.0
     }
 
-    /// As it is hashed.
-    pub fn to_plain(&self) -> PlainPassword {
-        PlainPassword::from_printable_ascii(self.0.clone())
+    /// The password in the form that is hashed.
+    pub fn to_accepted(&self) -> AcceptedPassword {
+        AcceptedPassword::generated(self.0.clone())
     }
 }
 
@@ -123,7 +123,7 @@ mod tests {
     fn it_is_three_groups_of_five() {
         let password = TemporaryPassword::generate(&mut counting(0));
         assert_eq!(password.expose(), "23456-789AB-CDEFG");
-        assert_eq!(password.to_plain().expose(), password.expose());
+        assert_eq!(password.to_accepted().as_plain().expose(), password.expose());
         assert_eq!(format!("{password:?}"), "TemporaryPassword([redacted])");
     }
 

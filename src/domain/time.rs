@@ -14,7 +14,7 @@ pub const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5);
 pub const MAX_CLOCK_ERROR: Duration = Duration::from_hours(24);
 
 /// An instant, in microseconds since the Unix epoch. Arithmetic stops at the ends of the range.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 pub struct Timestamp(i64);
 
 impl Timestamp {

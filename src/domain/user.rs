@@ -13,6 +13,7 @@
 use super::email::EmailAddress;
 use super::id::UserId;
 use super::lockout::{Lock, Throttle};
+use super::password_hash::HashMethod;
 use super::profile::{DisplayName, ExternalId, Labels, Locale};
 use super::role::{Role, ScopeSet, scopes_of};
 use super::time::Timestamp;
@@ -44,7 +45,7 @@ impl UserRef {
 }
 
 /// A person or a program.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub enum UserKind {
     /// Signs in with a password.
     Person,
@@ -53,7 +54,7 @@ pub enum UserKind {
 }
 
 /// What an account can do at the moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub enum UserState {
     /// Created, but no credential has ever been set.
     Pending,
@@ -64,7 +65,7 @@ pub enum UserState {
 }
 
 /// Something true of an account now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub enum UserFlag {
     /// The next sign-in must change the password.
     MustChange,
@@ -96,11 +97,11 @@ pub enum ChangeCause {
     Operator,
 }
 
-/// A password as it is stored.
-#[derive(Clone, PartialEq, Eq)]
-pub struct StoredPassword {
-    /// The PHC string.
-    pub hash: String,
+/// What is known of a password, apart from its hash.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Password {
+    /// How it is hashed.
+    pub method: HashMethod,
     /// Who knows it.
     pub kind: PasswordKind,
     /// When it was set.
@@ -109,21 +110,10 @@ pub struct StoredPassword {
     pub expires_at: Option<Timestamp>,
 }
 
-impl StoredPassword {
+impl Password {
     /// Whether its time is over.
     pub fn is_expired(&self, now: Timestamp) -> bool {
         self.expires_at.is_some_and(|at| at <= now)
-    }
-
-    /// Name of the hashing scheme, without parameters.
-    pub fn scheme(&self) -> &str {
-        self.hash.split('$').nth(1).unwrap_or_default()
-    }
-}
-
-impl std::fmt::Debug for StoredPassword {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("StoredPassword").field("kind", &self.kind).finish_non_exhaustive()
     }
 }
 
@@ -149,7 +139,7 @@ pub struct User {
     /// By name.
     pub roles: Vec<Role>,
     /// None for a service and before the first is set.
-    pub password: Option<StoredPassword>,
+    pub password: Option<Password>,
     /// An operator demands a change at the next sign-in.
     pub change_demanded: bool,
     /// The lock as it was set; it may be over: see [`User::lock`].
@@ -271,7 +261,7 @@ pub struct Effects {
 }
 
 /// Selects users: set members must all hold, the elements of one list are alternatives unless it says otherwise.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, serde::Serialize)]
 pub struct UserFilter {
     /// Prefix of username, address or a word of the display name.
     pub text: Option<super::profile::SearchText>,
@@ -294,7 +284,7 @@ pub struct UserFilter {
 }
 
 /// Order of a list of users.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub enum UserOrder {
     /// By username; with a text filter, by the word that matched.
     #[default]

@@ -34,8 +34,9 @@ use self::guard::Protocol;
 use self::listen::{Certificates, Door, HttpIncoming, Incoming};
 pub use self::lock_file::LockFile;
 pub use self::tls::TlsError;
-use crate::app::{App, Hasher, HasherSettings, Settings, open_keys};
+use crate::app::{App, Settings, open_keys};
 use crate::config::{Config, Database};
+use crate::crypto::{Hasher, HasherSettings};
 use crate::domain::lockout::ThrottleRules;
 use crate::domain::password::PasswordRules;
 use crate::domain::session::SessionLimits;
@@ -107,9 +108,7 @@ pub async fn start(config: &Config, effects: Effects) -> Result<Running, ServeEr
     let metrics = Arc::new(Metrics::new());
     let hasher = start_hasher(config, &effects, &metrics);
     let (store, lock) = open_store(config).await?;
-    // Replicas share a key; the embedded database is one server's own.
-    let may_create = store.is_embedded();
-    let keys = open_keys(&store, &effects, &config.seal_key_file, may_create).await?;
+    let keys = open_keys(&store, &effects, &config.seal_key_file).await?;
     let hasher = hasher.join().map_err(|_| Error::internal("hashing did not start"))??;
     let app = Arc::new(App::new(effects, Arc::clone(&metrics), settings(config), store, hasher, keys));
     let (routes, health) = grpc::routes(Arc::clone(&app), config.reflection).await?;
@@ -205,7 +204,7 @@ async fn follow_readiness(app: Arc<App>, health: grpc::Health, stop: Cancellatio
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        let well = app.look_at_database().await;
+        let well = app.check_database().await;
         if well == serving || stop.is_cancelled() {
             continue;
         }

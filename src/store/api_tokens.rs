@@ -8,6 +8,7 @@ use super::page::newest_first;
 use super::single::{model, record, records};
 use super::text::{Decoder, count, micros, readable};
 use super::users::{owner, with_owner};
+use super::{Autocommit, WriteTx};
 use crate::domain::api_token::{ApiToken, LAST_USE_RESOLUTION};
 use crate::domain::id::{ApiTokenId, UserId};
 use crate::domain::page::{Cursor, Page, PageSize};
@@ -19,7 +20,7 @@ use crate::domain::user::User;
 use crate::error::{Resource, Result};
 
 /// Adds an API token.
-pub async fn api_token_insert(c: &impl ConnectionTrait, token: &ApiToken, digest: &Digest32) -> Result<()> {
+pub async fn api_token_insert(tx: &WriteTx, token: &ApiToken, digest: &Digest32) -> Result<()> {
     let row = api_token::ActiveModel {
         id: Set(token.id.to_string()),
         user_id: Set(token.user_id.to_string()),
@@ -31,7 +32,7 @@ pub async fn api_token_insert(c: &impl ConnectionTrait, token: &ApiToken, digest
         last_used_at: Set(micros(token.last_used_at)),
         revoked_at: Set(micros(token.revoked_at)),
     };
-    api_token::Entity::insert(row).exec_without_returning(c).await?;
+    api_token::Entity::insert(row).exec_without_returning(tx).await?;
     Ok(())
 }
 
@@ -54,24 +55,25 @@ pub async fn api_token_with_user(
 }
 
 /// Notes a use, at most once an hour. Answers whether there was anything to note.
-pub async fn api_token_used(c: &impl ConnectionTrait, id: ApiTokenId, now: Timestamp) -> Result<bool> {
+pub async fn api_token_used(tx: &Autocommit, id: ApiTokenId, now: Timestamp) -> Result<bool> {
     let stale = now.saturating_sub(LAST_USE_RESOLUTION).as_micros();
     let noted = api_token::Entity::update_many()
         .col_expr(api_token::Column::LastUsedAt, Expr::value(now.as_micros()))
         .filter(api_token::Column::Id.eq(id.to_string()))
         .filter(api_token::Column::LastUsedAt.is_null().or(api_token::Column::LastUsedAt.lt(stale)))
-        .exec(c)
+        .exec(tx)
         .await?;
+    tx.invalidate_cached_rows();
     Ok(noted.rows_affected == 1)
 }
 
 /// Revokes an API token. Answers whether it was not revoked before.
-pub async fn api_token_revoke(c: &impl ConnectionTrait, id: ApiTokenId, now: Timestamp) -> Result<bool> {
+pub async fn api_token_revoke(tx: &WriteTx, id: ApiTokenId, now: Timestamp) -> Result<bool> {
     let revoked = api_token::Entity::update_many()
         .col_expr(api_token::Column::RevokedAt, Expr::value(now.as_micros()))
         .filter(api_token::Column::Id.eq(id.to_string()))
         .filter(api_token::Column::RevokedAt.is_null())
-        .exec(c)
+        .exec(tx)
         .await?;
     Ok(revoked.rows_affected == 1)
 }

@@ -1,7 +1,7 @@
 //! Audit events. They are only ever added: there is no function here that changes or removes one.
 
 use sea_orm::sea_query::Condition;
-use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryTrait, Set};
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, Set};
 
 use super::WriteTx;
 use super::entity::audit_event;
@@ -16,7 +16,7 @@ use crate::error::{Resource, Result};
 
 /// Adds events.
 pub async fn event_insert(tx: &WriteTx, events: impl IntoIterator<Item = RecordedEvent>) -> Result<()> {
-    tx.later(&audit_event::Entity::insert_many(events.into_iter().map(encode)).into_query()).await?;
+    audit_event::Entity::insert_many(events.into_iter().map(encode)).exec_without_returning(tx).await?;
     failpoint!("store.event_insert");
     Ok(())
 }

@@ -1,100 +1,80 @@
-//! Connections on which nothing waits for ever.
+//! Connections on which no statement waits for ever.
 //!
-//! The server's own limits end a slow statement. They do nothing about a server that is not heard from any more: a
-//! machine that stopped, a network that drops packets. The driver sets no limit, so this file does, and has what was
-//! opened before replaced.
+//! The server's own limits end a slow statement. They do not help with a server that has stopped answering: a machine
+//! that crashed, a network that drops packets. The driver sets no limit of its own, so this file does, and has the
+//! connections replaced.
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr, Statement};
 use sea_orm_migration::async_trait::async_trait;
 use tokio::time::{Instant, timeout_at};
 
+use super::ANSWER_TIMEOUT;
 use super::error::{is_read_only, of_commit};
-use super::file::OwnFile;
-use super::flush::Flusher;
 use super::postgres::Doubt;
+use super::sqlite::Files;
 
-/// How long a statement may take, the wait for a connection included, and how long a whole transaction. Longer than
-/// the limits that the server is told, which say better what was slow, and shorter than the deadline of a sign-in,
-/// 10 s.
-pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
-
-/// Until when there must be an answer.
+/// When an answer is due.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Deadline {
-    /// Each statement is a call of its own.
+    /// Each statement has [`ANSWER_TIMEOUT`].
     Each,
-    /// The transaction ends at this instant.
+    /// The whole transaction ends at this instant.
     At(Instant),
-    /// Nobody waits: migrations, filling a database.
+    /// No deadline: migrations, and filling a database.
     Never,
 }
 
-/// What shows that the database is still the one that was opened.
+/// What is watched to know that the database is still the one that was opened.
 #[derive(Debug, Clone)]
-pub(super) enum Watch {
-    /// A file, which may be removed or replaced, and whose disk may fail.
-    File(Arc<Files>),
+pub(super) enum Backend {
+    /// Files, which may be removed or replaced, on a disk that may fail.
+    Sqlite(Arc<Files>),
     /// A server, which may be lost or replaced.
-    Server(Arc<Doubt>),
+    Postgres(Arc<Doubt>),
 }
 
-/// The files of the embedded database.
-#[derive(Debug)]
-pub(super) struct Files {
-    pub(super) database: OwnFile,
-    pub(super) flusher: Flusher,
-}
-
-impl Files {
-    fn check(&self) -> Result<(), DbErr> {
-        self.database.check()?;
-        self.flusher.check()
-    }
-}
-
-impl Watch {
-    /// Waits until what was committed is durable. A server answers a commit only then.
+impl Backend {
+    /// Waits until everything committed so far is durable. `PostgreSQL` answers a commit only when it is.
     pub(super) async fn flush(&self) -> crate::error::Result<()> {
         failpoint!("store.flush");
         match self {
-            Watch::File(files) => files.flusher.flush().await.map_err(of_commit),
-            Watch::Server(_) => Ok(()),
+            Backend::Sqlite(files) => files.flush().await.map_err(of_commit),
+            Backend::Postgres(_) => Ok(()),
         }
     }
 }
 
 /// A pool or a transaction whose statements end in time.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Bounded<C> {
     pub(super) inner: C,
     pub(super) deadline: Deadline,
-    pub(super) watch: Watch,
+    pub(super) backend: Backend,
 }
 
 impl<C> Bounded<C> {
-    /// Does one piece of work on the connection.
+    /// Awaits one piece of work on the connection, until its deadline.
     pub(super) async fn run<T>(&self, work: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
-        run(self.deadline, &self.watch, work).await
+        run(self.deadline, &self.backend, work).await
     }
 }
 
-/// Does one piece of work before the deadline.
+/// Awaits one piece of work until the deadline.
 pub(super) async fn run<T>(
     deadline: Deadline,
-    watch: &Watch,
+    backend: &Backend,
     work: impl Future<Output = Result<T, DbErr>>,
 ) -> Result<T, DbErr> {
-    let doubt = match watch {
-        // A disk that does not answer cannot be left alone by dropping the future.
-        Watch::File(files) => {
+    let doubt = match backend {
+        // Dropping the future would not stop a disk operation, so there is no deadline.
+        Backend::Sqlite(files) => {
             files.check()?;
             return work.await;
         }
-        Watch::Server(doubt) => doubt,
+        Backend::Postgres(doubt) => doubt,
     };
     let deadline = match deadline {
         Deadline::Each => Instant::now() + ANSWER_TIMEOUT,

@@ -4,6 +4,7 @@ use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, Set, SqlEr
 
 use super::entity::idempotency_key;
 use super::text::json;
+use super::{Autocommit, WriteTx};
 use crate::domain::idempotency::{IdempotencyKey, KEY_TTL, Remembered};
 use crate::domain::secret::Digest32;
 use crate::domain::time::Timestamp;
@@ -41,18 +42,13 @@ pub async fn idempotency_find(
 }
 
 /// Remembers a call. Answers false if another one with the same key was quicker.
-pub async fn idempotency_insert(
-    c: &impl ConnectionTrait,
-    used: &KeyUse<'_>,
-    answer: &Remembered,
-    now: Timestamp,
-) -> Result<bool> {
+pub async fn idempotency_insert(tx: &WriteTx, used: &KeyUse<'_>, answer: &Remembered, now: Timestamp) -> Result<bool> {
     idempotency_key::Entity::delete_many()
         .filter(idempotency_key::Column::Principal.eq(used.principal.as_str()))
         .filter(idempotency_key::Column::Method.eq(used.method))
         .filter(idempotency_key::Column::IdempotencyKey.eq(used.key.as_str()))
         .filter(idempotency_key::Column::ExpiresAt.lte(now.as_micros()))
-        .exec(c)
+        .exec(tx)
         .await?;
     let row = idempotency_key::ActiveModel {
         principal: Set(used.principal.clone()),
@@ -62,7 +58,7 @@ pub async fn idempotency_insert(
         answer: Set(json(answer)),
         expires_at: Set(now.saturating_add(KEY_TTL).as_micros()),
     };
-    match idempotency_key::Entity::insert(row).exec_without_returning(c).await {
+    match idempotency_key::Entity::insert(row).exec_without_returning(tx).await {
         Ok(_) => {
             failpoint!("store.idempotency_insert");
             Ok(true)
@@ -73,10 +69,10 @@ pub async fn idempotency_insert(
 }
 
 /// Forgets keys whose time is over.
-pub async fn idempotency_sweep(c: &impl ConnectionTrait, now: Timestamp) -> Result<()> {
+pub async fn idempotency_sweep(tx: &Autocommit, now: Timestamp) -> Result<()> {
     idempotency_key::Entity::delete_many()
         .filter(idempotency_key::Column::ExpiresAt.lte(now.as_micros()))
-        .exec(c)
+        .exec(tx)
         .await?;
     Ok(())
 }

@@ -1,17 +1,16 @@
 //! The database: the only home of SQL, through sea-orm.
 //!
 //! State changes are guarded updates (`… WHERE id = ? AND generation = ?`) whose count of rows is checked; nothing is
-//! read, decided in memory and written without a lock on its row. Whatever the two databases do differently is in this
-//! file, `sqlite.rs` with `file.rs` and `flush.rs`, `transaction.rs`, `postgres.rs`, and `migration/`.
+//! read, decided in memory and written without a lock on its row. Functions that read accept any connection, functions
+//! that write accept a [`WriteTx`]. What the two databases do differently is in this file, `sqlite/`, `postgres.rs` and
+//! `migration/`.
 
 pub mod api_tokens;
 pub mod audit;
 mod bounded;
+mod commits;
 mod entity;
 mod error;
-mod file;
-mod flush;
-mod generation;
 pub mod idempotency;
 pub mod keys;
 mod migration;
@@ -27,29 +26,33 @@ pub mod tickets;
 mod transaction;
 pub mod users;
 
-use std::ops::Deref;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sea_orm::{
-    DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, SqliteTransactionMode, Statement, StatementBuilder,
-    TransactionOptions, TransactionTrait,
+    DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, SqliteTransactionMode, Statement, TransactionOptions,
+    TransactionTrait,
 };
 use sea_orm_migration::{MigratorTrait, SchemaManager};
 use secrecy::SecretString;
 use tokio::time::{Instant, timeout};
 
 pub use self::bounded::Bounded;
-use self::bounded::{ANSWER_TIMEOUT, Deadline, Watch};
+use self::bounded::{Backend, Deadline};
+use self::commits::Commits;
 pub use self::error::is_lost_race;
-use self::generation::Generations;
-use self::transaction::{Gathering, Transaction};
+pub use self::transaction::{Autocommit, Transaction, WriteTx};
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Outage, Result};
 
 /// Something that queries can be sent to: a pool or a transaction.
 pub use sea_orm::ConnectionTrait as Connection;
+
+/// How long a statement may take, the wait for a connection included, and how long a whole transaction. Longer than the
+/// limits that the server is given, whose errors say better what was slow, and shorter than the deadline of a sign-in,
+/// 10 s.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// How long a caller waits for a connection before it is told that the database is away. The driver's default of
 /// 30 s is longer than any deadline of ours.
@@ -80,86 +83,34 @@ pub struct Store {
     read: Bounded<DatabaseConnection>,
     /// `SQLite`: the one writer. `PostgreSQL`: the same pool.
     write: Bounded<DatabaseConnection>,
+    autocommit: Autocommit,
     location: Location,
-    generations: Arc<Generations>,
-    /// The generation up to which the log was last moved to the file.
+    commits: Arc<Commits>,
+    /// The number of commits when the log was last moved to the file.
     in_file: AtomicU64,
-}
-
-/// A transaction that may write. Dropping it rolls back.
-pub struct WriteTx {
-    tx: Bounded<Transaction>,
-    generations: Arc<Generations>,
-    counts_failure: AtomicBool,
-    ending: Ending,
-}
-
-/// How a transaction has ended, for who gave it away.
-#[derive(Clone, Default)]
-pub struct Ending(Arc<AtomicBool>);
-
-impl Ending {
-    /// Whether it was committed, and is durable. Else it changed nothing, or nobody knows.
-    pub fn is_durable(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-impl Deref for WriteTx {
-    type Target = Bounded<Transaction>;
-    fn deref(&self) -> &Bounded<Transaction> {
-        &self.tx
-    }
-}
-
-impl WriteTx {
-    /// It counts a failure against a source, which may block it.
-    pub fn counts_failure(&self) {
-        self.counts_failure.store(true, Ordering::Relaxed);
-    }
-
-    /// Makes everything visible, and then durable. An error may be [`Outage::Unconfirmed`]: nobody knows whether it is.
-    /// Whatever comes of it, nothing that was read before is good any more.
-    pub async fn commit(self) -> Result<()> {
-        let Bounded { inner, deadline, watch } = self.tx;
-        let moves = self.generations.moves(self.counts_failure.into_inner());
-        let committed = bounded::run(deadline, &watch, inner.commit()).await;
-        drop(moves);
-        committed.map_err(error::of_commit)?;
-        watch.flush().await?;
-        self.ending.0.store(true, Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// Writes something of which nothing comes back. What is wrong with it may be told by a later statement, or by the
-    /// commit: for what only a broken database refuses.
-    pub(in crate::store) async fn later(&self, statement: &impl StatementBuilder) -> Result<()> {
-        use sea_orm::ConnectionTrait;
-        let statement = self.get_database_backend().build(statement);
-        Ok(self.tx.run(self.tx.inner.execute_later(statement)).await?)
-    }
-
-    /// Tells later how it has ended.
-    pub fn ending(&self) -> Ending {
-        self.ending.clone()
-    }
 }
 
 impl Store {
     /// Connects; the embedded database is created if there is none, readable by its owner alone.
     pub async fn connect(location: &Location) -> Result<Store> {
-        let (read, write, watch) = match location {
-            Location::Sqlite(path) => sqlite::connect(path).await?,
-            Location::Postgres(url) => postgres::connect(url).await?,
+        let (read, write, backend) = match location {
+            Location::Sqlite(path) => {
+                let sqlite::Connected { read, write, files } = sqlite::connect(path).await?;
+                (read, write, Backend::Sqlite(Arc::new(files)))
+            }
+            Location::Postgres(url) => {
+                let (pool, doubt) = postgres::connect(url).await?;
+                (pool.clone(), pool, Backend::Postgres(doubt))
+            }
         };
-        let bounded = |inner| Bounded { inner, deadline: Deadline::Each, watch: watch.clone() };
-        Ok(Store {
-            read: bounded(read),
-            write: bounded(write),
-            location: location.clone(),
-            generations: Arc::default(),
-            in_file: AtomicU64::new(0),
-        })
+        Ok(Store::of(location.clone(), read, write, &backend))
+    }
+
+    fn of(location: Location, read: DatabaseConnection, write: DatabaseConnection, backend: &Backend) -> Store {
+        let bounded = |inner| Bounded { inner, deadline: Deadline::Each, backend: backend.clone() };
+        let (read, write, commits) = (bounded(read), bounded(write), Arc::<Commits>::default());
+        let autocommit = Autocommit::new(write.clone(), Arc::clone(&commits));
+        Store { read, write, autocommit, location, commits, in_file: AtomicU64::new(0) }
     }
 
     /// For queries that change nothing.
@@ -167,49 +118,48 @@ impl Store {
         &self.read
     }
 
-    /// For a single statement that is a transaction of its own, and of which nobody is told that it holds: on the embedded
-    /// database a power cut may undo it, until another transaction is durable.
-    pub fn autocommit(&self) -> &Bounded<DatabaseConnection> {
-        &self.write
+    /// For the single statements that are a transaction of their own.
+    pub fn autocommit(&self) -> &Autocommit {
+        &self.autocommit
     }
 
-    /// Begins a transaction that may write. `SQLite`: it has the only writer. `PostgreSQL`: READ COMMITTED with row locks.
-    pub async fn begin_write(&self) -> Result<WriteTx> {
-        if !self.is_embedded() {
-            let deadline = Deadline::At(Instant::now() + ANSWER_TIMEOUT);
-            return Ok(self.transaction(Transaction::Plain(self.begin().await?), deadline));
-        }
-        let gathering = self.write.run(Gathering::begin(&self.write.inner)).await?;
-        Ok(self.transaction(Transaction::Gathering(Box::new(gathering)), Deadline::Never))
+    /// Begins a transaction. `SQLite`: it has the only writer from the start. `PostgreSQL`: READ COMMITTED with row locks.
+    pub async fn begin(&self) -> Result<Transaction> {
+        let deadline = Deadline::At(Instant::now() + ANSWER_TIMEOUT);
+        Ok(self.transaction(self.begin_inner().await?, deadline))
     }
 
-    /// The same for work that no caller waits for, and that may take long.
-    pub async fn begin_long_write(&self) -> Result<WriteTx> {
-        Ok(self.transaction(Transaction::Plain(self.begin().await?), Deadline::Never))
+    /// Begins a transaction that no caller waits for, and that may take long.
+    pub async fn begin_long(&self) -> Result<Transaction> {
+        Ok(self.transaction(self.begin_inner().await?, Deadline::Never))
     }
 
-    async fn begin(&self) -> Result<DatabaseTransaction> {
-        Ok(self.write.run(self.write.inner.begin_with_options(immediate())).await?)
+    async fn begin_inner(&self) -> Result<DatabaseTransaction> {
+        // A deferred transaction that turns out to write would fail with BUSY at once, whatever the timeout.
+        let immediate = TransactionOptions {
+            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+            ..TransactionOptions::default()
+        };
+        Ok(self.write.run(self.write.inner.begin_with_options(immediate)).await?)
     }
 
-    fn transaction(&self, inner: Transaction, deadline: Deadline) -> WriteTx {
-        let tx = Bounded { inner, deadline, watch: self.write.watch.clone() };
-        let generations = Arc::clone(&self.generations);
-        WriteTx { tx, generations, counts_failure: AtomicBool::new(false), ending: Ending::default() }
+    fn transaction(&self, inner: DatabaseTransaction, deadline: Deadline) -> Transaction {
+        let bounded = Bounded { inner, deadline, backend: self.write.backend.clone() };
+        Transaction::new(bounded, Arc::clone(&self.commits))
     }
 
-    /// Makes durable what can be seen now. For an answer that rests on what somebody else has committed a moment ago, and
-    /// that its caller counts on.
+    /// Makes durable everything that is visible now: for an answer that depends on what another call has committed a moment
+    /// ago.
     pub async fn flush(&self) -> Result<()> {
-        self.write.watch.flush().await
+        self.write.backend.flush().await
     }
 
-    /// Moves what is in the log of the embedded database to its file, if there is anything new: beside the writer, which
-    /// goes on meanwhile. Where it fails the writer does it later.
+    /// Moves the log of the embedded database to its file if there were commits since the last time. The writer is not
+    /// kept waiting. If it fails, the writer does it later.
     pub async fn move_log(&self) {
         use sea_orm::ConnectionTrait;
-        let Some(generation) = self.generation() else { return };
-        if self.in_file.swap(generation, Ordering::Relaxed) == generation {
+        let Some(commits) = self.commits() else { return };
+        if self.in_file.swap(commits, Ordering::Relaxed) == commits {
             return;
         }
         if let Err(error) = self.read.execute_unprepared("PRAGMA wal_checkpoint(PASSIVE)").await {
@@ -232,23 +182,23 @@ impl Store {
         Ok(())
     }
 
-    /// A number that moves with every commit of users, sessions and tokens, before it returns: what was read is still
-    /// so if it has not moved since before the read. None where other processes commit too.
-    pub fn generation(&self) -> Option<u64> {
-        self.is_embedded().then(|| self.generations.all())
+    /// Counts the commits of this process. A commit is counted before it returns, so rows that were read are still up to
+    /// date if the number has not changed since before the read. `None` where other processes commit too.
+    pub fn commits(&self) -> Option<u64> {
+        self.is_embedded().then(|| self.commits.all())
     }
 
-    /// The same, moved by commits of [`WriteTx::counts_failure`] alone: for what only they change.
-    pub fn failures_generation(&self) -> Option<u64> {
-        self.is_embedded().then(|| self.generations.failures())
+    /// Counts the commits that count a failure against a source, which is all that the blocks of sources depend on.
+    pub fn failure_commits(&self) -> Option<u64> {
+        self.is_embedded().then(|| self.commits.failures())
     }
 
-    /// Moves the generation, after a statement that was a transaction of its own.
-    pub fn moved(&self) {
-        drop(self.generations.moves(false));
+    /// Whether a start may make a missing seal key. Replicas must share one, so theirs is made by hand.
+    pub fn may_create_seal_key(&self) -> bool {
+        self.is_embedded()
     }
 
-    /// Whether the database can be worked with: an error says why not. It takes 3 s at most.
+    /// Checks that the database is usable; an error says why it is not. Takes 3 s at most.
     pub async fn check(&self) -> Result<()> {
         match timeout(CHECK_TIMEOUT, self.ask()).await {
             Ok(answer) => answer,
@@ -270,15 +220,15 @@ impl Store {
         }
     }
 
-    /// What was opened so far leads nowhere.
+    /// Has the open connections replaced.
     fn lost(&self) -> Error {
-        if let Watch::Server(doubt) = &self.read.watch {
+        if let Backend::Postgres(doubt) = &self.read.backend {
             doubt.raise();
         }
         Error::Unavailable(Outage::Storage("the database does not answer, or takes no writes".into()))
     }
 
-    /// Why a server of `PostgreSQL` cannot be worked with, as far as a new connection tells.
+    /// Checks with a new connection whether `PostgreSQL` is usable; an error says why it is not.
     pub async fn probe(&self) -> Result<()> {
         match &self.location {
             Location::Sqlite(_) => self.check().await,
@@ -286,7 +236,7 @@ impl Store {
         }
     }
 
-    /// What time it is for the database. None where it has no clock but ours.
+    /// The time by the clock of the database. `None` if it has no clock but ours.
     pub async fn now(&self) -> Result<Option<Timestamp>> {
         use sea_orm::ConnectionTrait;
         if self.is_embedded() {
@@ -299,7 +249,7 @@ impl Store {
     }
 
     /// Whether this process owns the database alone.
-    pub fn is_embedded(&self) -> bool {
+    fn is_embedded(&self) -> bool {
         self.write.get_database_backend() == DbBackend::Sqlite
     }
 
@@ -322,7 +272,7 @@ impl Store {
     /// Brings the schema up to date, in one transaction and one process at a time, and hands that transaction over
     /// for what else must happen once: sea-orm-migration takes no lock itself, and on `SQLite` no transaction.
     pub async fn migrate(&self) -> Result<WriteTx> {
-        let inner = self.begin().await?;
+        let inner = self.begin_inner().await?;
         lock_migrations(&inner).await?;
         failpoint!("migrate.locked");
         let schema = SchemaManager::new(&inner);
@@ -333,7 +283,7 @@ impl Store {
         }
         migration::Migrator::up(&inner, None).await.map_err(newer_schema)?;
         failpoint!("migrate.schema");
-        Ok(self.transaction(Transaction::Plain(inner), Deadline::Never))
+        Ok(self.transaction(inner, Deadline::Never).writable())
     }
 
     /// Closes all connections.
@@ -364,14 +314,6 @@ async fn lock_migrations(c: &impl Connection) -> Result<()> {
     Ok(())
 }
 
-/// A transaction of the embedded database that has the only writer from the start.
-fn immediate() -> TransactionOptions {
-    TransactionOptions {
-        sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
-        ..TransactionOptions::default()
-    }
-}
-
 /// "latchkey" in ASCII, so that no other program takes it by chance.
 const MIGRATION_LOCK: i64 = 0x6c61_7463_686b_6579;
 
@@ -382,33 +324,29 @@ fn newer_schema(error: sea_orm::DbErr) -> Error {
     }
 }
 
-/// To read with, to write with, and what watches both.
-type Connected = (DatabaseConnection, DatabaseConnection, Watch);
-
 #[cfg(test)]
 mod tests {
-    use super::bounded::Files;
-    use super::file::OwnFile;
-    use super::flush::Flusher;
     use super::*;
+
+    async fn store_in(dir: &tempfile::TempDir) -> Result<Store> {
+        Store::connect(&Location::Sqlite(dir.path().join("latchkey.db"))).await
+    }
 
     #[tokio::test]
     async fn nobody_is_told_of_a_commit_that_the_disk_did_not_take() -> Result<(), Box<dyn std::error::Error>> {
         let dir = tempfile::tempdir()?;
-        let path = dir.path().join("latchkey.db");
-        let mut store = Store::connect(&Location::Sqlite(path.clone())).await?;
+        let store = store_in(&dir).await?;
         store.migrate().await?.commit().await?;
-        // A device that cannot be flushed.
-        let flusher = Flusher::of(std::fs::File::open("/dev/null")?)?;
-        store.write.watch = Watch::File(Arc::new(Files { database: OwnFile::create(&path)?, flusher }));
+        let failing = sqlite::Files::failing(&dir.path().join("latchkey.db"))?;
+        let backend = Backend::Sqlite(Arc::new(failing));
+        let store = Store::of(store.location.clone(), store.read.inner.clone(), store.write.inner.clone(), &backend);
 
-        let tx = store.begin_write().await?;
-        let (ending, generation) = (tx.ending(), store.generation());
+        let tx = store.begin().await?.writable();
+        let commits = store.commits();
         let told = tx.commit().await;
         assert!(matches!(told, Err(Error::Unavailable(Outage::Unconfirmed(_)))), "{told:?}");
-        assert!(!ending.is_durable());
-        assert_ne!(store.generation(), generation, "it may have been made");
-        let next = store.begin_write().await.map(|_| ());
+        assert_ne!(store.commits(), commits, "it may have been made");
+        let next = store.begin().await.map(|_| ());
         assert!(matches!(next, Err(Error::Unavailable(Outage::Storage(_)))), "{next:?}");
         Ok(())
     }
@@ -418,49 +356,24 @@ mod tests {
         use sea_orm::ConnectionTrait;
         use std::os::unix::fs::MetadataExt;
         let dir = tempfile::tempdir()?;
-        let path = dir.path().join("latchkey.db");
-        let store = Store::connect(&Location::Sqlite(path)).await?;
+        let store = store_in(&dir).await?;
         let log = dir.path().join("latchkey.db-wal");
         let opened = std::fs::metadata(&log)?.ino();
         store.migrate().await?.commit().await?;
         store.write.execute_unprepared("PRAGMA wal_checkpoint(TRUNCATE)").await?;
         // As the pool does with a writer that was left in a transaction.
         store.write.inner.get_sqlite_connection_pool().acquire().await?.close().await?;
-        store.begin_write().await?.commit().await?;
+        store.begin().await?.writable().commit().await?;
         assert_eq!(std::fs::metadata(&log)?.ino(), opened);
-        Ok(())
-    }
-
-    #[tokio::test]
-    async fn the_log_has_its_length_from_the_start() -> Result<(), Box<dyn std::error::Error>> {
-        let dir = tempfile::tempdir()?;
-        let path = dir.path().join("latchkey.db");
-        let store = Store::connect(&Location::Sqlite(path.clone())).await?;
-        let length = || std::fs::metadata(dir.path().join("latchkey.db-wal")).map(|found| found.len());
-        let from_the_start = length()?;
-        assert!(from_the_start > 32 << 20, "{from_the_start} bytes");
-
-        // As a kill leaves it: with nothing in the log but zeros, and with something before them.
-        for migrated in [false, true] {
-            if migrated {
-                store.migrate().await?.commit().await?;
-            }
-            let copy = dir.path().join(format!("copy-{migrated}.db"));
-            std::fs::copy(&path, &copy)?;
-            std::fs::copy(dir.path().join("latchkey.db-wal"), flush::log_of(&copy))?;
-            let copy = Store::connect(&Location::Sqlite(copy)).await?;
-            assert_eq!(copy.pending_migrations().await?.is_empty(), migrated);
-        }
-        assert_eq!(length()?, from_the_start);
         Ok(())
     }
 
     #[tokio::test]
     async fn the_log_is_moved_to_the_file_when_there_is_something_new() -> Result<(), Box<dyn std::error::Error>> {
         let dir = tempfile::tempdir()?;
-        let path = dir.path().join("latchkey.db");
-        let store = Store::connect(&Location::Sqlite(path.clone())).await?;
+        let store = store_in(&dir).await?;
         store.migrate().await?.commit().await?;
+        let path = dir.path().join("latchkey.db");
         let before = std::fs::metadata(&path)?.len();
         store.move_log().await;
         let after = std::fs::metadata(&path)?.len();

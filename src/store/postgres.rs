@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use sea_orm::sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions, PgSslMode};
 use sea_orm::sqlx::{self, Connection, Executor, Row};
-use sea_orm::{ConnectOptions, Database};
+use sea_orm::{ConnectOptions, Database, DatabaseConnection};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{Instant, timeout};
 
-use super::bounded::Watch;
-use super::{ACQUIRE_TIMEOUT, Connected};
+use super::ACQUIRE_TIMEOUT;
 use crate::error::{Error, Outage, Result};
 
 /// Enough for the hashing threads and operators of one replica, and few enough that nine replicas fit into the 100
@@ -64,7 +63,7 @@ impl fmt::Debug for Doubt {
 /// Connects to a server that answers and takes writes. Reads and writes share a pool. It is no larger than what we may
 /// have: one more, which the server refuses, would be waited for though another is free meanwhile. And one is left, for
 /// [`probe`] to find out why the others are of no use.
-pub(super) async fn connect(url: &SecretString) -> Result<Connected> {
+pub(super) async fn connect(url: &SecretString) -> Result<(DatabaseConnection, Arc<Doubt>)> {
     let allowed = look(url).await?;
     let doubt = Arc::new(Doubt::new());
     let of_pool = Arc::clone(&doubt);
@@ -76,8 +75,7 @@ pub(super) async fn connect(url: &SecretString) -> Result<Connected> {
         .sqlx_logging(false)
         .map_sqlx_postgres_opts(connect_options)
         .map_sqlx_postgres_pool_opts(move |options| pool_options(options, &of_pool));
-    let pool = Database::connect(options).await?;
-    Ok((pool.clone(), pool, Watch::Server(doubt)))
+    Ok((Database::connect(options).await?, doubt))
 }
 
 /// What every connection asks of the server.

@@ -5,12 +5,12 @@ use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, EntityTrait, Order, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Set,
 };
 
-use super::WriteTx;
 use super::entity::session;
 use super::page::newest_first;
 use super::single::{model, record, records};
 use super::text::{Decoder, WishColumns, count, micros, readable};
 use super::users::{owner, with_owner};
+use super::{Autocommit, WriteTx};
 use crate::domain::id::{SessionId, UserId};
 use crate::domain::page::{Cursor, Page, PageSize};
 use crate::domain::session::Session;
@@ -49,7 +49,7 @@ pub async fn session_insert(tx: &WriteTx, session: &Session) -> Result<()> {
         generation: Set(i32::try_from(session.generation).unwrap_or(i32::MAX)),
         rotated_at: Set(micros(session.rotated_at)),
     };
-    tx.later(&session::Entity::insert(row).into_query()).await?;
+    session::Entity::insert(row).exec_without_returning(tx).await?;
     failpoint!("store.session_insert");
     Ok(())
 }
@@ -75,7 +75,7 @@ pub async fn session_lock_row(c: &impl ConnectionTrait, id: SessionId) -> Result
 
 /// Advances the generation of a session by one, if it is still `generation`. Answers whether it was.
 pub async fn session_rotate(
-    c: &impl ConnectionTrait,
+    tx: &WriteTx,
     session: &Session,
     address: &str,
     now: Timestamp,
@@ -91,7 +91,7 @@ pub async fn session_rotate(
         .filter(session::Column::Id.eq(session.id.to_string()))
         .filter(session::Column::Generation.eq(generation))
         .filter(live(now))
-        .exec(c)
+        .exec(tx)
         .await?;
     failpoint!("store.session_rotate");
     Ok(rotated.rows_affected == 1)
@@ -99,7 +99,7 @@ pub async fn session_rotate(
 
 /// Ends sessions of a user. Answers how many of them lived. Those whose time seems to be over are ended too: a clock
 /// that was ahead for a moment must not leave one to come back.
-pub async fn session_end(c: &impl ConnectionTrait, user: UserId, which: Which<'_>, now: Timestamp) -> Result<u32> {
+pub async fn session_end(tx: &WriteTx, user: UserId, which: Which<'_>, now: Timestamp) -> Result<u32> {
     let mut condition =
         Condition::all().add(session::Column::UserId.eq(user.to_string())).add(session::Column::EndedAt.is_null());
     condition = match which {
@@ -111,29 +111,24 @@ pub async fn session_end(c: &impl ConnectionTrait, user: UserId, which: Which<'_
         .col_expr(session::Column::EndedAt, Expr::value(now.as_micros()))
         .filter(condition);
     let lived = Query::returning().expr(Expr::from(in_time(now)));
-    let ended = c.query_all(QueryTrait::query(&mut end).returning(lived)).await?;
+    let ended = tx.query_all(QueryTrait::query(&mut end).returning(lived)).await?;
     failpoint!("store.session_end");
     let lived: Vec<bool> = ended.iter().map(|row| row.try_get_by_index(0)).collect::<Result<_, _>>()?;
     Ok(count(lived.into_iter().filter(|lived| *lived).count() as u64))
 }
 
 /// Ends every session there is. Answers how many.
-pub async fn session_end_everybodys(c: &impl ConnectionTrait, now: Timestamp) -> Result<u32> {
+pub async fn session_end_everybodys(tx: &WriteTx, now: Timestamp) -> Result<u32> {
     let ended = session::Entity::update_many()
         .col_expr(session::Column::EndedAt, Expr::value(now.as_micros()))
         .filter(session::Column::EndedAt.is_null())
-        .exec(c)
+        .exec(tx)
         .await?;
     Ok(count(ended.rows_affected))
 }
 
 /// Ends the oldest live sessions of a user, so that at most `keep` are left. Answers their ids.
-pub async fn session_evict(
-    c: &impl ConnectionTrait,
-    user: UserId,
-    keep: u32,
-    now: Timestamp,
-) -> Result<Vec<SessionId>> {
+pub async fn session_evict(tx: &WriteTx, user: UserId, keep: u32, now: Timestamp) -> Result<Vec<SessionId>> {
     // All of them, which are few: SQLite plans a statement with a bound LIMIT anew each time it runs.
     let live_ids: Vec<String> = session::Entity::find()
         .select_only()
@@ -143,12 +138,12 @@ pub async fn session_evict(
         .order_by(session::Column::CreatedAt, Order::Desc)
         .order_by(session::Column::Id, Order::Desc)
         .into_tuple()
-        .all(c)
+        .all(tx)
         .await?;
     let keep = usize::try_from(keep).unwrap_or(usize::MAX);
     let ids: Vec<SessionId> = live_ids.iter().skip(keep).filter_map(|id| id.parse().ok()).collect();
     if !ids.is_empty() {
-        session_end(c, user, Which::These(&ids), now).await?;
+        session_end(tx, user, Which::These(&ids), now).await?;
     }
     Ok(ids)
 }
@@ -173,8 +168,8 @@ pub async fn session_list(
 }
 
 /// Forgets sessions that were over before `before`.
-pub async fn sessions_sweep(c: &impl ConnectionTrait, before: Timestamp) -> Result<()> {
-    session::Entity::delete_many().filter(session::Column::ExpiresAt.lt(before.as_micros())).exec(c).await?;
+pub async fn sessions_sweep(tx: &Autocommit, before: Timestamp) -> Result<()> {
+    session::Entity::delete_many().filter(session::Column::ExpiresAt.lt(before.as_micros())).exec(tx).await?;
     Ok(())
 }
 

@@ -9,6 +9,7 @@ use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFi
 use super::entity::{source_block, source_failure};
 use super::single::only;
 use super::text::instant;
+use super::{Autocommit, WriteTx};
 use crate::domain::caller::Source;
 use crate::domain::id::EventId;
 use crate::domain::time::{MAX_CLOCK_ERROR, Timestamp};
@@ -44,7 +45,7 @@ pub async fn source_blocked(c: &impl ConnectionTrait, source: Source, now: Times
 
 /// Notes a failure, and blocks the source if it was one too many. `id` is random.
 pub async fn source_failed(
-    c: &impl ConnectionTrait,
+    tx: &WriteTx,
     id: EventId,
     source: Source,
     account: &str,
@@ -57,8 +58,9 @@ pub async fn source_failed(
         account: Set(account.to_owned()),
         at: Set(now.as_micros()),
     };
-    source_failure::Entity::insert(row).exec_without_returning(c).await?;
-    if is_too_much(c, source, rules, now).await? {
+    source_failure::Entity::insert(row).exec_without_returning(tx).await?;
+    tx.counts_failure();
+    if is_too_much(tx, source, rules, now).await? {
         let block = source_block::ActiveModel {
             source: Set(source.to_string()),
             blocked_until: Set(now.saturating_add(rules.block).as_micros()),
@@ -66,7 +68,7 @@ pub async fn source_failed(
         let replace = OnConflict::column(source_block::Column::Source)
             .update_column(source_block::Column::BlockedUntil)
             .to_owned();
-        source_block::Entity::insert(block).on_conflict(replace).exec_without_returning(c).await?;
+        source_block::Entity::insert(block).on_conflict(replace).exec_without_returning(tx).await?;
     }
     Ok(())
 }
@@ -93,15 +95,15 @@ async fn is_too_much(c: &impl ConnectionTrait, source: Source, rules: &SourceRul
 }
 
 /// Forgets what no window reaches any more, and blocks that no rule can have begun.
-pub async fn sources_sweep(c: &impl ConnectionTrait, rules: &SourceRules, now: Timestamp) -> Result<()> {
+pub async fn sources_sweep(tx: &Autocommit, rules: &SourceRules, now: Timestamp) -> Result<()> {
     let window = rules.failures_window.max(rules.accounts_window);
     source_failure::Entity::delete_many()
         .filter(source_failure::Column::At.lte(now.saturating_sub(window).as_micros()))
-        .exec(c)
+        .exec(tx)
         .await?;
     let latest = now.saturating_add(rules.block).saturating_add(MAX_CLOCK_ERROR).as_micros();
     let is_over = source_block::Column::BlockedUntil.lte(now.as_micros());
     let is_none_of_ours = source_block::Column::BlockedUntil.gt(latest);
-    source_block::Entity::delete_many().filter(is_over.or(is_none_of_ours)).exec(c).await?;
+    source_block::Entity::delete_many().filter(is_over.or(is_none_of_ours)).exec(tx).await?;
     Ok(())
 }

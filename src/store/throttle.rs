@@ -12,6 +12,7 @@ use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder
 
 use super::entity::throttle;
 use super::text::instant;
+use super::{Autocommit, WriteTx};
 use crate::domain::id::UserId;
 use crate::domain::lockout::ThrottleRules;
 use crate::domain::time::{MAX_CLOCK_ERROR, Timestamp};
@@ -72,7 +73,7 @@ pub enum Reservation {
 
 /// Reserves an attempt, in one statement.
 pub async fn throttle_reserve(
-    c: &impl ConnectionTrait,
+    tx: &Autocommit,
     account: &Account,
     rules: &ThrottleRules,
     now: Timestamp,
@@ -85,8 +86,8 @@ pub async fn throttle_reserve(
         now.as_micros().into(),
         i64::from(rules.guesses_at_once()).into(),
     ];
-    let statement = Statement::from_sql_and_values(c.get_database_backend(), RESERVE, values);
-    match c.query_one_raw(statement).await {
+    let statement = Statement::from_sql_and_values(tx.get_database_backend(), RESERVE, values);
+    match tx.query_one_raw(statement).await {
         Ok(Some(_)) => {
             failpoint!("store.throttle_reserve");
             return Ok(Reservation::Taken);
@@ -97,7 +98,7 @@ pub async fn throttle_reserve(
         }
         Err(error) => return Err(error.into()),
     }
-    let row = throttle::Entity::find_by_id(account.key()).one(c).await?;
+    let row = throttle::Entity::find_by_id(account.key()).one(tx).await?;
     Ok(match row.and_then(|row| row.waits_until).map(instant) {
         Some(until) if until > now => Reservation::Waits { until },
         _ => Reservation::Busy,
@@ -133,30 +134,30 @@ RETURNING id"
 
 /// Settles an attempt that proved the password: all failures are forgotten. Answers whether that ended a wait whose
 /// end nobody has told the audit log yet.
-pub async fn throttle_succeeded(c: &impl ConnectionTrait, account: &Account) -> Result<bool> {
+pub async fn throttle_succeeded(tx: &WriteTx, account: &Account) -> Result<bool> {
     let settle = || {
         one_less_pending(account)
             .col_expr(throttle::Column::Failures, Expr::value(0))
             .col_expr(throttle::Column::LastFailureAt, Expr::value(Option::<i64>::None))
     };
     // Nearly always there is no wait, and this is all.
-    let settled = settle().filter(throttle::Column::WaitsUntil.is_null()).exec(c).await?;
+    let settled = settle().filter(throttle::Column::WaitsUntil.is_null()).exec(tx).await?;
     failpoint!("store.throttle_succeeded");
     if settled.rows_affected > 0 {
         return Ok(false);
     }
     let of_account = throttle::Column::Id.eq(account.key());
-    let wait_ended = end_wait(c, of_account.and(throttle::Column::WaitsUntil.is_not_null())).await?;
-    settle().exec(c).await?;
+    let wait_ended = end_wait(tx, of_account.and(throttle::Column::WaitsUntil.is_not_null())).await?;
+    settle().exec(tx).await?;
     Ok(wait_ended)
 }
 
 /// Ends waits. Answers whether there was one: of two who end the same, one is told so.
-async fn end_wait(c: &impl ConnectionTrait, which: SimpleExpr) -> Result<bool> {
+async fn end_wait(tx: &WriteTx, which: SimpleExpr) -> Result<bool> {
     let ended = throttle::Entity::update_many()
         .col_expr(throttle::Column::WaitsUntil, Expr::value(Option::<i64>::None))
         .filter(which)
-        .exec(c)
+        .exec(tx)
         .await?;
     Ok(ended.rows_affected > 0)
 }
@@ -173,18 +174,13 @@ pub struct Failed {
 }
 
 /// Settles an attempt with a wrong password, and begins the wait that follows.
-pub async fn throttle_failed(
-    c: &impl ConnectionTrait,
-    account: &Account,
-    rules: &ThrottleRules,
-    now: Timestamp,
-) -> Result<Failed> {
+pub async fn throttle_failed(tx: &WriteTx, account: &Account, rules: &ThrottleRules, now: Timestamp) -> Result<Failed> {
     let of_account = throttle::Column::Id.eq(account.key());
-    let wait_over = end_wait(c, of_account.and(throttle::Column::WaitsUntil.lte(now.as_micros()))).await?;
+    let wait_over = end_wait(tx, of_account.and(throttle::Column::WaitsUntil.lte(now.as_micros()))).await?;
     let rows = one_less_pending(account)
         .col_expr(throttle::Column::Failures, Expr::cust(concat!(counted!("failures"), " + 1")))
         .col_expr(throttle::Column::LastFailureAt, Expr::value(now.as_micros()))
-        .exec_with_returning(c)
+        .exec_with_returning(tx)
         .await?;
     failpoint!("store.throttle_failed");
     // The row is gone when its user was deleted meanwhile.
@@ -194,15 +190,15 @@ pub async fn throttle_failed(
         throttle::Entity::update_many()
             .col_expr(throttle::Column::WaitsUntil, Expr::value(until.as_micros()))
             .filter(throttle::Column::Id.eq(account.key()))
-            .exec(c)
+            .exec(tx)
             .await?;
     }
     Ok(Failed { failures, until, wait_over })
 }
 
 /// Gives a reservation back: the password was not looked at.
-pub async fn throttle_release(c: &impl ConnectionTrait, account: &Account) -> Result<()> {
-    one_less_pending(account).exec(c).await?;
+pub async fn throttle_release(tx: &Autocommit, account: &Account) -> Result<()> {
+    one_less_pending(account).exec(tx).await?;
     Ok(())
 }
 
@@ -224,16 +220,16 @@ pub struct Cleared {
 }
 
 /// Forgets the failures of a user.
-pub async fn throttle_clear(c: &impl ConnectionTrait, user: UserId, now: Timestamp) -> Result<Cleared> {
+pub async fn throttle_clear(tx: &WriteTx, user: UserId, now: Timestamp) -> Result<Cleared> {
     let of_user = throttle::Column::UserId.eq(user.to_string());
-    let was_over = end_wait(c, of_user.clone().and(throttle::Column::WaitsUntil.lte(now.as_micros()))).await?;
-    let was_waiting = end_wait(c, of_user.clone().and(throttle::Column::WaitsUntil.is_not_null())).await?;
+    let was_over = end_wait(tx, of_user.clone().and(throttle::Column::WaitsUntil.lte(now.as_micros()))).await?;
+    let was_waiting = end_wait(tx, of_user.clone().and(throttle::Column::WaitsUntil.is_not_null())).await?;
     let forgotten = throttle::Entity::update_many()
         .col_expr(throttle::Column::Failures, Expr::value(0))
         .col_expr(throttle::Column::LastFailureAt, Expr::value(Option::<i64>::None))
         .filter(of_user)
         .filter(throttle::Column::Failures.gt(0))
-        .exec(c)
+        .exec(tx)
         .await?;
     failpoint!("store.throttle_clear");
     let had_failures = forgotten.rows_affected > 0;
@@ -242,11 +238,7 @@ pub async fn throttle_clear(c: &impl ConnectionTrait, user: UserId, now: Timesta
 
 /// Ends waits whose time is over, and such as no rule can have begun, a few at a time. Answers whose they were; None are
 /// unknown names, and rows of nobody.
-pub async fn throttle_end_waits(
-    c: &impl ConnectionTrait,
-    rules: &ThrottleRules,
-    now: Timestamp,
-) -> Result<Vec<Option<UserId>>> {
+pub async fn throttle_end_waits(tx: &WriteTx, rules: &ThrottleRules, now: Timestamp) -> Result<Vec<Option<UserId>>> {
     /// Rows in one transaction: short enough to keep no sign-in waiting.
     const BATCH: u64 = 200;
     let is_over = || {
@@ -261,7 +253,7 @@ pub async fn throttle_end_waits(
         .order_by_asc(throttle::Column::WaitsUntil)
         .limit(BATCH)
         .into_tuple()
-        .all(c)
+        .all(tx)
         .await?;
     let mut ended = Vec::new();
     for (id, user_id) in over {
@@ -269,7 +261,7 @@ pub async fn throttle_end_waits(
             .col_expr(throttle::Column::WaitsUntil, Expr::value(Option::<i64>::None))
             .filter(throttle::Column::Id.eq(id))
             .filter(is_over())
-            .exec(c)
+            .exec(tx)
             .await?;
         if guarded.rows_affected == 1 {
             ended.push(user_id.and_then(|id| id.parse().ok()));
@@ -279,13 +271,13 @@ pub async fn throttle_end_waits(
 }
 
 /// Forgets rows that say nothing any more.
-pub async fn throttle_sweep(c: &impl ConnectionTrait, rules: &ThrottleRules, now: Timestamp) -> Result<()> {
+pub async fn throttle_sweep(tx: &Autocommit, rules: &ThrottleRules, now: Timestamp) -> Result<()> {
     let forgotten = now.saturating_sub(rules.failure_memory).as_micros();
     throttle::Entity::delete_many()
         .filter(throttle::Column::WaitsUntil.is_null())
         .filter(throttle::Column::LeaseExpiresAt.lte(now.as_micros()))
         .filter(throttle::Column::LastFailureAt.is_null().or(throttle::Column::LastFailureAt.lte(forgotten)))
-        .exec(c)
+        .exec(tx)
         .await?;
     Ok(())
 }

@@ -3,10 +3,10 @@
 use sea_orm::sea_query::{LockType, OnConflict};
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryTrait, Set};
 
-use super::WriteTx;
 use super::entity::ticket::{self, Column};
 use super::single::only;
 use super::text::{Decoder, WishColumns};
+use super::{Autocommit, WriteTx};
 use crate::domain::id::UserId;
 use crate::domain::secret::Digest32;
 use crate::domain::ticket::{Ticket, TicketPurpose};
@@ -44,7 +44,7 @@ pub async fn ticket_replace(tx: &WriteTx, ticket: &Ticket, digest: &Digest32) ->
             Column::ExpiresAt,
         ])
         .to_owned();
-    tx.later(&ticket::Entity::insert(row).on_conflict(replace).into_query()).await?;
+    ticket::Entity::insert(row).on_conflict(replace).exec_without_returning(tx).await?;
     failpoint!("store.ticket_replace");
     Ok(())
 }
@@ -102,14 +102,13 @@ async fn find(
 
 /// Ends all tickets of a user.
 pub async fn ticket_end_all(tx: &WriteTx, user: UserId) -> Result<()> {
-    let delete = ticket::Entity::delete_many().filter(ticket::Column::UserId.eq(user.to_string()));
-    tx.later(&delete.into_query()).await?;
+    ticket::Entity::delete_many().filter(ticket::Column::UserId.eq(user.to_string())).exec(tx).await?;
     failpoint!("store.ticket_end_all");
     Ok(())
 }
 
 /// Forgets tickets that are over.
-pub async fn tickets_sweep(c: &impl ConnectionTrait, now: Timestamp) -> Result<()> {
-    ticket::Entity::delete_many().filter(ticket::Column::ExpiresAt.lte(now.as_micros())).exec(c).await?;
+pub async fn tickets_sweep(tx: &Autocommit, now: Timestamp) -> Result<()> {
+    ticket::Entity::delete_many().filter(ticket::Column::ExpiresAt.lte(now.as_micros())).exec(tx).await?;
     Ok(())
 }

@@ -1,270 +1,155 @@
-//! Transactions that may write.
+//! The types that say what a connection may do: read and lock, write in a transaction, or write one statement alone.
 //!
-//! A connection of SQLite is a thread: each statement is a message to it and one back, and waking the two costs more than
-//! most statements do. So what a transaction of the embedded database sends without needing a result waits for the next
-//! statement that has one, and goes with it in one message: `BEGIN` with the first read, the last writes with `COMMIT`.
-//! Why: `docs/adr/0026-a-transaction-in-few-messages.md`.
+//! | type | accepted by | ends |
+//! | --- | --- | --- |
+//! | [`Transaction`] | reads and row locks | rolled back when dropped |
+//! | [`WriteTx`] | every function that writes | [`WriteTx::commit`], or rolled back when dropped |
+//! | [`Autocommit`] | single statements that are a transaction of their own | with the statement |
 
-use futures_util::TryStreamExt;
-use sea_orm::sea_query::Values;
-use sea_orm::sqlx::pool::PoolConnection;
-use sea_orm::sqlx::query::Query;
-use sea_orm::sqlx::sqlite::{SqliteConnection, SqliteQueryResult};
-use sea_orm::sqlx::{self, AssertSqlSafe, Executor, Sqlite};
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use sea_orm::{
-    ConnAcquireErr, ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult,
-    QueryResult, RuntimeErr, Statement, Value,
+    ConnectionTrait, DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr,
+    Statement,
 };
 use sea_orm_migration::async_trait::async_trait;
-use sea_query_sqlx::SqlxValues;
-use tokio::sync::Mutex;
 
-/// A transaction. Dropping it rolls back.
-#[derive(Debug)]
-pub enum Transaction {
-    /// Each statement is sent by itself.
-    Plain(DatabaseTransaction),
-    /// Of the embedded database.
-    Gathering(Box<Gathering>),
+use super::bounded::{self, Bounded};
+use super::commits::Commits;
+use super::error::of_commit;
+use crate::error::Result;
+
+/// A transaction that reads and locks rows. Dropping it rolls back.
+pub struct Transaction {
+    connection: Bounded<DatabaseTransaction>,
+    commits: Arc<Commits>,
+    /// Whether a statement has failed, or was abandoned before its answer came. SQLite may then have rolled back by
+    /// itself (full disk, I/O error, interrupt), and would commit each later statement by itself. So nothing is sent any
+    /// more.
+    has_failed: AtomicBool,
 }
 
 impl Transaction {
-    /// Commits. After an error nobody may know whether it was.
-    pub(super) async fn commit(self) -> Result<(), DbErr> {
-        match self {
-            Transaction::Plain(transaction) => transaction.commit().await,
-            Transaction::Gathering(transaction) => transaction.commit().await,
-        }
+    pub(super) fn new(connection: Bounded<DatabaseTransaction>, commits: Arc<Commits>) -> Transaction {
+        Transaction { connection, commits, has_failed: AtomicBool::new(false) }
     }
 
-    /// Executes a statement whose result nobody needs. What is wrong with it may come back as the error of a later one.
-    pub(super) async fn execute_later(&self, statement: Statement) -> Result<(), DbErr> {
-        match self {
-            Transaction::Plain(transaction) => transaction.execute_raw(statement).await.map(|_| ()),
-            Transaction::Gathering(transaction) => transaction.gather(statement).await,
+    /// Permits writing. What was read and locked so far stays locked.
+    pub fn writable(self) -> WriteTx {
+        WriteTx { tx: self, counts_failure: AtomicBool::new(false) }
+    }
+
+    /// Sends one statement, unless an earlier one has failed.
+    async fn send<T>(&self, work: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
+        if self.has_failed.swap(true, Ordering::AcqRel) {
+            return Err(has_failed());
         }
+        let done = work.await?;
+        self.has_failed.store(false, Ordering::Release);
+        Ok(done)
     }
 }
 
-#[async_trait]
-impl ConnectionTrait for Transaction {
-    fn get_database_backend(&self) -> DbBackend {
-        match self {
-            Transaction::Plain(transaction) => transaction.get_database_backend(),
-            Transaction::Gathering(_) => DbBackend::Sqlite,
-        }
+fn has_failed() -> DbErr {
+    DbErr::Exec(RuntimeErr::Internal("an earlier statement of the transaction has failed".to_owned()))
+}
+
+/// A transaction that writes. Dropping it rolls back.
+pub struct WriteTx {
+    tx: Transaction,
+    counts_failure: AtomicBool,
+}
+
+impl WriteTx {
+    /// Marks that the transaction counts a failure against a source, which may block the source.
+    pub(super) fn counts_failure(&self) {
+        self.counts_failure.store(true, Ordering::Relaxed);
     }
 
-    async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        match self {
-            Transaction::Plain(transaction) => transaction.execute_raw(statement).await,
-            Transaction::Gathering(transaction) => transaction.execute(statement).await,
+    /// Makes the change visible, and then durable. [`Outage::Unconfirmed`] means that the change may or may not have been
+    /// made. Whatever the result, cached rows are no longer valid.
+    ///
+    /// [`Outage::Unconfirmed`]: crate::error::Outage::Unconfirmed
+    pub async fn commit(self) -> Result<()> {
+        let Transaction { connection: Bounded { inner, deadline, backend }, commits, has_failed } = self.tx;
+        if has_failed.into_inner() {
+            return Err(self::has_failed().into());
         }
-    }
-
-    async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.execute_raw(Statement::from_string(self.get_database_backend(), sql)).await
-    }
-
-    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        match self {
-            Transaction::Plain(transaction) => transaction.query_one_raw(statement).await,
-            Transaction::Gathering(transaction) => transaction.query_one(statement).await,
-        }
-    }
-
-    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        match self {
-            Transaction::Plain(transaction) => transaction.query_all_raw(statement).await,
-            Transaction::Gathering(transaction) => transaction.query_all(statement).await,
-        }
+        let counted = commits.begin(self.counts_failure.into_inner());
+        let committed = bounded::run(deadline, &backend, inner.commit()).await;
+        drop(counted);
+        committed.map_err(of_commit)?;
+        backend.flush().await
     }
 }
 
-/// A transaction of the embedded database, which has its only writer from the start.
-#[derive(Debug)]
-pub struct Gathering(Mutex<Writing>);
-
-#[derive(Debug)]
-struct Writing {
-    /// None when it has ended.
-    connection: Option<PoolConnection<Sqlite>>,
-    /// What goes with the next message.
-    gathered: Message,
-    /// Whether the database may know of the transaction.
-    is_begun: bool,
-    /// Whether a message has failed, or nobody has waited for its answer. SQLite may have rolled back by itself, and would
-    /// take what comes next for transactions of their own.
-    is_lost: bool,
+/// Executes single statements, each a transaction of its own. On the embedded database a power cut may undo one until a
+/// later transaction is durable, so no answer may depend on it. The few functions that accept it are listed in
+/// `tests/it/layering.rs`.
+pub struct Autocommit {
+    connection: Bounded<DatabaseConnection>,
+    commits: Arc<Commits>,
 }
 
-impl Gathering {
-    /// Takes the only writer of the pool. Nobody else in this process writes from here on; the database, and what other
-    /// programs do with it, is asked by the first statement: IMMEDIATE, since a deferred transaction that turns out to
-    /// write is told BUSY at once, whatever the timeout.
-    pub(super) async fn begin(writers: &DatabaseConnection) -> Result<Gathering, DbErr> {
-        let connection = writers.get_sqlite_connection_pool().acquire().await.map_err(|error| match error {
-            sqlx::Error::PoolTimedOut => DbErr::ConnectionAcquire(ConnAcquireErr::Timeout),
-            sqlx::Error::PoolClosed => DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed),
-            other => DbErr::Conn(RuntimeErr::SqlxError(other.into())),
-        })?;
-        let mut gathered = Message::default();
-        gathered.add(Statement::from_string(DbBackend::Sqlite, "BEGIN IMMEDIATE"));
-        Ok(Gathering(Mutex::new(Writing { connection: Some(connection), gathered, is_begun: false, is_lost: false })))
+impl Autocommit {
+    pub(super) fn new(connection: Bounded<DatabaseConnection>, commits: Arc<Commits>) -> Autocommit {
+        Autocommit { connection, commits }
     }
 
-    async fn gather(&self, statement: Statement) -> Result<(), DbErr> {
-        let mut writing = self.0.lock().await;
-        writing.make_room_for(&statement).await?;
-        writing.gathered.add(statement);
-        Ok(())
-    }
-
-    async fn execute(&self, statement: Statement) -> Result<ExecResult, DbErr> {
-        self.0.lock().await.execute(statement).await
-    }
-
-    async fn query_one(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        let mut writing = self.0.lock().await;
-        let (connection, message) = writing.message(statement).await?;
-        let row = message.into_query().fetch_optional(connection).await.map_err(query_failed)?;
-        writing.is_lost = false;
-        Ok(row.map(QueryResult::from))
-    }
-
-    async fn query_all(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        let mut writing = self.0.lock().await;
-        let (connection, message) = writing.message(statement).await?;
-        let rows = message.into_query().fetch_all(connection).await.map_err(query_failed)?;
-        writing.is_lost = false;
-        Ok(rows.into_iter().map(QueryResult::from).collect())
-    }
-
-    async fn commit(self) -> Result<(), DbErr> {
-        let mut writing = self.0.lock().await;
-        writing.execute(Statement::from_string(DbBackend::Sqlite, "COMMIT")).await?;
-        writing.is_begun = false;
-        Ok(())
+    /// Invalidates cached rows, after a statement that has changed a user, a session or a token.
+    pub(super) fn invalidate_cached_rows(&self) {
+        drop(self.commits.begin(false));
     }
 }
 
-impl Writing {
-    async fn execute(&mut self, statement: Statement) -> Result<ExecResult, DbErr> {
-        let (connection, message) = self.message(statement).await?;
-        let result = last_result(connection, message).await.map_err(execute_failed)?;
-        self.is_lost = false;
-        Ok(result.into())
-    }
-
-    /// What was gathered so far and `statement`, to be sent.
-    async fn message(&mut self, statement: Statement) -> Result<(&mut SqliteConnection, Message), DbErr> {
-        self.make_room_for(&statement).await?;
-        self.gathered.add(statement);
-        self.all_gathered()
-    }
-
-    /// Sends what was gathered, if `statement` cannot go with it.
-    async fn make_room_for(&mut self, statement: &Statement) -> Result<(), DbErr> {
-        if self.gathered.has_room_for(statement) {
-            return Ok(());
-        }
-        let (connection, message) = self.all_gathered()?;
-        message.into_query().execute(connection).await.map_err(execute_failed)?;
-        self.is_lost = false;
-        Ok(())
-    }
-
-    /// What was gathered, to be sent. Until its answer was read the transaction is lost.
-    fn all_gathered(&mut self) -> Result<(&mut SqliteConnection, Message), DbErr> {
-        let message = std::mem::take(&mut self.gathered);
-        let was_lost = std::mem::replace(&mut self.is_lost, true);
-        match &mut self.connection {
-            Some(connection) if !was_lost => {
-                self.is_begun = true;
-                Ok((connection, message))
+/// Implements `ConnectionTrait` by delegation. `$send` wraps the future of each statement.
+macro_rules! connection {
+    ($type:ty, |$this:ident| $inner:expr, |$work:ident| $send:expr) => {
+        #[async_trait]
+        impl ConnectionTrait for $type {
+            fn get_database_backend(&self) -> DbBackend {
+                let $this = self;
+                $inner.get_database_backend()
             }
-            _ => Err(DbErr::Exec(RuntimeErr::Internal("the transaction has failed before".to_owned()))),
-        }
-    }
-}
 
-/// Executes a message. Each of its statements has a result: the last one's is the one that was asked for.
-async fn last_result(connection: &mut SqliteConnection, message: Message) -> Result<SqliteQueryResult, sqlx::Error> {
-    let statements = message.statements;
-    let mut answer = connection.fetch_many(message.into_query());
-    let mut results = Vec::with_capacity(statements);
-    while let Some(part) = answer.try_next().await? {
-        results.extend(part.left());
-    }
-    // With fewer the driver's thread has ended before it came to that.
-    if results.len() < statements {
-        Err(sqlx::Error::WorkerCrashed)
-    } else {
-        results.pop().ok_or(sqlx::Error::WorkerCrashed)
-    }
-}
-
-/// Rolls back what was begun and not committed, before anybody else gets the connection.
-impl Drop for Writing {
-    fn drop(&mut self) {
-        let Some(mut connection) = self.connection.take().filter(|_| self.is_begun) else { return };
-        // Without a runtime the process is about to end, and takes the transaction with it.
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        runtime.spawn(async move {
-            if let Err(error) = connection.execute("ROLLBACK").await
-                && !is_no_transaction(&error)
-            {
-                connection.close_on_drop();
+            async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+                let $this = self;
+                let $work = $inner.execute_raw(statement);
+                $send.await
             }
-        });
-    }
-}
 
-/// Whether there was nothing to roll back: SQLite has done so by itself, or the commit went through whose answer nobody
-/// waited for.
-fn is_no_transaction(error: &sqlx::Error) -> bool {
-    error.as_database_error().is_some_and(|error| error.message().contains("no transaction is active"))
-}
+            async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+                let $this = self;
+                let $work = $inner.execute_unprepared(sql);
+                $send.await
+            }
 
-/// Statements that are sent together.
-#[derive(Debug, Default)]
-struct Message {
-    sql: String,
-    values: Vec<Value>,
-    statements: usize,
-}
+            async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+                let $this = self;
+                let $work = $inner.query_one_raw(statement);
+                $send.await
+            }
 
-impl Message {
-    fn add(&mut self, statement: Statement) {
-        if !self.sql.is_empty() {
-            self.sql.push_str("; ");
+            async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+                let $this = self;
+                let $work = $inner.query_all_raw(statement);
+                $send.await
+            }
         }
-        self.statements += 1;
-        self.sql.push_str(&statement.sql);
-        self.values.extend(statement.values.into_iter().flat_map(|values| values.0));
-    }
-
-    /// A statement that numbers its values (`$1`) has to bring all of them.
-    fn has_room_for(&self, statement: &Statement) -> bool {
-        self.values.is_empty() || !(self.sql.contains('$') || statement.sql.contains('$'))
-    }
-
-    /// Safe as the statements are that it was made of: what comes from callers is among their values.
-    fn into_query(self) -> Query<'static, Sqlite, SqlxValues> {
-        sqlx::query_with(AssertSqlSafe(self.sql), SqlxValues(Values(self.values)))
-    }
+    };
 }
 
-fn query_failed(error: sqlx::Error) -> DbErr {
-    DbErr::Query(RuntimeErr::SqlxError(error.into()))
-}
-
-fn execute_failed(error: sqlx::Error) -> DbErr {
-    DbErr::Exec(RuntimeErr::SqlxError(error.into()))
-}
+connection!(Transaction, |this| this.connection, |work| this.send(work));
+connection!(WriteTx, |this| this.tx, |work| work);
+connection!(Autocommit, |this| this.connection, |work| work);
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+    use sea_orm::Value;
+
     use super::super::{Location, Store};
     use super::*;
 
@@ -276,7 +161,7 @@ mod tests {
 
     async fn counters(dir: &tempfile::TempDir) -> Result<Store, Box<dyn std::error::Error>> {
         let store = Store::connect(&Location::Sqlite(dir.path().join("latchkey.db"))).await?;
-        store.write.execute_unprepared("CREATE TABLE counter (name TEXT UNIQUE, n INTEGER)").await?;
+        store.autocommit().execute_unprepared("CREATE TABLE counter (name TEXT UNIQUE, n INTEGER)").await?;
         Ok(store)
     }
 
@@ -288,56 +173,32 @@ mod tests {
     const ADD: &str = "INSERT INTO counter VALUES (?, ?)";
 
     #[tokio::test]
-    async fn what_waits_is_seen_by_whatever_comes_after_it_and_goes_with_the_rest() -> Outcome {
+    async fn a_dropped_transaction_changes_nothing_and_a_committed_one_does() -> Outcome {
         let dir = tempfile::tempdir()?;
         let store = counters(&dir).await?;
-
-        let tx = store.begin_write().await?;
-        tx.inner.execute_later(sql(ADD, ["a".into(), 1.into()])).await?;
-        assert_eq!(total(&*tx).await?, Some(1));
-        tx.inner.execute_later(sql(ADD, ["b".into(), 2.into()])).await?;
+        let tx = store.begin().await?.writable();
+        tx.execute_raw(sql(ADD, ["a".into(), 1.into()])).await?;
+        assert_eq!(total(&tx).await?, Some(1));
         drop(tx);
 
-        let tx = store.begin_write().await?;
-        assert_eq!(total(&*tx).await?, None, "rolled back");
-        tx.inner.execute_later(sql(ADD, ["c".into(), 4.into()])).await?;
+        let tx = store.begin().await?.writable();
+        assert_eq!(total(&tx).await?, None, "rolled back");
+        tx.execute_raw(sql(ADD, ["c".into(), 4.into()])).await?;
         tx.commit().await?;
         assert_eq!(total(store.reader()).await?, Some(4));
         Ok(())
     }
 
     #[tokio::test]
-    async fn each_statement_has_its_own_values_and_its_own_result() -> Outcome {
-        let dir = tempfile::tempdir()?;
-        let store = counters(&dir).await?;
-        let tx = store.begin_write().await?;
-        for n in 0..5 {
-            tx.inner.execute_later(sql(ADD, [n.to_string().into(), n.into()])).await?;
-        }
-        let none = tx.execute_raw(sql("UPDATE counter SET n = 0 WHERE name = ?", ["9".into()])).await?;
-        assert_eq!(none.rows_affected(), 0, "of this one, not of the five before it");
-
-        tx.inner.execute_later(sql(ADD, ["x".into(), 100.into()])).await?;
-        let numbered = || sql("UPDATE counter SET n = n + $2 WHERE name = $1", ["x".into(), 500.into()]);
-        tx.inner.execute_later(numbered()).await?;
-        assert_eq!(tx.execute_raw(sql(ADD, ["y".into(), 0.into()])).await?.rows_affected(), 1);
-        assert_eq!(tx.execute_raw(numbered()).await?.rows_affected(), 1);
-        assert_eq!(total(&*tx).await?, Some(1110));
-        let names = tx.query_all_raw(sql("SELECT name FROM counter WHERE n > ?", [50.into()])).await?;
-        assert_eq!(names.len(), 1);
-        Ok(tx.commit().await?)
-    }
-
-    #[tokio::test]
     async fn a_transaction_with_a_statement_that_is_refused_changes_nothing() -> Outcome {
         let dir = tempfile::tempdir()?;
         let store = counters(&dir).await?;
-        let tx = store.begin_write().await?;
-        tx.inner.execute_later(sql(ADD, ["a".into(), 1.into()])).await?;
-        tx.inner.execute_later(sql(ADD, ["a".into(), 2.into()])).await?;
+        let tx = store.begin().await?.writable();
+        tx.execute_raw(sql(ADD, ["a".into(), 1.into()])).await?;
+        assert!(tx.execute_raw(sql(ADD, ["a".into(), 2.into()])).await.is_err());
         assert!(tx.commit().await.is_err());
 
-        let tx = store.begin_write().await?;
+        let tx = store.begin().await?.writable();
         assert!(tx.query_one_raw(sql("SELECT n FROM nothing", [])).await.is_err());
         assert!(
             tx.execute_raw(sql(ADD, ["a".into(), 4.into()])).await.is_err(),
@@ -346,8 +207,43 @@ mod tests {
         assert!(tx.commit().await.is_err());
 
         // The connection is as good as before.
-        let tx = store.begin_write().await?;
-        assert_eq!(total(&*tx).await?, None);
+        let tx = store.begin().await?.writable();
+        assert_eq!(total(&tx).await?, None);
         Ok(tx.commit().await?)
+    }
+
+    #[tokio::test]
+    async fn a_transaction_that_sqlite_rolled_back_by_itself_takes_no_more_statements() -> Outcome {
+        let dir = tempfile::tempdir()?;
+        let store = counters(&dir).await?;
+        let tx = store.begin().await?.writable();
+        tx.execute_raw(sql(ADD, ["a".into(), 1.into()])).await?;
+        // What a full disk does: the statement fails, and takes the whole transaction with it.
+        assert!(
+            tx.execute_raw(sql("INSERT OR ROLLBACK INTO counter VALUES (?, ?)", ["a".into(), 2.into()])).await.is_err()
+        );
+        assert!(tx.execute_raw(sql(ADD, ["b".into(), 4.into()])).await.is_err());
+        assert!(tx.commit().await.is_err());
+        assert_eq!(total(store.reader()).await?, None);
+        // And the next one has a connection that is not in a transaction.
+        let tx = store.begin().await?.writable();
+        tx.execute_raw(sql(ADD, ["c".into(), 8.into()])).await?;
+        tx.commit().await?;
+        assert_eq!(total(store.reader()).await?, Some(8));
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_statement_that_was_abandoned_ends_its_transaction() -> Outcome {
+        let dir = tempfile::tempdir()?;
+        let store = counters(&dir).await?;
+        let tx = store.begin().await?.writable();
+        tx.execute_raw(sql(ADD, ["a".into(), 1.into()])).await?;
+        // Polled once and dropped: its answer never comes.
+        assert!(tx.tx.send(std::future::pending::<Result<(), DbErr>>()).now_or_never().is_none());
+        assert!(tx.execute_raw(sql(ADD, ["b".into(), 2.into()])).await.is_err());
+        assert!(tx.commit().await.is_err());
+        assert_eq!(total(store.reader()).await?, None);
+        Ok(())
     }
 }

@@ -6,8 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use latchkey::app::{App, Hasher, HasherSettings, LockUser, Settings, UnlockUser, open_keys};
+use latchkey::app::{App, LockUser, Settings, UnlockUser, open_keys};
 use latchkey::config::Database;
+use latchkey::crypto::{Hasher, HasherSettings};
 use latchkey::domain::caller::{AccessRule, Call, Caller, Demand, Denied};
 use latchkey::domain::lockout::ThrottleRules;
 use latchkey::domain::password::PasswordRules;
@@ -33,7 +34,7 @@ async fn app(h: &Harness) -> App {
         Database::Postgres { url } => Location::Postgres(url.clone()),
     };
     let store = Store::connect(&location).await.expect("a database");
-    let keys = open_keys(&store, &effects, &h.config.seal_key_file, false).await.expect("keys");
+    let keys = open_keys(&store, &effects, &h.config.seal_key_file).await.expect("keys");
     let metrics = Arc::new(Metrics::new());
     let settings =
         HasherSettings { memory_kib: 64, iterations: 1, parallelism: 1, threads: Some(1), only_when_idle: false };

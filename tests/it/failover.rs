@@ -2,8 +2,8 @@
 
 use std::future::Future;
 
-use latchkey::app::SealKey;
 use latchkey::config::Database;
+use latchkey::crypto::SealKey;
 use latchkey::effects::Effects;
 use tonic::Code;
 

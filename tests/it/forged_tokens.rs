@@ -6,10 +6,11 @@
 use aws_lc_rs::hmac;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER};
-use latchkey::app::SealKey;
 use latchkey::config::Database;
+use latchkey::crypto::SealKey;
+use latchkey::domain::key::{KeyPurpose, SealedKey};
 use latchkey::proto::v1;
-use latchkey::store::keys::{KeyPurpose, SealedKey, key_list};
+use latchkey::store::keys::key_list;
 use latchkey::store::{Location, Store};
 use serde_json::{Value, json};
 use tonic::Code;

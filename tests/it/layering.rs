@@ -126,7 +126,65 @@ fn the_store_knows_the_domain_and_errors() {
 
 #[test]
 fn the_use_cases_know_no_edge() {
-    knows_only("app", &["app", "domain", "effects", "error", "metrics", "store"]);
+    knows_only("app", &["app", "crypto", "domain", "effects", "error", "metrics", "store"]);
+    for file in files().iter().filter(|file| is_in(file, &["app"])) {
+        let vocabulary: Vec<_> = file.code.match_indices("metrics::").map(|(at, _)| &file.code[at..]).collect();
+        assert!(
+            vocabulary.iter().all(|used| used.starts_with("metrics::Metrics")),
+            "src/{} names a label of the metrics; give the metric a method of its own",
+            file.path
+        );
+    }
+}
+
+#[test]
+fn cryptography_knows_no_database() {
+    knows_only("crypto", &["crypto", "domain", "effects", "error", "metrics"]);
+}
+
+#[test]
+fn one_module_uses_the_hasher() {
+    for file in files().iter().filter(|file| !is_in(file, &["app/mod.rs", "app/proving.rs", "crypto"])) {
+        assert!(!file.code.contains("self.hasher"), "src/{} hashes; app/proving.rs does that", file.path);
+    }
+}
+
+/// A change goes through `Writer`. The others begin transactions for what has no caller, or for the event of a refusal.
+#[test]
+fn only_the_unit_of_work_begins_transactions_that_write() {
+    for file in files().iter().filter(|file| !is_in(file, &["app/writer.rs", "app/start.rs", "store"])) {
+        for begins in ["store.begin()", "store.begin_long()", "store.migrate()"] {
+            assert!(!file.code.contains(begins), "src/{} has {begins}", file.path);
+        }
+    }
+}
+
+/// The statements that are a transaction of their own, which no answer may depend on.
+#[test]
+fn few_functions_write_outside_a_transaction() {
+    let mut found = BTreeSet::new();
+    for file in files().iter().filter(|file| is_in(file, &["store"])) {
+        for function in file.code.split("pub async fn ").skip(1) {
+            let (name, rest) = function.split_once('(').expect("parameters");
+            let parameters = rest.split_once("-> ").map_or(rest, |(parameters, _)| parameters);
+            if parameters.contains("&Autocommit") {
+                found.insert(name.to_owned());
+            }
+        }
+    }
+    let listed = [
+        "api_token_used",
+        "idempotency_sweep",
+        "keys_sweep",
+        "reservations_sweep",
+        "sessions_sweep",
+        "sources_sweep",
+        "throttle_release",
+        "throttle_reserve",
+        "throttle_sweep",
+        "tickets_sweep",
+    ];
+    assert_eq!(found, listed.map(str::to_owned).into());
 }
 
 #[test]

@@ -4,8 +4,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
-use latchkey::app::SealKey;
 use latchkey::config::{Config, Database};
+use latchkey::crypto::SealKey;
 use latchkey::effects::Effects;
 use latchkey::proto::v1;
 use latchkey::server;

@@ -1,28 +1,30 @@
 //! Changing a password, by its user: as a step of signing in, or signed in.
 
 use crate::app::App;
-use crate::app::sign_in::{Progress, signed_in_event};
-use crate::app::writer::Writer;
+use crate::app::sign_in::Progress;
+use crate::app::writer::Change;
+use crate::crypto::Priority;
 use crate::domain::audit::{Event, EventType, Target};
 use crate::domain::caller::{Caller, Denied, Principal};
-use crate::domain::password::{PasswordFault, PlainPassword, RuleBroken};
+use crate::domain::credentials::{Credentials, UserWithCredentials};
+use crate::domain::password::{AcceptedPassword, PasswordFault, PlainPassword, RuleBroken};
+use crate::domain::password_hash::PasswordHash;
 use crate::domain::reason::Reason;
 use crate::domain::secret::{Digest32, TicketSecret};
 use crate::domain::ticket::{Ticket, TicketPurpose};
-use crate::domain::user::{PasswordKind, StoredPassword, User};
+use crate::domain::user::{Password, PasswordKind, User};
 use crate::domain::violation::Violations;
 use crate::error::{Error, Result, Unauthenticated};
-use crate::metrics::Lane;
 use crate::store::sessions::{Which, session_end};
 use crate::store::tickets::{ticket_end_all, ticket_find, ticket_lock_row};
-use crate::store::users::{user_by_id, user_save};
+use crate::store::users::{user_save, user_with_credentials};
 
 /// Answer a password-change step.
 #[derive(Debug)]
 pub struct CompletePasswordChange {
-    /// None: what was sent cannot be a ticket.
+    /// `None` if what was sent cannot be a ticket.
     pub ticket: Option<TicketSecret>,
-    /// The password to be.
+    /// The new password.
     pub new_password: Result<PlainPassword, PasswordFault>,
     /// Check everything and change nothing.
     pub validate_only: bool,
@@ -31,9 +33,9 @@ pub struct CompletePasswordChange {
 /// Change one's own password.
 #[derive(Debug)]
 pub struct ChangePassword {
-    /// None: what was sent cannot be a password, and is wrong.
+    /// `None` if what was sent cannot be a password, and is therefore wrong.
     pub current: Option<PlainPassword>,
-    /// The password to be.
+    /// The new password.
     pub new_password: Result<PlainPassword, PasswordFault>,
     /// Check everything and change nothing.
     pub validate_only: bool,
@@ -48,42 +50,44 @@ impl App {
     ) -> Result<(Option<Progress>, u32)> {
         self.check_source(caller).await?;
         let dead = || Error::Unauthenticated(Unauthenticated::TicketInvalid);
-        let Some((digest, ticket, user)) = self.live_ticket(command.ticket.as_ref()).await? else {
+        let Some((digest, ticket, account)) = self.live_ticket(command.ticket.as_ref()).await? else {
             self.secret_failed(caller, Reason::TicketInvalid).await?;
             return Err(dead());
         };
-        let new_password = self.judge_new_password(command.new_password)?;
-        self.check_differs(&new_password, &user).await?;
+        let new_password = self.accept("new_password", command.new_password)?;
+        self.check_differs(&new_password, &account).await?;
         if command.validate_only {
             return Ok((None, 0));
         }
-        let hash = self.hasher.hash(Lane::SignIn, new_password).await?;
+        let hash = self.hash(Priority::SignIn, new_password).await?;
 
-        let (ticket, user, hash) = (&ticket, &user, &hash);
+        let (ticket, account, hash) = (&ticket, &account, &hash);
         self.write(caller, None, |mut writer| async move {
-            let before = writer.unchanged(user).await?.ok_or_else(dead)?;
-            let found = ticket_lock_row(&*writer.tx, &digest, TicketPurpose::PasswordChange, writer.now).await?;
+            let before = writer.unchanged_since(account).await?.ok_or_else(dead)?;
+            let found = ticket_lock_row(&writer.tx, &digest, TicketPurpose::PasswordChange, writer.now).await?;
             found.ok_or_else(dead)?;
-            let (after, sessions) = change_password(&writer, &before, hash.clone(), Which::All).await?;
-            let (_, wait_ended) = writer.clear_throttle(&before).await?;
-            let (session, mut events) = self.open_session(&writer, caller, &after, &ticket.wish).await?;
-            let tokens = self.tokens(&session, &after, &ticket.wish, writer.now)?;
-            events.extend(wait_ended);
-            events.push(signed_in_event(&after).about(session.id));
-            writer.commit(changed_event(&after, sessions), events).await?;
-            Ok((Some(Progress::Tokens(tokens)), sessions))
+            let change = writer.change();
+            let (after, sessions) = change_password(&change, &before, hash, Which::All).await?;
+            let (_, throttle_ended) = change.clear_throttle(&before).await?;
+            let (tokens, signed_in) = self.open_session(&change, caller, &after, &ticket.wish).await?;
+            let events = changed_event(&after, sessions).and(throttle_ended).and(signed_in);
+            change.commit(events, (Some(Progress::Tokens(tokens)), sessions)).await
         })
         .await
     }
 
-    async fn live_ticket(&self, secret: Option<&TicketSecret>) -> Result<Option<(Digest32, Ticket, User)>> {
+    async fn live_ticket(
+        &self,
+        secret: Option<&TicketSecret>,
+    ) -> Result<Option<(Digest32, Ticket, UserWithCredentials)>> {
         let Some(secret) = secret else { return Ok(None) };
         let (reader, now, digest) = (self.store.reader(), self.now(), secret.digest());
         let Some(ticket) = ticket_find(reader, &digest, TicketPurpose::PasswordChange, now).await? else {
             return Ok(None);
         };
-        let user = user_by_id(reader, ticket.user_id).await?.filter(|user| user.lock(now).is_none());
-        Ok(user.map(|user| (digest, ticket, user)))
+        let account = user_with_credentials(reader, ticket.user_id).await?;
+        let account = account.filter(|account| account.user.lock(now).is_none());
+        Ok(account.map(|account| (digest, ticket, account)))
     }
 
     /// Changes the caller's own password, given the current one, and ends the other sessions.
@@ -92,16 +96,16 @@ impl App {
             return Err(Denied::UserRequired.into());
         };
         self.check_source(caller).await?;
-        let new_password = self.judge_new_password(command.new_password)?;
-        let user = user_by_id(self.store.reader(), *id).await?;
-        let user = user.ok_or(Error::Unauthenticated(Unauthenticated::SessionRevoked))?;
-        let attempt = self.reserve(self.account_of(Some(&user), user.username.as_str())).await?;
+        let new_password = self.accept("new_password", command.new_password)?;
+        let account = user_with_credentials(self.store.reader(), *id).await?;
+        let account = account.ok_or(Error::Unauthenticated(Unauthenticated::SessionRevoked))?;
+        let user = &account.user;
+        let attempt = self.reserve(self.account_of(Some(user), user.username.as_str())).await?;
         let attempt = &attempt;
-        match self.prove(Lane::SignIn, command.current.as_ref(), Some(&user)).await {
+        match self.prove(Priority::SignIn, command.current.as_ref(), Some(&account)).await {
             Ok(true) => {}
             Ok(false) => {
-                let target = Target::user(user.id, user.username.as_str());
-                self.attempt_failed(caller, attempt, Some(&user), target, Reason::PasswordWrong).await?;
+                self.attempt_failed(caller, attempt, Some(user), Target::of(user), Reason::PasswordWrong).await?;
                 return Err(Unauthenticated::Rejected.into());
             }
             Err(error) => return Err(self.release_after(attempt, error).await),
@@ -112,13 +116,14 @@ impl App {
             Ok(None) => return self.release(attempt).await.map(|()| 0),
             Err(error) => return Err(self.release_after(attempt, error).await),
         };
-        let (user, hash) = (&user, &hash);
+        let (account, hash) = (&account, &hash);
         let changed = self.write(caller, None, |mut writer| async move {
-            let before = writer.unchanged(user).await?.ok_or(Error::Unauthenticated(Unauthenticated::Rejected))?;
-            let wait_over = attempt.succeeded(&writer.tx, &before).await?;
-            let (after, sessions) = change_password(&writer, &before, hash.clone(), Which::AllBut(*session_id)).await?;
-            writer.commit(changed_event(&after, sessions), wait_over).await?;
-            Ok(sessions)
+            let before = writer.unchanged_since(account).await?;
+            let before = before.ok_or(Error::Unauthenticated(Unauthenticated::Rejected))?;
+            let change = writer.change();
+            let throttle_ended = attempt.succeeded(&change.tx, &before).await?;
+            let (after, sessions) = change_password(&change, &before, hash, Which::AllBut(*session_id)).await?;
+            change.commit(changed_event(&after, sessions).and(throttle_ended), sessions).await
         });
         match changed.await {
             Ok(sessions) => Ok(sessions),
@@ -127,55 +132,45 @@ impl App {
         }
     }
 
-    /// Checks that the new password is another one, and hashes it. None: only checking was asked for.
+    /// Checks that the new password is another one, and hashes it. Returns `None` if only the check was asked for.
     async fn prepare_change(
         &self,
         current: Option<&PlainPassword>,
-        new_password: PlainPassword,
+        new_password: AcceptedPassword,
         validate_only: bool,
-    ) -> Result<Option<String>> {
-        if current.is_some_and(|current| current.expose() == new_password.expose()) {
+    ) -> Result<Option<PasswordHash>> {
+        if current.is_some_and(|current| current.expose() == new_password.as_plain().expose()) {
             return Err(reused("new_password"));
         }
         if validate_only {
             return Ok(None);
         }
-        self.hasher.hash(Lane::SignIn, new_password).await.map(Some)
+        self.hash(Priority::SignIn, new_password).await.map(Some)
     }
 
-    fn judge_new_password(&self, parsed: Result<PlainPassword, PasswordFault>) -> Result<PlainPassword> {
-        let mut violations = Violations::new();
-        match parsed {
-            Ok(password) => {
-                self.judge_password("new_password", &password)?;
-                return Ok(password);
-            }
-            Err(PasswordFault::NotText) => violations.push_error("new_password", &RuleBroken::NotText),
-            Err(fault) => {
-                violations.push_error("new_password", &fault);
-                return Err(Error::InvalidInput(violations));
-            }
-        }
-        Err(Error::PasswordRejected(violations))
-    }
-
-    /// A new password differs from the old one, however it is typed.
-    async fn check_differs(&self, new_password: &PlainPassword, user: &User) -> Result<()> {
-        let same = self.prove(Lane::SignIn, Some(new_password), Some(user)).await?;
+    /// Checks that a new password differs from the old one, however it is typed.
+    async fn check_differs(&self, new_password: &AcceptedPassword, account: &UserWithCredentials) -> Result<()> {
+        let same = self.prove(Priority::SignIn, Some(new_password.as_plain()), Some(account)).await?;
         if same { Err(reused("new_password")) } else { Ok(()) }
     }
 }
 
-/// Writes a password that its user chose, and ends what rested on the old one. Answers how many sessions that were.
-async fn change_password(writer: &Writer<'_>, before: &User, hash: String, end: Which<'_>) -> Result<(User, u32)> {
+/// Writes a password that its user chose, and ends tickets and sessions. Returns the number of sessions.
+async fn change_password(
+    change: &Change<'_>,
+    before: &User,
+    hash: &PasswordHash,
+    end: Which<'_>,
+) -> Result<(User, u32)> {
     let mut after = before.clone();
-    after.password =
-        Some(StoredPassword { hash, kind: PasswordKind::Lasting, changed_at: writer.now, expires_at: None });
+    let (method, kind) = (hash.method(), PasswordKind::Lasting);
+    after.password = Some(Password { method, kind, changed_at: change.now, expires_at: None });
     after.change_demanded = false;
     after.stored_throttle = None;
-    user_save(&*writer.tx, before, &mut after, writer.now).await?;
-    let sessions = session_end(&*writer.tx, before.id, end, writer.now).await?;
-    ticket_end_all(&writer.tx, before.id).await?;
+    let credentials = Credentials { password: Some(hash.clone()) };
+    user_save(&change.tx, before, &mut after, Some(&credentials), change.now).await?;
+    let sessions = session_end(&change.tx, before.id, end, change.now).await?;
+    ticket_end_all(&change.tx, before.id).await?;
     Ok((after, sessions))
 }
 
@@ -186,6 +181,5 @@ fn reused(field: &str) -> Error {
 }
 
 fn changed_event(user: &User, sessions: u32) -> Event {
-    Event::new(EventType::PasswordChanged, Target::user(user.id, user.username.as_str()))
-        .detail("sessionsRevoked", sessions)
+    Event::new(EventType::PasswordChanged, Target::of(user)).detail("sessionsRevoked", sessions)
 }

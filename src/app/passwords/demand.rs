@@ -1,7 +1,7 @@
 //! Demanding a change of the password at the next sign-in, and taking that back.
 
 use crate::app::App;
-use crate::app::writer::Writer;
+use crate::app::writer::{RolledBack, Writer};
 use crate::domain::audit::{Event, EventType, Target};
 use crate::domain::caller::Caller;
 use crate::domain::profile::Note;
@@ -51,25 +51,25 @@ impl App {
                 (UserKind::Person, None) => return Err(Unmet::UserPending.into()),
                 (UserKind::Person, Some(_)) => {}
             }
+            let change = writer.change();
             let mut after = before.clone();
             if !before.change_demanded {
                 after.change_demanded = true;
-                user_save(&*writer.tx, &before, &mut after, writer.now).await?;
+                user_save(&change.tx, &before, &mut after, None, change.now).await?;
             }
             let sessions = if command.revoke_sessions {
-                session_end(&*writer.tx, before.id, Which::All, writer.now).await?
+                session_end(&change.tx, before.id, Which::All, change.now).await?
             } else {
                 0
             };
             if before.change_demanded && sessions == 0 {
-                return Ok((before, Effects::default()));
+                return Ok(change.roll_back(RolledBack::NotApplied, (before, Effects::default())));
             }
-            let event = Event::new(EventType::PasswordChangeRequired, Target::user(after.id, after.username.as_str()))
+            let event = Event::new(EventType::PasswordChangeRequired, Target::of(&after))
                 .note(command.note.as_ref())
                 .detail("sessionsRevoked", sessions);
-            let effects = self.effects_of_ending(sessions, writer.now);
-            writer.commit(event, []).await?;
-            Ok((after, effects))
+            let effects = self.effects_of_ending(sessions, change.now);
+            change.commit(event, (after, effects)).await
         })
         .await
     }
@@ -82,15 +82,14 @@ impl App {
             writer.not_oneself(before.id)?;
             Writer::check_etag(&before, command.etag)?;
             if !before.change_demanded {
-                return Ok((before, false));
+                return Ok(writer.unchanged((before, false)));
             }
+            let change = writer.change();
             let mut after = before.clone();
             after.change_demanded = false;
-            user_save(&*writer.tx, &before, &mut after, writer.now).await?;
-            let event = Event::new(EventType::PasswordChangeWaived, Target::user(after.id, after.username.as_str()))
-                .note(command.note.as_ref());
-            writer.commit(event, []).await?;
-            Ok((after, true))
+            user_save(&change.tx, &before, &mut after, None, change.now).await?;
+            let event = Event::new(EventType::PasswordChangeWaived, Target::of(&after)).note(command.note.as_ref());
+            change.commit(event, (after, true)).await
         })
         .await
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::app::App;
-use crate::app::writer::Writer;
+use crate::app::writer::{Change, RolledBack, Writer};
 use crate::domain::audit::{Event, EventType, Target};
 use crate::domain::caller::Caller;
 use crate::domain::lockout::{Lock, LockCause};
@@ -49,8 +49,8 @@ pub struct UnlockUser {
 }
 
 impl App {
-    /// Locks an account and ends its sessions and tickets. Whoever issues anything locks the same row first and looks
-    /// at it again, so nothing is issued once this has returned.
+    /// Locks an account and ends its sessions and tickets. Every call that issues something locks the same row first and
+    /// reads it again, so nothing is issued once this has returned.
     pub async fn lock_user(&self, caller: &Caller, command: LockUser) -> Result<(User, Effects)> {
         let command = &command;
         let locked = self.write(caller, Some(&command.user), |mut writer| async move {
@@ -58,19 +58,19 @@ impl App {
             writer.not_oneself(before.id)?;
             Writer::check_etag(&before, command.etag)?;
             writer.keep_an_administrator(&before).await?;
+            let change = writer.change();
             let lock = Lock {
                 cause: LockCause::Operator,
                 note: command.note.as_ref().map(|note| note.as_str().to_owned()).unwrap_or_default(),
-                locked_at: writer.now,
-                expires_at: command.end.map(|end| end.at(writer.now)),
+                locked_at: change.now,
+                expires_at: command.end.map(|end| end.at(change.now)),
                 actor_id: caller.principal.id(),
                 actor_name: caller.principal.name().to_owned(),
             };
-            let (after, sessions) = lock_account(&writer, &before, lock).await?;
-            let effects = self.effects_of_ending(sessions, writer.now);
+            let (after, sessions) = lock_account(&change, &before, lock).await?;
+            let effects = self.effects_of_ending(sessions, change.now);
             let event = locked_event(&after, command.note.as_ref(), sessions);
-            writer.commit(event, []).await?;
-            Ok((after, effects))
+            change.commit(event, (after, effects)).await
         });
         let locked = locked.await?;
         self.metrics.user_locked(LockCause::Operator);
@@ -82,29 +82,29 @@ impl App {
         let command = &command;
         self.write(caller, Some(&command.user), |mut writer| async move {
             let before = writer.target().await?;
-            // Whoever calls is not locked. What is left to lift is the wait after wrong passwords, and with it a stolen
-            // session could guess the password for ever.
+            // The caller is not locked. Only a throttle is left to clear, and with that a stolen session could guess the
+            // password for ever.
             writer.not_oneself(before.id)?;
             Writer::check_etag(&before, command.etag)?;
-            let lock_lifted = before.lock(writer.now).is_some();
-            let (cleared, wait_ended) = writer.clear_throttle(&before).await?;
+            let change = writer.change();
+            let lock_lifted = before.lock(change.now).is_some();
+            let (cleared, throttle_ended) = change.clear_throttle(&before).await?;
             if before.stored_lock.is_none() && !cleared.had_failures && !cleared.was_waiting {
-                return Ok((before, Effects::default()));
+                return Ok(change.roll_back(RolledBack::NotApplied, (before, Effects::default())));
             }
             let throttle_cleared = cleared.was_waiting;
             let mut after = before.clone();
             after.stored_throttle = None;
             if before.stored_lock.is_some() {
                 after.stored_lock = None;
-                user_save(&*writer.tx, &before, &mut after, writer.now).await?;
+                user_save(&change.tx, &before, &mut after, None, change.now).await?;
             }
             let effects = Effects { throttle_cleared, lock_lifted, ..Effects::default() };
-            let event = Event::new(EventType::UserUnlocked, Target::user(after.id, after.username.as_str()))
+            let event = Event::new(EventType::UserUnlocked, Target::of(&after))
                 .note(command.note.as_ref())
                 .detail("lockLifted", lock_lifted)
                 .detail("throttleCleared", throttle_cleared);
-            writer.commit(event, wait_ended).await?;
-            Ok((after, effects))
+            change.commit(event.and(throttle_ended), (after, effects)).await
         })
         .await
     }
@@ -119,21 +119,19 @@ impl LockEnd {
     }
 }
 
-/// Writes a lock on top of what stands, and ends what a lock ends. Answers how many sessions that were.
-pub(in crate::app) async fn lock_account(writer: &Writer<'_>, before: &User, lock: Lock) -> Result<(User, u32)> {
+/// Writes a lock on top of an existing one, and ends sessions and tickets. Returns the number of sessions.
+pub(in crate::app) async fn lock_account(change: &Change<'_>, before: &User, lock: Lock) -> Result<(User, u32)> {
     let mut after = before.clone();
-    after.stored_lock = Some(lock.over(before.lock(writer.now)));
-    user_save(&*writer.tx, before, &mut after, writer.now).await?;
-    let sessions = session_end(&*writer.tx, before.id, Which::All, writer.now).await?;
-    ticket_end_all(&writer.tx, before.id).await?;
+    after.stored_lock = Some(lock.over(before.lock(change.now)));
+    user_save(&change.tx, before, &mut after, None, change.now).await?;
+    let sessions = session_end(&change.tx, before.id, Which::All, change.now).await?;
+    ticket_end_all(&change.tx, before.id).await?;
     Ok((after, sessions))
 }
 
 /// The event of a lock.
 pub(in crate::app) fn locked_event(after: &User, note: Option<&Note>, sessions: u32) -> Event {
-    let event = Event::new(EventType::UserLocked, Target::user(after.id, after.username.as_str()))
-        .note(note)
-        .detail("sessionsRevoked", sessions);
+    let event = Event::new(EventType::UserLocked, Target::of(after)).note(note).detail("sessionsRevoked", sessions);
     match &after.stored_lock {
         Some(Lock { cause, expires_at: Some(at), .. }) => {
             event.detail("lockCause", cause.as_str()).detail("expireTime", at)

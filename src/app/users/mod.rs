@@ -4,17 +4,20 @@ mod create;
 mod lock;
 mod update;
 
-pub(super) use self::create::key_use;
-pub use self::create::{CreateUser, CreatedUser, Idempotency, NewCredential};
+pub use self::create::{CreateUser, CreatedUser};
 pub use self::lock::{LockEnd, LockUser, UnlockUser};
 pub(super) use self::lock::{lock_account, locked_event};
 pub use self::update::{DeleteUser, UpdateUser};
 use super::App;
+use super::writer::Unit;
 use crate::domain::caller::Caller;
 use crate::domain::page::PageRequest;
+use crate::domain::role::Role;
 use crate::domain::user::{User, UserFilter, UserOrder, UserRef};
-use crate::error::{Error, Result};
-use crate::store::users::{UserListing, user_by_ref, user_count, user_list};
+use crate::domain::username::Username;
+use crate::error::{Error, Result, Taken};
+use crate::store::Connection;
+use crate::store::users::{UserListing, reservation_find, user_by_ref, user_count, user_list};
 
 /// Which users, in which order, and which page of them.
 #[derive(Debug)]
@@ -58,4 +61,17 @@ impl App {
     pub async fn show_user(&self, _caller: &Caller, user: &UserRef) -> Result<User> {
         user_by_ref(self.store.reader(), user).await?.ok_or_else(|| Error::no_user(user.field()))
     }
+}
+
+/// Refuses the name of an account that was deleted lately.
+async fn check_reservation<Tx: Connection>(unit: &Unit<'_, Tx>, username: &Username) -> Result<()> {
+    match reservation_find(&unit.tx, username, unit.now).await? {
+        Some(until) => Err(Error::AlreadyExists(Taken::UsernameReserved(until))),
+        None => Ok(()),
+    }
+}
+
+/// Roles by name, each once.
+fn sorted(roles: impl Iterator<Item = Role>) -> Vec<Role> {
+    roles.collect::<std::collections::BTreeSet<_>>().into_iter().collect()
 }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::create::{check_reservation, sorted};
+use super::{check_reservation, sorted};
 use crate::app::App;
-use crate::app::writer::Writer;
-use crate::domain::audit::{Event, EventType, Target};
+use crate::app::writer::{RolledBack, Writer};
+use crate::domain::audit::{Event, EventType, Events, Target};
 use crate::domain::caller::Caller;
 use crate::domain::email::EmailAddress;
 use crate::domain::profile::{DisplayName, ExternalId, LabelChanges, Locale, Note};
@@ -16,7 +16,7 @@ use crate::domain::violation::Violations;
 use crate::error::{Error, Result};
 use crate::store::api_tokens::api_token_count_live;
 use crate::store::sessions::{Which, session_end};
-use crate::store::users::{user_delete, user_save, user_version};
+use crate::store::users::{user_delete, user_lock_version, user_save};
 
 /// How long the name of a deleted account stays reserved, so that nobody inherits what others still send to it.
 const USERNAME_RESERVATION: Duration = Duration::from_hours(30 * 24);
@@ -79,26 +79,27 @@ impl App {
                 writer.keep_an_administrator(&before).await?;
             }
             if before.username != after.username || before.email != after.email {
-                // By these a way in is found. On one's own account `target` asks for no rank, but a narrow token must
-                // not take over its user's.
+                // Sign-in and links go by these fields. `target` does not compare ranks on one's own account, but a narrow
+                // token must not take over the account of its user.
                 writer.outranks(before.scopes())?;
             }
-            let events = update_events(&before, &after, command.note.as_ref());
-            let mut events = events.into_iter();
-            let Some(first) = events.next() else { return Ok((before, Effects::default())) };
-            user_save(&*writer.tx, &before, &mut after, writer.now).await?;
+            let Some(events) = update_events(&before, &after, command.note.as_ref()) else {
+                return Ok(writer.unchanged((before, Effects::default())));
+            };
+            let change = writer.change();
+            user_save(&change.tx, &before, &mut after, None, change.now).await?;
             if before.username != after.username {
                 // After the write, which may have waited for the deletion of the name's last owner.
-                check_reservation(&writer, &after.username).await?;
+                check_reservation(&change, &after.username).await?;
             }
             let lost_role = before.roles.iter().any(|role| !after.roles.contains(role));
             let sessions =
-                if lost_role { session_end(&*writer.tx, before.id, Which::All, writer.now).await? } else { 0 };
-            let effects = self.effects_of_ending(sessions, writer.now);
-            if !command.validate_only {
-                writer.commit(first, events).await?;
+                if lost_role { session_end(&change.tx, before.id, Which::All, change.now).await? } else { 0 };
+            let effects = self.effects_of_ending(sessions, change.now);
+            if command.validate_only {
+                return Ok(change.roll_back(RolledBack::DryRun, (after, effects)));
             }
-            Ok((after, effects))
+            change.commit(events, (after, effects)).await
         })
         .await
     }
@@ -118,28 +119,30 @@ impl App {
                 Err(error) => return Err(error),
             };
             writer.not_oneself(id)?;
-            let version = user_version(&*writer.tx, id).await?.ok_or_else(|| Error::no_user(command.user.field()))?;
+            let version =
+                user_lock_version(&writer.tx, id).await?.ok_or_else(|| Error::no_user(command.user.field()))?;
             if command.etag != Etag(version) {
                 return Err(Error::Stale { current: Etag(version) });
             }
             if let Some(user) = &user {
                 writer.keep_an_administrator(user).await?;
             }
-            let sessions = session_end(&*writer.tx, id, Which::All, writer.now).await?;
-            let api_tokens_revoked = api_token_count_live(&*writer.tx, id, writer.now).await?;
+            let change = writer.change();
+            let sessions = session_end(&change.tx, id, Which::All, change.now).await?;
+            let api_tokens_revoked = api_token_count_live(&change.tx, id, change.now).await?;
             let password_ended = user.as_ref().is_some_and(|user| user.password.is_some());
-            user_delete(&*writer.tx, id, version, writer.now.saturating_add(USERNAME_RESERVATION)).await?;
+            user_delete(&change.tx, id, version, change.now.saturating_add(USERNAME_RESERVATION)).await?;
             let effects =
-                Effects { password_ended, api_tokens_revoked, ..self.effects_of_ending(sessions, writer.now) };
-            if !command.validate_only {
-                let name = user.as_ref().map(|user| user.username.as_str().to_owned()).unwrap_or_default();
-                let event = Event::new(EventType::UserDeleted, Target::user(id, name))
-                    .note(command.note.as_ref())
-                    .detail("sessionsRevoked", sessions)
-                    .detail("apiTokensRevoked", api_tokens_revoked);
-                writer.commit(event, []).await?;
+                Effects { password_ended, api_tokens_revoked, ..self.effects_of_ending(sessions, change.now) };
+            if command.validate_only {
+                return Ok(change.roll_back(RolledBack::DryRun, (user, effects)));
             }
-            Ok((user, effects))
+            let nameless = || Target { user_id: id.to_string(), username: String::new() };
+            let event = Event::new(EventType::UserDeleted, user.as_ref().map_or_else(nameless, Target::of))
+                .note(command.note.as_ref())
+                .detail("sessionsRevoked", sessions)
+                .detail("apiTokensRevoked", api_tokens_revoked);
+            change.commit(event, (user, effects)).await
         })
         .await
     }
@@ -172,9 +175,9 @@ fn changed(before: &User, command: &UpdateUser) -> Result<User> {
     Ok(after)
 }
 
-/// One event for each kind of change. None: nothing changes.
-fn update_events(before: &User, after: &User, note: Option<&Note>) -> Vec<Event> {
-    let target = || Target::user(before.id, before.username.as_str());
+/// One event for each kind of change. Returns `None` if nothing changes.
+fn update_events(before: &User, after: &User, note: Option<&Note>) -> Option<Events> {
+    let target = || Target::of(before);
     let mut events = Vec::new();
     let fields = changed_fields(before, after);
     if !fields.is_empty() {
@@ -200,7 +203,7 @@ fn update_events(before: &User, after: &User, note: Option<&Note>) -> Vec<Event>
         event.changed_fields = vec!["roles"];
         events.push(event);
     }
-    events
+    Events::of(events)
 }
 
 fn changed_fields(before: &User, after: &User) -> Vec<&'static str> {

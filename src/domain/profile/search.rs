@@ -14,7 +14,7 @@ use crate::domain::username::Username;
 const MAX_TERM_CHARS: usize = 64;
 
 /// The beginning of a term, as somebody typed it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct SearchText(String);
 
 impl SearchText {

@@ -5,7 +5,7 @@
 use super::users::{MAX_TEMPORARY_TTL, idempotency};
 use super::{bounded, duration, etag, finish, note, user_ref};
 use crate::app::{
-    ChangePassword, CompletePasswordChange, RequirePasswordChange, ResetMethod, ResetPassword, WaivePasswordChange,
+    ChangePassword, CompletePasswordChange, NewPassword, RequirePasswordChange, ResetPassword, WaivePasswordChange,
 };
 use crate::domain::password::{PasswordFault, PlainPassword};
 use crate::domain::secret::TicketSecret;
@@ -38,7 +38,7 @@ pub(in crate::grpc) fn reset_password(mut message: v1::ResetPasswordRequest) -> 
     })
 }
 
-fn reset_method(faults: &mut Violations, message: Option<v1::reset_password_request::Method>) -> Option<ResetMethod> {
+fn reset_method(faults: &mut Violations, message: Option<v1::reset_password_request::Method>) -> Option<NewPassword> {
     use v1::reset_password_request::Method;
     match message {
         None => {
@@ -47,11 +47,11 @@ fn reset_method(faults: &mut Violations, message: Option<v1::reset_password_requ
         }
         Some(Method::TemporaryPassword(wish)) => {
             let ttl = duration(faults, "temporary_password.ttl", wish.ttl, MAX_TEMPORARY_TTL)?;
-            Some(ResetMethod::Temporary { ttl })
+            Some(NewPassword::Temporary { ttl })
         }
         Some(Method::SetPassword(set)) => {
             let password = faults.check("set_password.password", PlainPassword::parse(set.password))?;
-            Some(ResetMethod::Set { password })
+            Some(NewPassword::Chosen { password, change_required: true })
         }
     }
 }

@@ -59,7 +59,7 @@ fn password_status(app: &App, user: &User) -> v1::PasswordStatus {
         temporary_expire_time: password.and_then(|password| password.expires_at).map(stamp),
         change_required: cause.is_some(),
         change_cause: cause.map_or(v1::PasswordChangeCause::Unspecified, change_cause).into(),
-        scheme: password.map(|password| password.scheme().to_owned()).unwrap_or_default(),
+        scheme: password.map(|password| password.method.algorithm().to_owned()).unwrap_or_default(),
         rehash_pending: password.is_some_and(|password| app.is_rehash_pending(password)),
     }
 }

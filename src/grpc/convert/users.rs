@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use super::{Wrong, duration, each, etag, finish, idempotency_key, instant_of, note, page, roles, user_ref};
 use crate::app::{
-    CreateUser, DeleteUser, Idempotency, ListUsers, LockEnd, LockUser, NewCredential, UnlockUser, UpdateUser,
+    CreateUser, DeleteUser, Idempotency, ListUsers, LockEnd, LockUser, NewPassword, UnlockUser, UpdateUser,
 };
 use crate::domain::email::EmailAddress;
 use crate::domain::id::UserId;
@@ -103,14 +103,14 @@ fn credential(
     message: Option<v1::create_user_request::Credential>,
     change_required: Option<bool>,
     kind: Option<UserKind>,
-) -> Option<NewCredential> {
+) -> Option<Option<NewPassword>> {
     use v1::create_user_request::Credential;
     let is_password = matches!(message, Some(Credential::Password(_)));
     if change_required.is_some() && !is_password {
         faults.push("password_change_required", Fault::Conflict, "goes with `password` only");
     }
     match message {
-        None => Some(NewCredential::None),
+        None => Some(None),
         Some(_) if kind == Some(UserKind::Service) => {
             let field = if is_password { "password" } else { "temporary_password" };
             faults.push(field, Fault::Conflict, "a service has no password; give it an API token");
@@ -118,11 +118,11 @@ fn credential(
         }
         Some(Credential::TemporaryPassword(wish)) => {
             let ttl = duration(faults, "temporary_password.ttl", wish.ttl, MAX_TEMPORARY_TTL)?;
-            Some(NewCredential::Temporary { ttl })
+            Some(Some(NewPassword::Temporary { ttl }))
         }
         Some(Credential::Password(text)) => {
             let password = faults.check("password", PlainPassword::parse(text))?;
-            Some(NewCredential::Password { password, change_required: change_required.unwrap_or(true) })
+            Some(Some(NewPassword::Chosen { password, change_required: change_required.unwrap_or(true) }))
         }
     }
 }

@@ -16,6 +16,7 @@ pub use self::write::{
     user_delete, user_insert, user_insert_many, user_rehash, user_save, user_signed_in, user_signed_in_as_read,
 };
 use super::entity::{throttle, user};
+use crate::domain::credentials::UserWithCredentials;
 use crate::domain::email::EmailAddress;
 use crate::domain::id::UserId;
 use crate::domain::user::{User, UserRef};
@@ -33,15 +34,21 @@ pub async fn user_by_id(c: &impl ConnectionTrait, id: UserId) -> Result<Option<U
     one(c, with_throttle(user::Entity::find_by_id(id.to_string()))).await
 }
 
-/// Reads the account that somebody means who signs in: by username, or by address if it can be one.
-pub async fn user_by_login(c: &impl ConnectionTrait, login: &Login) -> Result<Option<User>> {
-    match login {
-        Login::Username(username) => user_by_ref(c, &UserRef::Username(username.clone())).await,
-        Login::Email(email) => user_by_ref(c, &UserRef::Email(email.clone())).await,
-    }
+/// Reads the account that a sign-in names, with its credentials.
+pub async fn user_by_login(c: &impl ConnectionTrait, login: &Login) -> Result<Option<UserWithCredentials>> {
+    let user = match login {
+        Login::Username(username) => UserRef::Username(username.clone()),
+        Login::Email(email) => UserRef::Email(email.clone()),
+    };
+    one_with_credentials(c, with_throttle(find(&user))).await
 }
 
-/// What somebody who signs in calls themselves.
+/// Reads one account by id, with its credentials.
+pub async fn user_with_credentials(c: &impl ConnectionTrait, id: UserId) -> Result<Option<UserWithCredentials>> {
+    one_with_credentials(c, with_throttle(user::Entity::find_by_id(id.to_string()))).await
+}
+
+/// The name that a sign-in uses.
 #[derive(Debug, Clone)]
 pub enum Login {
     /// A sign-in name.
@@ -69,54 +76,76 @@ pub async fn user_id_by_ref(c: &impl ConnectionTrait, user: &UserRef) -> Result<
 /// Reads and locks one account, to change it.
 pub async fn user_lock_row(c: &impl ConnectionTrait, id: UserId) -> Result<Option<User>> {
     let select = with_throttle(user::Entity::find_by_id(id.to_string()));
-    one(c, locking(c, select, id, Hold::Change)).await
+    one(c, locking(c, select, id, RowLock::Write)).await
 }
 
-/// Reads and locks one account, to note a sign-in: changes wait, and who keeps it does not.
-pub async fn user_lock_row_to_sign_in(c: &impl ConnectionTrait, id: UserId) -> Result<Option<User>> {
+/// Reads and locks one account with its credentials, to change it.
+pub async fn user_lock_row_with_credentials(
+    c: &impl ConnectionTrait,
+    id: UserId,
+) -> Result<Option<UserWithCredentials>> {
     let select = with_throttle(user::Entity::find_by_id(id.to_string()));
-    one(c, locking(c, select, id, Hold::SignIn)).await
+    one_with_credentials(c, locking(c, select, id, RowLock::Write)).await
+}
+
+/// Reads and locks one account, to note a sign-in: excludes writers, and not those that share the row.
+pub async fn user_lock_row_to_sign_in(c: &impl ConnectionTrait, id: UserId) -> Result<Option<UserWithCredentials>> {
+    let select = with_throttle(user::Entity::find_by_id(id.to_string()));
+    one_with_credentials(c, locking(c, select, id, RowLock::SignIn)).await
 }
 
 /// The version of an account that may be corrupt. Locks the row, to change it.
-pub async fn user_version(c: &impl ConnectionTrait, id: UserId) -> Result<Option<i64>> {
-    locked_version(c, id, Hold::Change).await
+pub async fn user_lock_version(c: &impl ConnectionTrait, id: UserId) -> Result<Option<i64>> {
+    locked_version(c, id, RowLock::Write).await
 }
 
-/// Keeps an account from whoever locks it to change it, until the transaction ends. Others may keep it at the same time.
-pub async fn user_keep(c: &impl ConnectionTrait, id: UserId) -> Result<()> {
-    // What was read may be of before the wait.
-    locked_version(c, id, Hold::Keep).await.map(|_| ())
+/// Locks an account until the transaction ends: nobody else changes or shares it. `SQLite` has one writer, which has locked
+/// everything already.
+pub async fn user_write_lock(c: &impl ConnectionTrait, id: UserId) -> Result<()> {
+    only_lock(c, id, RowLock::Write).await
 }
 
-async fn locked_version(c: &impl ConnectionTrait, id: UserId, hold: Hold) -> Result<Option<i64>> {
+/// Locks an account against changes until the transaction ends. Others may share the lock.
+pub async fn user_share_lock(c: &impl ConnectionTrait, id: UserId) -> Result<()> {
+    only_lock(c, id, RowLock::Share).await
+}
+
+async fn only_lock(c: &impl ConnectionTrait, id: UserId, lock: RowLock) -> Result<()> {
+    if c.get_database_backend() == DbBackend::Sqlite {
+        return Ok(());
+    }
+    // The version is not used: it may date from before the wait.
+    locked_version(c, id, lock).await.map(|_| ())
+}
+
+async fn locked_version(c: &impl ConnectionTrait, id: UserId, lock: RowLock) -> Result<Option<i64>> {
     let select = user::Entity::find_by_id(id.to_string()).select_only().column(user::Column::Version);
-    Ok(locking(c, select, id, hold).into_tuple().one(c).await?)
+    Ok(locking(c, select, id, lock).into_tuple().one(c).await?)
 }
 
 /// What the row of an account is locked for.
 #[derive(Debug, Clone, Copy)]
-enum Hold {
-    Change,
-    Keep,
+enum RowLock {
+    Write,
+    Share,
     SignIn,
 }
 
-/// Locks the row of the account. On `PostgreSQL` who changes it and who keeps it wait for their turn before that: shared
-/// locks of a row are given to whoever asks, past those who wait to change it, and an account that never rests could not be
-/// locked. Advisory locks are given in the order of asking. They only make it fair; the row's lock is what counts. Who
-/// has the row may not ask for a turn: whose turn it is may wait for the row.
-fn locking<E: EntityTrait>(c: &impl ConnectionTrait, mut select: Select<E>, id: UserId, hold: Hold) -> Select<E> {
-    let (lock, turn) = match hold {
-        Hold::Change => (LockType::Update, Some("pg_advisory_xact_lock")),
-        Hold::Keep => (LockType::KeyShare, Some("pg_advisory_xact_lock_shared")),
-        Hold::SignIn => (LockType::NoKeyUpdate, None),
+/// Locks the row of the account. On `PostgreSQL`, writers and sharers first take an advisory lock, which is granted in the
+/// order of asking: row locks that are shared are granted past waiting writers, so a busy account could never be locked.
+/// The advisory lock only makes it fair; the row lock is what counts. A transaction that already holds the row must not
+/// ask for the advisory lock: its holder may be waiting for the row.
+fn locking<E: EntityTrait>(c: &impl ConnectionTrait, mut select: Select<E>, id: UserId, lock: RowLock) -> Select<E> {
+    let (lock, advisory) = match lock {
+        RowLock::Write => (LockType::Update, Some("pg_advisory_xact_lock")),
+        RowLock::Share => (LockType::KeyShare, Some("pg_advisory_xact_lock_shared")),
+        RowLock::SignIn => (LockType::NoKeyUpdate, None),
     };
     sea_orm::QueryTrait::query(&mut select).lock_with_tables(lock, [user::Entity]);
-    match (turn, id.as_bytes().as_chunks().0) {
-        // An id is random: half of it is as good as a name.
-        (Some(turn), [key, ..]) if c.get_database_backend() == DbBackend::Postgres => {
-            select.expr_as(Func::cust(turn).arg(i64::from_be_bytes(*key)), "turn")
+    match (advisory, id.as_bytes().as_chunks().0) {
+        // An id is random, so half of it identifies the account well enough.
+        (Some(advisory), [key, ..]) if c.get_database_backend() == DbBackend::Postgres => {
+            select.expr_as(Func::cust(advisory).arg(i64::from_be_bytes(*key)), "advisory")
         }
         _ => select,
     }
@@ -161,6 +190,13 @@ fn with_throttle(select: Select<user::Entity>) -> Select<user::Entity> {
 
 fn throttle_of_user() -> RelationDef {
     user::Entity::belongs_to(throttle::Entity).from(user::Column::Id).to(throttle::Column::UserId).into()
+}
+
+async fn one_with_credentials(
+    c: &impl ConnectionTrait,
+    select: Select<user::Entity>,
+) -> Result<Option<UserWithCredentials>> {
+    record(c, Resource::User, select).await?.map(row::UserRow::decode_with_credentials).transpose()
 }
 
 async fn one(c: &impl ConnectionTrait, select: Select<user::Entity>) -> Result<Option<User>> {

@@ -1,12 +1,14 @@
 //! One account as a row.
 
-use sea_orm::{FromQueryResult, Set};
+use sea_orm::{FromQueryResult, NotSet, Set};
 
+use crate::domain::credentials::{Credentials, UserWithCredentials};
 use crate::domain::email::EmailAddress;
 use crate::domain::lockout::{Lock, LockCause, Throttle};
+use crate::domain::password_hash::PasswordHash;
 use crate::domain::profile::{DisplayName, ExternalId, Labels, Locale};
 use crate::domain::role::Role;
-use crate::domain::user::{PasswordKind, StoredPassword, User, UserKind};
+use crate::domain::user::{Password, PasswordKind, User, UserKind};
 use crate::domain::username::Username;
 use crate::error::{Resource, Result};
 use crate::store::entity::user;
@@ -24,6 +26,13 @@ impl UserRow {
     /// How much text the labels are.
     pub(super) fn label_bytes(&self) -> usize {
         self.user.labels.len()
+    }
+
+    /// The account with its credentials.
+    pub(super) fn decode_with_credentials(self) -> Result<UserWithCredentials> {
+        let password = self.user.password_hash.clone().map(PasswordHash::new);
+        let user = self.decode()?;
+        Ok(UserWithCredentials { user, credentials: Credentials { password } })
     }
 
     pub(super) fn decode(self) -> Result<User> {
@@ -64,10 +73,10 @@ fn decode(decoder: &Decoder<'_>, row: &user::Model, stored_throttle: Option<Thro
     })
 }
 
-fn decode_password(decoder: &Decoder<'_>, row: &user::Model) -> Result<Option<StoredPassword>> {
+fn decode_password(decoder: &Decoder<'_>, row: &user::Model) -> Result<Option<Password>> {
     let Some(hash) = row.password_hash.clone() else { return Ok(None) };
-    Ok(Some(StoredPassword {
-        hash,
+    Ok(Some(Password {
+        method: PasswordHash::new(hash).method(),
         kind: decoder.some(password_kind_from(row.password_kind))?,
         changed_at: decoder.instant(decoder.some(row.password_changed_at)?)?,
         expires_at: decoder.instant_or_none(row.password_expires_at)?,
@@ -86,8 +95,9 @@ fn decode_lock(decoder: &Decoder<'_>, row: &user::Model) -> Result<Option<Lock>>
     }))
 }
 
-/// Every column of an account.
-pub(super) fn encode(user: &User) -> user::ActiveModel {
+/// Every column of an account. Without `credentials` the hash stays as it is.
+pub(super) fn encode(user: &User, credentials: Option<&Credentials>) -> user::ActiveModel {
+    let hash = |credentials: &Credentials| credentials.password.as_ref().map(|hash| hash.as_str().to_owned());
     let password = user.password.as_ref();
     let lock = user.stored_lock.as_ref();
     let labels: std::collections::BTreeMap<&str, &str> = user.labels.iter().collect();
@@ -102,7 +112,7 @@ pub(super) fn encode(user: &User) -> user::ActiveModel {
         external_id: Set(user.external_id.as_ref().map(|id| id.as_str().to_owned())),
         labels: Set(json(&labels)),
         roles: Set(user.roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(" ")),
-        password_hash: Set(password.map(|password| password.hash.clone())),
+        password_hash: credentials.map_or(NotSet, |credentials| Set(hash(credentials))),
         password_kind: Set(password_kind_number(password.map_or(PasswordKind::Lasting, |password| password.kind))),
         password_changed_at: Set(micros(password.map(|password| password.changed_at))),
         password_expires_at: Set(micros(password.and_then(|password| password.expires_at))),

@@ -9,38 +9,42 @@ use sea_orm::{
 };
 
 use super::row::encode;
+use crate::domain::credentials::{Credentials, UserWithCredentials};
 use crate::domain::id::UserId;
+use crate::domain::password_hash::PasswordHash;
 use crate::domain::profile::search_terms;
 use crate::domain::role::Role;
 use crate::domain::time::Timestamp;
 use crate::domain::user::{Etag, User};
 use crate::domain::username::Username;
 use crate::error::{Error, Resource, Result, Taken};
-use crate::store::WriteTx;
 use crate::store::entity::{administrator_guard, user, user_role, user_term, username_reservation};
 use crate::store::text::instant;
+use crate::store::{Autocommit, WriteTx};
 
 /// Adds an account.
-pub async fn user_insert(c: &impl ConnectionTrait, user: &User) -> Result<()> {
-    user::Entity::insert(encode(user)).exec_without_returning(c).await.map_err(taken)?;
+pub async fn user_insert(tx: &WriteTx, user: &User, credentials: &Credentials) -> Result<()> {
+    user::Entity::insert(encode(user, Some(credentials))).exec_without_returning(tx).await.map_err(taken)?;
     failpoint!("store.user_insert");
-    write_index(c, user).await
+    write_index(tx, user).await
 }
 
 /// Adds many accounts with few statements: for filling a database, not for the service.
-pub async fn user_insert_many(c: &impl ConnectionTrait, users: &[User]) -> Result<()> {
-    for chunk in users.chunks(ROWS_OF_25) {
-        user::Entity::insert_many(chunk.iter().map(encode)).exec_without_returning(c).await.map_err(taken)?;
+pub async fn user_insert_many(tx: &WriteTx, accounts: &[UserWithCredentials]) -> Result<()> {
+    for chunk in accounts.chunks(ROWS_OF_25) {
+        let rows = chunk.iter().map(|account| encode(&account.user, Some(&account.credentials)));
+        user::Entity::insert_many(rows).exec_without_returning(tx).await.map_err(taken)?;
     }
-    let mut terms: Vec<_> = users.iter().flat_map(term_rows).collect();
+    let users = || accounts.iter().map(|account| &account.user);
+    let mut terms: Vec<_> = users().flat_map(term_rows).collect();
     // In order, so that neighbours in the index are written together.
     terms.sort_unstable_by(|a, b| (a.term.as_ref(), a.user_id.as_ref()).cmp(&(b.term.as_ref(), b.user_id.as_ref())));
     for chunk in terms.chunks(ROWS_OF_3) {
-        user_term::Entity::insert_many(chunk.iter().cloned()).exec_without_returning(c).await?;
+        user_term::Entity::insert_many(chunk.iter().cloned()).exec_without_returning(tx).await?;
     }
-    let roles: Vec<_> = users.iter().flat_map(role_rows).collect();
+    let roles: Vec<_> = users().flat_map(role_rows).collect();
     for chunk in roles.chunks(ROWS_OF_3) {
-        user_role::Entity::insert_many(chunk.iter().cloned()).exec_without_returning(c).await?;
+        user_role::Entity::insert_many(chunk.iter().cloned()).exec_without_returning(tx).await?;
     }
     Ok(())
 }
@@ -50,17 +54,24 @@ pub async fn user_insert_many(c: &impl ConnectionTrait, users: &[User]) -> Resul
 const ROWS_OF_25: usize = 100;
 const ROWS_OF_3: usize = 500;
 
-/// Writes every column of an account that was read and locked in this transaction as `before`, and moves its version.
-pub async fn user_save(c: &impl ConnectionTrait, before: &User, after: &mut User, now: Timestamp) -> Result<()> {
+/// Writes every column of an account that was read and locked in this transaction as `before`, and advances its version.
+/// Without `credentials` they stay as they are.
+pub async fn user_save(
+    tx: &WriteTx,
+    before: &User,
+    after: &mut User,
+    credentials: Option<&Credentials>,
+    now: Timestamp,
+) -> Result<()> {
     let corrupt =
         || Error::Corrupt { resource: Resource::User, id: before.id.to_string(), etag: Some(Etag(before.version)) };
     after.version = before.version.checked_add(1).ok_or_else(corrupt)?;
     after.updated_at = now;
     let saved = user::Entity::update_many()
-        .set(encode(after))
+        .set(encode(after, credentials))
         .filter(user::Column::Id.eq(before.id.to_string()))
         .filter(user::Column::Version.eq(before.version))
-        .exec(c)
+        .exec(tx)
         .await
         .map_err(taken)?;
     if saved.rows_affected == 0 {
@@ -68,9 +79,9 @@ pub async fn user_save(c: &impl ConnectionTrait, before: &User, after: &mut User
     }
     failpoint!("store.user_save");
     if terms(before) != terms(after) || before.roles != after.roles {
-        user_term::Entity::delete_many().filter(user_term::Column::UserId.eq(before.id.to_string())).exec(c).await?;
-        user_role::Entity::delete_many().filter(user_role::Column::UserId.eq(before.id.to_string())).exec(c).await?;
-        write_index(c, after).await?;
+        user_term::Entity::delete_many().filter(user_term::Column::UserId.eq(before.id.to_string())).exec(tx).await?;
+        user_role::Entity::delete_many().filter(user_role::Column::UserId.eq(before.id.to_string())).exec(tx).await?;
+        write_index(tx, after).await?;
     }
     Ok(())
 }
@@ -80,21 +91,22 @@ pub async fn user_signed_in(tx: &WriteTx, id: UserId, now: Timestamp) -> Result<
     let note = user::Entity::update_many()
         .col_expr(user::Column::LastSignInAt, Expr::value(now.as_micros()))
         .filter(user::Column::Id.eq(id.to_string()));
-    tx.later(&note.into_query()).await?;
+    note.exec(tx).await?;
     failpoint!("store.user_signed_in");
     Ok(())
 }
 
 /// Notes a sign-in, if the account is still as it was read: neither its version nor its hash has moved. Locks the row,
 /// beside whoever keeps it. Answers whether it is.
-pub async fn user_signed_in_as_read(c: &impl ConnectionTrait, read: &User, now: Timestamp) -> Result<bool> {
-    let Some(password) = &read.password else { return Ok(false) };
+pub async fn user_signed_in_as_read(tx: &WriteTx, read: &UserWithCredentials, now: Timestamp) -> Result<bool> {
+    let UserWithCredentials { user: read, credentials } = read;
+    let Some(hash) = &credentials.password else { return Ok(false) };
     let noted = user::Entity::update_many()
         .col_expr(user::Column::LastSignInAt, Expr::value(now.as_micros()))
         .filter(user::Column::Id.eq(read.id.to_string()))
         .filter(user::Column::Version.eq(read.version))
-        .filter(user::Column::PasswordHash.eq(password.hash.as_str()))
-        .exec(c)
+        .filter(user::Column::PasswordHash.eq(hash.as_str()))
+        .exec(tx)
         .await?;
     failpoint!("store.user_signed_in_as_read");
     Ok(noted.rows_affected == 1)
@@ -102,25 +114,25 @@ pub async fn user_signed_in_as_read(c: &impl ConnectionTrait, read: &User, now: 
 
 /// Replaces a hash by a stronger one of the same password, if it is still the one that was verified: a reset that came
 /// between must not be undone. Answers whether it did.
-pub async fn user_rehash(c: &impl ConnectionTrait, id: UserId, verified: &str, renewed: &str) -> Result<bool> {
+pub async fn user_rehash(tx: &WriteTx, id: UserId, verified: &PasswordHash, renewed: &PasswordHash) -> Result<bool> {
     let changed = user::Entity::update_many()
-        .col_expr(user::Column::PasswordHash, Expr::value(renewed))
+        .col_expr(user::Column::PasswordHash, Expr::value(renewed.as_str()))
         .filter(user::Column::Id.eq(id.to_string()))
-        .filter(user::Column::PasswordHash.eq(verified))
-        .exec(c)
+        .filter(user::Column::PasswordHash.eq(verified.as_str()))
+        .exec(tx)
         .await?;
     failpoint!("store.user_rehash");
     Ok(changed.rows_affected == 1)
 }
 
 /// Removes an account with its sessions, tickets and API tokens, and reserves its username. Does not parse the record.
-pub async fn user_delete(c: &impl ConnectionTrait, id: UserId, version: i64, reserved_until: Timestamp) -> Result<()> {
+pub async fn user_delete(tx: &WriteTx, id: UserId, version: i64, reserved_until: Timestamp) -> Result<()> {
     let select = user::Entity::find_by_id(id.to_string()).select_only().column(user::Column::Username);
-    let username: Option<String> = select.into_tuple().one(c).await?;
+    let username: Option<String> = select.into_tuple().one(tx).await?;
     let deleted = user::Entity::delete_many()
         .filter(user::Column::Id.eq(id.to_string()))
         .filter(user::Column::Version.eq(version))
-        .exec(c)
+        .exec(tx)
         .await?;
     if deleted.rows_affected == 0 {
         return Err(Error::NotFound { resource: Resource::User, field: "user" });
@@ -132,7 +144,7 @@ pub async fn user_delete(c: &impl ConnectionTrait, id: UserId, version: i64, res
     let replace = OnConflict::column(username_reservation::Column::Username)
         .update_column(username_reservation::Column::AvailableAt)
         .to_owned();
-    username_reservation::Entity::insert(reservation).on_conflict(replace).exec_without_returning(c).await?;
+    username_reservation::Entity::insert(reservation).on_conflict(replace).exec_without_returning(tx).await?;
     failpoint!("store.reservation_insert");
     Ok(())
 }
@@ -148,10 +160,10 @@ pub async fn reservation_find(
 }
 
 /// Forgets reservations that are over.
-pub async fn reservations_sweep(c: &impl ConnectionTrait, now: Timestamp) -> Result<()> {
+pub async fn reservations_sweep(tx: &Autocommit, now: Timestamp) -> Result<()> {
     username_reservation::Entity::delete_many()
         .filter(username_reservation::Column::AvailableAt.lte(now.as_micros()))
-        .exec(c)
+        .exec(tx)
         .await?;
     Ok(())
 }
@@ -184,10 +196,10 @@ pub async fn role_has_members(c: &impl ConnectionTrait, role: Role) -> Result<bo
     Ok(member.is_some())
 }
 
-async fn write_index(c: &impl ConnectionTrait, user: &User) -> Result<()> {
-    user_term::Entity::insert_many(term_rows(user)).exec_without_returning(c).await?;
+async fn write_index(tx: &WriteTx, user: &User) -> Result<()> {
+    user_term::Entity::insert_many(term_rows(user)).exec_without_returning(tx).await?;
     if !user.roles.is_empty() {
-        user_role::Entity::insert_many(role_rows(user)).exec_without_returning(c).await?;
+        user_role::Entity::insert_many(role_rows(user)).exec_without_returning(tx).await?;
     }
     Ok(())
 }

@@ -7,8 +7,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use latchkey::app::SealKey;
 use latchkey::config::Config;
+use latchkey::crypto::SealKey;
 use latchkey::effects::Effects;
 use tempfile::TempDir;
 use tokio::net::{UnixListener, UnixStream};

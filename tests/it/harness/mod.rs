@@ -23,8 +23,8 @@ pub mod wire;
 use std::future::Future;
 use std::sync::Arc;
 
-use latchkey::app::SealKey;
 use latchkey::config::Config;
+use latchkey::crypto::SealKey;
 use latchkey::effects::Effects;
 use latchkey::entropy::Entropy;
 use latchkey::server::{self, Running};

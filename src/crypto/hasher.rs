@@ -19,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use zeroize::Zeroize;
 
 use crate::domain::password::PlainPassword;
+use crate::domain::password_hash::{HashMethod, PasswordHash as StoredHash};
 use crate::effects::Effects;
 use crate::error::{Error, Limit, Result};
 use crate::metrics::{HashKind, Lane, Metrics};
@@ -54,6 +55,25 @@ pub struct HasherSettings {
     pub threads: Option<usize>,
     /// Whether the threads run only while nothing else wants the core, and not merely last.
     pub only_when_idle: bool,
+}
+
+/// The queue that a job joins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Priority {
+    /// Served first while both queues have jobs, but not only.
+    Operator,
+    /// Everything that signs somebody in.
+    SignIn,
+}
+
+impl Priority {
+    /// The label of the queue in the metrics.
+    fn lane(self) -> Lane {
+        match self {
+            Priority::Operator => Lane::Operator,
+            Priority::SignIn => Lane::SignIn,
+        }
+    }
 }
 
 /// Checks and makes password hashes.
@@ -151,28 +171,28 @@ impl Hasher {
 
     /// Whether `password` is what `hash` was made of. Without a hash, or with one that cannot be verified, the same
     /// work is done and the answer is no.
-    pub async fn verify(&self, lane: Lane, password: PlainPassword, hash: Option<&str>) -> Result<bool> {
-        let stored = hash.and_then(Stored::parse);
+    pub async fn verify(&self, priority: Priority, password: PlainPassword, hash: Option<&StoredHash>) -> Result<bool> {
+        let stored = hash.and_then(|hash| Stored::parse(hash.as_str()));
         let is_real = stored.is_some();
         let Some(Stored { work, tag }) = stored.or_else(|| Stored::parse(&self.dummy)) else {
             return Err(Error::internal("the dummy hash cannot be read"));
         };
         let kind = if is_real { HashKind::Verify } else { HashKind::Dummy };
-        let computed = self.compute(lane, kind, password, work).await?;
+        let computed = self.compute(priority, kind, password, work).await?;
         Ok(is_real && bool::from(computed.ct_eq(&tag)))
     }
 
     /// Hashes a new password.
-    pub async fn hash(&self, lane: Lane, password: PlainPassword) -> Result<String> {
+    pub async fn hash(&self, priority: Priority, password: PlainPassword) -> Result<StoredHash> {
         let salt = self.effects.bytes::<SALT_BYTES>().to_vec();
         let work = Work { params: self.params.clone(), salt: salt.clone() };
-        let tag = self.compute(lane, HashKind::Set, password, work).await?;
-        phc(&Work { params: self.params.clone(), salt }, &tag)
+        let tag = self.compute(priority, HashKind::Set, password, work).await?;
+        Ok(StoredHash::new(phc(&Work { params: self.params.clone(), salt }, &tag)?))
     }
 
     /// A hash of no password.
-    pub fn dummy(&self) -> String {
-        self.dummy.clone()
+    pub fn dummy(&self) -> StoredHash {
+        StoredHash::new(self.dummy.clone())
     }
 
     /// Refuses a sign-in that would be refused anyway, before anything is read for it.
@@ -195,10 +215,11 @@ impl Hasher {
         self.shared.places.load(Ordering::Relaxed)
     }
 
-    /// Whether a hash is weaker than, or not of, today's settings.
-    pub fn is_outdated(&self, hash: &str) -> bool {
-        Stored::parse(hash).is_none_or(|stored| {
-            let (then, now) = (&stored.work.params, &self.params);
+    /// Whether a method is weaker than, or not of, today's settings.
+    pub fn is_outdated(&self, method: &HashMethod) -> bool {
+        let params = PasswordHash::new(method.as_str()).ok().and_then(|hash| accepted_params(&hash));
+        params.is_none_or(|then| {
+            let now = &self.params;
             then.m_cost() < now.m_cost() || then.t_cost() < now.t_cost() || then.p_cost() < now.p_cost()
         })
     }
@@ -208,26 +229,32 @@ impl Hasher {
         let queues = self.shared.lock();
         let (operators, sign_ins) = (queues.operators.len(), queues.sign_ins.len());
         drop(queues);
-        self.metrics.hash_queue(Lane::Operator, operators);
-        self.metrics.hash_queue(Lane::SignIn, sign_ins);
+        self.metrics.hash_queue(Priority::Operator.lane(), operators);
+        self.metrics.hash_queue(Priority::SignIn.lane(), sign_ins);
     }
 
     #[cfg(not(feature = "naive-hasher"))]
     async fn compute(
         &self,
-        lane: Lane,
+        priority: Priority,
         kind: HashKind,
         password: PlainPassword,
         work: Work,
     ) -> Result<[u8; TAG_BYTES]> {
         let (answer, computed) = oneshot::channel();
-        self.enqueue(lane, Job { password, work, kind, answer })?;
+        self.enqueue(priority, Job { password, work, kind, answer })?;
         computed.await.ok().flatten().ok_or_else(|| Error::internal("hashing failed"))
     }
 
     #[cfg(feature = "naive-hasher")]
     #[expect(clippy::disallowed_methods, reason = "what everybody writes: the benchmark measures against it")]
-    async fn compute(&self, _: Lane, kind: HashKind, password: PlainPassword, work: Work) -> Result<[u8; TAG_BYTES]> {
+    async fn compute(
+        &self,
+        _: Priority,
+        kind: HashKind,
+        password: PlainPassword,
+        work: Work,
+    ) -> Result<[u8; TAG_BYTES]> {
         let metrics = Arc::clone(&self.metrics);
         let computed = tokio::task::spawn_blocking(move || {
             let began = Instant::now();
@@ -241,9 +268,9 @@ impl Hasher {
     }
 
     #[cfg_attr(feature = "naive-hasher", expect(dead_code, reason = "only the real hasher queues"))]
-    fn enqueue(&self, lane: Lane, job: Job) -> Result<()> {
+    fn enqueue(&self, priority: Priority, job: Job) -> Result<()> {
         let mut queues = self.shared.lock();
-        let queue = queues.of(lane);
+        let queue = queues.of(priority);
         if queue.len() >= self.places() {
             drop(queues);
             return Err(self.saturated());
@@ -301,10 +328,10 @@ impl Shared {
 }
 
 impl Queues {
-    fn of(&mut self, lane: Lane) -> &mut VecDeque<Job> {
-        match lane {
-            Lane::Operator => &mut self.operators,
-            Lane::SignIn => &mut self.sign_ins,
+    fn of(&mut self, priority: Priority) -> &mut VecDeque<Job> {
+        match priority {
+            Priority::Operator => &mut self.operators,
+            Priority::SignIn => &mut self.sign_ins,
         }
     }
 
@@ -417,18 +444,24 @@ impl Stored {
     /// Reads a PHC string; none if it is not Argon2id of version 0x13 or costs more than the bounds.
     fn parse(text: &str) -> Option<Stored> {
         let hash = PasswordHash::new(text).ok()?;
-        if hash.algorithm != Algorithm::Argon2id.ident() || hash.version != Some(Version::V0x13.into()) {
-            return None;
-        }
-        let params = Params::try_from(&hash).ok()?;
-        let within = params.m_cost() <= MAX_MEMORY_KIB
-            && params.t_cost() <= MAX_ITERATIONS
-            && params.p_cost() <= MAX_PARALLELISM
-            && u64::from(params.m_cost()) * u64::from(params.t_cost()) <= MAX_WORK;
+        let params = accepted_params(&hash)?;
         let tag = hash.hash?.as_bytes().try_into().ok()?;
         let salt = hash.salt?.to_vec();
-        (within && salt.len() >= MIN_SALT_LEN).then_some(Stored { work: Work { params, salt }, tag })
+        (salt.len() >= MIN_SALT_LEN).then_some(Stored { work: Work { params, salt }, tag })
     }
+}
+
+/// The cost of a hash. Returns `None` unless it is Argon2id of version 0x13 and within the bounds.
+fn accepted_params(hash: &PasswordHash) -> Option<Params> {
+    if hash.algorithm != Algorithm::Argon2id.ident() || hash.version != Some(Version::V0x13.into()) {
+        return None;
+    }
+    let params = Params::try_from(hash).ok()?;
+    let within = params.m_cost() <= MAX_MEMORY_KIB
+        && params.t_cost() <= MAX_ITERATIONS
+        && params.p_cost() <= MAX_PARALLELISM
+        && u64::from(params.m_cost()) * u64::from(params.t_cost()) <= MAX_WORK;
+    within.then_some(params)
 }
 
 #[cfg(test)]

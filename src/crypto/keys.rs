@@ -15,12 +15,11 @@ use zeroize::Zeroizing;
 
 use super::seal::SealKey;
 use crate::domain::id::KeyId;
+use crate::domain::key::{KeyPurpose, SealedKey};
 use crate::domain::secret::Digest32;
 use crate::domain::time::Timestamp;
 use crate::effects::Effects;
 use crate::error::{Error, Result};
-use crate::store::Connection;
-use crate::store::keys::{KeyPurpose, SealedKey, key_insert, key_retire};
 
 /// The next signing key is made this long after the one before was first used: it is used after 30 days.
 const ROTATE_AFTER: Duration = Duration::from_hours(29 * 24);
@@ -29,10 +28,10 @@ const PUBLISH_AHEAD: Duration = Duration::from_hours(24);
 /// A key that was replaced is published until the last token it signed has expired, with an hour to spare for clocks.
 const KEEP_AFTER: Duration = Duration::from_mins(75);
 /// Verifiers ask again after this time.
-pub(super) const KEYS_MAX_AGE: Duration = Duration::from_mins(5);
+pub const KEYS_MAX_AGE: Duration = Duration::from_mins(5);
 
 /// Version of the key behind refresh tokens, which they name.
-pub(super) const REFRESH_KEY_VERSION: u16 = 1;
+pub const REFRESH_KEY_VERSION: u16 = 1;
 
 /// A public key, as verifiers read it.
 #[derive(Debug, Clone)]
@@ -56,7 +55,7 @@ struct SigningKey {
 }
 
 /// All keys at one moment.
-pub(super) struct Keys {
+pub struct Keys {
     signing: HashMap<String, SigningKey>,
     /// By `not_before`, oldest first.
     order: Vec<String>,
@@ -66,25 +65,28 @@ pub(super) struct Keys {
 }
 
 /// The keys, and their replacement while the server runs.
-pub(super) struct KeyRing(RwLock<Arc<Keys>>);
+pub struct KeyRing(RwLock<Arc<Keys>>);
 
 impl KeyRing {
-    pub(super) fn new(keys: Keys) -> KeyRing {
+    /// Begins with these keys.
+    pub fn new(keys: Keys) -> KeyRing {
         KeyRing(RwLock::new(Arc::new(keys)))
     }
 
-    pub(super) fn current(&self) -> Arc<Keys> {
+    /// The keys in use now.
+    pub fn current(&self) -> Arc<Keys> {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(super) fn replace(&self, keys: Keys) {
+    /// Puts other keys into use.
+    pub fn replace(&self, keys: Keys) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
     }
 }
 
 impl Keys {
     /// Opens what is stored.
-    pub(super) fn open(seal: &SealKey, stored: &[SealedKey]) -> Result<Keys> {
+    pub fn open(seal: &SealKey, stored: &[SealedKey]) -> Result<Keys> {
         let mut signing = HashMap::new();
         let mut order = Vec::new();
         let mut root = None;
@@ -120,7 +122,7 @@ impl Keys {
     }
 
     /// Signs claims.
-    pub(super) fn sign(&self, claims: &crate::domain::token::Claims, now: Timestamp) -> Result<String> {
+    pub fn sign(&self, claims: &crate::domain::token::Claims, now: Timestamp) -> Result<String> {
         let key = self.signer(now).ok_or_else(|| Error::internal("there is no signing key"))?;
         let mut header = jsonwebtoken::Header::new(Algorithm::EdDSA);
         header.typ = Some(crate::domain::token::TOKEN_TYPE.to_owned());
@@ -129,21 +131,23 @@ impl Keys {
     }
 
     /// The key with this `kid`, unless its time is over. Nothing is fetched for an unknown one.
-    pub(super) fn verifier(&self, id: &str, now: Timestamp) -> Option<&DecodingKey> {
+    pub fn verifier(&self, id: &str, now: Timestamp) -> Option<&DecodingKey> {
         let key = self.signing.get(id)?;
         key.public.not_after.is_none_or(|at| at > now).then_some(&key.decoding)
     }
 
-    pub(super) fn refresh_key(&self, version: u16) -> Option<&[u8; 32]> {
+    /// The key of refresh tokens of this version.
+    pub fn refresh_key(&self, version: u16) -> Option<&[u8; 32]> {
         (version == REFRESH_KEY_VERSION).then_some(&*self.refresh)
     }
 
-    pub(super) fn page_key(&self) -> &SealKey {
+    /// The key that seals page tokens.
+    pub fn page_key(&self) -> &SealKey {
         &self.page
     }
 
     /// A keyed digest: of what must be compared later, and must not be guessed by whoever reads the database.
-    pub(super) fn digest(&self, purpose: &str, bytes: &[u8]) -> Digest32 {
+    pub fn digest(&self, purpose: &str, bytes: &[u8]) -> Digest32 {
         let mut context = hmac::Context::with_key(&self.digest);
         context.update(purpose.as_bytes());
         context.update(&[0]);
@@ -154,7 +158,7 @@ impl Keys {
     }
 
     /// The public keys, the current one first, then those to come, then those that were.
-    pub(super) fn public(&self, now: Timestamp) -> Vec<PublicKey> {
+    pub fn public(&self, now: Timestamp) -> Vec<PublicKey> {
         let current = self.signer(now).map(|key| key.public.id);
         let mut keys: Vec<PublicKey> = self
             .newest_first()
@@ -166,7 +170,7 @@ impl Keys {
     }
 
     /// The same as a JWK Set (RFC 7517, RFC 8037).
-    pub(super) fn jwks(&self, now: Timestamp) -> String {
+    pub fn jwks(&self, now: Timestamp) -> String {
         let keys: Vec<serde_json::Value> = self
             .public(now)
             .iter()
@@ -182,41 +186,34 @@ impl Keys {
     }
 
     /// Whether the next signing key should be made, and after which.
-    pub(super) fn rotation_due(&self, now: Timestamp) -> Option<KeyId> {
+    pub fn rotation_due(&self, now: Timestamp) -> Option<KeyId> {
         let newest = self.newest_first().next()?;
         let due = newest.public.not_before.saturating_add(ROTATE_AFTER);
         (due <= now).then_some(newest.public.id)
     }
 }
 
-/// Makes the first keys of a database.
-pub(super) async fn create_first_keys(
-    c: &impl Connection,
-    seal: &SealKey,
-    effects: &Effects,
-) -> Result<Vec<SealedKey>> {
+/// Makes the first keys of a database: the root, and a signing key.
+pub fn first_keys(seal: &SealKey, effects: &Effects) -> Result<[SealedKey; 2]> {
     let now = effects.now();
     let root = Zeroizing::new(effects.bytes::<32>());
     let root = sealed(seal, effects, KeyPurpose::Root, root.as_slice(), None, now)?;
-    let signing = new_signing_key(seal, effects, now)?;
-    for key in [&root, &signing] {
-        key_insert(c, key).await?;
-    }
-    Ok(vec![root, signing])
+    Ok([root, new_signing_key(seal, effects, now)?])
 }
 
-/// Makes the next signing key, and says when the time of the one before is over.
-pub(super) async fn create_next_key(
-    c: &impl Connection,
-    seal: &SealKey,
-    effects: &Effects,
-    replaced: KeyId,
-) -> Result<SealedKey> {
+/// A signing key to follow another.
+pub struct NextKey {
+    /// The new key.
+    pub key: SealedKey,
+    /// When the last token of the old key has expired.
+    pub retires_old_at: Timestamp,
+}
+
+/// Makes the next signing key.
+pub fn next_signing_key(seal: &SealKey, effects: &Effects) -> Result<NextKey> {
     let not_before = effects.now().saturating_add(PUBLISH_AHEAD);
     let key = new_signing_key(seal, effects, not_before)?;
-    key_insert(c, &key).await?;
-    key_retire(c, replaced, not_before.saturating_add(KEEP_AFTER)).await?;
-    Ok(key)
+    Ok(NextKey { key, retires_old_at: not_before.saturating_add(KEEP_AFTER) })
 }
 
 fn new_signing_key(seal: &SealKey, effects: &Effects, not_before: Timestamp) -> Result<SealedKey> {
@@ -274,7 +271,11 @@ fn unreadable(key: &SealedKey) -> Error {
 
 /// What a sealed key is bound to: it opens under no other id or purpose.
 fn context(id: KeyId, purpose: KeyPurpose) -> Vec<u8> {
-    format!("{purpose:?} {id}").into_bytes()
+    let purpose = match purpose {
+        KeyPurpose::Signing => "Signing",
+        KeyPurpose::Root => "Root",
+    };
+    format!("{purpose} {id}").into_bytes()
 }
 
 /// A key for one purpose (HMAC as the pseudo-random function of a one-step key derivation, NIST SP 800-56C).
@@ -286,6 +287,6 @@ fn derive(root: &[u8], purpose: &str) -> Zeroizing<[u8; 32]> {
 }
 
 /// Short text of a digest, for an etag or an unknown name in the audit log.
-pub(super) fn short(digest: &Digest32) -> String {
+pub fn short(digest: &Digest32) -> String {
     HEXLOWER.encode(digest.as_bytes().get(..16).unwrap_or_default())
 }

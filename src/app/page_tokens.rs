@@ -1,16 +1,17 @@
-//! Page tokens: sealed, bound to who asked for what, and good for an hour. A token grants nothing: the caller is
-//! judged again for every page.
+//! Page tokens: sealed, bound to the caller, the method, the filter and the order, and valid for an hour. A token grants
+//! nothing: each page is authorised anew.
 
 use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Serialize};
 
 use super::App;
+use crate::crypto::short;
 use crate::domain::caller::Caller;
 use crate::domain::page::{Cursor, PAGE_TOKEN_TTL};
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
 
-/// The longest token that is looked at.
+/// The longest token that is decoded.
 const MAX_TOKEN_BYTES: usize = 1024;
 
 /// What all page tokens of this deployment are bound to.
@@ -27,14 +28,9 @@ struct Sealed {
 }
 
 impl App {
-    /// Where the page begins that a token asks for. None: at the first row. `selection` is all that must not change
-    /// between pages.
-    pub(super) fn cursor(
-        &self,
-        caller: &Caller,
-        selection: &impl std::fmt::Debug,
-        token: &str,
-    ) -> Result<Option<Cursor>> {
+    /// The position at which the page begins. Returns `None` for the first page. `selection` is everything that must not
+    /// change between pages.
+    pub(super) fn cursor(&self, caller: &Caller, selection: &impl Serialize, token: &str) -> Result<Option<Cursor>> {
         if token.is_empty() {
             return Ok(None);
         }
@@ -44,7 +40,7 @@ impl App {
         if !is_own || age > PAGE_TOKEN_TTL {
             return Err(Error::PageTokenInvalid);
         }
-        if sealed.selection != self.selection_digest(selection) {
+        if sealed.selection != self.selection_digest(selection)? {
             return Err(Error::PageTokenMismatch);
         }
         Ok(Some(sealed.cursor))
@@ -54,14 +50,14 @@ impl App {
     pub(super) fn page_token(
         &self,
         caller: &Caller,
-        selection: &impl std::fmt::Debug,
+        selection: &impl Serialize,
         next: Option<Cursor>,
     ) -> Result<String> {
         let Some(cursor) = next else { return Ok(String::new()) };
         let sealed = Sealed {
             principal: caller.principal.id(),
             method: caller.call.method.clone(),
-            selection: self.selection_digest(selection),
+            selection: self.selection_digest(selection)?,
             made_at: self.now().as_micros(),
             cursor,
         };
@@ -80,7 +76,8 @@ impl App {
         serde_json::from_slice(&plain).ok()
     }
 
-    fn selection_digest(&self, selection: &impl std::fmt::Debug) -> String {
-        super::keys::short(&self.keys.current().digest("page selection", format!("{selection:?}").as_bytes()))
+    fn selection_digest(&self, selection: &impl Serialize) -> Result<String> {
+        let json = serde_json::to_vec(selection).map_err(Error::internal)?;
+        Ok(short(&self.keys.current().digest("page selection", &json)))
     }
 }

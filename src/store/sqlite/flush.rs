@@ -1,38 +1,43 @@
-//! One flush of the disk for all who wait for one.
+//! Group flush: one flush of the disk makes many commits durable.
 //!
-//! With `synchronous=FULL` each commit of SQLite flushes its log while it holds the only writer, and everybody else
-//! waits. With NORMAL it does so only where the order of what is written matters: before and after the log is moved to
-//! the file, and when it begins anew. Here the log is flushed beside the writer, once for all who have committed
-//! meanwhile, and nobody is told of a change before. Why that is as durable: `docs/adr/0025-one-flush-for-many-commits.md`.
+//! With `synchronous=FULL` each commit of SQLite flushes its log while it holds the only writer, and every other writer
+//! waits. With NORMAL it flushes only where the order of writes matters: before and after the log is moved to the file, and
+//! when the log restarts. Here a thread of its own flushes the log beside the writer, once for all commits that arrived
+//! meanwhile, and no caller is told of a change before. Why that is as durable: `docs/adr/0024-group-flush.md`.
 
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sea_orm::{DbErr, RuntimeErr};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::bounded::ANSWER_TIMEOUT;
+use super::file::DatabaseFile;
+use crate::store::ANSWER_TIMEOUT;
 
-/// For how many one flush is at most. Each of them is a call that a lane let in, or a job: on a fast machine more could
-/// wait, and those beyond have the next flush.
+/// The most commits that one flush confirms. Each belongs to a call that a lane admitted, or to a job; more than this can
+/// wait only on a fast machine, and the rest have the next flush.
 const MOST: usize = 1024;
 
-/// How long a flush may take. A disk that takes longer may never come back; who waits is told that nobody knows.
+/// How long a flush may take. A disk that takes longer may never answer; callers are then told that the result is unknown.
 const LONGEST: Duration = ANSWER_TIMEOUT;
+
+/// How often the thread compares the file while there is nothing to flush. A removed database is noticed this late.
+const COMPARE_EVERY: Duration = Duration::from_millis(100);
 
 /// Flushes the log of the embedded database, on a thread of its own.
 #[derive(Debug)]
 pub(super) struct Flusher {
-    waiting: mpsc::UnboundedSender<Waiting>,
+    requests: mpsc::Sender<Request>,
     disk: Arc<Disk>,
 }
 
-/// How the disk does.
+/// The state of the disk.
 #[derive(Debug, Default)]
 struct Disk {
     has_failed: AtomicBool,
@@ -41,7 +46,7 @@ struct Disk {
 }
 
 impl Disk {
-    /// Flushes, unless it has failed before. Answers whether all is durable.
+    /// Flushes, unless an earlier flush has failed. Returns whether everything is durable.
     fn flush(&self, flush: impl FnOnce() -> io::Result<()>) -> bool {
         if self.has_failed.load(Ordering::Acquire) {
             return false;
@@ -72,59 +77,67 @@ impl Disk {
     }
 }
 
-/// Somebody who has committed. No answer means that it may not be durable.
-type Waiting = oneshot::Sender<()>;
+/// Asks for a flush. It is answered when everything committed before is durable, and dropped when it may not be.
+type Request = oneshot::Sender<()>;
 
 impl Flusher {
-    /// For the database at `path`, which is open: else it may have no log yet.
-    pub(super) fn start(path: &Path) -> io::Result<Flusher> {
-        Flusher::of(File::open(log_of(path))?)
-    }
-
-    /// For a log that is open, or what a test has instead.
-    pub(super) fn of(log: File) -> io::Result<Flusher> {
-        let (waiting, queue) = mpsc::unbounded_channel();
+    /// Starts the thread for `log`, which belongs to `database`.
+    pub(super) fn start(log: File, database: Arc<DatabaseFile>) -> io::Result<Flusher> {
+        let (requests, queue) = mpsc::channel();
         let disk = Arc::new(Disk::default());
         let same = Arc::clone(&disk);
-        let work = move || serve(queue, &same, || log.sync_data());
+        let work = move || serve(&queue, &same, || log.sync_data(), || database.compare());
         std::thread::Builder::new().name("flush".to_owned()).spawn(work)?;
-        Ok(Flusher { waiting, disk })
+        Ok(Flusher { requests, disk })
     }
 
-    /// Waits until everything that was committed before is durable.
+    /// Waits until everything committed so far is durable.
     pub(super) async fn flush(&self) -> Result<(), DbErr> {
         let (done, flushed) = oneshot::channel();
-        // The thread lives as long as this: it cannot be gone.
-        let _ = self.waiting.send(done);
+        // The thread ends only after this sender is dropped, so it receives the request.
+        let _ = self.requests.send(done);
         match timeout(LONGEST, flushed).await {
             Ok(answer) => answer.map_err(|_| failed()),
             Err(_) => Err(late()),
         }
     }
 
-    /// Whether the disk can be trusted, and answers.
+    /// Fails if a flush has failed, or is taking too long.
     pub(super) fn check(&self) -> Result<(), DbErr> {
         self.disk.check()
     }
 }
 
-/// Where the log of the database at `path` is.
+/// The path of the log of the database at `path`.
 pub(super) fn log_of(path: &Path) -> PathBuf {
     let mut log = path.as_os_str().to_owned();
     log.push("-wal");
     log.into()
 }
 
-/// Flushes for as long as somebody may wait. After a flush that failed nobody is answered any more: the system may have
-/// dropped what it could not write, and the next flush would succeed without it.
-fn serve(mut queue: mpsc::UnboundedReceiver<Waiting>, disk: &Disk, mut flush: impl FnMut() -> io::Result<()>) {
-    let mut waiting = Vec::new();
-    // Whoever comes from here on waits for the next one: their commit may come too late for this one.
-    while queue.blocking_recv_many(&mut waiting, MOST) > 0 {
-        let is_durable = disk.flush(&mut flush);
-        for done in waiting.drain(..).filter(|_| is_durable) {
-            // Who has gone meanwhile needs no answer.
-            let _ = done.send(());
+/// Flushes until the last [`Flusher`] is dropped. After a flush that failed no request is answered any more: the system
+/// may have dropped what it could not write, and the next flush would succeed without it.
+fn serve(
+    queue: &mpsc::Receiver<Request>,
+    disk: &Disk,
+    mut flush: impl FnMut() -> io::Result<()>,
+    mut is_same_file: impl FnMut() -> bool,
+) {
+    loop {
+        let first = match queue.recv_timeout(COMPARE_EVERY) {
+            Ok(first) => first,
+            Err(RecvTimeoutError::Timeout) => {
+                is_same_file();
+                continue;
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        };
+        // A request that arrives after this line waits for the next flush: its commit may be too late for this one.
+        let requests: Vec<Request> = std::iter::once(first).chain(queue.try_iter().take(MOST - 1)).collect();
+        let is_durable = disk.flush(&mut flush) && is_same_file();
+        for request in requests.into_iter().filter(|_| is_durable) {
+            // A caller that has gone needs no answer.
+            let _ = request.send(());
         }
     }
 }
@@ -145,8 +158,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_disk_that_failed_once_is_not_trusted_again() -> io::Result<()> {
+        let dir = tempfile::tempdir()?;
+        let database = Arc::new(DatabaseFile::create(&dir.path().join("latchkey.db"))?);
         // A device that cannot be flushed.
-        let flusher = Flusher::of(File::open("/dev/null")?)?;
+        let flusher = Flusher::start(File::open("/dev/null")?, database)?;
         assert!(flusher.check().is_ok());
         assert!(flusher.flush().await.is_err());
         assert!(flusher.check().is_err());
@@ -154,22 +169,35 @@ mod tests {
         Ok(())
     }
 
+    #[tokio::test]
+    async fn no_commit_to_a_file_that_was_replaced_is_confirmed() -> io::Result<()> {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("latchkey.db");
+        let database = Arc::new(DatabaseFile::create(&path)?);
+        let flusher = Flusher::start(File::create(log_of(&path))?, Arc::clone(&database))?;
+        assert!(flusher.flush().await.is_ok() && database.check().is_ok());
+        std::fs::remove_file(&path)?;
+        assert!(flusher.flush().await.is_err() && database.check().is_err());
+        Ok(())
+    }
+
     #[test]
     fn one_flush_is_for_all_who_wait_and_after_one_that_failed_there_are_none() {
-        let (waiting, queue) = mpsc::unbounded_channel();
+        let (requests, queue) = mpsc::channel();
         let mut answers: Vec<_> = (0..=MOST)
             .map(|_| {
                 let (done, answer) = oneshot::channel();
-                assert!(waiting.send(done).is_ok());
+                assert!(requests.send(done).is_ok());
                 answer
             })
             .collect();
-        drop(waiting);
+        drop(requests);
         let (mut flushes, disk) = (0, Disk::default());
-        serve(queue, &disk, || {
+        let flush = || {
             flushes += 1;
             if flushes == 1 { Ok(()) } else { Err(io::ErrorKind::Other.into()) }
-        });
+        };
+        serve(&queue, &disk, flush, || true);
         assert_eq!(flushes, 2);
         let last = answers.pop();
         assert!(answers.iter_mut().all(|answer| answer.try_recv().is_ok()));

@@ -1,28 +1,29 @@
 //! Made-up users, for benchmarks and demonstrations: the same ones for the same seed, however many are asked for.
 //!
-//! They are written by the store and not by calls: a million hashes would take hours. All of them have one password.
+//! The store writes them, not calls: a million hashes would take hours. All of them have one password.
 
 use std::time::Duration;
 
-use super::hasher::{Hasher, HasherSettings};
-use crate::domain::email::EmailAddress;
-use crate::domain::id::UserId;
-use crate::domain::lockout::{Lock, LockCause, ThrottleRules};
-use crate::domain::password::PlainPassword;
-use crate::domain::profile::{DisplayName, Labels, Locale};
-use crate::domain::role::Role;
-use crate::domain::time::Timestamp;
-use crate::domain::user::{PasswordKind, StoredPassword, User, UserKind};
-use crate::domain::username::Username;
-use crate::effects::Effects;
-use crate::error::{Error, Result};
-use crate::metrics::Lane;
-use crate::store::Store;
-use crate::store::throttle::{Account, throttle_failed, throttle_reserve};
-use crate::store::users::user_insert_many;
+use latchkey::crypto::{Hasher, HasherSettings, Priority};
+use latchkey::domain::credentials::{Credentials, UserWithCredentials};
+use latchkey::domain::email::EmailAddress;
+use latchkey::domain::id::UserId;
+use latchkey::domain::lockout::{Lock, LockCause, ThrottleRules};
+use latchkey::domain::password::PlainPassword;
+use latchkey::domain::password_hash::PasswordHash;
+use latchkey::domain::profile::{DisplayName, Labels, Locale};
+use latchkey::domain::role::Role;
+use latchkey::domain::time::Timestamp;
+use latchkey::domain::user::{Password, PasswordKind, User, UserKind};
+use latchkey::domain::username::Username;
+use latchkey::effects::Effects;
+use latchkey::error::{Error, Result};
+use latchkey::store::Store;
+use latchkey::store::throttle::{Account, throttle_failed, throttle_reserve};
+use latchkey::store::users::user_insert_many;
 
 /// The password of everybody.
-pub const PASSWORD: &str = "every made-up user has this one";
+pub(crate) const PASSWORD: &str = "every made-up user has this one";
 
 /// Users in one transaction: enough that the commit costs nothing beside them, few enough to be seen moving on.
 const BATCH: u64 = 20_000;
@@ -31,39 +32,44 @@ const DAY: Duration = Duration::from_hours(24);
 
 /// Which users.
 #[derive(Debug, Clone)]
-pub struct Seed {
+pub(crate) struct Seed {
     /// How many.
-    pub users: u64,
+    pub(crate) users: u64,
     /// The same number makes the same users.
-    pub number: u64,
+    pub(crate) number: u64,
     /// The instant that ages and waits count from.
-    pub now: Timestamp,
+    pub(crate) now: Timestamp,
     /// The hash of [`PASSWORD`].
-    hash: String,
+    hash: PasswordHash,
 }
 
 impl Seed {
     /// Hashes the password once, as a server with these settings would.
-    pub async fn prepare(users: u64, number: u64, settings: HasherSettings, effects: &Effects) -> Result<Seed> {
+    pub(crate) async fn prepare(users: u64, number: u64, settings: HasherSettings, effects: &Effects) -> Result<Seed> {
         let hasher = Hasher::start(settings, effects.clone(), std::sync::Arc::default())?;
         let password = PlainPassword::parse(PASSWORD.to_owned()).map_err(|_| Error::internal("the password"))?;
-        let hash = hasher.hash(Lane::Operator, password).await?;
+        let hash = hasher.hash(Priority::Operator, password).await?;
         Ok(Seed { users, number, now: effects.now(), hash })
     }
 
     /// Adds the users to an empty database, and tells `progress` how many there are.
-    pub async fn fill(&self, store: &Store, mut progress: impl FnMut(u64)) -> Result<()> {
+    pub(crate) async fn fill(&self, store: &Store, mut progress: impl FnMut(u64)) -> Result<()> {
         store.expect_bulk().await?;
         let mut written = 0;
         while written < self.users {
             let end = self.users.min(written + BATCH);
             let users = (written..end).map(|n| self.user(n)).collect::<Result<Vec<_>>>()?;
-            let tx = store.begin_long_write().await?;
-            user_insert_many(&*tx, &users).await?;
-            for user in (written..end).zip(&users).filter(|(n, _)| self.is_throttled(*n)).map(|(_, user)| user) {
-                let account = Account::Known(user.id);
-                throttle_reserve(&*tx, &account, &ONE_WRONG, self.now).await?;
-                throttle_failed(&*tx, &account, &ONE_WRONG, self.now).await?;
+            let tx = store.begin_long().await?.writable();
+            user_insert_many(&tx, &users).await?;
+            tx.commit().await?;
+            let throttled = (written..end).zip(&users).filter(|(n, _)| self.is_throttled(*n));
+            let throttled: Vec<_> = throttled.map(|(_, account)| Account::Known(account.user.id)).collect();
+            for account in &throttled {
+                throttle_reserve(store.autocommit(), account, &ONE_WRONG, self.now).await?;
+            }
+            let tx = store.begin_long().await?.writable();
+            for account in &throttled {
+                throttle_failed(&tx, account, &ONE_WRONG, self.now).await?;
             }
             tx.commit().await?;
             written = end;
@@ -73,13 +79,8 @@ impl Seed {
     }
 
     /// The username of user `n`.
-    pub fn username(&self, n: u64) -> String {
+    pub(crate) fn username(&self, n: u64) -> String {
         self.name(n).0
-    }
-
-    /// Whether user `n` gets in with [`PASSWORD`] and nothing else.
-    pub fn can_sign_in(&self, n: u64) -> bool {
-        self.fate(n) == Fate::Ordinary && !self.is_throttled(n)
     }
 
     fn dice(&self, n: u64, purpose: u64) -> Dice {
@@ -98,7 +99,7 @@ impl Seed {
         (username, format!("{first} {last}"))
     }
 
-    fn fate(&self, n: u64) -> Fate {
+    pub(crate) fn fate(&self, n: u64) -> Fate {
         match self.dice(n, 2).below(1000) {
             0..10 => Fate::Service,
             10..30 => Fate::Pending,
@@ -111,11 +112,11 @@ impl Seed {
     }
 
     /// One of two thousand.
-    fn is_throttled(&self, n: u64) -> bool {
+    pub(crate) fn is_throttled(&self, n: u64) -> bool {
         self.fate(n) != Fate::Service && self.dice(n, 3).below(2000) == 0
     }
 
-    fn user(&self, n: u64) -> Result<User> {
+    fn user(&self, n: u64) -> Result<UserWithCredentials> {
         let made = |_| Error::internal("a made-up value is refused");
         let fate = self.fate(n);
         let mut dice = self.dice(n, 4);
@@ -127,8 +128,11 @@ impl Seed {
         let last_sign_in = self.now.saturating_sub(age.min(Duration::from_secs(dice.below(90 * 86_400))));
         let role = if dice.below(500) == 0 { dice.one_of(ROLES) } else { None };
         let labels = (dice.below(4) == 0).then(|| ("team".to_owned(), dice.word(SERVICES).to_owned()));
-        Ok(User {
-            id: UserId::from_bytes(dice.bytes()),
+        let id = UserId::from_bytes(dice.bytes());
+        let password = self.password(fate, created_at, &mut dice);
+        let credentials = Credentials { password: password.as_ref().map(|_| self.hash.clone()) };
+        let user = User {
+            id,
             kind: if fate == Fate::Service { UserKind::Service } else { UserKind::Person },
             username: Username::parse(&username).map_err(|_| Error::internal("a made-up username is refused"))?,
             email: EmailAddress::parse_optional(&email).map_err(|_| Error::internal("a made-up address is refused"))?,
@@ -137,7 +141,7 @@ impl Seed {
             external_id: None,
             labels: Labels::parse(labels).map_err(|_| Error::internal("a made-up label is refused"))?,
             roles: role.into_iter().collect(),
-            password: self.password(fate, created_at, &mut dice),
+            password,
             change_demanded: fate == Fate::MustChange,
             stored_lock: (fate == Fate::Locked).then(|| self.lock(&mut dice)),
             stored_throttle: None,
@@ -145,10 +149,11 @@ impl Seed {
             created_at,
             updated_at: created_at,
             last_sign_in_at: (!is_new).then_some(last_sign_in),
-        })
+        };
+        Ok(UserWithCredentials { user, credentials })
     }
 
-    fn password(&self, fate: Fate, created_at: Timestamp, dice: &mut Dice) -> Option<StoredPassword> {
+    fn password(&self, fate: Fate, created_at: Timestamp, dice: &mut Dice) -> Option<Password> {
         let (kind, expires_at) = match fate {
             Fate::Service | Fate::Pending => return None,
             // From expired two days ago to good for five more.
@@ -158,7 +163,7 @@ impl Seed {
             }
             _ => (PasswordKind::Lasting, None),
         };
-        Some(StoredPassword { hash: self.hash.clone(), kind, changed_at: created_at, expires_at })
+        Some(Password { method: self.hash.method(), kind, changed_at: created_at, expires_at })
     }
 
     /// Half of the locks have an end, and a few of those are over.
@@ -178,7 +183,7 @@ impl Seed {
 
 /// What somebody's account is like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
+pub(crate) enum Fate {
     Ordinary,
     Service,
     Pending,

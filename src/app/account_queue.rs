@@ -1,9 +1,9 @@
-//! Turns at an account. A few attempts at a time go on to the database; the others queue here, in the order in which
-//! they came. Otherwise two hundred at one account, each asking the database every few milliseconds, would keep its
-//! connections from everybody else.
+//! A queue for each account at which attempts are under way. A few attempts at a time go on to the database; the others
+//! wait here in the order of arrival. Otherwise two hundred attempts at one account, each polling the database every few
+//! milliseconds, would keep its connections from other calls.
 //!
-//! How many wait is bounded by the lane of sign-ins (`grpc/lanes.rs`), and each waits for a few seconds at most. Of an
-//! account at which nobody tries any more nothing is kept.
+//! The lane of sign-ins (`grpc/lanes.rs`) bounds how many wait, and each waits a few seconds at most. The queue of an
+//! account without attempts is removed.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -16,24 +16,24 @@ const AT_ONCE: usize = 4;
 
 /// The queues of all accounts at which somebody tries.
 #[derive(Debug, Default)]
-pub(super) struct Turns {
-    queues: Mutex<HashMap<String, Weak<Semaphore>>>,
+pub(super) struct AccountQueues {
+    by_account: Mutex<HashMap<String, Weak<Semaphore>>>,
 }
 
-/// A turn, until it is dropped.
+/// A slot, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Turn {
-    turns: Arc<Turns>,
+pub(super) struct Slot {
+    queues: Arc<AccountQueues>,
     account: String,
     permit: Option<OwnedSemaphorePermit>,
 }
 
-impl Turns {
-    /// Waits for a turn. None: it did not come in time.
-    pub(super) async fn take(self: &Arc<Self>, account: String, deadline: Duration) -> Option<Turn> {
+impl AccountQueues {
+    /// Waits for a slot. None: it did not come in time.
+    pub(super) async fn take(self: &Arc<Self>, account: String, deadline: Duration) -> Option<Slot> {
         let queue = self.queue(&account);
         let permit = tokio::time::timeout(deadline, queue.acquire_owned()).await.ok()?.ok()?;
-        Some(Turn { turns: Arc::clone(self), account, permit: Some(permit) })
+        Some(Slot { queues: Arc::clone(self), account, permit: Some(permit) })
     }
 
     fn queue(&self, account: &str) -> Arc<Semaphore> {
@@ -48,14 +48,14 @@ impl Turns {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Weak<Semaphore>>> {
         // Nothing under this lock can panic half-way through a change.
-        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+        self.by_account.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Turn {
+impl Drop for Slot {
     fn drop(&mut self) {
         self.permit = None;
-        let mut queues = self.turns.lock();
+        let mut queues = self.queues.lock();
         if queues.get(&self.account).is_some_and(|queue| queue.strong_count() == 0) {
             queues.remove(&self.account);
         }
@@ -72,23 +72,23 @@ mod tests {
 
     #[tokio::test]
     async fn a_few_go_on_and_the_others_wait_for_them() {
-        let turns = Arc::new(Turns::default());
+        let queues = Arc::new(AccountQueues::default());
         let mut taken = Vec::new();
         for _ in 0..AT_ONCE {
-            taken.push(turns.take("u:1".to_owned(), LATE).await.unwrap());
+            taken.push(queues.take("u:1".to_owned(), LATE).await.unwrap());
         }
-        assert!(turns.take("u:1".to_owned(), SOON).await.is_none());
-        assert!(turns.take("u:2".to_owned(), SOON).await.is_some(), "another account does not wait");
+        assert!(queues.take("u:1".to_owned(), SOON).await.is_none());
+        assert!(queues.take("u:2".to_owned(), SOON).await.is_some(), "another account does not wait");
         taken.pop();
-        assert!(turns.take("u:1".to_owned(), LATE).await.is_some());
+        assert!(queues.take("u:1".to_owned(), LATE).await.is_some());
     }
 
     #[tokio::test]
     async fn nothing_is_kept_of_an_account_at_which_nobody_tries() {
-        let turns = Arc::new(Turns::default());
-        let taken = turns.take("u:1".to_owned(), LATE).await.unwrap();
-        assert_eq!(turns.lock().len(), 1);
+        let queues = Arc::new(AccountQueues::default());
+        let taken = queues.take("u:1".to_owned(), LATE).await.unwrap();
+        assert_eq!(queues.lock().len(), 1);
         drop(taken);
-        assert_eq!(turns.lock().len(), 0);
+        assert_eq!(queues.lock().len(), 0);
     }
 }

@@ -1,0 +1,150 @@
+//! The embedded database: its connections, its file, and how its commits become durable.
+
+mod file;
+mod flush;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, DbErr, Statement};
+
+use self::file::DatabaseFile;
+use self::flush::{Flusher, log_of};
+use super::ACQUIRE_TIMEOUT;
+use crate::error::{Error, Outage, Result};
+
+/// Connections that read: more would only compete for the cores.
+const READERS: u32 = 4;
+
+/// How long the log grows before it restarts: 32 MiB in pages of 4 KiB.
+const LOG_PAGES: usize = 8192;
+
+/// How long a connection waits for a lock that another program holds.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The files of the embedded database.
+#[derive(Debug)]
+pub(super) struct Files {
+    database: Arc<DatabaseFile>,
+    flusher: Flusher,
+}
+
+impl Files {
+    fn open(path: &Path, log: &Path) -> io::Result<Files> {
+        let database = Arc::new(DatabaseFile::create(path)?);
+        let flusher = Flusher::start(std::fs::File::open(log)?, Arc::clone(&database))?;
+        Ok(Files { database, flusher })
+    }
+
+    /// Files whose commits can never become durable.
+    #[cfg(test)]
+    pub(super) fn failing(path: &Path) -> io::Result<Files> {
+        // A device that cannot be flushed.
+        Files::open(path, Path::new("/dev/null"))
+    }
+
+    /// Fails if the database was removed or replaced, or its disk has failed.
+    pub(super) fn check(&self) -> Result<(), DbErr> {
+        self.database.check()?;
+        self.flusher.check()
+    }
+
+    /// Waits until everything committed so far is durable.
+    pub(super) async fn flush(&self) -> Result<(), DbErr> {
+        self.flusher.flush().await
+    }
+}
+
+/// Connections to read with and to write with, and the files behind them.
+pub(super) struct Connected {
+    pub(super) read: DatabaseConnection,
+    pub(super) write: DatabaseConnection,
+    pub(super) files: Files,
+}
+
+/// Opens the database, which is created if there is none, readable by its owner alone.
+pub(super) async fn connect(path: &Path) -> Result<Connected> {
+    let failed =
+        |source: io::Error| Error::Unavailable(Outage::Storage(format!("{}: {source}", path.display()).into()));
+    DatabaseFile::create(path).map_err(failed)?;
+    let url = format!("sqlite://{}?mode=rwc", path.display());
+    let options = |connections: u32| {
+        let mut options = ConnectOptions::new(url.clone());
+        options
+            .max_connections(connections)
+            .min_connections(connections)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            // A connection is a file handle: it never goes stale.
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .test_before_acquire(false)
+            .sqlx_logging(false)
+            .map_sqlx_sqlite_opts(connect_options);
+        options
+    };
+    let mut writer = options(1);
+    writer.map_sqlx_sqlite_pool_opts(writer_options);
+    // The writer comes first: of several connections that create the log of a new database, all but one would fail with
+    // "database is locked".
+    let write = Database::connect(writer).await?;
+    write_back(&write, path).await?;
+    // The readers stay open as long as the store. They keep the log file, whatever happens to the writer.
+    let read = Database::connect(options(READERS)).await?;
+    let files = Files::open(path, &log_of(path)).map_err(failed)?;
+    Ok(Connected { read, write, files })
+}
+
+/// Moves the log to the file. What an earlier server could not flush may exist in the memory of the system alone: a later
+/// flush of the log would not write it, and what is appended to the log could not be read without it. So the server starts
+/// with an empty log or not at all.
+async fn write_back(write: &DatabaseConnection, path: &Path) -> Result<()> {
+    let statement = Statement::from_string(DbBackend::Sqlite, "PRAGMA wal_checkpoint(TRUNCATE)");
+    let give_up = Instant::now() + BUSY_TIMEOUT;
+    loop {
+        let row = write.query_one_raw(statement.clone()).await?;
+        if row.map(|row| row.try_get_by_index::<i32>(0)).transpose()? == Some(0) {
+            return Ok(());
+        }
+        if Instant::now() >= give_up {
+            break;
+        }
+        // SQLite itself waits for readers, but not for another checkpoint.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let read = format!("{}: another program reads it, a backup perhaps; start again when it has ended", path.display());
+    Err(Error::Unavailable(Outage::Storage(read.into())))
+}
+
+fn connect_options(options: SqliteConnectOptions) -> SqliteConnectOptions {
+    options
+        .journal_mode(SqliteJournalMode::Wal)
+        // SQLite keeps the log in order; the flusher makes it durable before any caller is told of a change.
+        .synchronous(SqliteSynchronous::Normal)
+        .foreign_keys(true)
+        // A job moves the log to the file beside the writer (`Store::move_log`), but only the writer can restart the log,
+        // and only when all of it is moved: it moves the rest itself once the log has 32 MiB.
+        .pragma("wal_autocheckpoint", LOG_PAGES.to_string())
+        .busy_timeout(BUSY_TIMEOUT)
+        // Deleted content is overwritten.
+        .pragma("secure_delete", "ON")
+        .pragma("trusted_schema", "OFF")
+}
+
+/// When the disk is full or fails, SQLite may roll back by itself. The driver does not notice: it still counts an open
+/// transaction, and makes every later one a savepoint of it, whose commit makes nothing durable. Such a connection is
+/// closed and never used again.
+fn writer_options(options: SqlitePoolOptions) -> SqlitePoolOptions {
+    use sea_orm::sqlx::Connection;
+    options.after_release(|connection, _| {
+        Box::pin(async move {
+            if connection.is_in_transaction() {
+                // Waits until the rollback that is under way has ended.
+                connection.ping().await?;
+            }
+            Ok(!connection.is_in_transaction())
+        })
+    })
+}
