@@ -1,14 +1,14 @@
-//! The README, word for word.
+//! The commands of README.md and docs/grpcurl.md, run word for word.
 
 use crate::harness::daemon::Daemon;
 use crate::harness::transcript::{Shell, Step, blocks, steps, text_matches};
 
 const README: &str = include_str!("../../README.md");
+const GRPCURL: &str = include_str!("../../docs/grpcurl.md");
 const CARGO_RUN: &str = "$ cargo run\n";
 const CARGO_BUILD: &str = "cargo build";
-const GRPCURL: &str = "## With grpcurl";
 
-/// A server as the README starts it, and a second terminal beside it.
+/// A server as the tour starts it, and a second terminal beside it.
 fn two_terminals() -> (Daemon, Shell) {
     let mut shell = Shell::default();
     let daemon = Daemon::start(&shell, &[]);
@@ -16,9 +16,9 @@ fn two_terminals() -> (Daemon, Shell) {
     (daemon, shell)
 }
 
-fn part(from: &str, to: &str) -> String {
-    let (_, rest) = README.split_once(from).unwrap_or_else(|| panic!("no {from}"));
-    rest.split_once(to).unwrap_or_else(|| panic!("no {to}")).0.to_owned()
+fn tour() -> &'static str {
+    let (_, rest) = README.split_once("## A tour in five minutes").expect("the tour");
+    rest.split_once("\n## ").expect("the next section").0
 }
 
 fn play(shell: &Shell, document: &str) {
@@ -44,9 +44,9 @@ fn play(shell: &Shell, document: &str) {
 #[test]
 fn the_tour_runs_word_for_word() {
     let (mut daemon, shell) = two_terminals();
-    let tour = part("## A tour in five minutes", GRPCURL);
+    let tour = tour();
 
-    let (_, first) = blocks(&tour, &["console"]).into_iter().next().expect("a block");
+    let (_, first) = blocks(tour, &["console"]).into_iter().next().expect("a block");
     let printed = &steps(&first)[0].prints;
     let serving = daemon.started.last().expect("a line").replace(&daemon.address, "127.0.0.1:50051");
     assert!(first.starts_with(CARGO_RUN) && text_matches(&printed[1], &serving), "{serving}");
@@ -54,14 +54,14 @@ fn the_tour_runs_word_for_word() {
     assert!(text_matches(&printed[2], &next), "{next}");
 
     // `cargo run` builds the server alone.
-    let all: Vec<Step> = blocks(&tour, &["console"]).iter().flat_map(|(_, block)| steps(block)).collect();
+    let all: Vec<Step> = blocks(tour, &["console"]).iter().flat_map(|(_, block)| steps(block)).collect();
     let first_of = |wanted: &dyn Fn(&str) -> bool| all.iter().position(|step| wanted(&step.command));
     let built = first_of(&|command| command == CARGO_BUILD).expect("the command is built");
     let used = first_of(&|command| command.contains("latchkey ")).expect("the command is used");
     assert!(built < used, "latchkey is used before it is built");
 
     if shell.has("jq") && shell.has("script") {
-        play(&shell, &tour);
+        play(&shell, tour);
     }
     let (code, log) = daemon.stop();
     assert_eq!(code, Some(0));
@@ -87,11 +87,10 @@ fn the_table_of_grpcurl_commands_runs_word_for_word() {
     if !shell.has("grpcurl") || !shell.has("jq") {
         return;
     }
-    let section = part(GRPCURL, "## Who may do what");
-    let rows = rows(&section);
+    let rows = rows(GRPCURL);
     assert!(rows.len() >= 15, "{} rows", rows.len());
 
-    let (_, setup) = blocks(&section, &["console"]).into_iter().next().expect("a block");
+    let (_, setup) = blocks(GRPCURL, &["console"]).into_iter().next().expect("a block");
     let rows = rows.into_iter().map(|(command, prints, exit)| Step {
         command,
         exit: exit.parse().expect("an exit code"),
