@@ -1,4 +1,4 @@
-//! Fills an empty database with made-up users, for trying latchkey out with many:
+//! Fills an empty database with made-up users, to try latchkey with many accounts:
 //!
 //! ```console
 //! $ cargo run --release --example fill -- --users 1000000 --data-dir ./latchkey-data
@@ -21,10 +21,10 @@ use self::seed::{PASSWORD, Seed};
 #[derive(Parser)]
 #[command(about = "Fills an empty latchkey database with made-up users")]
 struct Line {
-    /// How many
+    /// Number of users
     #[arg(long, default_value_t = 1000)]
     users: u64,
-    /// The same number makes the same users
+    /// Seed of the generator; the same seed creates the same users
     #[arg(long, default_value_t = 1)]
     seed: u64,
     #[command(flatten)]
@@ -43,7 +43,7 @@ async fn main() -> ExitCode {
 }
 
 async fn fill(line: &Line) -> Result<(), Box<dyn std::error::Error>> {
-    // What is not said stands at its default: the environment of this program is not a server's.
+    // Settings that no flag names keep their default: the environment of this program is not that of a server.
     let config = config::load(&line.flags, std::iter::empty(), |path| std::fs::read_to_string(path))
         .map_err(|problems| problems.to_string())?;
     let (store, _lock) = server::open_store(&config).await?;
@@ -63,7 +63,7 @@ async fn fill(line: &Line) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Progress is not worth failing for.
+/// Prints progress. A failure to print does not matter.
 fn say(text: &str) {
     let _ = std::io::stderr().write_all(text.as_bytes());
 }

@@ -1,7 +1,7 @@
 //! A small HTTP service that asks latchkey about each token.
 //!
-//! A lock, a reset or a sign-out counts at once. The price: a call for each request, and no service while latchkey is
-//! away. `examples/offline_check.rs` is the other way.
+//! A lock, a reset or a sign-out counts at once. The price is a call for each request, and no service while latchkey is
+//! not available. `examples/offline_check.rs` verifies tokens offline.
 //!
 //! The service needs an API token with the scope `tokens.introspect`, which the role `verifier` has:
 //!
@@ -40,16 +40,16 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
-/// How long latchkey may take to answer.
+/// Deadline of a call to latchkey.
 const DEADLINE: Duration = Duration::from_secs(2);
 
 #[derive(clap::Parser)]
 #[command(about = "A service that asks latchkey about each token")]
 struct Arguments {
-    /// Where latchkey serves gRPC
+    /// URL of latchkey's gRPC listener
     #[arg(long, default_value = "http://127.0.0.1:50051")]
     latchkey: Endpoint,
-    /// What this service is called in the `aud` claim
+    /// The name of this service in the `aud` claim
     #[arg(long)]
     audience: String,
     /// File with an API token that has the scope `tokens.introspect`
@@ -57,7 +57,7 @@ struct Arguments {
     /// A file, because everyone on the machine can list the arguments of a process.
     #[arg(long)]
     api_token_file: PathBuf,
-    /// Where this service listens
+    /// Address that this service listens on
     #[arg(long, default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
 }
@@ -67,7 +67,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let Arguments { latchkey, audience, api_token_file, listen } = Arguments::parse();
     let api_token = std::fs::read_to_string(api_token_file)?;
     let mut credential: MetadataValue<Ascii> = format!("Bearer {}", api_token.trim()).parse()?;
-    // Not printed, and not kept in HTTP/2's table of headers.
+    // A sensitive value is not printed, and not stored in the header table of HTTP/2.
     credential.set_sensitive(true);
     let latchkey = AuthClient::new(latchkey.timeout(DEADLINE).connect_timeout(DEADLINE).connect_lazy());
     let inspector = Arc::new(Inspector { latchkey, credential, audience });
@@ -83,7 +83,7 @@ async fn hello(State(inspector): State<Arc<Inspector>>, headers: HeaderMap) -> R
     match inspector.inspect(bearer(&headers)).await {
         Ok(Some(token)) => format!("hello {}\n", token.username).into_response(),
         Ok(None) => (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, "Bearer")], "unauthorized\n").into_response(),
-        // Nobody gets in because latchkey could not be asked.
+        // If latchkey does not answer, every request is refused.
         Err(status) => {
             let _ =
                 writeln!(std::io::stderr(), "latchkey could not be asked: {:?} {}", status.code(), status.message());
@@ -104,7 +104,7 @@ struct Inspector {
 }
 
 impl Inspector {
-    /// What the token allows. None: it is not good, or not for this service.
+    /// Returns latchkey's answer about the token, or `None` if the token is invalid or for another service.
     async fn inspect(&self, token: &str) -> Result<Option<v1::IntrospectTokenResponse>, Status> {
         if token.is_empty() {
             return Ok(None);
@@ -114,11 +114,11 @@ impl Inspector {
         request.metadata_mut().insert("authorization", self.credential.clone());
         let answer = match self.latchkey.clone().introspect_token(request).await {
             Ok(answer) => answer.into_inner(),
-            // More bytes than any token has.
+            // The token is longer than any valid one.
             Err(status) if status.code() == tonic::Code::InvalidArgument => return Ok(None),
             Err(status) => return Err(status),
         };
-        // Not the same question again: an API token has no audience. This service is for people's access tokens.
+        // latchkey accepts API tokens here, which have no audience. This service accepts only users' access tokens.
         let is_for_us = answer.audiences.contains(&self.audience);
         Ok((answer.active && is_for_us).then_some(answer))
     }

@@ -1,8 +1,8 @@
-//! A small HTTP service that checks access tokens by itself, without a call to latchkey for each of them.
+//! A small HTTP service that verifies access tokens itself, without a call to latchkey for each of them.
 //!
-//! Fast, and it goes on while latchkey is away. The price: a token stays good until it expires (5 minutes unless
-//! `token.access_ttl` says otherwise), also when its user was locked a moment ago. `examples/introspect.rs` is the
-//! other way.
+//! It is fast, and works while latchkey is not available. The price is that a token stays valid until it expires (5 minutes
+//! unless `token.access_ttl` says otherwise), even if its user was locked a moment ago. `examples/introspect.rs` asks
+//! latchkey instead.
 //!
 //! ```text
 //! cargo run --example offline_check -- --audience notes
@@ -38,22 +38,22 @@ use latchkey::proto::v1::auth_client::AuthClient;
 use serde::Deserialize;
 use tonic::transport::{Channel, Endpoint};
 
-/// How far the clocks of latchkey and this machine may be apart for a token that is not in its time yet, in seconds.
+/// Tolerated difference between the clocks of latchkey and this machine for `nbf`, in seconds.
 const CLOCK_SKEW: u64 = 30;
 
-/// How long latchkey may take to answer.
+/// Deadline of a call to latchkey.
 const DEADLINE: Duration = Duration::from_secs(2);
 
 #[derive(clap::Parser)]
 #[command(about = "A service that checks access tokens offline")]
 struct Arguments {
-    /// Where latchkey serves gRPC
+    /// URL of latchkey's gRPC listener
     #[arg(long, default_value = "http://127.0.0.1:50051")]
     latchkey: Endpoint,
-    /// What this service is called in the `aud` claim
+    /// The name of this service in the `aud` claim
     #[arg(long)]
     audience: String,
-    /// Where this service listens
+    /// Address that this service listens on
     #[arg(long, default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
 }
@@ -74,7 +74,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 async fn hello(State(verifier): State<Arc<Verifier>>, headers: HeaderMap) -> Response {
     match verifier.check(bearer(&headers)).await {
         Ok(claims) => format!("hello {}\n", claims.username).into_response(),
-        // The caller learns no more than that: which half was wrong would help somebody who guesses.
+        // The reason is not sent: it would help an attacker who guesses.
         Err(refused) => {
             let _ = writeln!(std::io::stderr(), "refused: {refused:?}");
             (StatusCode::UNAUTHORIZED, [(WWW_AUTHENTICATE, "Bearer")], "unauthorized\n").into_response()
@@ -87,8 +87,8 @@ fn bearer(headers: &HeaderMap) -> &str {
     value.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default()
 }
 
-/// The header of an access token (RFC 9068). Anything else in it makes the token invalid: a header that names its own
-/// key or where to fetch one has been a way around the signature before.
+/// The header of an access token (RFC 9068). Any other field makes the token invalid: headers that name their own key,
+/// or a URL to fetch it from, have been used to bypass the signature.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Header {
@@ -105,7 +105,7 @@ struct Claims {
 }
 
 #[derive(Debug)]
-#[expect(dead_code, reason = "printed, field by field, for whoever runs the service")]
+#[expect(dead_code, reason = "printed, field by field, for the operator of the service")]
 enum Refused {
     /// Not a token, or not of this kind.
     Malformed,
@@ -113,7 +113,7 @@ enum Refused {
     UnknownKey,
     /// A wrong signature, issuer or audience, or expired.
     Invalid(jsonwebtoken::errors::Error),
-    /// Not in its time yet.
+    /// Not valid yet.
     TooEarly,
 }
 
@@ -121,20 +121,20 @@ struct Verifier {
     latchkey: AuthClient<Channel>,
     audience: String,
     keys: RwLock<Arc<Keys>>,
-    /// Held by the one call that fetches keys; the others go on with those they have.
+    /// Held by the one call that fetches keys; the others use the keys they have.
     fetching: tokio::sync::Mutex<()>,
 }
 
-/// The published keys, as they were at one moment.
+/// A snapshot of the published keys.
 struct Keys {
     issuer: String,
     by_id: HashMap<String, DecodingKey>,
-    /// Ask again from then on.
+    /// From this instant on, the keys are fetched again.
     stale_at: Instant,
 }
 
 impl Verifier {
-    /// Fails if latchkey cannot be reached: a service without keys could let nobody in.
+    /// Fails if latchkey cannot be reached: without keys the service could accept no token.
     async fn connect(latchkey: AuthClient<Channel>, audience: String) -> Result<Verifier, Box<dyn Error>> {
         let keys = fetch_keys(latchkey.clone()).await?;
         let keys = RwLock::new(Arc::new(keys));
@@ -144,8 +144,8 @@ impl Verifier {
     async fn check(&self, token: &str) -> Result<Claims, Refused> {
         let header = header(token).ok_or(Refused::Malformed)?;
         let keys = self.keys().await;
-        // An unknown key is no reason to ask latchkey: new ones are published a day before they are used, and
-        // strangers could have this service ask as often as they like.
+        // An unknown key does not trigger a fetch: new keys are published a day before they are used, and a stranger
+        // could trigger any number of fetches.
         let key = keys.by_id.get(&header.kid).ok_or(Refused::UnknownKey)?;
         let validation = validation(&keys.issuer, &self.audience);
         let claims = jsonwebtoken::decode::<Claims>(token, key, &validation).map_err(Refused::Invalid)?.claims;
@@ -155,8 +155,8 @@ impl Verifier {
         Ok(claims)
     }
 
-    /// The keys, asked for again when their time is over. If latchkey is away, the old ones go on: public keys do not
-    /// get worse, and a new one is not in use for a day.
+    /// The keys, fetched again when they are stale. If latchkey is not available, the old keys stay in use: a public key
+    /// does not expire, and a new one is not used for a day.
     async fn keys(&self) -> Arc<Keys> {
         let keys = self.cached();
         if Instant::now() < keys.stale_at {
@@ -177,7 +177,7 @@ impl Verifier {
     }
 }
 
-/// The same set is at `/.well-known/jwks.json` of the HTTP listener, for whatever speaks no gRPC.
+/// Fetches the keys. A client without gRPC finds the same set at `/.well-known/jwks.json` of the HTTP listener.
 async fn fetch_keys(mut latchkey: AuthClient<Channel>) -> Result<Keys, Box<dyn Error>> {
     let answer = latchkey.get_signing_keys(v1::GetSigningKeysRequest::default()).await?.into_inner();
     let set: JwkSet = serde_json::from_str(&answer.jwks_json)?;
@@ -196,8 +196,8 @@ fn header(token: &str) -> Option<Header> {
     (header.typ == "at+jwt" && header.alg == "EdDSA").then_some(header)
 }
 
-/// Signature, issuer, audience and expiry. The library would let an expired token live for another minute, and let one
-/// pass that lacks a claim.
+/// Checks signature, issuer, audience and expiry. By default the library accepts a token for a minute after its expiry,
+/// and a token that lacks a claim.
 fn validation(issuer: &str, audience: &str) -> Validation {
     let mut validation = Validation::new(Algorithm::EdDSA);
     validation.leeway = 0;

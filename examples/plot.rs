@@ -1,4 +1,4 @@
-//! Draws what the benchmark has measured, from its JSON, as SVG.
+//! Draws the results of the benchmark as SVG, from its JSON.
 //!
 //! ```console
 //! $ cargo bench --bench service -- --json target/bench.json
@@ -6,7 +6,7 @@
 //! $ cargo run --example plot -- --without P5 target/bench.json > summary.svg
 //! ```
 //!
-//! Each row with a goal is a bar: how far the ratio is on the right side of its goal. The line is the goal.
+//! Each row with a goal is a bar, which shows how far the ratio is beyond its goal. The vertical line is the goal.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use serde::Deserialize;
 
-/// A run, as `benches/service` writes it. What is not drawn is left out.
+/// A run, as `benches/service` writes it, without the fields that are not drawn.
 #[derive(Deserialize)]
 struct Report {
     processor: String,
@@ -42,7 +42,7 @@ enum Goal {
 }
 
 impl Goal {
-    /// How far a ratio is beyond the goal: 1 meets it just so, 2 is twice as good, 0.5 half as good.
+    /// How far a ratio is beyond the goal: 1 just meets it, 2 is twice as good, 0.5 half as good.
     fn score(self, ratio: f64) -> f64 {
         match self {
             Goal::AtLeast(least) => ratio / least,
@@ -60,10 +60,10 @@ impl Goal {
 
 const WIDTH: f64 = 960.0;
 const LINE: f64 = 22.0;
-/// Where bars begin, and how wide the scale is.
+/// The x coordinate at which bars begin, and the width of the scale.
 const LEFT: f64 = 430.0;
 const SCALE: f64 = 330.0;
-/// The scale goes from half of the goal to eight times it, by powers of two.
+/// The scale goes from half of the goal to eight times the goal, in powers of two.
 const LOWEST: f64 = -1.0;
 const HIGHEST: f64 = 3.0;
 
@@ -105,7 +105,7 @@ fn draw(words: impl Iterator<Item = String>) -> Result<String, Box<dyn std::erro
     ))
 }
 
-/// Draws one run below `top`. Answers where it ends.
+/// Draws one run below `top`. Returns the y coordinate at which it ends.
 fn panel(body: &mut String, report: &Report, top: f64) -> Result<f64, std::fmt::Error> {
     let rows: Vec<_> = report.rows.iter().filter_map(|row| row.goal.map(|goal| (row, goal))).collect();
     let title = format!(
@@ -153,7 +153,7 @@ fn bar(body: &mut String, row: &Row, goal: Goal, top: f64) -> std::fmt::Result {
     text(body, WIDTH - 16.0, baseline, "end", "fill=\"#57606a\"", &figures)
 }
 
-/// Where a score lies, in pixels: a power of two is always as wide.
+/// The x coordinate of a score. The scale is logarithmic.
 fn place(score: f64) -> f64 {
     let power = score.max(1e-6).log2().clamp(LOWEST, HIGHEST);
     LEFT + SCALE * (power - LOWEST) / (HIGHEST - LOWEST)

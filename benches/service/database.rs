@@ -1,4 +1,4 @@
-//! A database full of made-up users, for servers to be started on.
+//! A database full of made-up users, for the servers of the benchmark.
 
 use std::path::{Path, PathBuf};
 
@@ -18,21 +18,21 @@ use crate::{Outcome, tell};
 /// The same users in every run.
 const SEED: u64 = 1;
 
-/// A database and the files beside it.
+/// A filled database and the files beside it.
 pub(crate) struct Filled {
-    /// How many users.
+    /// The number of users.
     pub(crate) users: u64,
-    /// Who they are.
+    /// Generates the users.
     pub(crate) seed: Seed,
-    /// Whether servers hash only while nothing else wants the core.
+    /// Whether servers hash only on idle cores.
     pub(crate) only_when_idle: bool,
     config: Config,
-    /// Removed with everything in it at the end of the run.
+    /// Temporary directory; removed at the end of the run.
     scratch: TempDir,
 }
 
 impl Filled {
-    /// Finds the users or makes them.
+    /// Opens the database, and creates the users if it is empty.
     pub(crate) async fn open(users: u64, data_dir: Option<&Path>, url: Option<SecretString>) -> Outcome<Filled> {
         let scratch = tempfile::tempdir()?;
         let mut config = Config::default_in(&data_dir.map_or_else(|| scratch.path().join("server"), Path::to_owned));
@@ -49,7 +49,7 @@ impl Filled {
         Ok(Filled { users, seed, only_when_idle: false, config, scratch })
     }
 
-    /// Which database it is.
+    /// The kind of database.
     pub(crate) fn kind(&self) -> &'static str {
         match self.config.database {
             Database::Sqlite { .. } => "embedded SQLite",
@@ -57,12 +57,12 @@ impl Filled {
         }
     }
 
-    /// Whether the database is one server's own.
+    /// Whether the database is the embedded one.
     pub(crate) fn is_embedded(&self) -> bool {
         matches!(self.config.database, Database::Sqlite { .. })
     }
 
-    /// The arguments of a server that is alone on the database.
+    /// The arguments of a server that is the only one on the database.
     pub(crate) fn place(&self) -> Place {
         self.place_in(self.config.data_dir.clone())
     }
@@ -89,7 +89,7 @@ impl Filled {
     }
 }
 
-/// Where a server finds its database.
+/// The arguments that tell a server where its database is.
 pub(crate) struct Place {
     /// `--data-dir`
     pub(crate) data_dir: PathBuf,
@@ -114,7 +114,7 @@ async fn fill(store: &Store, config: &Config, users: u64) -> Outcome<Seed> {
     let everybody = UserFilter::default();
     let listing = UserListing { filter: &everybody, order: UserOrder::Username, now: effects.now() };
     match user_count(store.reader(), &listing).await? {
-        // And some services that an earlier run has made.
+        // An earlier run has added some service accounts.
         found if (users..users + 100).contains(&found) => {}
         0 => {
             let began = std::time::Instant::now();

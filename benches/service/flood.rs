@@ -1,7 +1,7 @@
-//! F11: what somebody who goes on calling notices of a flood: the slowest of a hundred of their calls, against their usual.
+//! F11: the p99 of another client's calls during a flood, compared with its usual p99.
 //!
-//! The flooder has a thread of its own, at the lowest priority: elsewhere they would not take the processor from those whom
-//! they flood. They connect again whenever they are cut off.
+//! The flooder has its own thread at the lowest priority, because a real one would run on another machine and not take
+//! processor time from the server. It reconnects whenever it is cut off.
 
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -27,26 +27,26 @@ mod h2;
 
 const KEYS: &str = "/latchkey.v1.Auth/GetSigningKeys";
 
-/// The bystander's pause between two calls: they look, and do not flood themselves.
+/// The pause between two calls of the measuring client, which must not flood the server itself.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// Frames that a connection may send before it is dropped by the flooder itself.
+/// Frames after which the flooder closes a connection itself.
 const MOST: usize = 20_000;
 
-/// Connections that are held open, of which the server lets in as many as it may.
+/// Connections that the flooder holds open. The server admits up to its limit.
 const CONNECTIONS: u32 = 10_000;
 
-/// Of one address: as many as the server lets it have.
+/// Connections from one address: the server's limit.
 const OF_ONE_ADDRESS: u32 = 64;
 
-/// What is done to the server.
+/// A kind of flood.
 #[derive(Clone, Copy)]
 enum Flood {
-    /// Bytes for the nth time, on one connection after the other.
+    /// The nth bytes to send, on one connection after the other.
     Bytes(fn(usize) -> Vec<u8>),
-    /// Connections that say this much and no more.
+    /// Connections that send these bytes and nothing more.
     Silence(&'static [u8]),
-    /// Connections with a hundred calls each, whose answers nobody reads.
+    /// Connections with a hundred calls each, whose answers are not read.
     Unread,
 }
 
@@ -78,16 +78,16 @@ const FLOODS: [(&str, Flood); 9] = [
     ("answers that nobody reads", Flood::Unread),
 ];
 
-/// The first words of a client, with its settings, which are empty.
+/// The preface of a client and an empty SETTINGS frame.
 const GREETING: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
-/// Measures each flood in turn with the usual.
+/// Measures each flood in turn with the usual latency.
 pub(crate) async fn measure(rounds: u32, turn: Duration, filled: &Filled) -> Outcome<Vec<Row>> {
     allow_descriptors()?;
     let server = Server::start(Path::new(LATCHKEYD), &filled.place()).await?;
     let mut bystander = AuthClient::new(server.connect().await?);
     let address = server.address().to_string();
-    // The first calls warm up.
+    // Warm-up.
     slowest(&mut bystander, turn).await?;
     let mut rows = Vec::new();
     for (name, flood) in FLOODS {
@@ -106,7 +106,7 @@ pub(crate) async fn measure(rounds: u32, turn: Duration, filled: &Filled) -> Out
     Ok(rows)
 }
 
-/// The time that 99 of a hundred calls keep to, in milliseconds.
+/// The p99 of the calls of one turn, in milliseconds.
 async fn slowest(bystander: &mut AuthClient<Channel>, turn: Duration) -> Outcome<f64> {
     let mut times = Vec::new();
     let end = Instant::now() + turn;
@@ -120,7 +120,7 @@ async fn slowest(bystander: &mut AuthClient<Channel>, turn: Duration) -> Outcome
     Ok(times.get(times.len() * 99 / 100).copied().unwrap_or(f64::NAN))
 }
 
-/// Somebody who floods, on a thread of their own.
+/// A flooder, on its own thread.
 struct Flooder {
     stop: Arc<AtomicBool>,
     thread: std::thread::JoinHandle<()>,
@@ -131,7 +131,7 @@ impl Flooder {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
-            // Elsewhere they would not take the processor from those whom they flood.
+            // A flooder on another machine would not take processor time from the server.
             let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), 19);
             let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
             runtime.block_on(async {
@@ -147,12 +147,12 @@ impl Flooder {
 
     fn stop(self) {
         self.stop.store(true, Ordering::Relaxed);
-        // A flooder that panicked has flooded less, which shows.
+        // A flooder that panicked has flooded less, which the figures show.
         let _ = self.thread.join();
     }
 }
 
-/// Sends bytes, and connects again whenever it is cut off.
+/// Sends bytes, and reconnects whenever it is cut off.
 async fn send(address: &str, bytes: fn(usize) -> Vec<u8>, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         let Ok(raw) = Raw::open(address, &[]).await else { continue };
@@ -160,13 +160,13 @@ async fn send(address: &str, bytes: fn(usize) -> Vec<u8>, stop: &AtomicBool) {
     }
 }
 
-/// Opens connections from many addresses, and holds them.
+/// Opens connections from many addresses, and holds them open.
 async fn hold(address: &str, words: &[u8], stop: &AtomicBool) {
     let mut held = Vec::new();
     for number in (0..CONNECTIONS).take_while(|_| !stop.load(Ordering::Relaxed)) {
         let source = Ipv4Addr::from_bits(Ipv4Addr::new(127, 1, 0, 1).to_bits() + number / OF_ONE_ADDRESS);
         let Ok(mut raw) = Raw::silent_from(source, address).await else { continue };
-        // One that is turned away may not hear it.
+        // The server may have refused the connection already.
         let _ = raw.send(words).await;
         held.push(raw);
     }
@@ -175,7 +175,7 @@ async fn hold(address: &str, words: &[u8], stop: &AtomicBool) {
     }
 }
 
-/// Calls and leaves the answers where they are.
+/// Makes calls and does not read the answers.
 async fn leave_unread(address: &str, stop: &AtomicBool) {
     let mut held = Vec::new();
     while !stop.load(Ordering::Relaxed) {
@@ -183,7 +183,7 @@ async fn leave_unread(address: &str, stop: &AtomicBool) {
             tokio::time::sleep(PAUSE).await;
             continue;
         }
-        // One address has not the whole lane: the bystander calls from another.
+        // One address cannot fill the lane, and the measuring client calls from another.
         let Ok(mut raw) = Raw::silent_from(Ipv4Addr::new(127, 1, 0, 1), address).await else { continue };
         let _ = raw.greet(&[(INITIAL_WINDOW_SIZE, 0)]).await;
         for number in 0..100 {
@@ -193,14 +193,14 @@ async fn leave_unread(address: &str, stop: &AtomicBool) {
     }
 }
 
-/// Room for both ends of all connections that are held.
+/// Raises the limit of descriptors: both ends of every held connection need one.
 fn allow_descriptors() -> Outcome<()> {
     let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     limit.current = limit.maximum;
     Ok(rustix::process::setrlimit(rustix::process::Resource::Nofile, limit)?)
 }
 
-/// The number of a client's stream.
+/// The stream id of a client's nth call.
 fn stream(number: usize) -> u32 {
     u32::try_from(number).unwrap_or_default().saturating_mul(2).saturating_add(1)
 }

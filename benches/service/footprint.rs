@@ -1,4 +1,4 @@
-//! P10, P11: memory at rest and with every place for sign-ins taken, and the time from start to SERVING.
+//! P10, P11: memory at rest and with every slot for sign-ins taken, and the time from start to SERVING.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,25 +14,25 @@ use crate::server::{LATCHKEYD, Server};
 use crate::sign_in::{able, access_token};
 use crate::{Outcome, tell};
 
-/// Connections of the flood: each carries a hundred calls at a time.
+/// Connections of the flood, with a hundred concurrent calls each.
 const CONNECTIONS: usize = 40;
-/// Refusals that must have been seen, or the lane was not full.
+/// The fewest refusals that prove that the lane was full.
 const REFUSED: usize = 1000;
-/// What a server may need at rest beside the memory for hashing, in MiB.
+/// Limit of memory at rest, without the memory for hashing, in MiB.
 const AT_REST_MIB: f64 = 32.0;
-/// What waiting and refused calls may add, in MiB.
+/// Limit of the memory that waiting and refused calls add, in MiB.
 const WAITING_MIB: f64 = 64.0;
-/// From the start to SERVING, in milliseconds.
+/// Limit of the time from start to SERVING, in milliseconds.
 const START_MS: f64 = 100.0;
 
-/// Memory.
+/// Measures P10.
 pub(crate) async fn memory(rounds: u32, filled: &Filled) -> Outcome<Vec<Row>> {
     let argon2 = latchkey::config::Argon2::default();
     let hashing = f64::from(argon2.memory_kib) / 1024.0 * f64::from(u32::try_from(cores())?);
     let (mut at_rest, mut waiting) = (Vec::new(), Vec::new());
     for round in 1..=rounds {
         let server = Server::start(Path::new(LATCHKEYD), &filled.place()).await?;
-        // Every hashing thread grows its memory.
+        // Every hashing thread must have allocated its memory.
         let mut auth = AuthClient::new(server.connect().await?);
         for n in 0..4 * cores() as u64 {
             access_token(&mut auth, filled.seed.username(able(&filled.seed, n))).await?;
@@ -55,7 +55,7 @@ pub(crate) async fn memory(rounds: u32, filled: &Filled) -> Outcome<Vec<Row>> {
     ])
 }
 
-/// Sign-ins on every stream of many connections. Answers how many were refused for want of a place.
+/// Signs in on every stream of many connections. Returns how many calls were refused because the lane was full.
 async fn flood(server: &Server, filled: &Filled) -> Outcome<usize> {
     let mut calls = Vec::new();
     for connection in 0..CONNECTIONS {
@@ -73,7 +73,7 @@ async fn flood(server: &Server, filled: &Filled) -> Outcome<usize> {
     Ok(join_all(calls).await.into_iter().filter(|refused| *refused).count())
 }
 
-/// From the start of the process to the first SERVING.
+/// Measures P11: the time from the start of the process to the first SERVING.
 pub(crate) async fn start(rounds: u32, filled: &Filled) -> Outcome<Vec<Row>> {
     let mut took = Vec::new();
     for _ in 0..rounds {
@@ -82,7 +82,7 @@ pub(crate) async fn start(rounds: u32, filled: &Filled) -> Outcome<Vec<Row>> {
     Ok(vec![Row::of("P11", "start to SERVING : 100 ms", "ms", &took, Some(Goal::AtMost(1.0)))])
 }
 
-/// Starts a server and stops it again. Answers how long it took to be SERVING, in milliseconds.
+/// Starts a server and stops it again. Returns the time until SERVING, in milliseconds.
 pub(crate) async fn start_once(filled: &Filled) -> Outcome<f64> {
     let began = Instant::now();
     let server = Server::start_polling(Path::new(LATCHKEYD), &filled.place(), Duration::from_millis(1)).await?;

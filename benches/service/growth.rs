@@ -1,4 +1,4 @@
-//! P12: what everything costs with all users, against a thousand.
+//! P12: the cost of everything with all users, compared with a thousand users.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,10 +12,10 @@ use crate::server::{LATCHKEYD, Server};
 use crate::sign_in::Load;
 use crate::{Outcome, tell};
 
-/// Locks a second whose latency is looked at.
+/// Locks a second whose latency is measured.
 const LOCKS: u32 = 100;
 
-/// What one turn on one database came to: less is better.
+/// A figure of one turn on one database; less is better.
 #[derive(Clone, Copy)]
 struct Cost {
     work: &'static str,

@@ -1,4 +1,4 @@
-//! P5: pages of users, against the first page of all.
+//! P5: pages of users, compared with the first page of all users.
 
 use std::path::Path;
 use std::time::Instant;
@@ -14,21 +14,21 @@ use crate::{Outcome, tell};
 
 /// Users on a page.
 const PAGE: i32 = 100;
-/// The most that a page may have: for getting to the end.
+/// The largest page size, for paging to the end.
 const LARGE_PAGE: i32 = 500;
-/// Calls of a turn, of which the median counts.
+/// Calls in a turn; their median counts.
 const CALLS: usize = 10;
 
 type Client = UserAdminClient<Channel>;
 
-/// A page that is compared with the first of all.
+/// A page that is compared with the first page of all users.
 struct Page {
     work: String,
     request: ListUsersRequest,
     goal: Option<Goal>,
 }
 
-/// Measures pages in turn with the first page of all.
+/// Measures pages in turn with the first page of all users.
 pub(crate) async fn measure(rounds: u32, filled: &Filled) -> Outcome<Vec<Row>> {
     let server = Server::start(Path::new(LATCHKEYD), &filled.place()).await?;
     let mut client = UserAdminClient::new(server.connect_locally().await?);
@@ -50,7 +50,7 @@ pub(crate) async fn measure(rounds: u32, filled: &Filled) -> Outcome<Vec<Row>> {
         .collect())
 }
 
-/// What the first page of all takes, in milliseconds.
+/// The time of the first page of all users, in milliseconds.
 pub(crate) async fn first_page_ms(server: &Server) -> Outcome<f64> {
     let mut client = UserAdminClient::new(server.connect_locally().await?);
     let first = ListUsersRequest { page_size: PAGE, ..ListUsersRequest::default() };
@@ -58,7 +58,7 @@ pub(crate) async fn first_page_ms(server: &Server) -> Outcome<f64> {
     milliseconds(&mut client, &first).await
 }
 
-/// The last page of all, and the pages of every filter.
+/// The pages to measure: the first and, where there is a goal, the last page of every filter.
 async fn pages(client: &mut Client, filled: &Filled, first: &ListUsersRequest) -> Outcome<Vec<Page>> {
     let goal = Some(Goal::AtMost(1.5));
     let mut pages = Vec::new();
@@ -66,7 +66,7 @@ async fn pages(client: &mut Client, filled: &Filled, first: &ListUsersRequest) -
         let Listing { work, filter, order, has_goal } = filter;
         let goal = goal.filter(|_| has_goal);
         let request = ListUsersRequest { filter: Some(filter), order: order.into(), ..first.clone() };
-        // To the end only where a page costs what the goal allows: elsewhere it takes hours.
+        // Pages without a goal can be slow: paging to the end would take hours.
         if has_goal {
             tell(&format!("paging to the end: {work}\n"));
             let last = last_page(client, &request).await?;
@@ -132,7 +132,7 @@ fn filters(somebody: &str) -> Vec<Listing> {
     rows.into_iter().map(|(work, filter, order, has_goal)| Listing { work, filter, order, has_goal }).collect()
 }
 
-/// The request of the last page: by large pages to the end, and by small ones from the last large one.
+/// The request of the last page. Pages to the end in large pages, then in small ones from the last large page on.
 async fn last_page(client: &mut Client, first: &ListUsersRequest) -> Outcome<ListUsersRequest> {
     let mut last = first.clone();
     for size in [LARGE_PAGE, PAGE] {

@@ -1,4 +1,4 @@
-//! Calls at a steady pace, or as fast as they come back; and what has to be there before they can be made.
+//! Calls at a constant rate, or as fast as they return, and the accounts and tokens that they need.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,7 +32,7 @@ const TOKENS: u64 = 64;
 /// Accounts that are locked and unlocked again.
 const LOCKABLE: u64 = 64;
 
-/// A program with an API token, and what it asks about.
+/// A program with an API token, and the tokens and users that it asks about.
 pub(crate) struct Program {
     channels: Vec<Channel>,
     bearer: MetadataValue<Ascii>,
@@ -40,10 +40,10 @@ pub(crate) struct Program {
     user_ids: Vec<String>,
 }
 
-/// What a program asks.
+/// The calls of a program.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Ask {
-    /// `grpc.health.v1.Health/Check`: what any call costs.
+    /// `grpc.health.v1.Health/Check`: the cost of the cheapest call.
     Health,
     /// `IntrospectToken`.
     Introspect,
@@ -54,7 +54,7 @@ pub(crate) enum Ask {
 }
 
 impl Program {
-    /// Makes the account and its token by the local socket, and signs some users in.
+    /// Creates the account and its token over the local socket, and signs some users in.
     pub(crate) async fn enrol(server: &Server, filled: &Filled) -> Outcome<Program> {
         let mut admin = UserAdminClient::new(server.connect_locally().await?);
         service(&mut admin, "bench", &["admin"]).await?;
@@ -80,7 +80,7 @@ impl Program {
         Ok(Program { channels, bearer, access_tokens, user_ids })
     }
 
-    /// Makes call number `n`.
+    /// Makes the nth call.
     pub(crate) async fn ask(&self, ask: Ask, n: usize) -> Outcome<()> {
         let channel = nth(&self.channels, n)?.clone();
         match ask {
@@ -109,7 +109,7 @@ impl Program {
         Ok(())
     }
 
-    /// So that the account can be locked again.
+    /// Unlocks the account, so that it can be locked again.
     async fn undo(&self, ask: Ask, n: usize) -> Outcome<()> {
         if let Ask::Lock = ask {
             let user = Some(named(&lockable(n as u64 % LOCKABLE)));
@@ -125,7 +125,7 @@ impl Program {
         request
     }
 
-    /// As many calls as come back, a second.
+    /// Calls a second, when each caller makes the next call as soon as the last one returns.
     #[expect(clippy::cast_precision_loss, reason = "calls of some seconds")]
     pub(crate) async fn rate(&self, ask: Ask, time: Duration) -> Outcome<f64> {
         let began = Instant::now();
@@ -141,8 +141,8 @@ impl Program {
         Ok(done as f64 / began.elapsed().as_secs_f64())
     }
 
-    /// Calls at a steady pace, however long the ones before take: how long each took since it was due, in milliseconds,
-    /// shortest first. A call that is late because others are is late for its caller too.
+    /// Makes calls at a constant rate, however long earlier calls take. Returns the time of each since it was due, in
+    /// milliseconds, sorted. A call that starts late because of earlier calls is late for its caller too.
     pub(crate) async fn latencies(&self, ask: Ask, per_second: u32, time: Duration) -> Outcome<Vec<f64>> {
         let pause = Duration::from_secs(1) / per_second;
         let count = usize::try_from(time.as_nanos() / pause.as_nanos().max(1))?;
@@ -150,7 +150,7 @@ impl Program {
         let calls = (0..count).map(|n| async move {
             let due = began + pause * u32::try_from(n)?;
             tokio::time::sleep_until(due).await;
-            // The timer ticks in milliseconds, which are not the server's.
+            // The timer of tokio has a resolution of a millisecond, which must not count as the server's time.
             let woken = due.max(tokio::time::Instant::now() - Duration::from_millis(1));
             self.ask(ask, n).await?;
             let took = woken.elapsed().as_secs_f64() * 1000.0;
@@ -163,7 +163,7 @@ impl Program {
     }
 }
 
-/// The value below which `share` of these lie, shortest first.
+/// The value below which `share` of the sorted values lie.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
@@ -175,14 +175,14 @@ pub(crate) fn quantile(sorted: &[f64], share: f64) -> f64 {
     sorted.get(place.saturating_sub(1)).copied().unwrap_or(f64::NAN)
 }
 
-/// Sign-ins from a thread of their own, as many at a time as keep every core busy, until it is dropped.
+/// Keeps every core busy with sign-ins from its own thread, until it is dropped.
 pub(crate) struct Saturation {
     stop: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<Result<(), String>>>,
 }
 
 impl Saturation {
-    /// Begins.
+    /// Starts the sign-ins.
     pub(crate) async fn begin(server: &Server, filled: &Filled) -> Outcome<Saturation> {
         let stop = Arc::new(AtomicBool::new(false));
         let (url, seed, stopped) = (server.url(), filled.seed.clone(), Arc::clone(&stop));
@@ -206,12 +206,12 @@ impl Saturation {
             runtime.map_err(|error| error.to_string())?.block_on(work).map_err(|error| error.to_string())
         };
         let thread = std::thread::spawn(work);
-        // Until the hashing queue is never empty.
+        // Time for the hashing queue to fill.
         tokio::time::sleep(Duration::from_secs(1)).await;
         Ok(Saturation { stop, thread: Some(thread) })
     }
 
-    /// Ends, and tells whether every sign-in succeeded.
+    /// Stops the sign-ins. Fails if one of them has failed.
     pub(crate) fn end(mut self) -> Outcome<()> {
         self.stop.store(true, Ordering::Relaxed);
         let thread = self.thread.take().ok_or("it has ended before")?;
@@ -233,7 +233,7 @@ async fn service(admin: &mut UserAdminClient<Channel>, username: &str, roles: &[
         ..CreateUserRequest::default()
     };
     match admin.create_user(request).await {
-        // An earlier run on this database has made it.
+        // An earlier run on this database may have created it.
         Err(status) if status.code() != Code::AlreadyExists => Err(status.into()),
         _ => Ok(()),
     }

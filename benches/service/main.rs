@@ -1,11 +1,11 @@
-//! Measures the service against limits on the same machine, in one run, in turn: `docs/performance.md` has the rows.
+//! Compares the service with limits that are measured in turn, in the same run. `docs/performance.md` explains the rows.
 //!
 //! ```console
 //! $ cargo bench --bench service -- --users 100000 --rows P1,P2,P5 --json target/bench.json
 //! ```
 //!
-//! Absolute figures of a shared machine move by half from one run to the next. Ratios of what was measured in turn
-//! (A B A B …) do not, so a row is a ratio: the median of the rounds, with the lowest and the highest.
+//! Absolute figures of a shared machine vary by half from one run to the next. Ratios of two things that are measured
+//! in turn (A B A B …) do not. So a row is a ratio: the median of the rounds, with the lowest and the highest.
 
 mod database;
 mod flood;
@@ -32,10 +32,10 @@ use secrecy::SecretString;
 use self::database::Filled;
 use self::measure::{Report, Row};
 
-/// What P12 holds every other number of users against.
+/// The number of users that P12 compares with.
 const FEW: u64 = 1000;
 
-/// Whatever goes wrong ends the run with its message.
+/// Any error ends the run with its message.
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
 #[derive(Parser)]
@@ -47,16 +47,16 @@ struct Line {
     /// Which rows to measure
     #[arg(long, value_delimiter = ',', default_value = "P1,P2,P3,P4,P5,P6,P7,P10,P11,P12,F11")]
     rows: Vec<Wanted>,
-    /// Rounds; what is compared takes turns in each
+    /// Number of rounds; in each, the things that are compared take turns
     #[arg(long, default_value_t = 5)]
     rounds: u32,
-    /// How long each turn of a rate lasts
+    /// Duration of each turn of a rate, in seconds
     #[arg(long, default_value_t = 5)]
     seconds: u64,
-    /// Another build of the server, to hold sign-ins against
+    /// Another build of the server, to compare sign-ins with
     #[arg(long, value_name = "LATCHKEYD")]
     against: Option<PathBuf>,
-    /// Callers that sign in at a time, for each core
+    /// Concurrent callers that sign in, per core
     #[arg(long, default_value_t = 8)]
     callers_per_core: usize,
     /// Start servers with `argon2.only_when_idle`
@@ -65,36 +65,36 @@ struct Line {
     /// Also write the table to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Keep the filled database here, or find it here; without, it is made anew each time
+    /// Directory of the filled database, created if missing; by default a temporary one
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// An empty or already filled `PostgreSQL` database; without, the embedded one
+    /// An empty or already filled `PostgreSQL` database; by default the embedded one
     #[arg(long, value_name = "URL")]
     database_url: Option<SecretString>,
-    /// The same for the thousand users of P12, which is left out on `PostgreSQL` without it
+    /// The same for the thousand users of P12, which needs it on `PostgreSQL`
     #[arg(long, value_name = "URL")]
     small_database_url: Option<SecretString>,
-    /// What `cargo bench` adds
+    /// Passed by `cargo bench`
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// A row of the table, by the name that docs/performance.md gives it.
+/// A row of the table, by its name in docs/performance.md.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Wanted {
-    /// Sign-ins against the bare hash
+    /// Sign-ins compared with the bare hash
     #[value(name = "P1")]
     SignInsAgainstHash,
-    /// Sign-ins against the same service with the usual way to hash
+    /// Sign-ins compared with the same service and the usual way to hash
     #[value(name = "P2")]
     SignInsAgainstNaive,
-    /// Pages of users against the first one
+    /// Pages of users compared with the first page
     #[value(name = "P5")]
     Pages,
-    /// Token checks against health checks
+    /// Token checks compared with health checks
     #[value(name = "P3")]
     TokenChecks,
-    /// Reads of one user against health checks
+    /// Reads of one user compared with health checks
     #[value(name = "P4")]
     Reads,
     /// Locks while sign-ins keep every core busy
@@ -103,21 +103,21 @@ enum Wanted {
     /// Token checks while sign-ins keep every core busy
     #[value(name = "P7")]
     TokenChecksBehindHashing,
-    /// Memory at rest and with every place taken
+    /// Memory at rest and with every slot for sign-ins taken
     #[value(name = "P10")]
     Memory,
     /// From start to SERVING
     #[value(name = "P11")]
     Start,
-    /// All of it against a thousand users
+    /// All of it compared with a thousand users
     #[value(name = "P12")]
     Growth,
-    /// A bystander's calls beside floods against their usual
+    /// The latency of another client during floods, compared with its usual latency
     #[value(name = "F11")]
     Floods,
 }
 
-/// One thread: the client must not take the cores away that it measures.
+/// One thread: the client must not use the cores that it measures.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     match run(&Line::parse()).await {
@@ -178,7 +178,7 @@ async fn run(line: &Line) -> Outcome<()> {
     Ok(())
 }
 
-/// Progress is not worth failing for.
+/// Prints progress. A failure to print does not matter.
 fn tell(text: &str) {
     let _ = std::io::stderr().write_all(text.as_bytes());
 }

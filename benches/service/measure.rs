@@ -6,36 +6,36 @@ use serde::Serialize;
 
 use crate::database::Filled;
 
-/// What is compared with what, and how it came out.
+/// A row of the table: what is compared with what, and the result.
 #[derive(Debug, Serialize)]
 pub(crate) struct Row {
-    /// As docs/performance.md names it.
+    /// The name in docs/performance.md.
     pub(crate) id: &'static str,
-    /// What was done.
+    /// The work that was measured.
     pub(crate) work: String,
-    /// What `ours` and `limit` are in.
+    /// The unit of `ours` and `limit`.
     pub(crate) unit: &'static str,
-    /// The median of what was done.
+    /// The median of our figures.
     pub(crate) ours: f64,
-    /// The median of what it is held against.
+    /// The median of the figures that ours are compared with.
     pub(crate) limit: f64,
     /// The median of the ratios of the rounds.
     pub(crate) ratio: f64,
-    /// The lowest of them.
+    /// The lowest ratio of a round.
     pub(crate) lowest: f64,
-    /// The highest.
+    /// The highest ratio of a round.
     pub(crate) highest: f64,
-    /// What the ratio should be.
+    /// The goal for the ratio.
     pub(crate) goal: Option<Goal>,
 }
 
-/// What a ratio should be.
+/// The goal for a ratio.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Goal {
-    /// No less.
+    /// At least this.
     AtLeast(f64),
-    /// No more.
+    /// At most this.
     AtMost(f64),
 }
 
@@ -56,7 +56,7 @@ impl Goal {
 }
 
 impl Row {
-    /// From what the rounds measured: ours and the limit of each, taken in turn.
+    /// Makes a row from the rounds, each with our figure and the limit, measured in turn.
     pub(crate) fn of(
         id: &'static str,
         work: impl Into<String>,
@@ -79,32 +79,32 @@ impl Row {
     }
 }
 
-/// The middle one; of an even number the higher of the two in the middle.
+/// The median; of an even number of values, the higher of the two in the middle.
 pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_unstable_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// A whole run.
+/// The result of a whole run.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
-    /// The processor, as it calls itself.
+    /// The model name of the processor.
     processor: String,
-    /// Cores that could be used.
+    /// Cores that the run could use.
     cores: usize,
-    /// Linux's `kernel.sched_autogroup_enabled`: whether it may share the cores out by session first, and within each by
-    /// priority.
+    /// Linux's `kernel.sched_autogroup_enabled`: whether the scheduler shares cores between sessions first, and by
+    /// priority only within a session.
     sched_autogroup: bool,
     /// Whether the servers had `argon2.only_when_idle`.
     only_when_idle: bool,
-    /// Which database.
+    /// The kind of database.
     database: &'static str,
-    /// Users in it.
+    /// Users in the database.
     users: u64,
-    /// Rounds.
+    /// Number of rounds.
     rounds: u32,
-    /// The rows.
+    /// The rows of the table.
     rows: Vec<Row>,
 }
 
@@ -122,7 +122,7 @@ impl Report {
         }
     }
 
-    /// For people to read.
+    /// The report as text.
     pub(crate) fn table(&self) -> String {
         let mut text = format!(
             "{} cores of {}, sched_autogroup {}, only_when_idle {}, {}, {} users, {} rounds\n\n",

@@ -1,4 +1,4 @@
-//! P3, P4: how many token checks and reads there are for each health check; P6, P7: what waits behind hashing.
+//! P3, P4: the rates of token checks and reads, compared with health checks. P6, P7: latencies beside hashing.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,16 +9,16 @@ use crate::measure::{Goal, Row};
 use crate::server::{LATCHKEYD, Server};
 use crate::{Outcome, tell};
 
-/// Calls before anything counts.
+/// Duration of calls that are not counted.
 const WARM_UP: Duration = Duration::from_secs(1);
-/// Locks a second whose latency is looked at.
+/// Locks a second whose latency is measured.
 const LOCKS: u32 = 100;
-/// Token checks a second whose latency is looked at.
+/// Token checks a second whose latency is measured.
 const CHECKS: u32 = 400;
-/// Longer than this, a lock is not quick whatever it is compared with, in milliseconds.
+/// Absolute limit of the p99 of a lock, in milliseconds.
 const LOCK_LIMIT_MS: f64 = 25.0;
 
-/// Rates, in turn with those of the health check of the same server.
+/// Measures rates in turn with the rate of health checks on the same server.
 pub(crate) async fn rates(rounds: u32, turn: Duration, filled: &Filled) -> Outcome<Vec<Row>> {
     let server = Server::start(Path::new(LATCHKEYD), &filled.place()).await?;
     let program = Program::enrol(&server, filled).await?;
@@ -36,7 +36,7 @@ pub(crate) async fn rates(rounds: u32, turn: Duration, filled: &Filled) -> Outco
         }
     }
     server.stop().await?;
-    // Replicas share a database: nothing may be remembered there, so there is no goal.
+    // On a database that replicas share, rows must not be cached, so there is no goal.
     let goal = |ratio| filled.is_embedded().then_some(Goal::AtLeast(ratio));
     let [introspect, get_user] = measured;
     Ok(vec![
@@ -45,7 +45,7 @@ pub(crate) async fn rates(rounds: u32, turn: Duration, filled: &Filled) -> Outco
     ])
 }
 
-/// The slowest of a hundred calls while sign-ins keep every core busy, against an idle server.
+/// Measures p99 latencies while sign-ins keep every core busy, compared with an idle server.
 pub(crate) async fn behind_hashing(rounds: u32, turn: Duration, filled: &Filled) -> Outcome<Vec<Row>> {
     let server = Server::start(Path::new(LATCHKEYD), &filled.place()).await?;
     let program = Program::enrol(&server, filled).await?;

@@ -1,4 +1,4 @@
-//! A server as a process of its own, and connections to it.
+//! A server as a separate process, and connections to it.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -15,13 +15,13 @@ use tonic_health::pb::health_client::HealthClient;
 use crate::Outcome;
 use crate::database::Place;
 
-/// The server that `cargo bench` has built, with the profile of a release.
+/// The server that `cargo bench` has built, with the release profile.
 pub(crate) const LATCHKEYD: &str = env!("CARGO_BIN_EXE_latchkeyd");
 
-/// How long a server may take to start.
+/// Limit of the time that a server takes to start.
 const START_DEADLINE: Duration = Duration::from_secs(30);
 
-/// A server that runs; killed when it is dropped.
+/// A running server. Dropping it kills the process.
 pub(crate) struct Server {
     process: Child,
     address: SocketAddr,
@@ -29,15 +29,15 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts a server and waits until it serves.
+    /// Starts a server and waits for SERVING.
     pub(crate) async fn start(program: &Path, place: &Place) -> Outcome<Server> {
         let server = Server::start_polling(program, place, Duration::from_millis(10)).await?;
-        // The network is open a moment before the local socket.
+        // The network listener opens before the local socket.
         server.wait_until_serving().await?;
         Ok(server)
     }
 
-    /// Starts a server and waits until it takes connections, asking as often as this.
+    /// Starts a server and waits until it accepts connections, trying again after each `pause`.
     pub(crate) async fn start_polling(program: &Path, place: &Place, pause: Duration) -> Outcome<Server> {
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let mut command = Command::new(program);
@@ -67,12 +67,12 @@ impl Server {
         Ok(server)
     }
 
-    /// Where gRPC is served.
+    /// The address of the gRPC listener.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Waits for the first SERVING.
+    /// Waits until the server reports SERVING.
     pub(crate) async fn wait_until_serving(&self) -> Outcome<()> {
         let mut health = HealthClient::new(self.connect().await?);
         while health.check(HealthCheckRequest::default()).await?.into_inner().status() != ServingStatus::Serving {
@@ -81,29 +81,29 @@ impl Server {
         Ok(())
     }
 
-    /// A figure of `/proc/PID/status`, which is in KiB, in MiB.
+    /// A figure of `/proc/PID/status`, converted from KiB to MiB.
     pub(crate) fn memory_mib(&self, figure: &str) -> Outcome<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix(figure)?.strip_prefix(':')?.strip_suffix(" kB"));
         Ok(line.ok_or("an unknown form of /proc/PID/status")?.trim().parse::<f64>()? / 1024.0)
     }
 
-    /// Lets the peak of memory begin anew at what there is: proc(5), `clear_refs`.
+    /// Resets the peak of memory to the current value: proc(5), `clear_refs`.
     pub(crate) fn forget_peak(&self) -> Outcome<()> {
         Ok(std::fs::write(format!("/proc/{}/clear_refs", self.process.id()), "5")?)
     }
 
-    /// Where it takes calls.
+    /// The URL of the gRPC listener.
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// A connection over TCP.
+    /// Connects over TCP.
     pub(crate) async fn connect(&self) -> Outcome<Channel> {
         Ok(Endpoint::from_shared(self.url())?.tcp_nodelay(true).connect().await?)
     }
 
-    /// A connection over the local socket, whose caller may do everything.
+    /// Connects over the local socket, whose caller has every scope.
     pub(crate) async fn connect_locally(&self) -> Outcome<Channel> {
         let socket = self.socket.clone();
         let connect = tower::service_fn(move |_| {
@@ -116,7 +116,7 @@ impl Server {
         Ok(Endpoint::from_static("http://local").connect_with_connector(connect).await?)
     }
 
-    /// Processor time that the server has used so far, in seconds.
+    /// Processor time of the server so far, in seconds.
     pub(crate) fn processor_time(&self) -> Outcome<f64> {
         processor_time(&self.process.id().to_string())
     }
@@ -135,7 +135,7 @@ impl Server {
         Ok(total)
     }
 
-    /// Stops it in order.
+    /// Stops the server gracefully.
     pub(crate) async fn stop(mut self) -> Outcome<()> {
         kill_process(Pid::from_child(&self.process), Signal::TERM)?;
         while self.process.try_wait()?.is_none() {
@@ -147,7 +147,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // One that has ended cannot be killed, and need not.
+        // The process may have ended already; then this fails, and that is fine.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

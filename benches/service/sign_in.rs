@@ -1,4 +1,4 @@
-//! P1 and P2: sign-ins of known users, against the bare hash and against the usual way to hash.
+//! P1, P2: sign-ins of known users, compared with the bare hash and with the usual way to hash.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -16,10 +16,10 @@ use crate::seed::{Fate, PASSWORD, Seed};
 use crate::server::{LATCHKEYD, Server, processor_time};
 use crate::{Outcome, tell};
 
-/// Calls before anything counts: plans are prepared, memory is touched.
+/// Duration of calls that are not counted: statements are prepared, memory is touched.
 const WARM_UP: Duration = Duration::from_secs(1);
 
-/// What to compare, and for how long.
+/// What to compare with, and for how long.
 pub(crate) struct Plan {
     pub(crate) rounds: u32,
     pub(crate) turn: Duration,
@@ -29,25 +29,25 @@ pub(crate) struct Plan {
     pub(crate) against_build: Option<PathBuf>,
 }
 
-/// What one turn came to.
+/// The figures of one turn.
 #[derive(Clone, Copy)]
 struct Turn {
-    /// A second.
+    /// Sign-ins or hashes a second.
     rate: f64,
-    /// Milliseconds of processor time for one, of the server or of the bare hash.
+    /// Processor time of one, in milliseconds, of the server or of the bare hash.
     processor_ms: f64,
-    /// Of these, in the hashing threads.
+    /// The part of it in the hashing threads.
     hashing_ms: f64,
 }
 
-/// A server, and the turns of ours and of its own.
+/// A server, and the turns of our server and of this one.
 struct Target {
     server: Server,
     channels: Vec<Channel>,
     rounds: Vec<(Turn, Turn)>,
 }
 
-/// Measures sign-ins in turn with what they are held against.
+/// Measures sign-ins in turn with what they are compared with.
 pub(crate) async fn measure(plan: &Plan, filled: &Filled) -> Outcome<Vec<Row>> {
     let mut naive = None;
     if plan.against_naive {
@@ -94,7 +94,7 @@ fn rows(hash: &[(Turn, Turn)], naive: Option<&Target>, build: Option<&Target>) -
     let mut rows = Vec::new();
     if !hash.is_empty() {
         rows.push(Row::of("P1", "SignIn : bare Argon2id", "1/s", &pairs(hash, rate), Some(Goal::AtLeast(0.95))));
-        // Where others use the cores too, this row is to be believed and the one above is not.
+        // This row holds even if other processes use the cores; the one above does not.
         let share: Vec<_> = hash.iter().map(|(ours, _)| (ours.hashing_ms, ours.processor_ms)).collect();
         rows.push(Row::of("P1", "  processor time: hashing : all", "ms", &share, Some(Goal::AtLeast(0.95))));
     }
@@ -140,12 +140,12 @@ pub(crate) struct Load<'a> {
 }
 
 impl<'a> Load<'a> {
-    /// As many callers as keep all cores busy.
+    /// Enough callers to keep all cores busy.
     pub(crate) fn of(filled: &'a Filled) -> Load<'a> {
         Load { seed: &filled.seed, callers: 8 * cores(), next_user: 0 }
     }
 
-    /// Processor time of the server for one sign-in, beside the hash, in milliseconds.
+    /// Processor time of the server for one sign-in, without the hash, in milliseconds.
     pub(crate) async fn beside_hashing(&mut self, server: &Server, time: Duration) -> Outcome<f64> {
         let channels = connections(server).await?;
         self.sign_ins(server, &channels, WARM_UP).await?;
@@ -153,7 +153,7 @@ impl<'a> Load<'a> {
         Ok(turn.processor_ms - turn.hashing_ms)
     }
 
-    /// Every caller signs users in, one after the other, until the time is over.
+    /// Every caller signs in one user after the other, until the time is over.
     async fn sign_ins(&mut self, server: &Server, channels: &[Channel], time: Duration) -> Outcome<Turn> {
         let (seed, first, callers) = (self.seed, self.next_user, self.callers);
         let (processor, hashing) = (server.processor_time()?, server.hashing_time()?);
@@ -185,14 +185,14 @@ impl Turn {
     }
 }
 
-/// The user at whom call `n` is aimed: spread over all of them, and one who gets in.
+/// The user of the nth call: spread over all users, and able to sign in.
 pub(crate) fn able(seed: &Seed, n: u64) -> u64 {
-    // A prime that divides no number of users that anybody would choose, so that all have their turn.
+    // A prime that divides no likely number of users, so that every user is reached.
     let start = n.wrapping_mul(7_368_787) % seed.users;
     (start..seed.users).chain(0..start).find(|user| seed.can_sign_in(*user)).unwrap_or(start)
 }
 
-/// Signs a user in to the end. Answers the access token.
+/// Signs a user in completely. Returns the access token.
 pub(crate) async fn access_token(client: &mut AuthClient<Channel>, login: String) -> Outcome<String> {
     let request = SignInRequest { login, password: PASSWORD.to_owned(), ..SignInRequest::default() };
     let answer = client.sign_in(request).await?.into_inner();
@@ -202,7 +202,7 @@ pub(crate) async fn access_token(client: &mut AuthClient<Channel>, login: String
     }
 }
 
-/// What the hash alone can do: every core, memory that was touched before.
+/// The rate of the hash alone: on every core, in memory that was touched before.
 fn bare_hashes(time: Duration) -> Outcome<Turn> {
     let defaults = latchkey::config::Argon2::default();
     let params = Params::new(defaults.memory_kib, defaults.iterations, defaults.parallelism, Some(32));
@@ -231,7 +231,7 @@ fn hashes(params: &Params, time: Duration) -> u64 {
     done
 }
 
-/// Builds the same server with what everybody writes: `verify_password` in `spawn_blocking`.
+/// Builds the same server with the usual way to hash: `verify_password` in `spawn_blocking`.
 fn build_naive() -> Outcome<PathBuf> {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("naive");
     tell("building the server with the feature naive-hasher\n");
