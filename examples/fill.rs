@@ -54,7 +54,6 @@ async fn fill(line: &Line) -> Result<(), Box<dyn std::error::Error>> {
         iterations: argon2.iterations,
         parallelism: argon2.parallelism,
         threads: Some(1),
-        only_when_idle: false,
     };
     let seed = Seed::prepare(line.users, line.seed, settings, &Effects::system()).await?;
     seed.fill(&store, |written| say(&format!("\r{written} of {} users", line.users))).await?;

@@ -24,8 +24,6 @@ pub(crate) struct Filled {
     pub(crate) users: u64,
     /// Generates the users.
     pub(crate) seed: Seed,
-    /// Whether servers hash only on idle cores.
-    pub(crate) only_when_idle: bool,
     config: Config,
     /// Temporary directory; removed at the end of the run.
     scratch: TempDir,
@@ -46,7 +44,7 @@ impl Filled {
         let seed = fill(&store, &config, users).await?;
         store.close().await;
         drop(lock);
-        Ok(Filled { users, seed, only_when_idle: false, config, scratch })
+        Ok(Filled { users, seed, config, scratch })
     }
 
     /// The kind of database.
@@ -85,7 +83,7 @@ impl Filled {
             Database::Sqlite { .. } => None,
             Database::Postgres { url } => Some(url.clone()),
         };
-        Place { data_dir, url, only_when_idle: self.only_when_idle }
+        Place { data_dir, url }
     }
 }
 
@@ -95,8 +93,6 @@ pub(crate) struct Place {
     pub(crate) data_dir: PathBuf,
     /// `--database-url`
     pub(crate) url: Option<SecretString>,
-    /// `argon2.only_when_idle`
-    pub(crate) only_when_idle: bool,
 }
 
 async fn fill(store: &Store, config: &Config, users: u64) -> Outcome<Seed> {
@@ -108,7 +104,6 @@ async fn fill(store: &Store, config: &Config, users: u64) -> Outcome<Seed> {
         iterations: argon2.iterations,
         parallelism: argon2.parallelism,
         threads: Some(1),
-        only_when_idle: false,
     };
     let seed = Seed::prepare(users, SEED, settings, &effects).await?;
     let everybody = UserFilter::default();

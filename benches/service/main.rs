@@ -59,9 +59,6 @@ struct Line {
     /// Concurrent callers that sign in, per core
     #[arg(long, default_value_t = 8)]
     callers_per_core: usize,
-    /// Start servers with `argon2.only_when_idle`
-    #[arg(long, conflicts_with = "against")]
-    only_when_idle: bool,
     /// Also write the table to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -130,8 +127,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(line: &Line) -> Outcome<()> {
-    let mut filled = Filled::open(line.users, line.data_dir.as_deref(), line.database_url.clone()).await?;
-    filled.only_when_idle = line.only_when_idle;
+    let filled = Filled::open(line.users, line.data_dir.as_deref(), line.database_url.clone()).await?;
     let mut rows: Vec<Row> = Vec::new();
     let sign_in = sign_in::Plan {
         rounds: line.rounds,
@@ -163,8 +159,7 @@ async fn run(line: &Line) -> Outcome<()> {
     }
     let has_second = filled.is_embedded() || line.small_database_url.is_some();
     if wants(Wanted::Growth) && has_second && line.users > FEW {
-        let mut small = Filled::open(FEW, None, line.small_database_url.clone()).await?;
-        small.only_when_idle = line.only_when_idle;
+        let small = Filled::open(FEW, None, line.small_database_url.clone()).await?;
         rows.extend(growth::measure(rounds, turn, &filled, &small).await?);
     }
     if wants(Wanted::Floods) {

@@ -96,8 +96,6 @@ pub(crate) struct Report {
     /// Linux's `kernel.sched_autogroup_enabled`: whether the scheduler shares cores between sessions first, and by
     /// priority only within a session.
     sched_autogroup: bool,
-    /// Whether the servers had `argon2.only_when_idle`.
-    only_when_idle: bool,
     /// The kind of database.
     database: &'static str,
     /// Users in the database.
@@ -114,7 +112,6 @@ impl Report {
             processor: processor(),
             cores: cores(),
             sched_autogroup: sched_autogroup(),
-            only_when_idle: filled.only_when_idle,
             database: filled.kind(),
             users: filled.users,
             rounds,
@@ -125,11 +122,10 @@ impl Report {
     /// The report as text.
     pub(crate) fn table(&self) -> String {
         let mut text = format!(
-            "{} cores of {}, sched_autogroup {}, only_when_idle {}, {}, {} users, {} rounds\n\n",
+            "{} cores of {}, sched_autogroup {}, {}, {} users, {} rounds\n\n",
             self.cores,
             self.processor,
             if self.sched_autogroup { "on" } else { "off" },
-            if self.only_when_idle { "on" } else { "off" },
             self.database,
             self.users,
             self.rounds

@@ -47,9 +47,6 @@ impl Server {
         if let Some(url) = &place.url {
             command.args(["--database-url", url.expose_secret()]);
         }
-        if place.only_when_idle {
-            command.env("LATCHKEY_ARGON2_ONLY_WHEN_IDLE", "true");
-        }
         let log = std::fs::File::create(place.data_dir.join("server.log"))?;
         command.stdout(Stdio::null()).stderr(log);
         let mut server = Server { process: command.spawn()?, address, socket: place.data_dir.join("latchkey.sock") };

@@ -85,7 +85,7 @@ impl Allowed {
 impl Key {
     /// The environment variable: `LATCHKEY_ARGON2_MEMORY_KIB`.
     pub(super) fn variable(&self) -> String {
-        format!("LATCHKEY_{}", self.name.replace('.', "_").to_ascii_uppercase())
+        variable(self.name)
     }
 
     /// The flag, if the key has one: `--log-level`.
@@ -121,6 +121,11 @@ impl Key {
     pub(super) fn rule(&self) -> String {
         format!("must be {}: {}", self.allowed.describe(), self.why)
     }
+}
+
+/// The environment variable of the key with this name.
+pub(super) fn variable(name: &str) -> String {
+    format!("LATCHKEY_{}", name.replace('.', "_").to_ascii_uppercase())
 }
 
 /// A type that a key can have. `read(&write(value))` is the value again, passwords apart.

@@ -149,12 +149,6 @@ section! {
         /// Threads that hash. 0 takes one for each core.
         threads: Option<usize> = None, count(0, 1024, "threads"),
             "more threads than cores only cost memory";
-        /// Hashes only while nothing else wants the core, by the class `SCHED_IDLE` of Linux, and not merely last. Locks and
-        /// checks of tokens then wait even less for sign-ins. Only for a machine that latchkey and its database have to
-        /// themselves: beside a program that keeps the cores busy nobody could sign in, and operators could set no passwords.
-        /// See "A machine of its own" in docs/operations.md.
-        only_when_idle: bool = false, Allowed::Switch,
-            "it is a switch";
         /// Accepts parameters below those that OWASP lists. For tests only.
         allow_weak: bool = false, Allowed::Switch,
             "it is a switch";

@@ -10,6 +10,7 @@ mod forms;
 mod key;
 mod keys;
 mod problem;
+mod removed;
 mod render;
 mod rules;
 mod sources;
@@ -164,6 +165,7 @@ impl Config {
         config.token = Token::read(given, problems).unwrap_or_default();
         config.origins = keys::all().map(|key| (key.name, given.origin(key.name))).collect();
         config.warnings = rules::warnings(&config);
+        config.warnings.extend_from_slice(given.warnings());
         config
     }
 

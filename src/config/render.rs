@@ -102,8 +102,8 @@ ways; a later one wins:
 
 A name that does not exist is an error, in the file and among the variables that begin with
 `LATCHKEY_`. (`LATCHKEY_SERVER`, `LATCHKEY_TOKEN` and `LATCHKEY_TLS_CA` are
-the client's, and are passed over.) All
-problems are reported at once, each with its place. `latchkeyd config check` does that and starts
+the client's, and are passed over.) A key that was removed in an earlier version is ignored, with
+a warning at the start. All problems are reported at once, each with its place. `latchkeyd config check` does that and starts
 nothing; `latchkeyd config print` shows every value in force and where it comes from, with
 passwords masked.
 

@@ -11,6 +11,7 @@ use super::flags::Flags;
 use super::key::{Key, Value};
 use super::keys;
 use super::problem::{Origin, Problems, quote_name, suggestion};
+use super::removed::RemovedKey;
 
 /// The variable that names the file.
 const CONFIG_VARIABLE: &str = "LATCHKEY_CONFIG";
@@ -27,18 +28,27 @@ struct Setting {
 
 /// Everything that was given; of two settings of one key the later one wins.
 #[derive(Default)]
-pub(super) struct Given(Vec<Setting>);
+pub(super) struct Given {
+    settings: Vec<Setting>,
+    /// One for each key that no longer exists.
+    warnings: Vec<String>,
+}
 
 impl Given {
     fn push(&mut self, key: &'static Key, text: &str, origin: Origin) {
-        self.0.push(Setting { key: key.name, text: SecretString::from(text), origin });
+        self.settings.push(Setting { key: key.name, text: SecretString::from(text), origin });
+    }
+
+    /// The warnings about removed keys.
+    pub(super) fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// The value of a key. Values that lose to a later one are checked too: they would be wrong
     /// on the day when the later one goes.
     pub(super) fn value<T: Value>(&self, key: &Key, default: T, problems: &mut Problems) -> Option<T> {
         let mut value = Some(default);
-        for setting in self.0.iter().filter(|setting| setting.key == key.name) {
+        for setting in self.settings.iter().filter(|setting| setting.key == key.name) {
             let text = setting.text.expose_secret();
             value = key.read(text);
             if value.is_none() {
@@ -50,7 +60,8 @@ impl Given {
 
     /// Where the value of a key comes from.
     pub(super) fn origin(&self, key: &str) -> Origin {
-        self.0.iter().rfind(|setting| setting.key == key).map_or(Origin::Default, |setting| setting.origin.clone())
+        let setting = self.settings.iter().rfind(|setting| setting.key == key);
+        setting.map_or(Origin::Default, |setting| setting.origin.clone())
     }
 }
 
@@ -138,6 +149,7 @@ fn gather_table(
             (None, Some(inner)) if !inner.is_empty() => {
                 gather_table(&format!("{name}."), inner, origin_at, given, problems);
             }
+            (None, _) if let Some(removed) = RemovedKey::named(&name) => given.warnings.push(removed.warning(&origin)),
             // A section without keys is one whose keys are commented out.
             (None, Some(_)) if is_section(&name) => {}
             (None, _) => problems.add(origin, unknown_key(&name)),
@@ -176,6 +188,8 @@ fn gather_environment(variables: &[(String, String)], given: &mut Given, problem
         let origin = Origin::Variable(name.clone());
         if let Some(key) = keys::all().find(|key| key.variable() == *name) {
             given.push(key, value, origin);
+        } else if let Some(removed) = RemovedKey::of_variable(name) {
+            given.warnings.push(removed.warning(&origin));
         } else if name != CONFIG_VARIABLE && !CLIENT_VARIABLES.contains(&name.as_str()) {
             problems.add(origin, unknown_variable(name));
         }
@@ -210,11 +224,15 @@ fn gather_flags(flags: &Flags, given: &mut Given, problems: &mut Problems) {
             problems.add(origin, "must be KEY=VALUE, such as `--set session.idle=30m`");
             continue;
         };
+        let origin = Origin::Flag(format!("--set {name}"));
+        if let Some(removed) = RemovedKey::named(name) {
+            given.warnings.push(removed.warning(&origin));
+            continue;
+        }
         let Some(key) = keys::all().find(|key| key.name == name) else {
             problems.add(Origin::Flag("--set".to_owned()), unknown_key(name));
             continue;
         };
-        let origin = Origin::Flag(format!("--set {name}"));
         if matches!(given.origin(name), Origin::Flag(_)) {
             problems.add(origin, format!("{name} is given twice on the command line"));
             continue;

@@ -126,6 +126,22 @@ fn an_unknown_key_is_named_with_its_line_and_a_near_one() {
 }
 
 #[test]
+fn a_removed_key_is_ignored_with_a_warning_that_says_when_and_why() {
+    let file = "[argon2]\niterations = 3\nonly_when_idle = true\n";
+    let variable = [("LATCHKEY_ARGON2_ONLY_WHEN_IDLE", "true")];
+    let set = ["argon2.only_when_idle=perhaps"];
+    let config = read(file, &variable, &set).unwrap();
+    assert_eq!(config.argon2.iterations, 3);
+    let origins = ["latchkey.toml:3", "LATCHKEY_ARGON2_ONLY_WHEN_IDLE", "--set argon2.only_when_idle"];
+    assert_eq!(config.warnings.len(), origins.len(), "{:#?}", config.warnings);
+    for (warning, origin) in config.warnings.iter().zip(origins) {
+        let start = format!("{origin}: argon2.only_when_idle was removed in version 0.1.0 and is ignored: it gained");
+        assert!(warning.starts_with(&start), "{warning}");
+    }
+    assert!(!config.print().contains("only_when_idle"));
+}
+
+#[test]
 fn all_problems_are_reported_at_once_in_the_order_of_a_reader() {
     let file = "listen = \"anywhere:50051\"\nhttp_listen = false\nextra = 1\n";
     let variables = [("LATCHKEY_TOKEN_ACCESS_TTL", "1h"), ("LATCHKEY_ARGON2_ITERATIONS", "1")];

@@ -53,8 +53,6 @@ pub struct HasherSettings {
     pub parallelism: u32,
     /// Threads. None: as many as there are cores to use.
     pub threads: Option<usize>,
-    /// Whether the threads run only while nothing else wants the core, and not merely last.
-    pub only_when_idle: bool,
 }
 
 /// The queue that a job joins.
@@ -140,7 +138,7 @@ impl Hasher {
             let thread = std::thread::Builder::new()
                 .name(format!("argon2-{number}"))
                 .spawn(move || {
-                    step_back(settings.only_when_idle);
+                    step_back();
                     serve(&shared, &metrics, compute);
                 })
                 .map_err(Error::internal)?;
@@ -350,35 +348,14 @@ impl Queues {
 /// Lets everything else that the service does go first: the others need little, and at once. Where the system has no
 /// such thing for a thread, or does not let us, hashing competes as an equal.
 #[cfg(target_os = "linux")]
-fn step_back(only_when_idle: bool) {
-    if only_when_idle && !join_idle_class() {
-        tracing::warn!(
-            "argon2.only_when_idle: the system does not let hashing into the class of idle work; it goes last as without"
-        );
-    }
+fn step_back() {
     if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE) {
         tracing::debug!(%error, "hashing keeps the priority of the others");
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn step_back(only_when_idle: bool) {
-    if only_when_idle {
-        tracing::warn!("argon2.only_when_idle: there is such a class on Linux only; hashing competes as an equal");
-    }
-}
-
-/// Whether this thread is now of the class `SCHED_IDLE`: sched(7). No right is needed to enter it.
-#[cfg(target_os = "linux")]
-fn join_idle_class() -> bool {
-    use thread_priority::unix::{set_thread_priority_and_policy, thread_native_id, thread_schedule_policy};
-    use thread_priority::{NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy};
-    let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
-    // The crate then also asks for nice 0, which fails where we were started with more and may not have it, and which means
-    // nothing in that class. So what counts is what came of it.
-    let _ = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, idle);
-    thread_schedule_policy().is_ok_and(|class| class == idle)
-}
+fn step_back() {}
 
 /// The processor time that this thread has had.
 fn thread_time() -> Duration {

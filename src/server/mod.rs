@@ -348,7 +348,6 @@ fn hasher_settings(config: &Config) -> HasherSettings {
         iterations: config.argon2.iterations,
         parallelism: config.argon2.parallelism,
         threads: config.argon2.threads,
-        only_when_idle: config.argon2.only_when_idle,
     }
 }
 

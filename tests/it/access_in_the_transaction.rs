@@ -36,8 +36,7 @@ async fn app(h: &Harness) -> App {
     let store = Store::connect(&location).await.expect("a database");
     let keys = open_keys(&store, &effects, &h.config.seal_key_file).await.expect("keys");
     let metrics = Arc::new(Metrics::new());
-    let settings =
-        HasherSettings { memory_kib: 64, iterations: 1, parallelism: 1, threads: Some(1), only_when_idle: false };
+    let settings = HasherSettings { memory_kib: 64, iterations: 1, parallelism: 1, threads: Some(1) };
     let hasher = Hasher::start(settings, effects.clone(), Arc::clone(&metrics)).expect("a hasher");
     App::new(effects, metrics, settings_of(h), store, hasher, keys)
 }

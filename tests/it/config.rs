@@ -49,6 +49,17 @@ fn every_mistake_is_told_at_once_and_where_it_is() {
 }
 
 #[test]
+fn a_start_that_finds_a_removed_key_warns_and_goes_on() {
+    let mut shell = Shell::default();
+    shell.set("LATCHKEY_ARGON2_ONLY_WHEN_IDLE", "true");
+    latchkeyd(&shell, &["config", "check"]).good();
+    let daemon = Daemon::start(&shell, &[]);
+    let log = daemon.started.concat();
+    assert!(log.contains("argon2.only_when_idle was removed in version 0.1.0"), "{log}");
+    assert_eq!(daemon.stop().0, Some(0));
+}
+
+#[test]
 fn a_file_that_is_missing_or_no_toml_is_told() {
     let shell = Shell::default();
     let missing = latchkeyd(&shell, &["config", "check", "--config", "none.toml"]);

@@ -352,19 +352,13 @@ async fn tokens_that_nobody_made_write_nothing() {
     assert_eq!(rows().await, before);
 }
 
-/// A field of `proc_pid_stat(5)`.
+/// The number of the field `nice` in `proc_pid_stat(5)`.
 #[cfg(target_os = "linux")]
-#[derive(Clone, Copy)]
-enum Field {
-    /// How far a thread has stepped back, as `nice` counts.
-    Nice = 19,
-    /// Its class. 0 is the usual one, 5 that of idle work.
-    Policy = 41,
-}
+const NICE: usize = 19;
 
-/// The field for each thread of a process, with the thread's name.
+/// The name and the nice value of each thread of a process.
 #[cfg(target_os = "linux")]
-fn field_of_threads(pid: u32, field: Field) -> Vec<(String, i32)> {
+fn nice_of_threads(pid: u32) -> Vec<(String, i32)> {
     let of = |task: std::io::Result<std::fs::DirEntry>| {
         let path = task.expect("a thread").path();
         // It may have ended meanwhile.
@@ -372,7 +366,7 @@ fn field_of_threads(pid: u32, field: Field) -> Vec<(String, i32)> {
         let stat = std::fs::read_to_string(path.join("stat")).ok()?;
         // The second field is the name, in brackets and with anything in it. So they are counted from the third.
         let (_, from_third) = stat.rsplit_once(')').expect("a name");
-        let value = from_third.split_whitespace().nth(field as usize - 3).and_then(|value| value.parse().ok());
+        let value = from_third.split_whitespace().nth(NICE - 3).and_then(|value| value.parse().ok());
         Some((name.trim_end().to_owned(), value.expect("a number")))
     };
     std::fs::read_dir(format!("/proc/{pid}/task")).expect("threads").filter_map(of).collect()
@@ -381,35 +375,22 @@ fn field_of_threads(pid: u32, field: Field) -> Vec<(String, i32)> {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn the_threads_that_hash_let_all_others_go_first() {
-    only_hashing_has(Shell::default(), Field::Nice, 19).await;
-}
-
-#[cfg(target_os = "linux")]
-#[tokio::test]
-async fn the_threads_that_hash_wait_for_an_idle_core_where_that_is_set() {
     let mut shell = Shell::default();
-    shell.set("LATCHKEY_ARGON2_ONLY_WHEN_IDLE", "true");
-    only_hashing_has(shell, Field::Policy, 5).await;
-}
-
-#[cfg(target_os = "linux")]
-async fn only_hashing_has(mut shell: Shell, field: Field, wanted: i32) {
     shell.set("LATCHKEY_ARGON2_THREADS", "2");
     let daemon = Daemon::start(&shell, &[]);
     let wire = Wire::connect(&daemon.address).await;
     let answer = wire.call(SIGN_IN, &[], sign_in("nobody", OTHER_PASSWORD)).await;
     assert_eq!(Refusal::of(&status_of(answer)).reason, "CREDENTIALS_REJECTED");
-    let threads =
-        || field_of_threads(daemon.pid(), field).into_iter().partition(|(name, _)| name.starts_with("argon2-"));
+    let threads = || nice_of_threads(daemon.pid()).into_iter().partition(|(name, _)| name.starts_with("argon2-"));
     // One has hashed. The other steps back when it first runs, which may be a moment later.
     let others: Vec<(String, i32)> = eventually("both have stepped back", || async {
         let (hashing, others): (Vec<_>, Vec<_>) = threads();
-        (hashing.len() == 2 && hashing.iter().all(|(_, value)| *value == wanted)).then_some(others)
+        (hashing.len() == 2 && hashing.iter().all(|(_, nice)| *nice == 19)).then_some(others)
     })
     .await;
     // Whoever runs the test may have it step back as a whole.
-    let (_, usual) = field_of_threads(std::process::id(), field).swap_remove(0);
-    let strange: Vec<_> = others.iter().filter(|(_, value)| *value != usual).collect();
+    let (_, usual) = nice_of_threads(std::process::id()).swap_remove(0);
+    let strange: Vec<_> = others.iter().filter(|(_, nice)| *nice != usual).collect();
     assert!(strange.is_empty() && others.len() > 1, "{strange:?} of {others:?}, where {usual} is usual");
 }
 
