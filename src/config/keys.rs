@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use super::database::{DATABASE_URL, DatabaseUrl, Place};
 use super::forms::{ADDRESS, ADDRESS_OR_OFF, ISSUER, LOG_FILTER, PATH, PATH_OR_OFF, SOCKET_PATH};
+use super::given::Given;
 use super::key::{Allowed, Key, Mark, Value, section, words};
 use super::problem::Problems;
-use super::sources::Given;
 
 /// Every key, section by section.
 pub(super) fn all() -> impl Iterator<Item = &'static Key> {

@@ -7,6 +7,7 @@
 mod database;
 mod flags;
 mod forms;
+mod given;
 mod key;
 mod keys;
 mod problem;
@@ -24,6 +25,7 @@ use std::path::{Path, PathBuf};
 pub use self::database::Database;
 use self::database::DatabaseUrl;
 pub use self::flags::Flags;
+use self::given::Given;
 use self::key::Value;
 use self::keys::Root;
 pub use self::keys::{
@@ -32,7 +34,6 @@ pub use self::keys::{
 use self::problem::Origin;
 pub use self::problem::Problems;
 pub use self::render::reference;
-use self::sources::Given;
 
 /// What the server works with. `docs/config.md` explains each key.
 #[derive(Debug, Clone)]
@@ -165,7 +166,7 @@ impl Config {
         config.token = Token::read(given, problems).unwrap_or_default();
         config.origins = keys::all().map(|key| (key.name, given.origin(key.name))).collect();
         config.warnings = rules::warnings(&config);
-        config.warnings.extend_from_slice(given.warnings());
+        config.warnings.extend_from_slice(&given.warnings);
         config
     }
 

@@ -1,9 +1,9 @@
 //! Rules that tie several keys together.
 
 use super::Config;
+use super::given::Given;
 use super::keys::{Argon2, Root, Session, Throttle, Tls};
 use super::problem::{Origin, Problems};
-use super::sources::Given;
 
 /// Memory (KiB) and iterations that OWASP's Password Storage Cheat Sheet lists as equally strong.
 /// A hash must have at least both numbers of one pair.

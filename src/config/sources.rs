@@ -4,11 +4,12 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use toml_edit::{Document, Item, TableLike, Value as TomlValue};
 
 use super::flags::Flags;
-use super::key::{Key, Value};
+use super::given::Given;
+use super::key::Key;
 use super::keys;
 use super::problem::{Origin, Problems, quote_name, suggestion};
 use super::removed::RemovedKey;
@@ -18,52 +19,6 @@ const CONFIG_VARIABLE: &str = "LATCHKEY_CONFIG";
 
 /// Variables that only the client, `latchkey`, reads. They may be set where the server starts.
 const CLIENT_VARIABLES: [&str; 3] = ["LATCHKEY_SERVER", "LATCHKEY_TOKEN", "LATCHKEY_TLS_CA"];
-
-/// What was given for a key. The text may hold a password.
-struct Setting {
-    key: &'static str,
-    text: SecretString,
-    origin: Origin,
-}
-
-/// Everything that was given; of two settings of one key the later one wins.
-#[derive(Default)]
-pub(super) struct Given {
-    settings: Vec<Setting>,
-    /// One for each key that no longer exists.
-    warnings: Vec<String>,
-}
-
-impl Given {
-    fn push(&mut self, key: &'static Key, text: &str, origin: Origin) {
-        self.settings.push(Setting { key: key.name, text: SecretString::from(text), origin });
-    }
-
-    /// The warnings about removed keys.
-    pub(super) fn warnings(&self) -> &[String] {
-        &self.warnings
-    }
-
-    /// The value of a key. Values that lose to a later one are checked too: they would be wrong
-    /// on the day when the later one goes.
-    pub(super) fn value<T: Value>(&self, key: &Key, default: T, problems: &mut Problems) -> Option<T> {
-        let mut value = Some(default);
-        for setting in self.settings.iter().filter(|setting| setting.key == key.name) {
-            let text = setting.text.expose_secret();
-            value = key.read(text);
-            if value.is_none() {
-                problems.add(setting.origin.clone(), key.refusal(text));
-            }
-        }
-        value
-    }
-
-    /// Where the value of a key comes from.
-    pub(super) fn origin(&self, key: &str) -> Origin {
-        let setting = self.settings.iter().rfind(|setting| setting.key == key);
-        setting.map_or(Origin::Default, |setting| setting.origin.clone())
-    }
-}
 
 /// Reads all three sources, the weakest first.
 pub(super) fn gather(
