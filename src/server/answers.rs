@@ -11,9 +11,9 @@ use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::Response;
+use http::Extensions;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-
-use super::guard::Info;
+use tonic::transport::server::{TcpConnectInfo, UdsConnectInfo};
 
 /// The most that is handed to hyper at once, in bytes. It takes a piece whole as soon as the peer has room for a single
 /// byte, and keeps it however long the peer takes for the rest.
@@ -39,6 +39,32 @@ impl Answers {
     fn lock(&self) -> std::sync::MutexGuard<'_, Waiting> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Where a connection comes from.
+#[derive(Debug, Clone)]
+pub(super) enum Origin {
+    /// Over the network.
+    Network(TcpConnectInfo),
+    /// Through the local socket.
+    Local(UdsConnectInfo),
+}
+
+impl Origin {
+    /// As tonic would have told the handlers.
+    pub(super) fn tell(self, extensions: &mut Extensions) {
+        match self {
+            Origin::Network(info) => drop(extensions.insert(info)),
+            Origin::Local(info) => drop(extensions.insert(info)),
+        }
+    }
+}
+
+/// What tonic puts into each request.
+#[derive(Debug, Clone)]
+pub(super) struct Info {
+    pub(super) origin: Origin,
+    pub(super) answers: Arc<Answers>,
 }
 
 /// The layer: tells the handlers who is connected, and follows how their answers are taken.

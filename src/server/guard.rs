@@ -8,12 +8,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use http::Extensions;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
-use tonic::transport::server::{Connected, TcpConnectInfo, UdsConnectInfo};
+use tonic::transport::server::Connected;
 
-use super::answers::Answers;
+use super::answers::{Info, Origin};
 use super::frames::{Heard, PREFACE, Said};
 use super::gate::Permit;
 use crate::metrics::Refused;
@@ -22,32 +21,6 @@ use crate::metrics::Refused;
 pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
-
-/// Where a connection comes from.
-#[derive(Debug, Clone)]
-pub(super) enum Origin {
-    /// Over the network.
-    Network(TcpConnectInfo),
-    /// Through the local socket.
-    Local(UdsConnectInfo),
-}
-
-impl Origin {
-    /// As tonic would have told the handlers.
-    pub(super) fn tell(self, extensions: &mut Extensions) {
-        match self {
-            Origin::Network(info) => drop(extensions.insert(info)),
-            Origin::Local(info) => drop(extensions.insert(info)),
-        }
-    }
-}
-
-/// What tonic puts into each request.
-#[derive(Debug, Clone)]
-pub(super) struct Info {
-    pub(super) origin: Origin,
-    pub(super) answers: Arc<Answers>,
-}
 
 /// What is spoken on a connection.
 #[derive(Debug, Clone, Copy)]

@@ -16,8 +16,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::server::Connected;
 
+use super::answers::Origin;
 use super::gate::{Gate, Permit};
-use super::guard::{Duplex, Guarded, Origin, Protocol};
+use super::guard::{Duplex, Guarded, Protocol};
 use super::tls::Tls;
 use crate::metrics::Refused;
 
