@@ -254,15 +254,15 @@ impl StopSignals {
 }
 
 /// Whether there is a database to look at. Looking must not make one.
-fn is_there(config: &Config) -> bool {
+async fn is_there(config: &Config) -> bool {
     match &config.database {
-        Database::Sqlite { path } => path.exists(),
+        Database::Sqlite { path } => tokio::fs::try_exists(path).await.unwrap_or_default(),
         Database::Postgres { .. } => true,
     }
 }
 
 async fn check_schema(config: &Config) -> Ended {
-    if !is_there(config) {
+    if !is_there(config).await {
         say(&format!("there is no database yet; pending: {}\n", Store::migrations().join(", ")));
         return Ok(ExitCode::from(PENDING));
     }
@@ -298,7 +298,7 @@ fn new_key(file: &std::path::Path) -> Ended {
 }
 
 async fn replace_key(config: &Config) -> Ended {
-    if !is_there(config) {
+    if !is_there(config).await {
         return Err(StartError::NothingSealed.into());
     }
     log_warnings(config)?;

@@ -80,14 +80,14 @@ pub struct Running {
 
 /// Connects to the database of the configuration; the embedded one is locked first.
 pub async fn open_store(config: &Config) -> Result<(Store, Option<LockFile>), ServeError> {
-    create_private_dir(&config.data_dir)?;
-    check_private_dir(&config.data_dir)?;
+    create_private_dir(&config.data_dir).await?;
+    check_private_dir(&config.data_dir).await?;
     match &config.database {
         Database::Sqlite { path } => {
             if let Some(parent) = path.parent() {
-                create_private_dir(parent)?;
+                create_private_dir(parent).await?;
             }
-            let path = followed(path)?;
+            let path = followed(path).await?;
             let lock = LockFile::take(&path)?;
             Ok((Store::connect(&Location::Sqlite(path)).await?, Some(lock)))
         }
@@ -96,11 +96,12 @@ pub async fn open_store(config: &Config) -> Result<(Store, Option<LockFile>), Se
 }
 
 /// The file that a link leads to: lock and log lie beside it, whatever it is called.
-fn followed(path: &Path) -> Result<PathBuf, ServeError> {
-    if !path.is_symlink() {
+async fn followed(path: &Path) -> Result<PathBuf, ServeError> {
+    if !tokio::fs::symlink_metadata(path).await.is_ok_and(|found| found.is_symlink()) {
         return Ok(path.to_owned());
     }
-    path.canonicalize().map_err(|source| ServeError::Io { what: format!("cannot open {}", path.display()), source })
+    let failed = |source| ServeError::Io { what: format!("cannot open {}", path.display()), source };
+    tokio::fs::canonicalize(path).await.map_err(failed)
 }
 
 /// Starts everything, and returns when calls are served.
@@ -115,7 +116,7 @@ pub async fn start(config: &Config, effects: Effects) -> Result<Running, ServeEr
 
     let (stop, stop_jobs) = (CancellationToken::new(), CancellationToken::new());
     let (listeners, jobs) = (TaskTracker::new(), TaskTracker::new());
-    let certificates = follow_certificates(config, &app, &jobs, &stop)?;
+    let certificates = follow_certificates(config, &app, &jobs, &stop).await?;
     let doors = Doors { config, metrics: &metrics, certificates };
     raise_descriptor_limit(config.connections.max);
 
@@ -190,7 +191,7 @@ impl Running {
         if timeout_at(deadline, work).await.is_err() {
             tracing::warn!("the database did not let all work end in time; it was left behind");
         }
-        self.bound_socket.remove();
+        self.bound_socket.remove().await;
     }
 }
 
@@ -222,7 +223,7 @@ async fn follow_readiness(app: Arc<App>, health: grpc::Health, stop: Cancellatio
 }
 
 /// Reads the certificate, if there is to be TLS, and goes on looking whether it has changed.
-fn follow_certificates(
+async fn follow_certificates(
     config: &Config,
     app: &App,
     jobs: &TaskTracker,
@@ -230,7 +231,7 @@ fn follow_certificates(
 ) -> Result<Certificates, ServeError> {
     let Some(files) = tls::Files::of(&config.tls) else { return Ok(None) };
     let metrics = Arc::clone(&app.metrics);
-    let follower = tls::Follower::start(files, app.effects.clone(), metrics).map_err(ServeError::Tls)?;
+    let follower = tls::Follower::start(files, app.effects.clone(), metrics).await.map_err(ServeError::Tls)?;
     let certificates = follower.certificates();
     jobs.spawn(follower.follow(stop.clone()));
     Ok(Some(certificates))
@@ -315,10 +316,10 @@ fn bind(flag: &str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), Se
 }
 
 /// Others who can write there can put a database, a key or a socket of theirs in the place of ours.
-fn check_private_dir(path: &Path) -> Result<(), ServeError> {
+async fn check_private_dir(path: &Path) -> Result<(), ServeError> {
     use std::os::unix::fs::MetadataExt;
     let failed = |source| ServeError::Io { what: format!("cannot look at {}", path.display()), source };
-    let found = std::fs::metadata(path).map_err(failed)?;
+    let found = tokio::fs::metadata(path).await.map_err(failed)?;
     let own = rustix::process::geteuid().as_raw();
     if found.mode() & 0o022 == 0 && (own == 0 || found.uid() == own) {
         return Ok(());
@@ -326,20 +327,20 @@ fn check_private_dir(path: &Path) -> Result<(), ServeError> {
     Err(ServeError::DirectoryOfOthers { path: path.to_owned(), mode: found.mode() & 0o777, owner: found.uid() })
 }
 
-fn create_private_dir(path: &Path) -> Result<(), ServeError> {
-    use std::os::unix::fs::DirBuilderExt;
-    if path.as_os_str().is_empty() || path.is_dir() {
+async fn create_private_dir(path: &Path) -> Result<(), ServeError> {
+    if path.as_os_str().is_empty() {
         return Ok(());
     }
-    if path.exists() {
-        let source = std::io::Error::from(std::io::ErrorKind::NotADirectory);
-        return Err(ServeError::Io { what: format!("cannot use {}", path.display()), source });
+    match tokio::fs::metadata(path).await {
+        Ok(found) if found.is_dir() => return Ok(()),
+        Ok(_) => {
+            let source = std::io::ErrorKind::NotADirectory.into();
+            return Err(ServeError::Io { what: format!("cannot use {}", path.display()), source });
+        }
+        Err(_) => {}
     }
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|source| ServeError::Io { what: format!("cannot create {}", path.display()), source })
+    let failed = |source| ServeError::Io { what: format!("cannot create {}", path.display()), source };
+    tokio::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).await.map_err(failed)
 }
 
 fn hasher_settings(config: &Config) -> HasherSettings {

@@ -1,5 +1,6 @@
 //! The local socket: how the operator on the host comes in, when all else fails too.
 
+use std::fs::Permissions;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -13,22 +14,23 @@ use super::ServeError;
 pub(super) async fn bind(path: &Path) -> Result<(UnixListener, BoundSocket), ServeError> {
     let failed = |source| ServeError::Io { what: format!("cannot listen on {}", path.display()), source };
     if let Some(parent) = path.parent() {
-        super::create_private_dir(parent)?;
+        super::create_private_dir(parent).await?;
     }
-    match std::fs::symlink_metadata(path) {
+    match tokio::fs::symlink_metadata(path).await {
         Ok(found) if found.file_type().is_socket() => {
             if !is_stale(path).await.map_err(failed)? {
                 return Err(ServeError::SocketInUse(path.to_owned()));
             }
-            std::fs::remove_file(path).map_err(failed)?;
+            tokio::fs::remove_file(path).await.map_err(failed)?;
         }
         Ok(_) => return Err(failed(std::io::Error::other("there is another file of this name"))),
         Err(_) => {}
     }
     let listener = UnixListener::bind(path).map_err(failed)?;
     // The directory is private already; this is for one that was made by somebody else.
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
-    let bound = BoundSocket { path: path.to_owned(), inode: std::fs::symlink_metadata(path).map_err(failed)?.ino() };
+    tokio::fs::set_permissions(path, Permissions::from_mode(0o600)).await.map_err(failed)?;
+    let found = tokio::fs::symlink_metadata(path).await.map_err(failed)?;
+    let bound = BoundSocket { path: path.to_owned(), inode: found.ino() };
     Ok((listener, bound))
 }
 
@@ -51,10 +53,10 @@ pub(super) struct BoundSocket {
 
 impl BoundSocket {
     /// Removes it, unless a successor has put its own in its place.
-    pub(super) fn remove(&self) {
-        let found = std::fs::symlink_metadata(&self.path);
+    pub(super) async fn remove(&self) {
+        let found = tokio::fs::symlink_metadata(&self.path).await;
         if found.is_ok_and(|found| found.ino() == self.inode)
-            && let Err(error) = std::fs::remove_file(&self.path)
+            && let Err(error) = tokio::fs::remove_file(&self.path).await
         {
             tracing::debug!(%error, "the local socket was gone already");
         }

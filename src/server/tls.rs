@@ -114,10 +114,10 @@ impl Files {
     }
 
     /// Reads them.
-    pub(super) fn load(&self) -> Result<Tls, TlsError> {
-        let chain = certificates(&self.certificate)?;
+    pub(super) async fn load(&self) -> Result<Tls, TlsError> {
+        let chain = certificates(&self.certificate).await?;
         let not_after = end_of(&self.certificate, &chain)?;
-        let key = private_key(&self.key)?;
+        let key = private_key(&self.key).await?;
         let provider = Arc::new(aws_lc_rs::default_provider());
         let unusable = |error: rustls::Error| match error {
             rustls::Error::InconsistentKeys(_) => {
@@ -126,7 +126,10 @@ impl Files {
             error => TlsError::Malformed(self.certificate.clone(), error.to_string()),
         };
         let mut http = server_config(&provider, None, chain.clone(), key.clone_key()).map_err(unusable)?;
-        let verifier = self.client_ca.as_deref().map(|path| verifier(path, &provider)).transpose()?;
+        let verifier = match &self.client_ca {
+            Some(path) => Some(verifier(path, &provider).await?),
+            None => None,
+        };
         let mut grpc = server_config(&provider, verifier, chain, key).map_err(unusable)?;
         grpc.alpn_protocols = vec![b"h2".to_vec()];
         http.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -134,13 +137,13 @@ impl Files {
     }
 
     /// What shows that a file is another one: time, length and number of the file, links followed.
-    fn stamps(&self) -> Vec<Option<(i64, i64, u64, u64)>> {
-        let files = [Some(&self.certificate), Some(&self.key), self.client_ca.as_ref()];
-        let stamp = |path: &PathBuf| {
-            let found = std::fs::metadata(path).ok()?;
-            Some((found.mtime(), found.mtime_nsec(), found.len(), found.ino()))
-        };
-        files.into_iter().flatten().map(stamp).collect()
+    async fn stamps(&self) -> Vec<Option<(i64, i64, u64, u64)>> {
+        let mut stamps = Vec::new();
+        for path in [Some(&self.certificate), Some(&self.key), self.client_ca.as_ref()].into_iter().flatten() {
+            let found = tokio::fs::metadata(path).await.ok();
+            stamps.push(found.map(|found| (found.mtime(), found.mtime_nsec(), found.len(), found.ino())));
+        }
+        stamps
     }
 }
 
@@ -160,10 +163,10 @@ pub(super) struct Follower {
 
 impl Follower {
     /// Reads the files for the first time.
-    pub(super) fn start(files: Files, effects: Effects, metrics: Arc<Metrics>) -> Result<Follower, TlsError> {
+    pub(super) async fn start(files: Files, effects: Effects, metrics: Arc<Metrics>) -> Result<Follower, TlsError> {
         // Before reading: a file that changes meanwhile is read again.
-        let stamps = files.stamps();
-        let current = watch::Sender::new(Arc::new(files.load()?));
+        let stamps = files.stamps().await;
+        let current = watch::Sender::new(Arc::new(files.load().await?));
         let mut follower = Follower { current, files, stamps, refused: None, told_expired: false, effects, metrics };
         follower.judge();
         Ok(follower)
@@ -183,11 +186,11 @@ impl Follower {
                 _ = ticks.tick() => {}
             }
             self.judge();
-            let stamps = self.files.stamps();
+            let stamps = self.files.stamps().await;
             if stamps == self.stamps {
                 continue;
             }
-            match self.files.load() {
+            match self.files.load().await {
                 Ok(tls) => {
                     (self.stamps, self.refused, self.told_expired) = (stamps, None, false);
                     self.current.send_replace(Arc::new(tls));
@@ -234,18 +237,18 @@ fn server_config(
 }
 
 /// Lets in only who shows a certificate of one of these CAs.
-fn verifier(path: &Path, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+async fn verifier(path: &Path, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
     let malformed = |fault: String| TlsError::Malformed(path.to_owned(), fault);
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(path)? {
+    for certificate in certificates(path).await? {
         roots.add(certificate).map_err(|error| malformed(error.to_string()))?;
     }
     let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider));
     builder.build().map_err(|error| malformed(error.to_string()))
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let text = std::fs::read(path).map_err(|error| TlsError::Io(path.to_owned(), error))?;
+async fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let text = tokio::fs::read(path).await.map_err(|error| TlsError::Io(path.to_owned(), error))?;
     let read: Result<Vec<_>, PemError> = CertificateDer::pem_slice_iter(&text).collect();
     match read {
         Ok(certificates) if certificates.is_empty() => Err(TlsError::NoCertificate(path.to_owned())),
@@ -255,13 +258,13 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 }
 
 /// A group may read the key, as some systems have one for all keys; everybody may not.
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+async fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     let io = |error| TlsError::Io(path.to_owned(), error);
-    let mode = std::fs::metadata(path).map_err(io)?.permissions().mode() & 0o777;
+    let mode = tokio::fs::metadata(path).await.map_err(io)?.permissions().mode() & 0o777;
     if mode & 0o007 != 0 {
         return Err(TlsError::TooOpen(path.to_owned(), mode));
     }
-    let text = Zeroizing::new(std::fs::read(path).map_err(io)?);
+    let text = Zeroizing::new(tokio::fs::read(path).await.map_err(io)?);
     PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
         PemError::NoItemsFound => TlsError::NoKey(path.to_owned()),
         // What else it says could be a part of the key.
