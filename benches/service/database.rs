@@ -38,7 +38,7 @@ impl Filled {
             config.database = Database::Postgres { url };
         }
         let (store, lock) = server::open_store(&config).await?;
-        if !matches!(config.database, Database::Sqlite { .. }) && !config.seal_key_file.exists() {
+        if matches!(config.database, Database::Postgres { .. }) && !config.seal_key_file.exists() {
             SealKey::create(&config.seal_key_file, &Effects::system()).map_err(|error| error.to_string())?;
         }
         let seed = fill(&store, &config, users).await?;
