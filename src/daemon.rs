@@ -176,7 +176,7 @@ async fn serve(config: &Config) -> Ended {
     announce(&running, config).await;
     let exit = tokio::select! {
         () = signals.next() => ExitCode::SUCCESS,
-        () = running.condemned() => ExitCode::from(FAILED),
+        () = running.keys_replaced() => ExitCode::from(FAILED),
     };
     tracing::info!("stopping: no new calls are taken, those under way end; a second signal stops at once");
     tokio::select! {

@@ -16,14 +16,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::server::Connected;
 
-use super::answers::Origin;
-use super::gate::{Gate, Permit};
-use super::guard::{Duplex, Guarded, Protocol};
-use super::tls::Tls;
+use super::connection::{Connection, Duplex, Protocol};
+use super::connection_limits::{ConnectionLimits, Permit};
+use super::responses::PeerInfo;
+use super::tls::TlsConfigs;
 use crate::metrics::Refused;
 
 /// Connections that are ready and not taken up yet. The server behind takes them as they come.
-const READY: usize = 16;
+const READY_CONNECTIONS: usize = 16;
 
 /// Connections that the system holds until they are accepted: of everybody at once after a restart, and of whoever floods.
 /// It drops one that has no room, which comes again after a second (RFC 6298) and then after two. To take in or turn away
@@ -31,24 +31,24 @@ const READY: usize = 16;
 const BACKLOG: u32 = 4096;
 
 /// How long to wait after the system refused a connection, for lack of descriptors as a rule.
-const PAUSE: Duration = Duration::from_millis(100);
+const RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// The certificates that are in use now; those of one protocol are chosen for each connection.
-pub(super) type Certificates = Option<watch::Receiver<Arc<Tls>>>;
+pub(super) type CurrentTls = Option<watch::Receiver<Arc<TlsConfigs>>>;
 
 /// What each connection of a listener goes through.
 #[derive(Clone)]
-pub(super) struct Door {
-    pub(super) gate: Arc<Gate>,
+pub(super) struct Acceptor {
+    pub(super) limits: Arc<ConnectionLimits>,
     pub(super) protocol: Protocol,
     /// None for plain text.
-    pub(super) certificates: Certificates,
+    pub(super) tls: CurrentTls,
     /// How long TLS may take to begin, and after it the first words.
-    pub(super) patience: Duration,
+    pub(super) start_timeout: Duration,
 }
 
 /// Connections as they become ready. It ends when the listener does.
-pub(super) type Incoming = mpsc::Receiver<io::Result<Guarded>>;
+pub(super) type Incoming = mpsc::Receiver<io::Result<Connection>>;
 
 /// Listens there.
 pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
@@ -60,21 +60,26 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Lets in who comes over the network, until the server stops.
-pub(super) fn network(listener: TcpListener, door: Door, tasks: &TaskTracker, stop: CancellationToken) -> Incoming {
-    let (ready, incoming) = mpsc::channel(READY);
+pub(super) fn accept_tcp(
+    listener: TcpListener,
+    acceptor: Acceptor,
+    tasks: &TaskTracker,
+    stop: CancellationToken,
+) -> Incoming {
+    let (ready, incoming) = mpsc::channel(READY_CONNECTIONS);
     let handshakes = tasks.clone();
     tasks.spawn(async move {
-        while let Some(accepted) = until(&stop, listener.accept()).await {
+        while let Some(accepted) = unless_stopped(&stop, listener.accept()).await {
             let Some((stream, address)) = accepted_or_pause(accepted).await else { continue };
             // One, and then others' work: calls under way must not wait for a rush of newcomers.
             yield_now().await;
-            let Some(permit) = door.gate.enter(Some(address.ip())) else { continue };
-            let (door, ready, stop) = (door.clone(), ready.clone(), stop.clone());
+            let Some(permit) = acceptor.limits.acquire(Some(address.ip())) else { continue };
+            let (acceptor, ready, stop) = (acceptor.clone(), ready.clone(), stop.clone());
             handshakes.spawn(async move {
-                if until(&stop, permit.wait(|| !has_hung_up(&stream))).await != Some(true) {
+                if unless_stopped(&stop, permit.wait(|| !is_closed_by_peer(&stream))).await != Some(true) {
                     return;
                 }
-                if let Some(connection) = door.admit(stream, permit).await {
+                if let Some(connection) = acceptor.accept(stream, permit).await {
                     // Nobody takes it up once the server stops.
                     let _ = ready.send(Ok(connection)).await;
                 }
@@ -85,62 +90,67 @@ pub(super) fn network(listener: TcpListener, door: Door, tasks: &TaskTracker, st
 }
 
 /// Lets in who comes through the local socket, until the server stops.
-pub(super) fn local(listener: UnixListener, door: Door, tasks: &TaskTracker, stop: CancellationToken) -> Incoming {
-    let (ready, incoming) = mpsc::channel(READY);
+pub(super) fn accept_local(
+    listener: UnixListener,
+    acceptor: Acceptor,
+    tasks: &TaskTracker,
+    stop: CancellationToken,
+) -> Incoming {
+    let (ready, incoming) = mpsc::channel(READY_CONNECTIONS);
     tasks.spawn(async move {
-        while let Some(accepted) = until(&stop, listener.accept()).await {
+        while let Some(accepted) = unless_stopped(&stop, listener.accept()).await {
             let Some((stream, _)) = accepted_or_pause(accepted).await else { continue };
-            let Some(permit) = door.gate.enter(None) else { continue };
-            let origin = Origin::Local(stream.connect_info());
-            let _ = ready.send(Ok(door.guard(Box::new(stream), origin, permit))).await;
+            let Some(permit) = acceptor.limits.acquire(None) else { continue };
+            let peer = PeerInfo::Local(stream.connect_info());
+            let _ = ready.send(Ok(acceptor.connection(Box::new(stream), peer, permit))).await;
         }
     });
     incoming
 }
 
-impl Door {
-    async fn admit(&self, stream: TcpStream, permit: Permit) -> Option<Guarded> {
+impl Acceptor {
+    async fn accept(&self, stream: TcpStream, permit: Permit) -> Option<Connection> {
         // An answer is written at once and whole: waiting for more to send gains nothing.
         stream.set_nodelay(true).ok()?;
-        let origin = Origin::Network(stream.connect_info());
+        let peer = PeerInfo::Network(stream.connect_info());
         let Some(config) = self.server_config() else {
-            return Some(self.guard(Box::new(stream), origin, permit));
+            return Some(self.connection(Box::new(stream), peer, permit));
         };
-        match tokio::time::timeout(self.patience, TlsAcceptor::from(config).accept(stream)).await {
-            Ok(Ok(stream)) => Some(self.guard(Box::new(stream), origin, permit)),
+        match tokio::time::timeout(self.start_timeout, TlsAcceptor::from(config).accept(stream)).await {
+            Ok(Ok(stream)) => Some(self.connection(Box::new(stream), peer, permit)),
             Ok(Err(error)) => {
                 tracing::debug!(%error, "TLS failed");
-                permit.cut(Refused::Handshake);
+                permit.count_refusal(Refused::Handshake);
                 None
             }
             Err(_) => {
-                permit.cut(Refused::Silent);
+                permit.count_refusal(Refused::Silent);
                 None
             }
         }
     }
 
     fn server_config(&self) -> Option<Arc<ServerConfig>> {
-        let current = self.certificates.as_ref()?.borrow();
+        let current = self.tls.as_ref()?.borrow();
         Some(Arc::clone(match self.protocol {
             Protocol::Http2 { .. } => &current.grpc,
             Protocol::Http1 => &current.http,
         }))
     }
 
-    fn guard(&self, io: Box<dyn Duplex>, origin: Origin, permit: Permit) -> Guarded {
-        Guarded::new(io, origin, permit, self.protocol, self.patience)
+    fn connection(&self, io: Box<dyn Duplex>, peer: PeerInfo, permit: Permit) -> Connection {
+        Connection::new(io, peer, permit, self.protocol, self.start_timeout)
     }
 }
 
 /// Whether the peer has closed already, as far as the system knows: it is not waited for.
-fn has_hung_up(stream: &TcpStream) -> bool {
+fn is_closed_by_peer(stream: &TcpStream) -> bool {
     let ready = stream.ready(Interest::READABLE).now_or_never();
     ready.is_some_and(|ready| ready.is_ok_and(Ready::is_read_closed))
 }
 
 /// The next one, or none once the server stops.
-async fn until<T>(stop: &CancellationToken, next: impl Future<Output = T>) -> Option<T> {
+async fn unless_stopped<T>(stop: &CancellationToken, next: impl Future<Output = T>) -> Option<T> {
     tokio::select! {
         () = stop.cancelled() => None,
         next = next => Some(next),
@@ -158,7 +168,7 @@ async fn accepted_or_pause<T>(accepted: io::Result<T>) -> Option<T> {
         [io::ErrorKind::ConnectionAborted, io::ErrorKind::ConnectionReset, io::ErrorKind::ConnectionRefused];
     if !peer_left.contains(&error.kind()) {
         tracing::warn!(%error, "a connection could not be accepted");
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(RETRY_DELAY).await;
     }
     None
 }
@@ -170,10 +180,10 @@ pub(super) struct HttpIncoming {
 }
 
 impl axum::serve::Listener for HttpIncoming {
-    type Io = Guarded;
+    type Io = Connection;
     type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (Guarded, SocketAddr) {
+    async fn accept(&mut self) -> (Connection, SocketAddr) {
         match self.incoming.recv().await {
             Some(Ok(connection)) => (connection, self.address),
             // The server stops, and stops waiting for this.
@@ -193,7 +203,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_rush_of_newcomers_has_room_until_it_is_accepted() -> io::Result<()> {
+    async fn the_backlog_has_room_for_a_burst_of_connections() -> io::Result<()> {
         let listener = bind((Ipv4Addr::LOCALHOST, 0).into())?;
         let address = listener.local_addr()?;
         // Nobody accepts: who finds no room would try again for minutes.

@@ -3,14 +3,14 @@
 //! Start: lock file (embedded database) → connect → migrate → keys → bind → jobs → SERVING.
 //! Stop: `NOT_SERVING` → stop accepting → jobs end → drain → connections close.
 
-mod answers;
+mod connection;
+mod connection_limits;
 mod error;
-mod frames;
-mod gate;
-mod guard;
 mod http;
+mod http2_frames;
 mod listen;
 mod lock_file;
+mod responses;
 mod socket;
 mod tls;
 
@@ -28,10 +28,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 
+use self::connection::Protocol;
+use self::connection_limits::ConnectionLimits;
 pub use self::error::ServeError;
-use self::gate::Gate;
-use self::guard::Protocol;
-use self::listen::{Certificates, Door, HttpIncoming, Incoming};
+use self::listen::{Acceptor, CurrentTls, HttpIncoming, Incoming};
 pub use self::lock_file::LockFile;
 pub use self::tls::TlsError;
 use crate::app::{App, Settings, open_keys};
@@ -116,8 +116,8 @@ pub async fn start(config: &Config, effects: Effects) -> Result<Running, ServeEr
 
     let (stop, stop_jobs) = (CancellationToken::new(), CancellationToken::new());
     let (listeners, jobs) = (TaskTracker::new(), TaskTracker::new());
-    let certificates = follow_certificates(config, &app, &jobs, &stop).await?;
-    let doors = Doors { config, metrics: &metrics, certificates };
+    let tls = start_tls(config, &app, &jobs, &stop).await?;
+    let acceptors = Acceptors { config, metrics: &metrics, tls };
     raise_descriptor_limit(config.connections.max);
 
     // Nobody is served by a server that cannot listen everywhere. The socket comes last: it would be left behind.
@@ -125,11 +125,10 @@ pub async fn start(config: &Config, effects: Effects) -> Result<Running, ServeEr
     let http = config.http_listen.map(|listen| bind("--http-listen", listen)).transpose()?;
     let (unix, bound_socket) = socket::bind(&config.socket).await?;
 
-    let door = doors.network(Listener::Grpc);
-    serve_grpc(&routes, listen::network(tcp, door, &listeners, stop.clone()), &listeners, &stop);
-    serve_grpc(&routes, listen::local(unix, doors.local(), &listeners, stop.clone()), &listeners, &stop);
+    serve_grpc(&routes, listen::accept_tcp(tcp, acceptors.grpc(), &listeners, stop.clone()), &listeners, &stop);
+    serve_grpc(&routes, listen::accept_local(unix, acceptors.local(), &listeners, stop.clone()), &listeners, &stop);
     let http_address = http.map(|(tcp, address)| {
-        let incoming = listen::network(tcp, doors.http(address), &listeners, stop.clone());
+        let incoming = listen::accept_tcp(tcp, acceptors.http(address), &listeners, stop.clone());
         let incoming = HttpIncoming { incoming, address };
         listeners.spawn(log_end("HTTP", http::serve(incoming, Arc::clone(&app), stop.clone().cancelled_owned())));
         address
@@ -167,7 +166,7 @@ impl Running {
     }
 
     /// Waits until the server must not go on: the keys of its database were replaced.
-    pub async fn condemned(&self) {
+    pub async fn keys_replaced(&self) {
         self.app.keys_replaced().await;
     }
 
@@ -223,56 +222,56 @@ async fn follow_readiness(app: Arc<App>, health: grpc::Health, stop: Cancellatio
 }
 
 /// Reads the certificate, if there is to be TLS, and goes on looking whether it has changed.
-async fn follow_certificates(
+async fn start_tls(
     config: &Config,
     app: &App,
     jobs: &TaskTracker,
     stop: &CancellationToken,
-) -> Result<Certificates, ServeError> {
-    let Some(files) = tls::Files::of(&config.tls) else { return Ok(None) };
+) -> Result<CurrentTls, ServeError> {
+    let Some(files) = tls::TlsFiles::of(&config.tls) else { return Ok(None) };
     let metrics = Arc::clone(&app.metrics);
-    let follower = tls::Follower::start(files, app.effects.clone(), metrics).await.map_err(ServeError::Tls)?;
-    let certificates = follower.certificates();
-    jobs.spawn(follower.follow(stop.clone()));
-    Ok(Some(certificates))
+    let reloader = tls::Reloader::start(files, app.effects.clone(), metrics).await.map_err(ServeError::Tls)?;
+    let tls = reloader.subscribe();
+    jobs.spawn(reloader.run(stop.clone()));
+    Ok(Some(tls))
 }
 
 /// What connections go through, listener by listener.
-struct Doors<'a> {
+struct Acceptors<'a> {
     config: &'a Config,
     metrics: &'a Arc<Metrics>,
-    certificates: Certificates,
+    tls: CurrentTls,
 }
 
-impl Doors<'_> {
-    fn door(&self, listener: Listener, protocol: Protocol, certificates: Certificates) -> Door {
-        let limits = &self.config.connections;
-        let gate = Gate::new(listener, limits, Arc::clone(self.metrics));
-        Door { gate, protocol, certificates, patience: limits.start_timeout }
+impl Acceptors<'_> {
+    fn acceptor(&self, listener: Listener, protocol: Protocol, tls: CurrentTls) -> Acceptor {
+        let config = &self.config.connections;
+        let limits = ConnectionLimits::new(listener, config, Arc::clone(self.metrics));
+        Acceptor { limits, protocol, tls, start_timeout: config.start_timeout }
     }
 
-    fn grpc(&self) -> Protocol {
-        Protocol::Http2 { unread: self.config.connections.read_timeout }
+    fn http2(&self) -> Protocol {
+        Protocol::Http2 { read_timeout: self.config.connections.read_timeout }
     }
 
-    fn network(&self, listener: Listener) -> Door {
-        self.door(listener, self.grpc(), self.certificates.clone())
+    fn grpc(&self) -> Acceptor {
+        self.acceptor(Listener::Grpc, self.http2(), self.tls.clone())
     }
 
-    fn local(&self) -> Door {
-        self.door(Listener::Local, self.grpc(), None)
+    fn local(&self) -> Acceptor {
+        self.acceptor(Listener::Local, self.http2(), None)
     }
 
     /// Probes and scrapers on this machine need no TLS, for nothing there is secret.
-    fn http(&self, address: SocketAddr) -> Door {
-        let certificates = self.certificates.clone().filter(|_| !address.ip().to_canonical().is_loopback());
-        self.door(Listener::Http, Protocol::Http1, certificates)
+    fn http(&self, address: SocketAddr) -> Acceptor {
+        let tls = self.tls.clone().filter(|_| !address.ip().to_canonical().is_loopback());
+        self.acceptor(Listener::Http, Protocol::Http1, tls)
     }
 }
 
 fn serve_grpc(routes: &Routes, incoming: Incoming, listeners: &TaskTracker, stop: &CancellationToken) {
-    let watched = routes.clone().into_axum_router().layer(axum::middleware::from_fn(answers::watch));
-    let server = grpc::transport().add_routes(Routes::from(watched).prepare());
+    let tracked = routes.clone().into_axum_router().layer(axum::middleware::from_fn(responses::track));
+    let server = grpc::transport().add_routes(Routes::from(tracked).prepare());
     let connections = ReceiverStream::new(incoming);
     let ended = server.serve_with_incoming_shutdown(connections, stop.clone().cancelled_owned());
     listeners.spawn(log_end("gRPC", ended));

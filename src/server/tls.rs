@@ -26,10 +26,10 @@ use crate::effects::Effects;
 use crate::metrics::{Metrics, Reload};
 
 /// How often to look whether the files have changed. Whoever renews certificates does so days ahead.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+const CHECK_EVERY: Duration = Duration::from_secs(2);
 
 /// What TLS needs, for each protocol.
-pub(super) struct Tls {
+pub(super) struct TlsConfigs {
     /// HTTP/2 and, where that is asked for, certificates of clients.
     pub(super) grpc: Arc<ServerConfig>,
     /// HTTP/1. Probes have no certificates, and there is nothing to protect from them.
@@ -38,9 +38,12 @@ pub(super) struct Tls {
     not_after: u64,
 }
 
+/// Changes whenever a file is replaced or edited: modification time, length and inode, links followed.
+type FileVersion = (i64, i64, u64, u64);
+
 /// The files.
 #[derive(Debug, Clone)]
-pub(super) struct Files {
+pub(super) struct TlsFiles {
     certificate: PathBuf,
     key: PathBuf,
     client_ca: Option<PathBuf>,
@@ -106,17 +109,17 @@ impl fmt::Display for TlsError {
 
 impl std::error::Error for TlsError {}
 
-impl Files {
+impl TlsFiles {
     /// Those of the configuration, if it names any. (It has both or none.)
-    pub(super) fn of(tls: &config::Tls) -> Option<Files> {
+    pub(super) fn of(tls: &config::Tls) -> Option<TlsFiles> {
         let (certificate, key) = (tls.cert.clone()?, tls.key.clone()?);
-        Some(Files { certificate, key, client_ca: tls.client_ca.clone() })
+        Some(TlsFiles { certificate, key, client_ca: tls.client_ca.clone() })
     }
 
     /// Reads them.
-    pub(super) async fn load(&self) -> Result<Tls, TlsError> {
+    pub(super) async fn load(&self) -> Result<TlsConfigs, TlsError> {
         let chain = certificates(&self.certificate).await?;
-        let not_after = end_of(&self.certificate, &chain)?;
+        let not_after = not_after(&self.certificate, &chain)?;
         let key = private_key(&self.key).await?;
         let provider = Arc::new(aws_lc_rs::default_provider());
         let unusable = |error: rustls::Error| match error {
@@ -133,75 +136,76 @@ impl Files {
         let mut grpc = server_config(&provider, verifier, chain, key).map_err(unusable)?;
         grpc.alpn_protocols = vec![b"h2".to_vec()];
         http.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Tls { grpc: Arc::new(grpc), http: Arc::new(http), not_after })
+        Ok(TlsConfigs { grpc: Arc::new(grpc), http: Arc::new(http), not_after })
     }
 
     /// What shows that a file is another one: time, length and number of the file, links followed.
-    async fn stamps(&self) -> Vec<Option<(i64, i64, u64, u64)>> {
-        let mut stamps = Vec::new();
+    async fn versions(&self) -> Vec<Option<FileVersion>> {
+        let mut versions = Vec::new();
         for path in [Some(&self.certificate), Some(&self.key), self.client_ca.as_ref()].into_iter().flatten() {
             let found = tokio::fs::metadata(path).await.ok();
-            stamps.push(found.map(|found| (found.mtime(), found.mtime_nsec(), found.len(), found.ino())));
+            versions.push(found.map(|found| (found.mtime(), found.mtime_nsec(), found.len(), found.ino())));
         }
-        stamps
+        versions
     }
 }
 
 /// Certificates that follow their files.
-pub(super) struct Follower {
-    files: Files,
+pub(super) struct Reloader {
+    files: TlsFiles,
     /// Of the files that are in use.
-    stamps: Vec<Option<(i64, i64, u64, u64)>>,
+    versions: Vec<Option<FileVersion>>,
     /// Why the files that are there now are not: told once.
-    refused: Option<String>,
+    last_error: Option<String>,
     /// Whether it was told that the certificate has expired.
-    told_expired: bool,
-    current: watch::Sender<Arc<Tls>>,
+    logged_expired: bool,
+    current: watch::Sender<Arc<TlsConfigs>>,
     effects: Effects,
     metrics: Arc<Metrics>,
 }
 
-impl Follower {
+impl Reloader {
     /// Reads the files for the first time.
-    pub(super) async fn start(files: Files, effects: Effects, metrics: Arc<Metrics>) -> Result<Follower, TlsError> {
+    pub(super) async fn start(files: TlsFiles, effects: Effects, metrics: Arc<Metrics>) -> Result<Reloader, TlsError> {
         // Before reading: a file that changes meanwhile is read again.
-        let stamps = files.stamps().await;
+        let versions = files.versions().await;
         let current = watch::Sender::new(Arc::new(files.load().await?));
-        let mut follower = Follower { current, files, stamps, refused: None, told_expired: false, effects, metrics };
-        follower.judge();
-        Ok(follower)
+        let mut reloader =
+            Reloader { current, files, versions, last_error: None, logged_expired: false, effects, metrics };
+        reloader.check_expiry();
+        Ok(reloader)
     }
 
     /// For those who accept connections.
-    pub(super) fn certificates(&self) -> watch::Receiver<Arc<Tls>> {
+    pub(super) fn subscribe(&self) -> watch::Receiver<Arc<TlsConfigs>> {
         self.current.subscribe()
     }
 
     /// Looks at the files until the server stops.
-    pub(super) async fn follow(mut self, stop: CancellationToken) {
-        let mut ticks = tokio::time::interval(LOOK_EVERY);
+    pub(super) async fn run(mut self, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(CHECK_EVERY);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
             }
-            self.judge();
-            let stamps = self.files.stamps().await;
-            if stamps == self.stamps {
+            self.check_expiry();
+            let versions = self.files.versions().await;
+            if versions == self.versions {
                 continue;
             }
             match self.files.load().await {
                 Ok(tls) => {
-                    (self.stamps, self.refused, self.told_expired) = (stamps, None, false);
+                    (self.versions, self.last_error, self.logged_expired) = (versions, None, false);
                     self.current.send_replace(Arc::new(tls));
                     tracing::info!(file = %self.files.certificate.display(), "the TLS certificate was read again");
                     self.metrics.tls_reloaded(Reload::Taken);
-                    self.judge();
+                    self.check_expiry();
                 }
                 // Tried again, since what is wrong may be mended without a new file: its mode, a lack of descriptors.
-                Err(error) if self.refused == Some(error.to_string()) => {}
+                Err(error) if self.last_error == Some(error.to_string()) => {}
                 Err(error) => {
-                    self.refused = Some(error.to_string());
+                    self.last_error = Some(error.to_string());
                     self.metrics.tls_reloaded(Reload::Refused);
                     tracing::error!(%error, "the new TLS files cannot be used; the old certificate stays in use");
                 }
@@ -210,12 +214,12 @@ impl Follower {
     }
 
     /// Says when the certificate ends, and once that it has.
-    fn judge(&mut self) {
+    fn check_expiry(&mut self) {
         let not_after = self.current.borrow().not_after;
         self.metrics.certificate_ends(not_after);
         let now = u64::try_from(self.effects.now().as_unix_seconds()).unwrap_or_default();
-        if not_after <= now && !self.told_expired {
-            self.told_expired = true;
+        if not_after <= now && !self.logged_expired {
+            self.logged_expired = true;
             let file = self.files.certificate.display();
             tracing::warn!(%file, "the TLS certificate has expired: clients will refuse it; renew it");
         }
@@ -273,7 +277,7 @@ async fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
 }
 
 /// When the server's own certificate ends, in seconds since 1970.
-fn end_of(path: &Path, chain: &[CertificateDer<'static>]) -> Result<u64, TlsError> {
+fn not_after(path: &Path, chain: &[CertificateDer<'static>]) -> Result<u64, TlsError> {
     let own = chain.first().ok_or_else(|| TlsError::NoCertificate(path.to_owned()))?;
     let read = x509_cert::Certificate::from_der(own);
     let read = read.map_err(|error| TlsError::Malformed(path.to_owned(), error.to_string()))?;

@@ -17,11 +17,11 @@ use tonic::transport::server::{TcpConnectInfo, UdsConnectInfo};
 
 /// The most that is handed to hyper at once, in bytes. It takes a piece whole as soon as the peer has room for a single
 /// byte, and keeps it however long the peer takes for the rest.
-const PIECE: usize = 4096;
+const MAX_PIECE: usize = 4096;
 
 /// The answers of one connection that wait for the peer, and since when.
 #[derive(Debug, Default)]
-pub(super) struct Answers(Mutex<Waiting>);
+pub(super) struct PendingResponses(Mutex<Waiting>);
 
 #[derive(Debug, Default)]
 struct Waiting {
@@ -29,9 +29,9 @@ struct Waiting {
     since: HashMap<u64, Instant>,
 }
 
-impl Answers {
+impl PendingResponses {
     /// How long the one that waits longest has been waiting.
-    pub(super) fn longest_wait(&self, now: Instant) -> Duration {
+    pub(super) fn longest_unread(&self, now: Instant) -> Duration {
         let oldest = self.lock().since.values().min().copied();
         oldest.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
@@ -43,62 +43,60 @@ impl Answers {
 
 /// Where a connection comes from.
 #[derive(Debug, Clone)]
-pub(super) enum Origin {
+pub(super) enum PeerInfo {
     /// Over the network.
     Network(TcpConnectInfo),
     /// Through the local socket.
     Local(UdsConnectInfo),
 }
 
-impl Origin {
+impl PeerInfo {
     /// As tonic would have told the handlers.
-    pub(super) fn tell(self, extensions: &mut Extensions) {
+    pub(super) fn insert_into(self, extensions: &mut Extensions) {
         match self {
-            Origin::Network(info) => drop(extensions.insert(info)),
-            Origin::Local(info) => drop(extensions.insert(info)),
+            PeerInfo::Network(info) => drop(extensions.insert(info)),
+            PeerInfo::Local(info) => drop(extensions.insert(info)),
         }
     }
 }
 
 /// What tonic puts into each request.
 #[derive(Debug, Clone)]
-pub(super) struct Info {
-    pub(super) origin: Origin,
-    pub(super) answers: Arc<Answers>,
+pub(super) struct ConnectInfo {
+    pub(super) peer: PeerInfo,
+    pub(super) responses: Arc<PendingResponses>,
 }
 
 /// The layer: tells the handlers who is connected, and follows how their answers are taken.
-pub(super) async fn watch(mut request: Request, next: Next) -> Response {
-    let Some(info) = request.extensions_mut().remove::<Info>() else { return next.run(request).await };
-    let answers = Arc::clone(&info.answers);
-    info.origin.tell(request.extensions_mut());
-    let answer = next.run(request).await;
-    answer.map(|body| Body::new(Watched::new(body, answers)))
+pub(super) async fn track(mut request: Request, next: Next) -> Response {
+    let Some(info) = request.extensions_mut().remove::<ConnectInfo>() else { return next.run(request).await };
+    let pending = Arc::clone(&info.responses);
+    info.peer.insert_into(request.extensions_mut());
+    let response = next.run(request).await;
+    response.map(|body| Body::new(TrackedBody::new(body, pending)))
 }
 
 /// An answer. hyper asks for the next piece as soon as the peer takes it: from one piece to the next question it waits
 /// for the peer, and from a question to the piece for us.
-struct Watched {
+struct TrackedBody {
     body: Body,
     /// What the body has given and hyper has not.
     rest: Bytes,
-    answers: Arc<Answers>,
+    responses: Arc<PendingResponses>,
     id: u64,
 }
 
-impl Watched {
-    fn new(body: Body, answers: Arc<Answers>) -> Watched {
-        let mut waiting = answers.lock();
+impl TrackedBody {
+    fn new(body: Body, responses: Arc<PendingResponses>) -> TrackedBody {
+        let mut waiting = responses.lock();
         let id = waiting.next;
         waiting.next += 1;
         waiting.since.insert(id, Instant::now());
         drop(waiting);
-        Watched { body, rest: Bytes::new(), answers, id }
+        TrackedBody { body, rest: Bytes::new(), responses, id }
     }
-}
 
-impl Watched {
-    fn piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         if self.rest.is_empty() {
             match Pin::new(&mut self.body).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
@@ -108,18 +106,18 @@ impl Watched {
                 other => return other,
             }
         }
-        let length = PIECE.min(self.rest.len());
+        let length = MAX_PIECE.min(self.rest.len());
         Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(length)))))
     }
 }
 
-impl HttpBody for Watched {
+impl HttpBody for TrackedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let polled = self.piece(cx);
-        let mut waiting = self.answers.lock();
+        let polled = self.poll_piece(cx);
+        let mut waiting = self.responses.lock();
         match polled {
             Poll::Pending => waiting.since.remove(&self.id),
             Poll::Ready(_) => waiting.since.insert(self.id, Instant::now()),
@@ -137,9 +135,9 @@ impl HttpBody for Watched {
     }
 }
 
-impl Drop for Watched {
+impl Drop for TrackedBody {
     fn drop(&mut self) {
-        self.answers.lock().since.remove(&self.id);
+        self.responses.lock().since.remove(&self.id);
     }
 }
 
@@ -150,18 +148,18 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_answer_is_handed_out_in_pieces_and_waits_until_the_last() {
-        let answers = Arc::new(Answers::default());
-        let mut watched = Watched::new(Body::from(vec![7; 10_000]), Arc::clone(&answers));
+    async fn a_response_is_handed_out_in_pieces_and_is_pending_until_the_last() {
+        let pending = Arc::new(PendingResponses::default());
+        let mut tracked = TrackedBody::new(Body::from(vec![7; 10_000]), Arc::clone(&pending));
         let later = Instant::now() + Duration::from_mins(1);
         for length in [4096, 4096, 1808] {
-            assert!(!watched.is_end_stream());
-            let frame = poll_fn(|cx| Pin::new(&mut watched).poll_frame(cx)).await;
+            assert!(!tracked.is_end_stream());
+            let frame = poll_fn(|cx| Pin::new(&mut tracked).poll_frame(cx)).await;
             let data = frame.and_then(Result::ok).and_then(|frame| frame.into_data().ok());
             assert_eq!(data.map(|data| data.len()), Some(length));
-            assert!(answers.longest_wait(later) > Duration::ZERO);
+            assert!(pending.longest_unread(later) > Duration::ZERO);
         }
-        drop(watched);
-        assert_eq!(answers.longest_wait(later), Duration::ZERO);
+        drop(tracked);
+        assert_eq!(pending.longest_unread(later), Duration::ZERO);
     }
 }

@@ -1,0 +1,283 @@
+//! Who may have one more connection: a bound for each listener, and one for each peer. Who flooded has to wait for it.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep_until;
+
+use crate::config::Connections;
+use crate::domain::caller::Source;
+use crate::metrics::{Listener, Metrics, Refused};
+
+/// How often the log tells of refused connections: a flood of them must not become a flood of lines.
+const LOG_EVERY: Duration = Duration::from_secs(5);
+
+/// How long whoever has flooded waits before another connection of theirs is served, and how far apart those that wait
+/// are then let in. What is borne of a flood before it is cut off is some milliseconds of work.
+const THROTTLE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The most that floods from many connections at once add up to: somebody else may come from the same address.
+const MAX_THROTTLE_DELAY: Duration = Duration::from_secs(10);
+
+/// Counts the connections of one listener.
+pub(super) struct ConnectionLimits {
+    listener: Listener,
+    max: u32,
+    max_per_peer: u32,
+    metrics: Arc<Metrics>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    total: u32,
+    /// No longer than `total`: who has left is not remembered.
+    by_peer: HashMap<Option<Source>, u32>,
+    /// The queues of peers that have flooded. Those that are over are forgotten when somebody floods.
+    throttled: HashMap<Source, Arc<PeerThrottle>>,
+    logged_at: Option<Instant>,
+    refused_since_log: u64,
+}
+
+/// A connection that was let in. It leaves with the value.
+pub(super) struct Permit {
+    limits: Arc<ConnectionLimits>,
+    peer: Option<Source>,
+    /// Where it has to wait.
+    throttle: Option<Arc<PeerThrottle>>,
+}
+
+/// Connections of a peer that has flooded, which are served one after the other.
+struct PeerThrottle {
+    /// When the next one is.
+    next_at: Mutex<Instant>,
+    /// Held by the one that is next: the others wait for this, in the order in which they came.
+    queue: tokio::sync::Mutex<()>,
+}
+
+impl PeerThrottle {
+    fn new(now: Instant) -> PeerThrottle {
+        PeerThrottle { next_at: Mutex::new(now), queue: tokio::sync::Mutex::default() }
+    }
+
+    /// Whether somebody waits, or would have to.
+    fn is_active(&self, now: Instant) -> bool {
+        *self.next_at() > now || self.queue.try_lock().is_err()
+    }
+
+    fn next_at(&self) -> MutexGuard<'_, Instant> {
+        self.next_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the turn. It is taken only by who is `still_there` then: a client that gives up and comes again does
+    /// not wait the longer for it.
+    async fn wait(&self, is_connected: impl FnOnce() -> bool) -> bool {
+        let _head = self.queue.lock().await;
+        loop {
+            let next_at = *self.next_at();
+            if next_at <= Instant::now() {
+                break;
+            }
+            sleep_until(next_at.into()).await;
+        }
+        let is_connected = is_connected();
+        if is_connected {
+            // Somebody may have flooded meanwhile, and set it later.
+            let mut next_at = self.next_at();
+            *next_at = (*next_at).max(Instant::now() + THROTTLE_INTERVAL);
+        }
+        is_connected
+    }
+}
+
+impl ConnectionLimits {
+    /// Nobody is inside yet.
+    pub(super) fn new(listener: Listener, config: &Connections, metrics: Arc<Metrics>) -> Arc<ConnectionLimits> {
+        let Connections { max, max_per_peer, .. } = *config;
+        Arc::new(ConnectionLimits { listener, max, max_per_peer, metrics, state: Mutex::default() })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets one more in, or counts it as refused. The local socket has one peer: this machine.
+    pub(super) fn acquire(self: &Arc<ConnectionLimits>, address: Option<IpAddr>) -> Option<Permit> {
+        let peer = address.map(Source::of);
+        let mut state = self.lock();
+        let of_peer = state.by_peer.get(&peer).copied().unwrap_or_default();
+        let refused = if state.total >= self.max {
+            Some(Refused::Max)
+        } else if of_peer >= self.max_per_peer {
+            Some(Refused::MaxPerPeer)
+        } else {
+            None
+        };
+        if let Some(cause) = refused {
+            self.metrics.connection_refused(self.listener, cause);
+            state.log_refusal(cause, address);
+            return None;
+        }
+        state.total += 1;
+        *state.by_peer.entry(peer).or_default() += 1;
+        self.metrics.connections(self.listener, state.total);
+        let throttle = peer.and_then(|peer| state.throttle_of(peer, Instant::now()));
+        Some(Permit { limits: Arc::clone(self), peer, throttle })
+    }
+}
+
+impl State {
+    /// Where a connection of this peer has to wait.
+    fn throttle_of(&self, peer: Source, now: Instant) -> Option<Arc<PeerThrottle>> {
+        self.throttled.get(&peer).filter(|throttle| throttle.is_active(now)).cloned()
+    }
+
+    /// Somebody has flooded. The local socket has no peer: who may use it may stop the server.
+    fn throttle(&mut self, peer: Option<Source>, now: Instant) {
+        self.throttled.retain(|_, throttle| throttle.is_active(now));
+        if let Some(peer) = peer {
+            let throttle = self.throttled.entry(peer).or_insert_with(|| Arc::new(PeerThrottle::new(now)));
+            let mut next_at = throttle.next_at();
+            *next_at = ((*next_at).max(now) + THROTTLE_INTERVAL).min(now + MAX_THROTTLE_DELAY);
+        }
+    }
+
+    fn log_refusal(&mut self, cause: Refused, address: Option<IpAddr>) {
+        self.refused_since_log += 1;
+        let now = Instant::now();
+        if self.logged_at.is_some_and(|logged_at| now - logged_at < LOG_EVERY) {
+            return;
+        }
+        let address = address.map(|address| address.to_string());
+        let count = self.refused_since_log;
+        tracing::warn!(limit = cause.limit(), count, peer = address, "connections were refused; this is the last one");
+        self.logged_at = Some(now);
+        self.refused_since_log = 0;
+    }
+}
+
+impl Permit {
+    /// Waits, if the peer has flooded. False: it has gone meanwhile.
+    pub(super) async fn wait(&self, is_connected: impl FnOnce() -> bool) -> bool {
+        match &self.throttle {
+            Some(throttle) => throttle.wait(is_connected).await,
+            None => true,
+        }
+    }
+
+    /// Counts why the connection is cut off.
+    pub(super) fn count_refusal(&self, cause: Refused) {
+        self.limits.metrics.connection_refused(self.limits.listener, cause);
+    }
+
+    /// Makes the peer's next connection wait.
+    pub(super) fn throttle_peer(&self) {
+        self.limits.lock().throttle(self.peer, Instant::now());
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut state = self.limits.lock();
+        state.total = state.total.saturating_sub(1);
+        if let Some(count) = state.by_peer.get_mut(&self.peer) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                state.by_peer.remove(&self.peer);
+            }
+        }
+        self.limits.metrics.connections(self.limits.listener, state.total);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(max: u32, max_per_peer: u32) -> Arc<ConnectionLimits> {
+        let config = Connections { max, max_per_peer, ..Connections::default() };
+        ConnectionLimits::new(Listener::Grpc, &config, Arc::new(Metrics::new()))
+    }
+
+    fn address(text: &str) -> Option<IpAddr> {
+        text.parse().ok()
+    }
+
+    #[test]
+    fn connections_are_limited_per_peer_and_in_total() {
+        let limits = limits(3, 2);
+        let first = limits.acquire(address("192.0.2.1"));
+        let second = limits.acquire(address("::ffff:192.0.2.1"));
+        assert!(first.is_some() && second.is_some());
+        assert!(limits.acquire(address("192.0.2.1")).is_none(), "two of this peer are in");
+        let third = limits.acquire(address("192.0.2.2"));
+        assert!(third.is_some());
+        assert!(limits.acquire(address("192.0.2.3")).is_none(), "three are in");
+        drop(second);
+        let again = limits.acquire(address("192.0.2.1"));
+        assert!(again.is_some());
+        drop((first, third, again));
+        let state = limits.lock();
+        assert_eq!((state.total, state.by_peer.len()), (0, 0), "who has left is not remembered");
+    }
+
+    #[test]
+    fn a_network_of_64_bits_is_one_peer() {
+        let limits = limits(9, 1);
+        let first = limits.acquire(address("2001:db8:0:1::1"));
+        assert!(first.is_some());
+        assert!(limits.acquire(address("2001:db8:0:1:ffff::2")).is_none());
+        assert!(limits.acquire(address("2001:db8:0:2::1")).is_some());
+        assert!(limits.acquire(None).is_some(), "the local socket is a peer of its own");
+    }
+
+    const LATE: Duration = Duration::from_mins(1);
+
+    fn next_at(limits: &ConnectionLimits, peer: &str) -> Option<Instant> {
+        let throttle = limits.lock().throttle_of(Source::of(peer.parse().ok()?), Instant::now())?;
+        Some(*throttle.next_at())
+    }
+
+    #[test]
+    fn a_peer_that_flooded_is_throttled() {
+        let limits = limits(99, 99);
+        let flooder = limits.acquire(address("192.0.2.1"));
+        assert_eq!(next_at(&limits, "192.0.2.1"), None, "nobody has flooded yet");
+        let began = Instant::now();
+        (0..3).for_each(|_| flooder.iter().for_each(Permit::throttle_peer));
+        assert_eq!(next_at(&limits, "192.0.2.2"), None, "others do not wait");
+        assert!(
+            next_at(&limits, "192.0.2.1").is_some_and(|next_at| next_at >= began + 3 * THROTTLE_INTERVAL),
+            "floods add up"
+        );
+        (0..99).for_each(|_| flooder.iter().for_each(Permit::throttle_peer));
+        assert!(
+            next_at(&limits, "192.0.2.1").is_some_and(|next_at| next_at <= Instant::now() + MAX_THROTTLE_DELAY),
+            "to a limit"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_was_closed_takes_no_turn() {
+        let throttle = PeerThrottle::new(Instant::now());
+        assert!(!throttle.is_active(Instant::now() + LATE));
+        assert!(!throttle.wait(|| false).await);
+        assert!(*throttle.next_at() <= Instant::now(), "who has gone took none");
+        assert!(throttle.wait(|| true).await);
+        assert!(*throttle.next_at() > Instant::now(), "the next one waits");
+        let _head = throttle.queue.lock().await;
+        assert!(throttle.is_active(Instant::now() + LATE), "somebody waits");
+    }
+
+    #[test]
+    fn an_expired_throttle_is_removed_and_the_local_socket_has_none() {
+        let mut state = State::default();
+        let now = Instant::now();
+        state.throttle(Some(Source::of([192, 0, 2, 1].into())), now);
+        assert_eq!(state.throttled.len(), 1);
+        state.throttle(None, now + LATE);
+        assert_eq!(state.throttled.len(), 0);
+    }
+}
