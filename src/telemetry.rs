@@ -38,30 +38,14 @@ use tracing_subscriber::{Layer as _, Registry, fmt};
 use crate::config::{Log, LogFormat};
 
 /// Why there is no log.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum TelemetryFault {
     /// `log.level` is no filter.
-    Filter(ParseError),
+    #[error("log.level is neither a level nor a list of MODULE=LEVEL")]
+    Filter(#[from] ParseError),
     /// The process has a log already.
+    #[error("the process has a log already")]
     Taken,
-}
-
-impl std::fmt::Display for TelemetryFault {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            TelemetryFault::Filter(_) => f.write_str("log.level is neither a level nor a list of MODULE=LEVEL"),
-            TelemetryFault::Taken => f.write_str("the process has a log already"),
-        }
-    }
-}
-
-impl std::error::Error for TelemetryFault {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            TelemetryFault::Filter(error) => Some(error),
-            TelemetryFault::Taken => None,
-        }
-    }
 }
 
 /// How long a line waits for whoever reads the log, once: journals are slow now and then.
@@ -130,7 +114,7 @@ pub fn subscriber<W>(log: &Log, writer: W) -> Result<impl Subscriber + Send + Sy
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::try_new(&log.level).map_err(TelemetryFault::Filter)?;
+    let filter = EnvFilter::try_new(&log.level)?;
     let lines = fmt::layer().with_writer(writer);
     let lines = match log.format {
         // Colours would put control characters into files and journals.

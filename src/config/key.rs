@@ -136,15 +136,23 @@ pub(super) trait Value: Sized {
     fn write(&self) -> String;
 }
 
-impl Value for u32 {
-    fn read(text: &str) -> Option<Self> {
-        text.parse().ok()
-    }
+/// Implements [`Value`] for types whose text form is what an operator writes.
+macro_rules! parsed_values {
+    ($($type:ty),+) => {
+        $(impl Value for $type {
+            fn read(text: &str) -> Option<Self> {
+                text.parse().ok()
+            }
 
-    fn write(&self) -> String {
-        self.to_string()
-    }
+            fn write(&self) -> String {
+                self.to_string()
+            }
+        })+
+    };
 }
+pub(super) use parsed_values;
+
+parsed_values!(bool, u32, String, SocketAddr);
 
 /// A count in which 0 means that the server chooses.
 impl Value for Option<usize> {
@@ -155,16 +163,6 @@ impl Value for Option<usize> {
 
     fn write(&self) -> String {
         self.unwrap_or(0).to_string()
-    }
-}
-
-impl Value for bool {
-    fn read(text: &str) -> Option<Self> {
-        text.parse().ok()
-    }
-
-    fn write(&self) -> String {
-        self.to_string()
     }
 }
 
@@ -188,16 +186,6 @@ impl Value for Duration {
     }
 }
 
-impl Value for String {
-    fn read(text: &str) -> Option<Self> {
-        Some(text.to_owned())
-    }
-
-    fn write(&self) -> String {
-        self.clone()
-    }
-}
-
 impl Value for PathBuf {
     fn read(text: &str) -> Option<Self> {
         Some(Self::from(text))
@@ -205,16 +193,6 @@ impl Value for PathBuf {
 
     fn write(&self) -> String {
         self.display().to_string()
-    }
-}
-
-impl Value for SocketAddr {
-    fn read(text: &str) -> Option<Self> {
-        text.parse().ok()
-    }
-
-    fn write(&self) -> String {
-        self.to_string()
     }
 }
 
@@ -303,40 +281,3 @@ macro_rules! section {
     };
 }
 pub(super) use section;
-
-/// Declares an enum of words and how each is written.
-macro_rules! words {
-    (
-        $(#[doc = $doc:literal])+
-        pub enum $name:ident {
-            $($(#[doc = $word_doc:literal])+ $variant:ident = $word:literal,)+
-        }
-    ) => {
-        $(#[doc = $doc])+
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum $name {
-            $($(#[doc = $word_doc])+ $variant,)+
-        }
-
-        impl $name {
-            /// Every word, in the order of the variants.
-            pub(super) const WORDS: &'static [&'static str] = &[$($word),+];
-        }
-
-        impl Value for $name {
-            fn read(text: &str) -> Option<Self> {
-                match text {
-                    $($word => Some(Self::$variant),)+
-                    _ => None,
-                }
-            }
-
-            fn write(&self) -> String {
-                match self {
-                    $(Self::$variant => $word.to_owned(),)+
-                }
-            }
-        }
-    };
-}
-pub(super) use words;

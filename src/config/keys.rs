@@ -9,10 +9,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use strum::{Display, EnumString, VariantNames};
+
 use super::database::{DATABASE_URL, DatabaseUrl, Place};
 use super::forms::{ADDRESS, ADDRESS_OR_OFF, ISSUER, LOG_FILTER, PATH, PATH_OR_OFF, SOCKET_PATH};
 use super::given::Given;
-use super::key::{Allowed, Key, Mark, Value, section, words};
+use super::key::{Allowed, Key, Mark, Value, parsed_values, section};
 use super::problem::Problems;
 
 /// Every key, section by section.
@@ -80,7 +82,7 @@ section! {
         issuer: String = "latchkey".to_owned(), ISSUER,
             "RFC 7519 asks for a string or URI, and each token carries it";
         /// Who may ask the server for its API description, as `grpcurl` does.
-        reflection: Reflection = Reflection::On, Allowed::Words(Reflection::WORDS),
+        reflection: Reflection = Reflection::On, Allowed::Words(Reflection::VARIANTS),
             "there are no other choices";
     }
 }
@@ -126,7 +128,7 @@ section! {
     /// The log.
     pub struct Log = "log." {
         /// Form of the lines.
-        format: LogFormat = LogFormat::Text, Allowed::Words(LogFormat::WORDS),
+        format: LogFormat = LogFormat::Text, Allowed::Words(LogFormat::VARIANTS),
             "there are no other forms", Flag;
         /// What is logged: a level for everything, or one for each module.
         level: String = "info".to_owned(), LOG_FILTER,
@@ -249,24 +251,26 @@ section! {
     }
 }
 
-words! {
-    /// Who may ask the server for its API description.
-    pub enum Reflection {
-        /// Everybody who reaches the server.
-        On = "on",
-        /// Whoever sends a valid credential.
-        Authenticated = "authenticated",
-        /// Nobody.
-        Off = "off",
-    }
+/// Who may ask the server for its API description.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Display, EnumString, VariantNames)]
+#[strum(serialize_all = "lowercase")]
+pub enum Reflection {
+    /// Everybody who reaches the server.
+    On,
+    /// Whoever sends a valid credential.
+    Authenticated,
+    /// Nobody.
+    Off,
 }
 
-words! {
-    /// The form of log lines.
-    pub enum LogFormat {
-        /// For people.
-        Text = "text",
-        /// One JSON object a line.
-        Json = "json",
-    }
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Display, EnumString, VariantNames)]
+#[strum(serialize_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
 }
+
+parsed_values!(Reflection, LogFormat);

@@ -88,7 +88,8 @@ pub(super) fn suggestion(name: &str, candidates: impl IntoIterator<Item = String
         .map(|candidate| {
             let folded = fold(&candidate);
             // The section is easily left out.
-            let distance = if folded.ends_with(&format!("_{wanted}")) { 1 } else { edit_distance(&wanted, &folded) };
+            let distance =
+                if folded.ends_with(&format!("_{wanted}")) { 1 } else { strsim::levenshtein(&wanted, &folded) };
             (distance, candidate)
         })
         .min();
@@ -103,22 +104,4 @@ pub(super) fn suggestion(name: &str, candidates: impl IntoIterator<Item = String
 /// `-`, `_`, `.` and the case of letters are easily mixed up.
 fn fold(name: &str) -> String {
     name.replace(['-', '.'], "_").to_ascii_lowercase()
-}
-
-/// Levenshtein's distance: how many letters to insert, drop or replace.
-fn edit_distance(from: &str, to: &str) -> usize {
-    let mut row: Vec<usize> = (0..=to.chars().count()).collect();
-    for (above, letter) in from.chars().enumerate() {
-        let mut diagonal = above;
-        let mut left = above + 1;
-        let mut next = vec![left];
-        for (other, up) in to.chars().zip(row.iter().skip(1)) {
-            let replaced = diagonal + usize::from(letter != other);
-            left = replaced.min(left + 1).min(up + 1);
-            diagonal = *up;
-            next.push(left);
-        }
-        row = next;
-    }
-    row.last().copied().unwrap_or_default()
 }

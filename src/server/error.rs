@@ -1,6 +1,5 @@
 //! Why the server does not start.
 
-use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
@@ -9,11 +8,13 @@ use crate::app::StartError;
 use crate::error::Error;
 
 /// Why the server does not start. Each message says what to do.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// Database or keys.
-    Start(StartError),
+    #[error(transparent)]
+    Start(#[from] StartError),
     /// A directory, file or address.
+    #[error("{what}: {source}")]
     Io {
         /// What was done.
         what: String,
@@ -21,10 +22,23 @@ pub enum ServeError {
         source: io::Error,
     },
     /// Another server owns the embedded database.
+    #[error(
+        "another latchkeyd uses the database beside {}; stop it first, or use PostgreSQL for several replicas",
+        .0.display()
+    )]
     Owned(PathBuf),
     /// Another server listens on the local socket.
+    #[error(
+        "another server listens on {}; stop it first, or choose another with --socket or --data-dir",
+        .0.display()
+    )]
     SocketInUse(PathBuf),
     /// Others can write to the data directory.
+    #[error(
+        "others can write to {path} (mode {mode:04o}, owner {owner}); it must belong to the server's user, and: \
+         chmod 700 {path}",
+        path = path.display()
+    )]
     DirectoryOfOthers {
         /// The directory.
         path: PathBuf,
@@ -34,53 +48,18 @@ pub enum ServeError {
         owner: u32,
     },
     /// The certificate, its key, or the CA of clients.
-    Tls(TlsError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// Something of ours.
-    Internal(Error),
+    #[error("{}", with_source(.0))]
+    Internal(#[from] Error),
 }
 
-impl fmt::Display for ServeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ServeError::Start(error) => write!(f, "{error}"),
-            ServeError::Tls(error) => write!(f, "{error}"),
-            ServeError::Io { what, source } => write!(f, "{what}: {source}"),
-            ServeError::Owned(path) => write!(
-                f,
-                "another latchkeyd uses the database beside {}; stop it first, or use PostgreSQL for several replicas",
-                path.display()
-            ),
-            ServeError::SocketInUse(path) => write!(
-                f,
-                "another server listens on {}; stop it first, or choose another with --socket or --data-dir",
-                path.display()
-            ),
-            ServeError::DirectoryOfOthers { path, mode, owner } => write!(
-                f,
-                "others can write to {} (mode {mode:04o}, owner {owner}); \
-                 it must belong to the server's user, and: chmod 700 {}",
-                path.display(),
-                path.display()
-            ),
-            ServeError::Internal(Error::Internal(source)) => write!(f, "{source}"),
-            ServeError::Internal(error) => {
-                write!(f, "{error}")?;
-                std::error::Error::source(error).map_or(Ok(()), |source| write!(f, ": {source}"))
-            }
-        }
-    }
-}
-
-impl std::error::Error for ServeError {}
-
-impl From<StartError> for ServeError {
-    fn from(error: StartError) -> ServeError {
-        ServeError::Start(error)
-    }
-}
-
-impl From<Error> for ServeError {
-    fn from(error: Error) -> ServeError {
-        ServeError::Internal(error)
+/// The text of an error with its cause, which callers never see and an operator needs.
+fn with_source(error: &Error) -> String {
+    match (error, std::error::Error::source(error)) {
+        (Error::Internal(source), _) => source.to_string(),
+        (error, Some(source)) => format!("{error}: {source}"),
+        (error, None) => error.to_string(),
     }
 }

@@ -230,7 +230,7 @@ async fn start_tls(
 ) -> Result<CurrentTls, ServeError> {
     let Some(files) = tls::TlsFiles::of(&config.tls) else { return Ok(None) };
     let metrics = Arc::clone(&app.metrics);
-    let reloader = tls::Reloader::start(files, app.effects.clone(), metrics).await.map_err(ServeError::Tls)?;
+    let reloader = tls::Reloader::start(files, app.effects.clone(), metrics).await?;
     let tls = reloader.subscribe();
     jobs.spawn(reloader.run(stop.clone()));
     Ok(Some(tls))

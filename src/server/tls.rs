@@ -3,7 +3,6 @@
 //! Certificate, key and the CA of clients are swapped as one: a connection sees all of the old or all of the new. What
 //! cannot be used is refused with a line in the log, and the old ones stay.
 
-use std::fmt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -50,19 +49,37 @@ pub(super) struct TlsFiles {
 }
 
 /// Why there is no TLS. Each message names the file and says what to do.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// It cannot be read.
+    #[error("cannot read {path}: {1}", path = .0.display())]
     Io(PathBuf, std::io::Error),
     /// Others than its owner and group can read it.
+    #[error("the TLS key {path} can be read by others (mode {1:04o}); run: chmod o= {path}", path = .0.display())]
     TooOpen(PathBuf, u32),
     /// There is no certificate in it.
+    #[error(
+        "there is no certificate in {}; it must be PEM: lines between BEGIN CERTIFICATE and END CERTIFICATE, the \
+         server's own first and then those of the CAs between",
+        .0.display()
+    )]
     NoCertificate(PathBuf),
     /// There is no key in it, or none that is open.
+    #[error(
+        "there is no key in {path}; it must be PEM (PKCS #8, PKCS #1 or SEC1) and have no passphrase: \
+         openssl pkey -in KEY -out {path}",
+        path = .0.display()
+    )]
     NoKey(PathBuf),
     /// It is damaged.
+    #[error("{path} cannot be used: {1}; get it anew from where it came from", path = .0.display())]
     Malformed(PathBuf, String),
     /// Certificate and key do not belong together.
+    #[error(
+        "the key {} belongs to another certificate than {}; set tls.cert and tls.key to a pair",
+        key.display(),
+        certificate.display()
+    )]
     Mismatch {
         /// The file of the certificate.
         certificate: PathBuf,
@@ -70,44 +87,6 @@ pub enum TlsError {
         key: PathBuf,
     },
 }
-
-impl fmt::Display for TlsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            TlsError::Io(path, error) => write!(f, "cannot read {}: {error}", path.display()),
-            TlsError::TooOpen(path, mode) => write!(
-                f,
-                "the TLS key {} can be read by others (mode {mode:04o}); run: chmod o= {}",
-                path.display(),
-                path.display()
-            ),
-            TlsError::NoCertificate(path) => write!(
-                f,
-                "there is no certificate in {}; it must be PEM: lines between BEGIN CERTIFICATE and END CERTIFICATE, the \
-                 server's own first and then those of the CAs between",
-                path.display()
-            ),
-            TlsError::NoKey(path) => write!(
-                f,
-                "there is no key in {}; it must be PEM (PKCS #8, PKCS #1 or SEC1) and have no passphrase: \
-                 openssl pkey -in KEY -out {}",
-                path.display(),
-                path.display()
-            ),
-            TlsError::Malformed(path, fault) => {
-                write!(f, "{} cannot be used: {fault}; get it anew from where it came from", path.display())
-            }
-            TlsError::Mismatch { certificate, key } => write!(
-                f,
-                "the key {} belongs to another certificate than {}; set tls.cert and tls.key to a pair",
-                key.display(),
-                certificate.display()
-            ),
-        }
-    }
-}
-
-impl std::error::Error for TlsError {}
 
 impl TlsFiles {
     /// Those of the configuration, if it names any. (It has both or none.)
