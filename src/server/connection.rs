@@ -1,6 +1,6 @@
-//! A connection that was let in, and what it must not do: be silent at the start, flood, leave answers unread.
+//! A connection with a permit. It is closed if the peer sends nothing at first, floods, or leaves responses unread.
 //!
-//! What it does wrong ends it as an I/O error would, and hyper lets go of everything that belongs to it.
+//! It then returns an I/O error to hyper, which drops everything that belongs to the connection.
 
 use std::io;
 use std::pin::Pin;
@@ -17,50 +17,50 @@ use super::http2_frames::{PREFACE_LENGTH, ReceivedFrames, SentFrames};
 use super::responses::{ConnectInfo, PeerInfo};
 use crate::metrics::Refused;
 
-/// Bytes, both ways.
+/// A byte stream in both directions: TCP, TLS or a Unix socket.
 pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
-/// What is spoken on a connection.
+/// The protocol of a connection.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Protocol {
     /// gRPC.
     Http2 {
-        /// The most that an answer may lie unread.
+        /// How long a response may stay unread.
         read_timeout: Duration,
     },
-    /// Metrics and probes. Nothing there takes long: a connection has an age at which it ends, whatever it does.
+    /// Metrics and probes. No request takes long, so a connection is simply closed at a maximum age.
     Http1,
 }
 
-/// The age of an HTTP/1 connection. No multiple of the intervals in which scrapers ask, so that it does not end just
-/// when they do.
+/// Maximum age of an HTTP/1 connection. It is not a multiple of usual scrape intervals, so that a connection does not end
+/// just when the next scrape comes.
 const HTTP1_MAX_AGE: Duration = Duration::from_secs(97);
 
-/// The shortest request of HTTP/1 that we answer: `GET / HTTP/1.0` and two ends of lines.
+/// Length of the shortest HTTP/1 request in bytes: `GET / HTTP/1.0` and two line ends.
 const HTTP1_SHORTEST_REQUEST: usize = 18;
 
-/// A connection under watch.
+/// A connection whose bytes and timing are checked while tonic or axum serve it.
 pub(super) struct Connection {
     io: Box<dyn Duplex>,
     info: ConnectInfo,
     permit: Permit,
     protocol: Protocol,
-    /// What has passed of HTTP/2, in and out.
+    /// The frames in both directions; `None` for HTTP/1.
     frames: Option<(ReceivedFrames, SentFrames)>,
-    /// Whether the peer's next connection waits for what this one has done.
+    /// Whether the peer was throttled for a flood on this connection.
     is_reported: bool,
-    /// Bytes of the peer's first words that are still to come.
+    /// Bytes of the connection preface, or of the shortest HTTP/1 request, that have not arrived yet.
     first_bytes_due: usize,
-    /// Since when the peer has taken no byte of ours, although there are some.
+    /// Since when the socket has accepted no bytes although there are some to write.
     write_blocked_since: Option<Instant>,
-    /// The next time to look: when the first words must be there, and from then on every now and then.
+    /// Next check: at first whether the first bytes have arrived in time, then for unread responses or the maximum age.
     timer: Pin<Box<Sleep>>,
 }
 
 impl Connection {
-    /// A connection that begins now: its first words must come within `patience`.
+    /// A connection that begins now. Its first bytes must arrive within `start_timeout`.
     pub(super) fn new(
         io: Box<dyn Duplex>,
         peer: PeerInfo,
@@ -86,7 +86,7 @@ impl Connection {
         }
     }
 
-    /// Looks whether the connection may go on.
+    /// Fails if the timer has expired and the connection must be closed.
     fn check_timer(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         while self.timer.as_mut().poll(cx).is_ready() {
             match self.protocol {
@@ -101,7 +101,7 @@ impl Connection {
         Ok(())
     }
 
-    /// How long the peer has been reading nothing of what waits for it, by its windows or at all.
+    /// How long the peer has left a response unread, or the socket has accepted no bytes.
     fn longest_unread(&self) -> Duration {
         let now = Instant::now();
         let blocked = self.write_blocked_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
@@ -121,7 +121,7 @@ impl Connection {
         io::Error::new(io::ErrorKind::TimedOut, cause.limit())
     }
 
-    /// What the peer has sent.
+    /// Checks bytes that the peer has sent.
     fn received(&mut self, bytes: &[u8]) -> io::Result<()> {
         if self.frames.as_mut().is_some_and(|(received, _)| !received.read(bytes, Instant::now())) {
             return Err(self.close(Refused::Flood));
@@ -135,8 +135,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Makes the peer's next connection wait, if they have flooded. Who has gone far towards a flood has cost as much as one,
-    /// and would otherwise close just before the limit and come again.
+    /// Throttles the peer if this connection has used more than half of a flood limit. Half counts as a flood: otherwise a
+    /// peer could close its connection just before the limit and connect again.
     fn report_flood(&mut self) {
         let Some((received, sent)) = &mut self.frames else { return };
         if !self.is_reported && (received.has_spent_half(Instant::now()) || sent.caused_many_resets()) {
@@ -145,7 +145,7 @@ impl Connection {
         }
     }
 
-    /// What the peer was sent: of these bytes, what was written.
+    /// Checks a write: `bytes` were offered to the socket, and `written` is its result.
     fn sent(&mut self, bytes: &[io::IoSlice<'_>], written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match (&written, &mut self.frames) {
             (Poll::Pending, _) => drop(self.write_blocked_since.get_or_insert_with(Instant::now)),
@@ -153,7 +153,7 @@ impl Connection {
                 self.write_blocked_since = None;
                 received.credit(*count);
                 if first_bytes(bytes, *count).fold(false, |ends, bytes| sent.read(bytes) | ends) {
-                    // h2 ends the connection by itself.
+                    // h2 has sent GOAWAY and closes the connection itself.
                     self.permit.count_refusal(Refused::Flood);
                 }
             }
@@ -163,7 +163,7 @@ impl Connection {
     }
 }
 
-/// The first `count` bytes of these.
+/// The first `count` bytes of these slices.
 fn first_bytes<'a>(slices: &'a [io::IoSlice<'_>], mut count: usize) -> impl Iterator<Item = &'a [u8]> {
     slices.iter().filter_map(move |slice| {
         let bytes = slice.get(..count).unwrap_or(slice);
@@ -194,7 +194,8 @@ impl AsyncRead for Connection {
         if let Poll::Ready(Ok(())) = polled {
             this.received(buffer.filled().get(before..).unwrap_or_default())?;
         }
-        // After reading: what has just come in time is not too late. Then also the timer wakes whoever reads.
+        // After the read, because bytes that are there have arrived in time. Polling the timer also registers the reader
+        // to be woken by it.
         this.check_timer(cx)?;
         polled
     }
@@ -228,7 +229,7 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.check_timer(cx)?;
-        // Before the peer learns that it is cut off, and can come again.
+        // Before the peer learns that the connection is closed and can connect again.
         self.report_flood();
         Pin::new(&mut self.io).poll_shutdown(cx)
     }

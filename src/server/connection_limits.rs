@@ -1,4 +1,4 @@
-//! Who may have one more connection: a bound for each listener, and one for each peer. Who flooded has to wait for it.
+//! Limits the connections of a listener, in total and per peer, and delays those of a peer that has flooded.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -11,17 +11,17 @@ use crate::config::Connections;
 use crate::domain::caller::Source;
 use crate::metrics::{Listener, Metrics, Refused};
 
-/// How often the log tells of refused connections: a flood of them must not become a flood of lines.
+/// Time between two log lines about refused connections, so that a flood of connections does not flood the log.
 const LOG_EVERY: Duration = Duration::from_secs(5);
 
-/// How long whoever has flooded waits before another connection of theirs is served, and how far apart those that wait
-/// are then let in. What is borne of a flood before it is cut off is some milliseconds of work.
+/// Delay that a flood adds before the peer's next connection is served, and time between the connections that wait for
+/// it. A flood costs us some milliseconds of work before its connection is closed.
 const THROTTLE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The most that floods from many connections at once add up to: somebody else may come from the same address.
+/// Longest delay that several floods add up to. Other clients may share the peer's address.
 const MAX_THROTTLE_DELAY: Duration = Duration::from_secs(10);
 
-/// Counts the connections of one listener.
+/// Counts the connections of one listener, and refuses those beyond a limit.
 pub(super) struct ConnectionLimits {
     listener: Listener,
     max: u32,
@@ -33,27 +33,27 @@ pub(super) struct ConnectionLimits {
 #[derive(Default)]
 struct State {
     total: u32,
-    /// No longer than `total`: who has left is not remembered.
+    /// Open connections by peer; `None` is the local socket. A peer without connections has no entry.
     by_peer: HashMap<Option<Source>, u32>,
-    /// The queues of peers that have flooded. Those that are over are forgotten when somebody floods.
+    /// Peers that have flooded. Each flood removes the throttles that are no longer active.
     throttled: HashMap<Source, Arc<PeerThrottle>>,
     logged_at: Option<Instant>,
     refused_since_log: u64,
 }
 
-/// A connection that was let in. It leaves with the value.
+/// The right to one connection, returned when it is dropped.
 pub(super) struct Permit {
     limits: Arc<ConnectionLimits>,
     peer: Option<Source>,
-    /// Where it has to wait.
+    /// Present if the peer has flooded.
     throttle: Option<Arc<PeerThrottle>>,
 }
 
-/// Connections of a peer that has flooded, which are served one after the other.
+/// Serves the connections of a peer that has flooded one after the other.
 struct PeerThrottle {
-    /// When the next one is.
+    /// When the next connection may be served.
     next_at: Mutex<Instant>,
-    /// Held by the one that is next: the others wait for this, in the order in which they came.
+    /// Held by the first waiting connection. The others wait for it in the order of their arrival.
     queue: tokio::sync::Mutex<()>,
 }
 
@@ -62,7 +62,7 @@ impl PeerThrottle {
         PeerThrottle { next_at: Mutex::new(now), queue: tokio::sync::Mutex::default() }
     }
 
-    /// Whether somebody waits, or would have to.
+    /// Returns whether a connection waits, or a new one would have to.
     fn is_active(&self, now: Instant) -> bool {
         *self.next_at() > now || self.queue.try_lock().is_err()
     }
@@ -71,8 +71,8 @@ impl PeerThrottle {
         self.next_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for the turn. It is taken only by who is `still_there` then: a client that gives up and comes again does
-    /// not wait the longer for it.
+    /// Waits until the connection may be served. Returns `false` if the peer has closed it by then. A closed connection
+    /// does not delay the next one, so a client that reconnects does not wait longer.
     async fn wait(&self, is_connected: impl FnOnce() -> bool) -> bool {
         let _head = self.queue.lock().await;
         loop {
@@ -84,7 +84,7 @@ impl PeerThrottle {
         }
         let is_connected = is_connected();
         if is_connected {
-            // Somebody may have flooded meanwhile, and set it later.
+            // Another flood may have set a later time meanwhile.
             let mut next_at = self.next_at();
             *next_at = (*next_at).max(Instant::now() + THROTTLE_INTERVAL);
         }
@@ -93,7 +93,7 @@ impl PeerThrottle {
 }
 
 impl ConnectionLimits {
-    /// Nobody is inside yet.
+    /// Limits without any connection yet.
     pub(super) fn new(listener: Listener, config: &Connections, metrics: Arc<Metrics>) -> Arc<ConnectionLimits> {
         let Connections { max, max_per_peer, .. } = *config;
         Arc::new(ConnectionLimits { listener, max, max_per_peer, metrics, state: Mutex::default() })
@@ -103,7 +103,8 @@ impl ConnectionLimits {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets one more in, or counts it as refused. The local socket has one peer: this machine.
+    /// Returns a permit for one more connection, or counts a refusal and returns `None`. `address` is `None` for the
+    /// local socket, which has a single peer: this machine.
     pub(super) fn acquire(self: &Arc<ConnectionLimits>, address: Option<IpAddr>) -> Option<Permit> {
         let peer = address.map(Source::of);
         let mut state = self.lock();
@@ -129,12 +130,13 @@ impl ConnectionLimits {
 }
 
 impl State {
-    /// Where a connection of this peer has to wait.
+    /// The throttle that a new connection of this peer waits for.
     fn throttle_of(&self, peer: Source, now: Instant) -> Option<Arc<PeerThrottle>> {
         self.throttled.get(&peer).filter(|throttle| throttle.is_active(now)).cloned()
     }
 
-    /// Somebody has flooded. The local socket has no peer: who may use it may stop the server.
+    /// Delays the next connection of a peer that has flooded. The local socket (`None`) is exempt: its users may stop the
+    /// server anyway.
     fn throttle(&mut self, peer: Option<Source>, now: Instant) {
         self.throttled.retain(|_, throttle| throttle.is_active(now));
         if let Some(peer) = peer {
@@ -159,7 +161,7 @@ impl State {
 }
 
 impl Permit {
-    /// Waits, if the peer has flooded. False: it has gone meanwhile.
+    /// Waits if the peer has flooded. Returns `false` if the peer has closed the connection by then.
     pub(super) async fn wait(&self, is_connected: impl FnOnce() -> bool) -> bool {
         match &self.throttle {
             Some(throttle) => throttle.wait(is_connected).await,
@@ -167,12 +169,12 @@ impl Permit {
         }
     }
 
-    /// Counts why the connection is cut off.
+    /// Counts a connection that is closed for this cause.
     pub(super) fn count_refusal(&self, cause: Refused) {
         self.limits.metrics.connection_refused(self.limits.listener, cause);
     }
 
-    /// Makes the peer's next connection wait.
+    /// Delays the next connection of the peer, because this one has flooded.
     pub(super) fn throttle_peer(&self) {
         self.limits.lock().throttle(self.peer, Instant::now());
     }

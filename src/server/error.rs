@@ -10,18 +10,18 @@ use crate::error::Error;
 /// Why the server does not start. Each message says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// Database or keys.
+    /// The database or the keys.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// A directory, file or address.
+    /// An operation on a directory, file or address failed.
     #[error("{what}: {source}")]
     Io {
-        /// What was done.
+        /// The operation, such as `cannot open PATH`.
         what: String,
-        /// Why it failed.
+        /// The cause.
         source: io::Error,
     },
-    /// Another server owns the embedded database.
+    /// Another server owns the SQLite database.
     #[error(
         "another latchkeyd uses the database beside {}; stop it first, or use PostgreSQL for several replicas",
         .0.display()
@@ -33,7 +33,7 @@ pub enum ServeError {
         .0.display()
     )]
     SocketInUse(PathBuf),
-    /// Others can write to the data directory.
+    /// Other users can write to the data directory.
     #[error(
         "others can write to {path} (mode {mode:04o}, owner {owner}); it must belong to the server's user, and: \
          chmod 700 {path}",
@@ -47,10 +47,10 @@ pub enum ServeError {
         /// The user id of its owner.
         owner: u32,
     },
-    /// The certificate, its key, or the CA of clients.
+    /// The TLS certificate, its key, or the client CA.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// Something of ours.
+    /// Any other error.
     #[error("{}", with_source(.0))]
     Internal(#[from] Error),
 }

@@ -1,13 +1,13 @@
-//! The small HTTP listener beside gRPC: metrics, probes, and the public keys, for whatever speaks no gRPC.
+//! The HTTP listener: metrics, probes and public keys, for programs that do not speak gRPC.
 //!
-//! | path | what |
+//! | path | response |
 //! | --- | --- |
-//! | `/metrics` | the metrics, in the text form of `OpenMetrics` |
-//! | `/livez` | 200 while the process answers; never asks the database, or an outage there would restart every replica |
-//! | `/readyz` | 200 if calls should be sent here, else 503 |
+//! | `/metrics` | the metrics, in the text format of `OpenMetrics` |
+//! | `/livez` | 200; independent of the database, whose outage would otherwise restart every replica |
+//! | `/readyz` | 200 if this server is ready for calls, otherwise 503 |
 //! | `/.well-known/jwks.json` | the JWK Set (RFC 7517) that verifies access tokens |
 //!
-//! It says nothing about anybody, and asks nobody who they are.
+//! The responses contain nothing about users, and need no authentication.
 
 use std::io;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use super::listen::HttpIncoming;
 use crate::app::App;
 use crate::metrics;
 
-/// Serves until `shutdown` is done, and then to the end of what has begun.
+/// Serves until `shutdown` completes, and then finishes the requests in progress.
 pub(super) async fn serve(
     incoming: HttpIncoming,
     app: Arc<App>,
@@ -54,7 +54,7 @@ async fn show_readiness(State(app): State<Arc<App>>) -> Response {
     }
 }
 
-/// With the time for which verifiers may keep it, after which a new key may be in use.
+/// The JWK Set, with `max-age`: after that time a new key may be in use.
 async fn show_keys(State(app): State<Arc<App>>) -> Response {
     let keys = app.signing_keys();
     let headers = [

@@ -1,4 +1,4 @@
-//! Accepting connections: the gate, TLS, the guard; and then the server behind it.
+//! Accepts connections: acquires a permit, does the TLS handshake, and passes the connection to tonic or axum.
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,44 +22,44 @@ use super::responses::PeerInfo;
 use super::tls::TlsConfigs;
 use crate::metrics::Refused;
 
-/// Connections that are ready and not taken up yet. The server behind takes them as they come.
+/// Ready connections that tonic or axum have not taken yet.
 const READY_CONNECTIONS: usize = 16;
 
-/// Connections that the system holds until they are accepted: of everybody at once after a restart, and of whoever floods.
-/// It drops one that has no room, which comes again after a second (RFC 6298) and then after two. To take in or turn away
-/// as many takes some tenths of a second. 4 096 is what Linux grants as a rule (`net.core.somaxconn`); tokio's default is 128.
+/// Connections that the kernel holds until they are accepted, such as those of all clients after a restart, or of a flood.
+/// When the backlog is full the kernel drops new ones, and their clients retry after one second (RFC 6298), then after two.
+/// Accepting or refusing a full backlog takes some tenths of a second. 4 096 is the usual maximum on Linux
+/// (`net.core.somaxconn`); the default of tokio is 128.
 const BACKLOG: u32 = 4096;
 
-/// How long to wait after the system refused a connection, for lack of descriptors as a rule.
+/// Delay after `accept` has failed, usually for lack of file descriptors.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// The certificates that are in use now; those of one protocol are chosen for each connection.
+/// The TLS configurations in use, which change with their files; `None` for plain text.
 pub(super) type CurrentTls = Option<watch::Receiver<Arc<TlsConfigs>>>;
 
-/// What each connection of a listener goes through.
+/// Turns the sockets of one listener into connections.
 #[derive(Clone)]
 pub(super) struct Acceptor {
     pub(super) limits: Arc<ConnectionLimits>,
     pub(super) protocol: Protocol,
-    /// None for plain text.
     pub(super) tls: CurrentTls,
-    /// How long TLS may take to begin, and after it the first words.
+    /// Limit for the TLS handshake, and again for the first bytes after it.
     pub(super) start_timeout: Duration,
 }
 
-/// Connections as they become ready. It ends when the listener does.
+/// Ready connections. The channel closes when the listener ends.
 pub(super) type Incoming = mpsc::Receiver<io::Result<Connection>>;
 
-/// Listens there.
+/// Listens on an address.
 pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // What the server before this one has left behind is no reason to wait.
+    // Connections of the previous server in TIME-WAIT must not delay a restart.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
-/// Lets in who comes over the network, until the server stops.
+/// Accepts connections over TCP until the server stops.
 pub(super) fn accept_tcp(
     listener: TcpListener,
     acceptor: Acceptor,
@@ -71,7 +71,7 @@ pub(super) fn accept_tcp(
     tasks.spawn(async move {
         while let Some(accepted) = unless_stopped(&stop, listener.accept()).await {
             let Some((stream, address)) = accepted_or_pause(accepted).await else { continue };
-            // One, and then others' work: calls under way must not wait for a rush of newcomers.
+            // Calls in progress must not wait for a burst of new connections.
             yield_now().await;
             let Some(permit) = acceptor.limits.acquire(Some(address.ip())) else { continue };
             let (acceptor, ready, stop) = (acceptor.clone(), ready.clone(), stop.clone());
@@ -80,7 +80,7 @@ pub(super) fn accept_tcp(
                     return;
                 }
                 if let Some(connection) = acceptor.accept(stream, permit).await {
-                    // Nobody takes it up once the server stops.
+                    // Fails if the server has stopped; then the connection is dropped.
                     let _ = ready.send(Ok(connection)).await;
                 }
             });
@@ -89,7 +89,7 @@ pub(super) fn accept_tcp(
     incoming
 }
 
-/// Lets in who comes through the local socket, until the server stops.
+/// Accepts connections on the local socket until the server stops.
 pub(super) fn accept_local(
     listener: UnixListener,
     acceptor: Acceptor,
@@ -110,7 +110,7 @@ pub(super) fn accept_local(
 
 impl Acceptor {
     async fn accept(&self, stream: TcpStream, permit: Permit) -> Option<Connection> {
-        // An answer is written at once and whole: waiting for more to send gains nothing.
+        // Responses are written whole, so waiting for more data (Nagle's algorithm) only delays them.
         stream.set_nodelay(true).ok()?;
         let peer = PeerInfo::Network(stream.connect_info());
         let Some(config) = self.server_config() else {
@@ -143,13 +143,13 @@ impl Acceptor {
     }
 }
 
-/// Whether the peer has closed already, as far as the system knows: it is not waited for.
+/// Returns whether the peer has closed the connection, as far as the kernel knows now.
 fn is_closed_by_peer(stream: &TcpStream) -> bool {
     let ready = stream.ready(Interest::READABLE).now_or_never();
     ready.is_some_and(|ready| ready.is_ok_and(Ready::is_read_closed))
 }
 
-/// The next one, or none once the server stops.
+/// The value of `next`, or `None` once the server stops.
 async fn unless_stopped<T>(stop: &CancellationToken, next: impl Future<Output = T>) -> Option<T> {
     tokio::select! {
         () = stop.cancelled() => None,
@@ -157,8 +157,8 @@ async fn unless_stopped<T>(stop: &CancellationToken, next: impl Future<Output = 
     }
 }
 
-/// A connection that broke off before it was accepted is nobody's fault. Else the system lacks something, and would
-/// refuse the next one as well: to ask again at once would only keep a core busy.
+/// The accepted connection. On a failure returns `None`, after a delay unless the peer has only closed the connection before
+/// it was accepted: the other causes persist, and accepting again at once would keep a core busy.
 async fn accepted_or_pause<T>(accepted: io::Result<T>) -> Option<T> {
     let error = match accepted {
         Ok(accepted) => return Some(accepted),
@@ -173,7 +173,7 @@ async fn accepted_or_pause<T>(accepted: io::Result<T>) -> Option<T> {
     None
 }
 
-/// For the HTTP server, which asks for connections one by one.
+/// Ready connections in the form that axum expects.
 pub(super) struct HttpIncoming {
     pub(super) incoming: Incoming,
     pub(super) address: SocketAddr,
@@ -186,7 +186,7 @@ impl axum::serve::Listener for HttpIncoming {
     async fn accept(&mut self) -> (Connection, SocketAddr) {
         match self.incoming.recv().await {
             Some(Ok(connection)) => (connection, self.address),
-            // The server stops, and stops waiting for this.
+            // The server has stopped, and axum with it.
             Some(Err(_)) | None => std::future::pending().await,
         }
     }
@@ -206,7 +206,7 @@ mod tests {
     async fn the_backlog_has_room_for_a_burst_of_connections() -> io::Result<()> {
         let listener = bind((Ipv4Addr::LOCALHOST, 0).into())?;
         let address = listener.local_addr()?;
-        // Nobody accepts: who finds no room would try again for minutes.
+        // Nothing accepts here. A connection that the kernel drops would retry for minutes.
         let mut held = Vec::new();
         for _ in 0..300 {
             held.push(tokio::time::timeout(Duration::from_secs(20), TcpStream::connect(address)).await??);

@@ -1,4 +1,4 @@
-//! One process owns the embedded database: a file beside it is locked for as long as the process lives.
+//! The lock of the SQLite database: one process owns it, and holds a lock on a file beside it until it ends.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 
 use super::ServeError;
 
-/// The lock. The system gives it back when the process ends, however it ends.
+/// The lock. The kernel releases it when the process ends, even by a crash.
 #[derive(Debug)]
 pub struct LockFile {
     _file: File,
 }
 
 impl LockFile {
-    /// Locks `lock` in the directory of the database.
+    /// Locks the file `lock` in the directory of the database. Fails if another process holds the lock.
     pub fn take(database: &Path) -> Result<LockFile, ServeError> {
         let path: PathBuf = database.with_file_name("lock");
         let failed = |source| ServeError::Io { what: format!("cannot lock {}", path.display()), source };

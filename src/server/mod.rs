@@ -1,6 +1,6 @@
 //! The composition root: the only place that wires the layers together.
 //!
-//! Start: lock file (embedded database) → connect → migrate → keys → bind → jobs → SERVING.
+//! Start: lock file (SQLite) → connect → migrate → keys → bind → jobs → SERVING.
 //! Stop: `NOT_SERVING` → stop accepting → jobs end → drain → connections close.
 
 mod connection;
@@ -47,25 +47,26 @@ use crate::metrics::{Listener, Metrics};
 use crate::store::sources::SourceRules;
 use crate::store::{Location, Store};
 
-/// How long calls that are under way may take to end. Longer than any call's own deadline, shorter than what
-/// supervisors grant before they kill.
+/// How long calls in progress may take at a stop. Longer than the deadline of any call, shorter than the time after which
+/// service managers kill a process.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(25);
 
-/// How long a stop may take in all, counted from its signal: the 30 s that supervisors grant, less what ending takes.
+/// How long a stop may take in total, counted from its signal: the 30 s after which service managers kill a process, less
+/// the time that ending the process takes.
 const STOP_DEADLINE: Duration = Duration::from_secs(28);
 
-/// How often health asks whether the database answers: balancers should hear of an outage within seconds.
+/// How often readiness checks the database. Load balancers should learn of an outage within seconds.
 const READINESS_EVERY: Duration = Duration::from_secs(2);
 
-/// A server that runs.
+/// A running server.
 pub struct Running {
-    /// Where gRPC is served.
+    /// The address of gRPC.
     pub address: SocketAddr,
-    /// Where metrics, probes and keys are served.
+    /// The address of metrics, probes and public keys; `None` if they are off.
     pub http_address: Option<SocketAddr>,
-    /// The local socket.
+    /// The path of the local socket.
     pub socket: PathBuf,
-    /// What is counted.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
     app: Arc<App>,
     health: grpc::Health,
@@ -74,11 +75,11 @@ pub struct Running {
     jobs: TaskTracker,
     stop_jobs: CancellationToken,
     bound_socket: socket::BoundSocket,
-    /// Held until the end: another server must not open the same database.
+    /// Held until the server ends, so that no other server opens the same SQLite database.
     _lock: Option<LockFile>,
 }
 
-/// Connects to the database of the configuration; the embedded one is locked first.
+/// Connects to the database of the configuration. Takes the lock file first if it is SQLite.
 pub async fn open_store(config: &Config) -> Result<(Store, Option<LockFile>), ServeError> {
     create_private_dir(&config.data_dir).await?;
     check_private_dir(&config.data_dir).await?;
@@ -95,7 +96,7 @@ pub async fn open_store(config: &Config) -> Result<(Store, Option<LockFile>), Se
     }
 }
 
-/// The file that a link leads to: lock and log lie beside it, whatever it is called.
+/// Resolves a symbolic link to the database, so that its lock file and log lie beside the real file.
 async fn followed(path: &Path) -> Result<PathBuf, ServeError> {
     if !tokio::fs::symlink_metadata(path).await.is_ok_and(|found| found.is_symlink()) {
         return Ok(path.to_owned());
@@ -104,7 +105,7 @@ async fn followed(path: &Path) -> Result<PathBuf, ServeError> {
     tokio::fs::canonicalize(path).await.map_err(failed)
 }
 
-/// Starts everything, and returns when calls are served.
+/// Starts everything. Returns once calls are served.
 pub async fn start(config: &Config, effects: Effects) -> Result<Running, ServeError> {
     let metrics = Arc::new(Metrics::new());
     let hasher = start_hasher(config, &effects, &metrics);
@@ -120,7 +121,7 @@ pub async fn start(config: &Config, effects: Effects) -> Result<Running, ServeEr
     let acceptors = Acceptors { config, metrics: &metrics, tls };
     raise_descriptor_limit(config.connections.max);
 
-    // Nobody is served by a server that cannot listen everywhere. The socket comes last: it would be left behind.
+    // All listeners are bound before any is served. The socket is last, because a failure after it would leave its file.
     let (tcp, address) = bind("--listen", config.listen)?;
     let http = config.http_listen.map(|listen| bind("--http-listen", listen)).transpose()?;
     let (unix, bound_socket) = socket::bind(&config.socket).await?;
@@ -153,32 +154,33 @@ pub async fn start(config: &Config, effects: Effects) -> Result<Running, ServeEr
     })
 }
 
-/// Finding out how quick hashing is takes as long as opening the database: both at the same time.
+/// Starts the hasher on a thread of its own: its calibration takes about as long as opening the database, so both run at the
+/// same time.
 fn start_hasher(config: &Config, effects: &Effects, metrics: &Arc<Metrics>) -> JoinHandle<Result<Hasher, Error>> {
     let (settings, effects, metrics) = (hasher_settings(config), effects.clone(), Arc::clone(metrics));
     std::thread::spawn(move || Hasher::start(settings, effects, metrics))
 }
 
 impl Running {
-    /// Whether anybody could administer users over the network.
+    /// Returns whether there is an administrator who can sign in over the network.
     pub async fn has_administrator(&self) -> Result<bool, Error> {
         self.app.has_administrator().await
     }
 
-    /// Waits until the server must not go on: the keys of its database were replaced.
+    /// Waits until the keys in the database are replaced. The server must then stop.
     pub async fn keys_replaced(&self) {
         self.app.keys_replaced().await;
     }
 
-    /// Stops in order: balancers look away, jobs finish their tick, calls under way end. What waits for a database that does
-    /// not answer is left behind.
+    /// Stops in order: readiness ends, jobs finish their tick, calls in progress end. Work that waits for an
+    /// unresponsive database is abandoned at the deadline.
     pub async fn shutdown(mut self) {
         let deadline = Instant::now() + STOP_DEADLINE;
-        // From here on nothing is ready, and a new change is told to go elsewhere.
+        // From here on the server is not ready, and refuses new changes.
         self.app.close();
         self.health.set_serving(false).await;
         self.stop.cancel();
-        // A watch of health would otherwise keep its connection open.
+        // A health watch would otherwise keep its connection open.
         self.health.end_watches().await;
         self.stop_jobs.cancel();
         self.listeners.close();
@@ -194,7 +196,7 @@ impl Running {
     }
 }
 
-/// Health follows the database, until the server stops: then it is told once more that nobody should come here.
+/// Sets the health status by the state of the database, until the server stops.
 async fn follow_readiness(app: Arc<App>, health: grpc::Health, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(READINESS_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -213,7 +215,7 @@ async fn follow_readiness(app: Arc<App>, health: grpc::Health, stop: Cancellatio
         if well {
             tracing::warn!("the database answers again");
         } else {
-            // Balancers are told first: finding the cause out takes up to two seconds more.
+            // The status was set first, because finding the cause takes up to two seconds.
             let cause = app.diagnose_database().await.err();
             let cause = cause.as_ref().and_then(std::error::Error::source).map(ToString::to_string);
             tracing::warn!(cause, "the database cannot be worked with; no calls should be sent here");
@@ -221,7 +223,7 @@ async fn follow_readiness(app: Arc<App>, health: grpc::Health, stop: Cancellatio
     }
 }
 
-/// Reads the certificate, if there is to be TLS, and goes on looking whether it has changed.
+/// Reads the TLS files, if TLS is configured, and starts the task that reloads them.
 async fn start_tls(
     config: &Config,
     app: &App,
@@ -236,7 +238,7 @@ async fn start_tls(
     Ok(Some(tls))
 }
 
-/// What connections go through, listener by listener.
+/// Makes the acceptor of each listener.
 struct Acceptors<'a> {
     config: &'a Config,
     metrics: &'a Arc<Metrics>,
@@ -262,7 +264,7 @@ impl Acceptors<'_> {
         self.acceptor(Listener::Local, self.http2(), None)
     }
 
-    /// Probes and scrapers on this machine need no TLS, for nothing there is secret.
+    /// HTTP has no TLS on loopback, because nothing in its responses is secret.
     fn http(&self, address: SocketAddr) -> Acceptor {
         let tls = self.tls.clone().filter(|_| !address.ip().to_canonical().is_loopback());
         self.acceptor(Listener::Http, Protocol::Http1, tls)
@@ -277,11 +279,11 @@ fn serve_grpc(routes: &Routes, incoming: Incoming, listeners: &TaskTracker, stop
     listeners.spawn(log_end("gRPC", ended));
 }
 
-/// Descriptors that are not for connections of callers: database, files, logs.
+/// File descriptors for other purposes than connections of clients: database, files, logs.
 const OTHER_DESCRIPTORS: u64 = 128;
 
-/// The soft limit is 1 024 on many systems, for programs that cannot handle more. Two listeners may need that many
-/// each, and the system lets a process raise it to the hard limit.
+/// Raises the soft limit of file descriptors. It is 1 024 on many systems, for programs that cannot handle more.
+/// Two listeners may each need that many, and a process may raise its soft limit up to the hard limit.
 fn raise_descriptor_limit(max: u32) {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let needed = 2 * u64::from(max) + OTHER_DESCRIPTORS;
@@ -314,7 +316,7 @@ fn bind(flag: &str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), Se
     Ok((listener, address))
 }
 
-/// Others who can write there can put a database, a key or a socket of theirs in the place of ours.
+/// Fails if other users can write to the directory: they could replace the database, the key or the socket.
 async fn check_private_dir(path: &Path) -> Result<(), ServeError> {
     use std::os::unix::fs::MetadataExt;
     let failed = |source| ServeError::Io { what: format!("cannot look at {}", path.display()), source };

@@ -1,5 +1,5 @@
-//! Answers that nobody reads. The peer decides with its HTTP/2 window how much it takes, and acknowledges our PINGs
-//! meanwhile: without a limit it could let a hundred answers lie in our memory for as long as it likes.
+//! Finds responses that the peer does not read. With its flow-control window (RFC 9113, section 5.2) a peer decides how much
+//! we may send, and can still answer our PINGs. Without a limit it could keep 100 responses in our memory for ever.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -15,22 +15,24 @@ use http::Extensions;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tonic::transport::server::{TcpConnectInfo, UdsConnectInfo};
 
-/// The most that is handed to hyper at once, in bytes. It takes a piece whole as soon as the peer has room for a single
-/// byte, and keeps it however long the peer takes for the rest.
+/// Most bytes handed to hyper at once. hyper accepts a piece as soon as the window has room for one byte, and then holds all
+/// of it until the peer has read it.
 const MAX_PIECE: usize = 4096;
 
-/// The answers of one connection that wait for the peer, and since when.
+/// The responses of one connection that wait for the peer.
 #[derive(Debug, Default)]
 pub(super) struct PendingResponses(Mutex<Waiting>);
 
 #[derive(Debug, Default)]
 struct Waiting {
+    /// The id of the next response.
     next: u64,
+    /// When each response began to wait, by its id.
     since: HashMap<u64, Instant>,
 }
 
 impl PendingResponses {
-    /// How long the one that waits longest has been waiting.
+    /// How long the oldest of them has been waiting.
     pub(super) fn longest_unread(&self, now: Instant) -> Duration {
         let oldest = self.lock().since.values().min().copied();
         oldest.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
@@ -41,17 +43,17 @@ impl PendingResponses {
     }
 }
 
-/// Where a connection comes from.
+/// The peer of a connection.
 #[derive(Debug, Clone)]
 pub(super) enum PeerInfo {
-    /// Over the network.
+    /// TCP.
     Network(TcpConnectInfo),
-    /// Through the local socket.
+    /// The local socket.
     Local(UdsConnectInfo),
 }
 
 impl PeerInfo {
-    /// As tonic would have told the handlers.
+    /// Inserts what tonic itself would insert, for the handlers.
     pub(super) fn insert_into(self, extensions: &mut Extensions) {
         match self {
             PeerInfo::Network(info) => drop(extensions.insert(info)),
@@ -60,14 +62,14 @@ impl PeerInfo {
     }
 }
 
-/// What tonic puts into each request.
+/// What tonic inserts into the extensions of each request of a connection.
 #[derive(Debug, Clone)]
 pub(super) struct ConnectInfo {
     pub(super) peer: PeerInfo,
     pub(super) responses: Arc<PendingResponses>,
 }
 
-/// The layer: tells the handlers who is connected, and follows how their answers are taken.
+/// The layer that gives the peer to the handlers, and tracks whether the peer reads their responses.
 pub(super) async fn track(mut request: Request, next: Next) -> Response {
     let Some(info) = request.extensions_mut().remove::<ConnectInfo>() else { return next.run(request).await };
     let pending = Arc::clone(&info.responses);
@@ -76,11 +78,11 @@ pub(super) async fn track(mut request: Request, next: Next) -> Response {
     response.map(|body| Body::new(TrackedBody::new(body, pending)))
 }
 
-/// An answer. hyper asks for the next piece as soon as the peer takes it: from one piece to the next question it waits
-/// for the peer, and from a question to the piece for us.
+/// The body of a response. hyper polls for the next piece once the peer has room for it. So between a piece and the next
+/// poll the response waits for the peer, and between a poll and the next piece it waits for us.
 struct TrackedBody {
     body: Body,
-    /// What the body has given and hyper has not.
+    /// Data from `body` that was not handed to hyper yet.
     rest: Bytes,
     responses: Arc<PendingResponses>,
     id: u64,

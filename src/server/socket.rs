@@ -1,4 +1,4 @@
-//! The local socket: how the operator on the host comes in, when all else fails too.
+//! The local socket: the way in for an operator on this host, also when everything else fails.
 
 use std::fs::Permissions;
 use std::io;
@@ -9,8 +9,8 @@ use tokio::net::{UnixListener, UnixStream};
 
 use super::ServeError;
 
-/// Binds the socket, for its owner alone. A stale one, which nobody listens on, is replaced; a live one and any other
-/// file is not.
+/// Binds the socket, for its owner only. Replaces a stale socket, on which no process listens. Fails if another server
+/// listens on it, or if the path is any other file.
 pub(super) async fn bind(path: &Path) -> Result<(UnixListener, BoundSocket), ServeError> {
     let failed = |source| ServeError::Io { what: format!("cannot listen on {}", path.display()), source };
     if let Some(parent) = path.parent() {
@@ -27,14 +27,15 @@ pub(super) async fn bind(path: &Path) -> Result<(UnixListener, BoundSocket), Ser
         Err(_) => {}
     }
     let listener = UnixListener::bind(path).map_err(failed)?;
-    // The directory is private already; this is for one that was made by somebody else.
+    // A directory that we made is private. One that existed may not be.
     tokio::fs::set_permissions(path, Permissions::from_mode(0o600)).await.map_err(failed)?;
     let found = tokio::fs::symlink_metadata(path).await.map_err(failed)?;
     let bound = BoundSocket { path: path.to_owned(), inode: found.ino() };
     Ok((listener, bound))
 }
 
-/// Whether nobody listens there any more, as the system says. Who may not ask, or has to wait in line, does not know.
+/// Returns whether no process listens on the socket any more, which a refused connection shows. A full backlog means that
+/// one does. Fails if the kernel does not say, such as for lack of permission.
 async fn is_stale(path: &Path) -> io::Result<bool> {
     match UnixStream::connect(path).await {
         Ok(_) => Ok(false),
@@ -44,7 +45,7 @@ async fn is_stale(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// The file that this server bound.
+/// The socket file that this server has made.
 #[derive(Debug)]
 pub(super) struct BoundSocket {
     path: PathBuf,
@@ -52,7 +53,7 @@ pub(super) struct BoundSocket {
 }
 
 impl BoundSocket {
-    /// Removes it, unless a successor has put its own in its place.
+    /// Removes the file, unless another server has replaced it.
     pub(super) async fn remove(&self) {
         let found = tokio::fs::symlink_metadata(&self.path).await;
         if found.is_ok_and(|found| found.ino() == self.inode)

@@ -1,7 +1,7 @@
-//! Certificates: read at the start, and again when their files change.
+//! TLS certificates: read at the start, and again when their files change.
 //!
-//! Certificate, key and the CA of clients are swapped as one: a connection sees all of the old or all of the new. What
-//! cannot be used is refused with a line in the log, and the old ones stay.
+//! Certificate, key and client CA are replaced together, so a connection sees either all old or all new files. If the new
+//! files are not usable, the server logs it and keeps the old ones.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -24,23 +24,23 @@ use crate::config;
 use crate::effects::Effects;
 use crate::metrics::{Metrics, Reload};
 
-/// How often to look whether the files have changed. Whoever renews certificates does so days ahead.
+/// How often to check whether the files have changed. Certificates are renewed days before they expire.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
 
-/// What TLS needs, for each protocol.
+/// The TLS configuration for each protocol.
 pub(super) struct TlsConfigs {
-    /// HTTP/2 and, where that is asked for, certificates of clients.
+    /// HTTP/2, with client certificates if `tls.client_ca` is set.
     pub(super) grpc: Arc<ServerConfig>,
-    /// HTTP/1. Probes have no certificates, and there is nothing to protect from them.
+    /// HTTP/1, without client certificates: probes have none, and nothing here is secret.
     pub(super) http: Arc<ServerConfig>,
-    /// When the certificate ends, in seconds since 1970.
+    /// When the certificate expires, in Unix seconds.
     not_after: u64,
 }
 
-/// Changes whenever a file is replaced or edited: modification time, length and inode, links followed.
+/// Differs once a file was edited or replaced: modification time, length and inode number, symbolic links followed.
 type FileVersion = (i64, i64, u64, u64);
 
-/// The files.
+/// The paths of `tls.cert`, `tls.key` and `tls.client_ca`.
 #[derive(Debug, Clone)]
 pub(super) struct TlsFiles {
     certificate: PathBuf,
@@ -48,33 +48,33 @@ pub(super) struct TlsFiles {
     client_ca: Option<PathBuf>,
 }
 
-/// Why there is no TLS. Each message names the file and says what to do.
+/// Why TLS is not available. Each message names the file and says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// It cannot be read.
+    /// A file cannot be read.
     #[error("cannot read {path}: {1}", path = .0.display())]
     Io(PathBuf, std::io::Error),
-    /// Others than its owner and group can read it.
+    /// Other users than its owner and group can read the key.
     #[error("the TLS key {path} can be read by others (mode {1:04o}); run: chmod o= {path}", path = .0.display())]
     TooOpen(PathBuf, u32),
-    /// There is no certificate in it.
+    /// A file has no certificate.
     #[error(
         "there is no certificate in {}; it must be PEM: lines between BEGIN CERTIFICATE and END CERTIFICATE, the \
          server's own first and then those of the CAs between",
         .0.display()
     )]
     NoCertificate(PathBuf),
-    /// There is no key in it, or none that is open.
+    /// The file has no key, or only one with a passphrase.
     #[error(
         "there is no key in {path}; it must be PEM (PKCS #8, PKCS #1 or SEC1) and have no passphrase: \
          openssl pkey -in KEY -out {path}",
         path = .0.display()
     )]
     NoKey(PathBuf),
-    /// It is damaged.
+    /// A file is damaged.
     #[error("{path} cannot be used: {1}; get it anew from where it came from", path = .0.display())]
     Malformed(PathBuf, String),
-    /// Certificate and key do not belong together.
+    /// The key belongs to another certificate.
     #[error(
         "the key {} belongs to another certificate than {}; set tls.cert and tls.key to a pair",
         key.display(),
@@ -89,13 +89,13 @@ pub enum TlsError {
 }
 
 impl TlsFiles {
-    /// Those of the configuration, if it names any. (It has both or none.)
+    /// The files of the configuration, or `None` without TLS. The configuration has both certificate and key, or neither.
     pub(super) fn of(tls: &config::Tls) -> Option<TlsFiles> {
         let (certificate, key) = (tls.cert.clone()?, tls.key.clone()?);
         Some(TlsFiles { certificate, key, client_ca: tls.client_ca.clone() })
     }
 
-    /// Reads them.
+    /// Reads the files.
     pub(super) async fn load(&self) -> Result<TlsConfigs, TlsError> {
         let chain = certificates(&self.certificate).await?;
         let not_after = not_after(&self.certificate, &chain)?;
@@ -118,7 +118,7 @@ impl TlsFiles {
         Ok(TlsConfigs { grpc: Arc::new(grpc), http: Arc::new(http), not_after })
     }
 
-    /// What shows that a file is another one: time, length and number of the file, links followed.
+    /// The versions of the files; `None` for a file that is missing.
     async fn versions(&self) -> Vec<Option<FileVersion>> {
         let mut versions = Vec::new();
         for path in [Some(&self.certificate), Some(&self.key), self.client_ca.as_ref()].into_iter().flatten() {
@@ -129,14 +129,14 @@ impl TlsFiles {
     }
 }
 
-/// Certificates that follow their files.
+/// Reads the files again when they change.
 pub(super) struct Reloader {
     files: TlsFiles,
-    /// Of the files that are in use.
+    /// The versions of the files in use.
     versions: Vec<Option<FileVersion>>,
-    /// Why the files that are there now are not: told once.
+    /// Why the present files are not usable. Logged once.
     last_error: Option<String>,
-    /// Whether it was told that the certificate has expired.
+    /// Whether the expiry of the certificate was logged.
     logged_expired: bool,
     current: watch::Sender<Arc<TlsConfigs>>,
     effects: Effects,
@@ -146,7 +146,7 @@ pub(super) struct Reloader {
 impl Reloader {
     /// Reads the files for the first time.
     pub(super) async fn start(files: TlsFiles, effects: Effects, metrics: Arc<Metrics>) -> Result<Reloader, TlsError> {
-        // Before reading: a file that changes meanwhile is read again.
+        // Before the files are read, so that a change meanwhile is noticed.
         let versions = files.versions().await;
         let current = watch::Sender::new(Arc::new(files.load().await?));
         let mut reloader =
@@ -155,12 +155,12 @@ impl Reloader {
         Ok(reloader)
     }
 
-    /// For those who accept connections.
+    /// The configurations in use, for the acceptors.
     pub(super) fn subscribe(&self) -> watch::Receiver<Arc<TlsConfigs>> {
         self.current.subscribe()
     }
 
-    /// Looks at the files until the server stops.
+    /// Checks the files until the server stops.
     pub(super) async fn run(mut self, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(CHECK_EVERY);
         loop {
@@ -181,7 +181,8 @@ impl Reloader {
                     self.metrics.tls_reloaded(Reload::Taken);
                     self.check_expiry();
                 }
-                // Tried again, since what is wrong may be mended without a new file: its mode, a lack of descriptors.
+                // Tried again at the next tick: some causes, such as a file mode or a lack of file descriptors, are fixed
+                // without changing a file.
                 Err(error) if self.last_error == Some(error.to_string()) => {}
                 Err(error) => {
                     self.last_error = Some(error.to_string());
@@ -192,7 +193,7 @@ impl Reloader {
         }
     }
 
-    /// Says when the certificate ends, and once that it has.
+    /// Reports the expiry of the certificate as a metric, and logs once that it has passed.
     fn check_expiry(&mut self) {
         let not_after = self.current.borrow().not_after;
         self.metrics.certificate_ends(not_after);
@@ -219,7 +220,7 @@ fn server_config(
     config.with_single_cert(chain, key)
 }
 
-/// Lets in only who shows a certificate of one of these CAs.
+/// Verifies that a client certificate is issued by one of the CAs in this file.
 async fn verifier(path: &Path, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
     let malformed = |fault: String| TlsError::Malformed(path.to_owned(), fault);
     let mut roots = RootCertStore::empty();
@@ -240,7 +241,7 @@ async fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsEr
     }
 }
 
-/// A group may read the key, as some systems have one for all keys; everybody may not.
+/// Reads the key. Its group may be able to read it, as some systems have a group for TLS keys; other users may not.
 async fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     let io = |error| TlsError::Io(path.to_owned(), error);
     let mode = tokio::fs::metadata(path).await.map_err(io)?.permissions().mode() & 0o777;
@@ -250,12 +251,12 @@ async fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     let text = Zeroizing::new(tokio::fs::read(path).await.map_err(io)?);
     PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
         PemError::NoItemsFound => TlsError::NoKey(path.to_owned()),
-        // What else it says could be a part of the key.
+        // The error's own text could contain a part of the key.
         _ => TlsError::Malformed(path.to_owned(), "it is damaged".to_owned()),
     })
 }
 
-/// When the server's own certificate ends, in seconds since 1970.
+/// When the server's own certificate, the first of the chain, expires, in Unix seconds.
 fn not_after(path: &Path, chain: &[CertificateDer<'static>]) -> Result<u64, TlsError> {
     let own = chain.first().ok_or_else(|| TlsError::NoCertificate(path.to_owned()))?;
     let read = x509_cert::Certificate::from_der(own);
