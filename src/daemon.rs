@@ -15,13 +15,13 @@ use crate::server::{self, Running, ServeError};
 use crate::store::{self, Store};
 use crate::telemetry;
 
-/// What went wrong, as it is printed.
+/// Exit code of any failure.
 const FAILED: u8 = 1;
-/// The schema is behind: for scripts that ask before they roll out.
+/// Exit code of `migrate --check` if the schema is behind, for scripts that check before a roll-out.
 const PENDING: u8 = 3;
 
-/// After so many steps of its own a thread looks for what has come over the network. With tokio's 61, a hundred calls that one
-/// client sends at once make the next one wait for a millisecond.
+/// Tasks that a thread of the runtime polls before it checks the network again. With tokio's default of 61, a call that
+/// arrives just after 100 calls of another client waits for a millisecond.
 const LOOK_EVERY: u32 = 7;
 
 #[derive(Parser)]
@@ -98,7 +98,7 @@ enum KeyCommand {
     },
 }
 
-/// Runs what the command line asks for.
+/// Runs the command that the command line names.
 pub fn main() -> ExitCode {
     #[cfg(all(feature = "failpoints", debug_assertions))]
     let _armed = crate::failpoint::enabled::arm();
@@ -138,7 +138,7 @@ fn ended(result: Ended) -> ExitCode {
 }
 
 fn fail(error: &dyn std::fmt::Display) -> ExitCode {
-    // Nothing is left to tell if even this cannot be written.
+    // An error here cannot be reported anywhere.
     let _ = writeln!(std::io::stderr(), "error: {error}");
     ExitCode::from(FAILED)
 }
@@ -154,12 +154,12 @@ fn block_on(work: impl Future<Output = Ended>) -> Ended {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().event_interval(LOOK_EVERY).build();
     let runtime = runtime.map_err(|source| ServeError::Io { what: "cannot start the runtime".to_owned(), source })?;
     let ended = runtime.block_on(work);
-    // What is still running now was given its time, or may not have any.
+    // Tasks that still run have used up their time, or must not get any.
     runtime.shutdown_background();
     ended
 }
 
-/// For commands that speak for themselves: they log only what is wrong, or takes long.
+/// Starts the log for commands that print their own output. By default they log warnings and errors only.
 fn log_warnings(config: &Config) -> Result<(), ServeError> {
     let level = if config.log.level == "info" { "warn".to_owned() } else { config.log.level.clone() };
     let log = config::Log { level, ..config.log.clone() };
@@ -214,7 +214,7 @@ async fn announce(running: &Running, config: &Config) {
     }
 }
 
-/// Who can reach the server, in short.
+/// A short description of how the server can be reached.
 fn how_open(config: &Config) -> &'static str {
     match (config.tls.cert.is_some(), config.listen.ip().to_canonical().is_loopback()) {
         (true, _) => "with TLS",
@@ -223,20 +223,20 @@ fn how_open(config: &Config) -> &'static str {
     }
 }
 
-/// What `latchkey` must be told to find the socket, unless it looks there by itself.
+/// The flag with which `latchkey` finds the socket; empty if it is at the default path.
 fn socket_flag(config: &Config) -> String {
     let by_itself = Config::default_in(Path::new("./latchkey-data")).socket;
     if config.socket == by_itself { String::new() } else { format!(" --socket {}", config.socket.display()) }
 }
 
-/// SIGTERM and SIGINT.
+/// The signals SIGTERM and SIGINT.
 struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl StopSignals {
-    /// Before anything starts, so that a signal during the start is not lost.
+    /// Registers the handlers. Called before anything starts, so that a signal during the start is not lost.
     fn register() -> Result<StopSignals, ServeError> {
         let failed = |source| ServeError::Io { what: "cannot wait for signals".to_owned(), source };
         Ok(StopSignals {
@@ -253,7 +253,7 @@ impl StopSignals {
     }
 }
 
-/// Whether there is a database to look at. Looking must not make one.
+/// Returns whether there is a database. SQLite would create one when it is opened.
 async fn is_there(config: &Config) -> bool {
     match &config.database {
         Database::Sqlite { path } => tokio::fs::try_exists(path).await.unwrap_or_default(),

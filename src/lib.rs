@@ -1,16 +1,16 @@
 //! latchkey: a gRPC identity service.
 //!
-//! Four layers, one noun a file, the same stem in each layer:
+//! Four layers, one noun per file, the same stem in each layer:
 //!
-//! | layer | does | knows |
+//! | layer | purpose | may use |
 //! | --- | --- | --- |
-//! | [`grpc`] | decodes a message into a command, encodes the answer | tonic, prost |
-//! | [`app`] | one function an RPC: transactions, authorisation, audit | [`store`], [`domain`] |
-//! | [`store`] | the only home of SQL | sea-orm |
-//! | [`domain`] | rules, no I/O | nothing of ours |
+//! | [`grpc`] | decodes messages into commands, encodes results | tonic, prost |
+//! | [`app`] | one function for each RPC: transactions, authorisation, audit | [`store`], [`domain`] |
+//! | [`store`] | all SQL | sea-orm |
+//! | [`domain`] | rules without I/O | no other module |
 //!
-//! [`server`] wires them together; [`cli`] is a client that knows the contract ([`proto`]) and nothing else.
-//! `ARCHITECTURE.md` draws one request on its way through.
+//! [`server`] wires them together. [`cli`] is a client that uses only the contract ([`proto`]). `ARCHITECTURE.md` follows one
+//! request through the layers.
 
 #[macro_use]
 mod failpoint;

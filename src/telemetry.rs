@@ -1,24 +1,24 @@
-//! The log: one line for each call, and whatever else whoever runs the server should know.
+//! The log: one line for each call, and everything else that an operator should know.
 //!
-//! Fields of the line of a call:
+//! Fields in the line of a call:
 //!
-//! | field | what |
+//! | field | meaning |
 //! | --- | --- |
-//! | `rpc.method` | as `latchkey.v1.UserAdmin/LockUser`, or `unknown` |
-//! | `rpc.code` | the code of gRPC, as `PERMISSION_DENIED` |
-//! | `rpc.reason` | why it failed, as `SCOPE_MISSING`; empty if it did not |
-//! | `request.id` | as in the answer's `x-request-id` and in audit events |
-//! | `principal.id` | who called, as in audit events; empty for a stranger |
-//! | `client.address` | whence; empty for the local socket |
-//! | `duration_ms` | how long it took |
-//! | `error` | what is behind a failure of ours; never sent to the caller |
+//! | `rpc.method` | such as `latchkey.v1.UserAdmin/LockUser`, or `unknown` |
+//! | `rpc.code` | the gRPC status code, such as `PERMISSION_DENIED` |
+//! | `rpc.reason` | the reason of a failure, such as `SCOPE_MISSING`; otherwise empty |
+//! | `request.id` | the same as in `x-request-id` of the response and in audit events |
+//! | `principal.id` | the caller, as in audit events; empty without authentication |
+//! | `client.address` | the client's address; empty for the local socket |
+//! | `duration_ms` | the duration of the call |
+//! | `error` | the cause of an internal failure; never sent to the caller |
 //!
-//! Whoever reads the log and stops, as a journal that is stuck does, stops no call: lines for which there is no room then are
-//! dropped and counted. They are not written by a thread of their own: waking it costs more than writing, and beside a flood
-//! made the slowest hundredth of other people's calls three times as long (measured).
+//! A log reader that stops reading, such as a journal that is stuck, does not stop calls: lines that do not fit into the pipe
+//! are dropped and counted. There is no thread for writing: waking it costs more than the write itself, and during a flood
+//! it made the slowest hundredth of other clients' calls three times as long (measured).
 //!
-//! What is logged in the course of a call stands in the span `rpc`, with its `request.id` and `rpc.method`. Messages
-//! of the contract, and passwords, tokens and keys, are never logged: their types do not print.
+//! Lines that are logged during a call are in the span `rpc`, with its `request.id` and `rpc.method`. Protobuf messages,
+//! passwords, tokens and keys are never logged: their types do not print their contents.
 
 use std::io;
 use std::panic::PanicHookInfo;
@@ -37,36 +37,36 @@ use tracing_subscriber::{Layer as _, Registry, fmt};
 
 use crate::config::{Log, LogFormat};
 
-/// Why there is no log.
+/// Why the log could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryFault {
-    /// `log.level` is no filter.
+    /// `log.level` is not a valid filter.
     #[error("log.level is neither a level nor a list of MODULE=LEVEL")]
     Filter(#[from] ParseError),
-    /// The process has a log already.
+    /// The process already has a log.
     #[error("the process has a log already")]
     Taken,
 }
 
-/// How long a line waits for whoever reads the log, once: journals are slow now and then.
+/// How long a line waits for the log reader, because journals are sometimes slow. Lines after it do not wait.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// What a pipe that has room takes at once (POSIX, `write`; Linux, pipe(7)).
+/// Bytes that a pipe with free space accepts in one write (POSIX, `write`; Linux, pipe(7)).
 const PIECE: usize = 4096;
 
-/// Lines that were dropped since nobody read the ones before.
+/// Dropped lines.
 static DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// Whether nobody has read for so long that nobody is waited for any more.
+/// Whether the log reader has kept a line waiting too long. Lines are then dropped at once, until it reads again.
 static IS_STUCK: Mutex<bool> = Mutex::new(false);
 
-/// How many lines were dropped since nobody read the ones before.
+/// The number of lines that were dropped because nothing read the log.
 pub fn dropped_lines() -> u64 {
     DROPPED.load(Ordering::Relaxed)
 }
 
-/// Starts the log of the process, to standard error, panics included. By default the libraries beneath us say only what
-/// an operator can do something about: `quiet` is the filter for them. Whoever sets another filter gets what it says.
+/// Starts the log of the process on standard error, including panics. At the default level, `quiet` is the filter for the
+/// libraries below us: they log only what an operator can act on. Any other level is used as it is.
 pub fn init(log: &Log, quiet: &str) -> Result<(), TelemetryFault> {
     let level = if log.level == "info" { format!("info,{quiet}") } else { log.level.clone() };
     let log = Log { level, ..log.clone() };
@@ -75,13 +75,13 @@ pub fn init(log: &Log, quiet: &str) -> Result<(), TelemetryFault> {
     Ok(())
 }
 
-/// Standard error, which takes a line only if somebody reads.
+/// Standard error, written to only while something reads it.
 struct Lines;
 
 impl io::Write for Lines {
-    /// Of one line.
+    /// Writes one line, or drops it.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        // One at a time: of two that find room for one, the second would wait for ever.
+        // One line at a time: if two found space for one, the second would block for ever.
         let mut is_stuck = IS_STUCK.lock().unwrap_or_else(PoisonError::into_inner);
         for piece in line.chunks(PIECE) {
             let patience = if *is_stuck { Duration::ZERO } else { PATIENCE };
@@ -100,16 +100,16 @@ impl io::Write for Lines {
     }
 }
 
-/// Whether standard error takes a piece without waiting, or will within so long.
+/// Returns whether standard error accepts a piece without blocking, now or within `patience`.
 fn has_room(patience: Duration) -> bool {
     let stderr = io::stderr();
     let patience = rustix::event::Timespec::try_from(patience).ok();
     let ready = retry_on_intr(|| poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], patience.as_ref()));
-    // Faults are for the write to meet.
+    // The write itself reports errors.
     ready != Ok(0)
 }
 
-/// A log to any writer. Tests give one that they read afterwards.
+/// A log that writes to `writer`. Tests read it afterwards.
 pub fn subscriber<W>(log: &Log, writer: W) -> Result<impl Subscriber + Send + Sync + 'static, TelemetryFault>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
@@ -117,14 +117,14 @@ where
     let filter = EnvFilter::try_new(&log.level)?;
     let lines = fmt::layer().with_writer(writer);
     let lines = match log.format {
-        // Colours would put control characters into files and journals.
+        // Colours would write control characters to files and journals.
         LogFormat::Text => lines.with_ansi(false).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
     Ok(Registry::default().with(filter).with(lines))
 }
 
-/// Where it happened, and nothing else: the message of a panic prints values.
+/// Logs the location of a panic, but not its message, which may contain values.
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let location = panic.location().map(ToString::to_string).unwrap_or_default();
     tracing::error!(panic.location = location, "panic");

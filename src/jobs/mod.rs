@@ -1,5 +1,5 @@
-//! Work that no request waits for. Each job is a loop that ends when the server stops; a failure is logged and tried
-//! again at the next tick, since nothing relies on a job being on time.
+//! Background jobs. Each is a loop that ends when the server stops. A failure is logged, and the next tick tries again:
+//! nothing relies on a job being on time.
 
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -13,21 +13,21 @@ use tokio_util::task::TaskTracker;
 use crate::app::App;
 use crate::error::{Error, Result};
 
-/// How often the audit log is told of waits that are over.
+/// How often ended throttles are written to the audit log.
 const END_WAITS_EVERY: Duration = Duration::from_secs(5);
-/// How often keys of other replicas are taken up. New ones are published a day before they are used; keys that an
-/// operator discarded are trusted until then.
+/// How often keys of other replicas are loaded. New keys are published a day before they are used. Keys that an operator
+/// has discarded are trusted until the next tick.
 const TEND_KEYS_EVERY: Duration = Duration::from_secs(10);
-/// How often the clock is compared with the database's.
+/// How often the clock is compared with that of the database.
 const CHECK_CLOCK_EVERY: Duration = Duration::from_secs(30);
-/// How often what nobody asks for any more is forgotten.
+/// How often rows that are no longer needed are deleted.
 const SWEEP_EVERY: Duration = Duration::from_mins(10);
 
-/// How often the log of the embedded database is moved to its file. With both cores full of sign-ins some 300 pages gather
-/// meanwhile, which take some 5 ms.
+/// How often the write-ahead log of SQLite is moved to the database file. When sign-ins keep both cores busy, some 300 pages
+/// gather in between, which take some 5 ms to move.
 const MOVE_LOG_EVERY: Duration = Duration::from_millis(100);
 
-/// Starts all jobs.
+/// Starts all jobs. They end when `stop` is cancelled.
 pub fn start(app: &Arc<App>, tracker: &TaskTracker, stop: &CancellationToken) {
     run("end-waits", END_WAITS_EVERY, app, tracker, stop, |app| async move { app.end_waits().await });
     run("tend-keys", TEND_KEYS_EVERY, app, tracker, stop, |app| async move { app.tend_keys().await });
@@ -60,7 +60,7 @@ fn run<F>(
     });
 }
 
-/// One tick. A panic ends neither the loop nor the server: the hook has logged where it was.
+/// Runs one tick. A panic ends neither the loop nor the server; the panic hook has logged its location.
 async fn once(name: &'static str, work: impl Future<Output = Result<()>>) {
     let failed = match AssertUnwindSafe(work).catch_unwind().await {
         Ok(Ok(())) => return,
