@@ -22,7 +22,7 @@ const PENDING: u8 = 3;
 
 /// Tasks that a thread of the runtime polls before it checks the network again. With tokio's default of 61, a call that
 /// arrives just after 100 calls of another client waits for a millisecond.
-const LOOK_EVERY: u32 = 7;
+const EVENT_INTERVAL: u32 = 7;
 
 #[derive(Parser)]
 #[command(
@@ -151,7 +151,7 @@ fn say(text: &str) -> ExitCode {
 }
 
 fn block_on(work: impl Future<Output = Ended>) -> Ended {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().event_interval(LOOK_EVERY).build();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().event_interval(EVENT_INTERVAL).build();
     let runtime = runtime.map_err(|source| ServeError::Io { what: "cannot start the runtime".to_owned(), source })?;
     let ended = runtime.block_on(work);
     // Tasks that still run have used up their time, or must not get any.
@@ -201,7 +201,7 @@ async fn announce(running: &Running, config: &Config) {
         grpc = %running.address,
         http = http.as_deref().unwrap_or("off"),
         socket = %running.socket.display(),
-        "serving, {}", how_open(config)
+        "serving, {}", exposure(config)
     );
     match running.has_administrator().await {
         Ok(true) => {}
@@ -215,7 +215,7 @@ async fn announce(running: &Running, config: &Config) {
 }
 
 /// A short description of how the server can be reached.
-fn how_open(config: &Config) -> &'static str {
+fn exposure(config: &Config) -> &'static str {
     match (config.tls.cert.is_some(), config.listen.ip().to_canonical().is_loopback()) {
         (true, _) => "with TLS",
         (false, true) => "without TLS: on loopback and the local socket only",

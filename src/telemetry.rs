@@ -49,7 +49,7 @@ pub enum TelemetryFault {
 }
 
 /// How long a line waits for the log reader, because journals are sometimes slow. Lines after it do not wait.
-const PATIENCE: Duration = Duration::from_millis(100);
+const READER_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Bytes that a pipe with free space accepts in one write (POSIX, `write`; Linux, pipe(7)).
 const PIECE: usize = 4096;
@@ -84,8 +84,8 @@ impl io::Write for Lines {
         // One line at a time: if two found space for one, the second would block for ever.
         let mut is_stuck = IS_STUCK.lock().unwrap_or_else(PoisonError::into_inner);
         for piece in line.chunks(PIECE) {
-            let patience = if *is_stuck { Duration::ZERO } else { PATIENCE };
-            *is_stuck = !has_room(patience);
+            let timeout = if *is_stuck { Duration::ZERO } else { READER_TIMEOUT };
+            *is_stuck = !has_room(timeout);
             if *is_stuck {
                 DROPPED.fetch_add(1, Ordering::Relaxed);
                 break;
@@ -100,11 +100,11 @@ impl io::Write for Lines {
     }
 }
 
-/// Returns whether standard error accepts a piece without blocking, now or within `patience`.
-fn has_room(patience: Duration) -> bool {
+/// Returns whether standard error accepts a piece without blocking, now or within `timeout`.
+fn has_room(timeout: Duration) -> bool {
     let stderr = io::stderr();
-    let patience = rustix::event::Timespec::try_from(patience).ok();
-    let ready = retry_on_intr(|| poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], patience.as_ref()));
+    let timeout = rustix::event::Timespec::try_from(timeout).ok();
+    let ready = retry_on_intr(|| poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], timeout.as_ref()));
     // The write itself reports errors.
     ready != Ok(0)
 }

@@ -19,7 +19,7 @@ pub(super) const DATABASE_URL: Allowed = Allowed::Form(
 );
 
 /// Parameters of a `PostgreSQL` URL that may be shown. Any other one could be a secret.
-const HARMLESS: [&str; 8] =
+const SHOWN_PARAMETERS: [&str; 8] =
     ["application_name", "dbname", "host", "hostaddr", "port", "sslmode", "sslrootcert", "user"];
 
 /// The database that the server works on.
@@ -128,14 +128,14 @@ impl Value for Database {
 
 /// A path that is in the data directory unless another one is given.
 #[derive(Debug, Clone)]
-pub(super) enum Place {
+pub(super) enum DataPath {
     /// The default: this file in the data directory.
     InDataDir(&'static str),
     /// The path that was given.
     At(PathBuf),
 }
 
-impl Place {
+impl DataPath {
     /// The path itself.
     pub(super) fn resolve(self, data_dir: &Path) -> PathBuf {
         match self {
@@ -145,7 +145,7 @@ impl Place {
     }
 }
 
-impl Value for Place {
+impl Value for DataPath {
     fn read(text: &str) -> Option<Self> {
         Some(Self::At(PathBuf::from(text)))
     }
@@ -233,7 +233,7 @@ fn mask(text: &str) -> String {
 
 fn mask_parameter(parameter: &str) -> String {
     match parameter.split_once('=') {
-        Some((name, _)) if HARMLESS.contains(&name) => parameter.to_owned(),
+        Some((name, _)) if SHOWN_PARAMETERS.contains(&name) => parameter.to_owned(),
         Some((name, _)) => format!("{name}={MASK}"),
         None => MASK.to_owned(),
     }

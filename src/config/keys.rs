@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use strum::{Display, EnumString, VariantNames};
 
-use super::database::{DATABASE_URL, DatabaseUrl, Place};
+use super::database::{DATABASE_URL, DataPath, DatabaseUrl};
 use super::forms::{ADDRESS, ADDRESS_OR_OFF, ISSUER, LOG_FILTER, PATH, PATH_OR_OFF, SOCKET_PATH};
 use super::given::Given;
 use super::key::{Allowed, Key, Mark, Value, parsed_values, section};
@@ -73,10 +73,10 @@ section! {
             `@`, `/`, `?` and `#` of a password are percent-encoded, in the path of \
             SQLite nothing is", Flag, Secret;
         /// Unix socket for the operator on this machine.
-        socket: Place = Place::InDataDir("latchkey.sock"), SOCKET_PATH,
+        socket: DataPath = DataPath::InDataDir("latchkey.sock"), SOCKET_PATH,
             "a longer one fits in no socket address", Flag;
         /// File with the key that seals secrets in the database. Replicas share it.
-        seal_key_file: Place = Place::InDataDir("seal.key"), PATH,
+        seal_key_file: DataPath = DataPath::InDataDir("seal.key"), PATH,
             "without the key the sealed secrets are lost", Flag;
         /// Name of this service in the `iss` claim of access tokens.
         issuer: String = "latchkey".to_owned(), ISSUER,

@@ -98,7 +98,7 @@ pub fn load(
 ) -> Result<Config, Problems> {
     let mut problems = Problems::default();
     let given = sources::gather(flags, environment, &read_file, &mut problems);
-    let config = Config::understand(&given, &read_file, &mut problems);
+    let config = Config::from_given(&given, &read_file, &mut problems);
     if problems.is_empty() { Ok(config) } else { Err(problems.sorted()) }
 }
 
@@ -135,7 +135,7 @@ impl Config {
     /// Makes sense of what was given. A section with a refused value stays at its defaults and
     /// escapes the rules between keys, which would complain of what nobody wrote; the others
     /// do not.
-    fn understand(given: &Given, read_file: &impl Fn(&Path) -> io::Result<String>, problems: &mut Problems) -> Self {
+    fn from_given(given: &Given, read_file: &impl Fn(&Path) -> io::Result<String>, problems: &mut Problems) -> Self {
         let mut config = Self::default_in(&Root::default().data_dir);
         let tls = Tls::read(given, problems);
         if let Some(tls) = &tls {
@@ -144,7 +144,7 @@ impl Config {
         if let Some(root) = Root::read(given, problems) {
             rules::check_addresses(&root, given, problems);
             rules::check_plaintext(&root, tls.as_ref(), given, problems);
-            config.place(root, given, read_file, problems);
+            config.apply_root(root, given, read_file, problems);
         }
         if let Some(argon2) = Argon2::read(given, problems) {
             rules::check_argon2(&argon2, given, problems);
@@ -171,7 +171,7 @@ impl Config {
     }
 
     /// Takes over addresses and paths, now that the data directory is known.
-    fn place(
+    fn apply_root(
         &mut self,
         root: Root,
         given: &Given,

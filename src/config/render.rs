@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::Config;
-use super::database::{DatabaseUrl, Place};
+use super::database::{DataPath, DatabaseUrl};
 use super::key::{Allowed, Key};
 use super::keys::{self, Root};
 
@@ -40,8 +40,8 @@ impl Config {
             http_listen: self.http_listen,
             insecure_plaintext: self.insecure_plaintext,
             database_url,
-            socket: Place::At(self.socket.clone()),
-            seal_key_file: Place::At(self.seal_key_file.clone()),
+            socket: DataPath::At(self.socket.clone()),
+            seal_key_file: DataPath::At(self.seal_key_file.clone()),
             issuer: self.issuer.clone(),
             reflection: self.reflection,
         };

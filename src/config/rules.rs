@@ -23,7 +23,7 @@ pub(super) fn is_strong(argon2: &Argon2) -> bool {
 }
 
 /// Where the value of the strongest origin among these keys comes from: the one to look at first.
-fn strongest(given: &Given, keys: &[&str]) -> Origin {
+fn strongest_origin(given: &Given, keys: &[&str]) -> Origin {
     keys.iter().map(|key| given.origin(key)).max().unwrap_or(Origin::Default)
 }
 
@@ -36,7 +36,7 @@ pub(super) fn check_argon2(argon2: &Argon2, given: &Given, problems: &mut Proble
         let pairs: Vec<String> =
             ARGON2_FLOOR.iter().map(|(memory_kib, iterations)| format!("{memory_kib} with {iterations}")).collect();
         problems.add(
-            strongest(given, &cost),
+            strongest_origin(given, &cost),
             format!(
                 "{written}: both must be at least those of one of the pairs {}: OWASP takes \
                  less for too weak (a test may set argon2.allow_weak)",
@@ -46,7 +46,7 @@ pub(super) fn check_argon2(argon2: &Argon2, given: &Given, problems: &mut Proble
     }
     if u64::from(memory_kib) * u64::from(iterations) > ARGON2_WORK_MAX {
         problems.add(
-            strongest(given, &cost),
+            strongest_origin(given, &cost),
             format!(
                 "{written}: their product must be at most {ARGON2_WORK_MAX}: more would let a few \
                  sign-ins keep all cores busy"
@@ -56,7 +56,7 @@ pub(super) fn check_argon2(argon2: &Argon2, given: &Given, problems: &mut Proble
     let lanes = argon2.parallelism;
     if memory_kib < ARGON2_LANE_KIB.saturating_mul(lanes) {
         problems.add(
-            strongest(given, &["argon2.memory_kib", "argon2.parallelism"]),
+            strongest_origin(given, &["argon2.memory_kib", "argon2.parallelism"]),
             format!(
                 "argon2.memory_kib = {memory_kib} with argon2.parallelism = {lanes}: the memory \
                  must be at least {ARGON2_LANE_KIB} KiB a lane (RFC 9106)"
@@ -69,20 +69,20 @@ pub(super) fn check_argon2(argon2: &Argon2, given: &Given, problems: &mut Proble
 pub(super) fn check_throttle(throttle: &Throttle, given: &Given, problems: &mut Problems) {
     if throttle.initial > throttle.max {
         problems.add(
-            strongest(given, &["throttle.initial", "throttle.max"]),
+            strongest_origin(given, &["throttle.initial", "throttle.max"]),
             "throttle.initial must be at most throttle.max: waits grow from the one to the other",
         );
     }
     if throttle.failure_memory < throttle.max {
         problems.add(
-            strongest(given, &["throttle.failure_memory", "throttle.max"]),
+            strongest_origin(given, &["throttle.failure_memory", "throttle.max"]),
             "throttle.failure_memory must be at least throttle.max: or failures are forgotten \
              during the wait that they caused",
         );
     }
     if throttle.lockout_threshold > 0 && throttle.threshold > throttle.lockout_threshold {
         problems.add(
-            strongest(given, &["throttle.threshold", "throttle.lockout_threshold"]),
+            strongest_origin(given, &["throttle.threshold", "throttle.lockout_threshold"]),
             "throttle.threshold must be at most throttle.lockout_threshold: a locked account \
              waits for nothing",
         );
@@ -93,13 +93,13 @@ pub(super) fn check_throttle(throttle: &Throttle, given: &Given, problems: &mut 
 pub(super) fn check_session(session: &Session, given: &Given, problems: &mut Problems) {
     if session.idle > session.absolute {
         problems.add(
-            strongest(given, &["session.idle", "session.absolute"]),
+            strongest_origin(given, &["session.idle", "session.absolute"]),
             "session.idle must be at most session.absolute: or it has no effect",
         );
     }
     if session.admin_idle > session.admin_absolute {
         problems.add(
-            strongest(given, &["session.admin_idle", "session.admin_absolute"]),
+            strongest_origin(given, &["session.admin_idle", "session.admin_absolute"]),
             "session.admin_idle must be at most session.admin_absolute: or it has no effect",
         );
     }
@@ -109,7 +109,7 @@ pub(super) fn check_session(session: &Session, given: &Given, problems: &mut Pro
 pub(super) fn check_addresses(root: &Root, given: &Given, problems: &mut Problems) {
     if root.listen.port() > 0 && root.http_listen == Some(root.listen) {
         problems.add(
-            strongest(given, &["listen", "http_listen"]),
+            strongest_origin(given, &["listen", "http_listen"]),
             "listen and http_listen must differ: only one of them can have the port",
         );
     }
@@ -119,7 +119,7 @@ pub(super) fn check_addresses(root: &Root, given: &Given, problems: &mut Problem
 pub(super) fn check_tls(tls: &Tls, given: &Given, problems: &mut Problems) {
     if tls.cert.is_some() != tls.key.is_some() {
         problems.add(
-            strongest(given, &["tls.cert", "tls.key"]),
+            strongest_origin(given, &["tls.cert", "tls.key"]),
             "tls.cert and tls.key must be set together: a certificate is of no use without its key",
         );
     }
