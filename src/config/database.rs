@@ -1,4 +1,4 @@
-//! Where the database is, and how to say so without telling its password.
+//! The location of the database, and its text form without the password.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,52 +9,52 @@ use super::forms;
 use super::key::{Allowed, Value};
 use super::problem::{Origin, Problems};
 
-/// The default database, in the data directory.
+/// The file name of the default database.
 const FILE_NAME: &str = "latchkey.db";
 
-/// What an operator may write for `database_url`.
+/// The accepted values of `database_url`.
 pub(super) const DATABASE_URL: Allowed = Allowed::Form(
     "`sqlite:PATH`, `postgres://USER@HOST/DATABASE` or `file:PATH` of a file that holds such a URL",
     |text| DatabaseUrl::read(text).is_some(),
 );
 
-/// Parameters of a `PostgreSQL` URL that may be shown. Any other one could be a secret.
+/// Parameters of a `PostgreSQL` URL that may be printed. Any other parameter could be a secret.
 const SHOWN_PARAMETERS: [&str; 8] =
     ["application_name", "dbname", "host", "hostaddr", "port", "sslmode", "sslrootcert", "user"];
 
-/// The database that the server works on.
+/// The database of the server.
 #[derive(Debug, Clone)]
 pub enum Database {
-    /// One file on this machine, owned by one process.
+    /// `SQLite`: one file on this machine, owned by one process.
     Sqlite {
-        /// The file; it is made if it is missing.
+        /// The file. It is created if it is missing.
         path: PathBuf,
     },
     /// `PostgreSQL`, or an engine that speaks its protocol.
     Postgres {
-        /// The connection URL, perhaps with a password.
+        /// The connection URL, which may contain a password.
         url: SecretString,
     },
 }
 
-/// `database_url` before the data directory is known and before a file is read.
+/// The value of `database_url`, before the data directory is known and a file is read.
 #[derive(Debug, Clone)]
 pub(super) enum DatabaseUrl {
-    /// The default: a file of `SQLite` in the data directory.
+    /// The default: a `SQLite` file in the data directory.
     InDataDir,
-    /// The database itself.
+    /// The URL of a database.
     Named(Database),
-    /// This file holds the URL, so that a password stays out of arguments and environment.
+    /// A file that contains the URL, so that a password is in neither arguments nor environment.
     InFile(PathBuf),
 }
 
 impl Database {
-    /// The one that is used unless another one is named.
+    /// The default database.
     pub(super) fn default_in(data_dir: &Path) -> Self {
         Self::Sqlite { path: data_dir.join(FILE_NAME) }
     }
 
-    /// Whether a password, or what could be one, is written in the URL.
+    /// Returns whether the URL contains a password, or something that could be one.
     pub(super) fn has_password(&self) -> bool {
         match self {
             Self::Postgres { url } => mask(url.expose_secret()).contains(MASK),
@@ -63,7 +63,7 @@ impl Database {
     }
 }
 
-/// The database whose URL is in a file. No message repeats what the file says.
+/// Reads the database URL from a file. No message repeats the content of the file.
 pub(super) fn read_from_file(
     path: &Path,
     origin: Origin,
@@ -111,7 +111,7 @@ impl Value for DatabaseUrl {
 impl Value for Database {
     fn read(text: &str) -> Option<Self> {
         if let Some(path) = strip_sqlite(text) {
-            // A `?` would begin parameters elsewhere; a database in memory forgets every user.
+            // Other programs read parameters after `?`. A database in memory would lose all users.
             let is_file = forms::is_path(path) && path != ":memory:" && !path.contains('?');
             return is_file.then(|| Self::Sqlite { path: PathBuf::from(path) });
         }
@@ -126,17 +126,17 @@ impl Value for Database {
     }
 }
 
-/// A path that is in the data directory unless another one is given.
+/// A path that is in the data directory by default.
 #[derive(Debug, Clone)]
 pub(super) enum DataPath {
-    /// The default: this file in the data directory.
+    /// The default: a file of this name in the data directory.
     InDataDir(&'static str),
-    /// The path that was given.
+    /// Any other path.
     At(PathBuf),
 }
 
 impl DataPath {
-    /// The path itself.
+    /// Resolves the path.
     pub(super) fn resolve(self, data_dir: &Path) -> PathBuf {
         match self {
             Self::InDataDir(name) => data_dir.join(name),
@@ -163,7 +163,7 @@ fn strip_sqlite(text: &str) -> Option<&str> {
     text.strip_prefix("sqlite://").or_else(|| text.strip_prefix("sqlite:"))
 }
 
-/// A `PostgreSQL` URL in its parts.
+/// The parts of a `PostgreSQL` URL.
 struct PostgresUrl<'a> {
     scheme: &'a str,
     /// `user` or `user:password`.
@@ -177,8 +177,8 @@ struct PostgresUrl<'a> {
 }
 
 impl<'a> PostgresUrl<'a> {
-    /// Takes a URL apart. An `@`, `/` or `?` in a password must be percent-encoded, or what ends
-    /// up in which part would be a guess, and `mask` could miss some of it.
+    /// Parses a URL. An `@`, `/` or `?` in a password must be percent-encoded. Otherwise the parts would be ambiguous, and
+    /// `mask` could miss a part of the password.
     fn parse(text: &'a str) -> Option<Self> {
         let (scheme, rest) = text.split_once("://")?;
         if text.contains(|c: char| c == '#' || c.is_whitespace() || c.is_control()) {
@@ -206,7 +206,7 @@ fn is_postgres(text: &str) -> bool {
         && (after_name.is_empty() || port.is_some_and(|port| port.parse::<u16>().is_ok()))
 }
 
-/// What stands in place of a secret.
+/// The text in place of a secret.
 const MASK: &str = "***";
 
 /// The URL without its secrets.

@@ -1,4 +1,4 @@
-//! The command-line flags of the configuration.
+//! The command-line flags for configuration keys.
 
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::keys;
 
-/// The flags that set configuration keys; each wins over the environment and the file.
+/// The flags that set configuration keys. They override the environment and the file.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Configuration")]
 pub struct Flags {
@@ -64,7 +64,7 @@ pub struct Flags {
 }
 
 impl Flags {
-    /// Each key that has a flag of its own, with the value that was given.
+    /// Each key with a flag of its own, and the value of that flag.
     pub(super) fn given(&self) -> [(&'static str, Option<&str>); 12] {
         [
             ("data_dir", self.data_dir.as_deref()),
@@ -83,14 +83,13 @@ impl Flags {
     }
 }
 
-/// What the help says of a key: the first sentence of its description.
+/// The help text of a flag: the first sentence of the key's description.
 fn about(name: &str) -> &'static str {
     let doc = keys::all().find(|key| key.name == name).map_or("", |key| key.doc.trim());
     doc.split_once(". ").map_or(doc.trim_end_matches('.'), |(sentence, _)| sentence)
 }
 
-/// Takes a value that may hold a password. It refuses nothing, so that clap, which would repeat
-/// a refused value, never speaks of it.
+/// Parses a value that may contain a password. Every value is accepted here, because clap repeats a value that it rejects.
 #[expect(clippy::unnecessary_wraps, reason = "the form that clap asks for")]
 fn hide(text: &str) -> Result<SecretString, Infallible> {
     Ok(SecretString::from(text))

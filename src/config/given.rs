@@ -1,18 +1,18 @@
-//! What the sources give for each key, before it is understood.
+//! The values that the sources give for each key, as text that was not parsed yet.
 
 use secrecy::{ExposeSecret, SecretString};
 
 use super::key::{Key, Value};
 use super::problem::{Origin, Problems};
 
-/// What was given for a key. The text may hold a password.
+/// A value for a key. The text may contain a password.
 struct Setting {
     key: &'static str,
     text: SecretString,
     origin: Origin,
 }
 
-/// Everything that was given; of two settings of one key the later one wins.
+/// All values from all sources. The last of several values for a key wins.
 #[derive(Default)]
 pub(super) struct Given {
     settings: Vec<Setting>,
@@ -25,8 +25,8 @@ impl Given {
         self.settings.push(Setting { key: key.name, text: SecretString::from(text), origin });
     }
 
-    /// The value of a key. Values that lose to a later one are checked too: they would be wrong
-    /// on the day when the later one goes.
+    /// The value of a key, or `None` if it is invalid. Values that a later one overrides are checked too: they would take
+    /// effect once the later one is removed.
     pub(super) fn value<T: Value>(&self, key: &Key, default: T, problems: &mut Problems) -> Option<T> {
         let mut value = Some(default);
         for setting in self.settings.iter().filter(|setting| setting.key == key.name) {
@@ -39,7 +39,7 @@ impl Given {
         value
     }
 
-    /// Where the value of a key comes from.
+    /// The origin of the value of a key.
     pub(super) fn origin(&self, key: &str) -> Origin {
         let setting = self.settings.iter().rfind(|setting| setting.key == key);
         setting.map_or(Origin::Default, |setting| setting.origin.clone())

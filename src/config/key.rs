@@ -1,4 +1,4 @@
-//! What is known of one configuration key, and the macro that declares a section of them.
+//! The declaration of a configuration key, and the macro that declares a section of keys.
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -8,33 +8,33 @@ use std::time::Duration;
 /// A configuration key, as `keys.rs` declares it.
 #[derive(Debug)]
 pub(super) struct Key {
-    /// The name in a TOML file, with the section: `argon2.memory_kib`.
+    /// The name with its section, such as `argon2.memory_kib`.
     pub(super) name: &'static str,
-    /// The default, as one would write it.
+    /// The default as text.
     pub(super) default: fn() -> String,
-    /// What the key is for.
+    /// The description.
     pub(super) doc: &'static str,
     /// Which values are accepted.
     pub(super) allowed: Allowed,
-    /// Why no others are.
+    /// Why other values are not accepted.
     pub(super) why: &'static str,
-    /// What else is special about it.
+    /// Further properties.
     pub(super) marks: &'static [Mark],
 }
 
-/// A property that few keys have.
+/// A property that only some keys have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mark {
-    /// There is a command-line flag for it; every other key can be given with `--set`.
+    /// The key has a command-line flag of its own. Other keys are set with `--set`.
     Flag,
-    /// The value can hold a password, so no message repeats it.
+    /// The value may contain a password, so no message repeats it.
     Secret,
 }
 
 /// The values that a key accepts.
 #[derive(Debug)]
 pub(super) enum Allowed {
-    /// A whole number, and its unit (may be empty).
+    /// A whole number, and its unit, which may be empty.
     Count(RangeInclusive<u32>, &'static str),
     /// A duration.
     Time(RangeInclusive<Duration>),
@@ -42,12 +42,12 @@ pub(super) enum Allowed {
     Switch,
     /// One of these words.
     Words(&'static [&'static str]),
-    /// A text that the function accepts, and how such a text is described.
+    /// A description of the accepted texts, and the function that accepts them.
     Form(&'static str, fn(&str) -> bool),
 }
 
 impl Allowed {
-    /// Whether `text` is such a value.
+    /// Returns whether `text` is accepted.
     fn accepts(&self, text: &str) -> bool {
         match self {
             Self::Count(range, _) => u32::read(text).is_some_and(|count| range.contains(&count)),
@@ -58,7 +58,7 @@ impl Allowed {
         }
     }
 
-    /// What to write, as it follows "must be".
+    /// The accepted values, in words that follow "must be".
     pub(super) fn describe(&self) -> String {
         match self {
             Self::Count(range, unit) => {
@@ -72,7 +72,7 @@ impl Allowed {
         }
     }
 
-    /// The TOML type that holds such a value.
+    /// The TOML type of the value.
     pub(super) fn toml_type(&self) -> &'static str {
         match self {
             Self::Count(..) => "integer",
@@ -83,22 +83,22 @@ impl Allowed {
 }
 
 impl Key {
-    /// The environment variable: `LATCHKEY_ARGON2_MEMORY_KIB`.
+    /// The environment variable, such as `LATCHKEY_ARGON2_MEMORY_KIB`.
     pub(super) fn variable(&self) -> String {
         variable(self.name)
     }
 
-    /// The flag, if the key has one: `--log-level`.
+    /// The flag, such as `--log-level`, if the key has one.
     pub(super) fn flag(&self) -> Option<String> {
         self.is(Mark::Flag).then(|| format!("--{}", self.name.replace(['.', '_'], "-")))
     }
 
-    /// Whether the key carries this mark.
+    /// Returns whether the key has this property.
     pub(super) fn is(&self, mark: Mark) -> bool {
         self.marks.contains(&mark)
     }
 
-    /// The value that `text` stands for, if the key accepts it.
+    /// Parses `text`. Returns `None` if the key does not accept it.
     pub(super) fn read<T: Value>(&self, text: &str) -> Option<T> {
         if !self.allowed.accepts(text) {
             return None;
@@ -106,7 +106,7 @@ impl Key {
         T::read(text)
     }
 
-    /// What to tell somebody who wrote `text`.
+    /// The error message for an invalid `text`.
     pub(super) fn refusal(&self, text: &str) -> String {
         let written = if self.is(Mark::Secret) {
             String::new()
@@ -117,7 +117,7 @@ impl Key {
         format!("{}{written}: {}", self.name, self.rule())
     }
 
-    /// What is allowed, and why.
+    /// The accepted values and the reason for them.
     pub(super) fn rule(&self) -> String {
         format!("must be {}: {}", self.allowed.describe(), self.why)
     }
@@ -128,15 +128,15 @@ pub(super) fn variable(name: &str) -> String {
     format!("LATCHKEY_{}", name.replace('.', "_").to_ascii_uppercase())
 }
 
-/// A type that a key can have. `read(&write(value))` is the value again, passwords apart.
+/// The type of a key's value. `read(&write(value))` gives the same value, except for passwords.
 pub(super) trait Value: Sized {
-    /// The value that `text` stands for, or none.
+    /// Parses a value. Returns `None` if `text` is not valid.
     fn read(text: &str) -> Option<Self>;
-    /// The value as one would write it, with any password masked.
+    /// The value as an operator would write it, with passwords masked.
     fn write(&self) -> String;
 }
 
-/// Implements [`Value`] for types whose text form is what an operator writes.
+/// Implements [`Value`] by `FromStr` and `Display`.
 macro_rules! parsed_values {
     ($($type:ty),+) => {
         $(impl Value for $type {
@@ -154,7 +154,7 @@ pub(super) use parsed_values;
 
 parsed_values!(bool, u32, String, SocketAddr);
 
-/// A count in which 0 means that the server chooses.
+/// A number where 0 means that the server chooses.
 impl Value for Option<usize> {
     fn read(text: &str) -> Option<Self> {
         let count: usize = text.parse().ok()?;
@@ -171,7 +171,7 @@ impl Value for Duration {
         humantime::parse_duration(text).ok()
     }
 
-    /// One whole number of the largest unit that fits, and hours rather than days: `90m`, `24h`.
+    /// Writes a whole number of the largest unit that fits, up to hours: `90m`, `24h`.
     fn write(&self) -> String {
         let seconds = self.as_secs();
         if self.subsec_nanos() > 0 {
@@ -196,7 +196,7 @@ impl Value for PathBuf {
     }
 }
 
-/// An address that can be switched off.
+/// An address, or `off`.
 impl Value for Option<SocketAddr> {
     fn read(text: &str) -> Option<Self> {
         if text == "off" {
@@ -210,7 +210,7 @@ impl Value for Option<SocketAddr> {
     }
 }
 
-/// A file that there may be.
+/// A path, or `off`.
 impl Value for Option<PathBuf> {
     fn read(text: &str) -> Option<Self> {
         Some((text != "off").then(|| PathBuf::from(text)))
@@ -223,8 +223,8 @@ impl Value for Option<PathBuf> {
 
 /// Declares a section: the struct, its defaults, and the [`Key`] behind each field.
 ///
-/// A field reads `name: Type = default, allowed, "why no other value", marks…;` and its doc
-/// comment is also what the printed configuration and the manual say about the key.
+/// A field is written `name: Type = default, allowed, "why no other value", marks…;`. Its doc comment is also the description
+/// of the key in the printed configuration and in the manual.
 macro_rules! section {
     (
         $(#[doc = $section_doc:literal])+
@@ -248,10 +248,10 @@ macro_rules! section {
         }
 
         impl $section {
-            /// What the section is about.
+            /// The description of the section.
             pub(super) const DOC: &'static str = concat!($($section_doc),+);
 
-            /// The keys, in the order of the fields.
+            /// The keys in the order of the fields.
             pub(super) const KEYS: &'static [Key] = &[$(Key {
                 name: concat!($prefix, stringify!($field)),
                 default: || <$type as Value>::write(&$default),
@@ -261,7 +261,7 @@ macro_rules! section {
                 marks: &[$(Mark::$mark),*],
             },)+];
 
-            /// The section as it was given, or none where a value is refused.
+            /// Reads the section from the given values. Returns `None` if one is invalid.
             pub(super) fn read(given: &Given, problems: &mut Problems) -> Option<Self> {
                 let default = Self::default();
                 let mut keys = Self::KEYS.iter();
@@ -273,7 +273,7 @@ macro_rules! section {
                 Some(Self { $($field: $field?,)+ })
             }
 
-            /// Each value as one would write it, in the order of the keys.
+            /// The values as text, in the order of the keys.
             pub(super) fn write(&self) -> Vec<String> {
                 vec![$(Value::write(&self.$field),)+]
             }

@@ -1,6 +1,6 @@
-//! Every configuration key, declared once: its type, default, bounds, the reason for the bounds,
-//! and its description. Parsing, `config print`, the manual, the names of environment variables
-//! and the help of the flags all come from here.
+//! Every configuration key, declared once: its type, default, bounds, the reason for the bounds, and its description.
+//! Parsing, `config print`, the manual, the names of the environment variables and the help of the flags are derived from
+//! these declarations.
 //!
 //! Sources of the numbers: NIST SP 800-63B-4 (2025), the OWASP Password Storage Cheat Sheet and
 //! RFC 9106 (Argon2).
@@ -22,7 +22,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Key> {
     SECTIONS.iter().flat_map(|(_, keys)| keys.iter())
 }
 
-/// The sections in the order in which they are printed: what each is about, and its keys.
+/// The sections in the order in which they are printed: description and keys.
 pub(super) const SECTIONS: [(&str, &[Key]); 10] = [
     (Root::DOC, Root::KEYS),
     (Tls::DOC, Tls::KEYS),
@@ -251,25 +251,25 @@ section! {
     }
 }
 
-/// Who may ask the server for its API description.
+/// Which callers may use gRPC reflection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Display, EnumString, VariantNames)]
 #[strum(serialize_all = "lowercase")]
 pub enum Reflection {
-    /// Everybody who reaches the server.
+    /// All callers.
     On,
-    /// Whoever sends a valid credential.
+    /// Callers with a valid credential.
     Authenticated,
-    /// Nobody.
+    /// No caller.
     Off,
 }
 
-/// The form of log lines.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Display, EnumString, VariantNames)]
 #[strum(serialize_all = "lowercase")]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 

@@ -1,8 +1,7 @@
 //! The configuration of the server: defaults < TOML file < environment < flags.
 //!
-//! `keys.rs` declares every key once; parsing, [`Config::print`] and [`reference()`] follow from it.
-//! An unknown key or variable is an error, and all problems are reported at once, so that nobody
-//! starts the server ten times to find ten mistakes.
+//! `keys.rs` declares every key once; parsing, [`Config::print`] and [`reference()`] follow from it. An unknown key or
+//! variable is an error. All problems are reported at once, so that an operator does not find them one start at a time.
 
 mod database;
 mod flags;
@@ -35,62 +34,62 @@ use self::problem::Origin;
 pub use self::problem::Problems;
 pub use self::render::reference;
 
-/// What the server works with. `docs/config.md` explains each key.
+/// The configuration of the server. `docs/config.md` explains each key.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Directory for what the server keeps.
+    /// The directory of the server's files.
     pub data_dir: PathBuf,
-    /// Address of the gRPC service.
+    /// The address of the gRPC service.
     pub listen: SocketAddr,
-    /// Address of metrics, probes and public keys over HTTP; none turns it off.
+    /// The address of metrics, probes and public keys over HTTP; `None` turns them off.
     pub http_listen: Option<SocketAddr>,
-    /// Whether gRPC may be served in plain text on other addresses than those of the loopback interface.
+    /// Whether the listeners may use addresses other than loopback without TLS.
     pub insecure_plaintext: bool,
     /// The database.
     pub database: Database,
-    /// Unix socket for the operator on this machine.
+    /// The Unix socket for the operator on this machine.
     pub socket: PathBuf,
-    /// File with the key that seals secrets in the database.
+    /// The file with the key that seals secrets in the database.
     pub seal_key_file: PathBuf,
     /// The `iss` claim of access tokens.
     pub issuer: String,
-    /// Who may ask for the API description.
+    /// Which callers may use gRPC reflection.
     pub reflection: Reflection,
     /// TLS.
     pub tls: Tls,
-    /// How many connections there are, and what they may do.
+    /// Limits on connections.
     pub connections: Connections,
     /// The log.
     pub log: Log,
-    /// How passwords are hashed.
+    /// The parameters of password hashing.
     pub argon2: Argon2,
-    /// Waits and lockouts after wrong passwords.
+    /// Limits on wrong passwords.
     pub throttle: Throttle,
-    /// Which passwords people may choose.
+    /// Rules for passwords that users choose.
     pub password: Password,
-    /// Passwords that an operator hands out.
+    /// Temporary passwords.
     pub temporary_password: TemporaryPassword,
-    /// How long people stay signed in.
+    /// The lifetime of sessions.
     pub session: Session,
     /// Access tokens.
     pub token: Token,
-    /// What works, but should be known to whoever runs the server: one sentence each.
+    /// Warnings for the operator, one sentence each. The server starts nevertheless.
     pub warnings: Vec<String>,
-    /// The file that held the URL of the database.
+    /// The file that contains the database URL, if `database_url` names one.
     database_file: Option<PathBuf>,
-    /// Where the value of each key was set; a key that is missing here is at its default.
+    /// Where each key was set. A missing key has its default.
     origins: BTreeMap<&'static str, Origin>,
 }
 
 /// Reads the configuration.
 ///
-/// `environment` is the whole environment; variables of others are passed over. `read_file` is
-/// called for the file that `--config` or `LATCHKEY_CONFIG` names, and for the one that holds the
-/// database's URL, if `database_url` names one; no other file is read.
+/// `environment` is the whole environment; variables of other programs are ignored. `read_file` is called for the file that
+/// `--config` or `LATCHKEY_CONFIG` names, and for the file with the database URL if `database_url` names one. No other file
+/// is read.
 ///
 /// # Errors
 ///
-/// Every problem at once.
+/// All problems at once.
 pub fn load(
     flags: &Flags,
     environment: impl Iterator<Item = (OsString, OsString)>,
@@ -103,8 +102,8 @@ pub fn load(
 }
 
 impl Config {
-    /// The defaults, with every path under `data_dir`. For tests and benchmarks, which then
-    /// change what they need; nothing is checked.
+    /// The defaults, with every path under `data_dir`. For tests and benchmarks, which then change what they need. Nothing is
+    /// validated.
     pub fn default_in(data_dir: &Path) -> Self {
         let root = Root::default();
         Self {
@@ -132,9 +131,8 @@ impl Config {
         }
     }
 
-    /// Makes sense of what was given. A section with a refused value stays at its defaults and
-    /// escapes the rules between keys, which would complain of what nobody wrote; the others
-    /// do not.
+    /// Parses and validates the given values. A section with an invalid value keeps its defaults, and the rules between keys
+    /// are not applied to it: they would report values that the operator did not set.
     fn from_given(given: &Given, read_file: &impl Fn(&Path) -> io::Result<String>, problems: &mut Problems) -> Self {
         let mut config = Self::default_in(&Root::default().data_dir);
         let tls = Tls::read(given, problems);
@@ -170,7 +168,7 @@ impl Config {
         config
     }
 
-    /// Takes over addresses and paths, now that the data directory is known.
+    /// Sets addresses and paths, now that the data directory is known.
     fn apply_root(
         &mut self,
         root: Root,

@@ -1,15 +1,15 @@
-//! Everything that is wrong with a configuration, gathered before anything is said.
+//! The problems of a configuration, collected so that all are reported at once.
 
 use std::error::Error;
 use std::fmt::{self, Display, Formatter};
 use std::path::PathBuf;
 
-/// Where a value comes from; a later one wins over an earlier one.
+/// Where a value comes from, in ascending order of precedence.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Origin {
-    /// Nobody set it.
+    /// No source: the value is the default.
     Default,
-    /// A line of the file, counted from 1.
+    /// A line of the TOML file, counted from 1.
     File { path: PathBuf, line: usize },
     /// An environment variable.
     Variable(String),
@@ -22,7 +22,7 @@ impl Display for Origin {
         match self {
             Self::Default => f.write_str("default"),
             Self::File { path, line } => {
-                // A line break in a name must not end a comment in what `config print` writes.
+                // A line break in a file name must not end the comment that `config print` writes.
                 write!(f, "{}:{line}", path.display().to_string().escape_debug())
             }
             Self::Variable(name) | Self::Flag(name) => write!(f, "{}", name.escape_debug()),
@@ -30,8 +30,8 @@ impl Display for Origin {
     }
 }
 
-/// Every problem of a configuration. Its text names each one's place, what is allowed and why;
-/// it never repeats a value that could hold a password.
+/// All problems of a configuration. The text gives the origin of each, the accepted values and the reason. It never repeats
+/// a value that could contain a password.
 #[derive(Debug, Default)]
 pub struct Problems(Vec<(Origin, String)>);
 
@@ -44,7 +44,7 @@ impl Problems {
         self.0.is_empty()
     }
 
-    /// In the order of a reader: the file from the top, then the environment, then the flags.
+    /// Sorts the problems: the file from the top, then the environment, then the flags.
     pub(super) fn sorted(mut self) -> Self {
         self.0.sort_by(|(a, _), (b, _)| a.cmp(b));
         self
@@ -69,17 +69,16 @@ impl Display for Problems {
 
 impl Error for Problems {}
 
-/// A name that somebody else chose, fit for a message: what does not look like the name of a key
-/// may be a secret in the wrong place.
+/// A name from a source, for a message. A name that no key can have is not repeated: it may be a secret in the wrong place.
 pub(super) fn quote_name(name: &str) -> String {
     let is_name = name.len() <= 80 && name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
     if is_name && !name.is_empty() { format!("`{name}`") } else { "a name that no key can have".to_owned() }
 }
 
-/// ` (did you mean …?)` with the candidate that is nearest to `name`, or nothing if none is near.
+/// The text ` (did you mean …?)` with the candidate that is most similar to `name`; empty if none is similar.
 pub(super) fn suggestion(name: &str, candidates: impl IntoIterator<Item = String>) -> String {
     let wanted = fold(name);
-    // Beyond this, a guess is noise. It also bounds the work below.
+    // No key is that long. This also limits the work below.
     if wanted.len() > 80 {
         return String::new();
     }
@@ -87,7 +86,7 @@ pub(super) fn suggestion(name: &str, candidates: impl IntoIterator<Item = String
         .into_iter()
         .map(|candidate| {
             let folded = fold(&candidate);
-            // The section is easily left out.
+            // The section was probably left out.
             let distance =
                 if folded.ends_with(&format!("_{wanted}")) { 1 } else { strsim::levenshtein(&wanted, &folded) };
             (distance, candidate)
@@ -101,7 +100,7 @@ pub(super) fn suggestion(name: &str, candidates: impl IntoIterator<Item = String
     }
 }
 
-/// `-`, `_`, `.` and the case of letters are easily mixed up.
+/// Removes differences that are easily overlooked: `-`, `_`, `.` and the case of letters.
 fn fold(name: &str) -> String {
     name.replace(['-', '.'], "_").to_ascii_lowercase()
 }

@@ -1,4 +1,4 @@
-//! The configuration as text: what is in force, and the manual.
+//! The configuration as text: the values in effect, and the manual.
 
 use std::fmt::Write;
 
@@ -8,8 +8,7 @@ use super::key::{Allowed, Key};
 use super::keys::{self, Root};
 
 impl Config {
-    /// Every key with its effective value and where it comes from, as TOML that can be read
-    /// again. Passwords are masked.
+    /// Every key with its value and the origin of it, as TOML that can be read again. Passwords are masked.
     pub fn print(&self) -> String {
         let mut text = String::from("# The configuration in force. After each value: where it comes from.\n");
         for ((doc, keys), values) in keys::SECTIONS.iter().zip(self.written()) {
@@ -28,7 +27,7 @@ impl Config {
         text
     }
 
-    /// The values of every section, in the order of the keys.
+    /// The values of every section, in the order of its keys.
     fn written(&self) -> [Vec<String>; keys::SECTIONS.len()] {
         let database_url = match &self.database_file {
             Some(path) => DatabaseUrl::InFile(path.clone()),
@@ -60,12 +59,12 @@ impl Config {
     }
 }
 
-/// The section that these keys are in, or nothing.
+/// The section of these keys; empty for keys without a section.
 fn section_of(keys: &[Key]) -> &'static str {
     keys.first().and_then(|key| key.name.rsplit_once('.')).map_or("", |(section, _)| section)
 }
 
-/// A value with the quotes that TOML wants.
+/// A value in TOML syntax.
 fn toml_value(allowed: &Allowed, value: &str) -> String {
     if allowed.toml_type() != "string" {
         return value.to_owned();
@@ -116,7 +115,7 @@ An example of a file:
 ```toml
 ";
 
-/// A configuration of a small installation. A test reads it.
+/// The configuration of a small installation. A test parses it.
 pub(super) const EXAMPLE: &str = "\
 data_dir = \"/var/lib/latchkey\"
 database_url = \"file:/run/secrets/latchkey-database-url\"
@@ -149,7 +148,7 @@ pub fn reference() -> String {
     text
 }
 
-/// What the manual says of one key.
+/// The entry of one key in the manual.
 fn entry(key: &Key) -> String {
     let flag = key.flag().map_or(String::new(), |flag| format!(", `{flag}`"));
     format!(

@@ -1,33 +1,33 @@
-//! Rules that tie several keys together.
+//! Rules between several keys, and warnings.
 
 use super::Config;
 use super::given::Given;
 use super::keys::{Argon2, Root, Session, Throttle, Tls};
 use super::problem::{Origin, Problems};
 
-/// Memory (KiB) and iterations that OWASP's Password Storage Cheat Sheet lists as equally strong.
-/// A hash must have at least both numbers of one pair.
+/// Pairs of memory (KiB) and iterations that the OWASP Password Storage Cheat Sheet lists as equally strong. A hash must
+/// have at least both numbers of one pair.
 const ARGON2_FLOOR: [(u32, u32); 5] = [(47_104, 1), (19_456, 2), (12_288, 3), (9_216, 4), (7_168, 5)];
 
-/// The most work of one hash, in KiB passed over. It takes about 0.2 s where the default takes 15 ms.
+/// The most work of one hash: memory in KiB times iterations. It takes about 0.2 s on a machine where the default takes 15 ms.
 const ARGON2_WORK_MAX: u64 = 524_288;
 
-/// KiB of memory that each lane needs (RFC 9106, section 3.1).
+/// Memory that each lane needs, in KiB (RFC 9106, section 3.1).
 const ARGON2_LANE_KIB: u32 = 8;
 
-/// Whether the parameters are at least as strong as a pair that OWASP lists.
+/// Returns whether the parameters are at least as strong as a pair that OWASP lists.
 pub(super) fn is_strong(argon2: &Argon2) -> bool {
     ARGON2_FLOOR
         .iter()
         .any(|(memory_kib, iterations)| argon2.memory_kib >= *memory_kib && argon2.iterations >= *iterations)
 }
 
-/// Where the value of the strongest origin among these keys comes from: the one to look at first.
+/// The origin with the highest precedence among these keys, which is the one to correct first.
 fn strongest_origin(given: &Given, keys: &[&str]) -> Origin {
     keys.iter().map(|key| given.origin(key)).max().unwrap_or(Origin::Default)
 }
 
-/// What one hash costs, from below and from above.
+/// Checks that a hash costs neither too little nor too much.
 pub(super) fn check_argon2(argon2: &Argon2, given: &Given, problems: &mut Problems) {
     let cost = ["argon2.memory_kib", "argon2.iterations"];
     let (memory_kib, iterations) = (argon2.memory_kib, argon2.iterations);
@@ -65,7 +65,7 @@ pub(super) fn check_argon2(argon2: &Argon2, given: &Given, problems: &mut Proble
     }
 }
 
-/// Waits grow, and failures outlive them.
+/// Checks that waits can grow, and that failures are kept for as long as the waits that they cause.
 pub(super) fn check_throttle(throttle: &Throttle, given: &Given, problems: &mut Problems) {
     if throttle.initial > throttle.max {
         problems.add(
@@ -89,7 +89,7 @@ pub(super) fn check_throttle(throttle: &Throttle, given: &Given, problems: &mut 
     }
 }
 
-/// A session that ends in any case ends at the latest with that.
+/// Checks that the idle limit of a session is not longer than its absolute limit.
 pub(super) fn check_session(session: &Session, given: &Given, problems: &mut Problems) {
     if session.idle > session.absolute {
         problems.add(
@@ -105,7 +105,7 @@ pub(super) fn check_session(session: &Session, given: &Given, problems: &mut Pro
     }
 }
 
-/// Two listeners do not share a port.
+/// Checks that two listeners do not share a port.
 pub(super) fn check_addresses(root: &Root, given: &Given, problems: &mut Problems) {
     if root.listen.port() > 0 && root.http_listen == Some(root.listen) {
         problems.add(
@@ -115,7 +115,8 @@ pub(super) fn check_addresses(root: &Root, given: &Given, problems: &mut Problem
     }
 }
 
-/// A certificate without its key, or the reverse, would be no TLS at all where somebody expects it.
+/// Checks that certificate and key are both set or both unset: with only one of them the operator expects TLS, and there
+/// would be none.
 pub(super) fn check_tls(tls: &Tls, given: &Given, problems: &mut Problems) {
     if tls.cert.is_some() != tls.key.is_some() {
         problems.add(
@@ -131,9 +132,9 @@ pub(super) fn check_tls(tls: &Tls, given: &Given, problems: &mut Problems) {
     }
 }
 
-/// Passwords must not cross a network in the clear because somebody forgot to say how they should.
+/// Checks that no listener uses plain text outside loopback unless that is set explicitly.
 pub(super) fn check_plaintext(root: &Root, tls: Option<&Tls>, given: &Given, problems: &mut Problems) {
-    // A problem with the TLS keys themselves has been told.
+    // A problem with the TLS keys themselves is already reported.
     if tls.is_none_or(|tls| tls.cert.is_some() || tls.key.is_some()) || root.insecure_plaintext {
         return;
     }
@@ -151,7 +152,7 @@ pub(super) fn check_plaintext(root: &Root, tls: Option<&Tls>, given: &Given, pro
     }
 }
 
-/// What works, but should be known to whoever runs the server.
+/// Warnings about values that are valid but risky.
 pub(super) fn warnings(config: &Config) -> Vec<String> {
     let mut warnings = Vec::new();
     let on_command_line = matches!(config.origin("database_url"), Origin::Flag(_));

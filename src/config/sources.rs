@@ -1,4 +1,4 @@
-//! Gathers what the file, the environment and the flags say, before anything is understood.
+//! Gathers the values of keys from the file, the environment and the flags.
 
 use std::ffi::OsString;
 use std::io;
@@ -17,10 +17,10 @@ use super::removed::RemovedKey;
 /// The variable that names the file.
 const CONFIG_VARIABLE: &str = "LATCHKEY_CONFIG";
 
-/// Variables that only the client, `latchkey`, reads. They may be set where the server starts.
+/// Variables that only the client, `latchkey`, reads. They may be set in the server's environment.
 const CLIENT_VARIABLES: [&str; 3] = ["LATCHKEY_SERVER", "LATCHKEY_TOKEN", "LATCHKEY_TLS_CA"];
 
-/// Reads all three sources, the weakest first.
+/// Reads all three sources in ascending order of precedence.
 pub(super) fn gather(
     flags: &Flags,
     environment: impl Iterator<Item = (OsString, OsString)>,
@@ -42,7 +42,7 @@ pub(super) fn gather(
     given
 }
 
-/// The variables that are ours, in the order of their names.
+/// Our variables, sorted by name.
 fn decode(environment: impl Iterator<Item = (OsString, OsString)>, problems: &mut Problems) -> Vec<(String, String)> {
     let mut variables = Vec::new();
     for (name, value) in environment {
@@ -76,14 +76,14 @@ fn gather_file(path: &Path, text: &str, given: &mut Given, problems: &mut Proble
         |offset: Option<usize>| Origin::File { path: path.to_owned(), line: line_of(offset.unwrap_or_default()) };
     match Document::parse(text) {
         Ok(document) => gather_table("", document.as_table(), &origin_at, given, problems),
-        // The error's own text would repeat the line, and with it what may be a password.
+        // The Display text of the error repeats the line, which may contain a password.
         Err(error) => {
             problems.add(origin_at(error.span().map(|span| span.start)), format!("is not TOML: {}", error.message()));
         }
     }
 }
 
-/// Tables nest no deeper than the parser lets them, which is 80.
+/// Recurses into sections. The parser limits the depth of tables to 80.
 fn gather_table(
     prefix: &str,
     table: &dyn TableLike,
@@ -105,14 +105,14 @@ fn gather_table(
                 gather_table(&format!("{name}."), inner, origin_at, given, problems);
             }
             (None, _) if let Some(removed) = RemovedKey::named(&name) => given.warnings.push(removed.warning(&origin)),
-            // A section without keys is one whose keys are commented out.
+            // An empty section is allowed: its keys may be commented out.
             (None, Some(_)) if is_section(&name) => {}
             (None, _) => problems.add(origin, unknown_key(&name)),
         }
     }
 }
 
-/// The value as one would write it in the environment, if it has the type of the key.
+/// The value as it would be written in the environment, or `None` if its TOML type is wrong.
 fn toml_text(key: &Key, item: &Item) -> Option<String> {
     match (item.as_value()?, key.allowed.toml_type()) {
         (TomlValue::String(text), "string") => Some(text.value().clone()),
@@ -154,7 +154,7 @@ fn gather_environment(variables: &[(String, String)], given: &mut Given, problem
 fn unknown_variable(name: &str) -> String {
     let candidates = keys::all().map(Key::variable);
     let near = suggestion(name, candidates.chain([CONFIG_VARIABLE.to_owned()]));
-    // Such as `LATCHKEY_SERVICE_HOST` and `LATCHKEY_PORT_50051_TCP_ADDR`.
+    // Kubernetes sets variables such as `LATCHKEY_SERVICE_HOST` and `LATCHKEY_PORT_50051_TCP_ADDR`.
     let is_service_link = name.contains("_SERVICE_") || name.contains("_PORT");
     let remedy = if is_service_link {
         "; if Kubernetes set it for a service called latchkey, give the pod `enableServiceLinks: \
