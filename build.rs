@@ -1,5 +1,6 @@
 //! Compiles the contract: messages and services, the descriptor set that reflection serves, `Debug` that hides
-//! secrets, and the checks of scopes that single fields need.
+//! secrets, the checks of scopes that single fields need, and the calls of the command line. Fails if a method does not
+//! say who may call it or which lane it belongs to.
 //!
 //! protox compiles the files, so no `protoc` is needed. Its `encode_file_descriptor_set` keeps our own options and
 //! `debug_redact`; the decoded form loses them.
@@ -9,14 +10,12 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use prost_reflect::{
-    Cardinality, DescriptorPool, FieldDescriptor, Kind, MessageDescriptor, OneofDescriptor, ReflectMessage, Value,
+    Cardinality, DescriptorPool, ExtensionDescriptor, FieldDescriptor, Kind, MessageDescriptor, MethodDescriptor,
+    OneofDescriptor, ReflectMessage, Value,
 };
 
 /// The package of the contract.
 const PACKAGE: &str = "latchkey.v1";
-
-/// The option of a field that needs a scope of its own.
-const NEEDS: &str = "latchkey.v1.needs";
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -33,9 +32,11 @@ fn main() -> Result<()> {
     std::fs::write(out.join("latchkey.v1.fds"), compiler.encode_file_descriptor_set())?;
 
     let pool = compiler.descriptor_pool();
+    check_access(&pool)?;
     let (redacted, debug) = redacted_debug(&pool)?;
     std::fs::write(out.join("latchkey.v1.redacted.rs"), debug)?;
     std::fs::write(out.join("latchkey.v1.needs.rs"), needs(&pool)?)?;
+    std::fs::write(out.join("latchkey.v1.calls.rs"), calls(&pool)?)?;
 
     tonic_prost_build::configure()
         .skip_debug(&redacted)
@@ -61,6 +62,49 @@ fn contract(folder: &Path) -> Result<Vec<PathBuf>> {
 /// Messages of ours.
 fn messages(pool: &DescriptorPool) -> impl Iterator<Item = MessageDescriptor> + '_ {
     pool.all_messages().filter(|message| message.package_name() == PACKAGE)
+}
+
+/// Methods of ours.
+fn methods(pool: &DescriptorPool) -> Vec<MethodDescriptor> {
+    let services = pool.services().filter(|service| service.package_name() == PACKAGE);
+    services.flat_map(|service| service.methods().collect::<Vec<_>>()).collect()
+}
+
+/// An option of ours.
+fn extension(pool: &DescriptorPool, name: &str) -> Result<ExtensionDescriptor> {
+    let extension = pool.get_extension_by_name(&format!("{PACKAGE}.{name}"));
+    extension.ok_or_else(|| format!("the contract does not define the option `{name}`").into())
+}
+
+/// Fails if a method does not say who may call it or which lane it belongs to.
+fn check_access(pool: &DescriptorPool) -> Result<()> {
+    let access = extension(pool, "access")?;
+    for method in methods(pool) {
+        let options = method.options();
+        let rule = options.get_extension(&access);
+        for field in ["caller", "lane"] {
+            let value = rule.as_message().and_then(|rule| rule.get_field_by_name(field)?.as_enum_number());
+            if value.unwrap_or_default() == 0 {
+                return Err(format!("{}: set `{field}` in `option (access)`", method.full_name()).into());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `impl Call` for the request of each method that answers once.
+fn calls(pool: &DescriptorPool) -> Result<String> {
+    let mut code = String::new();
+    for method in methods(pool).iter().filter(|method| !method.is_client_streaming() && !method.is_server_streaming()) {
+        let (request, answer) = (method.input(), method.output());
+        top_level(&request)?;
+        top_level(&answer)?;
+        writeln!(code, "impl Call for v1::{} {{", request.name())?;
+        writeln!(code, "    type Answer = v1::{};", answer.name())?;
+        let name = format!("{}/{}", method.parent_service().full_name(), method.name());
+        writeln!(code, "    const METHOD: &'static str = {name:?};\n}}")?;
+    }
+    Ok(code)
 }
 
 /// The oneofs of a message, without those that only stand for `optional`.
@@ -138,10 +182,8 @@ fn oneof_debug(code: &mut String, oneof: &OneofDescriptor) -> Result<()> {
 /// `impl Needs` for the request of each method: which scopes do the fields that are set need?
 fn needs(pool: &DescriptorPool) -> Result<String> {
     let mut code = String::new();
-    for service in pool.services().filter(|service| service.package_name() == PACKAGE) {
-        for method in service.methods() {
-            request_needs(&mut code, pool, &method.input())?;
-        }
+    for method in methods(pool) {
+        request_needs(&mut code, pool, &method.input())?;
     }
     Ok(code)
 }
@@ -171,7 +213,7 @@ fn request_needs(code: &mut String, pool: &DescriptorPool, request: &MessageDesc
 
 /// The scope that setting a field needs.
 fn needed_scope(pool: &DescriptorPool, field: &FieldDescriptor) -> Result<Option<String>> {
-    let extension = pool.get_extension_by_name(NEEDS).ok_or("the contract does not define the option `needs`")?;
+    let extension = extension(pool, "needs")?;
     let options = field.options();
     if !options.has_extension(&extension) {
         return Ok(None);
@@ -254,7 +296,7 @@ fn top_level(message: &MessageDescriptor) -> Result<()> {
     match message.parent_message() {
         None => Ok(()),
         Some(_) => {
-            Err(format!("{} has a secret or is a request, so it must stand at the top level", message.full_name())
+            Err(format!("{} has a secret or is of a method, so it must stand at the top level", message.full_name())
                 .into())
         }
     }

@@ -1,7 +1,7 @@
 //! The calls that this client makes, and what the contract says of each.
 //!
-//! One table ties a request to its method. Everything else (whether a call may be repeated, whether it carries a
-//! token, its JSON) is read from the descriptors, so it cannot differ from the contract.
+//! The build ties each request of the contract to its method. Everything else (whether a call may be repeated, whether it
+//! carries a token, its JSON) is read from the descriptors, so it cannot differ from the contract.
 
 use std::borrow::Cow;
 
@@ -22,50 +22,11 @@ pub(crate) trait Call: prost::Message + Clone + Default + 'static {
     const METHOD: &'static str;
 }
 
-macro_rules! calls {
-    ($($service:literal in $module:ident { $($request:ident => $answer:ident: $method:literal,)* })*) => {
-        $($(impl Call for $module::$request {
-            type Answer = $module::$answer;
-            const METHOD: &'static str = concat!($service, "/", $method);
-        })*)*
-    };
-}
+include!(concat!(env!("OUT_DIR"), "/latchkey.v1.calls.rs"));
 
-calls! {
-    "latchkey.v1.UserAdmin" in v1 {
-        ListUsersRequest => ListUsersResponse: "ListUsers",
-        GetUserRequest => GetUserResponse: "GetUser",
-        CreateUserRequest => CreateUserResponse: "CreateUser",
-        UpdateUserRequest => UpdateUserResponse: "UpdateUser",
-        DeleteUserRequest => DeleteUserResponse: "DeleteUser",
-        LockUserRequest => LockUserResponse: "LockUser",
-        UnlockUserRequest => UnlockUserResponse: "UnlockUser",
-        ResetPasswordRequest => ResetPasswordResponse: "ResetPassword",
-        RequirePasswordChangeRequest => RequirePasswordChangeResponse: "RequirePasswordChange",
-        WaivePasswordChangeRequest => WaivePasswordChangeResponse: "WaivePasswordChange",
-        ListUserSessionsRequest => ListUserSessionsResponse: "ListUserSessions",
-        RevokeUserSessionsRequest => RevokeUserSessionsResponse: "RevokeUserSessions",
-        CreateApiTokenRequest => CreateApiTokenResponse: "CreateApiToken",
-        ListApiTokensRequest => ListApiTokensResponse: "ListApiTokens",
-        RevokeApiTokenRequest => RevokeApiTokenResponse: "RevokeApiToken",
-        ListRolesRequest => ListRolesResponse: "ListRoles",
-    }
-    "latchkey.v1.Auth" in v1 {
-        SignInRequest => SignInResponse: "SignIn",
-        CompletePasswordChangeRequest => CompletePasswordChangeResponse: "CompletePasswordChange",
-        ChangePasswordRequest => ChangePasswordResponse: "ChangePassword",
-        RefreshTokensRequest => RefreshTokensResponse: "RefreshTokens",
-        ListSessionsRequest => ListSessionsResponse: "ListSessions",
-        RevokeSessionRequest => RevokeSessionResponse: "RevokeSession",
-        WhoAmIRequest => WhoAmIResponse: "WhoAmI",
-        GetSigningKeysRequest => GetSigningKeysResponse: "GetSigningKeys",
-    }
-    "latchkey.v1.Audit" in v1 {
-        ListEventsRequest => ListEventsResponse: "ListEvents",
-    }
-    "grpc.health.v1.Health" in health {
-        HealthCheckRequest => HealthCheckResponse: "Check",
-    }
+impl Call for health::HealthCheckRequest {
+    type Answer = health::HealthCheckResponse;
+    const METHOD: &'static str = "grpc.health.v1.Health/Check";
 }
 
 /// What the contract says of a method.

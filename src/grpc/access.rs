@@ -1,11 +1,11 @@
 //! Who calls, and may they: the layer before every method. What it lets through carries a [`Caller`].
 //!
-//! Deny by default. A path that the contract does not have ends here, whoever asks.
+//! Deny by default. A method that is not open to all and does not let the caller in ends here.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::{Extension, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use http::request::Parts;
@@ -14,7 +14,7 @@ use tonic::Status;
 use tonic::transport::server::{TcpConnectInfo, UdsConnectInfo};
 
 use super::observe::Trace;
-use super::table::{AccessTable, Gate};
+use super::table::Method;
 use crate::app::{App, Authenticated};
 use crate::domain::caller::{AccessRule, Call, Caller, CallingApp, Demand};
 use crate::domain::violation::{Fault, Violations};
@@ -29,66 +29,56 @@ const CLIENT_ADDRESS: &str = "latchkey-client-address";
 /// The most of a client's own name that is kept, in bytes.
 const MAX_USER_AGENT_BYTES: usize = 256;
 
-/// What the layer works with.
-#[derive(Clone)]
-pub(super) struct Access {
-    pub(super) app: Arc<App>,
-    pub(super) table: Arc<AccessTable>,
-}
-
 /// The layer.
-pub(super) async fn access(State(access): State<Access>, request: Request, next: Next) -> Response {
+pub(super) async fn access(
+    State(app): State<Arc<App>>,
+    Extension(method): Extension<Arc<Method>>,
+    Extension(trace): Extension<Trace>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let Some(rule) = method.rule else { return next.run(request).await };
     let (mut parts, body) = request.into_parts();
-    match access.admit(&parts).await {
-        Ok(Some(caller)) => {
-            parts.extensions.insert(caller);
-        }
-        Ok(None) => {}
+    match admit(&app, &method.name, rule, &trace, &parts).await {
+        Ok(caller) => parts.extensions.insert(caller),
         Err(error) => return Status::from(error).into_http(),
-    }
+    };
     next.run(Request::from_parts(parts, body)).await
 }
 
-impl Access {
-    /// The caller, or None for a method that is not of the contract and open to all.
-    async fn admit(&self, parts: &Parts) -> Result<Option<Caller>> {
-        let (method, gate) = self.table.find(parts.uri.path()).ok_or(Error::MethodUnavailable)?;
-        let Gate::Rule(rule) = gate else { return Ok(None) };
-        let trace = parts.extensions.get::<Trace>().cloned().unwrap_or_default();
+async fn admit(app: &App, method: &str, rule: AccessRule, trace: &Trace, parts: &Parts) -> Result<Caller> {
+    let calling_app = calling_app(app, &parts.headers).await?;
+    let client_address = client_address(parts, calling_app.as_ref())?;
+    trace.note_address(client_address);
+    let who = identify(app, parts, rule).await?;
+    trace.note_principal(who.as_ref().map(|who| who.principal.id()).unwrap_or_default());
 
-        let app = self.calling_app(&parts.headers).await?;
-        let client_address = client_address(parts, app.as_ref())?;
-        trace.note_address(client_address);
-        let who = self.identify(parts, rule).await?;
-        trace.note_principal(who.as_ref().map(|who| who.principal.id()).unwrap_or_default());
+    let call = Call {
+        request_id: trace.request_id().to_owned(),
+        method: method.to_owned(),
+        client_address,
+        user_agent: user_agent(&parts.headers),
+        app: calling_app,
+    };
+    app.admit(who, rule, call).await
+}
 
-        let call = Call {
-            request_id: trace.request_id().to_owned(),
-            method: method.to_owned(),
-            client_address,
-            user_agent: user_agent(&parts.headers),
-            app,
-        };
-        self.app.admit(who, rule, call).await.map(Some)
+/// The bearer, else the peer of the local socket. A bearer that is not valid is an error, never a reason to look
+/// further: whoever sent it did not mean to act as somebody else.
+async fn identify(app: &App, parts: &Parts, rule: AccessRule) -> Result<Option<Authenticated>> {
+    if matches!(rule.demand, Demand::Anyone | Demand::Ticket) {
+        return Ok(None);
     }
-
-    /// The bearer, else the peer of the local socket. A bearer that is not valid is an error, never a reason to look
-    /// further: whoever sent it did not mean to act as somebody else.
-    async fn identify(&self, parts: &Parts, rule: AccessRule) -> Result<Option<Authenticated>> {
-        if matches!(rule.demand, Demand::Anyone | Demand::Ticket) {
-            return Ok(None);
-        }
-        if let Some(token) = bearer(&parts.headers)? {
-            return self.app.authenticate(token).await.map(Some);
-        }
-        Ok(trusted_peer(parts).map(|uid| self.app.local(uid)))
+    if let Some(token) = bearer(&parts.headers)? {
+        return app.authenticate(token).await.map(Some);
     }
+    Ok(trusted_peer(parts).map(|uid| app.local(uid)))
+}
 
-    async fn calling_app(&self, headers: &HeaderMap) -> Result<Option<CallingApp>> {
-        match only(headers, APP)? {
-            None => Ok(None),
-            Some(token) => self.app.calling_app(token).await.map(Some),
-        }
+async fn calling_app(app: &App, headers: &HeaderMap) -> Result<Option<CallingApp>> {
+    match only(headers, APP)? {
+        None => Ok(None),
+        Some(token) => app.calling_app(token).await.map(Some),
     }
 }
 

@@ -7,30 +7,26 @@
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
-use axum::extract::Request;
+use axum::extract::{Extension, Request};
 use axum::middleware::Next;
 use axum::response::Response;
-use http::{HeaderMap, Uri};
+use http::HeaderMap;
 use http_body::Frame;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
 
 use super::observe::Trace;
 use super::status;
+use super::table::Method;
 use crate::error::Error;
 
-/// Auth: a sign-in waits 3 s for its turn and a second for its hash at most, and people wait for it.
-const AUTH: Duration = Duration::from_secs(10);
-/// Every other method that answers once. Less than the 25 s that a server that stops waits for calls.
-const UNARY: Duration = Duration::from_secs(15);
-/// A watch of health; whoever watches begins again.
-const WATCH: Duration = Duration::from_hours(1);
-/// Reflection. Longer than reading the whole contract takes, and less than the 25 s that a server that stops waits.
-const REFLECTION: Duration = Duration::from_secs(20);
+/// How long a stream may take to begin: until then its request lies in memory.
+const STREAM_BEGINS: Duration = Duration::from_secs(20);
 
 /// When a call came in.
 #[derive(Debug, Clone, Copy)]
@@ -43,33 +39,22 @@ pub(super) fn arrived<B>(mut request: http::Request<B>) -> http::Request<B> {
 }
 
 /// The layer. Work that changes something runs on in its task: see `App::detached`.
-pub(super) async fn deadline(request: Request, next: Next) -> Response {
+pub(super) async fn deadline(Extension(method): Extension<Arc<Method>>, request: Request, next: Next) -> Response {
     let arrived = request.extensions().get::<Arrived>().map_or_else(Instant::now, |arrived| arrived.0);
-    let (limit, is_stream) = limit(request.uri());
+    let limit = method.deadline;
     let end = arrived + client_limit(request.headers()).map_or(limit, |client| client.min(limit));
-    // A stream too must be asked for in time: until then its request lies in memory.
-    let asked = end.min(arrived + limit.min(REFLECTION));
+    let asked = end.min(arrived + STREAM_BEGINS);
     let trace = request.extensions().get::<Trace>().cloned().unwrap_or_default();
     tokio::select! {
         biased;
         response = next.run(request) => {
-            if is_stream {
+            if method.is_streaming {
                 response.map(|body| Body::new(Bounded { body, end: Box::pin(sleep_until(end)), trace, is_over: false }))
             } else {
                 response
             }
         }
         () = sleep_until(asked) => Status::from(Error::DeadlinePassed).into_http(),
-    }
-}
-
-/// Our own limit for a method, and whether it is one that answers with a stream.
-fn limit(uri: &Uri) -> (Duration, bool) {
-    match uri.path() {
-        "/grpc.health.v1.Health/Watch" => (WATCH, true),
-        path if path.starts_with("/grpc.reflection.") => (REFLECTION, true),
-        path if path.starts_with("/latchkey.v1.Auth/") => (AUTH, false),
-        _ => (UNARY, false),
     }
 }
 
@@ -159,16 +144,6 @@ mod tests {
         for wrong in ["", "m", "5", "5x", "-5m", "+5m", "5 m", "123456789S"] {
             assert_eq!(client(wrong), None, "{wrong:?}");
         }
-    }
-
-    #[test]
-    fn people_wait_less_long_than_operators_and_streams_last() {
-        let of = |path: &'static str| limit(&Uri::from_static(path));
-        assert_eq!(of("/latchkey.v1.Auth/SignIn"), (AUTH, false));
-        assert_eq!(of("/latchkey.v1.UserAdmin/LockUser"), (UNARY, false));
-        assert_eq!(of("/grpc.health.v1.Health/Check"), (UNARY, false));
-        assert_eq!(of("/grpc.health.v1.Health/Watch"), (WATCH, true));
-        assert_eq!(of("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"), (REFLECTION, true));
     }
 
     type Polled = Poll<Option<Result<Frame<Bytes>, axum::Error>>>;

@@ -3,8 +3,10 @@
 use tonic_health::ServingStatus;
 use tonic_health::server::{HealthReporter, HealthService};
 
+use crate::proto::v1::{audit_server, auth_server, user_admin_server};
+
 /// The names under which health is told: the server's, and each service's.
-const NAMES: &[&str] = &["", "latchkey.v1.Audit", "latchkey.v1.Auth", "latchkey.v1.UserAdmin"];
+const NAMES: &[&str] = &["", audit_server::SERVICE_NAME, auth_server::SERVICE_NAME, user_admin_server::SERVICE_NAME];
 
 /// Tells whether calls should be sent here.
 #[derive(Clone, Debug)]

@@ -10,58 +10,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use axum::body::{Body, Bytes, HttpBody};
-use axum::extract::{Request, State};
+use axum::extract::{Extension, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use http_body::{Frame, SizeHint};
 use tonic::Status;
 
 use super::access;
+use super::table::Method;
 use crate::domain::caller::Source;
 use crate::effects::Effects;
 use crate::error::{Error, Limit, Result};
 use crate::metrics::{CallLane, Metrics};
 
-/// What hashes a password for somebody whom nobody knows yet.
-const SIGN_INS: &[&str] =
-    &["/latchkey.v1.Auth/ChangePassword", "/latchkey.v1.Auth/CompletePasswordChange", "/latchkey.v1.Auth/SignIn"];
-
-/// What services ask on every request of their own, and people of their own sessions.
-const INTROSPECTION: &[&str] = &[
-    "/latchkey.v1.Auth/GetSigningKeys",
-    "/latchkey.v1.Auth/IntrospectToken",
-    "/latchkey.v1.Auth/ListSessions",
-    "/latchkey.v1.Auth/RefreshTokens",
-    "/latchkey.v1.Auth/RevokeSession",
-    "/latchkey.v1.Auth/WhoAmI",
-];
-
-/// What needs a scope. A place is taken before the credential is looked at, so who has none holds one until they are
-/// refused.
-const OPERATORS: &[&str] = &[
-    "/latchkey.v1.Audit/GetEvent",
-    "/latchkey.v1.Audit/ListEvents",
-    "/latchkey.v1.UserAdmin/CreateApiToken",
-    "/latchkey.v1.UserAdmin/CreateUser",
-    "/latchkey.v1.UserAdmin/DeleteUser",
-    "/latchkey.v1.UserAdmin/GetUser",
-    "/latchkey.v1.UserAdmin/ListApiTokens",
-    "/latchkey.v1.UserAdmin/ListRoles",
-    "/latchkey.v1.UserAdmin/ListUserSessions",
-    "/latchkey.v1.UserAdmin/ListUsers",
-    "/latchkey.v1.UserAdmin/LockUser",
-    "/latchkey.v1.UserAdmin/RequirePasswordChange",
-    "/latchkey.v1.UserAdmin/ResetPassword",
-    "/latchkey.v1.UserAdmin/RevokeApiToken",
-    "/latchkey.v1.UserAdmin/RevokeUserSessions",
-    "/latchkey.v1.UserAdmin/UnlockUser",
-    "/latchkey.v1.UserAdmin/UpdateUser",
-    "/latchkey.v1.UserAdmin/WaivePasswordChange",
-];
-
 /// Calls that ask the database for a row or two: some hundredths of a second's work for its connections.
 const INTROSPECTIONS_AT_ONCE: usize = 512;
-/// About what the one writer of an embedded database does in a second: more would wait longer than people do.
+/// About what the one writer of an embedded database does in a second: more would wait longer than people do. A place is
+/// taken before the credential is looked at, so who has none holds one until they are refused.
 const OPERATORS_AT_ONCE: usize = 256;
 /// Streams that may do nothing for 20 s. Strangers can open them, so they have a lane of their own.
 const REFLECTIONS_AT_ONCE: usize = 32;
@@ -72,21 +37,6 @@ const WATCHES_AT_ONCE: usize = 1024;
 const FEWEST_SIGN_INS: usize = 96;
 /// And on the fastest: each costs some kilobytes while it waits.
 const MOST_SIGN_INS: usize = 4096;
-
-/// The lane of a method. None: it has none, or nobody serves it.
-fn lane_of(path: &str) -> Option<CallLane> {
-    if SIGN_INS.contains(&path) {
-        Some(CallLane::SignIns)
-    } else if INTROSPECTION.contains(&path) {
-        Some(CallLane::Introspection)
-    } else if OPERATORS.contains(&path) {
-        Some(CallLane::Operators)
-    } else if path == "/grpc.health.v1.Health/Watch" {
-        Some(CallLane::Watches)
-    } else {
-        path.starts_with("/grpc.reflection.").then_some(CallLane::Reflection)
-    }
-}
 
 /// All lanes.
 #[derive(Clone)]
@@ -137,8 +87,8 @@ impl Lanes {
         Lanes { all: Arc::new(HashMap::from(lanes)), effects, metrics }
     }
 
-    fn enter(&self, path: &str, peer: Option<Source>) -> Result<Option<Place>> {
-        let Some(name) = lane_of(path) else { return Ok(None) };
+    fn enter(&self, lane: Option<CallLane>, peer: Option<Source>) -> Result<Option<Place>> {
+        let Some(name) = lane else { return Ok(None) };
         let Some(lane) = self.all.get(&name) else { return Ok(None) };
         if !lane.take(peer) {
             self.metrics.call_refused(name);
@@ -198,9 +148,14 @@ pub(super) fn place() -> Option<Arc<Place>> {
 }
 
 /// The layer.
-pub(super) async fn lanes(State(lanes): State<Lanes>, request: Request, next: Next) -> Response {
+pub(super) async fn lanes(
+    State(lanes): State<Lanes>,
+    Extension(method): Extension<Arc<Method>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let peer = access::peer(request.extensions()).map(Source::of);
-    match lanes.enter(request.uri().path(), peer) {
+    match lanes.enter(method.lane, peer) {
         Ok(None) => next.run(request).await,
         Ok(Some(place)) => {
             let place = Arc::new(place);
@@ -239,35 +194,7 @@ impl HttpBody for Held {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
-    use prost_reflect::DescriptorPool;
-
     use super::*;
-    use crate::proto::DESCRIPTORS;
-
-    #[test]
-    fn every_method_of_the_contract_has_one_lane() -> std::result::Result<(), prost_reflect::DescriptorError> {
-        let pool = DescriptorPool::decode(DESCRIPTORS)?;
-        let methods = pool.services().filter(|service| service.package_name() == "latchkey.v1").flat_map(|service| {
-            let name = service.full_name().to_owned();
-            service.methods().map(move |method| format!("/{name}/{}", method.name())).collect::<Vec<_>>()
-        });
-        let in_lanes = [SIGN_INS, INTROSPECTION, OPERATORS].concat();
-        let once: BTreeSet<String> = in_lanes.iter().map(|path| (*path).to_owned()).collect();
-        assert_eq!(once.len(), in_lanes.len(), "a method is in two lanes");
-        assert_eq!(methods.collect::<BTreeSet<_>>(), once);
-        Ok(())
-    }
-
-    #[test]
-    fn checks_of_health_and_what_nobody_serves_have_no_lane() {
-        assert_eq!(lane_of("/grpc.health.v1.Health/Check"), None);
-        assert_eq!(lane_of("/grpc.health.v1.Health/Watch"), Some(CallLane::Watches));
-        assert_eq!(lane_of("/latchkey.v1.Auth/Nonsense"), None);
-        let reflection = lane_of("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo");
-        assert_eq!(reflection, Some(CallLane::Reflection));
-    }
 
     fn from(last: u8) -> Source {
         Source::of([127, 0, 0, last].into())

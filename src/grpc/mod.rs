@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! arrived ─▶ observe ─▶ deadline ─▶ lanes ─▶ access ─▶ user_admin, auth, audit ─▶ app
-//!                                              │         decode: convert, needs
-//!                                              └─ table: the `access` options of the contract
+//!               │                                       decode: convert, needs
+//!               └─ table: the `access` options of the contract
 //! ```
 
 mod access;
@@ -32,12 +32,12 @@ use tonic_reflection::server::{Builder, Error as ReflectionError};
 use tower::layer::util::{Identity, Stack};
 use tower::util::MapRequestLayer;
 
-use self::access::{Access, access};
+use self::access::access;
 use self::deadline::{arrived, deadline};
 use self::lanes::{Lanes, lanes};
 use self::needs::Needs;
-use self::observe::{Observer, observe};
-use self::table::AccessTable;
+use self::observe::{Observer, Shed, observe};
+use self::table::MethodTable;
 use crate::app::App;
 use crate::config::Reflection;
 use crate::domain::caller::Caller;
@@ -48,7 +48,6 @@ use crate::proto::v1::auth_server::AuthServer;
 use crate::proto::v1::user_admin_server::UserAdminServer;
 
 pub use self::health::Health;
-pub use self::table::ContractFault;
 
 /// The most that a request of Health has, in bytes: the name of a service. It has no lane for its checks.
 const TINY_REQUEST: usize = 1 << 10;
@@ -64,7 +63,7 @@ const LARGE_ANSWER: usize = 4 << 20;
 /// All services behind their layers, for the network and for the local socket alike: who calls is told by the
 /// connection.
 pub async fn routes(app: Arc<App>, reflection: Reflection) -> Result<(Routes, Health)> {
-    let table = Arc::new(AccessTable::load(reflection).map_err(Error::internal)?);
+    let table = MethodTable::load(reflection).map_err(Error::internal)?;
     let health = Health::begin().await;
 
     let user_admin = UserAdminServer::new(user_admin::Service::new(Arc::clone(&app)))
@@ -83,17 +82,13 @@ pub async fn routes(app: Arc<App>, reflection: Reflection) -> Result<(Routes, He
         Reflection::On | Reflection::Authenticated => with_reflection(routes).map_err(Error::internal)?,
     };
 
-    let observer = Observer {
-        effects: app.effects.clone(),
-        metrics: Arc::clone(&app.metrics),
-        table: Arc::clone(&table),
-        shed: Arc::default(),
-    };
+    let (effects, metrics) = (app.effects.clone(), Arc::clone(&app.metrics));
+    let observer = Arc::new(Observer { effects, metrics, table, shed: Shed::default() });
     let in_lanes = Lanes::new(app.hashing_places(), app.effects.clone(), Arc::clone(&app.metrics));
     // The last layer is the outermost.
     let layered = routes
         .into_axum_router()
-        .layer(from_fn_with_state(Access { app, table }, access))
+        .layer(from_fn_with_state(app, access))
         .layer(from_fn_with_state(in_lanes, lanes))
         .layer(from_fn(deadline))
         .layer(from_fn_with_state(observer, observe));

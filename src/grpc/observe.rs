@@ -1,5 +1,6 @@
-//! The outermost layer: the request id, one line of log and one count for each call, panics, and errors that tonic
-//! makes itself. Of calls that are refused for want of room there is one line a second.
+//! The outermost layer: looks the method up, for itself and the layers within; has the request id, one line of log and one
+//! count for each call, panics, and errors that tonic makes itself. Of calls that are refused for want of room there is one
+//! line a second.
 
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
@@ -16,7 +17,7 @@ use tonic::Status;
 use tracing::Instrument as _;
 
 use super::status;
-use super::table::{AccessTable, Gate};
+use super::table::{Method, MethodTable};
 use crate::effects::Effects;
 use crate::error::Error;
 use crate::metrics::Metrics;
@@ -35,12 +36,11 @@ const TELL_SHED_EVERY: Duration = Duration::from_secs(1);
 const UNKNOWN_METHOD: &str = "unknown";
 
 /// What the layer works with.
-#[derive(Clone)]
 pub(super) struct Observer {
     pub(super) effects: Effects,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) table: Arc<AccessTable>,
-    pub(super) shed: Arc<Shed>,
+    pub(super) table: MethodTable,
+    pub(super) shed: Shed,
 }
 
 /// Refusals for want of room, told all together: a line for each would make the log a part of the flood.
@@ -110,15 +110,20 @@ fn is_request_id(text: &str) -> bool {
 }
 
 /// The layer.
-pub(super) async fn observe(State(observer): State<Observer>, mut request: Request, next: Next) -> Response {
+pub(super) async fn observe(State(observer): State<Arc<Observer>>, mut request: Request, next: Next) -> Response {
     let trace = Trace::begin(request.headers(), &observer.effects);
     request.extensions_mut().insert(trace.clone());
-    let (method, gate) = observer.table.find(request.uri().path()).unwrap_or((UNKNOWN_METHOD, Gate::Open));
-    let account = Account::open(&observer, &trace, method, gate);
-
-    let span = tracing::info_span!("rpc", request.id = trace.request_id(), rpc.method = method);
-    let answer = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span).await;
-    let mut response = answer.unwrap_or_else(|_| Status::from(Error::internal("the handler panicked")).into_http());
+    let method = observer.table.find(request.uri().path());
+    let account = Account::open(&observer, &trace, method.as_deref());
+    let mut response = match &method {
+        Some(method) => {
+            request.extensions_mut().insert(Arc::clone(method));
+            let span = tracing::info_span!("rpc", request.id = trace.request_id(), rpc.method = method.name);
+            let answer = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span).await;
+            answer.unwrap_or_else(|_| Status::from(Error::internal("the handler panicked")).into_http())
+        }
+        None => Status::from(Error::MethodUnavailable).into_http(),
+    };
 
     match failure(&response) {
         None => account.close(None),
@@ -152,8 +157,9 @@ struct Account<'a> {
 }
 
 impl<'a> Account<'a> {
-    fn open(observer: &'a Observer, trace: &'a Trace, method: &'a str, gate: Gate) -> Account<'a> {
-        let is_ours = matches!(gate, Gate::Rule(_)) || method == UNKNOWN_METHOD;
+    fn open(observer: &'a Observer, trace: &'a Trace, method: Option<&'a Method>) -> Account<'a> {
+        let is_ours = method.is_none_or(|method| method.rule.is_some());
+        let method = method.map_or(UNKNOWN_METHOD, |method| &method.name);
         Account { observer, trace, method, is_ours, started: Instant::now(), is_closed: false }
     }
 

@@ -1,6 +1,8 @@
-//! Who may call what: read from the `access` options of the contract, once, at the start.
+//! What each method is: who may call it, and under which limits. Read once, at the start, from the `access` options of the
+//! contract.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use prost_reflect::{DescriptorPool, ExtensionDescriptor, MethodDescriptor, Value};
@@ -8,36 +10,56 @@ use prost_reflect::{DescriptorPool, ExtensionDescriptor, MethodDescriptor, Value
 use crate::config::Reflection;
 use crate::domain::caller::{AccessRule, Demand};
 use crate::domain::role::Scope;
+use crate::metrics::CallLane;
+use crate::proto::v1::access_rule::{Caller, Lane};
 use crate::proto::{DESCRIPTORS, v1};
 
 /// The package of the contract.
 const PACKAGE: &str = "latchkey.v1";
 
-/// Health is open to everybody, and tells nothing but whether to send calls here.
-const HEALTH: &[&str] = &["grpc.health.v1.Health/Check", "grpc.health.v1.Health/Watch"];
+/// The deadline of a method that states none. Less than the 25 s that a server that stops waits for calls.
+const UNARY: Duration = Duration::from_secs(15);
+/// A watch of health. A client that still watches then calls again.
+const WATCH: Duration = Duration::from_hours(1);
+/// Longer than reading the whole contract takes, and less than the 25 s that a server that stops waits for calls.
+const REFLECTION: Duration = Duration::from_secs(20);
 
-/// Reflection, in the two versions that clients know.
-const REFLECTION: &[&str] = &[
-    "grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
-    "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+/// The methods that are not of the contract: name, lane, deadline, and whether the answer is a stream.
+const FOREIGN: [(&str, Option<CallLane>, Duration, bool); 4] = [
+    // No lane: a load balancer must get an answer from a busy server.
+    ("grpc.health.v1.Health/Check", None, UNARY, false),
+    ("grpc.health.v1.Health/Watch", Some(CallLane::Watches), WATCH, true),
+    ("grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Some(CallLane::Reflection), REFLECTION, true),
+    ("grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Some(CallLane::Reflection), REFLECTION, true),
 ];
 
-/// What stands before a method.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Gate {
-    /// Nothing: the method is not of the contract.
-    Open,
-    /// This rule.
-    Rule(AccessRule),
+/// A method that is served.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Method {
+    /// As `latchkey.v1.UserAdmin/LockUser`.
+    pub(super) name: String,
+    /// Who may call it. `None` if it is not of the contract and open to all.
+    pub(super) rule: Option<AccessRule>,
+    /// The lane that bounds how many of its calls run at once.
+    pub(super) lane: Option<CallLane>,
+    /// How long a call may take.
+    pub(super) deadline: Duration,
+    /// Whether the answer is a stream.
+    pub(super) is_streaming: bool,
 }
 
 /// Why the server does not start: the contract is not fit to be served.
 #[derive(Debug)]
-pub enum ContractFault {
+pub(super) enum ContractFault {
     /// The descriptors cannot be read.
     Unreadable(String),
     /// A method does not say who may call it.
     NoAccess {
+        /// Which.
+        method: String,
+    },
+    /// A method does not say which lane it belongs to.
+    NoLane {
         /// Which.
         method: String,
     },
@@ -53,6 +75,7 @@ impl std::fmt::Display for ContractFault {
         match self {
             ContractFault::Unreadable(why) => write!(f, "the descriptors of the contract cannot be read: {why}"),
             ContractFault::NoAccess { method } => write!(f, "{method} does not say who may call it"),
+            ContractFault::NoLane { method } => write!(f, "{method} does not say which lane it belongs to"),
             ContractFault::UnknownScope { place } => write!(f, "{place} names a scope that does not exist"),
         }
     }
@@ -60,55 +83,48 @@ impl std::fmt::Display for ContractFault {
 
 impl std::error::Error for ContractFault {}
 
-/// The gate of every method that is served.
+/// Every method that is served, by its path.
 #[derive(Debug)]
-pub(super) struct AccessTable(HashMap<String, (String, Gate)>);
+pub(super) struct MethodTable(HashMap<String, Arc<Method>>);
 
-impl AccessTable {
+impl MethodTable {
     /// Reads the contract that is compiled in.
-    pub(super) fn load(reflection: Reflection) -> Result<AccessTable, ContractFault> {
-        AccessTable::read(DESCRIPTORS, reflection)
+    pub(super) fn load(reflection: Reflection) -> Result<MethodTable, ContractFault> {
+        MethodTable::read(DESCRIPTORS, reflection)
     }
 
-    fn read(descriptors: &[u8], reflection: Reflection) -> Result<AccessTable, ContractFault> {
+    fn read(descriptors: &[u8], reflection: Reflection) -> Result<MethodTable, ContractFault> {
         let pool = DescriptorPool::decode(descriptors).map_err(|error| ContractFault::Unreadable(error.to_string()))?;
         check_needs(&pool)?;
-        let mut table = AccessTable(HashMap::new());
         let access = extension(&pool, "access")?;
+        let mut methods: Vec<Method> = foreign(reflection).collect();
         for service in pool.services().filter(|service| service.package_name() == PACKAGE) {
             for method in service.methods() {
-                table.add(method_name(&method), Gate::Rule(rule(&method, &access)?));
+                methods.push(of_contract(&method, &access)?);
             }
         }
-        for method in HEALTH {
-            table.add((*method).to_owned(), Gate::Open);
-        }
-        let signed_in = AccessRule { demand: Demand::Principal, max_auth_age: None };
-        let gate = match reflection {
-            Reflection::On => Some(Gate::Open),
-            Reflection::Authenticated => Some(Gate::Rule(signed_in)),
-            Reflection::Off => None,
-        };
-        if let Some(gate) = gate {
-            for method in REFLECTION {
-                table.add((*method).to_owned(), gate);
-            }
-        }
-        Ok(table)
+        let by_path = methods.into_iter().map(|method| (format!("/{}", method.name), Arc::new(method)));
+        Ok(MethodTable(by_path.collect()))
     }
 
-    fn add(&mut self, method: String, gate: Gate) {
-        self.0.insert(format!("/{method}"), (method, gate));
-    }
-
-    /// The method at a path, as `latchkey.v1.UserAdmin/LockUser`, and its gate. None: it is not served.
-    pub(super) fn find(&self, path: &str) -> Option<(&str, Gate)> {
-        self.0.get(path).map(|(method, gate)| (method.as_str(), *gate))
+    /// Returns `None` if no method is served at the path.
+    pub(super) fn find(&self, path: &str) -> Option<Arc<Method>> {
+        self.0.get(path).cloned()
     }
 }
 
-fn method_name(method: &MethodDescriptor) -> String {
-    format!("{}/{}", method.parent_service().full_name(), method.name())
+/// The methods of health, and those of reflection unless it is off.
+fn foreign(reflection: Reflection) -> impl Iterator<Item = Method> {
+    let signed_in = AccessRule { demand: Demand::Principal, max_auth_age: None };
+    FOREIGN.into_iter().filter_map(move |(name, lane, deadline, is_streaming)| {
+        let rule = match reflection {
+            _ if lane != Some(CallLane::Reflection) => None,
+            Reflection::On => None,
+            Reflection::Authenticated => Some(signed_in),
+            Reflection::Off => return None,
+        };
+        Some(Method { name: name.to_owned(), rule, lane, deadline, is_streaming })
+    })
 }
 
 fn extension(pool: &DescriptorPool, option: &str) -> Result<ExtensionDescriptor, ContractFault> {
@@ -116,7 +132,7 @@ fn extension(pool: &DescriptorPool, option: &str) -> Result<ExtensionDescriptor,
     extension.ok_or_else(|| ContractFault::Unreadable(format!("the option `{option}` is not defined")))
 }
 
-fn rule(method: &MethodDescriptor, access: &ExtensionDescriptor) -> Result<AccessRule, ContractFault> {
+fn of_contract(method: &MethodDescriptor, access: &ExtensionDescriptor) -> Result<Method, ContractFault> {
     let options = method.options();
     let option = options.get_extension(access);
     let Value::Message(message) = option.as_ref() else {
@@ -124,21 +140,44 @@ fn rule(method: &MethodDescriptor, access: &ExtensionDescriptor) -> Result<Acces
     };
     let stated: v1::AccessRule =
         message.transcode_to().map_err(|error| ContractFault::Unreadable(error.to_string()))?;
-    let no_access = || ContractFault::NoAccess { method: method_name(method) };
-    let max_auth_age = stated.max_auth_age.map(Duration::try_from).transpose().map_err(|_| no_access())?;
-    let demand = match v1::access_rule::Caller::try_from(stated.caller).map_err(|_| no_access())? {
+    let name = format!("{}/{}", method.parent_service().full_name(), method.name());
+    Ok(Method {
+        rule: Some(rule(&name, &stated)?),
+        lane: Some(lane(&name, &stated)?),
+        deadline: duration(&name, stated.deadline)?.unwrap_or(UNARY),
+        is_streaming: method.is_server_streaming(),
+        name,
+    })
+}
+
+fn rule(method: &str, stated: &v1::AccessRule) -> Result<AccessRule, ContractFault> {
+    let demand = match stated.caller() {
         // A method without the option reads like one that was left at this value.
-        v1::access_rule::Caller::Unspecified => return Err(no_access()),
-        v1::access_rule::Caller::Anyone => Demand::Anyone,
-        v1::access_rule::Caller::Ticket => Demand::Ticket,
-        v1::access_rule::Caller::Self_ => Demand::OneSelf,
-        v1::access_rule::Caller::Principal => Demand::Principal,
-        v1::access_rule::Caller::Scope => match Scope::parse(&stated.scope) {
+        Caller::Unspecified => return Err(ContractFault::NoAccess { method: method.to_owned() }),
+        Caller::Anyone => Demand::Anyone,
+        Caller::Ticket => Demand::Ticket,
+        Caller::Self_ => Demand::OneSelf,
+        Caller::Principal => Demand::Principal,
+        Caller::Scope => match Scope::parse(&stated.scope) {
             Some(scope) => Demand::Scope(scope),
-            None => return Err(ContractFault::UnknownScope { place: method_name(method) }),
+            None => return Err(ContractFault::UnknownScope { place: method.to_owned() }),
         },
     };
-    Ok(AccessRule { demand, max_auth_age })
+    Ok(AccessRule { demand, max_auth_age: duration(method, stated.max_auth_age)? })
+}
+
+fn lane(method: &str, stated: &v1::AccessRule) -> Result<CallLane, ContractFault> {
+    match stated.lane() {
+        Lane::Unspecified => Err(ContractFault::NoLane { method: method.to_owned() }),
+        Lane::SignIn => Ok(CallLane::SignIns),
+        Lane::Introspection => Ok(CallLane::Introspection),
+        Lane::Operator => Ok(CallLane::Operators),
+    }
+}
+
+fn duration(method: &str, stated: Option<prost_types::Duration>) -> Result<Option<Duration>, ContractFault> {
+    let negative = |_| ContractFault::Unreadable(format!("{method} states a negative duration"));
+    stated.map(Duration::try_from).transpose().map_err(negative)
 }
 
 /// Fails if a field needs a scope that does not exist.
@@ -164,16 +203,13 @@ mod tests {
     use super::*;
     use prost::Message as _;
 
-    fn demand(table: &AccessTable, method: &str) -> Option<Demand> {
-        match table.find(method)?.1 {
-            Gate::Open => None,
-            Gate::Rule(rule) => Some(rule.demand),
-        }
+    fn demand(table: &MethodTable, path: &str) -> Option<Demand> {
+        Some(table.find(path)?.rule?.demand)
     }
 
     #[test]
     fn every_method_of_the_contract_has_its_rule() -> Result<(), ContractFault> {
-        let table = AccessTable::load(Reflection::On)?;
+        let table = MethodTable::load(Reflection::On)?;
         assert_eq!(demand(&table, "/latchkey.v1.UserAdmin/LockUser"), Some(Demand::Scope(Scope::UsersLock)));
         assert_eq!(demand(&table, "/latchkey.v1.Auth/SignIn"), Some(Demand::Anyone));
         assert_eq!(demand(&table, "/latchkey.v1.Auth/CompletePasswordChange"), Some(Demand::Ticket));
@@ -181,32 +217,71 @@ mod tests {
         assert_eq!(demand(&table, "/latchkey.v1.Auth/WhoAmI"), Some(Demand::Principal));
         assert_eq!(table.find("/latchkey.v1.Auth/Nonsense"), None);
         assert_eq!(table.find("latchkey.v1.Auth/SignIn"), None);
-        let fresh =
-            AccessRule { demand: Demand::Scope(Scope::UsersDelete), max_auth_age: Some(Duration::from_mins(15)) };
-        let delete = table.find("/latchkey.v1.UserAdmin/DeleteUser");
-        assert_eq!(delete, Some(("latchkey.v1.UserAdmin/DeleteUser", Gate::Rule(fresh))));
+        let delete = Method {
+            name: "latchkey.v1.UserAdmin/DeleteUser".to_owned(),
+            rule: Some(AccessRule {
+                demand: Demand::Scope(Scope::UsersDelete),
+                max_auth_age: Some(Duration::from_mins(15)),
+            }),
+            lane: Some(CallLane::Operators),
+            deadline: UNARY,
+            is_streaming: false,
+        };
+        assert_eq!(table.find("/latchkey.v1.UserAdmin/DeleteUser").as_deref(), Some(&delete));
         Ok(())
     }
 
     #[test]
     fn reflection_is_open_guarded_or_absent() -> Result<(), ContractFault> {
-        let guarded = Gate::Rule(AccessRule { demand: Demand::Principal, max_auth_age: None });
+        let guarded = AccessRule { demand: Demand::Principal, max_auth_age: None };
         for (mode, expected) in
-            [(Reflection::On, Some(Gate::Open)), (Reflection::Authenticated, Some(guarded)), (Reflection::Off, None)]
+            [(Reflection::On, Some(None)), (Reflection::Authenticated, Some(Some(guarded))), (Reflection::Off, None)]
         {
-            let table = AccessTable::load(mode)?;
-            for method in REFLECTION {
-                assert_eq!(table.find(&format!("/{method}")).map(|found| found.1), expected, "{method}");
+            let table = MethodTable::load(mode)?;
+            for version in ["v1", "v1alpha"] {
+                let path = format!("/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo");
+                assert_eq!(table.find(&path).map(|found| found.rule), expected, "{path}");
             }
         }
         Ok(())
     }
 
     #[test]
+    fn people_wait_less_long_than_operators_and_streams_last() -> Result<(), ContractFault> {
+        let table = MethodTable::load(Reflection::On)?;
+        let of = |path| table.find(path).map(|method| (method.deadline, method.is_streaming));
+        assert_eq!(of("/latchkey.v1.Auth/SignIn"), Some((Duration::from_secs(10), false)));
+        assert_eq!(of("/latchkey.v1.UserAdmin/LockUser"), Some((UNARY, false)));
+        assert_eq!(of("/grpc.health.v1.Health/Check"), Some((UNARY, false)));
+        assert_eq!(of("/grpc.health.v1.Health/Watch"), Some((WATCH, true)));
+        assert_eq!(of("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"), Some((REFLECTION, true)));
+        Ok(())
+    }
+
+    #[test]
+    fn checks_of_health_and_what_nobody_serves_have_no_lane() -> Result<(), ContractFault> {
+        let table = MethodTable::load(Reflection::On)?;
+        let lane_of = |path| table.find(path).and_then(|method| method.lane);
+        assert_eq!(lane_of("/grpc.health.v1.Health/Check"), None);
+        assert_eq!(lane_of("/grpc.health.v1.Health/Watch"), Some(CallLane::Watches));
+        assert_eq!(lane_of("/latchkey.v1.Auth/Nonsense"), None);
+        let reflection = lane_of("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo");
+        assert_eq!(reflection, Some(CallLane::Reflection));
+        Ok(())
+    }
+
+    #[test]
+    fn a_method_that_does_not_say_its_lane_stops_the_start() {
+        let stated = v1::AccessRule { caller: Caller::Anyone.into(), ..v1::AccessRule::default() };
+        let refused = lane("latchkey.v1.Auth/SignIn", &stated);
+        assert!(matches!(refused, Err(ContractFault::NoLane { .. })), "{refused:?}");
+    }
+
+    #[test]
     fn a_method_that_does_not_say_who_may_call_it_stops_the_start() -> Result<(), prost::DecodeError> {
         // The plain type has no place for our options, and loses them.
         let lossy = prost_types::FileDescriptorSet::decode(DESCRIPTORS)?.encode_to_vec();
-        let refused = AccessTable::read(&lossy, Reflection::On);
+        let refused = MethodTable::read(&lossy, Reflection::On);
         assert!(matches!(refused, Err(ContractFault::NoAccess { .. })), "{refused:?}");
         Ok(())
     }
@@ -215,7 +290,7 @@ mod tests {
     fn a_scope_that_does_not_exist_stops_the_start() {
         for scope in ["sessions.revoke", "users.reset.secrets"] {
             let misspelt = replace_all(DESCRIPTORS, scope.as_bytes(), scope.replace('e', "i").as_bytes());
-            let refused = AccessTable::read(&misspelt, Reflection::On);
+            let refused = MethodTable::read(&misspelt, Reflection::On);
             assert!(matches!(refused, Err(ContractFault::UnknownScope { .. })), "{refused:?}");
         }
     }
