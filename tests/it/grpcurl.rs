@@ -64,7 +64,10 @@ async fn the_server_describes_itself() {
     assert_eq!(grpcurl.run(&[&grpcurl.address, "list"]).good(), services);
 
     let method = grpcurl.describe("latchkey.v1.UserAdmin.LockUser");
-    assert!(method.contains(r#"option (.latchkey.v1.access) = { caller: CALLER_SCOPE, scope: "users.lock" };"#));
+    let one_line = method.split_whitespace().collect::<Vec<_>>().join(" ");
+    let access =
+        r#"option (.latchkey.v1.access) = { caller: CALLER_SCOPE, scope: "users.lock", lane: LANE_OPERATOR };"#;
+    assert!(one_line.contains(access), "{method}");
     assert!(
         method.contains("// Stops an account from signing in") && method.contains("idempotency_level = IDEMPOTENT")
     );
