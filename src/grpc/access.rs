@@ -10,7 +10,6 @@ use axum::middleware::Next;
 use axum::response::Response;
 use http::request::Parts;
 use http::{Extensions, HeaderMap};
-use tonic::Status;
 use tonic::transport::server::{TcpConnectInfo, UdsConnectInfo};
 
 use super::observe::Trace;
@@ -36,14 +35,12 @@ pub(super) async fn access(
     Extension(trace): Extension<Trace>,
     request: Request,
     next: Next,
-) -> Response {
-    let Some(rule) = method.rule else { return next.run(request).await };
+) -> Result<Response> {
+    let Some(rule) = method.rule else { return Ok(next.run(request).await) };
     let (mut parts, body) = request.into_parts();
-    match admit(&app, &method.name, rule, &trace, &parts).await {
-        Ok(caller) => parts.extensions.insert(caller),
-        Err(error) => return Status::from(error).into_http(),
-    };
-    next.run(Request::from_parts(parts, body)).await
+    let caller = admit(&app, &method.name, rule, &trace, &parts).await?;
+    parts.extensions.insert(caller);
+    Ok(next.run(Request::from_parts(parts, body)).await)
 }
 
 async fn admit(app: &App, method: &str, rule: AccessRule, trace: &Trace, parts: &Parts) -> Result<Caller> {

@@ -14,11 +14,10 @@ use std::time::Duration;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Extension, Request};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use http::HeaderMap;
 use http_body::Frame;
 use tokio::time::{Instant, Sleep, sleep_until};
-use tonic::Status;
 
 use super::observe::Trace;
 use super::status;
@@ -54,7 +53,7 @@ pub(super) async fn deadline(Extension(method): Extension<Arc<Method>>, request:
                 response
             }
         }
-        () = sleep_until(asked) => Status::from(Error::DeadlinePassed).into_http(),
+        () = sleep_until(asked) => Error::DeadlinePassed.into_response(),
     }
 }
 
@@ -89,7 +88,7 @@ impl Bounded {
     fn fail(&mut self, error: Error) -> Frame<Bytes> {
         self.is_over = true;
         self.body = Body::empty();
-        let status = status::with_request_info(&error.into(), self.trace.request_id());
+        let status = status::encoded(&error.into(), self.trace.request_id());
         let mut trailers = HeaderMap::new();
         // Without trailers the client sees a stream that broke off, which it is.
         let _ = status.add_header(&mut trailers);
@@ -122,6 +121,8 @@ impl HttpBody for Bounded {
 #[cfg(test)]
 mod tests {
     use futures_util::future::poll_fn;
+    use tonic::Status;
+    use tonic_types::StatusExt as _;
 
     use super::*;
 
@@ -160,6 +161,10 @@ mod tests {
         }
     }
 
+    fn reason(status: Option<&Status>) -> Option<String> {
+        status?.get_details_error_info().map(|info| info.reason)
+    }
+
     async fn last_word(odd: Odd) -> Option<Status> {
         let end = Box::pin(sleep_until(Instant::now()));
         let mut body = Bounded { body: Body::new(odd), end, trace: Trace::default(), is_over: false };
@@ -172,14 +177,14 @@ mod tests {
     #[tokio::test]
     async fn a_stream_ends_in_order_at_its_limit() {
         let status = last_word(Odd(|| Poll::Pending)).await;
-        assert_eq!(status.as_ref().map(status::reason).as_deref(), Some("DEADLINE_PASSED"), "{status:?}");
+        assert_eq!(reason(status.as_ref()).as_deref(), Some("DEADLINE_PASSED"), "{status:?}");
     }
 
     #[tokio::test]
     #[expect(clippy::panic, reason = "that is what is tested")]
     async fn a_stream_that_panics_ends_in_order() {
         let status = last_word(Odd(|| panic!("a secret"))).await;
-        assert_eq!(status.as_ref().map(status::reason).as_deref(), Some("INTERNAL"), "{status:?}");
+        assert_eq!(reason(status.as_ref()).as_deref(), Some("INTERNAL"), "{status:?}");
         assert!(!format!("{status:?}").contains("secret"));
     }
 }

@@ -14,7 +14,6 @@ use axum::extract::{Extension, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use http_body::{Frame, SizeHint};
-use tonic::Status;
 
 use super::access;
 use super::table::Method;
@@ -153,17 +152,11 @@ pub(super) async fn lanes(
     Extension(method): Extension<Arc<Method>>,
     request: Request,
     next: Next,
-) -> Response {
+) -> Result<Response> {
     let peer = access::peer(request.extensions()).map(Source::of);
-    match lanes.enter(method.lane, peer) {
-        Ok(None) => next.run(request).await,
-        Ok(Some(place)) => {
-            let place = Arc::new(place);
-            let response = PLACE.scope(Arc::clone(&place), next.run(request)).await;
-            response.map(|body| Body::new(Held { body, _place: place }))
-        }
-        Err(error) => Status::from(error).into_http(),
-    }
+    let Some(place) = lanes.enter(method.lane, peer)?.map(Arc::new) else { return Ok(next.run(request).await) };
+    let response = PLACE.scope(Arc::clone(&place), next.run(request)).await;
+    Ok(response.map(|body| Body::new(Held { body, _place: place })))
 }
 
 /// The body of an answer, and the place that its call holds.

@@ -48,6 +48,7 @@ use crate::proto::v1::auth_server::AuthServer;
 use crate::proto::v1::user_admin_server::UserAdminServer;
 
 pub use self::health::Health;
+pub use self::status::status_of;
 
 /// The most that a request of Health has, in bytes: the name of a service. It has no lane for its checks.
 const TINY_REQUEST: usize = 1 << 10;

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use data_encoding::HEXLOWER;
 use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use tonic::Status;
+use tonic::{Code, Status};
 use tracing::Instrument as _;
 
 use super::status;
@@ -120,9 +120,9 @@ pub(super) async fn observe(State(observer): State<Arc<Observer>>, mut request: 
             request.extensions_mut().insert(Arc::clone(method));
             let span = tracing::info_span!("rpc", request.id = trace.request_id(), rpc.method = method.name);
             let answer = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span).await;
-            answer.unwrap_or_else(|_| Status::from(Error::internal("the handler panicked")).into_http())
+            answer.unwrap_or_else(|_| Error::internal("the handler panicked").into_response())
         }
-        None => Status::from(Error::MethodUnavailable).into_http(),
+        None => Error::MethodUnavailable.into_response(),
     };
 
     match failure(&response) {
@@ -130,7 +130,7 @@ pub(super) async fn observe(State(observer): State<Arc<Observer>>, mut request: 
         Some(status) => {
             let status = status::translated(status);
             account.close(Some(&status));
-            response = status::with_request_info(&status, trace.request_id()).into_http();
+            response = status::encoded(&status, trace.request_id()).into_http();
         }
     }
     if let Ok(id) = HeaderValue::from_str(trace.request_id()) {
@@ -143,7 +143,7 @@ pub(super) async fn observe(State(observer): State<Arc<Observer>>, mut request: 
 /// what the router refuses is in the headers alone. A stream that breaks later says so to its client in trailers.
 fn failure(response: &Response) -> Option<Status> {
     let status = response.extensions().get::<Status>().cloned();
-    status.or_else(|| Status::from_header_map(response.headers())).filter(status::is_failure)
+    status.or_else(|| Status::from_header_map(response.headers())).filter(|status| status.code() != Code::Ok)
 }
 
 /// The account of one call: exactly one line of log and one count, even for a caller who hangs up.
@@ -164,22 +164,19 @@ impl<'a> Account<'a> {
     }
 
     fn close(mut self, failure: Option<&Status>) {
-        match failure {
-            None => self.tell(status::OK, "", None),
-            Some(status) => {
-                let cause = status::is_our_fault(status).then(|| chain(status));
-                self.tell(code_name(status.code()), &status::reason(status), cause);
-            }
-        }
+        self.tell(failure.map_or(Code::Ok, Status::code), failure.and_then(status::error_of));
     }
 
-    fn tell(&mut self, code: &'static str, reason: &str, cause: Option<String>) {
+    fn tell(&mut self, code: Code, error: Option<&Error>) {
         self.is_closed = true;
+        let code = code_name(code);
+        let reason = error.map_or("", |error| error.reason().as_str());
+        let cause = error.filter(|error| status::is_our_fault(error)).map(chain);
+        let is_shed = error.is_some_and(status::is_shed);
         let elapsed = self.started.elapsed();
         let duration_ms = (elapsed.as_secs_f64() * 1e6).round() / 1e3;
         self.observer.metrics.rpc(self.method, code, reason, elapsed);
         let request_id = self.trace.request_id();
-        let is_shed = status::is_shed(reason);
         // What is not there is left out of the line.
         let reason = Some(reason).filter(|reason| !reason.is_empty());
         let principal = self.trace.0.principal.get().map(String::as_str).filter(|id| !id.is_empty());
@@ -209,21 +206,16 @@ impl<'a> Account<'a> {
 impl Drop for Account<'_> {
     fn drop(&mut self) {
         if !self.is_closed {
-            self.tell(status::CANCELLED, "", None);
+            self.tell(Code::Cancelled, None);
         }
     }
 }
 
-/// What is behind a failure, outermost first. Callers never see it.
-fn chain(status: &Status) -> String {
-    let mut causes = Vec::new();
-    // The first is our own error, which says no more than the message.
-    let mut next = std::error::Error::source(status).and_then(std::error::Error::source);
-    while let Some(cause) = next {
-        causes.push(cause.to_string());
-        next = cause.source();
-    }
-    if causes.is_empty() { status.message().to_owned() } else { causes.join(": ") }
+/// What is behind an error, outermost first, or its text if nothing is. Callers never see it.
+fn chain(error: &Error) -> String {
+    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    let causes: Vec<String> = causes.map(ToString::to_string).collect();
+    if causes.is_empty() { error.to_string() } else { causes.join(": ") }
 }
 
 #[cfg(test)]
@@ -242,8 +234,7 @@ mod tests {
     #[test]
     fn the_chain_of_causes_is_for_the_log() {
         let inner = std::io::Error::other("disk full");
-        let status = Status::from(Error::internal(inner));
-        assert_eq!(chain(&status), "disk full");
+        assert_eq!(chain(&Error::internal(inner)), "disk full");
     }
 
     #[test]

@@ -1,24 +1,23 @@
 //! From [`Error`] to a status: the only place where a `Code` is chosen.
 //!
-//! Every error of ours has a `google.rpc.ErrorInfo` first and, added by `observe`, a `RequestInfo` last, so that
-//! clients never parse a message (AIP-193). What varies in a message is in the details too.
+//! Handlers and layers pass the error itself on, as the source of a bare status. `observe` encodes it, once: a
+//! `google.rpc.ErrorInfo` first and a `RequestInfo` last, so that clients never parse a message (AIP-193). What varies in a
+//! message is in the details too.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use prost::Message as _;
+use axum::response::{IntoResponse, Response};
 use tonic::{Code, Status};
 use tonic_types::{
     BadRequest, ErrorDetail, ErrorInfo, FieldViolation, PreconditionFailure, PreconditionViolation, QuotaFailure,
-    QuotaViolation, RequestInfo, ResourceInfo, RetryInfo, StatusExt as _, pb,
+    QuotaViolation, RequestInfo, ResourceInfo, RetryInfo, StatusExt as _,
 };
 
 use crate::domain::caller::Denied;
-use crate::domain::reason::Reason;
 use crate::domain::violation::Violations;
 use crate::error::{Error, Limit, Outage, Resource, Taken, Unauthenticated, Unmet};
-use crate::proto::code_name;
 
 /// `ErrorInfo.domain` of every error of ours.
 const DOMAIN: &str = "latchkey.v1";
@@ -45,11 +44,21 @@ const BROKEN_OFF: &str = "h2 protocol error";
 
 impl From<Error> for Status {
     fn from(error: Error) -> Status {
-        let mut status = Status::with_error_details_vec(code(&error), error.to_string(), details(&error));
-        // For the log alone: tonic never sends it.
+        let mut status = Status::new(code(&error), "");
         status.set_source(Arc::new(error));
         status
     }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        Status::from(self).into_http()
+    }
+}
+
+/// The error that a status was made of. `None` if tonic made the status.
+pub(super) fn error_of(status: &Status) -> Option<&Error> {
+    std::error::Error::source(status)?.downcast_ref()
 }
 
 fn code(error: &Error) -> Code {
@@ -176,9 +185,9 @@ fn subject(limit: Limit) -> &'static str {
     }
 }
 
-/// A status that tonic made itself, without details, as one of ours. Others stay as they are.
+/// A status that tonic made itself as one of ours. Others stay as they are.
 pub(super) fn translated(status: Status) -> Status {
-    if !status.details().is_empty() {
+    if error_of(&status).is_some() {
         return status;
     }
     let text = status.message();
@@ -197,44 +206,31 @@ pub(super) fn translated(status: Status) -> Status {
     }
 }
 
-/// The same status with a `RequestInfo` at its end. Its source is gone: log it first.
-pub(super) fn with_request_info(status: &Status, request_id: &str) -> Status {
-    let empty = || pb::Status { code: status.code().into(), message: status.message().to_owned(), details: vec![] };
-    let mut full = pb::Status::decode(status.details()).unwrap_or_else(|_| empty());
-    if full.details.is_empty() {
-        full = empty();
-    }
-    let info = pb::RequestInfo { request_id: request_id.to_owned(), serving_data: String::new() };
-    full.details.push(prost_types::Any { type_url: RequestInfo::TYPE_URL.to_owned(), value: info.encode_to_vec() });
-    let details = full.encode_to_vec().into();
-    Status::with_details_and_metadata(status.code(), status.message(), details, status.metadata().clone())
+/// An error as it is sent: with its code, its text, and all its details.
+pub fn status_of(error: &Error, request_id: &str) -> Status {
+    let mut details = details(error);
+    details.push(RequestInfo::new(request_id, "").into());
+    Status::with_error_details_vec(code(error), error.to_string(), details)
 }
 
-/// `ErrorInfo.reason`, for log and metrics. Empty where there is none.
-pub(super) fn reason(status: &Status) -> String {
-    status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
+/// The same of a status, which tonic may have made.
+pub(super) fn encoded(status: &Status, request_id: &str) -> Status {
+    let Some(error) = error_of(status) else {
+        let details = vec![RequestInfo::new(request_id, "").into()];
+        return Status::with_error_details_vec(status.code(), status.message(), details);
+    };
+    status_of(error, request_id)
 }
 
-/// Whether it failed at all.
-pub(super) fn is_failure(status: &Status) -> bool {
-    status.code() != Code::Ok
-}
-
-/// Whether it was refused for want of room, as a flood is: by the thousand.
-pub(super) fn is_shed(reason: &str) -> bool {
-    [Reason::Overloaded, Reason::HashingSaturated].iter().any(|shed| shed.as_str() == reason)
+/// Whether a call was refused for want of room, as a flood is: by the thousand.
+pub(super) fn is_shed(error: &Error) -> bool {
+    matches!(error, Error::Exhausted { limit: Limit::Lane(_) | Limit::Hashing, .. })
 }
 
 /// Whether whoever runs the server should look into it.
-pub(super) fn is_our_fault(status: &Status) -> bool {
-    matches!(status.code(), Code::Internal | Code::DataLoss | Code::Unavailable | Code::Unknown)
+pub(super) fn is_our_fault(error: &Error) -> bool {
+    matches!(error, Error::Internal(_) | Error::Corrupt { .. } | Error::Unavailable(_))
 }
-
-/// The code of success.
-pub(super) const OK: &str = code_name(Code::Ok);
-
-/// The code of a call whose client went away.
-pub(super) const CANCELLED: &str = code_name(Code::Cancelled);
 
 #[cfg(test)]
 mod tests;

@@ -270,7 +270,7 @@ fn the_document_names_what_varies_in_an_error() {
     let document = document();
     for error in errors() {
         use tonic_types::StatusExt as _;
-        let info = Status::from(error).get_details_error_info().expect("an ErrorInfo");
+        let info = latchkey::grpc::status_of(&error, "r-1").get_details_error_info().expect("an ErrorInfo");
         for name in info.metadata.keys() {
             let row = document.lines().find(|line| line.starts_with(&format!("| `{}` |", info.reason)));
             let row = row.expect("a row");
