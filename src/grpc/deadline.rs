@@ -5,24 +5,17 @@
 //! never be the later of the two: it counts from [`arrived`], which runs before tonic starts its own, and tonic looks
 //! at its own only after it has asked us.
 
-use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Extension, Request};
 use axum::middleware::Next;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use http::HeaderMap;
-use http_body::Frame;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, timeout_at};
 
-use super::observe::Trace;
-use super::status;
 use super::table::Method;
-use crate::error::Error;
+use crate::error::{Error, Result};
 
 /// How long a stream may take to begin: until then its request lies in memory.
 const STREAM_BEGINS: Duration = Duration::from_secs(20);
@@ -37,24 +30,26 @@ pub(super) fn arrived<B>(mut request: http::Request<B>) -> http::Request<B> {
     request
 }
 
+/// When the stream of an answer ends at the latest.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct EndsAt(pub(super) Instant);
+
 /// The layer. Work that changes something runs on in its task: see `App::detached`.
-pub(super) async fn deadline(Extension(method): Extension<Arc<Method>>, request: Request, next: Next) -> Response {
+pub(super) async fn deadline(
+    Extension(method): Extension<Arc<Method>>,
+    request: Request,
+    next: Next,
+) -> Result<Response> {
     let arrived = request.extensions().get::<Arrived>().map_or_else(Instant::now, |arrived| arrived.0);
     let limit = method.deadline;
     let end = arrived + client_limit(request.headers()).map_or(limit, |client| client.min(limit));
     let asked = end.min(arrived + STREAM_BEGINS);
-    let trace = request.extensions().get::<Trace>().cloned().unwrap_or_default();
-    tokio::select! {
-        biased;
-        response = next.run(request) => {
-            if method.is_streaming {
-                response.map(|body| Body::new(Bounded { body, end: Box::pin(sleep_until(end)), trace, is_over: false }))
-            } else {
-                response
-            }
-        }
-        () = sleep_until(asked) => Error::DeadlinePassed.into_response(),
+    let mut response = timeout_at(asked, next.run(request)).await.map_err(|_| Error::DeadlinePassed)?;
+    if method.is_streaming {
+        // `observe` ends the body.
+        response.extensions_mut().insert(EndsAt(end));
     }
+    Ok(response)
 }
 
 /// `grpc-timeout`: up to eight digits and a unit. One that is malformed is none, as tonic has it.
@@ -76,54 +71,8 @@ fn client_limit(headers: &HeaderMap) -> Option<Duration> {
     }
 }
 
-/// The body of a stream, which ends in order at its limit, and also when it panics.
-struct Bounded {
-    body: Body,
-    end: Pin<Box<Sleep>>,
-    trace: Trace,
-    is_over: bool,
-}
-
-impl Bounded {
-    fn fail(&mut self, error: Error) -> Frame<Bytes> {
-        self.is_over = true;
-        self.body = Body::empty();
-        let status = status::encoded(&error.into(), self.trace.request_id());
-        let mut trailers = HeaderMap::new();
-        // Without trailers the client sees a stream that broke off, which it is.
-        let _ = status.add_header(&mut trailers);
-        Frame::trailers(trailers)
-    }
-}
-
-impl HttpBody for Bounded {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        if self.is_over {
-            return Poll::Ready(None);
-        }
-        let body = &mut self.body;
-        match std::panic::catch_unwind(AssertUnwindSafe(|| Pin::new(body).poll_frame(context))) {
-            Ok(Poll::Pending) => {}
-            Ok(ready) => return ready,
-            Err(_) => return Poll::Ready(Some(Ok(self.fail(Error::internal("a stream panicked"))))),
-        }
-        ready!(self.end.as_mut().poll(context));
-        Poll::Ready(Some(Ok(self.fail(Error::DeadlinePassed))))
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use futures_util::future::poll_fn;
-    use tonic::Status;
-    use tonic_types::StatusExt as _;
-
     use super::*;
 
     fn client(text: &'static str) -> Option<Duration> {
@@ -145,46 +94,5 @@ mod tests {
         for wrong in ["", "m", "5", "5x", "-5m", "+5m", "5 m", "123456789S"] {
             assert_eq!(client(wrong), None, "{wrong:?}");
         }
-    }
-
-    type Polled = Poll<Option<Result<Frame<Bytes>, axum::Error>>>;
-
-    /// A body that does one thing at every poll.
-    struct Odd(fn() -> Polled);
-
-    impl HttpBody for Odd {
-        type Data = Bytes;
-        type Error = axum::Error;
-
-        fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Polled {
-            (self.0)()
-        }
-    }
-
-    fn reason(status: Option<&Status>) -> Option<String> {
-        status?.get_details_error_info().map(|info| info.reason)
-    }
-
-    async fn last_word(odd: Odd) -> Option<Status> {
-        let end = Box::pin(sleep_until(Instant::now()));
-        let mut body = Bounded { body: Body::new(odd), end, trace: Trace::default(), is_over: false };
-        let frame = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await?.ok()?;
-        let after = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
-        assert!(after.is_none(), "nothing comes after the end");
-        Status::from_header_map(frame.trailers_ref()?)
-    }
-
-    #[tokio::test]
-    async fn a_stream_ends_in_order_at_its_limit() {
-        let status = last_word(Odd(|| Poll::Pending)).await;
-        assert_eq!(reason(status.as_ref()).as_deref(), Some("DEADLINE_PASSED"), "{status:?}");
-    }
-
-    #[tokio::test]
-    #[expect(clippy::panic, reason = "that is what is tested")]
-    async fn a_stream_that_panics_ends_in_order() {
-        let status = last_word(Odd(|| panic!("a secret"))).await;
-        assert_eq!(reason(status.as_ref()).as_deref(), Some("INTERNAL"), "{status:?}");
-        assert!(!format!("{status:?}").contains("secret"));
     }
 }

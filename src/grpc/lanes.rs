@@ -5,15 +5,11 @@
 //! which costs next to nothing. A check of health has no lane: balancers must hear from a server that is busy.
 
 use std::collections::HashMap;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
 
-use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Extension, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
-use http_body::{Frame, SizeHint};
 
 use super::access;
 use super::table::Method;
@@ -155,34 +151,10 @@ pub(super) async fn lanes(
 ) -> Result<Response> {
     let peer = access::peer(request.extensions()).map(Source::of);
     let Some(place) = lanes.enter(method.lane, peer)?.map(Arc::new) else { return Ok(next.run(request).await) };
-    let response = PLACE.scope(Arc::clone(&place), next.run(request)).await;
-    Ok(response.map(|body| Body::new(Held { body, _place: place })))
-}
-
-/// The body of an answer, and the place that its call holds.
-struct Held {
-    body: Body,
-    _place: Arc<Place>,
-}
-
-impl HttpBody for Held {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<std::result::Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
+    let mut response = PLACE.scope(Arc::clone(&place), next.run(request)).await;
+    // `observe` keeps it until the body has ended.
+    response.extensions_mut().insert(place);
+    Ok(response)
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ use self::access::access;
 use self::deadline::{arrived, deadline};
 use self::lanes::{Lanes, lanes};
 use self::needs::Needs;
-use self::observe::{Observer, Shed, observe};
+use self::observe::{Observer, observe};
 use self::table::MethodTable;
 use crate::app::App;
 use crate::config::Reflection;
@@ -83,8 +83,7 @@ pub async fn routes(app: Arc<App>, reflection: Reflection) -> Result<(Routes, He
         Reflection::On | Reflection::Authenticated => with_reflection(routes).map_err(Error::internal)?,
     };
 
-    let (effects, metrics) = (app.effects.clone(), Arc::clone(&app.metrics));
-    let observer = Arc::new(Observer { effects, metrics, table, shed: Shed::default() });
+    let observer = Arc::new(Observer::new(app.effects.clone(), table, Arc::clone(&app.metrics)));
     let in_lanes = Lanes::new(app.hashing_places(), app.effects.clone(), Arc::clone(&app.metrics));
     // The last layer is the outermost.
     let layered = routes

@@ -38,6 +38,9 @@ const MALFORMED: &[&str] = &[
     "Content is compressed with",
 ];
 
+/// How tonic begins where a request is over the size limit of the service.
+const TOO_LARGE: &str = "Error, decoded message length too large";
+
 /// How tonic begins where the request itself broke off, whose client hardly hears of it: in whatever code the client chose
 /// with its reset.
 const BROKEN_OFF: &str = "h2 protocol error";
@@ -195,13 +198,13 @@ pub(super) fn translated(status: Status) -> Status {
         return Error::MessageMalformed.into();
     }
     match status.code() {
-        // Over the size limit of the service: nothing else of ours or tonic's says so.
-        Code::OutOfRange => Error::RequestTooLarge.into(),
+        Code::OutOfRange if text.starts_with(TOO_LARGE) => Error::RequestTooLarge.into(),
         Code::Internal | Code::Unimplemented if MALFORMED.iter().any(|prefix| text.starts_with(prefix)) => {
             Error::MessageMalformed.into()
         }
         Code::Unimplemented => Error::MethodUnavailable.into(),
-        Code::Internal | Code::Unknown => Error::internal(text.to_owned()).into(),
+        // OutOfRange: an answer over the size limit of the service.
+        Code::Internal | Code::Unknown | Code::OutOfRange => Error::internal(text.to_owned()).into(),
         _ => status,
     }
 }

@@ -8,7 +8,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::harness::actors::named;
-use crate::harness::{Harness, OTHER_PASSWORD, PASSWORD, Refusal, refused};
+use crate::harness::{Harness, OTHER_PASSWORD, PASSWORD, Refusal, eventually, refused};
 
 const SERVICES: [&str; 4] = ["", "latchkey.v1.Audit", "latchkey.v1.Auth", "latchkey.v1.UserAdmin"];
 
@@ -62,6 +62,29 @@ async fn a_method_that_nobody_serves_is_counted_under_one_name() {
     let line = r#"latchkey_rpc_total{method="unknown",code="UNIMPLEMENTED",reason="METHOD_UNAVAILABLE"} 3"#;
     assert!(text.lines().any(|found| found == line), "{text}");
     assert!(!text.contains("Guess1"));
+}
+
+#[tokio::test]
+async fn a_stream_is_counted_when_it_ends_with_the_status_that_ended_it() {
+    let h = Harness::start().await;
+    let mut health = HealthClient::new(h.stranger().await.channel());
+    let count = async |ending: &str| {
+        let text = h.http("/metrics").await.body;
+        let counted = format!(r#"latchkey_rpc_total{{method="grpc.health.v1.Health/Watch",{ending}}} 1"#);
+        text.lines().any(|line| line == counted).then_some(())
+    };
+    let mut request = tonic::Request::new(HealthCheckRequest::default());
+    request.metadata_mut().insert("grpc-timeout", tonic::metadata::MetadataValue::from_static("300m"));
+    let mut watch = health.watch(request).await.expect("a watch").into_inner();
+    watch.message().await.expect("a status of health");
+    refused(watch.message().await, Code::DeadlineExceeded, "DEADLINE_PASSED");
+    assert!(count(r#"code="DEADLINE_EXCEEDED",reason="DEADLINE_PASSED""#).await.is_some());
+
+    let mut watch = health.watch(HealthCheckRequest::default()).await.expect("a watch").into_inner();
+    watch.message().await.expect("a status of health");
+    drop(watch);
+    eventually("the watch is counted", || count(r#"code="CANCELLED",reason="""#)).await;
+    assert!(count(r#"code="OK",reason="""#).await.is_none(), "each watch is counted once");
 }
 
 #[tokio::test]

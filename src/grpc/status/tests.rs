@@ -94,6 +94,7 @@ fn a_flood_of_violations_still_fits_into_headers() {
 fn what_tonic_makes_itself_becomes_one_of_ours() {
     for (bare, expected) in [
         (Status::out_of_range("Error, decoded message length too large"), Reason::RequestTooLarge),
+        (Status::out_of_range("Error, encoded message length too large"), Reason::Internal),
         (Status::unimplemented(""), Reason::MethodUnavailable),
         (Status::internal("failed to decode Protobuf message: LockUserRequest"), Reason::MessageMalformed),
         (Status::internal("Missing request message."), Reason::MessageMalformed),
