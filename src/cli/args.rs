@@ -6,10 +6,10 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
-use super::call::enum_choices;
+use super::client::call::enum_choices;
+use super::client::tls::Trust;
 use super::commands;
 use super::output::{Colour, Format};
-use super::tls::Trust;
 use crate::proto::v1::UserRef;
 use crate::proto::v1::user_ref::Ref;
 

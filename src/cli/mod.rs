@@ -3,25 +3,18 @@
 //! | module | does |
 //! | --- | --- |
 //! | `args`, `env` | read the command line and the environment |
-//! | `target`, `login`, `socket`, `tls` | find the server, know it, and as whom to act |
-//! | `call`, `client`, `grpcurl` | make a call, or print it |
+//! | `client` | find the server, know it, and as whom to act; make a call, or print it |
 //! | `commands` | one file a command: its arguments, its calls, its answer |
 //! | `prompt`, `output`, `error`, `hint` | ask, print, and say what went wrong and what helps |
 
 mod args;
-mod call;
 mod client;
 mod commands;
 mod env;
 mod error;
-mod grpcurl;
 mod hint;
-mod login;
 mod output;
 mod prompt;
-mod socket;
-mod target;
-mod tls;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -30,12 +23,12 @@ use clap::Parser;
 
 use args::{Arguments, Command, Global};
 use client::Client;
+use client::login::{Login, Store};
+use client::target::{Identity, Target, Wish};
+use client::tls::Trust;
 use env::Environment;
 use error::{Error, Exit};
-use login::Store;
 use output::Screen;
-use target::{Identity, Wish};
-use tls::Trust;
 
 /// Runs the command that `args` name, the name of the program first, and tells how it ended.
 ///
@@ -133,12 +126,12 @@ impl Setting {
     }
 
     /// As the user of a stored login.
-    fn member(&self, store: &Store, login: login::Login) -> Result<Cli, Error> {
-        let target = target::Target::parse(&login.server)?;
+    fn member(&self, store: &Store, login: Login) -> Result<Cli, Error> {
+        let target = Target::parse(&login.server)?;
         Ok(self.cli(target, Identity::Login(login), Some(store.clone())))
     }
 
-    fn cli(&self, target: target::Target, identity: Identity, store: Option<Store>) -> Cli {
+    fn cli(&self, target: Target, identity: Identity, store: Option<Store>) -> Cli {
         let trust = match &identity {
             Identity::Login(login) => self.trust.clone().or(login.trust.clone()),
             Identity::Token(_) | Identity::Local | Identity::Nobody => self.trust.clone(),

@@ -7,10 +7,10 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::passwd::ATTEMPTS;
 use crate::cli::Cli;
-use crate::cli::call::Call;
 use crate::cli::client::Client;
+use crate::cli::client::call::Call;
+use crate::cli::client::login::{Login, Store};
 use crate::cli::error::{Error, Exit};
-use crate::cli::login::{Login, Store};
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::time::instant;
 use crate::proto::v1::sign_in_progress::Step;

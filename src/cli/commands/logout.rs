@@ -3,8 +3,8 @@
 use clap::Args;
 
 use crate::cli::Setting;
+use crate::cli::client::login::Store;
 use crate::cli::error::{Error, Exit};
-use crate::cli::login::Store;
 use crate::proto::v1::RevokeSessionRequest;
 
 const HELP: &str = "\

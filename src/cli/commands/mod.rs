@@ -14,8 +14,8 @@ pub(crate) mod whoami;
 
 use super::Cli;
 use super::args::Paging;
-use super::call::Call;
 use super::client::Client;
+use super::client::call::Call;
 use super::error::Error;
 use super::output::Screen;
 use super::output::time::instant;

@@ -6,10 +6,10 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use crate::cli::Cli;
-use crate::cli::call::Call;
 use crate::cli::client::Client;
+use crate::cli::client::call::Call;
+use crate::cli::client::grpcurl;
 use crate::cli::error::{Error, Exit};
-use crate::cli::grpcurl;
 use crate::cli::output::Screen;
 use crate::cli::output::json;
 use crate::cli::output::text::{Text, Tone};

@@ -2,13 +2,13 @@
 //!
 //! Secrets are placeholders, and the token comes from the environment: neither would be safe in a shell's history.
 
+use super::Client;
 use super::call::{Call, Method, redact};
-use super::client::Client;
-use super::error::Error;
-use super::output::json;
-use super::output::words::shell_word;
 use super::target::Target;
 use super::tls::Trust;
+use crate::cli::error::Error;
+use crate::cli::output::json;
+use crate::cli::output::words::shell_word;
 
 /// The call as a command line. Nothing is sent.
 pub(crate) fn show<C: Call>(client: &Client, request: &C) -> Result<String, Error> {
@@ -45,7 +45,7 @@ fn command(target: &Target, trust: &Trust, token: bool, method: &str, body: &str
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::target::Origin;
+    use crate::cli::client::target::Origin;
 
     #[test]
     fn a_call_over_the_network_takes_its_token_from_the_environment() -> Result<(), Error> {

@@ -1,5 +1,12 @@
 //! One connection, and calls over it.
 
+pub(crate) mod call;
+pub(crate) mod grpcurl;
+pub(crate) mod login;
+pub(crate) mod socket;
+pub(crate) mod target;
+pub(crate) mod tls;
+
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,17 +22,15 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
 
-use super::call::{Call, Method, subject};
 use super::error::{Error, Refusal};
-use super::grpcurl;
-use super::login::{Login, Store};
-use super::output::Screen;
-use super::output::json;
-use super::socket::{self, Stranger};
-use super::target::{Identity, Origin, Target};
-use super::tls::{self, Trust};
+use super::output::{Screen, json};
 use crate::proto::v1::who_am_i_response::Kind;
 use crate::proto::v1::{ListRolesRequest, RefreshTokensRequest, WhoAmIRequest};
+use call::{Call, Method, subject};
+use login::{Login, Store};
+use socket::Stranger;
+use target::{Identity, Origin, Target};
+use tls::Trust;
 
 /// How long to wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

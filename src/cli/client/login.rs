@@ -10,9 +10,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::env::Environment;
-use super::error::{Error, Exit};
 use super::tls::Trust;
+use crate::cli::env::Environment;
+use crate::cli::error::{Error, Exit};
 use crate::proto::v1::TokenSet;
 
 /// How long to wait for another process that renews the same login: a little more than a call may take.

@@ -9,9 +9,9 @@ use prost_reflect::{DynamicMessage, MessageDescriptor, MethodDescriptor, Value};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic_health::pb as health;
 
-use super::args::user_text;
-use super::error::Error;
-use super::output::json::{POOL, dynamic};
+use crate::cli::args::user_text;
+use crate::cli::error::Error;
+use crate::cli::output::json::{POOL, dynamic};
 use crate::proto::v1::{self, UserRef};
 
 /// A request of a unary method.

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use secrecy::SecretString;
 use tonic::transport::Uri;
 
-use super::env::Environment;
-use super::error::Error;
 use super::login::Login;
+use crate::cli::env::Environment;
+use crate::cli::error::Error;
 
 /// Where latchkeyd listens unless it is told otherwise.
 const DEFAULT_SERVER: &str = "http://127.0.0.1:50051";

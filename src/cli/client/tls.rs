@@ -17,7 +17,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::Uri;
 
-use super::error::Error;
+use crate::cli::error::Error;
 
 /// How client and server know each other. A stored login keeps it.
 #[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
