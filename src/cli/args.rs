@@ -1,47 +1,21 @@
-//! The command line as a whole; what belongs to one command stands with that command.
+//! What several commands understand: the global options, the paging of lists, and how values are read.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand};
 
-use super::client::call::enum_choices;
 use super::client::tls::Trust;
-use super::commands;
+use super::contract::enum_choices;
 use super::output::{Colour, Format};
-use crate::proto::v1::UserRef;
-use crate::proto::v1::user_ref::Ref;
 
 /// The most that a page holds (`ListUsersRequest.page_size`).
 const PAGE_MAX: i32 = 500;
 
-const AFTER_HELP: &str = "\
-A USER is a username; with @ in it an address; id:… an id; ext:… the id of another system.
-
-As whom: --local, LATCHKEY_TOKEN, the stored login (`latchkey login`), the local socket, in this order.
-
-Exit codes: 0 done; 1 refused by the server, or by \"no\" at the prompt; 2 wrong usage; 3 unreachable or unexpected.
-
-Examples:
-  latchkey status
-  latchkey users list --attention
-  latchkey users reset ada --temporary-password --note \"ticket 4711\"
-  latchkey users list --all --output json | jq -r '.users[].email // empty'";
-
 const SERVER_HELP: &str =
     "The server, as https://host:port, or host:port [env: LATCHKEY_SERVER] [default: http://127.0.0.1:50051]";
 const SOCKET_HELP: &str = "The server's local socket [env: LATCHKEY_SOCKET, else LATCHKEY_DATA_DIR/latchkey.sock]";
-
-/// Administers the accounts of a latchkey server.
-#[derive(Debug, Parser)]
-#[command(name = "latchkey", version, after_help = AFTER_HELP, arg_required_else_help = true, max_term_width = 100)]
-pub(crate) struct Arguments {
-    #[command(flatten)]
-    pub(crate) global: Global,
-    #[command(subcommand)]
-    pub(crate) command: Command,
-}
 
 /// What every command understands.
 #[derive(Debug, Args)]
@@ -74,27 +48,6 @@ pub(crate) struct Global {
     pub(crate) show_grpcurl: bool,
 }
 
-/// What to do.
-#[derive(Debug, Subcommand)]
-pub(crate) enum Command {
-    Status(commands::status::Status),
-    #[command(subcommand)]
-    Users(commands::users::Users),
-    #[command(subcommand)]
-    Sessions(commands::sessions::Sessions),
-    #[command(subcommand)]
-    Tokens(commands::tokens::Tokens),
-    Roles(commands::roles::Roles),
-    #[command(subcommand)]
-    Audit(commands::audit::Audit),
-    Login(commands::login::SignIn),
-    Logout(commands::logout::Logout),
-    Whoami(commands::whoami::WhoAmI),
-    Passwd(commands::passwd::Passwd),
-    Completions(commands::shell::Completions),
-    Man(commands::shell::Man),
-}
-
 /// Which part of a list.
 #[derive(Debug, Args)]
 pub(crate) struct Paging {
@@ -114,37 +67,6 @@ impl Paging {
     pub(crate) fn page_size(&self) -> i32 {
         if self.all { PAGE_MAX } else { self.limit }
     }
-}
-
-/// Reads a USER.
-pub(crate) fn user(text: &str) -> Result<UserRef, String> {
-    let reference = if let Some(id) = text.strip_prefix("id:") {
-        (id, Ref::Id(id.to_owned()))
-    } else if let Some(id) = text.strip_prefix("ext:") {
-        (id, Ref::ExternalId(id.to_owned()))
-    } else if text.contains('@') {
-        (text, Ref::Email(text.to_owned()))
-    } else {
-        (text, Ref::Username(text.to_owned()))
-    };
-    match reference {
-        ("", _) => Err("say which user: a username, an address, id:… or ext:…".to_owned()),
-        (_, reference) => Ok(UserRef { r#ref: Some(reference) }),
-    }
-}
-
-/// The reverse of [`user`].
-pub(crate) fn user_text(user: &UserRef) -> Option<String> {
-    Some(match user.r#ref.as_ref()? {
-        Ref::Id(id) => format!("id:{id}"),
-        Ref::ExternalId(id) => format!("ext:{id}"),
-        Ref::Username(text) | Ref::Email(text) => text.clone(),
-    })
-}
-
-/// Points at the user of an id.
-pub(crate) fn user_of_id(id: &str) -> UserRef {
-    UserRef { r#ref: Some(Ref::Id(id.to_owned())) }
 }
 
 /// Reads a length of time: `2h`, `1h 30m`, `90d`.
@@ -183,29 +105,6 @@ pub(crate) fn enum_parser(enum_name: &str, prefix: &str) -> impl TypedValueParse
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
-
-    #[test]
-    fn the_command_line_is_sound() {
-        Arguments::command().debug_assert();
-    }
-
-    #[test]
-    fn a_user_is_read_by_its_looks() {
-        let read = |text: &str| user(text).ok().and_then(|user| user.r#ref);
-        assert_eq!(read("ada"), Some(Ref::Username("ada".into())));
-        assert_eq!(read("ada@example.com"), Some(Ref::Email("ada@example.com".into())));
-        assert_eq!(read("id:01jabc"), Some(Ref::Id("01jabc".into())));
-        assert_eq!(read("ext:a@b"), Some(Ref::ExternalId("a@b".into())));
-        assert!(user("").is_err() && user("id:").is_err() && user("ext:").is_err());
-    }
-
-    #[test]
-    fn a_user_is_written_as_it_was_read() {
-        for text in ["ada", "ada@example.com", "id:01jabc", "ext:4711"] {
-            assert_eq!(user(text).ok().and_then(|user| user_text(&user)).as_deref(), Some(text));
-        }
-    }
 
     #[test]
     fn lengths_and_labels_are_read() {

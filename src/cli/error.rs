@@ -1,6 +1,5 @@
 //! What went wrong, what to do about it, and the exit code.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,8 +8,6 @@ use serde::Serialize;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use super::hint;
-use super::output::text::{Text, Tone};
 use crate::proto::code_name;
 
 /// How a command ends.
@@ -71,7 +68,8 @@ pub(crate) enum Error {
 pub(crate) struct Complaint {
     exit: Exit,
     message: String,
-    hint: Option<String>,
+    /// A way out.
+    pub(crate) hint: Option<String>,
 }
 
 /// What the server answered, taken apart.
@@ -172,26 +170,6 @@ impl Error {
         }
     }
 
-    /// For people: the error, each violation, a blank line, the hint.
-    pub(crate) fn lines(&self) -> Vec<Text> {
-        let (message, violations, hint): (Cow<'_, str>, &[Violation], Option<String>) = match self {
-            Error::Stopped(complaint) => (complaint.message.as_str().into(), &[], complaint.hint.clone()),
-            Error::Refused(refusal) => {
-                (refusal.message_for_people(), &refusal.violations, refusal.hint.clone().or_else(|| hint::of(refusal)))
-            }
-            Error::Silent(_) | Error::Shown(_) => return Vec::new(),
-        };
-        let mut lines = vec![Text::toned(Tone::Bad, "error: ").and(Tone::Plain, message)];
-        for Violation { field, description, .. } in violations {
-            lines.push(Text::from("  ").and(Tone::Strong, field).and(Tone::Plain, format!(": {description}")));
-        }
-        if let Some(hint) = hint {
-            lines.push(Text::new());
-            lines.push(Text::toned(Tone::Good, "hint: ").and(Tone::Plain, hint));
-        }
-        lines
-    }
-
     /// For machines.
     pub(crate) fn to_json(&self) -> Option<Report<'_>> {
         let error = match self {
@@ -276,14 +254,6 @@ impl Refusal {
         }
     }
 
-    /// The server speaks of fields; whoever typed a name looks for the name.
-    fn message_for_people(&self) -> Cow<'_, str> {
-        match &self.subject {
-            Some(user) if self.reason == "USER_NOT_FOUND" => format!("there is no user {user}").into(),
-            _ => self.message.as_str().into(),
-        }
-    }
-
     /// The scope that the caller lacks, if that is why.
     pub(crate) fn scope_missing(&self) -> Option<&str> {
         self.metadata.get("scope").filter(|_| self.reason == "SCOPE_MISSING").map(String::as_str)
@@ -322,19 +292,22 @@ fn is_own_timeout(status: &Status) -> bool {
 
 /// What the server said, or the innermost cause if the call never got there.
 fn message(status: &Status) -> String {
-    let mut cause = std::error::Error::source(status);
-    let mut innermost = None;
-    // Chains of causes are short; the bound is for one that bites its tail.
-    for _ in 0..16 {
-        let Some(error) = cause else { break };
-        innermost = Some(error.to_string());
-        cause = error.source();
-    }
-    match innermost {
+    let cause = std::error::Error::source(status).map(innermost);
+    match cause {
         Some(cause) if status.details().is_empty() => format!("the call failed: {cause}"),
         _ if status.message().is_empty() => format!("the server answered {}", code_name(status.code())),
         _ => status.message().to_owned(),
     }
+}
+
+/// The last cause. Chains are short; the bound is for one that bites its tail.
+pub(crate) fn innermost<'a>(fault: &'a (dyn std::error::Error + 'static)) -> &'a (dyn std::error::Error + 'static) {
+    let mut cause = fault;
+    for _ in 0..16 {
+        let Some(inner) = cause.source() else { break };
+        cause = inner;
+    }
+    cause
 }
 
 #[cfg(test)]

@@ -2,33 +2,36 @@
 //!
 //! | module | does |
 //! | --- | --- |
-//! | `args`, `env` | read the command line and the environment |
-//! | `client` | find the server, know it, and as whom to act; make a call, or print it |
+//! | `command_line` | the whole command line |
 //! | `commands` | one file a command: its arguments, its calls, its answer |
-//! | `prompt`, `output`, `error`, `hint` | ask, print, and say what went wrong and what helps |
+//! | `prompt`, `setting`, `args` | what commands share: questions, as whom to act, common arguments |
+//! | `client` | finds the server, knows it, makes a call or prints it |
+//! | `output` | prints answers, and errors with what helps |
+//! | `contract`, `user_ref`, `env`, `error` | what all of them use |
+//!
+//! Each uses only those below it.
 
 mod args;
 mod client;
+mod command_line;
 mod commands;
+mod contract;
 mod env;
 mod error;
-mod hint;
 mod output;
 mod prompt;
+mod setting;
+mod user_ref;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
-use args::{Arguments, Command, Global};
-use client::Client;
-use client::login::{Login, Store};
-use client::target::{Identity, Target, Wish};
-use client::tls::Trust;
-use env::Environment;
+use command_line::{Arguments, Command};
 use error::{Error, Exit};
 use output::Screen;
+use setting::Setting;
 
 /// Runs the command that `args` name, the name of the program first, and tells how it ended.
 ///
@@ -75,67 +78,7 @@ async fn dispatch(command: Command, setting: Setting) -> Result<(), Error> {
         Command::Passwd(passwd) => passwd.run(&setting.caller()?).await,
         Command::Login(login) => login.run(&setting.stranger()?, &setting.store()?).await,
         Command::Logout(logout) => logout.run(&setting, &setting.store()?).await,
-        Command::Completions(completions) => completions.run(&setting.screen),
-        Command::Man(man) => man.run(&setting.screen),
-    }
-}
-
-/// What a command works with: where to print, and whom to ask.
-#[derive(Debug)]
-struct Cli {
-    screen: Screen,
-    client: Client,
-}
-
-/// What the command line and the environment say, before a command chooses as whom to act.
-#[derive(Debug)]
-struct Setting {
-    screen: Screen,
-    environment: Environment,
-    wish: Wish,
-    trust: Trust,
-    show_grpcurl: bool,
-}
-
-impl Setting {
-    fn new(global: Global, screen: Screen) -> Setting {
-        let Global { server, socket, local, trust, show_grpcurl, .. } = global;
-        let environment = Environment::read();
-        let trust = trust.or(Trust::of_ca(environment.tls_ca.clone()));
-        Setting { screen, environment, wish: Wish { server, socket, local }, trust, show_grpcurl }
-    }
-
-    fn store(&self) -> Result<Store, Error> {
-        Store::new(&self.environment)
-    }
-
-    /// As whoever the caller is. The stored login is not even opened where something else comes before it.
-    fn caller(&self) -> Result<Cli, Error> {
-        let store = self.store().ok();
-        let login = match &store {
-            Some(store) if !self.wish.local && self.environment.token.is_none() => store.read()?,
-            _ => None,
-        };
-        let (target, identity) = self.wish.resolve(&self.environment, login)?;
-        Ok(self.cli(target, identity, store))
-    }
-
-    /// As nobody, to sign in.
-    fn stranger(&self) -> Result<Cli, Error> {
-        Ok(self.cli(self.wish.sign_in_at(&self.environment)?, Identity::Nobody, None))
-    }
-
-    /// As the user of a stored login.
-    fn member(&self, store: &Store, login: Login) -> Result<Cli, Error> {
-        let target = Target::parse(&login.server)?;
-        Ok(self.cli(target, Identity::Login(login), Some(store.clone())))
-    }
-
-    fn cli(&self, target: Target, identity: Identity, store: Option<Store>) -> Cli {
-        let trust = match &identity {
-            Identity::Login(login) => self.trust.clone().or(login.trust.clone()),
-            Identity::Token(_) | Identity::Local | Identity::Nobody => self.trust.clone(),
-        };
-        Cli { screen: self.screen.clone(), client: Client::new(target, trust, identity, store, self.show_grpcurl) }
+        Command::Completions(completions) => completions.run(&setting.screen, Arguments::command()),
+        Command::Man(man) => man.run(&setting.screen, Arguments::command()),
     }
 }

@@ -6,9 +6,9 @@ use std::io::{self, BufRead, IsTerminal};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use secrecy::{ExposeSecret, SecretString};
 
-use super::Cli;
 use super::error::{Error, Exit};
 use super::output::text::{Text, Tone};
+use super::setting::Cli;
 
 /// The longest line that is read: the contract's 4096 bytes of a password, and the end of the line.
 const LONGEST_LINE: u64 = 4098;

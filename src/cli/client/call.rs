@@ -9,9 +9,9 @@ use prost_reflect::{DynamicMessage, MessageDescriptor, MethodDescriptor, Value};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic_health::pb as health;
 
-use crate::cli::args::user_text;
+use crate::cli::contract::{POOL, dynamic};
 use crate::cli::error::Error;
-use crate::cli::output::json::{POOL, dynamic};
+use crate::cli::user_ref;
 use crate::proto::v1::{self, UserRef};
 
 /// A request of a unary method.
@@ -108,7 +108,7 @@ pub(crate) fn subject(request: &DynamicMessage) -> Option<String> {
         |name: &str| request.get_field_by_name(name)?.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
     let Some(user) = request.get_field_by_name("user") else { return text("login").or_else(|| text("username")) };
     let reference = user.as_message()?.transcode_to::<UserRef>().ok()?;
-    user_text(&reference)
+    user_ref::text(&reference)
 }
 
 /// Replaces every secret in a message, as the contract marks them (`debug_redact`), by a placeholder.
@@ -127,14 +127,6 @@ pub(crate) fn redact(message: &mut DynamicMessage) {
         let placeholder = format!("<{}>", field.name());
         message.set_field(&field, Value::String(placeholder));
     }
-}
-
-/// The values of an enum, as words for the command line, and their numbers.
-pub(crate) fn enum_choices(enum_name: &str, prefix: &str) -> Vec<(String, i32)> {
-    let Some(values) = POOL.get_enum_by_name(enum_name) else { return Vec::new() };
-    let word = |name: &str| name.trim_start_matches(prefix).to_ascii_lowercase().replace('_', "-");
-    let known = values.values().filter(|value| value.number() != 0);
-    known.map(|value| (word(value.name()), value.number())).collect()
 }
 
 #[cfg(test)]

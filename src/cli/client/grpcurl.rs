@@ -2,7 +2,6 @@
 //!
 //! Secrets are placeholders, and the token comes from the environment: neither would be safe in a shell's history.
 
-use super::Client;
 use super::call::{Call, Method, redact};
 use super::target::Target;
 use super::tls::Trust;
@@ -11,13 +10,12 @@ use crate::cli::output::json;
 use crate::cli::output::words::shell_word;
 
 /// The call as a command line. Nothing is sent.
-pub(crate) fn show<C: Call>(client: &Client, request: &C) -> Result<String, Error> {
+pub(crate) fn show<C: Call>(target: &Target, trust: &Trust, has_token: bool, request: &C) -> Result<String, Error> {
     let method = Method::of::<C>()?;
     let mut message = method.request(request)?;
     redact(&mut message);
     let body = json::pretty(&message)?;
-    let token = client.has_token() && method.wants_identity();
-    Ok(command(client.target(), client.trust(), token, method.name(), &body))
+    Ok(command(target, trust, has_token && method.wants_identity(), method.name(), &body))
 }
 
 fn command(target: &Target, trust: &Trust, token: bool, method: &str, body: &str) -> String {

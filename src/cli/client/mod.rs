@@ -22,8 +22,9 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
 
-use super::error::{Error, Refusal};
-use super::output::{Screen, json};
+use super::contract::dynamic;
+use super::error::{Error, Refusal, innermost};
+use super::output::Screen;
 use crate::proto::v1::who_am_i_response::Kind;
 use crate::proto::v1::{ListRolesRequest, RefreshTokensRequest, WhoAmIRequest};
 use call::{Call, Method, subject};
@@ -95,9 +96,10 @@ impl Client {
         self.show
     }
 
-    /// Whether calls carry a token.
-    pub(crate) fn has_token(&self) -> bool {
-        matches!(self.caller, Caller::Token(_) | Caller::Login { .. })
+    /// The same call for grpcurl.
+    pub(crate) fn grpcurl<C: Call>(&self, request: &C) -> Result<String, Error> {
+        let has_token = matches!(self.caller, Caller::Token(_) | Caller::Login { .. });
+        grpcurl::show(&self.target, &self.trust, has_token, request)
     }
 
     /// Whether the server would know who calls.
@@ -130,7 +132,7 @@ impl Client {
     /// Makes a call. One that is safe to repeat is repeated while the server is UNAVAILABLE, three times at most.
     pub(crate) async fn call<C: Call>(&self, request: C) -> Result<C::Answer, Error> {
         if self.show {
-            return Err(Error::Shown(grpcurl::show(self, &request)?));
+            return Err(Error::Shown(self.grpcurl(&request)?));
         }
         let method = Method::of::<C>()?;
         let reflected = method.request(&request)?;
@@ -274,7 +276,7 @@ impl Client {
         if let Some(error) = tls::explain(fault, &self.target.place()) {
             return error;
         }
-        let cause = tls::innermost(fault);
+        let cause = innermost(fault);
         let fault = cause.downcast_ref::<io::Error>();
         let kind = fault.map(io::Error::kind);
         let strange = matches!(fault.and_then(io::Error::get_ref), Some(inner) if inner.is::<Stranger>());
@@ -330,7 +332,7 @@ impl Client {
 
     /// The answer by reflection, which serializes as proto3 JSON.
     pub(crate) fn reflected<C: Call>(answer: &C::Answer) -> Result<DynamicMessage, Error> {
-        json::dynamic(Method::of::<C>()?.answer(), answer)
+        dynamic(Method::of::<C>()?.answer(), answer)
     }
 
     /// Warns before a password goes over a network in plain text.

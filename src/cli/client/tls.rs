@@ -17,7 +17,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::Uri;
 
-use crate::cli::error::Error;
+use crate::cli::error::{Error, innermost};
 
 /// How client and server know each other. A stored login keeps it.
 #[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
@@ -187,14 +187,4 @@ fn alerted(alert: AlertDescription) -> (String, String) {
             "is latchkeyd there? it speaks TLS 1.2 and 1.3, and HTTP/2".to_owned(),
         ),
     }
-}
-
-/// The last cause. Chains are short; the bound is for one that bites its tail.
-pub(crate) fn innermost<'a>(fault: &'a (dyn std::error::Error + 'static)) -> &'a (dyn std::error::Error + 'static) {
-    let mut cause = fault;
-    for _ in 0..16 {
-        let Some(inner) = cause.source() else { break };
-        cause = inner;
-    }
-    cause
 }

@@ -3,13 +3,14 @@
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 
-use crate::cli::Cli;
-use crate::cli::args::{self, Paging, enum_parser};
+use crate::cli::args::{Paging, enum_parser};
+use crate::cli::contract::enum_words;
 use crate::cli::error::Error;
 use crate::cli::output::table::{Column, Layout, Table};
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::time::{Clock, instant, stamp};
-use crate::cli::output::words::enum_words;
+use crate::cli::setting::Cli;
+use crate::cli::user_ref;
 use crate::proto::v1::user_ref::Ref;
 use crate::proto::v1::{
     Actor, Event, EventFilter, EventOutcome, EventType, GetUserRequest, ListEventsRequest, ListEventsResponse,
@@ -47,10 +48,10 @@ Examples:
 #[command(after_help = HELP)]
 pub(crate) struct List {
     /// Done to this user.
-    #[arg(long, value_parser = args::user)]
+    #[arg(long, value_parser = user_ref::parse)]
     user: Option<UserRef>,
     /// Done by this user.
-    #[arg(long, value_name = "USER", value_parser = args::user)]
+    #[arg(long, value_name = "USER", value_parser = user_ref::parse)]
     actor: Option<UserRef>,
     /// Of this type; more than once for more.
     #[arg(long = "type", value_name = "TYPE", value_parser = enum_parser("latchkey.v1.EventType", "EVENT_TYPE_"))]

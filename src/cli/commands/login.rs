@@ -6,13 +6,13 @@ use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::passwd::ATTEMPTS;
-use crate::cli::Cli;
 use crate::cli::client::Client;
 use crate::cli::client::call::Call;
 use crate::cli::client::login::{Login, Store};
 use crate::cli::error::{Error, Exit};
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::time::instant;
+use crate::cli::setting::Cli;
 use crate::proto::v1::sign_in_progress::Step;
 use crate::proto::v1::{
     CompletePasswordChangeRequest, PasswordChangeCause, PasswordChangeStep, SignInProgress, SignInRequest, TokenSet,

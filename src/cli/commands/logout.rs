@@ -2,9 +2,9 @@
 
 use clap::Args;
 
-use crate::cli::Setting;
 use crate::cli::client::login::Store;
 use crate::cli::error::{Error, Exit};
+use crate::cli::setting::Setting;
 use crate::proto::v1::RevokeSessionRequest;
 
 const HELP: &str = "\

@@ -12,7 +12,6 @@ pub(crate) mod tokens;
 pub(crate) mod users;
 pub(crate) mod whoami;
 
-use super::Cli;
 use super::args::Paging;
 use super::client::Client;
 use super::client::call::Call;
@@ -20,6 +19,7 @@ use super::error::Error;
 use super::output::Screen;
 use super::output::time::instant;
 use super::output::words::count;
+use super::setting::Cli;
 use crate::proto::v1::{
     Effects, ListApiTokensRequest, ListEventsRequest, ListSessionsRequest, ListUserSessionsRequest, ListUsersRequest,
 };

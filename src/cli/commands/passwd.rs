@@ -3,9 +3,9 @@
 use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::cli::Cli;
 use crate::cli::error::Error;
 use crate::cli::output::words::count;
+use crate::cli::setting::Cli;
 use crate::proto::v1::{ChangePasswordRequest, ChangePasswordResponse};
 
 /// How often a password that breaks the rules may be followed by another.

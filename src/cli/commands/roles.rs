@@ -2,11 +2,11 @@
 
 use clap::{Args, Subcommand};
 
-use crate::cli::Cli;
 use crate::cli::error::Error;
 use crate::cli::output::table::{Column, Layout, Table};
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::words::count;
+use crate::cli::setting::Cli;
 use crate::proto::v1::ListRolesRequest;
 
 const HELP: &str = "\

@@ -2,13 +2,14 @@
 
 use clap::{Args, Subcommand};
 
-use crate::cli::Cli;
-use crate::cli::args::{self, Paging};
+use crate::cli::args::Paging;
 use crate::cli::error::Error;
 use crate::cli::output::table::{Column, Layout, Table};
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::time::{Clock, instant};
 use crate::cli::output::words::{count, shell_word};
+use crate::cli::setting::Cli;
+use crate::cli::user_ref;
 use crate::proto::v1::revoke_session_request::Target;
 use crate::proto::v1::{
     Effects, ListSessionsRequest, ListSessionsResponse, ListUserSessionsRequest, ListUserSessionsResponse,
@@ -48,7 +49,7 @@ Examples:
 #[command(after_help = LIST_HELP)]
 pub(crate) struct List {
     /// Whose; yours if absent.
-    #[arg(value_parser = args::user)]
+    #[arg(value_parser = user_ref::parse)]
     user: Option<UserRef>,
     /// Also those that have ended, for 30 days.
     #[arg(long, requires = "user")]
@@ -75,7 +76,7 @@ impl List {
             let page = async |answer: &ListSessionsResponse| list.show(cli, &answer.sessions);
             cli.pages(&self.paging, request, page).await?
         };
-        let next = match self.user.as_ref().and_then(args::user_text) {
+        let next = match self.user.as_ref().and_then(user_ref::text) {
             Some(user) => format!("latchkey sessions revoke {}", shell_word(&user)),
             None => "latchkey sessions revoke --mine --others".to_owned(),
         };
@@ -180,7 +181,7 @@ impl Revoke {
     async fn of_user(self, cli: &Cli) -> Result<(), Error> {
         let mut names = self.names.into_iter();
         let name = names.next().unwrap_or_default();
-        let user = args::user(&name).map_err(Error::usage)?;
+        let user = user_ref::parse(&name).map_err(Error::usage)?;
         let request = RevokeUserSessionsRequest { user: Some(user), session_ids: names.collect(), note: self.note };
         cli.answer(request, |screen, answer| {
             let ended = answer.effects.as_ref().map_or(0, |effects| effects.sessions_revoked);

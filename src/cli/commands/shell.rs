@@ -3,10 +3,9 @@
 use std::fs;
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory};
+use clap::{Args, Command};
 use clap_complete::Shell;
 
-use crate::cli::args::Arguments;
 use crate::cli::error::Error;
 use crate::cli::output::Screen;
 
@@ -25,10 +24,10 @@ pub(crate) struct Completions {
 }
 
 impl Completions {
-    /// Prints them.
-    pub(crate) fn run(self, screen: &Screen) -> Result<(), Error> {
+    /// Prints them for `command`.
+    pub(crate) fn run(self, screen: &Screen, mut command: Command) -> Result<(), Error> {
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut Arguments::command(), "latchkey", &mut script);
+        clap_complete::generate(self.shell, &mut command, "latchkey", &mut script);
         screen.verbatim(&String::from_utf8_lossy(&script))
     }
 }
@@ -48,9 +47,8 @@ pub(crate) struct Man {
 }
 
 impl Man {
-    /// Prints or writes.
-    pub(crate) fn run(self, screen: &Screen) -> Result<(), Error> {
-        let command = Arguments::command();
+    /// Prints or writes the pages of `command`.
+    pub(crate) fn run(self, screen: &Screen, command: Command) -> Result<(), Error> {
         if let Some(directory) = self.dir {
             let written = fs::create_dir_all(&directory).and_then(|()| clap_mangen::generate_to(command, &directory));
             return written.map_err(|fault| {

@@ -5,16 +5,15 @@ use serde_json::{Map, Value, json};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-use crate::cli::Cli;
 use crate::cli::client::Client;
 use crate::cli::client::call::Call;
-use crate::cli::client::grpcurl;
 use crate::cli::error::{Error, Exit};
 use crate::cli::output::Screen;
 use crate::cli::output::json;
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::time::{Clock, instant, length};
 use crate::cli::output::words::count;
+use crate::cli::setting::Cli;
 use crate::proto::v1::{
     GetSigningKeysRequest, GetSigningKeysResponse, ListUsersRequest, UserFilter, UserFlag, UserState, WhoAmIRequest,
     WhoAmIResponse,
@@ -56,9 +55,9 @@ impl Status {
     /// Asks everything, and prints what there is.
     pub(crate) async fn run(self, cli: &Cli) -> Result<(), Error> {
         if cli.client.is_showing() {
-            cli.screen.verbatim(&grpcurl::show(&cli.client, &HealthCheckRequest::default())?)?;
-            cli.screen.verbatim(&grpcurl::show(&cli.client, &WhoAmIRequest {})?)?;
-            return cli.screen.verbatim(&grpcurl::show(&cli.client, &counting(attention_filter()))?);
+            cli.screen.verbatim(&cli.client.grpcurl(&HealthCheckRequest::default())?)?;
+            cli.screen.verbatim(&cli.client.grpcurl(&WhoAmIRequest {})?)?;
+            return cli.screen.verbatim(&cli.client.grpcurl(&counting(attention_filter()))?);
         }
         let findings = Findings::gather(cli).await?;
         if cli.screen.is_json() {

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use crate::cli::Cli;
 use crate::cli::args::{self, Paging};
 use crate::cli::error::Error;
 use crate::cli::output::table::{Column, Layout, Table};
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::time::{Clock, instant};
+use crate::cli::setting::Cli;
+use crate::cli::user_ref;
 use crate::proto::v1::{
     ApiToken, CreateApiTokenRequest, ListApiTokensRequest, ListApiTokensResponse, ListUsersRequest,
     RevokeApiTokenRequest, UserFilter, UserRef,
@@ -53,7 +54,7 @@ Examples:
 #[command(after_help = CREATE_HELP)]
 pub(crate) struct Create {
     /// Whose rights it carries.
-    #[arg(value_parser = args::user)]
+    #[arg(value_parser = user_ref::parse)]
     user: UserRef,
     /// What it is for, to be told from others.
     #[arg(long, value_name = "TEXT")]
@@ -96,7 +97,7 @@ Examples:
 #[command(after_help = LIST_HELP)]
 pub(crate) struct List {
     /// Whose; everybody's if absent.
-    #[arg(value_parser = args::user)]
+    #[arg(value_parser = user_ref::parse)]
     user: Option<UserRef>,
     #[command(flatten)]
     paging: Paging,

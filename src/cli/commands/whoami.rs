@@ -2,12 +2,12 @@
 
 use clap::Args;
 
-use crate::cli::Cli;
 use crate::cli::client::own_name;
 use crate::cli::error::Error;
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::time::instant;
 use crate::cli::output::words::person;
+use crate::cli::setting::Cli;
 use crate::proto::v1::who_am_i_response::Kind;
 use crate::proto::v1::{WhoAmIRequest, WhoAmIResponse};
 

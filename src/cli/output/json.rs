@@ -3,28 +3,12 @@
 //! Answers are printed as the proto3 JSON mapping has them, by reflection over the descriptors of the contract: there
 //! is no second set of types that could differ from the first.
 
-use std::sync::LazyLock;
-
-use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
+use prost_reflect::DynamicMessage;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::escape::escape_json;
 use crate::cli::error::Error;
-
-/// The contract, and the health service of gRPC.
-pub(crate) static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
-    let mut pool = DescriptorPool::decode(crate::proto::DESCRIPTORS).unwrap_or_default();
-    // Both sets are constants of this build. If one were broken, each look-up would fail and say so.
-    let _ = pool.decode_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
-    pool
-});
-
-/// A message as a value of reflection.
-pub(crate) fn dynamic<M: prost::Message>(descriptor: MessageDescriptor, message: &M) -> Result<DynamicMessage, Error> {
-    DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice())
-        .map_err(|fault| Error::unexpected(format!("a message does not match its description: {fault}")))
-}
 
 /// A message as a value of JSON, to become part of a larger one.
 pub(crate) fn value(message: &DynamicMessage) -> Result<Value, Error> {

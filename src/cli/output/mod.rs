@@ -3,7 +3,9 @@
 //! Answers go to standard output, for people as text or for machines as JSON; questions, hints and errors go to
 //! standard error. A reader that went away (`latchkey users list | head`) ends the command quietly.
 
+pub(crate) mod error;
 pub(crate) mod escape;
+pub(crate) mod hint;
 pub(crate) mod json;
 pub(crate) mod table;
 pub(crate) mod text;
@@ -159,7 +161,7 @@ impl Screen {
             }
             return;
         }
-        for line in error.lines() {
+        for line in error::lines(error) {
             self.note(line);
         }
     }

@@ -2,7 +2,6 @@
 
 use super::text::{Text, Tone};
 use super::time::{Clock, instant};
-use crate::cli::output::json::POOL;
 use crate::proto::v1::{LockCause, PasswordChangeCause, PasswordStatus, User, UserKind, UserLock, UserState};
 
 /// `Ada Lovelace (ada)`, or the username alone.
@@ -128,15 +127,6 @@ pub(crate) fn shell_word(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
-/// A value of an enum as words: `EVENT_TYPE_USER_LOCKED` is `user locked`.
-pub(crate) fn enum_words(enum_name: &str, prefix: &str, number: i32) -> String {
-    let value = POOL.get_enum_by_name(enum_name).and_then(|values| values.get_value(number));
-    match value {
-        Some(value) => value.name().trim_start_matches(prefix).to_ascii_lowercase().replace('_', " "),
-        None => number.to_string(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,11 +142,5 @@ mod tests {
         assert_eq!(shell_word("ada@example.com"), "ada@example.com");
         assert_eq!(shell_word("it's $HOME"), r"'it'\''s $HOME'");
         assert_eq!(shell_word(""), "''");
-    }
-
-    #[test]
-    fn enums_are_told_in_words() {
-        assert_eq!(enum_words("latchkey.v1.EventType", "EVENT_TYPE_", 26), "user locked");
-        assert_eq!(enum_words("latchkey.v1.EventType", "EVENT_TYPE_", 9999), "9999");
     }
 }

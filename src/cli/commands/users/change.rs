@@ -2,10 +2,10 @@
 
 use clap::Args;
 
-use crate::cli::Cli;
-use crate::cli::args;
 use crate::cli::error::Error;
 use crate::cli::output::words::{person, shell_word};
+use crate::cli::setting::Cli;
+use crate::cli::user_ref;
 use crate::proto::v1::{RequirePasswordChangeRequest, UserRef, WaivePasswordChangeRequest};
 
 const REQUIRE_HELP: &str = "\
@@ -20,7 +20,7 @@ Examples:
 #[command(after_help = REQUIRE_HELP)]
 pub(crate) struct Require {
     /// Whom.
-    #[arg(value_parser = args::user)]
+    #[arg(value_parser = user_ref::parse)]
     user: UserRef,
     /// Also end the user's sessions, so that the next sign-in is soon.
     #[arg(long)]
@@ -62,7 +62,7 @@ Examples:
 #[command(after_help = WAIVE_HELP)]
 pub(crate) struct Waive {
     /// Whom.
-    #[arg(value_parser = args::user)]
+    #[arg(value_parser = user_ref::parse)]
     user: UserRef,
     /// Why, for the audit log.
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]

@@ -7,11 +7,11 @@ use secrecy::ExposeSecret;
 
 use super::idempotency_key;
 use super::reset::{show_secret, shown_once};
-use crate::cli::Cli;
 use crate::cli::args::{self, enum_parser};
 use crate::cli::error::Error;
 use crate::cli::output::text::Text;
 use crate::cli::output::words::{person, shell_word};
+use crate::cli::setting::Cli;
 use crate::proto::v1::create_user_request::Credential;
 use crate::proto::v1::create_user_response::Secret;
 use crate::proto::v1::{CreateUserRequest, TemporaryPassword, UserState};

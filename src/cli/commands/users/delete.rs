@@ -2,11 +2,11 @@
 
 use clap::Args;
 
-use crate::cli::Cli;
-use crate::cli::args::{self, user_text};
 use crate::cli::error::Error;
 use crate::cli::output::words::{person, shell_word};
 use crate::cli::prompt::Question;
+use crate::cli::setting::Cli;
+use crate::cli::user_ref;
 use crate::proto::v1::{DeleteUserRequest, User, UserRef};
 
 const HELP: &str = "\
@@ -21,7 +21,7 @@ Examples:
 #[command(after_help = HELP)]
 pub(crate) struct Delete {
     /// Whom.
-    #[arg(value_parser = args::user)]
+    #[arg(value_parser = user_ref::parse)]
     user: UserRef,
     /// Do not ask.
     #[arg(long, short)]
@@ -36,7 +36,7 @@ pub(crate) struct Delete {
 
 impl Delete {
     pub(super) async fn run(self, cli: &Cli) -> Result<(), Error> {
-        let named = user_text(&self.user).unwrap_or_default();
+        let named = user_ref::text(&self.user).unwrap_or_default();
         let asks = cli.asks(self.yes)?;
         let etag = match self.etag {
             Some(etag) => {

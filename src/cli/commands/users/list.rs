@@ -2,13 +2,13 @@
 
 use clap::Args;
 
-use crate::cli::Cli;
 use crate::cli::args::{Paging, enum_parser};
 use crate::cli::error::Error;
 use crate::cli::output::table::{Column, Layout, Table};
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::time::Clock;
 use crate::cli::output::words::{attention, count, password, shell_word, signed_in, state};
+use crate::cli::setting::Cli;
 use crate::proto::v1::{ListUsersRequest, ListUsersResponse, User, UserFilter, UserFlag, UserOrder, UserState};
 
 const HELP: &str = "\

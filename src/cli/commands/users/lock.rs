@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::cli::Cli;
 use crate::cli::args;
 use crate::cli::error::Error;
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::time::{instant, length, stamp};
 use crate::cli::output::words::{locked, person, shell_word};
 use crate::cli::prompt::Question;
+use crate::cli::setting::Cli;
+use crate::cli::user_ref;
 use crate::proto::v1::lock_user_request::End;
 use crate::proto::v1::{LockUserRequest, UnlockUserRequest, User, UserRef};
 
@@ -25,7 +26,7 @@ Examples:
 #[command(after_help = LOCK_HELP)]
 pub(crate) struct Lock {
     /// Whom.
-    #[arg(value_parser = args::user)]
+    #[arg(value_parser = user_ref::parse)]
     user: UserRef,
     /// Only for this long: 30m, 2h, 7d.
     #[arg(long = "for", value_name = "TIME", value_parser = args::duration, conflicts_with = "until")]
@@ -101,7 +102,7 @@ Examples:
 #[command(after_help = UNLOCK_HELP)]
 pub(crate) struct Unlock {
     /// Whom.
-    #[arg(value_parser = args::user)]
+    #[arg(value_parser = user_ref::parse)]
     user: UserRef,
     /// Why, for the audit log.
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]

@@ -11,10 +11,10 @@ mod update;
 
 use clap::Subcommand;
 
-use crate::cli::Cli;
-use crate::cli::args::user_of_id;
 use crate::cli::error::Error;
 use crate::cli::output::words::count;
+use crate::cli::setting::Cli;
+use crate::cli::user_ref;
 use crate::proto::v1::{GetUserRequest, ListUserSessionsRequest, User, UserRef};
 
 const HELP: &str = "\
@@ -67,7 +67,7 @@ impl Cli {
     /// `2 sessions`: how many a user has, as far as the caller may know. None if there is none.
     async fn sessions_of(&self, user: &User) -> Option<String> {
         let request = ListUserSessionsRequest {
-            user: Some(user_of_id(&user.id)),
+            user: Some(user_ref::of_id(&user.id)),
             page_size: 500,
             ..ListUserSessionsRequest::default()
         };

@@ -7,7 +7,6 @@ use secrecy::ExposeSecret;
 use tonic::Code;
 
 use super::idempotency_key;
-use crate::cli::Cli;
 use crate::cli::args;
 use crate::cli::error::{Error, Refusal};
 use crate::cli::output::Screen;
@@ -15,6 +14,8 @@ use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::time::instant;
 use crate::cli::output::words::{count, locked, person};
 use crate::cli::prompt::Question;
+use crate::cli::setting::Cli;
+use crate::cli::user_ref;
 use crate::proto::v1::reset_password_request::Method;
 use crate::proto::v1::reset_password_response::Secret;
 use crate::proto::v1::{LockCause, ResetPasswordRequest, SetPassword, TemporaryPassword, User, UserRef, UserState};
@@ -34,7 +35,7 @@ Examples:
 #[command(after_help = HELP)]
 pub(crate) struct Reset {
     /// Whom.
-    #[arg(value_parser = args::user)]
+    #[arg(value_parser = user_ref::parse)]
     user: UserRef,
     #[command(flatten)]
     way: Way,
@@ -102,7 +103,7 @@ impl Reset {
             return Ok(());
         }
         let message = "the account is locked; unlock it first";
-        let refusal = Refusal::foreseen(Code::FailedPrecondition, "USER_LOCKED", message, args::user_text(&self.user));
+        let refusal = Refusal::foreseen(Code::FailedPrecondition, "USER_LOCKED", message, user_ref::text(&self.user));
         Err(Error::Refused(Box::new(refusal)))
     }
 

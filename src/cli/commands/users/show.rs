@@ -2,12 +2,12 @@
 
 use clap::Args;
 
-use crate::cli::Cli;
-use crate::cli::args;
 use crate::cli::error::Error;
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::time::{Clock, instant};
 use crate::cli::output::words::{change_cause, locked, next_step, password, person, signed_in, state};
+use crate::cli::setting::Cli;
+use crate::cli::user_ref;
 use crate::proto::v1::{GetUserRequest, User, UserKind, UserRef};
 
 const HELP: &str = "\
@@ -21,7 +21,7 @@ Examples:
 #[command(after_help = HELP)]
 pub(crate) struct Show {
     /// Whom.
-    #[arg(value_parser = args::user)]
+    #[arg(value_parser = user_ref::parse)]
     user: UserRef,
 }
 

@@ -2,10 +2,11 @@
 
 use clap::Args;
 
-use crate::cli::Cli;
 use crate::cli::args;
 use crate::cli::error::Error;
 use crate::cli::output::words::{person, shell_word};
+use crate::cli::setting::Cli;
+use crate::cli::user_ref;
 use crate::proto::v1::{UpdateUserRequest, UserRef};
 
 const HELP: &str = "\
@@ -21,7 +22,7 @@ Examples:
 #[command(after_help = HELP)]
 pub(crate) struct Update {
     /// Whom.
-    #[arg(value_parser = args::user)]
+    #[arg(value_parser = user_ref::parse)]
     user: UserRef,
     /// A new sign-in name.
     #[arg(long)]

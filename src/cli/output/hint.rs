@@ -1,6 +1,6 @@
 //! The way out of each refusal: the missing scope, or the command that helps.
 
-use super::error::Refusal;
+use crate::cli::error::Refusal;
 
 /// A hint, if there is something that the person can do.
 pub(crate) fn of(refusal: &Refusal) -> Option<String> {

@@ -1,0 +1,61 @@
+//! The command line as a whole; what belongs to one command stands with that command.
+
+use clap::{Parser, Subcommand};
+
+use super::args::Global;
+use super::commands;
+
+const AFTER_HELP: &str = "\
+A USER is a username; with @ in it an address; id:… an id; ext:… the id of another system.
+
+As whom: --local, LATCHKEY_TOKEN, the stored login (`latchkey login`), the local socket, in this order.
+
+Exit codes: 0 done; 1 refused by the server, or by \"no\" at the prompt; 2 wrong usage; 3 unreachable or unexpected.
+
+Examples:
+  latchkey status
+  latchkey users list --attention
+  latchkey users reset ada --temporary-password --note \"ticket 4711\"
+  latchkey users list --all --output json | jq -r '.users[].email // empty'";
+
+/// Administers the accounts of a latchkey server.
+#[derive(Debug, Parser)]
+#[command(name = "latchkey", version, after_help = AFTER_HELP, arg_required_else_help = true, max_term_width = 100)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Status(commands::status::Status),
+    #[command(subcommand)]
+    Users(commands::users::Users),
+    #[command(subcommand)]
+    Sessions(commands::sessions::Sessions),
+    #[command(subcommand)]
+    Tokens(commands::tokens::Tokens),
+    Roles(commands::roles::Roles),
+    #[command(subcommand)]
+    Audit(commands::audit::Audit),
+    Login(commands::login::SignIn),
+    Logout(commands::logout::Logout),
+    Whoami(commands::whoami::WhoAmI),
+    Passwd(commands::passwd::Passwd),
+    Completions(commands::shell::Completions),
+    Man(commands::shell::Man),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Arguments::command().debug_assert();
+    }
+}

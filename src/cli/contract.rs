@@ -1,0 +1,49 @@
+//! The contract by its descriptors: messages by reflection, and the names of its enums.
+
+use std::sync::LazyLock;
+
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
+
+use super::error::Error;
+
+/// The contract, and the health service of gRPC.
+pub(crate) static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
+    let mut pool = DescriptorPool::decode(crate::proto::DESCRIPTORS).unwrap_or_default();
+    // Both sets are constants of this build. If one were broken, each look-up would fail and say so.
+    let _ = pool.decode_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
+    pool
+});
+
+/// A message as a value of reflection.
+pub(crate) fn dynamic<M: prost::Message>(descriptor: MessageDescriptor, message: &M) -> Result<DynamicMessage, Error> {
+    DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice())
+        .map_err(|fault| Error::unexpected(format!("a message does not match its description: {fault}")))
+}
+
+/// The values of an enum, as words for the command line, and their numbers.
+pub(crate) fn enum_choices(enum_name: &str, prefix: &str) -> Vec<(String, i32)> {
+    let Some(values) = POOL.get_enum_by_name(enum_name) else { return Vec::new() };
+    let word = |name: &str| name.trim_start_matches(prefix).to_ascii_lowercase().replace('_', "-");
+    let known = values.values().filter(|value| value.number() != 0);
+    known.map(|value| (word(value.name()), value.number())).collect()
+}
+
+/// A value of an enum as words: `EVENT_TYPE_USER_LOCKED` is `user locked`.
+pub(crate) fn enum_words(enum_name: &str, prefix: &str, number: i32) -> String {
+    let value = POOL.get_enum_by_name(enum_name).and_then(|values| values.get_value(number));
+    match value {
+        Some(value) => value.name().trim_start_matches(prefix).to_ascii_lowercase().replace('_', " "),
+        None => number.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn enums_are_told_in_words() {
+        assert_eq!(enum_words("latchkey.v1.EventType", "EVENT_TYPE_", 26), "user locked");
+        assert_eq!(enum_words("latchkey.v1.EventType", "EVENT_TYPE_", 9999), "9999");
+    }
+}

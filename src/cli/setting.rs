@@ -1,0 +1,76 @@
+//! What the command line and the environment say of the server and the caller, and the client that follows from it.
+
+use super::args::Global;
+use super::client::Client;
+use super::client::login::{Login, Store};
+use super::client::target::{Identity, Target, Wish};
+use super::client::tls::Trust;
+use super::env::Environment;
+use super::error::Error;
+use super::output::Screen;
+
+/// What a command works with: where to print, and whom to ask.
+#[derive(Debug)]
+pub(crate) struct Cli {
+    /// Where to print.
+    pub(crate) screen: Screen,
+    /// The server.
+    pub(crate) client: Client,
+}
+
+/// What the command line and the environment say, before a command chooses as whom to act.
+#[derive(Debug)]
+pub(crate) struct Setting {
+    /// Where to print.
+    pub(crate) screen: Screen,
+    environment: Environment,
+    wish: Wish,
+    trust: Trust,
+    /// Whether calls are printed instead of made.
+    pub(crate) show_grpcurl: bool,
+}
+
+impl Setting {
+    /// What the global options and the environment say.
+    pub(crate) fn new(global: Global, screen: Screen) -> Setting {
+        let Global { server, socket, local, trust, show_grpcurl, .. } = global;
+        let environment = Environment::read();
+        let trust = trust.or(Trust::of_ca(environment.tls_ca.clone()));
+        Setting { screen, environment, wish: Wish { server, socket, local }, trust, show_grpcurl }
+    }
+
+    /// Where the login is kept.
+    pub(crate) fn store(&self) -> Result<Store, Error> {
+        Store::new(&self.environment)
+    }
+
+    /// As whoever the caller is. The stored login is not even opened where something else comes before it.
+    pub(crate) fn caller(&self) -> Result<Cli, Error> {
+        let store = self.store().ok();
+        let login = match &store {
+            Some(store) if !self.wish.local && self.environment.token.is_none() => store.read()?,
+            _ => None,
+        };
+        let (target, identity) = self.wish.resolve(&self.environment, login)?;
+        Ok(self.cli(target, identity, store))
+    }
+
+    /// As nobody, to sign in.
+    pub(crate) fn stranger(&self) -> Result<Cli, Error> {
+        Ok(self.cli(self.wish.sign_in_at(&self.environment)?, Identity::Nobody, None))
+    }
+
+    /// As the user of a stored login.
+    pub(crate) fn member(&self, store: &Store, login: Login) -> Result<Cli, Error> {
+        let target = Target::parse(&login.server)?;
+        Ok(self.cli(target, Identity::Login(login), Some(store.clone())))
+    }
+
+    fn cli(&self, target: Target, identity: Identity, store: Option<Store>) -> Cli {
+        let trust = match &identity {
+            Identity::Login(login) => self.trust.clone().or(login.trust.clone()),
+            Identity::Token(_) | Identity::Local | Identity::Nobody => self.trust.clone(),
+        };
+        Cli { screen: self.screen.clone(), client: Client::new(target, trust, identity, store, self.show_grpcurl) }
+    }
+}
