@@ -5,48 +5,29 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use serde::Serialize;
+use strum::IntoStaticStr;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use crate::proto::code_name;
 
 /// How a command ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
+#[strum(serialize_all = "SCREAMING_SNAKE_CASE")]
 pub(crate) enum Exit {
-    /// 0: done.
-    Done,
-    /// 1: refused by the server, or by "no" at the prompt.
-    Stopped,
-    /// 2: wrong usage; also `--yes` missing without a terminal.
-    Usage,
-    /// 3: the server cannot be reached, or something unexpected happened.
-    Unexpected,
+    /// Done.
+    Done = 0,
+    /// Refused by the server, or by "no" at the prompt.
+    Stopped = 1,
+    /// Wrong usage; also `--yes` missing without a terminal.
+    Usage = 2,
+    /// The server cannot be reached, or something unexpected happened.
+    Unexpected = 3,
 }
 
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> ExitCode {
-        ExitCode::from(exit.code())
-    }
-}
-
-impl Exit {
-    /// The number.
-    pub(crate) const fn code(self) -> u8 {
-        match self {
-            Exit::Done => 0,
-            Exit::Stopped => 1,
-            Exit::Usage => 2,
-            Exit::Unexpected => 3,
-        }
-    }
-
-    const fn name(self) -> &'static str {
-        match self {
-            Exit::Done => "DONE",
-            Exit::Stopped => "STOPPED",
-            Exit::Usage => "USAGE",
-            Exit::Unexpected => "UNEXPECTED",
-        }
+        ExitCode::from(exit as u8)
     }
 }
 
@@ -174,7 +155,7 @@ impl Error {
     pub(crate) fn to_json(&self) -> Option<Report<'_>> {
         let error = match self {
             Error::Stopped(complaint) => {
-                ReportBody { code: complaint.exit.name(), message: &complaint.message, ..ReportBody::default() }
+                ReportBody { code: complaint.exit.into(), message: &complaint.message, ..ReportBody::default() }
             }
             Error::Refused(refusal) => refusal.report(),
             Error::Silent(_) | Error::Shown(_) => return None,

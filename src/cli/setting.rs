@@ -2,7 +2,7 @@
 
 use super::args::Global;
 use super::client::Client;
-use super::client::login::{Login, Store};
+use super::client::login::{Login, LoginStore};
 use super::client::target::{Identity, Target, Wish};
 use super::client::tls::Trust;
 use super::env::Environment;
@@ -40,8 +40,8 @@ impl Setting {
     }
 
     /// Where the login is kept.
-    pub(crate) fn store(&self) -> Result<Store, Error> {
-        Store::new(&self.environment)
+    pub(crate) fn store(&self) -> Result<LoginStore, Error> {
+        LoginStore::new(&self.environment)
     }
 
     /// As whoever the caller is. The stored login is not even opened where something else comes before it.
@@ -61,12 +61,12 @@ impl Setting {
     }
 
     /// As the user of a stored login.
-    pub(crate) fn member(&self, store: &Store, login: Login) -> Result<Cli, Error> {
+    pub(crate) fn member(&self, store: &LoginStore, login: Login) -> Result<Cli, Error> {
         let target = Target::parse(&login.server)?;
         Ok(self.cli(target, Identity::Login(login), Some(store.clone())))
     }
 
-    fn cli(&self, target: Target, identity: Identity, store: Option<Store>) -> Cli {
+    fn cli(&self, target: Target, identity: Identity, store: Option<LoginStore>) -> Cli {
         let trust = match &identity {
             Identity::Login(login) => self.trust.clone().or(login.trust.clone()),
             Identity::Token(_) | Identity::Local | Identity::Nobody => self.trust.clone(),

@@ -43,7 +43,7 @@ fn command(target: &Target, trust: &Trust, token: bool, method: &str, body: &str
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::client::target::Origin;
+    use crate::cli::client::target::ChosenBy;
 
     #[test]
     fn a_call_over_the_network_takes_its_token_from_the_environment() -> Result<(), Error> {
@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn an_empty_call_through_the_socket_is_one_line() {
-        let target = Target::Socket("/run/l k.sock".into(), Origin::Named);
+        let target = Target::Socket("/run/l k.sock".into(), ChosenBy::User);
         let text = command(&target, &Trust::default(), false, "latchkey.v1.Auth/WhoAmI", "{}");
         assert_eq!(text, "grpcurl -plaintext -unix '/run/l k.sock' latchkey.v1.Auth/WhoAmI");
     }

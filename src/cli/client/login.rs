@@ -73,7 +73,7 @@ impl Login {
 
 /// Where the login is kept.
 #[derive(Debug, Clone)]
-pub(crate) struct Store {
+pub(crate) struct LoginStore {
     directory: PathBuf,
 }
 
@@ -81,13 +81,13 @@ pub(crate) struct Store {
 #[derive(Debug)]
 pub(crate) struct Lock(#[expect(dead_code, reason = "closing the file releases the lock")] File);
 
-impl Store {
+impl LoginStore {
     /// In the user's state directory.
-    pub(crate) fn new(environment: &Environment) -> Result<Store, Error> {
+    pub(crate) fn new(environment: &Environment) -> Result<LoginStore, Error> {
         let directory = environment.state_dir.clone().ok_or_else(|| {
             Error::stopped(Exit::Usage, "there is no place for a login").hint("set HOME or XDG_STATE_HOME")
         })?;
-        Ok(Store { directory })
+        Ok(LoginStore { directory })
     }
 
     /// The file.
@@ -172,8 +172,8 @@ mod tests {
 
     type Outcome = Result<(), Box<dyn std::error::Error>>;
 
-    fn store(directory: &tempfile::TempDir) -> Store {
-        Store { directory: directory.path().join("state/latchkey") }
+    fn store(directory: &tempfile::TempDir) -> LoginStore {
+        LoginStore { directory: directory.path().join("state/latchkey") }
     }
 
     fn failed(error: &Error) -> String {

@@ -8,7 +8,6 @@ pub(crate) mod target;
 pub(crate) mod tls;
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -28,9 +27,9 @@ use super::output::Screen;
 use crate::proto::v1::who_am_i_response::Kind;
 use crate::proto::v1::{ListRolesRequest, RefreshTokensRequest, WhoAmIRequest};
 use call::{Call, Method, subject};
-use login::{Login, Store};
+use login::{Login, LoginStore};
 use socket::Stranger;
-use target::{Identity, Origin, Target};
+use target::{Identity, Target};
 use tls::Trust;
 
 /// How long to wait for a connection.
@@ -64,14 +63,20 @@ pub(crate) struct Client {
 #[expect(clippy::large_enum_variant, reason = "there is one, for as long as the process lives")]
 enum Caller {
     Token(SecretString),
-    Login { store: Store, login: Mutex<Login> },
+    Login { store: LoginStore, login: Mutex<Login> },
     Local,
     Nobody,
 }
 
 impl Client {
     /// Not connected yet.
-    pub(crate) fn new(target: Target, trust: Trust, identity: Identity, store: Option<Store>, show: bool) -> Client {
+    pub(crate) fn new(
+        target: Target,
+        trust: Trust,
+        identity: Identity,
+        store: Option<LoginStore>,
+        show: bool,
+    ) -> Client {
         let caller = match (identity, store) {
             (Identity::Token(token), _) => Caller::Token(token),
             (Identity::Login(login), Some(store)) => Caller::Login { store, login: Mutex::new(login) },
@@ -258,14 +263,14 @@ impl Client {
             Target::Tcp(uri) => endpoint(uri.clone())?.connect().await,
             Target::Tls(uri) => {
                 let (place, config) = (uri.clone(), self.trust.config()?);
-                let connector = tower::service_fn(move |_: Uri| connect_tls(place.clone(), Arc::clone(&config)));
+                let connector = tower::service_fn(move |_: Uri| tls::connect(place.clone(), Arc::clone(&config)));
                 // The scheme of the calls; the connector does the rest.
                 let plain = endpoint(Uri::from_static("http://localhost"))?.origin(uri.clone());
                 plain.connect_with_connector(connector).await
             }
-            Target::Socket(path, origin) => {
-                let (path, origin) = (Arc::new(path.clone()), *origin);
-                let connector = tower::service_fn(move |_: Uri| connect_socket(path.clone(), origin));
+            Target::Socket(path, chosen_by) => {
+                let (path, chosen_by) = (path.clone(), *chosen_by);
+                let connector = tower::service_fn(move |_: Uri| socket::connect(path.clone(), chosen_by));
                 endpoint(Uri::from_static("http://localhost"))?.connect_with_connector(connector).await
             }
         };
@@ -310,7 +315,7 @@ impl Client {
     }
 
     /// Under the lock the file is read again: another process may have renewed the login meanwhile.
-    async fn renew(&self, store: &Store, old: &Login) -> Result<Login, Error> {
+    async fn renew(&self, store: &LoginStore, old: &Login) -> Result<Login, Error> {
         let _lock = store.lock().await?;
         let stored = store.read()?.filter(|login| login.server == old.server).ok_or_else(signed_out)?;
         if stored.access_token != old.access_token && stored.is_fresh(jiff::Timestamp::now()) {
@@ -361,20 +366,6 @@ impl From<Error> for Sent {
     fn from(error: Error) -> Sent {
         Sent::Not(error)
     }
-}
-
-async fn connect_socket(
-    path: Arc<PathBuf>,
-    origin: Origin,
-) -> io::Result<hyper_util::rt::TokioIo<tokio::net::UnixStream>> {
-    socket::connect(&path, origin).await
-}
-
-async fn connect_tls(
-    uri: Uri,
-    config: Arc<rustls::ClientConfig>,
-) -> io::Result<hyper_util::rt::TokioIo<tokio_rustls::client::TlsStream<tokio::net::TcpStream>>> {
-    tls::connect(&uri, config).await
 }
 
 fn endpoint(uri: Uri) -> Result<Endpoint, Error> {

@@ -3,40 +3,31 @@
 //! The server knows its caller by the uid of the peer. The caller must know as much of the server: whoever can place
 //! a file where the socket is looked for would otherwise read passwords.
 
-use std::fmt;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::Path;
+use std::path::PathBuf;
 
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
-use super::target::Origin;
+use super::target::ChosenBy;
 
 /// Why there is no talking to somebody else's socket that nobody named.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("the socket was only found there, and belongs to uid {owner}, not to you (uid {own})")]
 pub(crate) struct Stranger {
     owner: u32,
     own: u32,
 }
 
-impl fmt::Display for Stranger {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Stranger { owner, own } = self;
-        write!(f, "the socket was only found there, and belongs to uid {owner}, not to you (uid {own})")
-    }
-}
-
-impl std::error::Error for Stranger {}
-
 /// Connects to the socket, and to nobody but its owner.
-pub(crate) async fn connect(path: &Path, origin: Origin) -> io::Result<TokioIo<UnixStream>> {
-    let file = tokio::fs::metadata(path).await?;
+pub(crate) async fn connect(path: PathBuf, chosen_by: ChosenBy) -> io::Result<TokioIo<UnixStream>> {
+    let file = tokio::fs::metadata(&path).await?;
     if !file.file_type().is_socket() {
         return Err(io::Error::other("it is not a socket"));
     }
     let own = rustix::process::geteuid().as_raw();
-    familiar(file.uid(), own, origin).map_err(|fault| io::Error::new(io::ErrorKind::PermissionDenied, fault))?;
+    familiar(file.uid(), own, chosen_by).map_err(|fault| io::Error::new(io::ErrorKind::PermissionDenied, fault))?;
     let stream = UnixStream::connect(path).await?;
     let peer = stream.peer_cred()?.uid();
     trusted(file.uid(), peer, own).map_err(|fault| io::Error::new(io::ErrorKind::PermissionDenied, fault))?;
@@ -45,10 +36,10 @@ pub(crate) async fn connect(path: &Path, origin: Origin) -> io::Result<TokioIo<U
 
 /// Whether to connect at all. A socket that nobody named lies in whatever directory the command is run in, perhaps
 /// another's, who would then read passwords: it must be this very user's own, for root as well.
-fn familiar(owner: u32, own: u32, origin: Origin) -> Result<(), Stranger> {
-    match origin {
-        Origin::Found if owner != own => Err(Stranger { owner, own }),
-        Origin::Found | Origin::Named => Ok(()),
+fn familiar(owner: u32, own: u32, chosen_by: ChosenBy) -> Result<(), Stranger> {
+    match chosen_by {
+        ChosenBy::Default if owner != own => Err(Stranger { owner, own }),
+        ChosenBy::Default | ChosenBy::User => Ok(()),
     }
 }
 
@@ -78,11 +69,11 @@ mod tests {
 
     #[test]
     fn a_socket_that_was_only_found_must_be_ones_own() {
-        assert!(familiar(1000, 1000, Origin::Found).is_ok());
-        assert!(familiar(0, 0, Origin::Found).is_ok());
-        assert!(familiar(998, 0, Origin::Found).is_err());
-        assert!(familiar(0, 1000, Origin::Found).is_err());
-        assert!(familiar(998, 0, Origin::Named).is_ok());
+        assert!(familiar(1000, 1000, ChosenBy::Default).is_ok());
+        assert!(familiar(0, 0, ChosenBy::Default).is_ok());
+        assert!(familiar(998, 0, ChosenBy::Default).is_err());
+        assert!(familiar(0, 1000, ChosenBy::Default).is_err());
+        assert!(familiar(998, 0, ChosenBy::User).is_ok());
     }
 
     #[test]

@@ -25,16 +25,16 @@ pub(crate) enum Target {
     /// At an address, over TLS.
     Tls(Uri),
     /// At a socket of this host.
-    Socket(PathBuf, Origin),
+    Socket(PathBuf, ChosenBy),
 }
 
 /// How a socket came to be used, which says how far it is trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Origin {
-    /// Somebody named it: a flag, a variable, or a login that was stored.
-    Named,
-    /// Nobody did: it lies where the command happens to be run.
-    Found,
+pub(crate) enum ChosenBy {
+    /// By a flag, a variable, or a login that was stored.
+    User,
+    /// By default: it lies where the command happens to be run.
+    Default,
 }
 
 impl Target {
@@ -42,7 +42,7 @@ impl Target {
     /// reached over TLS.
     pub(crate) fn parse(text: &str) -> Result<Target, Error> {
         if let Some(path) = text.strip_prefix("unix:") {
-            return Ok(Target::Socket(PathBuf::from(path), Origin::Named));
+            return Ok(Target::Socket(PathBuf::from(path), ChosenBy::User));
         }
         let whole = if text.contains("://") { text.to_owned() } else { format!("none://{text}") };
         let wrong = || Error::usage(format!("{text:?} is no address of a server")).hint("give it as https://host:port");
@@ -125,7 +125,7 @@ impl Wish {
             (None, Some(_)) if self.local => {
                 Err(Error::usage("--local goes through a socket: give --socket, not --server, with it"))
             }
-            (Some(path), None) => Ok(Some(Target::Socket(absolute(path), Origin::Named))),
+            (Some(path), None) => Ok(Some(Target::Socket(absolute(path), ChosenBy::User))),
             (None, Some(server)) => Target::parse(server).map(Some),
             (None, None) if self.local => Ok(None),
             (None, None) => environment.server.as_deref().map(Target::parse).transpose(),
@@ -174,13 +174,13 @@ fn socket(environment: &Environment) -> Option<Target> {
     let named = environment.socket.clone();
     let named = named.or_else(|| environment.data_dir.as_ref().map(|directory| directory.join(SOCKET_NAME)));
     match named {
-        Some(path) => Some(Target::Socket(absolute(&path), Origin::Named)),
+        Some(path) => Some(Target::Socket(absolute(&path), ChosenBy::User)),
         None => default_path().exists().then(default_socket),
     }
 }
 
 fn default_socket() -> Target {
-    Target::Socket(absolute(&default_path()), Origin::Found)
+    Target::Socket(absolute(&default_path()), ChosenBy::Default)
 }
 
 fn default_path() -> PathBuf {
@@ -247,19 +247,22 @@ mod tests {
 
     #[test]
     fn only_a_socket_that_nobody_named_is_found() -> Result<(), Error> {
-        let origin = |wish: &Wish, environment: &Environment| match wish.resolve(environment, None)? {
-            (Target::Socket(_, origin), Identity::Local) => Ok::<_, Error>(Some(origin)),
+        let chosen_by = |wish: &Wish, environment: &Environment| match wish.resolve(environment, None)? {
+            (Target::Socket(_, chosen_by), Identity::Local) => Ok::<_, Error>(Some(chosen_by)),
             _ => Ok(None),
         };
         let local = || Wish { local: true, ..Wish::default() };
         let none = Environment::default();
-        assert_eq!(origin(&local(), &none)?, Some(Origin::Found));
-        assert_eq!(origin(&Wish { socket: Some("a".into()), ..local() }, &none)?, Some(Origin::Named));
-        assert_eq!(origin(&Wish { server: Some("unix:/a".into()), ..Wish::default() }, &none)?, Some(Origin::Named));
+        assert_eq!(chosen_by(&local(), &none)?, Some(ChosenBy::Default));
+        assert_eq!(chosen_by(&Wish { socket: Some("a".into()), ..local() }, &none)?, Some(ChosenBy::User));
+        assert_eq!(
+            chosen_by(&Wish { server: Some("unix:/a".into()), ..Wish::default() }, &none)?,
+            Some(ChosenBy::User)
+        );
         let socket = Environment { socket: Some("a".into()), ..Environment::default() };
-        assert_eq!(origin(&local(), &socket)?, Some(Origin::Named));
+        assert_eq!(chosen_by(&local(), &socket)?, Some(ChosenBy::User));
         let data_dir = Environment { data_dir: Some("a".into()), ..Environment::default() };
-        assert_eq!(origin(&Wish::default(), &data_dir)?, Some(Origin::Named));
+        assert_eq!(chosen_by(&Wish::default(), &data_dir)?, Some(ChosenBy::User));
         Ok(())
     }
 

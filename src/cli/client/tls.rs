@@ -117,7 +117,7 @@ fn unusable(path: &Path, fault: &dyn fmt::Display) -> Error {
 }
 
 /// Connects, and shakes hands.
-pub(crate) async fn connect(uri: &Uri, config: Arc<ClientConfig>) -> io::Result<TokioIo<TlsStream<TcpStream>>> {
+pub(crate) async fn connect(uri: Uri, config: Arc<ClientConfig>) -> io::Result<TokioIo<TlsStream<TcpStream>>> {
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
     let stream = TcpStream::connect((host.as_str(), uri.port_u16().unwrap_or_default())).await?;
     stream.set_nodelay(true)?;

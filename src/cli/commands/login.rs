@@ -8,7 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::passwd::ATTEMPTS;
 use crate::cli::client::Client;
 use crate::cli::client::call::Call;
-use crate::cli::client::login::{Login, Store};
+use crate::cli::client::login::{Login, LoginStore};
 use crate::cli::error::{Error, Exit};
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::time::instant;
@@ -40,7 +40,7 @@ pub(crate) struct SignIn {
 
 impl SignIn {
     /// Signs in.
-    pub(crate) async fn run(self, cli: &Cli, store: &Store) -> Result<(), Error> {
+    pub(crate) async fn run(self, cli: &Cli, store: &LoginStore) -> Result<(), Error> {
         let login = match &self.user {
             Some(user) => user.clone(),
             None => ask_user(cli)?,
@@ -68,7 +68,13 @@ impl SignIn {
     }
 
     /// Tells why a new password is needed and takes one. A rejected one burns nothing, so it is asked for again.
-    async fn change(&self, cli: &Cli, store: &Store, login: String, step: PasswordChangeStep) -> Result<(), Error> {
+    async fn change(
+        &self,
+        cli: &Cli,
+        store: &LoginStore,
+        login: String,
+        step: PasswordChangeStep,
+    ) -> Result<(), Error> {
         cli.screen.note(Text::toned(Tone::Warn, why(step.cause())));
         cli.screen.note(rules(&step));
         let attempts = if self.password_stdin { 1 } else { ATTEMPTS };
@@ -129,7 +135,7 @@ fn print_json<C: Call>(cli: &Cli, answer: &C::Answer) -> Result<(), Error> {
 }
 
 /// Under the lock: another process may be about to renew the login that this one replaces.
-async fn keep(cli: &Cli, store: &Store, login: String, tokens: TokenSet) -> Result<(), Error> {
+async fn keep(cli: &Cli, store: &LoginStore, login: String, tokens: TokenSet) -> Result<(), Error> {
     let lock = store.lock().await?;
     let ends = instant(tokens.refresh_expire_time.as_ref());
     store.write(&Login::new(cli.client.target().to_string(), cli.client.trust().clone(), login.clone(), tokens))?;

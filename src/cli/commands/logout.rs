@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::cli::client::login::Store;
+use crate::cli::client::login::LoginStore;
 use crate::cli::error::{Error, Exit};
 use crate::cli::setting::Setting;
 use crate::proto::v1::RevokeSessionRequest;
@@ -24,7 +24,7 @@ pub(crate) struct Logout {
 impl Logout {
     /// A session that is over already is as good as ended. If the server cannot be reached, or refuses for another reason,
     /// the login stays, or its session would live on with nobody able to end it.
-    pub(crate) async fn run(self, setting: &Setting, store: &Store) -> Result<(), Error> {
+    pub(crate) async fn run(self, setting: &Setting, store: &LoginStore) -> Result<(), Error> {
         if self.forget && setting.show_grpcurl {
             return Err(Error::usage("--forget calls nobody: there is nothing to show"));
         }
