@@ -1,4 +1,4 @@
-//! The server.
+//! `latchkeyd`, the server. See [`latchkey::daemon`].
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! What several commands understand: the global options, the paging of lists, and how values are read.
+//! The arguments that several commands share: global options, paging, and parsers of values.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,14 +10,14 @@ use super::client::tls::Trust;
 use super::contract::enum_choices;
 use super::output::{Colour, Format};
 
-/// The most that a page holds (`ListUsersRequest.page_size`).
+/// The largest page that the server allows (`ListUsersRequest.page_size`).
 const PAGE_MAX: i32 = 500;
 
 const SERVER_HELP: &str =
     "The server, as https://host:port, or host:port [env: LATCHKEY_SERVER] [default: http://127.0.0.1:50051]";
 const SOCKET_HELP: &str = "The server's local socket [env: LATCHKEY_SOCKET, else LATCHKEY_DATA_DIR/latchkey.sock]";
 
-/// What every command understands.
+/// The options of every command.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
@@ -48,7 +48,7 @@ pub(crate) struct Global {
     pub(crate) show_grpcurl: bool,
 }
 
-/// Which part of a list.
+/// The options of every list: which part of it to print.
 #[derive(Debug, Args)]
 pub(crate) struct Paging {
     /// At most this many, on one page.
@@ -63,13 +63,13 @@ pub(crate) struct Paging {
 }
 
 impl Paging {
-    /// The size of a page.
+    /// The number of entries to ask for at once.
     pub(crate) fn page_size(&self) -> i32 {
         if self.all { PAGE_MAX } else { self.limit }
     }
 }
 
-/// Reads a length of time: `2h`, `1h 30m`, `90d`.
+/// Parses a length of time: `2h`, `1h 30m`, `90d`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(duration) if duration.as_secs() > 0 => Ok(duration),
@@ -78,12 +78,12 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// For the wire.
+/// Converts a length of time to its protobuf message.
 pub(crate) fn wire_duration(duration: Duration) -> prost_types::Duration {
     prost_types::Duration { seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX), nanos: 0 }
 }
 
-/// Reads `KEY=VALUE`.
+/// Parses `KEY=VALUE`.
 pub(crate) fn label(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
@@ -91,9 +91,9 @@ pub(crate) fn label(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// Reads a value of an enum of the contract, by its name without the prefix: `user-locked`.
+/// Makes a parser for an enum of the contract. It takes names without the prefix, such as `user-locked`.
 pub(crate) fn enum_parser(enum_name: &str, prefix: &str) -> impl TypedValueParser<Value = i32> {
-    // The command line is built once and lasts as long as the process, so its words may, too.
+    // Leaked on purpose: clap wants `&'static str`, and the command line is built once per process.
     let choices = enum_choices(enum_name, prefix).into_iter().map(|(word, number)| (&*word.leak(), number));
     let choices: Vec<(&'static str, i32)> = choices.collect();
     let words: Vec<&'static str> = choices.iter().map(|(word, _)| *word).collect();

@@ -1,4 +1,4 @@
-//! The command line as a whole; what belongs to one command stands with that command.
+//! The command line as a whole. The arguments of a command are in its own file.
 
 use clap::{Parser, Subcommand};
 
@@ -28,7 +28,7 @@ pub(crate) struct Arguments {
     pub(crate) command: Command,
 }
 
-/// What to do.
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Status(commands::status::Status),

@@ -1,4 +1,4 @@
-//! The contract by its descriptors: messages by reflection, and the names of its enums.
+//! The descriptors of the contract: messages by reflection, and the names of enum values.
 
 use std::sync::LazyLock;
 
@@ -6,21 +6,21 @@ use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 
 use super::error::Error;
 
-/// The contract, and the health service of gRPC.
+/// The descriptors of the contract and of gRPC's health service.
 pub(crate) static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
     let mut pool = DescriptorPool::decode(crate::proto::DESCRIPTORS).unwrap_or_default();
-    // Both sets are constants of this build. If one were broken, each look-up would fail and say so.
+    // Both sets are constants of this build. If one were broken, every lookup would fail with a message.
     let _ = pool.decode_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
     pool
 });
 
-/// A message as a value of reflection.
+/// Converts a message to a reflected one.
 pub(crate) fn dynamic<M: prost::Message>(descriptor: MessageDescriptor, message: &M) -> Result<DynamicMessage, Error> {
     DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice())
         .map_err(|fault| Error::unexpected(format!("a message does not match its description: {fault}")))
 }
 
-/// The values of an enum, as words for the command line, and their numbers.
+/// The values of an enum as words for the command line, with their numbers. Leaves out 0, "unspecified".
 pub(crate) fn enum_choices(enum_name: &str, prefix: &str) -> Vec<(String, i32)> {
     let Some(values) = POOL.get_enum_by_name(enum_name) else { return Vec::new() };
     let word = |name: &str| name.trim_start_matches(prefix).to_ascii_lowercase().replace('_', "-");
@@ -28,7 +28,7 @@ pub(crate) fn enum_choices(enum_name: &str, prefix: &str) -> Vec<(String, i32)> 
     known.map(|value| (word(value.name()), value.number())).collect()
 }
 
-/// A value of an enum as words: `EVENT_TYPE_USER_LOCKED` is `user locked`.
+/// An enum value in words: `EVENT_TYPE_USER_LOCKED` becomes `user locked`.
 pub(crate) fn enum_words(enum_name: &str, prefix: &str, number: i32) -> String {
     let value = POOL.get_enum_by_name(enum_name).and_then(|values| values.get_value(number));
     match value {

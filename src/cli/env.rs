@@ -1,29 +1,29 @@
-//! The environment: read here and nowhere else.
+//! The environment variables. No other file of the command line reads them.
 
 use std::env;
 use std::path::PathBuf;
 
 use secrecy::SecretString;
 
-/// What the environment says. A variable that is empty counts as unset.
+/// The environment variables. An empty variable counts as unset.
 #[derive(Debug, Default)]
 pub(crate) struct Environment {
-    /// `LATCHKEY_SERVER`: where the server is.
+    /// `LATCHKEY_SERVER`: the address of the server.
     pub(crate) server: Option<String>,
-    /// `LATCHKEY_SOCKET`: where its local socket is.
+    /// `LATCHKEY_SOCKET`: the path of the server's local socket.
     pub(crate) socket: Option<PathBuf>,
-    /// `LATCHKEY_DATA_DIR`: the server's directory, which holds its socket.
+    /// `LATCHKEY_DATA_DIR`: the server's data directory, which contains its socket.
     pub(crate) data_dir: Option<PathBuf>,
     /// `LATCHKEY_TOKEN`: an access token or an API token.
     pub(crate) token: Option<SecretString>,
     /// `LATCHKEY_TLS_CA`: the CA that signed the server's certificate.
     pub(crate) tls_ca: Option<PathBuf>,
-    /// The directory for the stored login, if the environment lets one be found.
+    /// The directory of the stored login. `None` if neither `XDG_STATE_HOME` nor `HOME` is usable.
     pub(crate) state_dir: Option<PathBuf>,
 }
 
 impl Environment {
-    /// Reads it.
+    /// Reads the variables.
     pub(crate) fn read() -> Environment {
         Environment {
             server: variable("LATCHKEY_SERVER"),
@@ -36,7 +36,7 @@ impl Environment {
     }
 }
 
-/// As the XDG Base Directory Specification has it: a relative path is to be ignored.
+/// Relative paths are ignored, as the XDG Base Directory Specification demands.
 fn state_dir() -> Option<PathBuf> {
     let stated = variable("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     let base = stated.or_else(|| variable("HOME").map(|home| PathBuf::from(home).join(".local/state")))?;

@@ -1,4 +1,4 @@
-//! What went wrong, what to do about it, and the exit code.
+//! The errors of the command line, with their exit codes and their JSON form.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -11,7 +11,7 @@ use tonic_types::StatusExt;
 
 use crate::proto::code_name;
 
-/// How a command ends.
+/// The exit code of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr)]
 #[strum(serialize_all = "SCREAMING_SNAKE_CASE")]
 pub(crate) enum Exit {
@@ -19,7 +19,7 @@ pub(crate) enum Exit {
     Done = 0,
     /// Refused by the server, or by "no" at the prompt.
     Stopped = 1,
-    /// Wrong usage; also `--yes` missing without a terminal.
+    /// Wrong usage. Also a confirmation without a terminal and without `--yes`.
     Usage = 2,
     /// The server cannot be reached, or something unexpected happened.
     Unexpected = 3,
@@ -31,81 +31,81 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Why a command did not do what it was asked to.
+/// The reason why a command ended early.
 #[derive(Debug)]
 pub(crate) enum Error {
-    /// This program stopped.
+    /// This program found the error.
     Stopped(Box<Complaint>),
-    /// The server said no.
+    /// The server returned an error.
     Refused(Box<Refusal>),
-    /// All has been said already; only the exit code is left.
+    /// Everything is printed already; only the exit code is left.
     Silent(Exit),
-    /// The call was not made but is to be printed: `--show-grpcurl`.
+    /// With `--show-grpcurl`: the call to print. It was not made.
     Shown(String),
 }
 
-/// Why this program stopped.
+/// An error that this program found.
 #[derive(Debug)]
 pub(crate) struct Complaint {
     exit: Exit,
     message: String,
-    /// A way out.
+    /// What the person can do about it.
     pub(crate) hint: Option<String>,
 }
 
-/// What the server answered, taken apart.
+/// An error that the server returned.
 #[derive(Debug)]
 pub(crate) struct Refusal {
-    /// The status code of gRPC.
+    /// The gRPC status code.
     pub(crate) code: Code,
-    /// A value of `ErrorReason` without its prefix. Empty if the answer was not latchkey's.
+    /// A value of `ErrorReason` without its prefix. Empty if the status did not come from latchkey.
     pub(crate) reason: String,
-    /// For people.
+    /// The message, for people.
     pub(crate) message: String,
-    /// What varies in the message.
+    /// The variable parts of the message.
     pub(crate) metadata: BTreeMap<String, String>,
-    /// The fields that are wrong, each.
+    /// The invalid fields.
     pub(crate) violations: Vec<Violation>,
-    /// When to try again.
+    /// The time to wait before a retry.
     pub(crate) retry_after: Option<Duration>,
-    /// What finds the call in the server's log.
+    /// The id of the request in the server's log.
     pub(crate) request_id: String,
-    /// The user that the call was about, as it may be typed.
+    /// The user that the call was about, as a USER argument.
     pub(crate) subject: Option<String>,
-    /// Roles that have the scope that was missing, as far as they are known.
+    /// The roles that include the missing scope, if they are known.
     pub(crate) roles: Vec<String>,
-    /// A better way out than the reason alone suggests.
+    /// A better hint than the one that follows from the reason.
     pub(crate) hint: Option<String>,
 }
 
-/// One field that is wrong.
+/// An invalid field.
 #[derive(Debug, Serialize)]
 pub(crate) struct Violation {
-    /// Its path.
+    /// The path of the field.
     pub(crate) field: String,
-    /// What is wrong.
+    /// What is wrong with it, for people.
     pub(crate) description: String,
-    /// The same, for machines.
+    /// What is wrong with it, for machines.
     pub(crate) reason: String,
 }
 
 impl Error {
-    /// The command line is wrong.
+    /// An error in the command line.
     pub(crate) fn usage(message: impl Into<String>) -> Error {
         Error::stopped(Exit::Usage, message)
     }
 
-    /// Something that should not happen.
+    /// An error that should not happen.
     pub(crate) fn unexpected(message: impl Into<String>) -> Error {
         Error::stopped(Exit::Unexpected, message)
     }
 
-    /// This program will not go on.
+    /// An error that this program found.
     pub(crate) fn stopped(exit: Exit, message: impl Into<String>) -> Error {
         Error::Stopped(Box::new(Complaint { exit, message: message.into(), hint: None }))
     }
 
-    /// With a way out.
+    /// Adds what the person can do about it.
     #[must_use]
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Error {
         match &mut self {
@@ -116,7 +116,7 @@ impl Error {
         self
     }
 
-    /// The reason that the server gave; empty if it was not the server.
+    /// The reason that the server gave. Empty if the server did not return this error.
     pub(crate) fn reason(&self) -> &str {
         match self {
             Error::Refused(refusal) => &refusal.reason,
@@ -124,7 +124,7 @@ impl Error {
         }
     }
 
-    /// Whether the session that was called with is over.
+    /// Whether the server refused the token of the call.
     pub(crate) fn is_signed_out(&self) -> bool {
         match self {
             Error::Refused(refusal) => refusal.is_of_token(),
@@ -132,7 +132,7 @@ impl Error {
         }
     }
 
-    /// The exit code.
+    /// The exit code of a command that ends with this error.
     pub(crate) fn exit(&self) -> Exit {
         match self {
             Error::Stopped(complaint) => complaint.exit,
@@ -142,7 +142,7 @@ impl Error {
         }
     }
 
-    /// What went wrong, in a sentence.
+    /// The message.
     pub(crate) fn message(&self) -> &str {
         match self {
             Error::Stopped(complaint) => &complaint.message,
@@ -151,7 +151,7 @@ impl Error {
         }
     }
 
-    /// For machines.
+    /// The error as JSON. `None` if there is nothing to report.
     pub(crate) fn to_json(&self) -> Option<Report<'_>> {
         let error = match self {
             Error::Stopped(complaint) => {
@@ -170,7 +170,7 @@ pub(crate) struct Report<'a> {
     error: ReportBody<'a>,
 }
 
-/// What came from the server is complete; an error of this program has a code and a message.
+/// An error of this program has only a code and a message.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ReportBody<'a> {
@@ -186,7 +186,7 @@ struct ReportBody<'a> {
 }
 
 impl Refusal {
-    /// Takes a status apart.
+    /// Reads the details of a status.
     pub(crate) fn from_status(status: &Status, subject: Option<String>) -> Refusal {
         if is_own_timeout(status) {
             return Refusal::foreseen(Code::DeadlineExceeded, "DEADLINE_PASSED", TOO_LATE, subject);
@@ -215,7 +215,7 @@ impl Refusal {
         }
     }
 
-    /// What the server would answer, known before it is asked.
+    /// The error that the server would return, when this program knows it beforehand.
     pub(crate) fn foreseen(code: Code, reason: &str, message: &str, subject: Option<String>) -> Refusal {
         let mut refusal = Refusal::from_status(&Status::new(code, message), subject);
         reason.clone_into(&mut refusal.reason);
@@ -235,17 +235,17 @@ impl Refusal {
         }
     }
 
-    /// The scope that the caller lacks, if that is why.
+    /// The scope that the caller lacks, if that is the reason.
     pub(crate) fn scope_missing(&self) -> Option<&str> {
         self.metadata.get("scope").filter(|_| self.reason == "SCOPE_MISSING").map(String::as_str)
     }
 
-    /// Whether it is about the token that was sent.
+    /// Whether the server refused the token.
     pub(crate) fn is_of_token(&self) -> bool {
         matches!(self.reason.as_str(), "TOKEN_EXPIRED" | "TOKEN_INVALID" | "SESSION_REVOKED")
     }
 
-    /// Whether the server is at fault, so that whoever runs it wants the id of the request.
+    /// Whether the server is at fault. The request id then helps its operator.
     pub(crate) fn is_unexpected(&self) -> bool {
         self.exit() == Exit::Unexpected
     }
@@ -263,15 +263,15 @@ impl Refusal {
     }
 }
 
-/// What is said when this program gives up waiting, as the server would say it.
+/// The server's message for a passed deadline, used when this program's own timer ends a call.
 const TOO_LATE: &str = "there was no answer before the deadline; a change may have been made all the same";
 
-/// Whether it is the timer of this program that ended the call. tonic calls that CANCELLED.
+/// Whether this program's own timer ended the call. tonic reports that as CANCELLED.
 fn is_own_timeout(status: &Status) -> bool {
     status.code() == Code::Cancelled && status.message() == "Timeout expired"
 }
 
-/// What the server said, or the innermost cause if the call never got there.
+/// The server's message, or the innermost cause if the call did not reach the server.
 fn message(status: &Status) -> String {
     let cause = std::error::Error::source(status).map(innermost);
     match cause {
@@ -281,7 +281,7 @@ fn message(status: &Status) -> String {
     }
 }
 
-/// The last cause. Chains are short; the bound is for one that bites its tail.
+/// The last error in a chain of causes. Chains are short; the bound guards against a cyclic one.
 pub(crate) fn innermost<'a>(fault: &'a (dyn std::error::Error + 'static)) -> &'a (dyn std::error::Error + 'static) {
     let mut cause = fault;
     for _ in 0..16 {
@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn a_call_that_took_too_long_is_told_as_such_whoever_gave_up() {
-        // tonic's own client, when its timer ends a call.
+        // The status that tonic's client makes when its timer ends a call.
         let own = Refusal::from_status(&Status::cancelled("Timeout expired"), None);
         assert_eq!(
             (own.code, own.reason.as_str(), own.exit()),

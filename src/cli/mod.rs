@@ -1,15 +1,15 @@
-//! `latchkey`, the command line: a gRPC client and nothing else. It never opens the database.
+//! `latchkey`, the command line: a gRPC client. It never opens the database.
 //!
-//! | module | does |
+//! | module | contents |
 //! | --- | --- |
-//! | `command_line` | the whole command line |
-//! | `commands` | one file a command: its arguments, its calls, its answer |
-//! | `prompt`, `setting`, `args` | what commands share: questions, as whom to act, common arguments |
-//! | `client` | finds the server, knows it, makes a call or prints it |
-//! | `output` | prints answers, and errors with what helps |
-//! | `contract`, `user_ref`, `env`, `error` | what all of them use |
+//! | `command_line` | the command line as a whole |
+//! | `commands` | one file per command: its arguments, its calls, its output |
+//! | `prompt`, `setting`, `args` | what commands share: questions, server and caller, arguments |
+//! | `client` | the connection: address, credentials, TLS, calls |
+//! | `output` | printing of answers and errors, with hints |
+//! | `contract`, `user_ref`, `env`, `error` | what all others use |
 //!
-//! Each uses only those below it.
+//! A module uses only modules below it.
 
 mod args;
 mod client;
@@ -33,15 +33,15 @@ use error::{Error, Exit};
 use output::Screen;
 use setting::Setting;
 
-/// Runs the command that `args` name, the name of the program first, and tells how it ended.
+/// Runs the command in `args`, whose first element is the name of the program.
 ///
-/// The exit code is 0 if it was done; 1 if the server, or the person at the prompt, said no; 2 if the command line is
-/// wrong; 3 if the server cannot be reached or something unexpected happened.
+/// The exit code is 0 for success; 1 if the server refused, or the person at the prompt; 2 for a wrong command line;
+/// 3 if the server cannot be reached or something unexpected happened.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments = match Arguments::try_parse_from(args) {
         Ok(arguments) => arguments,
         Err(answer) => {
-            // Also --help and --version, which are answers. A reader that went away needs no word of it.
+            // This includes --help and --version. A closed standard output is not worth an error.
             let _ = answer.print();
             return if answer.use_stderr() { Exit::Usage } else { Exit::Done }.into();
         }

@@ -1,4 +1,4 @@
-//! Questions, and secrets: from the terminal, or from standard input.
+//! Confirmations and secrets, read from the terminal or from standard input.
 
 use std::fs::File;
 use std::io::{self, BufRead, IsTerminal};
@@ -10,13 +10,13 @@ use super::error::{Error, Exit};
 use super::output::text::{Text, Tone};
 use super::setting::Cli;
 
-/// The longest line that is read: the contract's 4096 bytes of a password, and the end of the line.
+/// The longest line to read: the contract's 4096 bytes for a password, and the line ending.
 const LONGEST_LINE: u64 = 4098;
 
-/// Stands for a secret that is not asked for, because the call is only printed. It is never printed itself.
+/// Replaces a secret when the call is only printed, so that nothing is asked. It is never printed itself.
 const UNASKED: &str = "secret";
 
-/// What is asked before something ends.
+/// A confirmation before a command that ends something.
 #[derive(Debug)]
 pub(crate) struct Question {
     title: String,
@@ -24,12 +24,12 @@ pub(crate) struct Question {
 }
 
 impl Question {
-    /// `title` says what and who: "Reset the password of Ada Lovelace (ada)".
+    /// `title` names the action and the user: "Reset the password of Ada Lovelace (ada)".
     pub(crate) fn new(title: impl Into<String>) -> Question {
         Question { title: title.into(), rows: Vec::new() }
     }
 
-    /// A consequence, under a verb: `ends`, `lifts`, `stays`. Empty text is left out.
+    /// Adds a consequence under a verb: `ends`, `lifts`, `stays`. A row without text is not printed.
     #[must_use]
     pub(crate) fn row(mut self, verb: &'static str, text: impl Into<Text>) -> Question {
         self.rows.push((verb, text.into()));
@@ -38,7 +38,7 @@ impl Question {
 }
 
 impl Cli {
-    /// Whether to ask at all. Without a terminal there is nobody to ask, and `--yes` has to say so.
+    /// Returns whether to ask for confirmation. Without a terminal, `--yes` is required.
     pub(crate) fn asks(&self, yes: bool) -> Result<bool, Error> {
         if yes || self.client.is_showing() {
             return Ok(false);
@@ -49,7 +49,7 @@ impl Cli {
         Err(Error::usage("this asks \"Are you sure?\", and there is no terminal").hint("say --yes if you are"))
     }
 
-    /// Asks. Anything but yes ends the command: nothing was changed.
+    /// Asks for confirmation. Any answer but yes ends the command before it changes anything.
     pub(crate) async fn confirm(&self, question: Question) -> Result<(), Error> {
         let whom = self.client.whom().await;
         self.screen.note(Text::toned(Tone::Strong, format!("{}?", question.title)));
@@ -65,7 +65,7 @@ impl Cli {
         Err(Error::Silent(Exit::Stopped))
     }
 
-    /// Asks for a secret; what is typed is not shown.
+    /// Asks for a secret without echo.
     pub(crate) fn ask_secret(&self, what: &str) -> Result<SecretString, Error> {
         if self.client.is_showing() {
             return Ok(SecretString::from(UNASKED));
@@ -77,7 +77,7 @@ impl Cli {
         })
     }
 
-    /// Asks for a new password, twice: what is typed blindly is easily mistyped. Three times at most.
+    /// Asks for a new password twice, because typing without echo invites mistakes. Gives up after three attempts.
     pub(crate) fn ask_new_password(&self) -> Result<SecretString, Error> {
         for _ in 0..3 {
             let first = self.ask_secret("New password")?;
@@ -90,7 +90,7 @@ impl Cli {
         Err(Error::stopped(Exit::Stopped, "the two passwords were not the same"))
     }
 
-    /// Reads a secret from the next line of standard input; none at its end.
+    /// Reads a secret from the next line of standard input. Returns `None` at the end of input.
     pub(crate) fn read_secret(&self, what: &str) -> Result<Option<SecretString>, Error> {
         if self.client.is_showing() {
             return Ok(Some(SecretString::from(UNASKED)));
@@ -99,7 +99,7 @@ impl Cli {
             self.screen.note(format!("type {what} and Enter; it will be shown"));
         }
         let mut line = String::new();
-        // `Stdin` is buffered for the whole process, so the next line is still there for the next call.
+        // The buffer of `Stdin` is shared by the whole process, so the next call finds the next line.
         let mut input = io::Read::take(io::stdin().lock(), LONGEST_LINE);
         input.read_line(&mut line).map_err(|fault| unreadable(&fault))?;
         if line.is_empty() {
@@ -109,15 +109,15 @@ impl Cli {
         Ok(Some(SecretString::from(secret.strip_suffix('\r').unwrap_or(secret))))
     }
 
-    /// Reads a secret that must be there.
+    /// Reads a secret from the next line of standard input. Fails if there is none.
     pub(crate) fn read_required_secret(&self, what: &str) -> Result<SecretString, Error> {
         let missing = || Error::usage(format!("standard input ends before {what}"));
         self.read_secret(what)?.filter(|secret| !secret.expose_secret().is_empty()).ok_or_else(missing)
     }
 }
 
-/// While it lasts, the terminal does not show what is typed. It begins before the prompt is printed: whoever types, or
-/// pastes, the moment it stands there would else see the first letters.
+/// Turns the terminal's echo off until it is dropped. It starts before the prompt is printed: the first letters of a
+/// secret that is typed or pasted at once would otherwise be visible.
 struct Unseen {
     terminal: File,
     before: Termios,
@@ -137,7 +137,7 @@ impl Unseen {
 
 impl Drop for Unseen {
     fn drop(&mut self) {
-        // A terminal that is gone shows nothing anyway.
+        // If the terminal is gone, there is nothing to restore.
         let _ = tcsetattr(&self.terminal, OptionalActions::Now, &self.before);
     }
 }

@@ -1,4 +1,4 @@
-//! What the command line and the environment say of the server and the caller, and the client that follows from it.
+//! The client that follows from the command line, the environment and the stored login.
 
 use super::args::Global;
 use super::client::Client;
@@ -9,19 +9,19 @@ use super::env::Environment;
 use super::error::Error;
 use super::output::Screen;
 
-/// What a command works with: where to print, and whom to ask.
+/// What a command runs with: output and client.
 #[derive(Debug)]
 pub(crate) struct Cli {
-    /// Where to print.
+    /// The output.
     pub(crate) screen: Screen,
-    /// The server.
+    /// The client.
     pub(crate) client: Client,
 }
 
-/// What the command line and the environment say, before a command chooses as whom to act.
+/// The settings from the command line and the environment. A command then chooses as whom to call.
 #[derive(Debug)]
 pub(crate) struct Setting {
-    /// Where to print.
+    /// The output.
     pub(crate) screen: Screen,
     environment: Environment,
     wish: Wish,
@@ -31,7 +31,7 @@ pub(crate) struct Setting {
 }
 
 impl Setting {
-    /// What the global options and the environment say.
+    /// Combines the global options with the environment.
     pub(crate) fn new(global: Global, screen: Screen) -> Setting {
         let Global { server, socket, local, trust, show_grpcurl, .. } = global;
         let environment = Environment::read();
@@ -39,12 +39,12 @@ impl Setting {
         Setting { screen, environment, wish: Wish { server, socket, local }, trust, show_grpcurl }
     }
 
-    /// Where the login is kept.
+    /// The store of the login.
     pub(crate) fn store(&self) -> Result<LoginStore, Error> {
         LoginStore::new(&self.environment)
     }
 
-    /// As whoever the caller is. The stored login is not even opened where something else comes before it.
+    /// A client for the caller. Reads the stored login only if nothing takes precedence over it.
     pub(crate) fn caller(&self) -> Result<Cli, Error> {
         let store = self.store().ok();
         let login = match &store {
@@ -55,12 +55,12 @@ impl Setting {
         Ok(self.cli(target, identity, store))
     }
 
-    /// As nobody, to sign in.
+    /// A client without credentials, to sign in.
     pub(crate) fn stranger(&self) -> Result<Cli, Error> {
         Ok(self.cli(self.wish.sign_in_at(&self.environment)?, Identity::Nobody, None))
     }
 
-    /// As the user of a stored login.
+    /// A client with the credentials of a stored login.
     pub(crate) fn member(&self, store: &LoginStore, login: Login) -> Result<Cli, Error> {
         let target = Target::parse(&login.server)?;
         Ok(self.cli(target, Identity::Login(login), Some(store.clone())))

@@ -1,9 +1,9 @@
-//! A USER of the command line: how it is read and written.
+//! USER arguments: parsing and printing.
 
 use crate::proto::v1::UserRef;
 use crate::proto::v1::user_ref::Ref;
 
-/// Reads a USER.
+/// Parses a USER.
 pub(crate) fn parse(text: &str) -> Result<UserRef, String> {
     let reference = if let Some(id) = text.strip_prefix("id:") {
         (id, Ref::Id(id.to_owned()))
@@ -20,7 +20,7 @@ pub(crate) fn parse(text: &str) -> Result<UserRef, String> {
     }
 }
 
-/// The reverse of [`parse`].
+/// Prints a USER, as [`parse`] reads it. `None` if the reference is empty.
 pub(crate) fn text(user: &UserRef) -> Option<String> {
     Some(match user.r#ref.as_ref()? {
         Ref::Id(id) => format!("id:{id}"),
@@ -29,7 +29,7 @@ pub(crate) fn text(user: &UserRef) -> Option<String> {
     })
 }
 
-/// Points at the user of an id.
+/// A reference to a user by id.
 pub(crate) fn of_id(id: &str) -> UserRef {
     UserRef { r#ref: Some(Ref::Id(id.to_owned())) }
 }

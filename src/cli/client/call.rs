@@ -1,4 +1,4 @@
-//! The calls that this client makes, and what the contract says of each.
+//! The calls that this client makes.
 //!
 //! The build ties each request of the contract to its method. Everything else (whether a call may be repeated, whether it
 //! carries a token, its JSON) is read from the descriptors, so it cannot differ from the contract.
@@ -16,9 +16,9 @@ use crate::proto::v1::{self, UserRef};
 
 /// A request of a unary method.
 pub(crate) trait Call: prost::Message + Clone + Default + 'static {
-    /// What comes back.
+    /// The response of the method.
     type Answer: prost::Message + Default + 'static;
-    /// The method: `package.Service/Method`.
+    /// The name of the method: `package.Service/Method`.
     const METHOD: &'static str;
 }
 
@@ -29,7 +29,7 @@ impl Call for health::HealthCheckRequest {
     const METHOD: &'static str = "grpc.health.v1.Health/Check";
 }
 
-/// What the contract says of a method.
+/// A method of the contract.
 #[derive(Debug)]
 pub(crate) struct Method {
     descriptor: MethodDescriptor,
@@ -52,23 +52,23 @@ impl Method {
         self.name
     }
 
-    /// As a path of HTTP.
+    /// The path of the method in HTTP.
     pub(crate) fn path(&self) -> Result<PathAndQuery, Error> {
         PathAndQuery::try_from(format!("/{}", self.name)).map_err(|fault| Error::unexpected(fault.to_string()))
     }
 
-    /// The request, by reflection.
+    /// Converts a request to a reflected message.
     pub(crate) fn request<C: Call>(&self, request: &C) -> Result<DynamicMessage, Error> {
         dynamic(self.descriptor.input(), request)
     }
 
-    /// What the answer is made of.
+    /// The descriptor of the response.
     pub(crate) fn answer(&self) -> MessageDescriptor {
         self.descriptor.output()
     }
 
-    /// Whether sending `request` once more, after an answer that got lost, changes nothing: the method says so, or the
-    /// request carries a key by which the server knows it again.
+    /// Whether `request` may be sent again after its answer was lost: the method is idempotent, or the request carries an
+    /// idempotency key.
     pub(crate) fn repeats_safely(&self, request: &DynamicMessage) -> bool {
         // google.protobuf.MethodOptions.IdempotencyLevel: NO_SIDE_EFFECTS = 1, IDEMPOTENT = 2.
         let level =
@@ -77,21 +77,21 @@ impl Method {
         matches!(level, Some(1 | 2)) || keyed
     }
 
-    /// Whether the method looks at who calls. One for `CALLER_ANYONE` or `CALLER_TICKET` is sent no token, nor is the
-    /// health check.
+    /// Whether the method needs the caller's token. Methods for `CALLER_ANYONE` or `CALLER_TICKET` and the health check do
+    /// not.
     pub(crate) fn wants_identity(&self) -> bool {
         let Some(rule) = self.access() else { return false };
         let caller = rule.get_field_by_name("caller").and_then(|caller| caller.as_enum_number());
         !matches!(caller, Some(1 | 2))
     }
 
-    /// Whether whoever may call this method has the scope.
+    /// Whether a successful call of this method proves that the caller has the scope.
     pub(crate) fn proves(&self, scope: &str) -> bool {
         let needed = self.access().and_then(|rule| rule.get_field_by_name("scope").map(Cow::into_owned));
         needed.is_some_and(|needed| needed.as_str() == Some(scope))
     }
 
-    /// What the contract says of who may call it.
+    /// The access rule of the method. `None` if it has none.
     fn access(&self) -> Option<DynamicMessage> {
         let access = POOL.get_extension_by_name("latchkey.v1.access")?;
         let options = self.descriptor.options();
@@ -102,7 +102,7 @@ impl Method {
     }
 }
 
-/// The user that a request is about, as it may be typed: whom it points at, names, or signs in.
+/// The user that a request is about, as a USER argument: from its field `user`, `login` or `username`.
 pub(crate) fn subject(request: &DynamicMessage) -> Option<String> {
     let text =
         |name: &str| request.get_field_by_name(name)?.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
@@ -111,7 +111,7 @@ pub(crate) fn subject(request: &DynamicMessage) -> Option<String> {
     user_ref::text(&reference)
 }
 
-/// Replaces every secret in a message, as the contract marks them (`debug_redact`), by a placeholder.
+/// Replaces every secret in a message by a placeholder. The contract marks secrets with `debug_redact`.
 pub(crate) fn redact(message: &mut DynamicMessage) {
     let mut secrets = Vec::new();
     for (field, value) in message.fields_mut() {

@@ -1,6 +1,6 @@
-//! The same call for grpcurl: what `--show-grpcurl` prints instead of making it.
+//! `--show-grpcurl`: prints a call as a grpcurl command instead of making it.
 //!
-//! Secrets are placeholders, and the token comes from the environment: neither would be safe in a shell's history.
+//! Secrets become placeholders, and the token comes from the environment, to keep both out of the shell's history.
 
 use super::call::{Call, Method, redact};
 use super::target::Target;
@@ -9,7 +9,7 @@ use crate::cli::error::Error;
 use crate::cli::output::json;
 use crate::cli::output::words::shell_word;
 
-/// The call as a command line. Nothing is sent.
+/// The call as a grpcurl command.
 pub(crate) fn show<C: Call>(target: &Target, trust: &Trust, has_token: bool, request: &C) -> Result<String, Error> {
     let method = Method::of::<C>()?;
     let mut message = method.request(request)?;

@@ -1,4 +1,4 @@
-//! The stored login: one file, for its owner alone.
+//! The stored login: one file that only its owner can read.
 
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -15,29 +15,29 @@ use crate::cli::env::Environment;
 use crate::cli::error::{Error, Exit};
 use crate::proto::v1::TokenSet;
 
-/// How long to wait for another process that renews the same login: a little more than a call may take.
+/// How long to wait for another process that renews the same login. Longer than the timeout of a call.
 const LOCK_PATIENCE: Duration = Duration::from_secs(40);
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
-/// An access token that ends sooner is renewed first: a call may take its time.
+/// A token with less time left is renewed before a call, since the call itself takes time.
 const MARGIN_SECONDS: i64 = 30;
 
-/// A login, as it lies in the file. The tokens are secrets.
+/// The contents of the file. The tokens are secrets.
 #[derive(Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Login {
-    /// The server that gave it, as [`Target`](super::target::Target) prints it.
+    /// The server that issued it, as [`Target`](super::target::Target) prints it.
     pub(crate) server: String,
-    /// How it is known.
+    /// The TLS settings for that server.
     #[serde(default)]
     pub(crate) trust: Trust,
-    /// Who signed in.
+    /// The name that the user signed in with.
     pub(crate) username: String,
-    /// The session.
+    /// The id of the session.
     pub(crate) session_id: String,
-    /// For calls.
+    /// The access token.
     pub(crate) access_token: String,
-    /// When it ends, in seconds since 1970.
+    /// The expiry of the access token, in seconds since 1970.
     pub(crate) access_expire_second: i64,
-    /// For the next access token.
+    /// The refresh token.
     pub(crate) refresh_token: String,
 }
 
@@ -48,12 +48,12 @@ impl fmt::Debug for Login {
 }
 
 impl Login {
-    /// Of the tokens that a server gave to `username`.
+    /// A login with the tokens that a server issued to `username`.
     pub(crate) fn new(server: String, trust: Trust, username: String, tokens: TokenSet) -> Login {
         Login { server, trust, username, ..Login::default() }.renewed(tokens)
     }
 
-    /// With newer tokens.
+    /// The login with newer tokens.
     #[must_use]
     pub(crate) fn renewed(self, tokens: TokenSet) -> Login {
         Login {
@@ -65,24 +65,24 @@ impl Login {
         }
     }
 
-    /// Whether the access token is good for a call that begins now.
+    /// Whether the access token is valid long enough for a call that starts now.
     pub(crate) fn is_fresh(&self, now: Timestamp) -> bool {
         self.access_expire_second.saturating_sub(now.as_second()) > MARGIN_SECONDS
     }
 }
 
-/// Where the login is kept.
+/// The directory of the stored login.
 #[derive(Debug, Clone)]
 pub(crate) struct LoginStore {
     directory: PathBuf,
 }
 
-/// Held while a login is renewed; the end of the value, or of the process, lets go of it.
+/// A file lock, held while a login is replaced. Dropping it, or the end of the process, releases it.
 #[derive(Debug)]
 pub(crate) struct Lock(#[expect(dead_code, reason = "closing the file releases the lock")] File);
 
 impl LoginStore {
-    /// In the user's state directory.
+    /// A store in the user's state directory.
     pub(crate) fn new(environment: &Environment) -> Result<LoginStore, Error> {
         let directory = environment.state_dir.clone().ok_or_else(|| {
             Error::stopped(Exit::Usage, "there is no place for a login").hint("set HOME or XDG_STATE_HOME")
@@ -90,12 +90,12 @@ impl LoginStore {
         Ok(LoginStore { directory })
     }
 
-    /// The file.
+    /// The path of the file.
     pub(crate) fn path(&self) -> PathBuf {
         self.directory.join("login.json")
     }
 
-    /// Reads the login, if there is one. A file that others may read is refused: its secrets may be out.
+    /// Reads the login. `None` if there is none. Refuses a file that other users can read: its secrets may have leaked.
     pub(crate) fn read(&self) -> Result<Option<Login>, Error> {
         let path = self.path();
         let text = match fs::read_to_string(&path) {
@@ -113,14 +113,14 @@ impl LoginStore {
         })
     }
 
-    /// Writes the login: all of it or nothing.
+    /// Writes the login atomically.
     pub(crate) fn write(&self, login: &Login) -> Result<(), Error> {
         let text = serde_json::to_string_pretty(login)
             .map_err(|fault| Error::unexpected(format!("cannot write the login: {fault}")))?;
         self.write_file(&text).map_err(|fault| self.fault("write", &fault))
     }
 
-    /// Forgets the login. True if there was one.
+    /// Removes the login. Returns whether there was one.
     pub(crate) fn remove(&self) -> Result<bool, Error> {
         match fs::remove_file(self.path()) {
             Ok(()) => Ok(true),
@@ -129,8 +129,8 @@ impl LoginStore {
         }
     }
 
-    /// Waits until no other process renews the login. A refresh token works once: two processes that both use it end
-    /// the session.
+    /// Waits until no other process holds the lock. A refresh token works once: if two processes used it, the server would
+    /// end the session.
     pub(crate) async fn lock(&self) -> Result<Lock, Error> {
         self.create_directory().map_err(|fault| self.fault("lock", &fault))?;
         let path = self.directory.join("login.lock");
@@ -151,7 +151,7 @@ impl LoginStore {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)
     }
 
-    /// A draft is its owner's alone, and of a name that nobody can foresee.
+    /// Replaces the file by a temporary one, which only its owner can read and whose name is unpredictable.
     fn write_file(&self, text: &str) -> io::Result<()> {
         self.create_directory()?;
         let mut draft = tempfile::Builder::new().prefix("login.json.").tempfile_in(&self.directory)?;

@@ -1,4 +1,4 @@
-//! One connection, and calls over it.
+//! The client: a connection to a server, and calls over it.
 
 pub(crate) mod call;
 pub(crate) mod grpcurl;
@@ -32,30 +32,30 @@ use socket::Stranger;
 use target::{Identity, Target};
 use tls::Trust;
 
-/// How long to wait for a connection.
+/// The timeout for connecting.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long to wait for an answer. More than the 15 s after which the server itself gives up.
+/// The timeout for a call. Longer than the server's own limit of 15 s.
 const DEADLINE: Duration = Duration::from_secs(30);
-/// Pauses before a call that is safe to repeat is sent once more, unless the server says how long to wait.
+/// The pauses between retries of a call that is safe to repeat, unless the server sends a retry delay.
 const PAUSES: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(400), Duration::from_millis(1600)];
-/// A server that asks to wait longer than this is not waited for.
+/// The longest pause between retries, whatever retry delay the server sends.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// The scope that lists roles.
+/// The scope that ListRoles needs.
 const READS: &str = "users.read";
 
 type Bearer = MetadataValue<Ascii>;
 
-/// A client of one server, as one caller.
+/// A client of one server, with the credentials of one caller.
 #[derive(Debug)]
 pub(crate) struct Client {
     target: Target,
     trust: Trust,
     caller: Caller,
     channel: OnceCell<Channel>,
-    /// Print calls instead of making them.
+    /// Whether to print calls instead of making them.
     show: bool,
-    /// A call has shown that the caller may read users and roles.
+    /// Whether a call has proved that the caller may read users and roles.
     reads: AtomicBool,
 }
 
@@ -69,7 +69,7 @@ enum Caller {
 }
 
 impl Client {
-    /// Not connected yet.
+    /// A client that connects at its first call.
     pub(crate) fn new(
         target: Target,
         trust: Trust,
@@ -86,33 +86,33 @@ impl Client {
         Client { target, trust, caller, channel: OnceCell::new(), show, reads: AtomicBool::new(false) }
     }
 
-    /// Where the server is.
+    /// The address of the server.
     pub(crate) fn target(&self) -> &Target {
         &self.target
     }
 
-    /// How the server is known.
+    /// The TLS settings.
     pub(crate) fn trust(&self) -> &Trust {
         &self.trust
     }
 
-    /// Whether calls are printed instead of made.
+    /// Whether calls are printed instead of being made.
     pub(crate) fn is_showing(&self) -> bool {
         self.show
     }
 
-    /// The same call for grpcurl.
+    /// The call as a grpcurl command.
     pub(crate) fn grpcurl<C: Call>(&self, request: &C) -> Result<String, Error> {
         let has_token = matches!(self.caller, Caller::Token(_) | Caller::Login { .. });
         grpcurl::show(&self.target, &self.trust, has_token, request)
     }
 
-    /// Whether the server would know who calls.
+    /// Whether calls identify the caller.
     pub(crate) fn is_known(&self) -> bool {
         !matches!(self.caller, Caller::Nobody)
     }
 
-    /// As whom, for people: `root (local)`, `ada at 127.0.0.1:50051`.
+    /// The caller's name, for people: `root (local)`, `ada at 127.0.0.1:50051`.
     pub(crate) async fn whom(&self) -> String {
         let name = match &self.caller {
             Caller::Local => return format!("{} (local)", own_name()),
@@ -134,7 +134,7 @@ impl Client {
         }
     }
 
-    /// Makes a call. One that is safe to repeat is repeated while the server is UNAVAILABLE, three times at most.
+    /// Makes a call. Repeats it up to three times while the server is UNAVAILABLE, if that is safe.
     pub(crate) async fn call<C: Call>(&self, request: C) -> Result<C::Answer, Error> {
         if self.show {
             return Err(Error::Shown(self.grpcurl(&request)?));
@@ -153,8 +153,8 @@ impl Client {
         self.call_as_caller(&method, &reflected, request).await
     }
 
-    /// With the caller's token. A stored login whose token the server finds expired, whatever the clock here says, is
-    /// renewed once.
+    /// Makes a call with the caller's token. If the server reports a stored login's token as expired, renews it and repeats
+    /// the call once. The clock of this machine may be wrong.
     async fn call_as_caller<C: Call>(
         &self,
         method: &Method,
@@ -194,7 +194,7 @@ impl Client {
         }
     }
 
-    /// What to try where the server, or whoever is there, ended the connection without an answer.
+    /// The hint for a connection that the peer closed without an answer.
     fn broken_off(&self) -> Option<String> {
         match &self.target {
             Target::Tcp(_) => {
@@ -208,8 +208,8 @@ impl Client {
         }
     }
 
-    /// The roles that have a scope, if the caller is known to be one who may know: what to ask an administrator for.
-    /// To try would write a second refusal into the audit log.
+    /// The roles that include a scope, for the caller to ask for. Only asks if the caller is known to have the right: an
+    /// attempt without it would write a second refusal to the audit log.
     async fn roles_with(&self, scope: &str) -> Option<Vec<String>> {
         if scope == READS || !self.reads.load(Ordering::Relaxed) {
             return None;
@@ -241,7 +241,7 @@ impl Client {
         Ok(answer.map_err(|status| self.explained(status))?.into_inner())
     }
 
-    /// With TLS 1.3 the server refuses a client's certificate only after the client has begun to speak.
+    /// In TLS 1.3 the server can reject the client's certificate after the handshake has ended for the client.
     fn explained(&self, status: Status) -> Sent {
         match tls::explain(&status, &self.target.place()) {
             Some(error) => Sent::Not(error),
@@ -264,7 +264,7 @@ impl Client {
             Target::Tls(uri) => {
                 let (place, config) = (uri.clone(), self.trust.config()?);
                 let connector = tower::service_fn(move |_: Uri| tls::connect(place.clone(), Arc::clone(&config)));
-                // The scheme of the calls; the connector does the rest.
+                // `origin` sets the scheme and authority of the calls. The connector does TLS itself.
                 let plain = endpoint(Uri::from_static("http://localhost"))?.origin(uri.clone());
                 plain.connect_with_connector(connector).await
             }
@@ -314,7 +314,7 @@ impl Client {
         }
     }
 
-    /// Under the lock the file is read again: another process may have renewed the login meanwhile.
+    /// Renews a login. Reads the file again under the lock, because another process may have renewed it meanwhile.
     async fn renew(&self, store: &LoginStore, old: &Login) -> Result<Login, Error> {
         let _lock = store.lock().await?;
         let stored = store.read()?.filter(|login| login.server == old.server).ok_or_else(signed_out)?;
@@ -335,7 +335,7 @@ impl Client {
         Ok(login)
     }
 
-    /// The answer by reflection, which serializes as proto3 JSON.
+    /// Converts a response to a reflected message, which serializes as proto3 JSON.
     pub(crate) fn reflected<C: Call>(answer: &C::Answer) -> Result<DynamicMessage, Error> {
         dynamic(Method::of::<C>()?.answer(), answer)
     }
@@ -348,11 +348,11 @@ impl Client {
     }
 }
 
-/// Why there is no answer.
+/// The reason why a call failed.
 enum Sent {
-    /// The server, or the connection, said so.
+    /// The server or the connection returned a status.
     Status(Status),
-    /// It was not sent.
+    /// The request was not sent.
     Not(Error),
 }
 
@@ -391,7 +391,7 @@ fn signed_out() -> Error {
     Error::Refused(Box::new(refusal)).hint("sign in again with `latchkey login`")
 }
 
-/// The name of the user of this process. The file is enough for a courtesy; a directory service is not asked.
+/// The name of the user of this process, from `/etc/passwd`. Directory services are not asked: it is only for display.
 pub(crate) fn own_name() -> String {
     let uid = rustix::process::geteuid().as_raw();
     let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();

@@ -1,7 +1,7 @@
-//! The local socket. Before a word is said, both sides know who the other is.
+//! Connections to the local socket, with a check of its owner.
 //!
-//! The server knows its caller by the uid of the peer. The caller must know as much of the server: whoever can place
-//! a file where the socket is looked for would otherwise read passwords.
+//! The server identifies its caller by the uid of the peer. The client checks the server in the same way: otherwise
+//! another user could put a socket at the expected path and read passwords.
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -12,7 +12,7 @@ use tokio::net::UnixStream;
 
 use super::target::ChosenBy;
 
-/// Why there is no talking to somebody else's socket that nobody named.
+/// The socket was chosen by default and belongs to another user.
 #[derive(Debug, thiserror::Error)]
 #[error("the socket was only found there, and belongs to uid {owner}, not to you (uid {own})")]
 pub(crate) struct Stranger {
@@ -20,7 +20,7 @@ pub(crate) struct Stranger {
     own: u32,
 }
 
-/// Connects to the socket, and to nobody but its owner.
+/// Connects to the socket, and checks its owner before and after.
 pub(crate) async fn connect(path: PathBuf, chosen_by: ChosenBy) -> io::Result<TokioIo<UnixStream>> {
     let file = tokio::fs::metadata(&path).await?;
     if !file.file_type().is_socket() {
@@ -34,8 +34,8 @@ pub(crate) async fn connect(path: PathBuf, chosen_by: ChosenBy) -> io::Result<To
     Ok(TokioIo::new(stream))
 }
 
-/// Whether to connect at all. A socket that nobody named lies in whatever directory the command is run in, perhaps
-/// another's, who would then read passwords: it must be this very user's own, for root as well.
+/// Checks the owner before connecting. A socket chosen by default is in the current directory, which may be another
+/// user's, who could then read passwords. It must therefore belong to the user of this process, even if that is root.
 fn familiar(owner: u32, own: u32, chosen_by: ChosenBy) -> Result<(), Stranger> {
     match chosen_by {
         ChosenBy::Default if owner != own => Err(Stranger { owner, own }),
@@ -43,8 +43,8 @@ fn familiar(owner: u32, own: u32, chosen_by: ChosenBy) -> Result<(), Stranger> {
     }
 }
 
-/// Whether to talk: the one who listens owns the socket, and is root or this very user. Root may talk to any owner
-/// of a socket that was named, since latchkeyd has a user of its own where it is run as a service.
+/// Checks the peer after connecting: it must own the socket, and be root or the user of this process. Root may use the
+/// socket of any user, because latchkeyd has a user of its own where it runs as a service.
 fn trusted(owner: u32, peer: u32, own: u32) -> Result<(), String> {
     if owner != peer {
         return Err(format!("the socket belongs to uid {owner}, but uid {peer} listens there"));

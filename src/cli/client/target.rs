@@ -1,4 +1,4 @@
-//! Where the server is, and as whom to act.
+//! The address of the server, and the credentials for it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -10,35 +10,35 @@ use super::login::Login;
 use crate::cli::env::Environment;
 use crate::cli::error::Error;
 
-/// Where latchkeyd listens unless it is told otherwise.
+/// The default address of latchkeyd.
 const DEFAULT_SERVER: &str = "http://127.0.0.1:50051";
-/// Where its socket lies in its data directory.
+/// The name of its socket in its data directory.
 const SOCKET_NAME: &str = "latchkey.sock";
-/// Its data directory unless it is told otherwise.
+/// Its default data directory.
 const DEFAULT_DATA_DIR: &str = "latchkey-data";
 
-/// Where the server is.
+/// The address of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Target {
-    /// At an address, in plain text.
+    /// Host and port, in plain text.
     Tcp(Uri),
-    /// At an address, over TLS.
+    /// Host and port, over TLS.
     Tls(Uri),
-    /// At a socket of this host.
+    /// A local socket.
     Socket(PathBuf, ChosenBy),
 }
 
-/// How a socket came to be used, which says how far it is trusted.
+/// Whether the user named a socket. One chosen by default is trusted less.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ChosenBy {
-    /// By a flag, a variable, or a login that was stored.
+    /// By a flag, a variable, or a stored login.
     User,
-    /// By default: it lies where the command happens to be run.
+    /// By default, relative to the current directory.
     Default,
 }
 
 impl Target {
-    /// Reads `https://host:port`, `http://host:port`, `host:port` or `unix:PATH`. Without a scheme, another host is
+    /// Parses `https://host:port`, `http://host:port`, `host:port` or `unix:PATH`. Without a scheme, another host is
     /// reached over TLS.
     pub(crate) fn parse(text: &str) -> Result<Target, Error> {
         if let Some(path) = text.strip_prefix("unix:") {
@@ -60,7 +60,7 @@ impl Target {
         Ok(if is_secret { Target::Tls(uri) } else { Target::Tcp(uri) })
     }
 
-    /// Host and port, or the path.
+    /// Host and port, or the path of the socket.
     pub(crate) fn place(&self) -> String {
         match self {
             Target::Tcp(uri) | Target::Tls(uri) => uri.authority().map(ToString::to_string).unwrap_or_default(),
@@ -68,7 +68,7 @@ impl Target {
         }
     }
 
-    /// Whether what is said goes over a network in plain text, where others may listen.
+    /// Whether calls cross a network in plain text.
     pub(crate) fn is_overheard(&self) -> bool {
         match self {
             Target::Tcp(uri) => !is_loopback(uri),
@@ -82,7 +82,7 @@ fn is_loopback(uri: &Uri) -> bool {
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// The form in which a stored login names its server.
+/// The form in a stored login.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -93,20 +93,20 @@ impl fmt::Display for Target {
     }
 }
 
-/// As whom to act.
+/// The credentials of the caller.
 #[derive(Debug)]
 pub(crate) enum Identity {
-    /// As whoever the token in the environment belongs to.
+    /// The token in the environment.
     Token(SecretString),
-    /// As the user who signed in before.
+    /// A stored login.
     Login(Login),
-    /// As the user of this host, known to the server by the socket.
+    /// The user of this process. The server identifies them by the socket.
     Local,
-    /// As nobody.
+    /// No credentials.
     Nobody,
 }
 
-/// What the command line says of the server.
+/// The server that the command line asks for.
 #[derive(Debug, Default)]
 pub(crate) struct Wish {
     /// `--server`.
@@ -118,7 +118,7 @@ pub(crate) struct Wish {
 }
 
 impl Wish {
-    /// Where, if that was said. A flag comes before the environment.
+    /// The server named by a flag, else by the environment. `None` if neither names one.
     pub(crate) fn named(&self, environment: &Environment) -> Result<Option<Target>, Error> {
         match (&self.socket, self.server.as_ref()) {
             (Some(_), Some(_)) => Err(Error::usage("--server and --socket name two servers: give one of them")),
@@ -132,7 +132,7 @@ impl Wish {
         }
     }
 
-    /// Where to sign in: what was said, else the default.
+    /// The server to sign in at: the named one, else the default.
     pub(crate) fn sign_in_at(&self, environment: &Environment) -> Result<Target, Error> {
         if self.local {
             return Err(Error::usage("--local is to act without signing in: leave it out"));
@@ -140,8 +140,8 @@ impl Wish {
         self.named(environment)?.map_or_else(|| Target::parse(DEFAULT_SERVER), Ok)
     }
 
-    /// Where, and as whom: `--local`, the token in the environment, the stored login, the local socket, in this
-    /// order. A stored login is shown to no other server than the one that gave it.
+    /// The server and the credentials: `--local`, the token in the environment, the stored login, the local socket, in this
+    /// order. A stored login is only sent to the server that issued it.
     pub(crate) fn resolve(&self, environment: &Environment, login: Option<Login>) -> Result<(Target, Identity), Error> {
         let named = self.named(environment)?;
         if self.local {
@@ -169,7 +169,7 @@ impl Wish {
     }
 }
 
-/// The socket that the environment names, else the one in the default data directory, if it is there.
+/// The socket that the environment names, else the one in the default data directory if it exists.
 fn socket(environment: &Environment) -> Option<Target> {
     let named = environment.socket.clone();
     let named = named.or_else(|| environment.data_dir.as_ref().map(|directory| directory.join(SOCKET_NAME)));
@@ -187,7 +187,7 @@ fn default_path() -> PathBuf {
     Path::new(DEFAULT_DATA_DIR).join(SOCKET_NAME)
 }
 
-/// A stored login and the output name the same socket from every directory.
+/// Makes a path absolute, so that it is valid in a stored login and in output from every directory.
 fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }

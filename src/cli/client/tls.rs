@@ -1,4 +1,4 @@
-//! TLS: whom to believe, whom to be, and what it means when it fails.
+//! TLS: certificates of server and client, connections, and explanations of failures.
 
 use std::fmt;
 use std::io;
@@ -19,7 +19,7 @@ use tonic::transport::Uri;
 
 use crate::cli::error::{Error, innermost};
 
-/// How client and server know each other. A stored login keeps it.
+/// The TLS settings. A stored login keeps them.
 #[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
 pub(crate) struct Trust {
     /// PEM file of the CA that signed the server's certificate, instead of those of the system
@@ -33,7 +33,7 @@ pub(crate) struct Trust {
     #[arg(long, global = true, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
     /// Send passwords and tokens to http:// of another host, where others may listen.
-    // Said each time: a stored login does not remember it.
+    // Needed each time: a stored login does not keep it.
     #[arg(long, global = true)]
     #[serde(skip)]
     insecure_plaintext: bool,
@@ -43,7 +43,7 @@ const TLS_CA_HELP: &str =
     "PEM file of the CA that signed the server's certificate, instead of those of the system [env: LATCHKEY_TLS_CA]";
 
 impl Trust {
-    /// What was said, and for the rest what comes after it. Paths hold from every directory.
+    /// Fills unset values from `other`. Makes paths absolute.
     pub(crate) fn or(self, other: Trust) -> Trust {
         let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
         Trust {
@@ -54,23 +54,23 @@ impl Trust {
         }
     }
 
-    /// Of the environment.
+    /// The settings with only a CA, as the environment can give them.
     pub(crate) fn of_ca(tls_ca: Option<PathBuf>) -> Trust {
         Trust { tls_ca, ..Trust::default() }
     }
 
-    /// Whether to go on where others may listen.
+    /// Whether to send secrets over a network in plain text.
     pub(crate) fn bears_plaintext(&self) -> bool {
         self.insecure_plaintext
     }
 
-    /// The same for grpcurl: a flag and its file.
+    /// The same settings for grpcurl: pairs of flag and file.
     pub(crate) fn grpcurl(&self) -> impl Iterator<Item = (&'static str, &Path)> {
         let files = [("-cacert", &self.tls_ca), ("-cert", &self.tls_cert), ("-key", &self.tls_key)];
         files.into_iter().filter_map(|(flag, path)| Some((flag, path.as_deref()?)))
     }
 
-    /// For connections.
+    /// The configuration of rustls.
     pub(crate) fn config(&self) -> Result<Arc<ClientConfig>, Error> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
@@ -91,7 +91,7 @@ impl Trust {
     fn roots(&self) -> Result<RootCertStore, Error> {
         let mut roots = RootCertStore::empty();
         let Some(path) = &self.tls_ca else {
-            // One that cannot be read is one that is not trusted.
+            // A CA that cannot be read is not trusted.
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             if roots.is_empty() {
                 return Err(Error::unexpected("this system has no CAs of its own")
@@ -116,7 +116,7 @@ fn unusable(path: &Path, fault: &dyn fmt::Display) -> Error {
     Error::usage(format!("cannot use {}: {fault}", path.display())).hint("it must be a PEM file")
 }
 
-/// Connects, and shakes hands.
+/// Connects, with the TLS handshake.
 pub(crate) async fn connect(uri: Uri, config: Arc<ClientConfig>) -> io::Result<TokioIo<TlsStream<TcpStream>>> {
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
     let stream = TcpStream::connect((host.as_str(), uri.port_u16().unwrap_or_default())).await?;
@@ -126,7 +126,7 @@ pub(crate) async fn connect(uri: Uri, config: Arc<ClientConfig>) -> io::Result<T
     Ok(TokioIo::new(stream))
 }
 
-/// What failed, and a way out, if it is about TLS.
+/// The error and its hint. `None` if the failure has nothing to do with TLS.
 pub(crate) fn explain(fault: &(dyn std::error::Error + 'static), place: &str) -> Option<Error> {
     let fault = innermost(fault);
     let tls: &rustls::Error = fault.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref()?;
@@ -158,7 +158,7 @@ fn certificate(fault: &CertificateError) -> (String, String) {
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
             ("its certificate is not valid yet".to_owned(), "check the clock of this machine".to_owned())
         }
-        // What `openssl req -x509` makes unless it is told otherwise.
+        // `openssl req -x509` makes such a certificate by default.
         CertificateError::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => (
             "its certificate is that of a CA, and no server's".to_owned(),
             "make the server's own without it: `openssl req -x509 … -addext basicConstraints=critical,CA:FALSE`"

@@ -1,4 +1,4 @@
-//! `latchkey audit`: who did what.
+//! `latchkey audit`: reads the audit log.
 
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
@@ -29,7 +29,7 @@ pub(crate) enum Audit {
 }
 
 impl Audit {
-    /// Does it.
+    /// Runs the command.
     pub(crate) async fn run(self, cli: &Cli) -> Result<(), Error> {
         match self {
             Audit::List(list) => list.run(cli).await,
@@ -100,7 +100,7 @@ impl List {
     }
 }
 
-/// Events know users by id and by their name at the time. Somebody named otherwise is looked up.
+/// The id or the username of a user. Events contain only these, so a user given by address or external id is looked up.
 async fn name_or_id(cli: &Cli, user: Option<&UserRef>) -> Result<Option<String>, Error> {
     match user.and_then(|user| user.r#ref.as_ref()) {
         None => Ok(None),
@@ -139,7 +139,7 @@ fn table(events: &[Event], clock: &Clock) -> Table {
 fn what(event: &Event) -> Text {
     let kind = match event.r#type() {
         EventType::Unspecified => format!("type {}", event.r#type),
-        // The event of a password that is right. Nobody is signed in before the step is done.
+        // The password was right, but the user is signed in only after changing it.
         EventType::SignInSucceeded if event.details.get("step").is_some_and(|step| step == "PASSWORD_CHANGE") => {
             "password right, must be changed".to_owned()
         }

@@ -1,4 +1,4 @@
-//! `latchkey login`: signs in, changes the password where that is asked for, and keeps the login.
+//! `latchkey login`: signs in, changes the password if the server asks for it, and stores the login.
 
 use std::io::{self, BufRead, IsTerminal};
 
@@ -67,7 +67,8 @@ impl SignIn {
         }
     }
 
-    /// Tells why a new password is needed and takes one. A rejected one burns nothing, so it is asked for again.
+    /// Prints why a new password is needed and asks for one. The ticket stays valid after a rejected password, so it asks
+    /// again.
     async fn change(
         &self,
         cli: &Cli,
@@ -134,7 +135,7 @@ fn print_json<C: Call>(cli: &Cli, answer: &C::Answer) -> Result<(), Error> {
     if cli.screen.is_json() { cli.screen.json(&Client::reflected::<C>(answer)?) } else { Ok(()) }
 }
 
-/// Under the lock: another process may be about to renew the login that this one replaces.
+/// Stores the login, under the lock: another process may be renewing the login that this one replaces.
 async fn keep(cli: &Cli, store: &LoginStore, login: String, tokens: TokenSet) -> Result<(), Error> {
     let lock = store.lock().await?;
     let ends = instant(tokens.refresh_expire_time.as_ref());

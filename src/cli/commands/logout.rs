@@ -22,8 +22,8 @@ pub(crate) struct Logout {
 }
 
 impl Logout {
-    /// A session that is over already is as good as ended. If the server cannot be reached, or refuses for another reason,
-    /// the login stays, or its session would live on with nobody able to end it.
+    /// Ends the session and removes the login. A session that has ended already is no error. If the server cannot be reached,
+    /// or refuses for another reason, the login stays: without it the session could not be ended any more.
     pub(crate) async fn run(self, setting: &Setting, store: &LoginStore) -> Result<(), Error> {
         if self.forget && setting.show_grpcurl {
             return Err(Error::usage("--forget calls nobody: there is nothing to show"));

@@ -1,4 +1,4 @@
-//! One file a command: its arguments, its calls, its answer.
+//! One file per command: its arguments, its calls, its output.
 
 pub(crate) mod audit;
 pub(crate) mod login;
@@ -24,14 +24,14 @@ use crate::proto::v1::{
     Effects, ListApiTokensRequest, ListEventsRequest, ListSessionsRequest, ListUserSessionsRequest, ListUsersRequest,
 };
 
-/// No list has more pages than this: a server that says so goes round in circles.
+/// More pages than any list has. A server that sends more repeats itself.
 const PAGES_MAX: usize = 1_000_000;
 
 /// A request of a list.
 trait Paged: Call {
-    /// The same for the page of a token.
+    /// The request for the page of a token.
     fn at(self, page_token: String) -> Self;
-    /// The token of the next page; empty on the last.
+    /// The token of the next page. Empty on the last page.
     fn next(answer: &Self::Answer) -> &str;
 }
 
@@ -52,7 +52,7 @@ macro_rules! paged {
 paged!(ListUsersRequest ListUserSessionsRequest ListApiTokensRequest ListSessionsRequest ListEventsRequest);
 
 impl Cli {
-    /// Makes a call and prints the answer: as JSON, or as `show` does.
+    /// Makes a call and prints the answer, as JSON or with `show`.
     async fn answer<C: Call>(
         &self,
         request: C,
@@ -65,7 +65,7 @@ impl Cli {
         show(&self.screen, answer)
     }
 
-    /// Prints a page of a list, or all pages. True if there are more.
+    /// Prints a page of a list, or all pages. Returns whether there are more.
     async fn pages<C: Paged>(
         &self,
         paging: &Paging,
@@ -92,7 +92,7 @@ impl Cli {
         Err(Error::unexpected("the list does not end: the server repeats a page"))
     }
 
-    /// Ends a list for people.
+    /// Prints the last line of a list, for people.
     fn list_footer(&self, shown: usize, noun: &str, more: bool, next: Option<&str>) -> Result<(), Error> {
         if self.screen.is_json() {
             return Ok(());
@@ -102,7 +102,7 @@ impl Cli {
         self.screen.footer(&format!("{amount}{more}"), next)
     }
 
-    /// What else a call did, if anything.
+    /// Prints the side effects of a call.
     fn effects(screen: &Screen, effects: Option<&Effects>) -> Result<(), Error> {
         let Some(effects) = effects else { return Ok(()) };
         let mut ended = Vec::new();

@@ -1,4 +1,4 @@
-//! `latchkey passwd`: a new password for oneself.
+//! `latchkey passwd`: changes the caller's own password.
 
 use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
@@ -8,7 +8,7 @@ use crate::cli::output::words::count;
 use crate::cli::setting::Cli;
 use crate::proto::v1::{ChangePasswordRequest, ChangePasswordResponse};
 
-/// How often a password that breaks the rules may be followed by another.
+/// The number of attempts at a new password that satisfies the rules.
 pub(crate) const ATTEMPTS: usize = 5;
 
 const HELP: &str = "\
@@ -28,7 +28,7 @@ pub(crate) struct Passwd {
 }
 
 impl Passwd {
-    /// Asks for both, and again for the new one while it breaks the rules.
+    /// Asks for both passwords, and for the new one again while it breaks the rules.
     pub(crate) async fn run(self, cli: &Cli) -> Result<(), Error> {
         cli.client.warn_if_overheard(&cli.screen);
         if self.password_stdin {

@@ -30,7 +30,7 @@ enum Verb {
 }
 
 impl Roles {
-    /// Lists.
+    /// Prints the roles.
     pub(crate) async fn run(self, cli: &Cli) -> Result<(), Error> {
         let (None | Some(Verb::List)) = self.verb;
         cli.answer(ListRolesRequest {}, |screen, answer| {

@@ -1,4 +1,4 @@
-//! `latchkey sessions`: who is signed in where.
+//! `latchkey sessions`: lists and ends sessions.
 
 use clap::{Args, Subcommand};
 
@@ -30,7 +30,7 @@ pub(crate) enum Sessions {
 }
 
 impl Sessions {
-    /// Does it.
+    /// Runs the command.
     pub(crate) async fn run(self, cli: &Cli) -> Result<(), Error> {
         match self {
             Sessions::List(list) => list.run(cli).await,
@@ -84,7 +84,7 @@ impl List {
     }
 }
 
-/// What has been printed of a list.
+/// The state of a list while its pages are printed.
 #[derive(Default)]
 struct Shown {
     count: usize,

@@ -1,4 +1,4 @@
-//! `latchkey completions` and `latchkey man`: for packagers.
+//! `latchkey completions` and `latchkey man`, for packagers.
 
 use std::fs;
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ pub(crate) struct Completions {
 }
 
 impl Completions {
-    /// Prints them for `command`.
+    /// Prints the completions for `command`.
     pub(crate) fn run(self, screen: &Screen, mut command: Command) -> Result<(), Error> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut command, "latchkey", &mut script);
@@ -47,7 +47,7 @@ pub(crate) struct Man {
 }
 
 impl Man {
-    /// Prints or writes the pages of `command`.
+    /// Prints the manual page of `command`, or writes one for each of its commands.
     pub(crate) fn run(self, screen: &Screen, command: Command) -> Result<(), Error> {
         if let Some(directory) = self.dir {
             let written = fs::create_dir_all(&directory).and_then(|()| clap_mangen::generate_to(command, &directory));

@@ -1,4 +1,4 @@
-//! `latchkey status`: the page to look at first.
+//! `latchkey status`: health, caller, keys, and users who need attention.
 
 use clap::Args;
 use serde_json::{Map, Value, json};
@@ -19,7 +19,7 @@ use crate::proto::v1::{
     WhoAmIResponse,
 };
 
-/// Services, as the health check names them. The empty name stands for the whole server.
+/// The services in the health check. The empty name means the whole server.
 const SERVICES: [&str; 4] = ["", "latchkey.v1.Auth", "latchkey.v1.UserAdmin", "latchkey.v1.Audit"];
 
 const HELP: &str = "\
@@ -35,7 +35,7 @@ Examples:
 #[command(after_help = HELP)]
 pub(crate) struct Status {}
 
-/// What was found out. A part that the caller may not see, or that failed, says so by its error.
+/// What the server answered. A part that failed, or that the caller may not see, is an error.
 struct Findings {
     health: Vec<(&'static str, Option<ServingStatus>)>,
     caller: Result<WhoAmIResponse, Error>,
@@ -43,7 +43,7 @@ struct Findings {
     attention: Option<Result<Attention, Error>>,
 }
 
-/// How many users need an operator.
+/// The numbers of users who need an operator.
 struct Attention {
     all: i32,
     locked: i32,
@@ -52,7 +52,7 @@ struct Attention {
 }
 
 impl Status {
-    /// Asks everything, and prints what there is.
+    /// Makes all calls and prints the answers.
     pub(crate) async fn run(self, cli: &Cli) -> Result<(), Error> {
         if cli.client.is_showing() {
             cli.screen.verbatim(&cli.client.grpcurl(&HealthCheckRequest::default())?)?;
@@ -70,7 +70,7 @@ impl Status {
 }
 
 impl Findings {
-    /// Only a server that cannot be reached at all is an error here.
+    /// Makes all calls. Fails only if the server cannot be reached.
     async fn gather(cli: &Cli) -> Result<Findings, Error> {
         let mut health = Vec::new();
         for service in SERVICES {
@@ -169,7 +169,7 @@ impl Findings {
     }
 }
 
-/// An answer, or the error in its place.
+/// An answer as JSON, or its error.
 fn part<C: Call>(answer: &Result<C::Answer, Error>) -> Result<Value, Error> {
     match answer {
         Ok(answer) => json::value(&Client::reflected::<C>(answer)?),
@@ -181,7 +181,7 @@ fn error_json(error: &Error) -> Value {
     error.to_json().map(|error| json!(error)).unwrap_or_default()
 }
 
-/// Who needs an operator; of a server whose database is away, why that cannot be told.
+/// The users who need an operator, or why they are unknown, such as while the database is away.
 fn attention(found: &Result<Attention, Error>) -> Text {
     match found {
         Ok(attention) => attention.text(),
@@ -228,7 +228,7 @@ impl Attention {
     }
 }
 
-/// Of a caller without roles: how much it may do. `latchkey whoami` has the list.
+/// The number of scopes of a caller without roles. `latchkey whoami` lists them.
 fn may_do(caller: &WhoAmIResponse) -> Text {
     match caller.scopes.len() {
         0 => Text::toned(Tone::Dim, "nothing but look after itself"),

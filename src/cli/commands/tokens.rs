@@ -1,4 +1,4 @@
-//! `latchkey tokens`: credentials of services and tools.
+//! `latchkey tokens`: creates, lists and revokes API tokens.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -32,7 +32,7 @@ pub(crate) enum Tokens {
 }
 
 impl Tokens {
-    /// Does it.
+    /// Runs the command.
     pub(crate) async fn run(self, cli: &Cli) -> Result<(), Error> {
         match self {
             Tokens::Create(create) => create.run(cli).await,
@@ -122,7 +122,7 @@ impl List {
     }
 }
 
-/// The usernames of the tokens' users, as far as the caller may see them. One call for a page.
+/// The usernames of the tokens' users by id, in one call per page. Empty if the caller may not read users.
 async fn names(cli: &Cli, tokens: &[ApiToken]) -> BTreeMap<String, String> {
     let mut user_ids: Vec<String> = tokens.iter().map(|token| token.user_id.clone()).collect();
     user_ids.sort_unstable();

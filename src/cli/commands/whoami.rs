@@ -1,4 +1,4 @@
-//! `latchkey whoami`: as whom the server sees the caller.
+//! `latchkey whoami`: shows how the server identifies the caller.
 
 use clap::Args;
 
@@ -22,7 +22,7 @@ Examples:
 pub(crate) struct WhoAmI {}
 
 impl WhoAmI {
-    /// Asks.
+    /// Prints the caller's identity and rights.
     pub(crate) async fn run(self, cli: &Cli) -> Result<(), Error> {
         let place = cli.client.target().place();
         cli.answer(WhoAmIRequest {}, |screen, answer| {
@@ -45,7 +45,7 @@ impl WhoAmI {
     }
 }
 
-/// Who the caller is, for people.
+/// The caller's name, for people.
 fn name(answer: &WhoAmIResponse) -> String {
     match (answer.kind(), &answer.user) {
         (Kind::Local, _) => format!("{} (local)", own_name()),
@@ -54,7 +54,7 @@ fn name(answer: &WhoAmIResponse) -> String {
     }
 }
 
-/// What the caller may do.
+/// The caller's scopes.
 fn scopes(answer: &WhoAmIResponse) -> Text {
     if answer.scopes.is_empty() { Text::toned(Tone::Dim, "none") } else { answer.scopes.join(" ").into() }
 }

@@ -1,4 +1,4 @@
-//! An error for people: what went wrong, each violation, and a hint.
+//! Errors for people: the message, each violation, and a hint.
 
 use std::borrow::Cow;
 
@@ -6,7 +6,7 @@ use super::hint;
 use super::text::{Text, Tone};
 use crate::cli::error::{Error, Refusal, Violation};
 
-/// The lines to print; none if there is nothing to say.
+/// The lines to print. Empty if everything is printed already.
 pub(crate) fn lines(error: &Error) -> Vec<Text> {
     let (message, violations, hint): (Cow<'_, str>, &[Violation], Option<String>) = match error {
         Error::Stopped(complaint) => (error.message().into(), &[], complaint.hint.clone()),
@@ -26,7 +26,7 @@ pub(crate) fn lines(error: &Error) -> Vec<Text> {
     lines
 }
 
-/// The server speaks of fields; whoever typed a name looks for the name.
+/// The message. The server's own names the field; a person who typed a name looks for that name.
 fn message(refusal: &Refusal) -> Cow<'_, str> {
     match &refusal.subject {
         Some(user) if refusal.reason == "USER_NOT_FOUND" => format!("there is no user {user}").into(),

@@ -1,12 +1,12 @@
-//! What comes from elsewhere is shown, never obeyed.
+//! Escaping of text from the server.
 //!
-//! A display name may hold bytes that move the cursor, and marks that turn the reading direction round, so that one
-//! name looks like another ("Trojan Source", CVE-2021-42574). Both are printed as `\u{…}`.
+//! A display name may contain bytes that move the cursor, or marks that change the reading direction so that one name
+//! looks like another ("Trojan Source", CVE-2021-42574). Both are printed as `\u{…}`.
 
 use std::borrow::Cow;
 use std::fmt::Write;
 
-/// `text` with every character that would act on the terminal, or hide, written as `\u{…}`.
+/// Replaces every character that acts on the terminal, or is invisible, by `\u{…}`.
 pub(crate) fn escape(text: &str) -> Cow<'_, str> {
     if !text.chars().any(acts) {
         return Cow::Borrowed(text);
@@ -22,8 +22,8 @@ pub(crate) fn escape(text: &str) -> Cow<'_, str> {
     Cow::Owned(shown)
 }
 
-/// The same for JSON text, where such characters stand only inside strings: as `\uXXXX` (RFC 8259, section 7), so
-/// that a parser reads what the server sent.
+/// Replaces such characters in JSON text, where they occur only inside strings, by `\uXXXX` (RFC 8259, section 7). A
+/// parser still reads what the server sent.
 pub(crate) fn escape_json(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for symbol in text.chars() {
@@ -39,7 +39,7 @@ pub(crate) fn escape_json(text: &str) -> String {
     shown
 }
 
-/// Control characters, line and paragraph separators, marks of direction, and characters without a width.
+/// Whether `symbol` is a control character, a line or paragraph separator, a direction mark, or has no width.
 fn acts(symbol: char) -> bool {
     symbol.is_control()
         || matches!(symbol,

@@ -1,8 +1,8 @@
-//! The way out of each refusal: the missing scope, or the command that helps.
+//! Hints: for each reason of the server, the command that helps.
 
 use crate::cli::error::Refusal;
 
-/// A hint, if there is something that the person can do.
+/// The hint for an error of the server. `None` if the person can do nothing.
 pub(crate) fn of(refusal: &Refusal) -> Option<String> {
     let user = refusal.subject.as_deref().unwrap_or("USER");
     let hint = match refusal.reason.as_str() {
@@ -50,7 +50,7 @@ pub(crate) fn of(refusal: &Refusal) -> Option<String> {
             "make somebody else an administrator first, or run this on the host with --local".to_owned()
         }
         "THROTTLED" => format!("an operator can lift the wait with `latchkey users unlock {user}`"),
-        // The message says when to try again.
+        // The message contains the time to wait.
         "RATE_LIMITED" | "OVERLOADED" => {
             "on the host of latchkeyd there is room for its operator all the same: --local".to_owned()
         }
@@ -83,7 +83,7 @@ fn unexpected(refusal: &Refusal) -> Option<String> {
     }
 }
 
-/// Half of a mistyped name finds more than all of it. None: an id, by which nobody is looked for.
+/// The first half of a name, to search by: typos usually come later. `None` for an id, which lists do not search.
 fn prefix(user: &str) -> Option<String> {
     if user.contains(':') {
         return None;

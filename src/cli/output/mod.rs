@@ -1,7 +1,7 @@
-//! The one place that prints.
+//! All output.
 //!
-//! Answers go to standard output, for people as text or for machines as JSON; questions, hints and errors go to
-//! standard error. A reader that went away (`latchkey users list | head`) ends the command quietly.
+//! Answers go to standard output, as text for people or as JSON for machines. Questions, hints and errors go to
+//! standard error. When the reader closes standard output (`latchkey users list | head`), the command ends quietly.
 
 pub(crate) mod error;
 pub(crate) mod escape;
@@ -22,7 +22,7 @@ use super::error::{Error, Exit};
 use text::{Text, Tone};
 use time::Clock;
 
-/// Columns to assume where there is no terminal, for what is wrapped and for the last line of a list.
+/// The assumed width without a terminal, for wrapped texts and for the last line of a list.
 const WIDTH: usize = 80;
 
 /// In which form answers are printed.
@@ -57,7 +57,7 @@ impl From<Colour> for ColorChoice {
     }
 }
 
-/// Where answers go, and how.
+/// The standard streams, and the form of the output.
 #[derive(Debug, Clone)]
 pub(crate) struct Screen {
     format: Format,
@@ -67,12 +67,12 @@ pub(crate) struct Screen {
 }
 
 impl Screen {
-    /// The standard streams.
+    /// A screen over the standard streams, as wide as the terminal.
     pub(crate) fn new(format: Format, colour: Colour) -> Screen {
         Screen { format, colour: colour.into(), width: terminal_width(), clock: Clock::system() }
     }
 
-    /// The clock that relative times are told by.
+    /// The clock for relative times.
     pub(crate) fn clock(&self) -> &Clock {
         &self.clock
     }
@@ -97,12 +97,12 @@ impl Screen {
         self.lines(table.lines(self.width, layout))
     }
 
-    /// Prints lines of `name  text`, the names aligned, long texts wrapped. Those without text are left out.
+    /// Prints lines of `name  text`, with aligned names and wrapped texts. Leaves out fields without text.
     pub(crate) fn fields(&self, fields: impl IntoIterator<Item = (&'static str, Text)>) -> Result<(), Error> {
         self.lines(aligned(fields, self.width))
     }
 
-    /// The last line of an answer: how much it was, and what to do next.
+    /// Prints the last line of a list: the number of entries, and the next command.
     pub(crate) fn footer(&self, amount: &str, next: Option<&str>) -> Result<(), Error> {
         let line = Text::new().and(Tone::Plain, "  ").and(Tone::Dim, amount);
         let Some(next) = next else { return self.line(line) };
@@ -111,7 +111,7 @@ impl Screen {
         self.line(line.and(Tone::Plain, "   ").padded(place).join(next))
     }
 
-    /// Prints what to do next, after something was done.
+    /// Prints the next command, after something was done.
     pub(crate) fn next(&self, command: &str) -> Result<(), Error> {
         self.line(Text::toned(Tone::Dim, "  next: ").and(Tone::Plain, command))
     }
@@ -121,12 +121,12 @@ impl Screen {
         self.line(Text::toned(Tone::Good, "✔ ").join(text.into()))
     }
 
-    /// Prints text that this program made itself, as it is.
+    /// Prints a text of this program, unescaped.
     pub(crate) fn verbatim(&self, text: &str) -> Result<(), Error> {
         self.write(text.trim_end_matches('\n'))
     }
 
-    /// Prints JSON over several lines.
+    /// Prints JSON on several lines.
     pub(crate) fn json(&self, value: &impl Serialize) -> Result<(), Error> {
         self.write(&json::pretty(value)?)
     }
@@ -136,24 +136,24 @@ impl Screen {
         self.write(&json::line(value)?)
     }
 
-    /// Prints a line beside the answer, for the person who waits for it.
+    /// Prints a line to standard error, for the person at the terminal.
     pub(crate) fn note(&self, text: impl Into<Text>) {
         self.aside(&format!("{}\n", text.into()));
     }
 
-    /// Prints a question; the answer is typed on the same line.
+    /// Prints a question. The answer is typed on the same line.
     pub(crate) fn question(&self, text: &str) {
         self.aside(&Text::toned(Tone::Strong, text).and(Tone::Plain, " ").to_string());
     }
 
-    /// Prints lines of `name  text` beside the answer.
+    /// Prints lines of `name  text` to standard error.
     pub(crate) fn note_fields(&self, fields: impl IntoIterator<Item = (&'static str, Text)>) {
         for line in aligned(fields, self.width) {
             self.note(line);
         }
     }
 
-    /// Prints an error: to standard error, in the form that was asked for.
+    /// Prints an error to standard error, as text or as JSON.
     pub(crate) fn error(&self, error: &Error) {
         if self.is_json() {
             if let Some(Ok(text)) = error.to_json().map(|value| json::line(&value)) {
@@ -166,7 +166,7 @@ impl Screen {
         }
     }
 
-    /// Standard error is the last resort: if it is gone, there is nobody to tell.
+    /// Writes to standard error. A failure is ignored, since there is nowhere left to report it.
     fn aside(&self, text: &str) {
         let mut stream = AutoStream::new(io::stderr(), self.colour).lock();
         let _ = stream.write_all(text.as_bytes()).and_then(|()| stream.flush());
@@ -195,7 +195,7 @@ fn aligned(fields: impl IntoIterator<Item = (&'static str, Text)>, width: Option
     fields.into_iter().flat_map(lines).collect()
 }
 
-/// Columns of the terminal that standard output is; none if it is something else.
+/// The width of the terminal in columns. `None` if standard output is not a terminal.
 fn terminal_width() -> Option<usize> {
     let stdout = io::stdout();
     if !stdout.is_terminal() {

@@ -1,15 +1,15 @@
-//! Aligned columns, fitted to the terminal.
+//! Tables with aligned columns that fit the terminal.
 
 use super::text::{Text, Tone};
 
-/// Columns before the first and between two.
+/// The spaces before the first column and between columns.
 const GAP: usize = 2;
-/// A column of free text is not made narrower than this.
+/// The smallest width of a column of free text.
 const NARROWEST: usize = 8;
 
-/// A note is wrapped in its column if there is room for this much; else it goes below its row.
+/// The width that a wrapped note needs at least. With less room, it goes below its row.
 const NOTE_ROOM: usize = 28;
-/// What a note below its row begins with.
+/// The prefix of a note below its row.
 const BELOW: &str = "    ↳ ";
 
 /// The head of a column.
@@ -27,31 +27,31 @@ enum Kind {
 }
 
 impl Column {
-    /// Of words that are read whole, or not at all.
+    /// A column of short values, which are never cut.
     pub(crate) const fn fixed(title: &'static str) -> Column {
         Column { title, kind: Kind::Fixed }
     }
 
-    /// Of free text, which may be cut to fit.
+    /// A column of free text, which may be cut to fit.
     pub(crate) const fn free(title: &'static str) -> Column {
         Column { title, kind: Kind::Free }
     }
 
-    /// Of text that matters whole: it is wrapped and never cut. The last column only.
+    /// A column of text that is wrapped and never cut. Only the last column can be one.
     pub(crate) const fn note(title: &'static str) -> Column {
         Column { title, kind: Kind::Note }
     }
 }
 
-/// What the pages of one list have in common: a column gets no narrower from page to page, and the titles are printed
-/// again only where the columns change.
+/// The layout that the pages of a list share. Columns get no narrower from page to page, and titles are printed again
+/// only when the columns change.
 #[derive(Debug, Default)]
 pub(crate) struct Layout {
     natural: Vec<usize>,
     shown: Vec<bool>,
 }
 
-/// Rows of cells. A column that has nothing in it is left out.
+/// Rows of cells. An empty column is not printed.
 #[derive(Debug)]
 pub(crate) struct Table {
     columns: Vec<Column>,
@@ -59,17 +59,17 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// Without rows.
+    /// A table without rows.
     pub(crate) fn new(columns: &[Column]) -> Table {
         Table { columns: columns.to_vec(), rows: Vec::new() }
     }
 
-    /// Adds a row: one cell for each column.
+    /// Adds a row with one cell per column.
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = Text>) {
         self.rows.push(cells.into_iter().collect());
     }
 
-    /// The lines to print. `width` is that of the terminal; without one nothing is cut or wrapped.
+    /// The lines to print. `width` is the width of the terminal; with `None`, nothing is cut or wrapped.
     pub(crate) fn lines(self, width: Option<usize>, layout: &mut Layout) -> Vec<Text> {
         if self.rows.is_empty() {
             return Vec::new();
@@ -94,7 +94,7 @@ impl Table {
         lines
     }
 
-    /// The width that each column needs; 0 if it has nothing in it.
+    /// The width that each column needs. 0 for an empty column.
     fn natural(&self, before: &[usize]) -> Vec<usize> {
         let width = |(at, column): (usize, &Column)| {
             let widest = self.rows.iter().filter_map(|row| row.get(at)).map(Text::width).max().unwrap_or(0);
@@ -104,7 +104,7 @@ impl Table {
         self.columns.iter().enumerate().map(width).collect()
     }
 
-    /// Makes the columns fit: first the note gives way, then the widest free text. A note of width 0 goes below its row.
+    /// Makes the columns fit. Narrows the note first, then the widest free text. A note of width 0 goes below its row.
     fn fit(&self, widths: &mut [usize], total: usize) {
         let taken =
             |widths: &[usize]| widths.iter().filter(|width| **width > 0).map(|width| width + GAP).sum::<usize>();
@@ -119,7 +119,7 @@ impl Table {
             }
         }
         let mut excess = taken(widths).saturating_sub(total);
-        // Each turn takes a column off the widest cell, so there are no more turns than columns to lose.
+        // Each iteration narrows the widest cell by one, so there are at most `excess` iterations.
         while excess > 0 {
             let free = widths.iter_mut().zip(&self.columns);
             let widest = free.filter(|(width, column)| column.kind == Kind::Free && **width > NARROWEST);
@@ -130,7 +130,7 @@ impl Table {
     }
 }
 
-/// A row with its note: wrapped in the last column, or below.
+/// A row with its note, wrapped in the last column or below the row.
 fn with_note(mut cells: Vec<Text>, note: Text, widths: &[usize], total: Option<usize>) -> Vec<Text> {
     let column = widths.last().copied().filter(|_| cells.len() < widths.len()).unwrap_or(0);
     if note.is_empty() {
@@ -155,7 +155,7 @@ fn with_note(mut cells: Vec<Text>, note: Text, widths: &[usize], total: Option<u
     lines
 }
 
-/// Nothing follows the last cell that has something in it.
+/// A line of cells, without trailing spaces.
 fn line(cells: Vec<Text>, widths: &[usize]) -> Text {
     let cells: Vec<(Text, usize)> =
         cells.into_iter().zip(widths.iter().copied()).filter(|(_, width)| *width > 0).collect();

@@ -1,7 +1,7 @@
 //! A line of text in pieces, each with a tone.
 //!
-//! Everything that is printed for people is a [`Text`], and a `Text` escapes what it is made of: what a server sent
-//! cannot reach the terminal any other way.
+//! All output for people is a [`Text`], and a `Text` escapes its pieces. So nothing that a server sent reaches the
+//! terminal unescaped.
 
 use std::fmt;
 
@@ -10,20 +10,20 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::escape::escape;
 
-/// How a piece of text is meant; its colour follows.
+/// The meaning of a piece of text, which decides its colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tone {
-    /// Just text.
+    /// Ordinary text.
     Plain,
-    /// What the line is about.
+    /// The subject of the line.
     Strong,
-    /// Of lesser weight: titles, hints, times.
+    /// Less important: titles, hints, times.
     Dim,
-    /// As it should be.
+    /// In order.
     Good,
-    /// To be looked at.
+    /// Needs attention.
     Warn,
-    /// Wrong, or stopped.
+    /// Wrong or stopped.
     Bad,
 }
 
@@ -53,12 +53,12 @@ impl Text {
         Text::default()
     }
 
-    /// One piece.
+    /// A line of one piece.
     pub(crate) fn toned(tone: Tone, text: impl AsRef<str>) -> Text {
         Text::new().and(tone, text)
     }
 
-    /// With a further piece.
+    /// Adds a piece.
     #[must_use]
     pub(crate) fn and(mut self, tone: Tone, text: impl AsRef<str>) -> Text {
         let text = text.as_ref();
@@ -68,14 +68,14 @@ impl Text {
         self
     }
 
-    /// With all pieces of another.
+    /// Adds all pieces of another line.
     #[must_use]
     pub(crate) fn join(mut self, other: Text) -> Text {
         self.pieces.extend(other.pieces);
         self
     }
 
-    /// With spaces up to `width` columns.
+    /// Adds spaces up to `width` columns.
     #[must_use]
     pub(crate) fn padded(mut self, width: usize) -> Text {
         let missing = width.saturating_sub(self.width());
@@ -85,17 +85,17 @@ impl Text {
         self
     }
 
-    /// Whether nothing is in it.
+    /// Whether the line is empty.
     pub(crate) fn is_empty(&self) -> bool {
         self.pieces.is_empty()
     }
 
-    /// In columns of the terminal.
+    /// The width in columns of the terminal.
     pub(crate) fn width(&self) -> usize {
         self.pieces.iter().map(|(_, text)| text.width()).sum()
     }
 
-    /// Cut to `width` columns; `…` stands for what is missing.
+    /// Cuts the line to `width` columns, with `…` for the rest.
     #[must_use]
     pub(crate) fn shortened(self, width: usize) -> Text {
         if self.width() <= width {
@@ -120,7 +120,7 @@ impl Text {
         short
     }
 
-    /// In lines of at most `width` columns, broken at spaces; a word that is longer is broken where the line ends.
+    /// Wraps the line at spaces to `width` columns. Breaks a longer word where the line ends.
     pub(crate) fn wrapped(self, width: usize) -> Vec<Text> {
         if self.width() <= width {
             return vec![self];
@@ -150,7 +150,7 @@ impl Text {
     }
 }
 
-/// How many symbols make the first line: one at least.
+/// The number of symbols in the first line, at least one.
 fn line_end(symbols: &[(Tone, char)], width: usize) -> usize {
     let mut columns = 0;
     let mut last_space = None;

@@ -1,4 +1,4 @@
-//! Times, as people say them.
+//! Times in the form that people use.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ const MINUTE: u64 = 60;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
 
-/// What time it is here.
+/// The current time and the time zone.
 #[derive(Debug, Clone)]
 pub(crate) struct Clock {
     now: Timestamp,
@@ -18,7 +18,7 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    /// The clock and the time zone of this machine, read once: one answer, one "now".
+    /// The clock and the time zone of this machine, read once, so that one output has one "now".
     pub(crate) fn system() -> Clock {
         Clock { now: Timestamp::now(), zone: TimeZone::system() }
     }
@@ -36,7 +36,7 @@ impl Clock {
         }
     }
 
-    /// `22m`: how long it has been, for narrow columns.
+    /// `22m`: the time since `then`, for narrow columns.
     pub(crate) fn compact(&self, then: Timestamp) -> String {
         match short(self.since(then)) {
             (0..5, "s") => "now".to_owned(),
@@ -44,7 +44,7 @@ impl Clock {
         }
     }
 
-    /// `3 h left`, or `expired`. To the nearest minute: what was made for three hours a moment ago has three.
+    /// `3 h left`, or `expired`. Rounds to the nearest minute, so that three hours granted a moment ago are shown as three.
     pub(crate) fn left(&self, end: Timestamp) -> String {
         match self.until(end) {
             0 => "expired".to_owned(),
@@ -53,7 +53,7 @@ impl Clock {
         }
     }
 
-    /// Whether `end` is over.
+    /// Whether `end` has passed.
     pub(crate) fn is_past(&self, end: Timestamp) -> bool {
         end <= self.now
     }
@@ -88,8 +88,8 @@ impl Clock {
         format!("{}, {}", self.full(at), self.ago(at))
     }
 
-    /// Reads an instant to come: RFC 3339, a date (its first moment here), `HH:MM` (the next time it is that late),
-    /// `tomorrow` or `tomorrow HH:MM`.
+    /// Parses a future instant: RFC 3339, a date (its local midnight), `HH:MM` (today or tomorrow), `tomorrow` or
+    /// `tomorrow HH:MM`.
     pub(crate) fn parse_future(&self, text: &str) -> Result<Timestamp, String> {
         let at = self.parse(text)?;
         if at <= self.now {
@@ -98,7 +98,7 @@ impl Clock {
         Ok(at)
     }
 
-    /// Reads an instant that was: a duration before now (`2h`), RFC 3339, a date, or `HH:MM` of today.
+    /// Parses a past instant: a duration before now (`2h`), RFC 3339, a date, or `HH:MM` of today.
     pub(crate) fn parse_past(&self, text: &str) -> Result<Timestamp, String> {
         if let Ok(duration) = humantime::parse_duration(text) {
             let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
@@ -163,7 +163,7 @@ fn spaced(seconds: u64) -> String {
     format!("{number} {unit}")
 }
 
-/// The largest unit that says enough, rounded down: "1 d" of 47 hours says little, and so does "1 mo" of 59 days.
+/// The largest unit that is precise enough, rounded down. 47 hours are not "1 d", and 59 days are not "1 mo".
 fn short(seconds: u64) -> (u64, &'static str) {
     let days = seconds / DAY;
     match seconds {
@@ -176,12 +176,12 @@ fn short(seconds: u64) -> (u64, &'static str) {
     }
 }
 
-/// An instant of the wire. Unset and impossible ones are none.
+/// Converts a protobuf timestamp. Returns `None` if it is unset or out of range.
 pub(crate) fn instant(stamp: Option<&prost_types::Timestamp>) -> Option<Timestamp> {
     stamp.and_then(|stamp| Timestamp::new(stamp.seconds, stamp.nanos).ok())
 }
 
-/// An instant for the wire.
+/// Converts an instant to a protobuf timestamp.
 pub(crate) fn stamp(at: Timestamp) -> prost_types::Timestamp {
     prost_types::Timestamp { seconds: at.as_second(), nanos: at.subsec_nanosecond() }
 }

@@ -1,4 +1,4 @@
-//! Accounts in words: the cells and lines that several commands share.
+//! Descriptions of accounts that several commands print.
 
 use super::text::{Text, Tone};
 use super::time::{Clock, instant};
@@ -45,7 +45,7 @@ pub(crate) fn password(user: &User, clock: &Clock) -> Text {
     }
 }
 
-/// What an operator should look at, empty if nothing.
+/// What needs an operator's attention. Empty if nothing does.
 pub(crate) fn attention(user: &User, clock: &Clock) -> Text {
     let mut concerns = Vec::new();
     if let Some(lock) = &user.lock {
@@ -78,7 +78,7 @@ pub(crate) fn locked(lock: &UserLock, clock: &Clock) -> String {
     }
 }
 
-/// Why a password has to be changed.
+/// The reason why a password must be changed.
 pub(crate) fn change_cause(status: &PasswordStatus) -> &'static str {
     match status.change_cause() {
         PasswordChangeCause::Temporary => "it was given by an operator",
@@ -87,7 +87,7 @@ pub(crate) fn change_cause(status: &PasswordStatus) -> &'static str {
     }
 }
 
-/// When the user last signed in.
+/// The time of the user's last sign-in.
 pub(crate) fn signed_in(user: &User, clock: &Clock) -> Text {
     match instant(user.last_sign_in_time.as_ref()) {
         Some(at) => clock.ago(at).into(),
@@ -96,7 +96,7 @@ pub(crate) fn signed_in(user: &User, clock: &Clock) -> Text {
     }
 }
 
-/// The command to look into, or to act on, `user` with.
+/// The command that is most useful next for `user`.
 pub(crate) fn next_step(user: &User) -> String {
     let name = shell_word(&user.username);
     if user.state() == UserState::Locked || user.throttle.is_some() {
@@ -118,7 +118,7 @@ pub(crate) fn count(number: impl TryInto<i64>, noun: &str) -> String {
     }
 }
 
-/// `text` as one word of a shell.
+/// `text` as one word of a shell, quoted if necessary.
 pub(crate) fn shell_word(text: &str) -> String {
     let plain = |symbol: char| symbol.is_ascii_alphanumeric() || "-_./:@%+=,".contains(symbol);
     if !text.is_empty() && text.chars().all(plain) {

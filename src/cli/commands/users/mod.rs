@@ -1,4 +1,4 @@
-//! `latchkey users`: accounts.
+//! `latchkey users`: lists and changes accounts.
 
 mod change;
 mod create;
@@ -40,7 +40,7 @@ pub(crate) enum Users {
 }
 
 impl Users {
-    /// Does it.
+    /// Runs the command.
     pub(crate) async fn run(self, cli: &Cli) -> Result<(), Error> {
         match self {
             Users::List(list) => list.run(cli).await,
@@ -64,7 +64,7 @@ impl Cli {
         answer.user.ok_or_else(|| Error::unexpected("the server sent no user"))
     }
 
-    /// `2 sessions`: how many a user has, as far as the caller may know. None if there is none.
+    /// `2 sessions`: the number of a user's sessions. `None` if there are none; "all sessions" if the number is unknown.
     async fn sessions_of(&self, user: &User) -> Option<String> {
         let request = ListUserSessionsRequest {
             user: Some(user_ref::of_id(&user.id)),
@@ -80,7 +80,7 @@ impl Cli {
     }
 }
 
-/// A version 4 UUID (RFC 9562, 5.4): the key by which the server knows a call again that is sent twice.
+/// A new idempotency key, by which the server recognizes a repeated call: a UUID of version 4 (RFC 9562, 5.4).
 fn idempotency_key() -> Result<String, Error> {
     let mut bytes = [0_u8; 16];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Error::unexpected("no randomness to be had"))?;

@@ -1,4 +1,4 @@
-//! `latchkey users reset`: the job this program is there for.
+//! `latchkey users reset`.
 
 use std::time::Duration;
 
@@ -96,7 +96,7 @@ impl Reset {
         .await
     }
 
-    /// Nobody is asked to confirm what the server will refuse.
+    /// Refuses the reset of an account that an operator locked, as the server would, before asking for confirmation.
     fn stop_at_lock(&self, user: &User) -> Result<(), Error> {
         let by_operator = user.lock.as_ref().is_some_and(|lock| lock.cause() == LockCause::Operator);
         if self.unlock || !by_operator {
@@ -141,8 +141,8 @@ impl Reset {
     }
 }
 
-/// `✔ K7QF9-WXM3T-RH4PD    good until tomorrow 02:14, or until changed. Shown once.` With `lost`, a generated password
-/// was in an answer that never arrived.
+/// Prints `✔ K7QF9-WXM3T-RH4PD    good until tomorrow 02:14, or until changed. Shown once.` With `lost`, the generated
+/// password was in an answer that never arrived.
 pub(super) fn show_secret(
     screen: &Screen,
     secret: Option<&str>,
@@ -162,7 +162,7 @@ pub(super) fn show_secret(
     }
 }
 
-/// A secret, how long it is good, and that this is the only time to see it.
+/// A secret, its expiry, and the note that it is shown only once.
 pub(super) fn shown_once(screen: &Screen, secret: &str, expire_time: Option<&prost_types::Timestamp>) -> Text {
     let good = good_until(screen, expire_time).map(|good| format!("{good} ")).unwrap_or_default();
     Text::toned(Tone::Strong, secret).and(Tone::Dim, format!("    {good}Shown once."))

@@ -84,7 +84,7 @@ impl Update {
         })
         .await
         .map_err(|error| match wanted {
-            // The one who has the name, not the one who should get it.
+            // The hint is about the user who has the name, not the user who should get it.
             Some(name) if error.reason() == "USERNAME_TAKEN" => {
                 error.hint(format!("see who has it with `latchkey users show {}`", shell_word(&name)))
             }
