@@ -1,4 +1,4 @@
-//! Idempotency keys: what makes it safe to send a call again whose answer was lost.
+//! Idempotency keys, which make it safe to repeat a call whose answer was lost.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ pub const KEY_TTL: Duration = Duration::from_hours(24);
 pub struct IdempotencyKey(String);
 
 impl IdempotencyKey {
-    /// Reads a UUID in the form `6f1d2c1e-0f3b-4c55-9a38-0d6bb1c6b4f7`, upper or lower case.
+    /// Parses a UUID of the form `6f1d2c1e-0f3b-4c55-9a38-0d6bb1c6b4f7`, in upper or lower case.
     pub fn parse(text: &str) -> Option<IdempotencyKey> {
         let well_formed = text.len() == 36
             && text.char_indices().all(|(at, symbol)| match at {
@@ -25,20 +25,20 @@ impl IdempotencyKey {
         well_formed.then(|| IdempotencyKey(text.to_ascii_lowercase()))
     }
 
-    /// The canonical form.
+    /// The canonical form: lower case.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// What is kept of an answer: target, expiry, counts. Never a secret.
+/// The stored part of an answer. Never contains a secret.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
 pub struct Remembered {
-    /// Whom it was about.
+    /// The user that the call was about.
     pub user_id: UserId,
-    /// When the password that was made stops working, in microseconds.
+    /// When the password that was set expires, in microseconds.
     pub expires_at: Option<i64>,
-    /// What else happened.
+    /// Side effects of the call.
     pub effects: Effects,
 }
 

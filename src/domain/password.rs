@@ -1,11 +1,12 @@
-//! Passwords in clear text, and the rules for new ones.
+//! Plaintext passwords, and the rules for new ones.
 //!
-//! A password is prepared by the `OpaqueString` profile of RFC 8265, 4.2, whether it is set or proved: spaces of other
-//! scripts become the plain one, the text becomes NFC, controls and unassigned code points are refused. Case and width
-//! stay. NIST SP 800-63B-4, 3.1.1.2 asks for such a normalisation, since keyboards differ in how they compose an accent.
+//! Every password is prepared with the `OpaqueString` profile of RFC 8265, 4.2, both when it is set and when it is
+//! verified: non-ASCII spaces become the ASCII space, the text is normalised to NFC, control characters and unassigned
+//! code points are rejected. Case and width are kept. NIST SP 800-63B-4, 3.1.1.2 recommends such a normalisation,
+//! because keyboards differ in how they compose accents.
 //!
-//! The tables of code points are those of Unicode 6.3, as in the IANA registry of PRECIS: newer characters are refused.
-//! That is for good. A password that was set must be read in the same way after any upgrade.
+//! The code point tables are those of Unicode 6.3, as in the IANA registry for PRECIS; newer characters are rejected.
+//! This must not change: an upgrade must not prepare an existing password differently.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,26 +17,26 @@ use zeroize::Zeroizing;
 
 use super::violation::{Describe, Fault};
 
-/// Most bytes that are looked at. Checked before any other work: preparing and hashing megabytes is how an unbounded
-/// field exhausts a server (OWASP Password Storage Cheat Sheet). Far above [`PasswordRules::max_length`] in any script.
+/// Maximum length in bytes. Checked before any other work, because preparing and hashing megabytes would exhaust the
+/// server (OWASP Password Storage Cheat Sheet). Far above [`PasswordRules::max_length`] in any script.
 const MAX_BYTES: usize = 4096;
 
-/// A password in clear text, prepared. Never stored or logged; wiped when dropped.
+/// A prepared plaintext password. Never stored or logged; wiped when dropped.
 pub struct PlainPassword(Zeroizing<String>);
 
-/// Why a text cannot be a password at all.
+/// Why a text is not usable as a password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PasswordFault {
-    /// There is none.
+    /// The text is empty.
     Empty,
-    /// More bytes than are looked at.
+    /// The text is longer than the maximum in bytes.
     TooLong,
-    /// Not text as RFC 8265 has it.
+    /// The text does not conform to RFC 8265.
     NotText,
 }
 
 impl PlainPassword {
-    /// Prepares a password. The text that came in is wiped.
+    /// Prepares a password. The input is wiped.
     pub fn parse(text: String) -> Result<PlainPassword, PasswordFault> {
         let text = Zeroizing::new(text);
         if text.is_empty() {
@@ -47,35 +48,36 @@ impl PlainPassword {
         prepared(text).map(PlainPassword).ok_or(PasswordFault::NotText)
     }
 
-    /// One that needs no preparing, being ASCII without controls.
+    /// Wraps printable ASCII, which needs no preparation.
     pub(super) fn from_printable_ascii(text: Zeroizing<String>) -> PlainPassword {
         PlainPassword(text)
     }
 
-    /// One that is nobody's, to be hashed where what was typed cannot be a password.
+    /// A fixed password that belongs to no account, hashed when the input is not usable as a password.
     pub fn nobodys() -> PlainPassword {
         PlainPassword(Zeroizing::new(String::from("nobody's password")))
     }
 
-    /// For the hasher, and for nobody else.
+    /// The plaintext. Only for the hasher.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Another one of the same, wiped on its own. Not `Clone`: copies of a secret should be seen.
+    /// Copies the password; each copy is wiped separately. `Clone` is not implemented, so that copies of a secret are
+    /// visible in the code.
     #[must_use]
     pub fn copy(&self) -> PlainPassword {
         PlainPassword(self.0.clone())
     }
 
-    /// How many code points it has, which is what a user takes for its length.
+    /// Length in code points, which is the length that users perceive.
     pub fn code_points(&self) -> usize {
         self.0.chars().count()
     }
 }
 
-/// The steps of the profile, one by one, so that the text between two of them is wiped too. (Not what the library
-/// leaves behind where a buffer of its own grows, which happens to passwords that are not in NFC.)
+/// Applies the steps of the profile one by one, so that intermediate texts are wiped too. Buffers that the library
+/// reallocates internally are not wiped; this affects only passwords that are not in NFC.
 fn prepared(text: Zeroizing<String>) -> Option<Zeroizing<String>> {
     let profile = OpaqueString::new();
     profile.prepare(text.as_str()).ok()?;
@@ -115,12 +117,12 @@ impl AcceptedPassword {
     }
 }
 
-/// What a new password must be. There are no composition rules and no expiry: NIST SP 800-63B-4, 3.1.1.2 forbids both.
+/// Rules for new passwords. There are no composition rules and no expiry: NIST SP 800-63B-4, 3.1.1.2 forbids both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PasswordRules {
-    /// Fewest code points. NIST SP 800-63B-4, 3.1.1.2: 15 where the password is the only factor.
+    /// Minimum number of code points. NIST SP 800-63B-4, 3.1.1.2: 15 if the password is the only factor.
     pub min_length: u32,
-    /// Most code points. NIST SP 800-63B-4, 3.1.1.2: at least 64.
+    /// Maximum number of code points. NIST SP 800-63B-4, 3.1.1.2: at least 64.
     pub max_length: u32,
 }
 
@@ -131,7 +133,7 @@ impl Default for PasswordRules {
 }
 
 impl PasswordRules {
-    /// Accepts a password, or names every rule that it breaks. Whether it is the old one is found out by hashing.
+    /// Accepts a password, or returns every rule that it breaks, except reuse, which only hashing can detect.
     pub fn accept(&self, password: PlainPassword) -> Result<AcceptedPassword, Vec<RuleBroken>> {
         let length = u32::try_from(password.code_points()).unwrap_or(u32::MAX);
         let mut broken = Vec::new();
@@ -150,17 +152,17 @@ impl PasswordRules {
 pub enum RuleBroken {
     /// Too few code points.
     TooShort {
-        /// The fewest allowed.
+        /// The minimum.
         min: u32,
     },
     /// Too many code points.
     TooLong {
-        /// The most allowed.
+        /// The maximum.
         max: u32,
     },
-    /// It is the old one.
+    /// Same as the old password.
     Reused,
-    /// Not text as RFC 8265 has it.
+    /// Does not conform to RFC 8265.
     NotText,
 }
 
