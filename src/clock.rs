@@ -1,12 +1,12 @@
-//! Where time comes from. Nothing else in the server reads a clock, so that a test can turn it.
+//! The source of time. Nothing else in the server reads a clock, so tests can set the time.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::domain::time::Timestamp;
 
-/// Tells the time.
+/// A source of time.
 pub trait Clock: Send + Sync {
-    /// Now.
+    /// The current time.
     fn now(&self) -> Timestamp;
 }
 

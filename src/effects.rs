@@ -1,4 +1,4 @@
-//! What the server takes from the outside world, so that tests can give it something else.
+//! The server's access to time and randomness, which tests can replace.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,25 +17,25 @@ pub struct Effects {
 }
 
 impl Effects {
-    /// Those of the machine.
+    /// Uses the clock and random generator of the machine.
     pub fn system() -> Effects {
         Effects { clock: Arc::new(SystemClock), entropy: Arc::new(SystemEntropy::default()) }
     }
 
-    /// Now.
+    /// The current time.
     pub fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
-    /// `N` random bytes.
+    /// Returns `N` random bytes.
     pub fn bytes<const N: usize>(&self) -> [u8; N] {
         let mut bytes = [0; N];
         self.entropy.fill(&mut bytes);
         bytes
     }
 
-    /// When to try again what was refused for want of room: one to three seconds, so that those who were refused
-    /// together do not come back together.
+    /// Delay before a call refused for lack of capacity may be retried: one to three seconds, randomised so that
+    /// refused clients do not all return at once.
     pub fn retry_soon(&self) -> Duration {
         let [random] = self.bytes::<1>();
         Duration::from_millis(1000 + u64::from(random) * 2000 / 255)

@@ -1,10 +1,10 @@
-//! Where randomness comes from.
+//! The source of randomness.
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 
-/// Gives random bytes.
+/// A source of random bytes.
 pub trait Entropy: Send + Sync {
-    /// Fills `bytes` with random ones.
+    /// Fills `bytes` with random bytes.
     fn fill(&self, bytes: &mut [u8]);
 }
 
@@ -15,7 +15,7 @@ pub struct SystemEntropy(SystemRandom);
 impl Entropy for SystemEntropy {
     fn fill(&self, bytes: &mut [u8]) {
         if self.0.fill(bytes).is_err() {
-            // Nothing that an identity service does is safe without randomness.
+            // Without randomness, an identity service cannot work safely.
             std::process::abort();
         }
     }

@@ -1,7 +1,7 @@
-//! The one error of the server, named by what the caller can do next and free of any transport.
+//! The error type of the server, named by what the caller can do next and independent of the transport.
 //!
-//! `grpc/status.rs` maps it to a status in one exhaustive match. `Display` is what callers read, so it never prints a
-//! source: the chain is for the log.
+//! `grpc/status.rs` maps it to a status in one exhaustive match. `Display` is the message sent to callers, so it never
+//! includes the source; only the log shows the chain of causes.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use crate::domain::time::Timestamp;
 use crate::domain::user::Etag;
 use crate::domain::violation::Violations;
 
-/// What any fallible step of the server returns.
+/// Result of any fallible step of the server.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// The cause behind an error, for the log alone.
+/// The underlying cause, shown only in the log.
 pub type Source = Box<dyn std::error::Error + Send + Sync>;
 
-/// A kind of thing that can be missing or broken.
+/// A kind of object that can be missing or corrupt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resource {
     /// An account.
@@ -32,14 +32,14 @@ pub enum Resource {
     Event,
     /// A signing key or a sealed secret.
     Key,
-    /// What is kept of a call, to answer its repetition.
+    /// The stored answer of a call with an idempotency key.
     IdempotencyKey,
-    /// Something else that is stored.
+    /// Any other stored row.
     Row,
 }
 
 impl Resource {
-    /// As it stands in `google.rpc.ResourceInfo.resource_type`.
+    /// The name in `google.rpc.ResourceInfo.resource_type`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Resource::User => "latchkey.v1.User",
@@ -53,138 +53,138 @@ impl Resource {
     }
 }
 
-/// A unique value that somebody else has.
+/// A unique value that is already in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Taken {
     /// The sign-in name.
     Username,
-    /// The sign-in name of a deleted account, until then.
+    /// The sign-in name of a deleted account, reserved until this time.
     UsernameReserved(Timestamp),
-    /// The address.
+    /// The e-mail address.
     Email,
-    /// The id of another system.
+    /// The id assigned by another system.
     ExternalId,
 }
 
-/// A state that stands in the way.
+/// A precondition that is not met.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unmet {
     /// The account is locked.
     UserLocked(LockCause),
-    /// No credential has ever been set.
+    /// A credential has never been set.
     UserPending,
-    /// The account is a service's.
+    /// The account is a service account.
     UserIsService,
-    /// Nobody could administer users afterwards.
+    /// No account could administer users afterwards.
     LastAdministrator,
 }
 
-/// Why it is not known who calls.
+/// Why a caller is not authenticated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unauthenticated {
-    /// No credential.
+    /// No credential was sent.
     Missing,
-    /// Sign-in failed: one answer for every cause.
+    /// Sign-in failed. All causes share one answer.
     Rejected,
-    /// Malformed, forged, of another audience.
+    /// The token is malformed, forged, or meant for another audience.
     TokenInvalid,
-    /// Its time is over.
+    /// The token has expired.
     TokenExpired,
-    /// Session or API token revoked, or its user locked or gone.
+    /// The session or API token is revoked, or its user is locked or deleted.
     SessionRevoked,
-    /// A refresh token came back after its time.
+    /// A refresh token was used again after its grace period.
     RefreshReused,
-    /// Unknown, used, replaced or expired.
+    /// The ticket is unknown, used, replaced or expired.
     TicketInvalid,
-    /// The password was proved too long ago.
+    /// The password was verified too long ago.
     TooOld {
-        /// How long ago it may have been.
+        /// The maximum age.
         max_auth_age: Duration,
     },
 }
 
-/// What is exhausted.
+/// The limit that was reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
-    /// Failures from this source.
+    /// Too many failures from this source.
     Source,
-    /// Wrong passwords for this name.
+    /// Too many wrong passwords for this name.
     Account,
-    /// Places in the hashing queue.
+    /// The hashing queue is full.
     Hashing,
-    /// Places in a lane of calls, by its name.
+    /// The lane of this name is full.
     Lane(&'static str),
 }
 
-/// What is not there for now.
+/// Why the service is temporarily unavailable.
 #[derive(Debug)]
 pub enum Outage {
-    /// The process is draining.
+    /// The server is shutting down.
     ShuttingDown,
     /// The database cannot be reached.
     Storage(Source),
-    /// The database was lost while it confirmed a change. Nobody knows whether the change was made, so that the server
-    /// itself must not try it again.
+    /// The connection to the database broke during commit. It is unknown whether the change was made, so the server
+    /// must not retry it.
     Unconfirmed(Source),
 }
 
-/// An error, named by the caller's next step.
+/// An error. Each variant states what the caller can do next.
 #[derive(Debug)]
 pub enum Error {
-    /// Mend the fields, all of them named.
+    /// Fix the fields, which are all listed.
     InvalidInput(Violations),
-    /// Choose another password: every rule that this one breaks is named.
+    /// Choose another password. Every broken rule is listed.
     PasswordRejected(Violations),
-    /// Begin the list again.
+    /// Restart the list from the first page.
     PageTokenInvalid,
-    /// Begin the list again, or ask as before.
+    /// Restart the list, or repeat the original filter and order.
     PageTokenMismatch,
     /// Use a new key for a new call.
     IdempotencyKeyReused,
-    /// Prove who you are.
+    /// Authenticate.
     Unauthenticated(Unauthenticated),
-    /// Ask somebody who may.
+    /// Ask someone who has the right.
     Denied(Denied),
-    /// Look for it elsewhere.
+    /// Check the reference.
     NotFound {
-        /// What.
+        /// The kind of object.
         resource: Resource,
-        /// By which field it was sought.
+        /// The field that it was looked up by.
         field: &'static str,
     },
     /// Choose another value.
     AlreadyExists(Taken),
-    /// Change the state first.
+    /// Change the state of the account first.
     Precondition(Unmet),
-    /// Read again and decide.
+    /// Read the account again and decide.
     Stale {
-        /// The version there is.
+        /// The current version.
         current: Etag,
     },
-    /// Wait.
+    /// Wait and retry.
     Exhausted {
-        /// What is exhausted.
+        /// The limit that was reached.
         limit: Limit,
         /// How long to wait.
         retry_after: Duration,
     },
-    /// Send less.
+    /// Send a smaller request.
     RequestTooLarge,
-    /// Send what the method expects.
+    /// Send the message that the method expects.
     MessageMalformed,
-    /// Use another server.
+    /// Use a server that has this method.
     MethodUnavailable,
-    /// Ask whether it was done, or repeat it with the same idempotency key.
+    /// Check whether the change was made, or repeat it with the same idempotency key.
     DeadlinePassed,
-    /// Try again shortly.
+    /// Retry shortly.
     Unavailable(Outage),
-    /// Remove or restore the record.
+    /// Delete or restore the record.
     Corrupt {
-        /// What.
+        /// The kind of object.
         resource: Resource,
-        /// Which.
+        /// Its id.
         id: String,
-        /// With which version it can be deleted, where that can be read.
+        /// The etag with which it can be deleted, if that is readable.
         etag: Option<Etag>,
     },
     /// Report it, with the request id.
@@ -192,17 +192,17 @@ pub enum Error {
 }
 
 impl Error {
-    /// An error that is nobody's fault but ours.
+    /// Wraps an unexpected failure of the server.
     pub fn internal(source: impl Into<Source>) -> Error {
         Error::Internal(source.into())
     }
 
-    /// No user matches.
+    /// Creates the error for a user that does not exist.
     pub fn no_user(field: &'static str) -> Error {
         Error::NotFound { resource: Resource::User, field }
     }
 
-    /// As callers switch on it.
+    /// The reason that clients switch on.
     pub fn reason(&self) -> Reason {
         match self {
             Error::InvalidInput(_) => Reason::FieldInvalid,

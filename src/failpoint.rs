@@ -1,14 +1,14 @@
-//! Faults on demand: places at which a test kills the server, makes a step fail, or holds it.
+//! Failpoints: places at which a test kills the server, makes a step fail, or blocks it.
 //!
-//! The variable `FAILPOINTS` says what happens where, in the language of the crate [`fail`]:
-//! `LockUser.commit=2*off->1*return(kill)` kills at the third commit of a lock. What can be returned is `kill` (SIGKILL,
-//! as by `kill -9`), `error` (the database is away) and `wait PATH` (connect to this Unix socket, and go on when its
-//! other end closes). CONTRIBUTING.md lists the places.
+//! The environment variable `FAILPOINTS` configures them in the language of the crate [`fail`]:
+//! `LockUser.commit=2*off->1*return(kill)` kills the server at the third commit of a lock. The return values are `kill`
+//! (SIGKILL, as by `kill -9`), `error` (the database is unavailable) and `wait PATH` (connect to this Unix socket, and
+//! continue when the other end closes). CONTRIBUTING.md lists the places.
 //!
-//! A build without `debug_assertions` has none of this, whatever its features: no release can be made to fail.
+//! A build without `debug_assertions` has no failpoints, whatever its features, so no release can be made to fail.
 
-/// A place for a fault. `failpoint!("store.user_save")` has a name of its own; `failpoint!(call, "commit")` is named
-/// after the method that is called, such as `LockUser.commit`.
+/// Marks a failpoint. `failpoint!("store.user_save")` has a fixed name; `failpoint!(call, "commit")` is named after the
+/// called method, such as `LockUser.commit`.
 #[cfg(all(feature = "failpoints", debug_assertions))]
 macro_rules! failpoint {
     ($name:literal) => {
@@ -19,7 +19,7 @@ macro_rules! failpoint {
     };
 }
 
-/// Nothing.
+/// Expands to nothing.
 #[cfg(not(all(feature = "failpoints", debug_assertions)))]
 macro_rules! failpoint {
     ($($place:tt)*) => {};
@@ -32,18 +32,18 @@ pub(crate) mod enabled {
     use crate::domain::caller::Call;
     use crate::error::{Error, Outage, Result};
 
-    /// Reads `FAILPOINTS`. Faults last as long as the answer.
+    /// Reads `FAILPOINTS`. The failpoints are active until the returned value is dropped.
     pub(crate) fn arm() -> fail::FailScenario<'static> {
         fail::FailScenario::setup()
     }
 
-    /// The name of a step of a method.
+    /// Name of a failpoint in a method.
     pub(crate) fn of_call(call: &Call, step: &str) -> String {
         let method = call.method.rsplit('/').next().unwrap_or_default();
         format!("{method}.{step}")
     }
 
-    /// Does what `FAILPOINTS` says about this place.
+    /// Runs the action that `FAILPOINTS` configures for this place.
     pub(crate) async fn reached(name: &str) -> Result<()> {
         let Some(action) = asked(name) else { return Ok(()) };
         let fault = |text: String| Error::Unavailable(Outage::Storage(text.into()));
@@ -54,7 +54,7 @@ pub(crate) mod enabled {
             }
             None if action == "error" => Err(fault(format!("the failpoint {name}"))),
             Some(("wait", path)) => {
-                // Nobody listens any more: the test has what it waited for.
+                // If the connection fails, the test no longer waits, so the server continues.
                 if let Ok(stream) = tokio::net::UnixStream::connect(path).await {
                     stream.readable().await.map_err(|error| fault(error.to_string()))?;
                 }

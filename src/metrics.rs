@@ -1,26 +1,26 @@
-//! Every metric in one struct, for Prometheus to scrape.
+//! All Prometheus metrics, in one struct.
 //!
 //! | metric | labels | what |
 //! | --- | --- | --- |
-//! | `latchkey_rpc_total` | `method`, `code`, `reason` | calls that ended |
+//! | `latchkey_rpc_total` | `method`, `code`, `reason` | finished calls |
 //! | `latchkey_rpc_duration_seconds` | `method` | how long they took |
-//! | `latchkey_calls_in_flight` | `lane` | calls under way |
+//! | `latchkey_calls_in_flight` | `lane` | calls in progress |
 //! | `latchkey_calls_refused_total` | `lane` | calls refused because their lane was full |
-//! | `latchkey_hash_queue_length` | `lane` | passwords that wait to be hashed |
-//! | `latchkey_hashes_in_flight` | | passwords that are being hashed |
+//! | `latchkey_hash_queue_length` | `lane` | passwords waiting to be hashed |
+//! | `latchkey_hashes_in_flight` | | passwords being hashed |
 //! | `latchkey_hashes_total` | `kind` | passwords hashed |
-//! | `latchkey_hashing_seconds` | | how long one took, without the wait |
-//! | `latchkey_sign_ins_total` | `outcome` | sign-ins that ended |
-//! | `latchkey_throttled_total` | | sign-ins turned away to wait |
+//! | `latchkey_hashing_seconds` | | how long one took, without the time in the queue |
+//! | `latchkey_sign_ins_total` | `outcome` | finished sign-ins |
+//! | `latchkey_throttled_total` | | throttled sign-ins |
 //! | `latchkey_user_locks_total` | `cause` | accounts locked |
 //! | `latchkey_password_resets_total` | | passwords reset by operators |
-//! | `latchkey_connections` | `listener` | connections that are open |
-//! | `latchkey_connections_refused_total` | `listener`, `cause` | connections refused or cut off, by the limit |
-//! | `latchkey_tls_reloads_total` | `outcome` | changed TLS files that were taken up, or refused |
-//! | `latchkey_log_lines_dropped_total` | | lines of log that were dropped since nobody read the ones before |
-//! | `latchkey_tls_certificate_not_after_seconds` | | when the TLS certificate ends, in seconds since 1970 |
+//! | `latchkey_connections` | `listener` | open connections |
+//! | `latchkey_connections_refused_total` | `listener`, `cause` | connections refused or closed, by the limit |
+//! | `latchkey_tls_reloads_total` | `outcome` | reloads of changed TLS files |
+//! | `latchkey_log_lines_dropped_total` | | log lines dropped because the log was not read fast enough |
+//! | `latchkey_tls_certificate_not_after_seconds` | | when the TLS certificate expires, in seconds since 1970 |
 //!
-//! Labels are from closed sets: no name, address or id of anybody, and no text that a stranger chose.
+//! All label values come from closed sets: no user's name, address or id, and no text chosen by a client.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ use crate::telemetry;
 /// The media type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Upper bounds in seconds: reads take a millisecond, a hash 15 to 100, and past ten nobody waits any more.
+/// Upper bounds in seconds: reads take a millisecond, a hash 15 to 100 ms, and clients give up after about ten seconds.
 const SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
 /// Declares the values of a label.
@@ -58,11 +58,11 @@ macro_rules! label {
         }
 
         impl $name {
-            /// Each.
+            /// All values.
             #[allow(dead_code, reason = "not every label is looked through")]
             const ALL: &[$name] = &[$($name::$variant,)*];
 
-            /// As it stands in the metrics.
+            /// The value as exposed in the metrics.
             pub const fn as_str(self) -> &'static str {
                 match self { $($name::$variant => $text,)* }
             }
@@ -73,55 +73,55 @@ macro_rules! label {
 label! {
     /// A queue for hashing.
     Lane {
-        /// Of people who sign in.
+        /// Sign-ins.
         SignIn = "sign_in",
-        /// Of operators.
+        /// Operators.
         Operator = "operator",
     }
 }
 
 label! {
-    /// A kind of call, of which so many may be under way.
+    /// A lane: a group of calls with a common concurrency limit.
     CallLane {
-        /// Of people who prove a password.
+        /// Calls that verify a user's password.
         SignIns = "sign_ins",
-        /// Of services that check tokens, and of people with their own sessions.
+        /// Calls by services that check tokens, and by users about their own sessions.
         Introspection = "introspection",
-        /// Of operators: what needs a scope.
+        /// Calls by operators, which require a scope.
         Operators = "operators",
-        /// Of those who read the contract.
+        /// Calls that read the contract by reflection.
         Reflection = "reflection",
-        /// Of those who wait for news of health.
+        /// Streams that watch health.
         Watches = "watches",
     }
 }
 
 label! {
-    /// What a password was hashed for.
+    /// Purpose of a hash computation.
     HashKind {
-        /// To compare it with the stored one.
+        /// Comparing with the stored hash.
         Verify = "verify",
-        /// To store it.
+        /// Storing a new password.
         Set = "set",
-        /// For nothing: so that a name that nobody has costs as much time as one that somebody has.
+        /// A dummy, so that an unknown name takes as much time as a known one.
         Dummy = "dummy",
     }
 }
 
 label! {
-    /// How a sign-in ended.
+    /// Outcome of a sign-in.
     SignInOutcome {
-        /// With tokens.
+        /// Tokens were issued.
         SignedIn = "signed_in",
-        /// With a demand to change the password.
+        /// A password change is required first.
         PasswordChange = "password_change",
-        /// With a refusal.
+        /// The sign-in was refused.
         Rejected = "rejected",
     }
 }
 
 label! {
-    /// Where connections come in.
+    /// Where connections are accepted.
     Listener {
         /// gRPC over the network.
         Grpc = "grpc",
@@ -133,35 +133,35 @@ label! {
 }
 
 label! {
-    /// Why a connection was refused or cut off.
+    /// Why a connection was refused or closed.
     Refused {
-        /// As many are open as there may be.
+        /// The maximum of open connections is reached.
         Max = "max",
-        /// As many of this peer are open as there may be.
+        /// The maximum of open connections for this peer is reached.
         MaxPerPeer = "max_per_peer",
-        /// TLS failed.
+        /// The TLS handshake failed.
         Handshake = "handshake",
-        /// It did not begin in time.
+        /// The client did not start in time.
         Silent = "silent",
-        /// It sent too much that brings no work.
+        /// The client sent too many frames without requests.
         Flood = "flood",
-        /// It left an answer unread.
+        /// The client did not read an answer in time.
         Unread = "unread",
     }
 }
 
 label! {
-    /// What became of changed TLS files.
+    /// Outcome of a reload of changed TLS files.
     Reload {
-        /// They are in use.
+        /// The new files are in use.
         Taken = "taken",
-        /// They cannot be used, and the old ones still are.
+        /// The new files are not usable; the old ones stay in use.
         Refused = "refused",
     }
 }
 
 impl Refused {
-    /// What to call it in the log: the key of the configuration, where there is one.
+    /// Name for the log: the configuration key, if there is one.
     pub fn limit(self) -> &'static str {
         match self {
             Refused::Max => "connections.max",
@@ -227,7 +227,7 @@ struct ReloadLabel {
     outcome: Reload,
 }
 
-/// Lines that the log had no room for.
+/// Collector for log lines dropped because the log was not read fast enough.
 #[derive(Debug)]
 struct DroppedLines;
 
@@ -272,7 +272,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// All at zero.
+    /// Creates all metrics at zero.
     pub fn new() -> Metrics {
         let metrics = Metrics {
             registry: Registry::with_prefix("latchkey"),
@@ -293,7 +293,8 @@ impl Metrics {
             reloads: Family::default(),
             certificate_ends: Gauge::default(),
         };
-        // A series that begins with its first event has no rate then: an alert on the first lock would be silent.
+        // Create the series at zero: `rate` misses the first event of a series that begins with it, so an alert on the
+        // first lock would not fire.
         for lane in CallLane::ALL {
             drop(metrics.calls_refused.get_or_create(&CallLaneLabel { lane: *lane }));
         }
@@ -306,7 +307,7 @@ impl Metrics {
         metrics.registered()
     }
 
-    /// The registry adds `latchkey_` in front of each name, and `_total` behind that of a counter.
+    /// Registers the metrics. The registry adds the prefix `latchkey_`, and `_total` to the names of counters.
     fn registered(mut self) -> Metrics {
         let registry = &mut self.registry;
         registry.register("rpc", "Calls that ended", self.rpcs.clone());
@@ -333,39 +334,39 @@ impl Metrics {
         self
     }
 
-    /// A call has ended. `method` is one of the contract's, or `unknown`.
+    /// Counts a finished call. `method` is one of the contract's, or `unknown`.
     pub fn rpc(&self, method: &str, code: &'static str, reason: &str, took: Duration) {
         let labels = RpcLabels { method: method.to_owned(), code, reason: reason.to_owned() };
         self.rpcs.get_or_create(&labels).inc();
         self.rpc_seconds.get_or_create(&MethodLabel { method: method.to_owned() }).observe(took.as_secs_f64());
     }
 
-    /// A call has taken a place in its lane.
+    /// Records that a call has entered its lane.
     pub fn call_entered(&self, lane: CallLane) {
         self.calls_in_flight.get_or_create(&CallLaneLabel { lane }).inc();
     }
 
-    /// A call has given its place back.
+    /// Records that a call has left its lane.
     pub fn call_left(&self, lane: CallLane) {
         self.calls_in_flight.get_or_create(&CallLaneLabel { lane }).dec();
     }
 
-    /// A call was refused because its lane was full.
+    /// Counts a call refused because its lane was full.
     pub fn call_refused(&self, lane: CallLane) {
         self.calls_refused.get_or_create(&CallLaneLabel { lane }).inc();
     }
 
-    /// So many passwords wait in a lane now.
+    /// Sets the current length of a hashing queue.
     pub fn hash_queue(&self, lane: Lane, length: usize) {
         self.hash_queue.get_or_create(&LaneLabel { lane }).set(i64::try_from(length).unwrap_or(i64::MAX));
     }
 
-    /// Hashing a password has begun; [`Metrics::hashed`] ends it.
+    /// Records the start of a hash computation; [`Metrics::hashed`] records its end.
     pub fn hashing_began(&self) {
         self.hashes_in_flight.inc();
     }
 
-    /// A password was hashed.
+    /// Records a finished hash computation.
     pub fn hashed(&self, kind: HashKind, took: Duration) {
         self.hashes_in_flight.dec();
         self.hashes.get_or_create(&KindLabel { kind }).inc();
@@ -391,42 +392,42 @@ impl Metrics {
         self.sign_ins.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
-    /// A sign-in was turned away to wait.
+    /// Counts a throttled sign-in.
     pub fn throttled(&self) {
         self.throttled.inc();
     }
 
-    /// An account was locked.
+    /// Counts a locked account.
     pub fn user_locked(&self, cause: LockCause) {
         self.locks.get_or_create(&CauseLabel { cause: cause.as_str() }).inc();
     }
 
-    /// An operator has reset a password.
+    /// Counts a password reset by an operator.
     pub fn password_reset(&self) {
         self.resets.inc();
     }
 
-    /// So many connections are open now.
+    /// Sets the number of open connections.
     pub fn connections(&self, listener: Listener, open: u32) {
         self.connections.get_or_create(&ListenerLabel { listener }).set(i64::from(open));
     }
 
-    /// A connection was refused or cut off.
+    /// Counts a connection that was refused or closed.
     pub fn connection_refused(&self, listener: Listener, cause: Refused) {
         self.refused.get_or_create(&RefusedLabels { listener, cause }).inc();
     }
 
-    /// TLS files have changed.
+    /// Counts a reload of changed TLS files.
     pub fn tls_reloaded(&self, outcome: Reload) {
         self.reloads.get_or_create(&ReloadLabel { outcome }).inc();
     }
 
-    /// The TLS certificate ends then, in seconds since 1970.
+    /// Sets when the TLS certificate expires, in seconds since 1970.
     pub fn certificate_ends(&self, not_after: u64) {
         self.certificate_ends.set(i64::try_from(not_after).unwrap_or(i64::MAX));
     }
 
-    /// All of them, in the text form of `OpenMetrics`.
+    /// Encodes all metrics in the text format of `OpenMetrics`.
     pub fn encode(&self) -> String {
         let mut text = String::new();
         // Writing to a string does not fail.

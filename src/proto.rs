@@ -1,4 +1,4 @@
-//! The generated code of `proto/latchkey/v1`. A leaf: the gRPC layer and the command line use it, nobody else.
+//! The code generated from `proto/latchkey/v1`. Only the gRPC layer and the command line use it.
 
 /// Messages, clients and servers of package `latchkey.v1`.
 #[allow(clippy::all, clippy::pedantic, missing_docs, reason = "generated")]
@@ -7,10 +7,10 @@ pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/latchkey.v1.redacted.rs"));
 }
 
-/// The encoded descriptor set of the contract, comments and options included.
+/// The encoded descriptor set of the contract, including comments and options.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/latchkey.v1.fds"));
 
-/// The code as it stands in the gRPC specification.
+/// The name of the status code in the gRPC specification.
 pub const fn code_name(code: tonic::Code) -> &'static str {
     match code {
         tonic::Code::Ok => "OK",
@@ -33,7 +33,7 @@ pub const fn code_name(code: tonic::Code) -> &'static str {
     }
 }
 
-/// All that reflection knows: the contract, the health service, and the details of errors. Each file once.
+/// The descriptor set served by reflection: the contract, the health service, and the error details, each file once.
 pub fn protoset() -> Result<Vec<u8>, prost_reflect::DescriptorError> {
     let mut pool = prost_reflect::DescriptorPool::decode(DESCRIPTORS)?;
     pool.decode_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)?;

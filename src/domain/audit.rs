@@ -1,4 +1,4 @@
-//! Audit events: what the log holds. An event is written with the change it tells of, or neither is.
+//! Audit events. An event is committed in the same transaction as the change that it records.
 
 use std::collections::BTreeMap;
 
@@ -10,21 +10,21 @@ use super::user::User;
 
 macro_rules! event_types {
     ($($variant:ident = $text:literal,)*) => {
-        /// What happened. Each is documented at its namesake in `proto/latchkey/v1/events.proto`.
+        /// What happened. The entries of the same name in `proto/latchkey/v1/events.proto` document each type.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
         #[expect(missing_docs, reason = "documented in events.proto, where auditors read it")]
         pub enum EventType { $($variant,)* }
 
         impl EventType {
-            /// All of them.
+            /// All event types.
             pub const ALL: &[EventType] = &[$(EventType::$variant,)*];
 
-            /// As it stands in the contract, without its prefix, and in the database.
+            /// The name in the database and in the contract, where it has a prefix.
             pub const fn as_str(self) -> &'static str {
                 match self { $(EventType::$variant => $text,)* }
             }
 
-            /// The reverse of [`EventType::as_str`].
+            /// Parses a name returned by [`EventType::as_str`].
             pub fn parse(text: &str) -> Option<EventType> {
                 match text { $($text => Some(EventType::$variant),)* _ => None }
             }
@@ -56,17 +56,17 @@ event_types! {
     AccessDenied = "ACCESS_DENIED",
 }
 
-/// A chain of events with a retention of its own, so that a flood of wrong passwords cannot evict what operators did.
+/// A class of events with its own retention, so that a flood of wrong passwords cannot displace operators' events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventClass {
-    /// What operators did.
+    /// Actions of operators.
     Administration,
     /// Sign-ins and failures.
     SignIn,
 }
 
 impl EventType {
-    /// The chain it belongs to.
+    /// The class of the event.
     pub fn class(self) -> EventClass {
         match self {
             EventType::SignInSucceeded
@@ -74,45 +74,45 @@ impl EventType {
             | EventType::ThrottleBegan
             | EventType::ThrottleEnded
             | EventType::RefreshReused
-            // Anybody can be refused as often as they like.
+            // Any caller can cause refusals without limit.
             | EventType::AccessDenied => EventClass::SignIn,
             _ => EventClass::Administration,
         }
     }
 }
 
-/// How it ended.
+/// Outcome of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub enum Outcome {
-    /// It was done.
+    /// Done.
     Succeeded,
     /// Tried and failed.
     Failed,
-    /// Not allowed to try.
+    /// Refused.
     Denied,
 }
 
-/// Who did something.
+/// The principal that acted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Actor {
-    /// Id of the principal. Empty for the server itself and for strangers.
+    /// Id of the principal. Empty for the server itself and for unauthenticated callers.
     pub principal_id: String,
-    /// Its name at that time.
+    /// Name of the principal at that time.
     pub name: String,
-    /// The session, if there was one.
+    /// The session, if one was used.
     pub session_id: String,
     /// The API token, if one was used.
     pub api_token_id: String,
-    /// The application that carried the call.
+    /// The calling application.
     pub app: String,
-    /// Address it came from.
+    /// Address of the client.
     pub client_address: String,
-    /// What the client called itself.
+    /// User agent of the client.
     pub user_agent: String,
 }
 
 impl Actor {
-    /// The principal of a call.
+    /// The actor of a call.
     pub fn of(principal: &Principal, call: &Call) -> Actor {
         let (session_id, api_token_id) = match principal {
             Principal::User { session_id, .. } => (session_id.to_string(), String::new()),
@@ -131,45 +131,45 @@ impl Actor {
     }
 }
 
-/// To whom something was done, with the name at that time.
+/// The user that was acted on, with the name at that time.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Target {
-    /// Empty for an unknown name.
+    /// Empty if the login is unknown.
     pub user_id: String,
-    /// For an unknown login, a keyed digest of what was typed: people type passwords into name fields.
+    /// For an unknown login, a keyed digest of the input: people type passwords into name fields.
     pub username: String,
 }
 
 impl Target {
-    /// This user.
+    /// Creates a target for this user.
     pub fn of(user: &User) -> Target {
         Target { user_id: user.id.to_string(), username: user.username.as_str().to_owned() }
     }
 }
 
-/// What happened, before it is known by whom and when.
+/// An event before actor and time are added.
 #[derive(Debug, Clone)]
 pub struct Event {
-    /// What.
+    /// The type.
     pub kind: EventType,
-    /// How it ended.
+    /// The outcome.
     pub outcome: Outcome,
-    /// Why it did not succeed: the true cause.
+    /// The true cause of a failure, which may be more precise than the answer to the client.
     pub reason: Option<Reason>,
-    /// To whom.
+    /// The user acted on.
     pub target: Target,
-    /// The session or API token it is about.
+    /// The session or API token concerned.
     pub subject_id: String,
-    /// Names of the fields that changed, without values.
+    /// Names of the changed fields, without values.
     pub changed_fields: Vec<&'static str>,
-    /// What the operator wrote.
+    /// The operator's note.
     pub note: String,
-    /// Anything else.
+    /// Further details.
     pub details: BTreeMap<&'static str, String>,
 }
 
 impl Event {
-    /// Something that was done.
+    /// Creates an event for a completed action.
     pub fn new(kind: EventType, target: Target) -> Event {
         Event {
             kind,
@@ -183,24 +183,24 @@ impl Event {
         }
     }
 
-    /// Something that was tried and failed.
+    /// Creates an event for a failed action.
     pub fn failed(kind: EventType, target: Target, reason: Reason) -> Event {
         Event { outcome: Outcome::Failed, reason: Some(reason), ..Event::new(kind, target) }
     }
 
-    /// Something that was not allowed.
+    /// Creates an event for a refused action.
     pub fn denied(target: Target, reason: Reason) -> Event {
         Event { outcome: Outcome::Denied, reason: Some(reason), ..Event::new(EventType::AccessDenied, target) }
     }
 
-    /// With what the operator wrote.
+    /// Adds the operator's note.
     #[must_use]
     pub fn note(mut self, note: Option<&super::profile::Note>) -> Event {
         self.note = note.map(|note| note.as_str().to_owned()).unwrap_or_default();
         self
     }
 
-    /// About this session or API token.
+    /// Sets the session or API token concerned.
     #[must_use]
     pub fn about(mut self, subject: impl std::fmt::Display) -> Event {
         self.subject_id = subject.to_string();
@@ -213,7 +213,7 @@ impl Event {
         Events::from(self).and(more)
     }
 
-    /// With one more detail.
+    /// Adds a detail.
     #[must_use]
     pub fn detail(mut self, name: &'static str, value: impl std::fmt::Display) -> Event {
         self.details.insert(name, value.to_string());
@@ -257,49 +257,49 @@ impl IntoIterator for Events {
 /// An event, as the store reads it.
 #[derive(Debug, Clone)]
 pub struct RecordedEvent {
-    /// Unique.
+    /// Unique id.
     pub id: EventId,
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
-    /// What.
+    /// The type.
     pub kind: EventType,
-    /// How it ended.
+    /// The outcome.
     pub outcome: Outcome,
-    /// Why it did not succeed.
+    /// The cause of a failure.
     pub reason: Option<Reason>,
-    /// Who.
+    /// The principal that acted.
     pub actor: Actor,
-    /// To whom.
+    /// The user acted on.
     pub target: Target,
-    /// The session or API token it is about.
+    /// The session or API token concerned.
     pub subject_id: String,
-    /// Names of the fields that changed.
+    /// Names of the changed fields.
     pub changed_fields: Vec<String>,
-    /// What the operator wrote.
+    /// The operator's note.
     pub note: String,
-    /// Anything else.
+    /// Further details.
     pub details: BTreeMap<String, String>,
-    /// The method.
+    /// The method called.
     pub method: String,
-    /// The request.
+    /// Id of the request.
     pub request_id: String,
 }
 
-/// Selects events: set members must all hold, the elements of one list are alternatives.
+/// Selects events. All set fields must match; within a list, any element may match.
 #[derive(Debug, Clone, Default, serde::Serialize)]
 pub struct EventFilter {
-    /// Not before this.
+    /// Earliest time, inclusive.
     pub from: Option<Timestamp>,
-    /// Before this.
+    /// Latest time, exclusive.
     pub until: Option<Timestamp>,
-    /// Any of these types.
+    /// Matches any of these types.
     pub kinds: Vec<EventType>,
-    /// Any of these outcomes.
+    /// Matches any of these outcomes.
     pub outcomes: Vec<Outcome>,
-    /// Done by any of these: ids or names.
+    /// Matches any of these actors, by id or name.
     pub actors: Vec<String>,
-    /// Done to any of these: ids or usernames.
+    /// Matches any of these targets, by id or username.
     pub targets: Vec<String>,
-    /// In the course of this request.
+    /// Matches events of this request.
     pub request_id: Option<String>,
 }

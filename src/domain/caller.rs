@@ -1,4 +1,4 @@
-//! Who calls, what they may do, and whom they may do it to.
+//! Authenticated callers, access rules, and checks of rank.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -9,44 +9,44 @@ use super::reason::Reason;
 use super::role::{Scope, ScopeSet};
 use super::time::Timestamp;
 
-/// Somebody who has proved who they are, or nobody.
+/// The identity of a caller, once its credential has been verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Principal {
-    /// No credential, on a method that wants none.
+    /// Anonymous: the method requires no credential.
     Nobody,
-    /// A process of the host, known by the local socket: the server's own user or root.
+    /// A process on the host that connects through the local socket. It runs as the server's own user or as root.
     Local {
-        /// The user id of the process.
+        /// The uid of the process.
         uid: u32,
     },
     /// A user with a live session.
     User {
-        /// Whose session.
+        /// The user.
         id: UserId,
-        /// The sign-in name now.
+        /// The current username.
         username: String,
         /// The session.
         session_id: SessionId,
-        /// When the password was last proved in it.
+        /// When the password was last verified in this session.
         auth_at: Timestamp,
-        /// What the token was given.
+        /// Scopes granted to the access token.
         granted: ScopeSet,
     },
     /// A program with an API token.
     ApiToken {
-        /// Which token.
+        /// Id of the token.
         id: ApiTokenId,
-        /// Whose rights it carries.
+        /// The user whose rights the token carries.
         user_id: UserId,
-        /// The user's sign-in name now.
+        /// The user's current username.
         username: String,
-        /// What the token was given.
+        /// Scopes granted to the token.
         granted: ScopeSet,
     },
 }
 
 impl Principal {
-    /// The account behind it, if there is one.
+    /// Id of the account behind the principal, if there is one.
     pub fn user_id(&self) -> Option<UserId> {
         match self {
             Principal::Nobody | Principal::Local { .. } => None,
@@ -55,7 +55,7 @@ impl Principal {
         }
     }
 
-    /// As it stands in audit events, page tokens and idempotency rows. Empty for nobody.
+    /// Identifier for audit events, page tokens and idempotency rows. Empty for anonymous callers.
     pub fn id(&self) -> String {
         match self {
             Principal::Nobody => String::new(),
@@ -65,7 +65,7 @@ impl Principal {
         }
     }
 
-    /// For people to read.
+    /// Name shown to people.
     pub fn name(&self) -> &str {
         match self {
             Principal::Nobody => "",
@@ -75,13 +75,13 @@ impl Principal {
         }
     }
 
-    /// Whether it is the operator on the host, whom neither `max_auth_age` nor the guard of the last administrator
-    /// binds: the one compromised administrator must still be lockable.
+    /// Returns whether this is an operator on the host. `max_auth_age` and the protection of the last administrator do
+    /// not apply to it, because a compromised only administrator must still be lockable.
     pub fn is_local(&self) -> bool {
         matches!(self, Principal::Local { .. })
     }
 
-    /// What its credential was given; what it may do now is that and the user's own scopes in common.
+    /// Scopes granted to the credential. The effective scopes are their intersection with the user's own.
     pub fn granted(&self) -> ScopeSet {
         match self {
             Principal::Nobody => ScopeSet::NONE,
@@ -91,16 +91,16 @@ impl Principal {
     }
 }
 
-/// What a method demands of its caller: the `access` option of the contract.
+/// The requirement on callers of a method: the `access` option of the contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Demand {
-    /// Nothing. A credential is not looked at.
+    /// No requirement. A credential is ignored.
     Anyone,
-    /// A one-purpose secret in the request. A credential is not looked at.
+    /// A single-purpose secret in the request. A credential is ignored.
     Ticket,
-    /// A user with a session, acting for themselves.
+    /// A user with a session, acting on their own account.
     OneSelf,
-    /// This scope.
+    /// A principal that has this scope.
     Scope(Scope),
     /// Any principal.
     Principal,
@@ -109,19 +109,19 @@ pub enum Demand {
 /// The `access` option of one method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AccessRule {
-    /// What it demands.
+    /// The requirement.
     pub demand: Demand,
-    /// How long ago the password may have been proved.
+    /// Maximum age of the last password verification.
     pub max_auth_age: Option<Duration>,
 }
 
-/// Where a call or a connection comes from, for limits: an IPv4 address or an IPv6 /64, which is what one home or rented
-/// machine has to itself (RFC 6177).
+/// Origin of a call or connection, for limits: an IPv4 address or an IPv6 /64, which is what one home or rented machine
+/// usually gets (RFC 6177).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Source(IpAddr);
 
 impl Source {
-    /// The source that `address` belongs to.
+    /// Returns the source that `address` belongs to.
     pub fn of(address: IpAddr) -> Source {
         match address.to_canonical() {
             IpAddr::V4(v4) => Source(v4.into()),
@@ -139,72 +139,73 @@ impl fmt::Display for Source {
     }
 }
 
-/// The application through which a person calls: the user of its API token.
+/// The application that calls on behalf of a person: the user of its API token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallingApp {
     /// Its username.
     pub name: String,
-    /// Whether it may say whom it speaks for (scope `auth.proxy`).
+    /// Whether it may state the address of the person it calls for (scope `auth.proxy`).
     pub is_proxy: bool,
 }
 
-/// One call, apart from its contents.
+/// Metadata of a call.
 #[derive(Debug, Clone, Default)]
 pub struct Call {
-    /// What the caller, the log and the audit events call this request.
+    /// Request id, also used in the log and in audit events.
     pub request_id: String,
-    /// The method, as `latchkey.v1.UserAdmin/LockUser`.
+    /// Full name of the method, such as `latchkey.v1.UserAdmin/LockUser`.
     pub method: String,
-    /// The peer's address, or the person's, where a calling application gave it. None on the local socket.
+    /// Address of the peer, or of the person if a calling application stated it. `None` on the local socket.
     pub client_address: Option<IpAddr>,
-    /// What the client calls itself.
+    /// User agent of the client.
     pub user_agent: String,
-    /// The application that carries the call, if it said so.
+    /// The calling application, if it identified itself.
     pub app: Option<CallingApp>,
 }
 
 impl Call {
-    /// Where it comes from, for limits. The local socket has no source.
+    /// Origin for limits. `None` on the local socket.
     pub fn source(&self) -> Option<Source> {
         self.client_address.map(Source::of)
     }
 }
 
-/// A caller whom the rule of a method let in.
+/// A caller that the access rule of a method has admitted.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    /// Who.
+    /// The identity.
     pub principal: Principal,
-    /// What they may do now.
+    /// Effective scopes.
     pub scopes: ScopeSet,
-    /// The rule that let them in. Writers judge by it again, on the actor's row.
+    /// The rule that admitted the caller. The writer checks it again against the locked row of the actor.
     pub rule: AccessRule,
-    /// What the fields of the request need on top of the rule: the `needs` option of the contract. Judged again too.
+    /// Scopes that the fields of the request require in addition: the `needs` option of the contract. Checked again
+    /// too.
     pub field_scopes: Vec<Scope>,
-    /// The call.
+    /// Metadata of the call.
     pub call: Call,
 }
 
-/// Why a known caller is refused.
+/// Why an authenticated caller is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Denied {
     /// A scope is missing.
     ScopeMissing(Scope),
     /// The target has scopes that the caller lacks.
     TargetOutranksCaller {
-        /// Those.
+        /// The scopes that the caller lacks.
         missing: ScopeSet,
     },
     /// Operators may not do this to themselves.
     SelfActionForbidden,
-    /// The method is about the caller's own account, and the caller has none.
+    /// The method acts on the caller's own account, and the caller has none.
     UserRequired,
     /// An API token may not do this.
     ApiTokenForbidden,
 }
 
 impl Denied {
-    /// As callers read it.
+    /// The reason that clients see.
     pub fn reason(self) -> Reason {
         match self {
             Denied::ScopeMissing(_) => Reason::ScopeMissing,
@@ -230,7 +231,7 @@ impl fmt::Display for Denied {
     }
 }
 
-/// Checks that nobody acts on a principal with rights that they do not hold themselves.
+/// Checks that the caller has every scope of the target, so that no caller can act on a more powerful principal.
 pub fn check_rank(caller: ScopeSet, target: ScopeSet) -> Result<(), Denied> {
     let missing = target.difference(caller);
     if missing.is_empty() { Ok(()) } else { Err(Denied::TargetOutranksCaller { missing }) }

@@ -1,7 +1,8 @@
-//! The e-mail address: shown as it was written, found by a key.
+//! E-mail addresses: displayed as entered, looked up by a normalised key.
 //!
-//! The key is made here, once, and compared bytewise by the database: letting a database fold case gave one user
-//! another's reset link (CVE-2019-19844). Dots and plus signs stay; what they mean is for the receiving server to say.
+//! The key is computed here, once, and the database compares it byte by byte. Letting a database fold case sent one
+//! user's reset link to another (CVE-2019-19844). Dots and plus signs are kept, because only the receiving server knows
+//! their meaning.
 
 use std::fmt;
 
@@ -11,38 +12,38 @@ use idna::uts46::{DnsLength, Hyphens, Uts46};
 use super::text::plain_text;
 use super::violation::{Describe, Fault};
 
-/// Most bytes of an address (RFC 5321, 4.5.3.1.3, less the angle brackets), of the key as of the shown form.
+/// Maximum length in bytes (RFC 5321, 4.5.3.1.3, without the angle brackets), for both the key and the displayed form.
 const MAX_BYTES: usize = 254;
 
-/// Most bytes before the '@' (RFC 5321, 4.5.3.1.1).
+/// Maximum length before the '@' in bytes (RFC 5321, 4.5.3.1.1).
 const MAX_LOCAL_BYTES: usize = 64;
 
-/// An address. Two that differ in case only are unequal but have the same key.
+/// An e-mail address. Two addresses that differ only in case are unequal but have the same key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EmailAddress {
     display: String,
     key: String,
-    /// Where in the key the domain begins.
+    /// Offset of the domain in the key.
     domain_at: usize,
 }
 
-/// Why a text is no address.
+/// Why a text is not an e-mail address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EmailFault {
-    /// There is none.
+    /// The text is empty.
     Empty,
-    /// Too many bytes.
+    /// The text is too long.
     TooLong,
     /// No '@', or more than one.
     At,
-    /// What stands before the '@'.
+    /// The part before the '@' is malformed.
     Local,
-    /// What stands after it.
+    /// The part after the '@' is malformed.
     Domain,
 }
 
 impl EmailAddress {
-    /// Reads one address, without a name or angle brackets around it. Spaces at its ends are dropped.
+    /// Parses one address without a display name or angle brackets. Surrounding white space is removed.
     pub fn parse(text: &str) -> Result<EmailAddress, EmailFault> {
         let display = text.trim_matches(' ');
         if display.is_empty() {
@@ -65,7 +66,7 @@ impl EmailAddress {
         Ok(EmailAddress { display: display.to_owned(), key, domain_at: local.len() + 1 })
     }
 
-    /// As [`EmailAddress::parse`], for a field that may be empty.
+    /// As [`EmailAddress::parse`]; returns `None` if the text is empty.
     pub fn parse_optional(text: &str) -> Result<Option<EmailAddress>, EmailFault> {
         match EmailAddress::parse(text) {
             Ok(address) => Ok(Some(address)),
@@ -74,23 +75,24 @@ impl EmailAddress {
         }
     }
 
-    /// As it was written: for people to read, and to send mail to.
+    /// The address as entered, for display and for sending mail.
     pub fn as_str(&self) -> &str {
         &self.display
     }
 
-    /// By which it is found, and unique: in lower case, the domain in its ASCII form.
+    /// The unique lookup key: lower case, with the domain in ASCII form.
     pub fn key(&self) -> &str {
         &self.key
     }
 
-    /// The domain in its ASCII form, in lower case.
+    /// The domain in ASCII form and lower case.
     pub fn domain(&self) -> &str {
         self.key.get(self.domain_at..).unwrap_or_default()
     }
 }
 
-/// Whether it is a dot-atom (RFC 5322, 3.2.3). Quoted local parts are legal and unused; they invite header injection.
+/// Returns whether `local` is a dot-atom (RFC 5322, 3.2.3). Quoted local parts are legal but unused, and invite header
+/// injection.
 fn is_local_part(local: &str) -> bool {
     let is_atom = |atom: &str| !atom.is_empty() && atom.bytes().all(is_atom_byte);
     local.len() <= MAX_LOCAL_BYTES && local.split('.').all(is_atom)
@@ -100,15 +102,15 @@ fn is_atom_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&byte)
 }
 
-/// The domain in its ASCII form, by the non-transitional processing of UTS #46.
+/// Converts the domain to ASCII by the non-transitional processing of UTS #46.
 fn domain_key(domain: &str) -> Option<String> {
     plain_text(domain, MAX_BYTES).ok()?;
     let idna = Uts46::new();
     let strict = AsciiDenyList::STD3;
     let key = idna.to_ascii(domain.as_bytes(), strict, Hyphens::CheckFirstLast, DnsLength::Verify).ok()?;
     if !domain.is_ascii() {
-        // UTS #46 maps full-width letters, ligatures and invisible characters away. Then two texts that look different,
-        // or one that hides something, would be one address: only what the mapping leaves alone is taken.
+        // UTS #46 maps full-width letters and ligatures and removes invisible characters, so texts that look different
+        // could be one address. Only domains that the mapping leaves unchanged are accepted.
         let (unicode, valid) = idna.to_unicode(key.as_bytes(), strict, Hyphens::CheckFirstLast);
         valid.ok()?;
         if unicode != fold_case(domain) {
@@ -121,7 +123,7 @@ fn domain_key(domain: &str) -> Option<String> {
     (is_host_name && !is_number).then(|| key.into_owned())
 }
 
-/// In lower case, except that nothing outside ASCII becomes ASCII: the Kelvin sign is not a k.
+/// Converts to lower case, but never maps a character outside ASCII into ASCII: the Kelvin sign does not become k.
 fn fold_case(domain: &str) -> String {
     domain
         .chars()

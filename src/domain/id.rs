@@ -1,7 +1,7 @@
-//! Typed ids: 128 random bits, as text 26 symbols of Crockford's base32 in lower case.
+//! Typed ids: 128 random bits, written as 26 symbols of Crockford's base32 in lower case.
 //!
-//! The first symbol carries the high bits, so that text sorts as the bytes do. Reading is strict: every id has exactly
-//! one text, so a text can be a key in a log, a cache or a URL.
+//! The first symbol holds the highest bits, so texts sort like the bytes. Parsing is strict: each id has exactly one
+//! text, so the text can be used as a key in a log, a cache or a URL.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,13 +9,13 @@ use std::str::FromStr;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Crockford's base32 in lower case: without i, l, o and u, which are misread.
+/// Crockford's base32 in lower case, without i, l, o and u, which are easily misread.
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
-/// Symbols in a text: 128 bits, five a symbol.
+/// Symbols of a text: 128 bits, five bits per symbol.
 const SYMBOLS: usize = 26;
 
-/// A text that is no id.
+/// The text is not an id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IdMalformed;
 
@@ -33,7 +33,7 @@ impl super::violation::Describe for IdMalformed {
     }
 }
 
-/// The text of 16 bytes.
+/// Encodes 16 bytes as text.
 fn encode(bytes: [u8; 16]) -> [u8; SYMBOLS] {
     let mut rest = u128::from_be_bytes(bytes);
     let mut text = [0; SYMBOLS];
@@ -45,9 +45,9 @@ fn encode(bytes: [u8; 16]) -> [u8; SYMBOLS] {
     text
 }
 
-/// The reverse of [`encode`].
+/// Decodes a text written by [`encode`].
 fn decode(text: &str) -> Result<[u8; 16], IdMalformed> {
-    // 26 symbols hold 130 bits; the two too many are zero in the first.
+    // 26 symbols hold 130 bits; the two highest bits must be zero.
     if text.len() != SYMBOLS || text.as_bytes().first().is_none_or(|first| *first > b'7') {
         return Err(IdMalformed);
     }
@@ -66,12 +66,12 @@ macro_rules! ids {
         pub struct $name([u8; 16]);
 
         impl $name {
-            /// From 16 bytes: random ones for a new id.
+            /// Creates an id from 16 bytes, which are random for a new id.
             pub const fn from_bytes(bytes: [u8; 16]) -> $name {
                 $name(bytes)
             }
 
-            /// As it is stored.
+            /// The bytes as stored.
             pub const fn as_bytes(&self) -> &[u8; 16] {
                 &self.0
             }
@@ -112,17 +112,17 @@ macro_rules! ids {
 }
 
 ids! {
-    /// Of a user. Never used again.
+    /// Id of a user. Never reused.
     UserId,
-    /// Of a session.
+    /// Id of a session.
     SessionId,
-    /// Of an API token. Part of the token, so that a found token leads here.
+    /// Id of an API token. Part of the token, so that a leaked token can be traced to its row.
     ApiTokenId,
-    /// Of an audit event.
+    /// Id of an audit event.
     EventId,
-    /// Of a signing key.
+    /// Id of a signing key.
     KeyId,
-    /// Of a ticket. Not the secret that its holder presents.
+    /// Id of a ticket. Not the secret that its holder presents.
     TicketId,
 }
 

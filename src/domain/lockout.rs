@@ -1,22 +1,22 @@
-//! Locks, and waits after wrong passwords. Two things: a lock stays until it is lifted or its end comes, a wait
-//! passes by itself and is never prolonged by trying (OWASP Authentication Cheat Sheet: a lockout must not become a
-//! way to lock others out).
+//! Locks, and throttles after wrong passwords. A lock lasts until it is removed or expires. A throttle passes by
+//! itself, and further attempts do not extend it (OWASP Authentication Cheat Sheet: lockout must not let an attacker
+//! lock others out).
 
 use std::time::Duration;
 
 use super::time::Timestamp;
 
-/// Why an account is locked, the strongest cause first.
+/// Why an account is locked. Ordered: the strongest cause is the smallest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 pub enum LockCause {
-    /// By an operator.
+    /// Locked by an operator.
     Operator,
-    /// As many wrong passwords in a row as the configuration allows.
+    /// Too many consecutive wrong passwords, as configured.
     FailedSignIns,
 }
 
 impl LockCause {
-    /// As the contract has it.
+    /// The name in the contract.
     pub const fn as_str(self) -> &'static str {
         match self {
             LockCause::Operator => "OPERATOR",
@@ -25,31 +25,31 @@ impl LockCause {
     }
 }
 
-/// A lock.
+/// A lock on an account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lock {
-    /// Why.
+    /// Why the account is locked.
     pub cause: LockCause,
-    /// What the operator wrote.
+    /// The operator's note.
     pub note: String,
-    /// When.
+    /// When the lock was set.
     pub locked_at: Timestamp,
-    /// When it ends by itself. None means never.
+    /// When the lock expires. `None` means never.
     pub expires_at: Option<Timestamp>,
-    /// Id of the principal, empty for an automatic lock.
+    /// Id of the principal that set it. Empty for an automatic lock.
     pub actor_id: String,
-    /// Its name at the time.
+    /// Name of that principal at the time.
     pub actor_name: String,
 }
 
 impl Lock {
-    /// Whether it stands at `now`. A lock whose time is over is over, whoever looks; nothing sweeps it away first.
+    /// Returns whether the lock is in force at `now`. Expiry needs no sweep: readers compare the time.
     pub fn stands(&self, now: Timestamp) -> bool {
         self.expires_at.is_none_or(|at| at > now)
     }
 
-    /// This lock on top of one that stands: no lock weakens an earlier one, so the stronger cause and the later end
-    /// win. Who, when and why follow the cause.
+    /// Merges this lock with the one in force. A new lock never weakens an existing one: the stronger cause and the
+    /// later expiry win. Actor, time and note come from the lock with the stronger cause.
     #[must_use]
     pub fn over(self, standing: Option<&Lock>) -> Lock {
         let Some(standing) = standing else { return self };
@@ -62,44 +62,44 @@ impl Lock {
     }
 }
 
-/// A wait after wrong passwords.
+/// A throttle after wrong passwords.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Throttle {
-    /// Wrong passwords in a row.
+    /// Number of consecutive wrong passwords.
     pub failures: u32,
-    /// When the next attempt is looked at.
+    /// When the next attempt is accepted.
     pub until: Timestamp,
 }
 
-/// When wrong passwords make an account wait, and lock it. Zero turns a number off.
+/// When wrong passwords throttle and lock an account. A threshold of zero disables it.
 #[derive(Debug, Clone, Copy)]
 pub struct ThrottleRules {
-    /// Wrong passwords in a row before sign-ins wait.
+    /// Number of consecutive wrong passwords before sign-ins are throttled.
     pub threshold: u32,
-    /// The first wait; each further wrong password doubles it.
+    /// The first delay; each further wrong password doubles it.
     pub initial: Duration,
-    /// The longest wait.
+    /// The longest delay.
     pub max: Duration,
-    /// Wrong passwords in a row that lock the account. NIST SP 800-63B-4, 3.2.2: at most 100.
+    /// Number of consecutive wrong passwords that lock the account. NIST SP 800-63B-4, 3.2.2: at most 100.
     pub lockout_threshold: u32,
-    /// How long such a lock lasts. Zero: until a reset or an operator ends it.
+    /// Duration of such a lock. Zero: until a reset or an operator removes it.
     pub lockout_duration: Duration,
-    /// Wrong passwords are forgotten this long after the last.
+    /// Wrong passwords are forgotten after this time without another.
     pub failure_memory: Duration,
 }
 
 impl ThrottleRules {
-    /// Whether wrong passwords have any consequence.
+    /// Returns whether wrong passwords have any consequence.
     pub fn are_on(&self) -> bool {
         self.threshold != 0 || self.lockout_threshold != 0
     }
 
-    /// How many passwords may be tried before the first consequence.
+    /// Number of passwords that can be tried before the first consequence.
     pub fn guesses_at_once(&self) -> u32 {
         if self.threshold == 0 { self.lockout_threshold } else { self.threshold }
     }
 
-    /// How long sign-ins wait after this many wrong passwords in a row.
+    /// Delay after this many consecutive wrong passwords.
     pub fn wait_after(&self, failures: u32) -> Option<Duration> {
         if self.threshold == 0 || failures < self.threshold {
             return None;
@@ -108,7 +108,7 @@ impl ThrottleRules {
         Some(self.initial.saturating_mul(1 << doublings).min(self.max))
     }
 
-    /// Whether this many wrong passwords in a row lock the account.
+    /// Returns whether this many consecutive wrong passwords lock the account.
     pub fn locks_after(&self, failures: u32) -> bool {
         self.lockout_threshold != 0 && failures >= self.lockout_threshold
     }

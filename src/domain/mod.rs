@@ -1,4 +1,4 @@
-//! The rules. Pure: no I/O, no clock, no database, no wire format.
+//! Domain rules. Pure code without I/O, clock, database or wire format.
 
 pub mod api_token;
 pub mod audit;

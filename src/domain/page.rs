@@ -1,25 +1,25 @@
-//! Pages of a list. A page ends with the key of its last row; the next begins after it. Keys, not offsets: a row that
-//! is added or removed meanwhile makes no other appear twice or never.
+//! Keyset pagination. A page ends with the key of its last row, and the next page begins after that key. Unlike
+//! offsets, keys neither repeat nor skip a row if others are added or removed in between.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// How long a page token is good.
+/// Lifetime of a page token.
 pub const PAGE_TOKEN_TTL: Duration = Duration::from_hours(1);
 
-/// Rows on a page when the caller does not say.
+/// Default number of rows per page.
 pub const DEFAULT_SIZE: u32 = 50;
 
-/// The most rows on a page.
+/// Maximum number of rows per page.
 pub const MAX_SIZE: u32 = 500;
 
-/// How many rows a caller wants at a time.
+/// Number of rows per page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PageSize(u32);
 
 impl PageSize {
-    /// Zero means [`DEFAULT_SIZE`], too many means [`MAX_SIZE`], less than none is an error.
+    /// Zero means [`DEFAULT_SIZE`]; values above [`MAX_SIZE`] are reduced to it. Returns `None` for a negative value.
     pub fn parse(wanted: i32) -> Option<PageSize> {
         match u32::try_from(wanted).ok()? {
             0 => Some(PageSize(DEFAULT_SIZE)),
@@ -27,13 +27,13 @@ impl PageSize {
         }
     }
 
-    /// This, but no more than `rows`, and at least one.
+    /// Limits the size to `rows`, but to at least one.
     #[must_use]
     pub fn at_most(self, rows: u32) -> PageSize {
         PageSize(self.0.min(rows).max(1))
     }
 
-    /// Rows.
+    /// The number of rows.
     pub fn rows(self) -> u32 {
         self.0
     }
@@ -42,23 +42,23 @@ impl PageSize {
 /// The key of the last row of a page.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Cursor {
-    /// A list in the order of a text key, then of ids.
+    /// Ordered by a text key, then by id.
     Text(String, String),
-    /// A list in the order of an instant in microseconds, then of ids.
+    /// Ordered by a time in microseconds, then by id.
     Time(i64, String),
 }
 
-/// One page.
+/// One page of a list.
 #[derive(Debug, Clone)]
 pub struct Page<T> {
-    /// Its rows.
+    /// The rows.
     pub rows: Vec<T>,
-    /// Where the next page begins. None: this was the last.
+    /// Where the next page begins. `None` on the last page.
     pub next: Option<Cursor>,
 }
 
 impl<T> Page<T> {
-    /// Makes a page of at most `size` rows from `rows`, of which one more was read to see whether there is a next.
+    /// Creates a page of at most `size` rows. `rows` has one row more if there is a next page.
     pub fn cut(mut rows: Vec<T>, size: PageSize, key: impl Fn(&T) -> Cursor) -> Page<T> {
         let size = size.rows() as usize;
         let more = rows.len() > size;
@@ -67,18 +67,18 @@ impl<T> Page<T> {
         Page { rows, next }
     }
 
-    /// The same page of other rows.
+    /// Converts the rows.
     pub fn map<U>(self, convert: impl FnMut(T) -> U) -> Page<U> {
         Page { rows: self.rows.into_iter().map(convert).collect(), next: self.next }
     }
 }
 
-/// What a caller asks of a list.
+/// Which page the caller requests.
 #[derive(Debug, Clone)]
 pub struct PageRequest {
-    /// Rows.
+    /// Number of rows.
     pub size: PageSize,
-    /// The token of the page before. Empty: the first page.
+    /// Token from the previous page. Empty for the first page.
     pub token: String,
 }
 

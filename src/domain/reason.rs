@@ -1,23 +1,23 @@
-//! Machine-readable causes of failure: the `ErrorReason` of the contract, free of any wire format.
+//! Machine-readable error reasons: the `ErrorReason` of the contract, independent of the wire format.
 
 macro_rules! reasons {
     ($($variant:ident = $text:literal,)*) => {
-        /// Why a call failed. Each is documented at its namesake in `proto/latchkey/v1/errors.proto`,
-        /// which a test compares with this list.
+        /// Why a call failed. The entries of the same name in `proto/latchkey/v1/errors.proto` document each reason; a
+        /// test compares the two lists.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[expect(missing_docs, reason = "documented in errors.proto, where callers read it")]
         pub enum Reason { $($variant,)* }
 
         impl Reason {
-            /// All of them.
+            /// All reasons.
             pub const ALL: &[Reason] = &[$(Reason::$variant,)*];
 
-            /// As it stands in `google.rpc.ErrorInfo.reason`, in the audit log and in metrics.
+            /// The name in `google.rpc.ErrorInfo.reason`, in the audit log and in metrics.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Reason::$variant => $text,)* }
             }
 
-            /// The reverse of [`Reason::as_str`].
+            /// Parses a name returned by [`Reason::as_str`].
             pub fn parse(text: &str) -> Option<Reason> {
                 match text { $($text => Some(Reason::$variant),)* _ => None }
             }

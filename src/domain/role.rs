@@ -1,28 +1,28 @@
-//! Roles and scopes: who may do what.
+//! Roles and scopes.
 //!
-//! A role is a list of scopes that the server knows; tokens carry scopes. The contract names the scope of each
-//! method in its `access` option, and this file says which role has it.
+//! A role is a fixed list of scopes, and tokens carry scopes. The `access` option of each method in the contract names
+//! the scope it requires; this file defines which roles have it.
 
 use std::fmt;
 
 macro_rules! scopes {
     ($($variant:ident = $text:literal,)*) => {
-        /// A right to do one kind of thing.
+        /// The right to do one kind of action.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         #[expect(missing_docs, reason = "each is named after what it permits")]
         #[repr(u8)]
         pub enum Scope { $($variant,)* }
 
         impl Scope {
-            /// All of them, by name.
+            /// All scopes, sorted by name.
             pub const ALL: &[Scope] = &[$(Scope::$variant,)*];
 
-            /// As it stands in tokens and in the contract.
+            /// The name in tokens and in the contract.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Scope::$variant => $text,)* }
             }
 
-            /// The reverse of [`Scope::as_str`].
+            /// Parses a name returned by [`Scope::as_str`].
             pub fn parse(text: &str) -> Option<Scope> {
                 match text { $($text => Some(Scope::$variant),)* _ => None }
             }
@@ -61,12 +61,12 @@ impl fmt::Display for Scope {
 pub struct ScopeSet(u32);
 
 impl ScopeSet {
-    /// No scope.
+    /// The empty set.
     pub const NONE: ScopeSet = ScopeSet(0);
-    /// Every scope.
+    /// The set of all scopes.
     pub const ALL: ScopeSet = ScopeSet::of(Scope::ALL);
 
-    /// These scopes.
+    /// Creates a set of these scopes.
     pub const fn of(scopes: &[Scope]) -> ScopeSet {
         let mut bits = 0;
         let mut rest = scopes;
@@ -77,45 +77,45 @@ impl ScopeSet {
         ScopeSet(bits)
     }
 
-    /// Whether `scope` is in it.
+    /// Returns whether the set contains `scope`.
     pub const fn contains(self, scope: Scope) -> bool {
         self.0 & (1 << (scope as u8)) != 0
     }
 
-    /// Those in either.
+    /// The union of both sets.
     #[must_use]
     pub const fn union(self, other: ScopeSet) -> ScopeSet {
         ScopeSet(self.0 | other.0)
     }
 
-    /// Those in both.
+    /// The intersection of both sets.
     #[must_use]
     pub const fn intersection(self, other: ScopeSet) -> ScopeSet {
         ScopeSet(self.0 & other.0)
     }
 
-    /// Those in `self` and not in `other`.
+    /// The scopes in `self` that are not in `other`.
     #[must_use]
     pub const fn difference(self, other: ScopeSet) -> ScopeSet {
         ScopeSet(self.0 & !other.0)
     }
 
-    /// Whether there is none.
+    /// Returns whether the set is empty.
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
 
-    /// Each, by name.
+    /// Iterates over the scopes, sorted by name.
     pub fn iter(self) -> impl Iterator<Item = Scope> {
         Scope::ALL.iter().copied().filter(move |scope| self.contains(*scope))
     }
 
-    /// The names, separated by spaces: the form of a token's `scope` claim (RFC 8693, 4.2).
+    /// The names separated by spaces, as in the `scope` claim of a token (RFC 8693, 4.2).
     pub fn to_text(self) -> String {
         self.iter().map(Scope::as_str).collect::<Vec<_>>().join(" ")
     }
 
-    /// The reverse of [`ScopeSet::to_text`]. A name that this server does not know grants nothing.
+    /// Parses a text returned by [`ScopeSet::to_text`]. Unknown names are ignored.
     pub fn from_text(text: &str) -> ScopeSet {
         text.split_whitespace().filter_map(Scope::parse).collect()
     }
@@ -150,31 +150,31 @@ const AUDITOR: ScopeSet = ScopeSet::of(&[Scope::UsersRead, Scope::AuditRead]);
 const VERIFIER: ScopeSet = ScopeSet::of(&[Scope::TokensIntrospect]);
 const APP: ScopeSet = ScopeSet::of(&[Scope::AuthProxy, Scope::TokensIntrospect]);
 
-/// A named set of scopes that a user can have.
+/// A named set of scopes that can be assigned to users.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 pub enum Role {
-    /// Everything.
+    /// Has all scopes.
     Admin,
     /// An application that signs people in.
     App,
     /// Reads the audit log.
     Auditor,
-    /// Helps people in: looks, locks, resets.
+    /// Supports users: reads and locks accounts, resets passwords.
     Helpdesk,
-    /// Runs the accounts.
+    /// Manages accounts.
     Operator,
     /// A service that checks tokens.
     Verifier,
-    /// Looks.
+    /// Reads accounts, sessions and API tokens.
     Viewer,
 }
 
 impl Role {
-    /// All of them, by name.
+    /// All roles, sorted by name.
     pub const ALL: &[Role] =
         &[Role::Admin, Role::App, Role::Auditor, Role::Helpdesk, Role::Operator, Role::Verifier, Role::Viewer];
 
-    /// As it stands in the contract and in the database.
+    /// The name in the contract and in the database.
     pub const fn as_str(self) -> &'static str {
         match self {
             Role::Admin => "admin",
@@ -187,12 +187,12 @@ impl Role {
         }
     }
 
-    /// The reverse of [`Role::as_str`].
+    /// Parses a name returned by [`Role::as_str`].
     pub fn parse(text: &str) -> Option<Role> {
         Role::ALL.iter().copied().find(|role| role.as_str() == text)
     }
 
-    /// For people to read.
+    /// Description shown to people.
     pub const fn description(self) -> &'static str {
         match self {
             Role::Admin => "Everything",
@@ -205,7 +205,7 @@ impl Role {
         }
     }
 
-    /// What it permits.
+    /// The scopes that the role grants.
     pub const fn scopes(self) -> ScopeSet {
         match self {
             Role::Admin => ScopeSet::ALL,
@@ -225,7 +225,7 @@ impl fmt::Display for Role {
     }
 }
 
-/// What all these roles permit together.
+/// The scopes that these roles grant together.
 pub fn scopes_of<'a>(roles: impl IntoIterator<Item = &'a Role>) -> ScopeSet {
     roles.into_iter().fold(ScopeSet::NONE, |set, role| set.union(role.scopes()))
 }

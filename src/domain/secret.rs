@@ -1,8 +1,8 @@
-//! Secrets that the server hands out, and their digests.
+//! Secrets issued by the server, and their digests.
 //!
-//! A secret is 256 random bits, so a plain SHA-256 of it can be stored: there is nothing to guess. Each kind has a
-//! prefix, by which scanners find what was leaked and people see what they hold. Reading is strict: the length is
-//! checked before anything is decoded, and every secret has exactly one text.
+//! A secret has 256 random bits, so a plain SHA-256 is safe to store: it cannot be guessed. Each kind has a prefix, so
+//! that secret scanners and people recognise it. Parsing is strict: the length is checked before anything is decoded,
+//! and each secret has exactly one text.
 
 use std::fmt;
 
@@ -13,10 +13,10 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::id::{ApiTokenId, SessionId};
 
-/// Bytes of a secret and of a digest.
+/// Length of a secret and of a digest, in bytes.
 const SECRET_BYTES: usize = 32;
 
-/// A text that is no secret of the kind.
+/// The text is not a secret of the expected kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SecretMalformed;
 
@@ -33,20 +33,20 @@ impl std::error::Error for SecretMalformed {}
 pub struct Digest32([u8; 32]);
 
 impl Digest32 {
-    /// Of these bytes.
+    /// Computes the digest of `bytes`.
     pub fn sha256(bytes: &[u8]) -> Digest32 {
         let mut digest = [0; 32];
-        // SHA-256 gives 32 bytes, so the two have the same length.
+        // SHA-256 yields 32 bytes, so the lengths match.
         digest.iter_mut().zip(digest::digest(&digest::SHA256, bytes).as_ref()).for_each(|(to, from)| *to = *from);
         Digest32(digest)
     }
 
-    /// As it was stored.
+    /// Creates a digest from its stored form.
     pub const fn from_bytes(bytes: [u8; 32]) -> Digest32 {
         Digest32(bytes)
     }
 
-    /// As it is stored.
+    /// The stored form.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -65,36 +65,36 @@ impl Eq for Digest32 {}
 pub struct TicketSecret([u8; SECRET_BYTES]);
 
 impl TicketSecret {
-    /// What its text begins with.
+    /// Prefix of the text.
     pub const PREFIX: &str = "lkt_";
 
-    /// From 32 random bytes.
+    /// Creates a secret from 32 random bytes.
     pub const fn from_bytes(bytes: [u8; SECRET_BYTES]) -> TicketSecret {
         TicketSecret(bytes)
     }
 
-    /// Reads what its holder sent.
+    /// Parses the text that the holder sent.
     pub fn parse(text: &str) -> Result<TicketSecret, SecretMalformed> {
         let encoded = text.strip_prefix(Self::PREFIX).ok_or(SecretMalformed)?;
-        // Decoded into its place, so that no other copy is to be wiped.
+        // Decoded in place, so that no other copy needs wiping.
         let mut secret = TicketSecret([0; SECRET_BYTES]);
         decode(encoded, &mut secret.0)?;
         Ok(secret)
     }
 
-    /// By which its row is found.
+    /// Digest by which the row is looked up.
     pub fn digest(&self) -> Digest32 {
         Digest32::sha256(&self.0)
     }
 
-    /// For its holder, once.
+    /// The text, returned to the holder once.
     pub fn expose(&self) -> Zeroizing<String> {
         encode(Self::PREFIX, &self.0)
     }
 }
 
-/// An API token: `lka_`, the 26 symbols of its id, `_`, and 43 symbols of base64url. The id leads whoever finds one to
-/// its row.
+/// An API token: `lka_`, the 26 symbols of its id, `_`, and 43 symbols of base64url. The id makes it possible to revoke
+/// a leaked token.
 #[derive(ZeroizeOnDrop)]
 pub struct ApiTokenSecret {
     #[zeroize(skip)]
@@ -103,21 +103,21 @@ pub struct ApiTokenSecret {
 }
 
 impl ApiTokenSecret {
-    /// What its text begins with.
+    /// Prefix of the text.
     pub const PREFIX: &str = "lka_";
 
-    /// Symbols of an id.
+    /// Number of symbols of an id.
     const ID_SYMBOLS: usize = 26;
 
-    /// From an id and 32 random bytes.
+    /// Creates a token from an id and 32 random bytes.
     pub const fn new(id: ApiTokenId, secret: [u8; SECRET_BYTES]) -> ApiTokenSecret {
         ApiTokenSecret { id, secret }
     }
 
-    /// Reads what its holder sent.
+    /// Parses the text that the holder sent.
     pub fn parse(text: &str) -> Result<ApiTokenSecret, SecretMalformed> {
         let rest = text.strip_prefix(Self::PREFIX).ok_or(SecretMalformed)?;
-        // Not at the first '_': base64url has that too.
+        // Split by position, because base64url also contains '_'.
         let (id, rest) = rest.split_at_checked(Self::ID_SYMBOLS).ok_or(SecretMalformed)?;
         let encoded = rest.strip_prefix('_').ok_or(SecretMalformed)?;
         let id = id.parse().map_err(|_| SecretMalformed)?;
@@ -126,24 +126,24 @@ impl ApiTokenSecret {
         Ok(token)
     }
 
-    /// Of its row. Not proved by having parsed: compare the digest.
+    /// Id of the row. Parsing proves nothing: compare the digest.
     pub fn id(&self) -> ApiTokenId {
         self.id
     }
 
-    /// What its row must have.
+    /// Digest that the row must contain.
     pub fn digest(&self) -> Digest32 {
         Digest32::sha256(&self.secret)
     }
 
-    /// For its holder, once.
+    /// The text, returned to the holder once.
     pub fn expose(&self) -> Zeroizing<String> {
         encode(&format!("{}{}_", Self::PREFIX, self.id), &self.secret)
     }
 }
 
 /// A refresh token: `lkr_` and base64url of session id, key version, generation and MAC, each of fixed width. It needs
-/// no table: the session row has the generation, and the MAC proves the rest.
+/// no table: the session row stores the generation, and the MAC authenticates the rest.
 pub struct RefreshToken {
     session_id: SessionId,
     key_version: u16,
@@ -152,16 +152,16 @@ pub struct RefreshToken {
 }
 
 impl RefreshToken {
-    /// What its text begins with.
+    /// Prefix of the text.
     pub const PREFIX: &str = "lkr_";
 
-    /// Bytes before they are encoded: 16 + 2 + 4 + 32.
+    /// Decoded length in bytes: 16 + 2 + 4 + 32.
     const BYTES: usize = 54;
 
-    /// Set before what is signed, so that no other use of the same key yields this MAC.
+    /// Domain separator of the MAC, so that no other use of the same key yields this MAC.
     const DOMAIN: &[u8] = b"latchkey refresh token 1\0";
 
-    /// Makes the token of a session's generation.
+    /// Creates the token for one generation of a session.
     pub fn mint(key: &[u8; 32], key_version: u16, session_id: SessionId, generation: u32) -> RefreshToken {
         let mut token = RefreshToken { session_id, key_version, generation, mac: Zeroizing::new([0; 32]) };
         let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), &token.message());
@@ -169,7 +169,7 @@ impl RefreshToken {
         token
     }
 
-    /// Reads what its holder sent. Proves nothing: see [`RefreshToken::verify`].
+    /// Parses the text that the holder sent. Proves nothing: see [`RefreshToken::verify`].
     pub fn parse(text: &str) -> Result<RefreshToken, SecretMalformed> {
         let encoded = text.strip_prefix(Self::PREFIX).ok_or(SecretMalformed)?;
         let mut bytes = Zeroizing::new([0; Self::BYTES]);
@@ -185,27 +185,27 @@ impl RefreshToken {
         })
     }
 
-    /// Whether it was made with this key. In constant time.
+    /// Returns whether the token was made with `key`. Runs in constant time.
     pub fn verify(&self, key: &[u8; 32]) -> bool {
         hmac::verify(&hmac::Key::new(hmac::HMAC_SHA256, key), &self.message(), self.mac.as_slice()).is_ok()
     }
 
-    /// Whose it says it is.
+    /// The claimed session, unverified.
     pub fn session_id(&self) -> SessionId {
         self.session_id
     }
 
-    /// Which key it says it was made with.
+    /// Version of the claimed key, unverified.
     pub fn key_version(&self) -> u16 {
         self.key_version
     }
 
-    /// Which of the session's tokens it says it is.
+    /// The claimed generation of the session, unverified.
     pub fn generation(&self) -> u32 {
         self.generation
     }
 
-    /// For its holder.
+    /// The text, returned to the holder.
     pub fn expose(&self) -> Zeroizing<String> {
         let mut bytes = Zeroizing::new(Vec::with_capacity(Self::BYTES));
         bytes.extend_from_slice(&self.claims());
@@ -213,22 +213,22 @@ impl RefreshToken {
         encode(Self::PREFIX, &bytes)
     }
 
-    /// All but the MAC. Not secret.
+    /// Everything except the MAC. Not secret.
     fn claims(&self) -> Vec<u8> {
         let version = self.key_version.to_be_bytes();
         let generation = self.generation.to_be_bytes();
         [self.session_id.as_bytes().as_slice(), &version, &generation].concat()
     }
 
-    /// What is signed. Every part has a fixed width, so no two tokens share a message.
+    /// The message that is authenticated. Every part has a fixed width, so different tokens have different messages.
     fn message(&self) -> Vec<u8> {
         [Self::DOMAIN, &self.claims()].concat()
     }
 }
 
-/// Prefix and base64url.
+/// Joins the prefix and the base64url of `bytes`.
 fn encode(prefix: &str, bytes: &[u8]) -> Zeroizing<String> {
-    // With room for all of it, so that no copy is left behind by growing.
+    // Allocated with the final size, so that growing leaves no copy behind.
     let room = prefix.len() + BASE64URL_NOPAD.encode_len(bytes.len());
     let mut text = Zeroizing::new(String::with_capacity(room));
     text.push_str(prefix);
@@ -236,16 +236,16 @@ fn encode(prefix: &str, bytes: &[u8]) -> Zeroizing<String> {
     text
 }
 
-/// The reverse of [`encode`] after the prefix: exactly as many bytes as there is room for, trailing bits zero.
+/// Decodes what follows the prefix. It must fill `bytes` exactly, and trailing bits must be zero.
 fn decode(encoded: &str, bytes: &mut [u8]) -> Result<(), SecretMalformed> {
-    // The length first. What comes after costs the same for every text that gets there.
+    // The length is checked first. Everything after it costs the same for every text.
     if encoded.len() != BASE64URL_NOPAD.encode_len(bytes.len()) {
         return Err(SecretMalformed);
     }
     BASE64URL_NOPAD.decode_mut(encoded.as_bytes(), bytes).map(|_| ()).map_err(|_| SecretMalformed)
 }
 
-/// What `Debug` shows of all of them.
+/// Implements `Debug` so that it shows no secret.
 macro_rules! redacted {
     ($($name:ident)*) => {$(
         impl fmt::Debug for $name {
@@ -265,7 +265,7 @@ mod tests {
     const SESSION: SessionId = SessionId::from_bytes([7; 16]);
     const KEY: [u8; 32] = [1; 32];
 
-    /// Every text that differs from `text` in one symbol, to the next but one of the alphabet.
+    /// Yields all texts that differ from `text` in one symbol, which is moved two places in the alphabet.
     fn tampered(text: &str) -> impl Iterator<Item = String> {
         let swap = |c: char| if c == 'B' { 'C' } else { 'B' };
         (0..text.len())
@@ -274,7 +274,7 @@ mod tests {
 
     #[test]
     fn sha_256_of_abc() {
-        // FIPS 180-4, the example of one block.
+        // FIPS 180-4, the one-block example.
         let digest = data_encoding::HEXLOWER.encode(Digest32::sha256(b"abc").as_bytes());
         assert_eq!(digest, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         assert!(Digest32::sha256(b"abc") == Digest32::sha256(b"abc"));

@@ -1,4 +1,4 @@
-//! Sessions: how long they live, and what a refresh does.
+//! Sessions: their lifetime, and the rotation of refresh tokens.
 
 use std::time::Duration;
 
@@ -7,43 +7,43 @@ use super::profile::{Audience, ClientName};
 use super::role::ScopeSet;
 use super::time::{MAX_CLOCK_SKEW, Timestamp};
 
-/// How long a lost answer to a refresh may be asked for again. RFC 9700, 4.14.2 has refresh tokens rotate; a client
-/// whose answer got lost is no thief.
+/// How long a refresh can be repeated if its answer was lost. RFC 9700, 4.14.2 requires rotation of refresh tokens; a
+/// client that lost an answer is not an attacker.
 pub const REFRESH_GRACE: Duration = Duration::from_secs(10);
 
 /// The audience that latchkey itself accepts, and the default.
 pub const OWN_AUDIENCE: &str = "latchkey";
 
-/// How long sessions live.
+/// Lifetime limits of sessions.
 #[derive(Debug, Clone, Copy)]
 pub struct SessionLimits {
-    /// Without a refresh.
+    /// Maximum time without a refresh.
     pub idle: Duration,
-    /// Whatever happens.
+    /// Maximum lifetime, regardless of use.
     pub absolute: Duration,
 }
 
-/// What a sign-in asked for; a session and a ticket remember it.
+/// Options of a sign-in, stored with the session and the ticket.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SignInWish {
-    /// What the client calls itself.
+    /// Name of the client, as it stated.
     pub client_name: Option<ClientName>,
-    /// Who will read the access token. Empty means latchkey alone.
+    /// Audiences of the access token. Empty means latchkey alone.
     pub audiences: Vec<Audience>,
-    /// No more scopes than these. None means all the user has.
+    /// Upper bound of the granted scopes. `None` means all scopes of the user.
     pub scopes: Option<ScopeSet>,
     /// The application that carried the sign-in: its username, or `latchkey`.
     pub app: String,
 }
 
 impl SignInWish {
-    /// Whether the token is for latchkey itself. Any other audience gets no latchkey scope: otherwise every service
-    /// that a user talks to could act as the user here.
+    /// Returns whether the token is for latchkey itself. A token for any other audience gets no latchkey scopes:
+    /// otherwise every service that the user calls could act as the user here.
     pub fn is_for_latchkey(&self) -> bool {
         self.audiences.is_empty() || self.audiences.iter().all(|audience| audience.as_str() == OWN_AUDIENCE)
     }
 
-    /// The scopes that a token may carry, of those that the user has.
+    /// Returns which of the user's scopes a token may carry.
     pub fn grant(&self, of_user: ScopeSet) -> ScopeSet {
         if self.is_for_latchkey() { self.scopes.unwrap_or(ScopeSet::ALL).intersection(of_user) } else { ScopeSet::NONE }
     }
@@ -63,50 +63,50 @@ impl SignInWish {
 pub struct Session {
     /// The `sid` claim. Not a secret.
     pub id: SessionId,
-    /// Whose.
+    /// The user.
     pub user_id: UserId,
-    /// What the sign-in asked for.
+    /// Options of the sign-in.
     pub wish: SignInWish,
     /// Address of the last use.
     pub client_address: String,
-    /// When the password was last proved.
+    /// When the password was last verified.
     pub auth_at: Timestamp,
-    /// When it began.
+    /// When it was created.
     pub created_at: Timestamp,
-    /// Last refresh.
+    /// Time of the last refresh.
     pub last_used_at: Timestamp,
-    /// When it ends unless it is refreshed.
+    /// When it expires unless it is refreshed.
     pub idle_expires_at: Timestamp,
-    /// When it ends whatever happens.
+    /// When it expires regardless of refreshes.
     pub expires_at: Timestamp,
-    /// When it was ended before its time.
+    /// When it was revoked or signed out, if it was.
     pub ended_at: Option<Timestamp>,
-    /// How often it was refreshed.
+    /// Number of refreshes so far.
     pub generation: u32,
-    /// When it last was.
+    /// Time of the last rotation.
     pub rotated_at: Option<Timestamp>,
 }
 
-/// What becomes of a refresh token.
+/// Decision on a refresh token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refresh {
-    /// The current one: advance.
+    /// The current generation: rotate.
     Rotate,
-    /// The one before, within [`REFRESH_GRACE`]: the same successor again.
+    /// The previous generation within [`REFRESH_GRACE`]: return the same successor again.
     Repeat,
-    /// Older: somebody kept a copy. The session ends.
+    /// An older generation, so the token was copied: revoke the session.
     Reused,
-    /// The session is over.
+    /// The session has ended.
     Ended,
 }
 
 impl Session {
-    /// Whether it lives at `now`.
+    /// Returns whether the session is live at `now`.
     pub fn is_live(&self, now: Timestamp) -> bool {
         self.ended_at.is_none() && self.expires_at > now && self.idle_expires_at > now
     }
 
-    /// Judges a refresh token of this generation.
+    /// Decides on a refresh token of this generation.
     pub fn judge_refresh(&self, generation: u32, now: Timestamp) -> Refresh {
         if !self.is_live(now) {
             return Refresh::Ended;
@@ -114,7 +114,7 @@ impl Session {
         if generation == self.generation {
             return Refresh::Rotate;
         }
-        // A clock that was turned back must not give a used token its grace again.
+        // Setting a clock back must not give a used token its grace period again.
         let in_grace = self
             .rotated_at
             .is_some_and(|at| now.duration_since(at) < REFRESH_GRACE && at.duration_since(now) <= MAX_CLOCK_SKEW);

@@ -1,7 +1,7 @@
-//! Passwords that the server makes up, and that somebody reads out on the telephone.
+//! Generated temporary passwords, which can be read out on the telephone.
 //!
-//! 15 symbols of 30 are 73 bits: enough for a password that lives for a day behind a throttle. The alphabet has no
-//! 0, 1, I, L, O and U, which are misread or misheard. Hyphens, spaces and case do not count when it is typed.
+//! 15 symbols from an alphabet of 30 give 73 bits: enough for a throttled password that lives for a day. The alphabet
+//! has no 0, 1, I, L, O and U, which are easily misread or misheard. Hyphens, spaces and case are ignored on entry.
 
 use std::fmt;
 
@@ -9,23 +9,23 @@ use zeroize::Zeroizing;
 
 use super::password::{AcceptedPassword, PlainPassword};
 
-/// Digits and capitals without those that are mistaken for one another.
+/// Digits and capitals, without those that look or sound alike.
 const ALPHABET: &[u8; 30] = b"23456789ABCDEFGHJKMNPQRSTVWXYZ";
 
-/// Symbols of a password.
+/// Number of symbols of a password.
 const SYMBOLS: usize = 15;
 
-/// Symbols between two hyphens.
+/// Number of symbols between two hyphens.
 const GROUP: usize = 5;
 
-/// Random bytes below this are used, modulo 30; the rest would make some symbols likelier than others.
+/// Random bytes below this bound are reduced modulo 30; larger ones would make some symbols likelier than others.
 const FAIR_BELOW: u8 = 240;
 
 /// A password in the form `K7QF9-WXM3T-RH4PD`. Shown once; wiped when dropped.
 pub struct TemporaryPassword(Zeroizing<String>);
 
 impl TemporaryPassword {
-    /// Makes one from random bytes, which `fill` gives.
+    /// Generates a password from the random bytes that `fill` supplies.
     pub fn generate(fill: &mut impl FnMut(&mut [u8])) -> TemporaryPassword {
         let mut symbols = Zeroizing::new([0; SYMBOLS]);
         for symbol in symbols.iter_mut() {
@@ -34,21 +34,21 @@ impl TemporaryPassword {
         TemporaryPassword(grouped(&symbols))
     }
 
-    /// To show to whoever asked for it, once.
+    /// The text, shown once to the operator who requested it.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// The password in the form that is hashed.
+    /// The form that is hashed.
     pub fn to_accepted(&self) -> AcceptedPassword {
         AcceptedPassword::generated(self.0.clone())
     }
 }
 
-/// One symbol by rejection sampling: each is as likely as any other.
+/// Draws one symbol by rejection sampling, so that all symbols are equally likely.
 fn random_symbol(fill: &mut impl FnMut(&mut [u8])) -> u8 {
     let mut byte = Zeroizing::new([0; 1]);
-    // One byte in sixteen is rejected. 64 in a row never are, unless the generator is broken.
+    // One byte in sixteen is rejected. 64 rejections in a row mean that the generator is broken.
     for _ in 0..64 {
         fill(byte.as_mut_slice());
         let [candidate] = *byte;
@@ -57,12 +57,12 @@ fn random_symbol(fill: &mut impl FnMut(&mut [u8])) -> u8 {
             return ALPHABET.get(place).copied().unwrap_or_default();
         }
     }
-    // As in `entropy.rs`: nothing that an identity service does is safe without randomness.
+    // As in `entropy.rs`: without randomness, an identity service cannot work safely.
     std::process::abort()
 }
 
-/// What was typed, in the form that is hashed, if it can be a temporary password: hyphens and spaces dropped, in
-/// capitals. Telephones turn hyphens into dashes, so those are dropped too.
+/// Converts an entered text to the form that is hashed: no hyphens or spaces, in capitals. Dashes are dropped as well,
+/// because phones replace hyphens with dashes. Returns `None` if the text cannot be a temporary password.
 pub fn canonical(typed: &PlainPassword) -> Option<PlainPassword> {
     let mut symbols = Zeroizing::new([0; SYMBOLS]);
     let mut places = symbols.iter_mut();
@@ -82,7 +82,7 @@ fn is_separator(c: char) -> bool {
 }
 
 fn grouped(symbols: &[u8; SYMBOLS]) -> Zeroizing<String> {
-    // With room for all of it, so that no copy is left behind by growing.
+    // Allocated with the final size, so that growing leaves no copy behind.
     let mut text = Zeroizing::new(String::with_capacity(SYMBOLS + SYMBOLS / GROUP));
     for (index, group) in symbols.chunks(GROUP).enumerate() {
         if index > 0 {
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn bytes_that_would_favour_some_symbols_are_rejected() {
-        // 240 to 255 would stand for the first sixteen symbols once more.
+        // 240 to 255 would map to the first sixteen symbols again.
         assert_eq!(TemporaryPassword::generate(&mut counting(238)).expose(), "YZ234-56789-ABCDE");
     }
 

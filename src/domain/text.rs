@@ -1,7 +1,7 @@
-//! What text from outside may be made of.
+//! Validation of text input.
 //!
-//! One of the databases keeps NUL and the other refuses it. Other control characters forge log lines (OWASP Logging
-//! Cheat Sheet). Characters that turn the direction of writing make a name read as another one (CVE-2021-42574).
+//! SQLite stores NUL and PostgreSQL rejects it. Other control characters can forge log lines (OWASP Logging Cheat
+//! Sheet). Characters that change the writing direction can make one name look like another (CVE-2021-42574).
 
 use std::fmt;
 
@@ -10,19 +10,19 @@ use precis_profiles::precis_core::profile::Rules;
 
 use super::violation::{Describe, Fault};
 
-/// Why a text is refused.
+/// Why a text is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TextFault {
-    /// There is none, and there must be.
+    /// The text is required but empty.
     Empty,
-    /// Too many bytes.
+    /// The text is too long.
     TooLong {
-        /// The most that is allowed.
+        /// The maximum in bytes.
         max_bytes: usize,
     },
-    /// A control character, or one that turns the direction of writing.
+    /// Contains a control character or one that changes the writing direction.
     ForbiddenCharacter,
-    /// A space, in a text that may have none.
+    /// Contains a space where none is allowed.
     Space,
 }
 
@@ -52,18 +52,18 @@ impl Describe for TextFault {
     }
 }
 
-/// Checks a text of one line. An empty one is fine.
+/// Checks a single-line text. An empty text is valid.
 pub fn plain_text(text: &str, max_bytes: usize) -> Result<(), TextFault> {
     check(text, max_bytes, is_forbidden)
 }
 
-/// Checks a text that may have several lines: as [`plain_text`], but line feeds and tabs are fine.
+/// Checks a text that may have several lines: as [`plain_text`], but line feeds and tabs are allowed.
 pub fn multiline(text: &str, max_bytes: usize) -> Result<(), TextFault> {
     check(text, max_bytes, |c| !matches!(c, '\n' | '\t') && is_forbidden(c))
 }
 
 fn check(text: &str, max_bytes: usize, forbidden: impl Fn(char) -> bool) -> Result<(), TextFault> {
-    // The length first: it bounds the work.
+    // The length is checked first, because it bounds the work.
     if text.len() > max_bytes {
         return Err(TextFault::TooLong { max_bytes });
     }
@@ -74,24 +74,24 @@ fn is_forbidden(c: char) -> bool {
     c.is_control() || is_line_break(c) || is_bidi_control(c) || is_noncharacter(c)
 }
 
-/// The line and paragraph separators, which are no control characters.
+/// Returns whether `c` is a line or paragraph separator; these are not control characters.
 fn is_line_break(c: char) -> bool {
     matches!(c, '\u{2028}' | '\u{2029}')
 }
 
-/// The property `Bidi_Control` of Unicode (UAX #9): marks, embeddings, overrides and isolates.
+/// Returns whether `c` has the Unicode property `Bidi_Control` (UAX #9): marks, embeddings, overrides and isolates.
 fn is_bidi_control(c: char) -> bool {
     matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// The 66 code points that will never be characters: U+FDD0 to U+FDEF and the last two of each plane.
+/// Returns whether `c` is one of the 66 noncharacters: U+FDD0 to U+FDEF and the last two code points of each plane.
 fn is_noncharacter(c: char) -> bool {
     matches!(c, '\u{fdd0}'..='\u{fdef}') || u32::from(c) & 0xfffe == 0xfffe
 }
 
-/// In Unicode's normal form C, so that an accent is the same however it was typed.
+/// Normalises to NFC, so that an accent is the same however it was typed.
 pub fn nfc(text: &str) -> String {
-    // The normalisation step of the password profile, which is NFC and nothing else (RFC 8265, 4.2.2). It cannot fail.
+    // The normalisation step of the password profile, which is plain NFC (RFC 8265, 4.2.2). It cannot fail.
     OpaqueString::new().normalization_rule(text).map_or_else(|_| text.to_owned(), Into::into)
 }
 
@@ -156,7 +156,7 @@ mod tests {
     fn an_accent_is_the_same_however_it_was_typed() {
         assert_eq!(nfc("e\u{301}"), "\u{e9}");
         assert_eq!(nfc("\u{e9}"), "\u{e9}");
-        // Compatibility forms stay: NFC, not NFKC.
+        // NFC, not NFKC: compatibility forms are kept.
         assert_eq!(nfc("\u{fb01}"), "\u{fb01}");
     }
 }

@@ -1,5 +1,5 @@
-//! Tickets: what a sign-in that is not at its end hands out. One purpose, ten minutes, one at a time; there is no
-//! session that is half allowed.
+//! Tickets: what an incomplete sign-in returns. A ticket has one purpose and lives for ten minutes, and a user has at
+//! most one. There are no partially authenticated sessions.
 
 use std::time::Duration;
 
@@ -7,27 +7,27 @@ use super::id::UserId;
 use super::session::SignInWish;
 use super::time::Timestamp;
 
-/// How long a ticket is good: time to think of a password, not to lose the ticket.
+/// Lifetime of a ticket: enough to choose a password.
 pub const TICKET_TTL: Duration = Duration::from_mins(10);
 
-/// What a ticket is good for.
+/// Purpose of a ticket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TicketPurpose {
-    /// Choosing a new password.
+    /// Choose a new password.
     PasswordChange,
 }
 
-/// A ticket, as the store reads it: of its secret, only a digest is kept.
+/// A ticket, as read from the database, which stores only a digest of the secret.
 #[derive(Debug, Clone)]
 pub struct Ticket {
-    /// Whose.
+    /// The user.
     pub user_id: UserId,
-    /// What for.
+    /// The purpose.
     pub purpose: TicketPurpose,
-    /// What the sign-in asked for.
+    /// Options of the sign-in.
     pub wish: SignInWish,
-    /// When the password was proved.
+    /// When the password was verified.
     pub created_at: Timestamp,
-    /// When it stops working.
+    /// When it expires.
     pub expires_at: Timestamp,
 }

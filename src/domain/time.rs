@@ -1,4 +1,4 @@
-//! Instants, as they are stored: whole microseconds, which every database keeps.
+//! Instants in whole microseconds, which both databases store exactly.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,19 +6,19 @@ use std::time::Duration;
 /// Microseconds in a second.
 const MICROS_PER_SECOND: i64 = 1_000_000;
 
-/// How far two clocks may be apart before it is reported: what NTP keeps by far.
+/// Clock difference above which a warning is due. NTP stays far below it.
 pub const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5);
 
-/// Further apart than this no two clocks are that anybody works with for long. What lies further ahead than a rule and
-/// this allow was written by a clock that was wrong.
+/// Largest plausible clock error. A stored time that is later than a rule and this margin allow was written with a
+/// wrong clock.
 pub const MAX_CLOCK_ERROR: Duration = Duration::from_hours(24);
 
-/// An instant, in microseconds since the Unix epoch. Arithmetic stops at the ends of the range.
+/// An instant in microseconds since the Unix epoch. Arithmetic saturates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// From microseconds since the Unix epoch.
+    /// Creates an instant from microseconds since the Unix epoch.
     pub const fn from_micros(micros: i64) -> Timestamp {
         Timestamp(micros)
     }
@@ -28,35 +28,35 @@ impl Timestamp {
         self.0
     }
 
-    /// Whole seconds since the Unix epoch, rounded down: what the claims of a JWT have (RFC 7519, 2).
+    /// Whole seconds since the Unix epoch, rounded down, as in the claims of a JWT (RFC 7519, 2).
     pub const fn as_unix_seconds(self) -> i64 {
         self.0.div_euclid(MICROS_PER_SECOND)
     }
 
-    /// So much later. Fractions of a microsecond are dropped.
+    /// Adds a duration. Fractions of a microsecond are dropped.
     #[must_use]
     pub fn saturating_add(self, duration: Duration) -> Timestamp {
         Timestamp(self.0.saturating_add(micros(duration)))
     }
 
-    /// So much earlier. Fractions of a microsecond are dropped.
+    /// Subtracts a duration. Fractions of a microsecond are dropped.
     #[must_use]
     pub fn saturating_sub(self, duration: Duration) -> Timestamp {
         Timestamp(self.0.saturating_sub(micros(duration)))
     }
 
-    /// How long after `earlier`; zero if it is not.
+    /// Time elapsed since `earlier`, or zero if `earlier` is later.
     pub fn duration_since(self, earlier: Timestamp) -> Duration {
         if self <= earlier { Duration::ZERO } else { Duration::from_micros(self.0.abs_diff(earlier.0)) }
     }
 }
 
-/// In microseconds, as far as they can be counted.
+/// Converts to microseconds; saturates.
 fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// RFC 3339 in UTC, to the second: `2026-11-25T08:12:33Z`. Years beyond 9999 show as the last second that has a name.
+/// RFC 3339 in UTC, to the second: `2026-11-25T08:12:33Z`. Years beyond 9999 show as the last representable second.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.as_unix_seconds();

@@ -1,4 +1,4 @@
-//! Access tokens: their claims, and when they are good (RFC 9068, JWT profile for access tokens).
+//! Access tokens: their claims and validity (RFC 9068, JWT profile for access tokens).
 
 use std::time::Duration;
 
@@ -8,49 +8,48 @@ use super::reason::Reason;
 use super::session::OWN_AUDIENCE;
 use super::time::Timestamp;
 
-/// How far clocks of issuer and verifier may be apart.
+/// Tolerated difference between the clocks of issuer and verifier.
 pub const LEEWAY: Duration = Duration::from_secs(30);
 
-/// The `typ` of an access token's header (RFC 9068, 2.1).
+/// The `typ` header of an access token (RFC 9068, 2.1).
 pub const TOKEN_TYPE: &str = "at+jwt";
 
-/// The claims of an access token. All are required, and of these types: one that is missing or of another type makes
-/// the token invalid, never lenient.
+/// The claims of an access token. A token with a missing claim, or one of another type, is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Claims {
-    /// Who issued it.
+    /// Issuer.
     pub iss: String,
-    /// Whose: a user's id.
+    /// Subject: the user's id.
     pub sub: String,
-    /// Who may read it.
+    /// Audiences.
     pub aud: Vec<String>,
-    /// Seconds since the epoch when it stops working.
+    /// Expiry, in seconds since the epoch.
     pub exp: i64,
-    /// Seconds since the epoch when it starts working.
+    /// Start of validity, in seconds since the epoch.
     pub nbf: i64,
-    /// Seconds since the epoch when it was issued.
+    /// Time of issue, in seconds since the epoch.
     pub iat: i64,
-    /// Unique.
+    /// Unique id of the token.
     pub jti: String,
-    /// The session.
+    /// Id of the session.
     pub sid: String,
-    /// Seconds since the epoch when the password was proved.
+    /// When the password was verified, in seconds since the epoch.
     pub auth_time: i64,
-    /// How (RFC 8176).
+    /// Authentication methods (RFC 8176).
     pub amr: Vec<String>,
-    /// What it may do at latchkey, separated by spaces.
+    /// Scopes at latchkey, separated by spaces.
     pub scope: String,
-    /// The application the session was opened through.
+    /// The application through which the session was opened.
     pub client_id: String,
-    /// The sign-in name at issue.
+    /// The username at issue.
     pub username: String,
     /// The roles at issue.
     pub roles: Vec<String>,
 }
 
 impl Claims {
-    /// Judges issuer and times by our own clock.
+    /// Checks issuer and times against our own clock.
     pub fn check(&self, issuer: &str, now: Timestamp) -> Result<(), Reason> {
         let now = now.as_unix_seconds();
         let leeway = i64::try_from(LEEWAY.as_secs()).unwrap_or(0);
@@ -63,7 +62,7 @@ impl Claims {
         Ok(())
     }
 
-    /// Whether latchkey itself may read it. Its own name stands alone.
+    /// Returns whether latchkey itself accepts the token: `latchkey` must be the only audience.
     pub fn is_for_latchkey(&self) -> bool {
         matches!(self.aud.as_slice(), [audience] if audience == OWN_AUDIENCE)
     }

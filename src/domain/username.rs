@@ -1,32 +1,32 @@
-//! The sign-in name. ASCII, so that no two names look alike by accident of script; widening it later is compatible,
-//! narrowing it would not be.
+//! The sign-in name. ASCII only, so that names in different scripts cannot look alike. Allowing more characters later
+//! is compatible; allowing fewer would not be.
 
 use std::fmt;
 
 use super::violation::{Describe, Fault};
 
-/// Most bytes, which are characters too.
+/// Maximum length in bytes, which equal characters here.
 const MAX_BYTES: usize = 64;
 
-/// A sign-in name: `[a-z0-9][a-z0-9._+-]{0,63}`, A to Z folded. Unique among users.
+/// A username: `[a-z0-9][a-z0-9._+-]{0,63}`, with A to Z folded to lower case. Unique among users.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Username(String);
 
-/// Why a text is no username.
+/// Why a text is not a username.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UsernameFault {
-    /// There is none.
+    /// The text is empty.
     Empty,
-    /// Too many characters.
+    /// The text is too long.
     TooLong,
-    /// It looks like an e-mail address. A name that could pass for somebody's address would be found in their stead.
+    /// Contains '@'. A username that looks like someone's address could be found instead of that person.
     At,
-    /// Another character that is not allowed, or not at the beginning.
+    /// Contains another character that is not allowed, or not allowed at the start.
     Malformed,
 }
 
 impl Username {
-    /// Reads a username, in either case.
+    /// Parses a username in either case.
     pub fn parse(text: &str) -> Result<Username, UsernameFault> {
         if text.is_empty() {
             return Err(UsernameFault::Empty);
@@ -37,7 +37,7 @@ impl Username {
         if text.len() > MAX_BYTES {
             return Err(UsernameFault::TooLong);
         }
-        // Only A to Z: Unicode would fold the Kelvin sign to k, and give one user another's name (CVE-2019-19844).
+        // Folds only A to Z: Unicode would fold the Kelvin sign to k and give one user another's name (CVE-2019-19844).
         let folded = text.to_ascii_lowercase();
         let is_letter_or_digit = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
         let begins_well = folded.bytes().next().is_some_and(is_letter_or_digit);
@@ -45,7 +45,7 @@ impl Username {
         if begins_well && goes_on_well { Ok(Username(folded)) } else { Err(UsernameFault::Malformed) }
     }
 
-    /// In lower case.
+    /// The name in lower case.
     pub fn as_str(&self) -> &str {
         &self.0
     }

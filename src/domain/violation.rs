@@ -1,36 +1,36 @@
-//! What is wrong with a request, field by field. All of it at once: whoever sent five wrong fields learns of five.
+//! Validation errors of a request, field by field. All of them are collected, so that a caller can fix them at once.
 
 use std::fmt;
 
-/// What is wrong with a field, for programs. Stands in `google.rpc.BadRequest.FieldViolation.reason`.
+/// What is wrong with a field, for programs. Sent as `google.rpc.BadRequest.FieldViolation.reason`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Fault {
-    /// It must be set and is not.
+    /// The field is required but not set.
     Required,
-    /// Fewer bytes, or for a password characters, than it must have.
+    /// Too few bytes, or characters in a password.
     TooShort,
-    /// More bytes, or for a password characters, than it may have.
+    /// Too many bytes, or characters in a password.
     TooLong,
-    /// More elements than it may have.
+    /// Too many elements.
     TooMany,
-    /// Not of the form that it must have.
+    /// Does not have the required form.
     Malformed,
-    /// A control character, or one that changes the direction of the text around it.
+    /// Contains a control character, or one that changes the direction of the text around it.
     ForbiddenCharacter,
     /// Names something that the server does not know.
     Unknown,
-    /// A number or a time beyond its bounds.
+    /// A number or time out of range.
     OutOfRange,
-    /// Does not go together with another field.
+    /// Conflicts with another field.
     Conflict,
-    /// The password is the old one.
+    /// The new password is the old one.
     Reused,
-    /// The password is not text as RFC 8265 has it.
+    /// The password does not conform to RFC 8265.
     NotText,
 }
 
 impl Fault {
-    /// As callers read it.
+    /// The name that clients see.
     pub const fn as_str(self) -> &'static str {
         match self {
             Fault::Required => "REQUIRED",
@@ -48,26 +48,26 @@ impl Fault {
     }
 }
 
-/// The parse error of a value. Its `Display` is the description that callers read: it says what is allowed and never
-/// repeats the input, which may be a password in the wrong field.
+/// A parse error. Its `Display` is the description that clients see. It states what is allowed and never repeats the
+/// input, which may be a password in the wrong field.
 pub trait Describe: fmt::Display {
-    /// For programs.
+    /// What is wrong, for programs.
     fn fault(&self) -> Fault;
 
-    /// The key of the map entry at fault, where the field is a map and the key is a good one.
+    /// The key of the invalid entry, if the field is a map and the key itself is valid.
     fn map_key(&self) -> Option<&str> {
         None
     }
 }
 
-/// One field, and what is wrong with it.
+/// One validation error.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// The path of the field, as `user.username` or `labels[team]`.
+    /// Path of the field, such as `user.username` or `labels[team]`.
     pub field: String,
-    /// For programs.
+    /// What is wrong, for programs.
     pub reason: Fault,
-    /// For people: what is allowed.
+    /// What is allowed, for people.
     pub description: String,
 }
 
@@ -76,24 +76,24 @@ pub struct Violation {
 pub struct Violations(Vec<Violation>);
 
 impl Violations {
-    /// None yet.
+    /// Creates an empty collection.
     pub fn new() -> Violations {
         Violations::default()
     }
 
-    /// Just this one.
+    /// Creates a collection of one violation.
     pub fn of(field: impl Into<String>, reason: Fault, description: impl Into<String>) -> Violations {
         let mut violations = Violations::new();
         violations.push(field, reason, description);
         violations
     }
 
-    /// Adds one.
+    /// Adds a violation.
     pub fn push(&mut self, field: impl Into<String>, reason: Fault, description: impl Into<String>) {
         self.0.push(Violation { field: field.into(), reason, description: description.into() });
     }
 
-    /// Adds one for an error.
+    /// Adds a violation for a parse error.
     pub fn push_error(&mut self, field: impl Into<String>, error: &impl Describe) {
         let mut field = field.into();
         if let Some(key) = error.map_key() {
@@ -102,7 +102,7 @@ impl Violations {
         self.push(field, error.fault(), error.to_string());
     }
 
-    /// The value, or None and one more violation.
+    /// Returns the value, or adds a violation and returns `None`.
     pub fn check<T, E: Describe>(&mut self, field: impl Into<String>, parsed: Result<T, E>) -> Option<T> {
         parsed.map_err(|error| self.push_error(field, &error)).ok()
     }
@@ -112,7 +112,7 @@ impl Violations {
         parsed.map_err(|errors| errors.iter().for_each(|error| self.push_error(field, error))).ok()
     }
 
-    /// The value, or None and a violation that says it is required.
+    /// Returns the value, or adds a violation that it is required and returns `None`.
     pub fn require<T>(&mut self, field: impl Into<String>, value: Option<T>) -> Option<T> {
         if value.is_none() {
             self.push(field, Fault::Required, "must be set");
@@ -120,17 +120,17 @@ impl Violations {
         value
     }
 
-    /// Whether there is none.
+    /// Returns whether there are no violations.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// In the order in which they were found.
+    /// Iterates in the order of detection.
     pub fn iter(&self) -> std::slice::Iter<'_, Violation> {
         self.0.iter()
     }
 
-    /// An error if there is any.
+    /// Returns an error if there is any violation.
     pub fn finish(self) -> Result<(), Violations> {
         if self.is_empty() { Ok(()) } else { Err(self) }
     }

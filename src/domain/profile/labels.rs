@@ -1,4 +1,4 @@
-//! Free annotations of a user, as keys and values.
+//! Labels: free-form key-value annotations of a user.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,41 +6,41 @@ use std::fmt;
 use crate::domain::text::{TextFault, plain_text};
 use crate::domain::violation::{Describe, Fault};
 
-/// Most labels of a user.
+/// Maximum number of labels per user.
 const MAX_LABELS: usize = 32;
 
-/// Most bytes of a key.
+/// Maximum length of a key in bytes.
 const MAX_KEY_BYTES: usize = 63;
 
-/// Most bytes of a value.
+/// Maximum length of a value in bytes.
 const MAX_VALUE_BYTES: usize = 256;
 
-/// The labels of a user. Keys: 1 to 63 of `[a-z0-9._/-]`. Values: 1 to 256 bytes. At most 32.
+/// The labels of a user. Keys: 1 to 63 characters of `[a-z0-9._/-]`. Values: 1 to 256 bytes. At most 32 labels.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Labels(BTreeMap<String, String>);
 
-/// Labels to set, and to remove.
+/// Labels to set and to remove.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LabelChanges(BTreeMap<String, Option<String>>);
 
 /// What is wrong with a label.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LabelFault {
-    /// There are too many.
+    /// Too many labels.
     TooMany,
-    /// A key is not of the form.
+    /// A malformed key.
     Key,
-    /// A value is refused.
+    /// An invalid value.
     Value {
-        /// The key, which is a good one.
+        /// The key, which is valid.
         key: String,
-        /// Why.
+        /// What is wrong with the value.
         fault: TextFault,
     },
 }
 
 impl Labels {
-    /// Reads labels. The error has every fault, at most one for each kind and key.
+    /// Parses labels. The error lists every fault, but a malformed key only once.
     pub fn parse<I>(pairs: I) -> Result<Labels, Vec<LabelFault>>
     where
         I: IntoIterator<Item = (String, String)>,
@@ -49,24 +49,24 @@ impl Labels {
             .map(|labels| Labels(labels.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()))
     }
 
-    /// By key.
+    /// Iterates over the labels, sorted by key.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
     }
 
-    /// Whether there is none.
+    /// Returns whether there are no labels.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// By key.
+    /// The labels as a map, sorted by key.
     pub fn as_map(&self) -> &BTreeMap<String, String> {
         &self.0
     }
 }
 
 impl LabelChanges {
-    /// Reads changes. An empty value removes the label. The error is that of [`Labels::parse`].
+    /// Parses changes. An empty value removes the label. Errors as in [`Labels::parse`].
     pub fn parse<I>(pairs: I) -> Result<LabelChanges, Vec<LabelFault>>
     where
         I: IntoIterator<Item = (String, String)>,
@@ -74,12 +74,12 @@ impl LabelChanges {
         checked(pairs, true).map(LabelChanges)
     }
 
-    /// Whether there is nothing to change.
+    /// Returns whether there is nothing to change.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The labels after the changes; those that are not named stay. An error if there would be too many.
+    /// Applies the changes; labels that are not named stay. Returns an error if there would be too many.
     pub fn apply(&self, labels: &Labels) -> Result<Labels, LabelFault> {
         let mut changed = labels.0.clone();
         for (key, value) in &self.0 {
@@ -92,7 +92,7 @@ impl LabelChanges {
     }
 }
 
-/// Checks pairs, at most as many as a user has labels; an empty value becomes None if it may be there.
+/// Checks at most as many pairs as a user can have labels. If `may_be_empty`, an empty value becomes `None`.
 fn checked<I>(pairs: I, may_be_empty: bool) -> Result<BTreeMap<String, Option<String>>, Vec<LabelFault>>
 where
     I: IntoIterator<Item = (String, String)>,
@@ -113,7 +113,7 @@ where
             sound.insert(key, Some(value));
         }
     }
-    // The rest is not read: a request of a megabyte has room for a great many.
+    // The remaining pairs are not read, because a request of a megabyte can contain very many.
     if pairs.next().is_some() {
         faults.push(LabelFault::TooMany);
     }

@@ -4,25 +4,26 @@ use std::fmt;
 
 use crate::domain::violation::{Describe, Fault};
 
-/// A well-formed language tag (RFC 5646, 2.1), in its usual case: `de`, `zh-Hant-TW`. Whether its parts are registered
-/// is not asked: who speaks it is a matter of the templates. The irregular tags of before 2006 are not taken.
+/// A well-formed language tag (RFC 5646, 2.1) in its recommended case, such as `de` or `zh-Hant-TW`. Subtags are not
+/// checked against the registry, because the mail templates decide which languages exist. Irregular grandfathered tags
+/// are rejected.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Locale(String);
 
-/// Why a text is no language tag.
+/// Why a text is not a language tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LocaleFault {
-    /// Too many bytes.
+    /// The text is too long.
     TooLong,
-    /// Not of the form.
+    /// The text is malformed.
     Malformed,
 }
 
 impl Locale {
-    /// Most bytes. RFC 5646, 4.4.1 asks for at least 35.
+    /// Maximum length in bytes. RFC 5646, 4.4.1 asks for at least 35.
     pub const MAX_BYTES: usize = 35;
 
-    /// Reads a tag in any case; None where the field is empty.
+    /// Parses a tag in any case. Returns `None` if the text is empty.
     pub fn parse(text: &str) -> Result<Option<Locale>, LocaleFault> {
         if text.is_empty() {
             return Ok(None);
@@ -41,7 +42,8 @@ impl Locale {
     }
 }
 
-/// `language ["-" script] ["-" region] *("-" variant) *("-" extension) ["-" privateuse]`, or private use alone.
+/// Grammar: `language ["-" script] ["-" region] *("-" variant) *("-" extension) ["-" privateuse]`, or private use
+/// alone.
 fn is_tag(subtags: &[&str]) -> bool {
     let Some((language, mut rest)) = subtags.split_first() else { return false };
     if language.eq_ignore_ascii_case("x") {
@@ -51,7 +53,7 @@ fn is_tag(subtags: &[&str]) -> bool {
         return false;
     }
     if language.len() <= 3 {
-        // Extended languages: up to three.
+        // Extended language subtags: up to three.
         for _ in 0..3 {
             skip_if(&mut rest, |subtag| is_alphabetic(subtag, 3, 3));
         }
@@ -62,7 +64,7 @@ fn is_tag(subtags: &[&str]) -> bool {
     are_extensions(rest)
 }
 
-/// Drops the first subtag if it is of a kind. Says whether it was.
+/// Removes the first subtag if `is_kind` accepts it. Returns whether it did.
 fn skip_if(subtags: &mut &[&str], is_kind: impl Fn(&str) -> bool) -> bool {
     match subtags.split_first() {
         Some((first, rest)) if is_kind(first) => {
@@ -82,7 +84,8 @@ fn is_variant(subtag: &str) -> bool {
     is_alphanumeric(subtag, 5, 8) || (begins_with_digit && subtag.len() == 4)
 }
 
-/// Each a singleton with at least one subtag; `x` takes all that follows.
+/// Returns whether `rest` consists of extensions: a singleton with at least one subtag each. `x` takes everything after
+/// it.
 fn are_extensions(mut rest: &[&str]) -> bool {
     while let Some((singleton, values)) = rest.split_first() {
         if singleton.len() != 1 || values.is_empty() {
@@ -108,8 +111,8 @@ fn is_alphanumeric(subtag: &str, min: usize, max: usize) -> bool {
     (min..=max).contains(&subtag.len()) && subtag.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
-/// RFC 5646, 2.1.1: lower case, but two letters in capitals and four with a capital, unless they come first or after a
-/// singleton.
+/// Applies the case of RFC 5646, 2.1.1: lower case, but two-letter subtags in capitals and four-letter subtags in title
+/// case, unless they come first or after a singleton.
 fn usual_case(subtags: &[&str]) -> String {
     let mut after_singleton = false;
     let mut cased = Vec::with_capacity(subtags.len());

@@ -1,4 +1,4 @@
-//! What describes a user, a session or a token, apart from names and credentials: small texts, each with its limit.
+//! Short descriptive texts of users, sessions and tokens, each with a maximum length.
 
 mod labels;
 mod locale;
@@ -12,7 +12,7 @@ pub use labels::{LabelChanges, LabelFault, Labels};
 pub use locale::{Locale, LocaleFault};
 pub use search::{SearchText, search_terms};
 
-/// Types around a text that a check has passed.
+/// Declares newtypes of validated text.
 macro_rules! texts {
     ($($(#[$doc:meta])* $name:ident: $check:expr, $max_bytes:literal;)*) => {$(
         $(#[$doc])*
@@ -20,12 +20,12 @@ macro_rules! texts {
         pub struct $name(String);
 
         impl $name {
-            /// Most bytes.
+            /// Maximum length in bytes.
             pub const MAX_BYTES: usize = $max_bytes;
 
-            /// Reads it; None where the field is empty. White space at its ends is dropped.
+            /// Parses the text and removes surrounding white space. Returns `None` if nothing is left.
             pub fn parse(text: &str) -> Result<Option<$name>, TextFault> {
-                // Before the trimming, so that a field of nothing but spaces has its limit too.
+                // Checked before trimming, so that a text of spaces is limited too.
                 $check(text, Self::MAX_BYTES)?;
                 let text = text.trim();
                 Ok((!text.is_empty()).then(|| $name(text.to_owned())))
@@ -51,33 +51,33 @@ macro_rules! texts {
 }
 
 texts! {
-    /// The name of a user, for people to read. Not unique.
+    /// The name of a user, as shown to people. Not unique.
     DisplayName: plain_text, 256;
-    /// The id that another system gave a user. Upper and lower case differ. Unique.
+    /// The id assigned to a user by another system. Case-sensitive, unique.
     ExternalId: plain_text, 128;
-    /// What an operator writes for the audit log. May have several lines.
+    /// An operator's note for the audit log. May have several lines.
     Note: multiline, 1024;
-    /// What a person calls the program or device that signs in.
+    /// The name of the program or device that signs in, as stated by the client.
     ClientName: plain_text, 128;
-    /// Whom a token is for: a name or a URI (RFC 7519, 4.1.3). Upper and lower case differ.
+    /// The audience of a token: a name or a URI (RFC 7519, 4.1.3). Case-sensitive.
     Audience: without_spaces, 256;
 }
 
-/// As [`plain_text`], for a text that has no spaces inside.
+/// As [`plain_text`], but white space inside the text is rejected.
 fn without_spaces(text: &str, max_bytes: usize) -> Result<(), TextFault> {
     plain_text(text, max_bytes)?;
     if text.contains(char::is_whitespace) { Err(TextFault::Space) } else { Ok(()) }
 }
 
-/// What an API token is called, so that people know which to revoke. 1 to 128 bytes.
+/// The name of an API token, by which people decide which one to revoke. 1 to 128 bytes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TokenName(String);
 
 impl TokenName {
-    /// Most bytes.
+    /// Maximum length in bytes.
     pub const MAX_BYTES: usize = 128;
 
-    /// Reads it. White space at its ends is dropped, and there must be something left.
+    /// Parses the name and removes surrounding white space. The result must not be empty.
     pub fn parse(text: &str) -> Result<TokenName, TextFault> {
         plain_text(text, Self::MAX_BYTES)?;
         let text = text.trim();

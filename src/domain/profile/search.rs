@@ -1,7 +1,7 @@
-//! By which words a user is found.
+//! Search terms of users.
 //!
-//! The store keeps the terms of each user in an index and compares ranges of prefixes, so that no pattern is ever built
-//! from what somebody typed, and a search costs what it finds.
+//! The store indexes the terms of each user and searches by prefix ranges. No pattern is built from input, and the cost
+//! of a search depends on the number of matches.
 
 use std::collections::BTreeSet;
 
@@ -10,32 +10,32 @@ use crate::domain::email::EmailAddress;
 use crate::domain::text::{TextFault, nfc, plain_text};
 use crate::domain::username::Username;
 
-/// Most characters of a term; the rest of a longer one is not searched.
+/// Maximum length of a term in characters; the rest of a longer one is not searchable.
 const MAX_TERM_CHARS: usize = 64;
 
-/// The beginning of a term, as somebody typed it.
+/// The beginning of a term, as entered by an operator.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct SearchText(String);
 
 impl SearchText {
-    /// Most bytes.
+    /// Maximum length in bytes.
     pub const MAX_BYTES: usize = 128;
 
-    /// Reads a filter; None where it is empty.
+    /// Parses a filter. Returns `None` if it is empty.
     pub fn parse(text: &str) -> Result<Option<SearchText>, TextFault> {
         plain_text(text, Self::MAX_BYTES)?;
         let folded = fold(text);
         Ok((!folded.is_empty()).then_some(SearchText(folded)))
     }
 
-    /// Folded as the terms are. The smallest text with this prefix.
+    /// The folded text, which is the smallest text with this prefix.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The smallest text, bytewise, that is greater than all texts with this prefix. None if there is no greater one.
+    /// The smallest text, bytewise, that is greater than all texts with this prefix. Returns `None` if there is none.
     pub fn prefix_end(&self) -> Option<String> {
-        // UTF-8 sorts as code points do, so the last character that has a successor gives way to it.
+        // UTF-8 sorts like code points, so the last character that has a successor is replaced by it.
         let mut kept = self.0.clone();
         while let Some(last) = kept.pop() {
             if let Some(next) = successor(last) {
@@ -47,13 +47,14 @@ impl SearchText {
     }
 }
 
-/// The next character; surrogates are none.
+/// The next character, skipping surrogates.
 fn successor(c: char) -> Option<char> {
     (c..=char::MAX).nth(1)
 }
 
-/// What a user is found by: the username, the key of the address, and the display name from each of its words on, so
-/// that a filter may go over several words. `Ada O'Brien-Smith` is found by `ada o`, by `o'brien` and by `smith`.
+/// Returns the terms by which a user is found: the username, the key of the e-mail address, and the display name from
+/// the start of each word, so that a filter can span several words. `Ada O'Brien-Smith` is found by `ada o`, by
+/// `o'brien` and by `smith`.
 pub fn search_terms(username: &Username, email: Option<&EmailAddress>, name: Option<&DisplayName>) -> BTreeSet<String> {
     let name = name.map(|name| nfc(name.as_str())).unwrap_or_default();
     [username.as_str()]
@@ -65,7 +66,7 @@ pub fn search_terms(username: &Username, email: Option<&EmailAddress>, name: Opt
         .collect()
 }
 
-/// The text from the beginning of each word on.
+/// Yields the text from the start of each word.
 fn from_each_word(text: &str) -> impl Iterator<Item = &str> {
     let mut before = ' ';
     text.char_indices().filter_map(move |(at, c)| {
@@ -75,8 +76,8 @@ fn from_each_word(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Lower case, one space between words, NFC, cut. A sigma is the same at the end of a word, where lower case has a letter
-/// of its own for it.
+/// Folds to lower case, single spaces and NFC, and truncates. The final sigma becomes a plain sigma, because lower case
+/// distinguishes the two.
 fn fold(text: &str) -> String {
     let spaced = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let lower: String = spaced.chars().flat_map(char::to_lowercase).map(|c| if c == 'ς' { 'σ' } else { c }).collect();
@@ -127,7 +128,7 @@ mod tests {
         assert_eq!(SearchText::parse("  "), Ok(None));
         assert_eq!(SearchText::parse(&"a".repeat(129)), Err(TextFault::TooLong { max_bytes: 128 }));
         assert_eq!(SearchText::parse("a\0"), Err(TextFault::ForbiddenCharacter));
-        // No pattern: these are characters like any other.
+        // No pattern syntax: these characters are literal.
         assert_eq!(search("100%_\\").as_str(), "100%_\\");
     }
 
