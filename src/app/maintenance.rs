@@ -31,7 +31,7 @@ impl App {
             let change = writer.change();
             let ended = throttle_end_waits(&change.tx, &self.settings.throttle, change.now).await?;
             if ended.is_empty() {
-                return Ok(change.roll_back(RolledBack::NotApplied, ()));
+                return Ok(change.roll_back(RolledBack::NothingDue, ()));
             }
             let mut events = Vec::new();
             for id in ended.into_iter().flatten() {

@@ -84,6 +84,8 @@ pub(super) enum RolledBack {
     LostIdempotencyRace,
     /// The account is no longer as it was read, so nothing applies.
     NotApplied,
+    /// A job found nothing to do. No caller is told, so nothing needs to be durable.
+    NothingDue,
 }
 
 /// The end of a transaction, and the answer that depends on it. [`App::durable`] gives the answer out.
@@ -369,9 +371,9 @@ impl Change<'_> {
     }
 
     /// Undoes everything that was written.
-    pub(super) fn roll_back<T>(self, _why: RolledBack, value: T) -> Done<T> {
+    pub(super) fn roll_back<T>(self, why: RolledBack, value: T) -> Done<T> {
         drop(self.tx);
-        Done { value, is_durable: false }
+        Done { value, is_durable: matches!(why, RolledBack::NothingDue) }
     }
 
     async fn end<T>(self, value: T) -> Result<Done<T>> {

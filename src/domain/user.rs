@@ -97,10 +97,10 @@ pub enum ChangeCause {
     Operator,
 }
 
-/// A password as it is stored.
+/// Facts about a password, without its hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Password {
-    /// The hash as a PHC string.
+    /// How it is hashed.
     pub method: HashMethod,
     /// Origin of the password.
     pub kind: PasswordKind,

@@ -343,6 +343,7 @@ async fn an_embedded_database_that_is_moved_away_is_not_worked_with_until_it_is_
     }
     let kept = h.dir().join("kept.db");
     std::fs::rename(&path, &kept).expect("a move");
+    until_ready(&h, false).await;
     for another in [false, true] {
         if another {
             std::fs::copy(&kept, &path).expect("a copy, as of a backup that somebody restores");

@@ -41,7 +41,7 @@ const PAUSES: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis
 /// The longest pause between retries, whatever retry delay the server sends.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// The scope that ListRoles needs.
+/// The scope that `ListRoles` needs.
 const READS: &str = "users.read";
 
 type Bearer = MetadataValue<Ascii>;
