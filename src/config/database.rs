@@ -14,7 +14,7 @@ const FILE_NAME: &str = "latchkey.db";
 
 /// The accepted values of `database_url`.
 pub(super) const DATABASE_URL: Allowed = Allowed::Form(
-    "`sqlite:PATH`, `postgres://USER@HOST/DATABASE` or `file:PATH` of a file that holds such a URL",
+    "`sqlite:PATH`, `postgres://USER@HOST/DATABASE`, or `file:PATH` for a file that contains such a URL",
     |text| DatabaseUrl::read(text).is_some(),
 );
 
@@ -82,8 +82,8 @@ pub(super) fn read_from_file(
     let database = Database::read(text.expose_secret().trim());
     if database.is_none() {
         let message = format!(
-            "database_url: the file {shown:?} must hold one URL, `sqlite:PATH` or \
-             `postgres://USER:PASSWORD@HOST/DATABASE`, with `@`, `/`, `?` and `#` of the password \
+            "database_url: the file {shown:?} must contain one URL, `sqlite:PATH` or \
+             `postgres://USER:PASSWORD@HOST/DATABASE`, with `@`, `/`, `?` and `#` in the password \
              percent-encoded"
         );
         problems.add(origin, message);

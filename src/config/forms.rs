@@ -37,7 +37,7 @@ pub(super) const SOCKET_PATH: Allowed = Allowed::Form("a path of at most 103 byt
 
 /// The `iss` claim of a token: a `StringOrURI` (RFC 7519, section 2).
 pub(super) const ISSUER: Allowed =
-    Allowed::Form("1 to 256 printable ASCII characters without spaces, and a URI if there is a `:` in it", |text| {
+    Allowed::Form("1 to 256 printable ASCII characters without spaces, and a URI if it contains `:`", |text| {
         let has_scheme = text.split_once(':').is_none_or(|(scheme, rest)| {
             scheme.starts_with(|c: char| c.is_ascii_alphabetic())
                 && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
@@ -51,7 +51,7 @@ pub(super) const ISSUER: Allowed =
 /// A word without `=` must be a level. `EnvFilter` would accept any other word as the name of a module and log it at every
 /// level, but a word such as `inf` is more likely a typing error.
 pub(super) const LOG_FILTER: Allowed = Allowed::Form(
-    "a level (`off`, `error`, `warn`, `info`, `debug`, `trace`) or `module=level`, or several with commas between",
+    "a level (`off`, `error`, `warn`, `info`, `debug`, `trace`), `module=level`, or several of them separated by commas",
     |text| {
         text.split(',').all(|directive| {
             let (target, level) =

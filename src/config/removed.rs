@@ -17,7 +17,7 @@ pub(super) struct RemovedKey {
 const REMOVED: [RemovedKey; 1] = [RemovedKey {
     name: "argon2.only_when_idle",
     version: "0.1.0",
-    reason: "it gained little, and beside a busy program no password was checked; hashing has the lowest priority anyway",
+    reason: "it gained little, and beside a busy program no user could sign in; hashing always has the lowest priority",
 }];
 
 impl RemovedKey {

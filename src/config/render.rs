@@ -10,7 +10,7 @@ use super::keys::{self, Root};
 impl Config {
     /// Every key with its value and the origin of it, as TOML that can be read again. Passwords are masked.
     pub fn print(&self) -> String {
-        let mut text = String::from("# The configuration in force. After each value: where it comes from.\n");
+        let mut text = String::from("# The configuration in effect. The comment after each value is its origin.\n");
         for ((doc, keys), values) in keys::SECTIONS.iter().zip(self.written()) {
             let section = section_of(keys);
             let _ = write!(text, "\n# {}\n", doc.trim());
@@ -88,29 +88,24 @@ const INTRODUCTION: &str = "\
 
 <!-- Generated from `src/config/keys.rs`; a test compares the two. -->
 
-`latchkeyd` runs without any configuration. Each key below has a default, and can be set in four
-ways; a later one wins:
+`latchkeyd` runs without any configuration. Each of these sources of a value overrides those before it:
 
-1. the default;
-2. a TOML file, if `--config FILE` or the variable `LATCHKEY_CONFIG` names one; no file is looked
-   for by itself;
-3. an environment variable: `LATCHKEY_` and the key in capitals, with `_` for `.`, such as
-   `LATCHKEY_SESSION_IDLE` for `session.idle`;
-4. a flag: the few keys that differ from one process to the next have their own, and
-   `--set KEY=VALUE` sets any key.
+1. the default, which every key has;
+2. a TOML file, named by `--config FILE` or the variable `LATCHKEY_CONFIG`; there is no default file;
+3. an environment variable: `LATCHKEY_` and the key in capitals, with `_` for `.`, such as `LATCHKEY_SESSION_IDLE` for
+   `session.idle`;
+4. a flag: `--set KEY=VALUE` sets any key, and some keys have a flag of their own.
 
-A name that does not exist is an error, in the file and among the variables that begin with
-`LATCHKEY_`. (`LATCHKEY_SERVER`, `LATCHKEY_TOKEN` and `LATCHKEY_TLS_CA` are
-the client's, and are passed over.) A key that was removed in an earlier version is ignored, with
-a warning at the start. All problems are reported at once, each with its place. `latchkeyd config check` does that and starts
-nothing; `latchkeyd config print` shows every value in force and where it comes from, with
-passwords masked.
+An unknown key is an error, in the file and in variables that begin with `LATCHKEY_`, except for those of the client:
+`LATCHKEY_SERVER`, `LATCHKEY_TOKEN` and `LATCHKEY_TLS_CA`. A removed key is ignored, with a warning at the start.
 
-Durations are a number with a unit, such as `90s`, `15m`, `24h` or `7d`; in TOML they are strings.
-Relative paths begin at the working directory, also in the file. `<data_dir>` stands for the value
-of `data_dir`.
+`latchkeyd config check` reports all problems at once, each with its origin, and starts nothing. `latchkeyd config print`
+shows every value in effect and its origin, with passwords masked.
 
-An example of a file:
+A duration is a number with a unit, such as `90s`, `15m`, `24h` or `7d`; in TOML it is a string. Relative paths start at the
+working directory, also in the file. `<data_dir>` stands for the value of `data_dir`.
+
+Example:
 
 ```toml
 ";
@@ -165,15 +160,13 @@ fn entry(key: &Key) -> String {
 const BETWEEN_KEYS: &str = "
 ## Rules between keys
 
-- `listen` and `http_listen` are two addresses. Unless both are of the loopback interface, `tls.cert` and `tls.key` are
-  set, or `insecure_plaintext` is.
-- `tls.cert` and `tls.key` are set together, and `tls.client_ca` only with them.
-- `argon2.memory_kib` and `argon2.iterations` are each at least those of one of these pairs, which
-  the OWASP Password Storage Cheat Sheet lists as equally strong: 47104 with 1, 19456 with 2, 12288
-  with 3, 9216 with 4, 7168 with 5. Only `argon2.allow_weak` lifts this. Their product is at most
-  524288, and the memory is at least 8 KiB for each lane.
-- `throttle.initial` is at most `throttle.max`, and that at most `throttle.failure_memory`.
-- `throttle.threshold` is at most `throttle.lockout_threshold`, unless that is 0.
-- `session.idle` is at most `session.absolute`, and `session.admin_idle` at most
-  `session.admin_absolute`.
+- `listen` and `http_listen` must differ. Unless both are loopback addresses, set `tls.cert` and `tls.key`, or
+  `insecure_plaintext`.
+- Set `tls.cert` and `tls.key` together, and `tls.client_ca` only with them.
+- `argon2.memory_kib` and `argon2.iterations` must be at least those of a pair from the OWASP Password Storage Cheat Sheet:
+  47104 with 1, 19456 with 2, 12288 with 3, 9216 with 4, 7168 with 5. Only `argon2.allow_weak` lifts this. Their product must
+  be at most 524288, and the memory at least 8 KiB for each lane.
+- `throttle.initial` must be at most `throttle.max`, and that at most `throttle.failure_memory`.
+- `throttle.threshold` must be at most `throttle.lockout_threshold`, unless that is 0.
+- `session.idle` must be at most `session.absolute`, and `session.admin_idle` at most `session.admin_absolute`.
 ";

@@ -38,8 +38,8 @@ pub(super) fn check_argon2(argon2: &Argon2, given: &Given, problems: &mut Proble
         problems.add(
             strongest_origin(given, &cost),
             format!(
-                "{written}: both must be at least those of one of the pairs {}: OWASP takes \
-                 less for too weak (a test may set argon2.allow_weak)",
+                "{written}: both must be at least those of one of the pairs {}: OWASP considers \
+                 less too weak (a test may set argon2.allow_weak)",
                 pairs.join(", ")
             ),
         );
@@ -70,21 +70,21 @@ pub(super) fn check_throttle(throttle: &Throttle, given: &Given, problems: &mut 
     if throttle.initial > throttle.max {
         problems.add(
             strongest_origin(given, &["throttle.initial", "throttle.max"]),
-            "throttle.initial must be at most throttle.max: waits grow from the one to the other",
+            "throttle.initial must be at most throttle.max: waits grow from one to the other",
         );
     }
     if throttle.failure_memory < throttle.max {
         problems.add(
             strongest_origin(given, &["throttle.failure_memory", "throttle.max"]),
-            "throttle.failure_memory must be at least throttle.max: or failures are forgotten \
-             during the wait that they caused",
+            "throttle.failure_memory must be at least throttle.max: otherwise failures are forgotten \
+             during the wait that they cause",
         );
     }
     if throttle.lockout_threshold > 0 && throttle.threshold > throttle.lockout_threshold {
         problems.add(
             strongest_origin(given, &["throttle.threshold", "throttle.lockout_threshold"]),
-            "throttle.threshold must be at most throttle.lockout_threshold: a locked account \
-             waits for nothing",
+            "throttle.threshold must be at most throttle.lockout_threshold: otherwise the account \
+             is locked before any wait",
         );
     }
 }
@@ -94,13 +94,13 @@ pub(super) fn check_session(session: &Session, given: &Given, problems: &mut Pro
     if session.idle > session.absolute {
         problems.add(
             strongest_origin(given, &["session.idle", "session.absolute"]),
-            "session.idle must be at most session.absolute: or it has no effect",
+            "session.idle must be at most session.absolute: otherwise it has no effect",
         );
     }
     if session.admin_idle > session.admin_absolute {
         problems.add(
             strongest_origin(given, &["session.admin_idle", "session.admin_absolute"]),
-            "session.admin_idle must be at most session.admin_absolute: or it has no effect",
+            "session.admin_idle must be at most session.admin_absolute: otherwise it has no effect",
         );
     }
 }
@@ -145,7 +145,7 @@ pub(super) fn check_plaintext(root: &Root, tls: Option<&Tls>, given: &Given, pro
                 given.origin(key),
                 format!(
                     "{key} = {address} would be served in the clear: set tls.cert and tls.key, or insecure_plaintext \
-                     if everything on the way to it is encrypted by other means"
+                     if other means encrypt the whole network path"
                 ),
             );
         }
@@ -158,7 +158,7 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
     let on_command_line = matches!(config.origin("database_url"), Origin::Flag(_));
     if on_command_line && config.database_file.is_none() && config.database.has_password() {
         warnings.push(
-            "database_url: everyone on this machine can read a password on the command line; \
+            "database_url: all users of this machine can read a password on the command line; \
              put the URL in a file and write `--database-url file:PATH`"
                 .to_owned(),
         );
@@ -172,20 +172,22 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
         );
     }
     if !is_strong(&config.argon2) {
-        warnings
-            .push("argon2.allow_weak: passwords are hashed with less than OWASP recommends; for tests only".to_owned());
+        warnings.push(
+            "argon2.allow_weak: passwords are hashed with weaker parameters than OWASP recommends; for tests only"
+                .to_owned(),
+        );
     }
     if config.throttle.lockout_threshold == 0 {
         warnings.push(
-            "throttle.lockout_threshold = 0: an account can be guessed at for ever; NIST SP \
-             800-63B allows at most 100 failures in a row"
+            "throttle.lockout_threshold = 0: an attacker can guess passwords of an account without limit; NIST SP \
+             800-63B allows at most 100 consecutive failures"
                 .to_owned(),
         );
     }
     if config.throttle.threshold > 0 && config.throttle.unknown_names == 0 {
         warnings.push(
-            "throttle.unknown_names = 0: only names of accounts are throttled, so that strangers \
-             can find out which exist"
+            "throttle.unknown_names = 0: only existing accounts are throttled, so callers can find \
+             out which usernames exist"
                 .to_owned(),
         );
     }

@@ -123,7 +123,7 @@ fn toml_text(key: &Key, item: &Item) -> Option<String> {
 }
 
 fn wrong_type(key: &Key, item: &Item) -> String {
-    format!("{} is of the TOML type {}, not {}; it {}", key.name, item.type_name(), key.allowed.toml_type(), key.rule())
+    format!("{} has the TOML type {}, not {}; it {}", key.name, item.type_name(), key.allowed.toml_type(), key.rule())
 }
 
 fn is_section(name: &str) -> bool {

@@ -148,7 +148,7 @@ fn all_problems_are_reported_at_once_in_the_order_of_a_reader() {
     let all = problems(file, &variables, &["reflection=no", "idle"]);
     let starts = [
         "latchkey.toml:1: listen = \"anywhere:50051\": must be an IP address and port",
-        "latchkey.toml:2: http_listen is of the TOML type boolean, not string; it must be an IP",
+        "latchkey.toml:2: http_listen has the TOML type boolean, not string; it must be an IP",
         "latchkey.toml:3: there is no key `extra`",
         "LATCHKEY_ARGON2_ITERATIONS: argon2.memory_kib = 19456 with argon2.iterations = 1: both",
         "LATCHKEY_TOKEN_ACCESS_TTL: token.access_ttl = \"1h\": must be a duration from 1s to 15m: ",

@@ -40,7 +40,7 @@ fn every_mistake_is_told_at_once_and_where_it_is() {
          …/bad.toml:2: there is no key `databse_url` (did you mean `database_url`?)\n\
          …/bad.toml:5: session.idle = \"1y\": must be a duration from 1s to 720h: NIST …\n\
          …/bad.toml:8: argon2.memory_kib = 64 with argon2.iterations = 2: both must be at least …\n\
-         …/bad.toml:9: argon2.threads is of the TOML type string, not integer; …\n\
+         …/bad.toml:9: argon2.threads has the TOML type string, not integer; …\n\
          …LATCHKEY_LOG_LEVL: there is no key for this variable (did you mean `LATCHKEY_LOG_LEVEL`?)\n\
          …--set password.min_length: password.min_length = \"7\": must be a number from 8 to 64 code points: …\n\n\
          hint: `latchkeyd config check` reads the configuration and starts nothing; …",
@@ -120,7 +120,7 @@ fn weak_hashing_and_open_addresses_are_refused() {
     let shell = Shell::default();
     let weak = ["--set", "argon2.memory_kib=64"];
     let refused = latchkeyd(&shell, &[&["serve"], weak.as_slice()].concat());
-    assert!(refused.code == 1 && refused.stderr.contains("OWASP takes less for too weak"), "{refused:?}");
+    assert!(refused.code == 1 && refused.stderr.contains("OWASP considers less too weak"), "{refused:?}");
     latchkeyd(&shell, &[&["config", "check"], weak.as_slice(), &["--set", "argon2.allow_weak=true"]].concat()).good();
 
     for flag in ["--listen", "--http-listen"] {
