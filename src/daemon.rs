@@ -178,14 +178,14 @@ async fn serve(config: &Config) -> Ended {
         () = signals.next() => ExitCode::SUCCESS,
         () = running.keys_replaced() => ExitCode::from(FAILED),
     };
-    tracing::info!("stopping: no new calls are taken, those under way end; a second signal stops at once");
+    tracing::info!("stopping: new calls are refused, calls in progress finish; a second signal stops at once");
     tokio::select! {
         () = running.shutdown() => {
             tracing::info!("stopped");
             Ok(exit)
         }
         () = signals.next() => {
-            tracing::warn!("stopped at once: calls under way were cut off");
+            tracing::warn!("stopped at once: calls in progress were cut off");
             Ok(ExitCode::from(FAILED))
         }
     }
@@ -307,8 +307,8 @@ async fn replace_key(config: &Config) -> Ended {
     let replaced = replace_seal_key(&store, &Effects::system(), &config.seal_key_file, uid).await?;
     store.close().await;
     Ok(say(&format!(
-        "discarded {} sealed keys, made new ones and ended {} sessions; everybody has to sign in again, \
-         and verifiers have to fetch the signing keys again\n",
+        "discarded {} sealed keys, made new ones and ended {} sessions; all users must sign in again, \
+         and services that verify tokens must fetch the signing keys again\n",
         replaced.discarded, replaced.sessions_ended
     )))
 }

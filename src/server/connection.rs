@@ -117,7 +117,7 @@ impl Connection {
 
     fn close(&self, cause: Refused) -> io::Error {
         self.permit.count_refusal(cause);
-        tracing::debug!(limit = cause.limit(), "a connection was cut off");
+        tracing::debug!(limit = cause.limit(), "a connection was closed");
         io::Error::new(io::ErrorKind::TimedOut, cause.limit())
     }
 

@@ -154,7 +154,12 @@ impl State {
         }
         let address = address.map(|address| address.to_string());
         let count = self.refused_since_log;
-        tracing::warn!(limit = cause.limit(), count, peer = address, "connections were refused; this is the last one");
+        tracing::warn!(
+            limit = cause.limit(),
+            count,
+            peer = address,
+            "connections were refused; the fields describe the last one"
+        );
         self.logged_at = Some(now);
         self.refused_since_log = 0;
     }
@@ -213,16 +218,16 @@ mod tests {
         let first = limits.acquire(address("192.0.2.1"));
         let second = limits.acquire(address("::ffff:192.0.2.1"));
         assert!(first.is_some() && second.is_some());
-        assert!(limits.acquire(address("192.0.2.1")).is_none(), "two of this peer are in");
+        assert!(limits.acquire(address("192.0.2.1")).is_none(), "this peer has two connections");
         let third = limits.acquire(address("192.0.2.2"));
         assert!(third.is_some());
-        assert!(limits.acquire(address("192.0.2.3")).is_none(), "three are in");
+        assert!(limits.acquire(address("192.0.2.3")).is_none(), "the listener has three connections");
         drop(second);
         let again = limits.acquire(address("192.0.2.1"));
         assert!(again.is_some());
         drop((first, third, again));
         let state = limits.lock();
-        assert_eq!((state.total, state.by_peer.len()), (0, 0), "who has left is not remembered");
+        assert_eq!((state.total, state.by_peer.len()), (0, 0), "a peer without connections has no entry");
     }
 
     #[test]
@@ -246,10 +251,10 @@ mod tests {
     fn a_peer_that_flooded_is_throttled() {
         let limits = limits(99, 99);
         let flooder = limits.acquire(address("192.0.2.1"));
-        assert_eq!(next_at(&limits, "192.0.2.1"), None, "nobody has flooded yet");
+        assert_eq!(next_at(&limits, "192.0.2.1"), None, "no flood yet");
         let began = Instant::now();
         (0..3).for_each(|_| flooder.iter().for_each(Permit::throttle_peer));
-        assert_eq!(next_at(&limits, "192.0.2.2"), None, "others do not wait");
+        assert_eq!(next_at(&limits, "192.0.2.2"), None, "other peers do not wait");
         assert!(
             next_at(&limits, "192.0.2.1").is_some_and(|next_at| next_at >= began + 3 * THROTTLE_INTERVAL),
             "floods add up"
@@ -266,11 +271,11 @@ mod tests {
         let throttle = PeerThrottle::new(Instant::now());
         assert!(!throttle.is_active(Instant::now() + LATE));
         assert!(!throttle.wait(|| false).await);
-        assert!(*throttle.next_at() <= Instant::now(), "who has gone took none");
+        assert!(*throttle.next_at() <= Instant::now(), "a closed connection delays nothing");
         assert!(throttle.wait(|| true).await);
-        assert!(*throttle.next_at() > Instant::now(), "the next one waits");
+        assert!(*throttle.next_at() > Instant::now(), "the next connection waits");
         let _head = throttle.queue.lock().await;
-        assert!(throttle.is_active(Instant::now() + LATE), "somebody waits");
+        assert!(throttle.is_active(Instant::now() + LATE), "a connection waits");
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub enum ServeError {
     SocketInUse(PathBuf),
     /// Other users can write to the data directory.
     #[error(
-        "others can write to {path} (mode {mode:04o}, owner {owner}); it must belong to the server's user, and: \
+        "other users can write to {path} (mode {mode:04o}, owner {owner}); make the server's user its owner, and run: \
          chmod 700 {path}",
         path = path.display()
     )]

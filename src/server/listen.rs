@@ -119,7 +119,7 @@ impl Acceptor {
         match tokio::time::timeout(self.start_timeout, TlsAcceptor::from(config).accept(stream)).await {
             Ok(Ok(stream)) => Some(self.connection(Box::new(stream), peer, permit)),
             Ok(Err(error)) => {
-                tracing::debug!(%error, "TLS failed");
+                tracing::debug!(%error, "the TLS handshake failed");
                 permit.count_refusal(Refused::Handshake);
                 None
             }

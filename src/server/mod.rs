@@ -186,11 +186,11 @@ impl Running {
         self.listeners.close();
         self.jobs.close();
         if timeout(DRAIN_DEADLINE, self.listeners.wait()).await.is_err() {
-            tracing::warn!("calls were still under way at the deadline and were cut off");
+            tracing::warn!("calls in progress at the deadline were cut off");
         }
         let work = async { tokio::join!(self.app.drain(), self.jobs.wait()) };
         if timeout_at(deadline, work).await.is_err() {
-            tracing::warn!("the database did not let all work end in time; it was left behind");
+            tracing::warn!("work that waits for the database did not end in time and was abandoned");
         }
         self.bound_socket.remove().await;
     }
@@ -213,12 +213,12 @@ async fn follow_readiness(app: Arc<App>, health: grpc::Health, stop: Cancellatio
         health.set_serving(well).await;
         serving = well;
         if well {
-            tracing::warn!("the database answers again");
+            tracing::warn!("the database is usable again");
         } else {
             // The status was set first, because finding the cause takes up to two seconds.
             let cause = app.diagnose_database().await.err();
             let cause = cause.as_ref().and_then(std::error::Error::source).map(ToString::to_string);
-            tracing::warn!(cause, "the database cannot be worked with; no calls should be sent here");
+            tracing::warn!(cause, "the database is not usable; this server is not ready for calls");
         }
     }
 }
@@ -297,14 +297,14 @@ fn raise_descriptor_limit(max: u32) {
         tracing::warn!(
             needed,
             limit = limit.current,
-            "there are fewer descriptors than connections.max could need; raise the hard limit, or lower connections.max"
+            "the limit of file descriptors is below what connections.max may need; raise the hard limit, or lower connections.max"
         );
     }
 }
 
 async fn log_end<E: fmt::Display>(listener: &'static str, served: impl Future<Output = Result<(), E>>) {
     if let Err(error) = served.await {
-        tracing::error!(listener, %error, "a listener ended");
+        tracing::error!(listener, %error, "a listener failed");
     }
 }
 

@@ -59,7 +59,7 @@ impl BoundSocket {
         if found.is_ok_and(|found| found.ino() == self.inode)
             && let Err(error) = tokio::fs::remove_file(&self.path).await
         {
-            tracing::debug!(%error, "the local socket was gone already");
+            tracing::debug!(%error, "the local socket was already removed");
         }
     }
 }

@@ -55,12 +55,12 @@ pub enum TlsError {
     #[error("cannot read {path}: {1}", path = .0.display())]
     Io(PathBuf, std::io::Error),
     /// Other users than its owner and group can read the key.
-    #[error("the TLS key {path} can be read by others (mode {1:04o}); run: chmod o= {path}", path = .0.display())]
+    #[error("the TLS key {path} can be read by other users (mode {1:04o}); run: chmod o= {path}", path = .0.display())]
     TooOpen(PathBuf, u32),
     /// A file has no certificate.
     #[error(
-        "there is no certificate in {}; it must be PEM: lines between BEGIN CERTIFICATE and END CERTIFICATE, the \
-         server's own first and then those of the CAs between",
+        "there is no certificate in {}; it must be PEM: lines between BEGIN CERTIFICATE and END CERTIFICATE, first \
+         the server certificate and then intermediate CA certificates",
         .0.display()
     )]
     NoCertificate(PathBuf),
@@ -72,11 +72,11 @@ pub enum TlsError {
     )]
     NoKey(PathBuf),
     /// A file is damaged.
-    #[error("{path} cannot be used: {1}; get it anew from where it came from", path = .0.display())]
+    #[error("{path} is not usable: {1}; replace it with an intact copy", path = .0.display())]
     Malformed(PathBuf, String),
     /// The key belongs to another certificate.
     #[error(
-        "the key {} belongs to another certificate than {}; set tls.cert and tls.key to a pair",
+        "the key {} does not belong to the certificate {}; set tls.cert and tls.key to a matching pair",
         key.display(),
         certificate.display()
     )]
@@ -177,7 +177,7 @@ impl Reloader {
                 Ok(tls) => {
                     (self.versions, self.last_error, self.logged_expired) = (versions, None, false);
                     self.current.send_replace(Arc::new(tls));
-                    tracing::info!(file = %self.files.certificate.display(), "the TLS certificate was read again");
+                    tracing::info!(file = %self.files.certificate.display(), "the TLS certificate was reloaded");
                     self.metrics.tls_reloaded(Reload::Taken);
                     self.check_expiry();
                 }
@@ -187,7 +187,7 @@ impl Reloader {
                 Err(error) => {
                     self.last_error = Some(error.to_string());
                     self.metrics.tls_reloaded(Reload::Refused);
-                    tracing::error!(%error, "the new TLS files cannot be used; the old certificate stays in use");
+                    tracing::error!(%error, "the new TLS files are not usable; the old certificate stays in use");
                 }
             }
         }

@@ -180,7 +180,7 @@ fn a_directory_that_others_can_write_to_is_refused() {
     std::fs::create_dir(shell.path("open")).expect("a directory");
     std::fs::set_permissions(shell.path("open"), std::fs::Permissions::from_mode(0o777)).expect("a mode");
     let refused = latchkeyd(&shell, &["--data-dir", "open", "--listen", "127.0.0.1:0", "--http-listen", "off"]);
-    assert!(refused.code == 1 && refused.stderr.contains("and: chmod 700 open"), "{refused:?}");
+    assert!(refused.code == 1 && refused.stderr.contains("and run: chmod 700 open"), "{refused:?}");
 }
 
 #[test]

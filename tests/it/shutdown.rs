@@ -176,7 +176,7 @@ fn a_directory_that_others_can_write_to_is_refused() {
     std::fs::create_dir(&data).expect("a directory");
     std::fs::set_permissions(&data, std::fs::Permissions::from_mode(0o777)).expect("a mode");
     let ran = shell.feed("latchkeyd", &["--listen", "127.0.0.1:0", "--http-listen", "off"], "");
-    assert!(ran.code == 1 && ran.stderr.contains("others can write to ./latchkey-data (mode 0777"), "{ran:?}");
+    assert!(ran.code == 1 && ran.stderr.contains("other users can write to ./latchkey-data (mode 0777"), "{ran:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
