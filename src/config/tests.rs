@@ -19,7 +19,7 @@ fn read(file: &str, variables: &[(&str, &str)], set: &[&str]) -> Result<Config, 
     read_with(&flags, file, variables)
 }
 
-/// The same with flags; the file `url` holds a URL with a password.
+/// The same with flags. The file `url` contains a URL with a password.
 fn read_with(flags: &Flags, file: &str, variables: &[(&str, &str)]) -> Result<Config, String> {
     let environment = variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
     let read_file = |path: &Path| match path.to_str() {
@@ -31,13 +31,13 @@ fn read_with(flags: &Flags, file: &str, variables: &[(&str, &str)]) -> Result<Co
     load(flags, environment, read_file).map_err(|problems| problems.to_string())
 }
 
-/// The problems that are reported, a line each.
+/// The reported problems, one line each.
 fn problems(file: &str, variables: &[(&str, &str)], set: &[&str]) -> Vec<String> {
     let text = read(file, variables, set).unwrap_err();
     text.lines().filter_map(|line| line.strip_prefix("  ")).map(str::to_owned).collect()
 }
 
-/// The only problem that is reported.
+/// The only reported problem.
 fn problem(file: &str, variables: &[(&str, &str)], set: &[&str]) -> String {
     let mut all = problems(file, variables, set);
     assert_eq!(all.len(), 1, "{all:#?}");
@@ -425,7 +425,7 @@ fn other_machines_are_served_over_tls_or_by_an_explicit_switch() {
     assert!(read(&format!("{open}{pair}"), &[], &[]).unwrap().warnings.is_empty());
     let switched = read(open, &[("LATCHKEY_INSECURE_PLAINTEXT", "true")], &[]).unwrap();
     assert!(switched.warnings.iter().any(|warning| warning.starts_with("insecure_plaintext")));
-    // Where it changes nothing, there is nothing to warn of.
+    // Without effect it causes no warning.
     assert!(read("insecure_plaintext = true", &[], &[]).unwrap().warnings.is_empty());
     assert!(problem("[tls]\ncert = \"a\"\n", &[], &[]).contains("must be set together"));
     assert!(problem("[tls]\nclient_ca = \"a\"\n", &[], &[]).contains("needs tls.cert and tls.key"));

@@ -1,4 +1,4 @@
-//! `latchkeyd` and its settings: the real binary.
+//! The configuration of `latchkeyd`, tested with the real binary.
 
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
@@ -81,7 +81,7 @@ fn a_flag_wins_over_a_variable_and_a_variable_over_the_file() {
         "issuer = \"https://id.example.org\"\n[session]\nidle = \"30m\"\n[password]\nmin_length = 20\n[log]\nformat = \"json\"\n",
     );
     shell.set("LATCHKEY_CONFIG", &file).set("LATCHKEY_SESSION_IDLE", "20m").set("LATCHKEY_PASSWORD_MIN_LENGTH", "18");
-    // The client's own variables are not the server's business.
+    // The server ignores the variables of the client.
     shell.set("LATCHKEY_TOKEN", "lka_x").set("LATCHKEY_SERVER", "127.0.0.1:1");
     let text = latchkeyd(&shell, &["config", "print", "--set", "session.idle=10m", "--log-format", "text"]).good();
     assert!(printed(&text, "idle").contains("\"10m\""), "{text}");
@@ -91,7 +91,7 @@ fn a_flag_wins_over_a_variable_and_a_variable_over_the_file() {
     for origin in ["--set session.idle", "LATCHKEY_PASSWORD_MIN_LENGTH", "good.toml:1", "--log-format"] {
         assert!(text.contains(origin), "{origin} is not named in {text}");
     }
-    // What is printed is a configuration again, and the same one.
+    // The printed text is a valid configuration with the same values.
     let again = write(&shell, "again.toml", &text);
     let second = shell.bash(&format!(
         "unset LATCHKEY_SESSION_IDLE LATCHKEY_PASSWORD_MIN_LENGTH LATCHKEY_CONFIG; latchkeyd config print --config {again}"

@@ -1,5 +1,5 @@
-//! What a stranger can do to everybody else with one connection, or with ten thousand: the server as a process of its
-//! own, so that its memory can be read.
+//! What one client can do to all others with one connection, or with ten thousand. The server is a process of its own, so
+//! that its memory can be read.
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -17,10 +17,10 @@ use crate::harness::{at_once, eventually};
 
 const KEYS: &str = "/latchkey.v1.Auth/GetSigningKeys";
 
-/// What a flood may leave behind in memory: allocators keep some of what was used.
+/// Memory in bytes that may remain allocated after a flood: allocators keep some of it.
 const LEFT_BEHIND: u64 = 48 << 20;
 
-/// A server, and somebody who goes on calling it.
+/// A server, and a bystander that keeps calling it.
 struct Scene {
     daemon: Daemon,
     bystander: Channel,
@@ -33,7 +33,7 @@ struct Scene {
 impl Scene {
     async fn begin(settings: &[&str]) -> Scene {
         let shell = Shell::default();
-        // Calls are not logged: nobody reads the log here.
+        // Calls are not logged, because nothing reads the log here.
         let mut args = vec!["serve", "--log-level", "warn,latchkey::daemon=info"];
         args.extend(settings.iter().flat_map(|setting| ["--set", setting]));
         let daemon = Daemon::start(&shell, &args);
@@ -51,7 +51,7 @@ impl Scene {
         auth.get_signing_keys(v1::GetSigningKeysRequest::default()).await.expect("an answer for the bystander");
     }
 
-    /// The bystander calls again and again until the work is done, and has called once at least meanwhile.
+    /// Lets the bystander call repeatedly until the work is done, and at least once.
     async fn meanwhile<T>(&self, work: impl Future<Output = T>) -> T {
         let calls = async {
             loop {
@@ -83,7 +83,7 @@ impl Scene {
         text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok()).unwrap_or_default()
     }
 
-    /// Connections and memory are as before, and somebody new is served.
+    /// Checks that connections and memory are as before, and that a new client is served.
     async fn is_over(&self) {
         eventually("connections as before", || async {
             (self.metric(r#"latchkey_connections{listener="grpc"}"#).await == 1).then_some(())
@@ -95,8 +95,8 @@ impl Scene {
         self.raw(&[]).await;
     }
 
-    /// A connection of the flooder, who has another address than the bystander: a lane keeps places for those who hold
-    /// few.
+    /// A connection of the flooder. Its address differs from that of the bystander, because a lane reserves permits for
+    /// addresses that hold few.
     async fn raw(&self, settings: &[(u16, u32)]) -> Raw {
         self.raw_from(2, settings).await
     }
@@ -108,8 +108,8 @@ impl Scene {
         raw
     }
 
-    /// Floods with up to `most` of these, and expects to be cut off. From another address each time, for whoever flooded
-    /// waits for their next connection.
+    /// Floods with up to `most` of these, and expects that the connection is closed. Each flood has an address of its own,
+    /// because the next connection of an address that flooded is delayed.
     async fn cuts_off(&self, what: &str, most: usize, bytes: impl FnMut(usize) -> Vec<u8>) -> usize {
         let source = self.flooders.fetch_add(1, Ordering::Relaxed);
         let raw = self.raw_from(source, &[]).await;
@@ -119,7 +119,7 @@ impl Scene {
     }
 }
 
-/// The number of a client's stream.
+/// The identifier of the client's stream with this number.
 fn stream(number: usize) -> u32 {
     2 * u32::try_from(number).expect("a small number") + 1
 }
@@ -135,7 +135,7 @@ async fn frames_that_bring_no_work_end_their_connection() {
     let nothing = frame(kind::DATA, flag::NONE, 1, &[]);
     let call = h2::call(1, KEYS);
     scene.cuts_off("empty DATA", 100_000, |sent| if sent == 0 { call.clone() } else { nothing.clone() }).await;
-    // RFC 9113, section 5.5: frames of unknown types are to be passed over, but not for ever.
+    // RFC 9113, section 5.5: frames of unknown types are ignored. They still cost tokens.
     let unknown = frame(0xbe, flag::NONE, 0, &[1; 32]);
     scene.cuts_off("unknown frames", 100_000, |_| unknown.clone()).await;
     scene.is_over().await;
@@ -176,13 +176,13 @@ async fn resets_that_the_server_is_made_to_send_end_their_connection() {
     scene.is_over().await;
 }
 
-/// A call on a connection that was opened just now, and the answer's first frame.
+/// Makes a call on a new connection, and waits for the first frame of the response.
 async fn is_served(mut raw: Raw) {
     raw.send(&h2::empty_call(1, KEYS)).await.expect("a call");
     raw.next_of(kind::HEADERS).await.expect("an answer");
 }
 
-/// The next connection from this address waits, and that of somebody else does not.
+/// Checks that the next connection from this address is delayed, and one from another address is not.
 async fn waits(scene: &Scene, source: u8, flood_began: Instant) {
     let waiting = scene.raw_from(source, &[]).await;
     is_served(scene.raw_from(250, &[]).await).await;
@@ -205,7 +205,7 @@ async fn whoever_flooded_waits_for_their_next_connection_and_nobody_else_does() 
     scene.cuts_off("cut off by h2", 100_000, overflow).await;
     waits(&scene, source, began).await;
 
-    // Whoever closes before the limit has cost as much.
+    // Closing just before the limit counts as a flood.
     let (source, began) = (200, Instant::now());
     let mut raw = scene.raw_from(source, &[]).await;
     raw.send(&ping.repeat(900)).await.expect("a flood that is borne");
@@ -252,7 +252,7 @@ async fn readers_that_never_read_cost_bounded_memory_and_are_cut_off() {
     let scene = Scene::begin(&["connections.read_timeout=2s"]).await;
     let nothing = [(h2::INITIAL_WINDOW_SIZE, 0)];
     let mut readers = Vec::new();
-    // As many as the lane lets one address have: the others would be refused, and have nothing to read.
+    // As many calls as the lane allows one address. Further calls would be refused, and have nothing to read.
     for _ in 0..3 {
         let mut raw = scene.raw(&nothing).await;
         for number in 0..100 {
@@ -271,7 +271,7 @@ async fn a_peer_that_reads_no_byte_is_cut_off() {
     let most = [(h2::INITIAL_WINDOW_SIZE, 0x7fff_ffff)];
     let mut raw = scene.raw(&most).await;
     raw.send(&h2::window_update(0, 0x7fff_0000)).await.expect("a window");
-    // Answers until the buffers between the two are full, and the server can write no more.
+    // Makes responses until the buffers on both sides are full, and the server can write no more.
     let calls = async {
         for number in 0..200_000 {
             if raw.send(&h2::empty_call(stream(number), KEYS)).await.is_err() {
@@ -297,10 +297,10 @@ async fn ten_thousand_idle_connections_leave_those_alone_who_are_in() {
     let scene = Scene::begin(&[]).await;
     let mut idle = Vec::new();
     for number in 0..10_000_u32 {
-        // 64 from each address: no more than one may have.
+        // 64 from each address, which is its limit.
         let source = Ipv4Addr::from_bits(0x7f01_0000 + number / 64 + 1);
         let mut raw = Raw::silent_from(source, &scene.daemon.address).await.expect("a connection");
-        // Those who are turned away may notice already now.
+        // A refused connection may fail here.
         let _ = raw.greet(&[]).await;
         idle.push(raw);
         if number % 500 == 0 {
@@ -312,7 +312,7 @@ async fn ten_thousand_idle_connections_leave_those_alone_who_are_in() {
     })
     .await;
     scene.bystander_calls().await;
-    // The system holds thousands that it has taken and the server has not.
+    // The kernel holds thousands that the server has not accepted yet.
     eventually("the refusals", || async {
         let refused = scene.metric(r#"latchkey_connections_refused_total{listener="grpc",cause="max"}"#).await;
         (refused >= 8_900).then_some(())

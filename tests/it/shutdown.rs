@@ -1,4 +1,4 @@
-//! The end of a server: the real binary, with everything open that could keep it from ending.
+//! Stopping a server: the real binary, with everything open that could delay its end.
 
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
@@ -17,10 +17,10 @@ use crate::harness::transcript::Shell;
 use crate::harness::wire::{Wire, framed};
 use crate::harness::{PASSWORD, at_once, eventually};
 
-/// How long supervisors wait before they kill: the limit, and Kubernetes' default.
+/// How long service managers wait before they kill a process. It is also the default of Kubernetes.
 const LIMIT: std::time::Duration = std::time::Duration::from_secs(30);
 
-/// A server on the database of the test, with hashing that takes a while.
+/// A server on the database of the test, with slow hashing.
 async fn server(shell: &mut Shell) -> (Daemon, TestDatabase) {
     let database = TestDatabase::create(&shell.path("")).await;
     shell.set("LATCHKEY_DATABASE_URL", &database.url()).set("LATCHKEY_SEAL_KEY_FILE", "seal.key");
@@ -98,7 +98,7 @@ async fn a_server_ends_in_time_whatever_is_open_and_what_it_acknowledged_holds()
         match answer.map(|answer| answer.into_inner().progress.and_then(|progress| progress.step)) {
             Ok(Some(Step::Tokens(_))) => acknowledged += 1,
             Ok(step) => panic!("{step:?}"),
-            // Refused by the server, or not taken by it any more, which the client tells with a cause.
+            // Refused by the server, or not accepted any more, which the client reports with a source.
             Err(status) => assert!(
                 [tonic::Code::Unavailable, tonic::Code::ResourceExhausted].contains(&status.code())
                     || std::error::Error::source(&status).is_some(),
@@ -123,7 +123,7 @@ async fn a_second_signal_ends_a_server_at_once() {
     daemon.terminate();
     let (code, log) = daemon.end();
     assert!(code == Some(1) && log.contains("stopped at once"), "{log}");
-    // What it left behind keeps nobody from starting.
+    // The files that it left do not prevent a start.
     assert!(shell.path("latchkey-data/latchkey.sock").exists());
     let again = Daemon::start(&shell, &[]);
     assert!(shell.latchkey(&["status"]).good().contains("● serving"));
@@ -149,7 +149,7 @@ fn what_lies_where_the_socket_should_be_is_not_touched() {
     std::fs::create_dir(&path).expect("a directory");
     told(other);
     std::fs::remove_dir(&path).expect("a directory");
-    // A link to a socket that somebody listens on, and one that points nowhere.
+    // A link to a socket with a listener, and a link to nothing.
     let target = shell.path("elsewhere.sock");
     let listener = UnixListener::bind(&target).expect("a socket");
     symlink(&target, &path).expect("a link");
@@ -161,7 +161,7 @@ fn what_lies_where_the_socket_should_be_is_not_touched() {
     let listener = UnixListener::bind(&path).expect("a socket");
     told("another server listens on ./latchkey-data/latchkey.sock; stop it first, or choose another with --socket");
     drop(listener);
-    // Now nobody listens there: it is stale, and replaced.
+    // Without a listener the socket is stale, and is replaced.
     let daemon = Daemon::start(&shell, &[]);
     assert!(shell.latchkey(&["status"]).good().contains("● serving"));
     assert_eq!(daemon.stop().0, Some(0));
@@ -182,10 +182,10 @@ fn a_directory_that_others_can_write_to_is_refused() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_log_that_nobody_reads_stops_no_call_and_no_stop() {
     let shell = Shell::default();
-    // From here on nobody reads its log.
+    // From here on nothing reads its log.
     let daemon = Daemon::start(&shell, &[]);
     let wire = Wire::connect(&daemon.address).await;
-    // Some 300 bytes a call: a pipe has room for 64 KiB.
+    // About 300 bytes a call; a pipe holds 64 KiB.
     for _ in 0..2_000 {
         let answer =
             wire.call("latchkey.v1.Auth/GetSigningKeys", &[], framed(&v1::GetSigningKeysRequest::default())).await;

@@ -19,7 +19,7 @@ use crate::harness::daemon::Daemon;
 use crate::harness::transcript::{Ran, Shell};
 use crate::harness::{Harness, PASSWORD, eventually};
 
-/// Files of a test, and the CA behind them.
+/// The files of a test, and the CA that issues them.
 struct Files {
     dir: tempfile::TempDir,
     authority: Authority,
@@ -83,7 +83,7 @@ async fn calls(channel: &Channel) -> bool {
     AuthClient::new(channel.clone()).get_signing_keys(v1::GetSigningKeysRequest::default()).await.is_ok()
 }
 
-/// The certificate that the server shows.
+/// The certificate that the server presents.
 async fn shown(h: &Harness, files: &Files) -> Vec<u8> {
     let stream = shake_hands(&h.address(), files.client()).await.expect("a handshake");
     stream.get_ref().1.peer_certificates().expect("a certificate")[0].to_vec()
@@ -93,7 +93,7 @@ fn written(files: &Files) -> Vec<u8> {
     CertificateDer::from_pem_file(files.path("cert.pem")).expect("a certificate").to_vec()
 }
 
-/// `latchkeyd` with these files does not start.
+/// The output of `latchkeyd`, which does not start with these files.
 fn refusal(files: &Files, more: &[&str]) -> Ran {
     let (cert, key) = (files.text("cert.pem"), files.text("key.pem"));
     let args = ["serve", "--listen", "127.0.0.1:0", "--http-listen", "off", "--tls-cert", &cert, "--tls-key", &key];
@@ -146,7 +146,7 @@ async fn a_handshake_that_does_not_go_on_is_cut_off() {
     stream.write_all(&[22, 3, 1, 2, 0]).await.expect("the head of a record");
     let mut rest = Vec::new();
     let _ = stream.read_to_end(&mut rest).await;
-    // And one that shakes hands, and then says nothing.
+    // And a client that sends nothing after the handshake.
     let mut stream = shake_hands(&h.address(), files.client()).await.expect("a handshake");
     let _ = stream.read_to_end(&mut rest).await;
     assert_eq!(h.metric("latchkey_connections_refused_total").await, 2);
@@ -210,7 +210,7 @@ async fn a_new_certificate_is_taken_up_without_a_failed_call_and_a_bad_one_is_no
     })
     .await;
 
-    // The certificate is replaced and the key is not: the two do not match.
+    // Only the certificate is replaced, so the key does not match.
     let aside = files.path("aside");
     files.authority.issue(&["localhost"], &files.path("cert.pem"), &aside);
     let third = written(&files);
@@ -218,7 +218,7 @@ async fn a_new_certificate_is_taken_up_without_a_failed_call_and_a_bad_one_is_no
     eventually("a refusal", || async { h.http("/metrics").await.body.contains(refused).then_some(()) }).await;
     assert_eq!(shown(&h, &files).await, second);
     assert!(calls(&resident).await);
-    // Then comes its key.
+    // Then its key is replaced.
     std::fs::rename(&aside, files.path("key.pem")).expect("a file");
     eventually("the third certificate", || async { (shown(&h, &files).await == third).then_some(()) }).await;
     assert!(calls(&resident).await && h.metric("latchkey_tls_certificate_not_after_seconds").await > 0);
@@ -297,7 +297,7 @@ async fn the_command_line_says_what_is_wrong_with_tls() {
     let no_tls = format!("https://{}", plain.address());
     told(&["--server", &no_tls, "--tls-ca", &ca], 3, "there is no TLS", &format!("http://{}", plain.address()));
     told(&["--server", &format!("http://{}", h.address())], 3, "", &format!("--server https://{}", h.address()));
-    // As `openssl req -x509` makes it, unless it is told otherwise.
+    // As `openssl req -x509` makes it by default.
     files.authority.issue_with(&["localhost"], &files.path("cert.pem"), &files.path("key.pem"), |params| {
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     });
@@ -309,7 +309,7 @@ async fn the_command_line_says_what_is_wrong_with_tls() {
         "that of a CA, and no server's",
         "basicConstraints=critical,CA:FALSE",
     );
-    // Nothing is sent to another host in plain text. The address is one of documentation (RFC 5737).
+    // Nothing is sent to another host in plain text. The address is reserved for documentation (RFC 5737).
     told(&["--server", "http://192.0.2.1:50051"], 2, "others may listen on the way", "use https://192.0.2.1:50051");
 }
 

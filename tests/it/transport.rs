@@ -1,4 +1,4 @@
-//! Connections: every limit of HTTP/2, tried by its frame; how many there may be; how they must begin.
+//! Connections: every limit of HTTP/2, tested by its frame; their number; how they must begin.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::harness::{Harness, eventually};
 const SIGN_IN: &str = "/latchkey.v1.Auth/SignIn";
 const KEYS: &str = "/latchkey.v1.Auth/GetSigningKeys";
 
-/// Codes of RFC 9113, section 7.
+/// Error codes (RFC 9113, section 7).
 const FRAME_SIZE_ERROR: u32 = 0x6;
 const REFUSED_STREAM: u32 = 0x7;
 
@@ -24,7 +24,7 @@ async fn open(h: &Harness) -> Raw {
     Raw::open(&h.address(), &[]).await.expect("a connection")
 }
 
-/// A call that works, over a connection of its own.
+/// Makes a call on a connection of its own. Returns whether it succeeds.
 async fn is_served(h: &Harness) -> bool {
     let request = v1::GetSigningKeysRequest::default();
     h.stranger().await.auth().get_signing_keys(request).await.is_ok()
@@ -73,7 +73,7 @@ async fn the_hundred_and_first_stream_is_refused() {
 async fn a_header_list_that_is_too_long_reaches_no_handler() {
     let h = Harness::start().await;
     let mut raw = open(&h).await;
-    // Two frames, each short enough by itself.
+    // Two frames, each within the limit.
     let block = h2::call_block(KEYS, &[("x-filler", &"x".repeat(16 << 10))]);
     let (first, second) = block.split_at(10_000);
     raw.send(&frame(kind::HEADERS, flag::NONE, 1, first)).await.expect("a frame");
@@ -112,7 +112,7 @@ async fn a_connection_that_has_begun_may_rest() {
     let client = h.stranger().await;
     let mut silent = Raw::silent(&h.address()).await.expect("a connection");
     silent.end().await;
-    // Now more time has passed than a connection has to begin.
+    // More time than `start_timeout` has passed now.
     let request = v1::GetSigningKeysRequest::default();
     client.auth().get_signing_keys(request).await.expect("an answer on the connection from before");
 }
@@ -180,7 +180,7 @@ async fn an_answer_that_nobody_reads_ends_its_connection() {
     for number in 0..100 {
         raw.send(&h2::empty_call(2 * number + 1, KEYS)).await.expect("a call");
     }
-    // It answers PINGs all the while: it is only the answers that it leaves.
+    // It answers PINGs all the time, and only leaves the responses unread.
     raw.stay().await;
     let text = h.http("/metrics").await.body;
     let line = r#"latchkey_connections_refused_total{listener="grpc",cause="unread"} 1"#;
@@ -195,7 +195,7 @@ async fn a_watch_of_health_is_no_answer_that_nobody_reads() {
     let request = tonic_health::pb::HealthCheckRequest { service: String::new() };
     let mut watch = health.watch(request.clone()).await.expect("a watch").into_inner();
     watch.message().await.expect("a status").expect("a status");
-    // Another connection does what the watch must not be taken for, which takes longer than the limit.
+    // Meanwhile another connection leaves a response unread until it is closed, which takes longer than the limit.
     let mut raw = Raw::open(&h.address(), &[(h2::INITIAL_WINDOW_SIZE, 0)]).await.expect("a connection");
     raw.send(&h2::empty_call(1, KEYS)).await.expect("a call");
     raw.stay().await;
@@ -211,7 +211,7 @@ async fn a_header_block_that_stops_ends_its_connection() {
     let h = Harness::start().await;
     let mut raw = open(&h).await;
     raw.send(&frame(kind::HEADERS, flag::NONE, 1, &h2::call_block(KEYS, &[]))).await.expect("a frame");
-    // Within a header block nothing else may be sent, so that no PING can be answered.
+    // Within a header block no other frame may be sent, so the client cannot answer a PING.
     raw.end().await;
     assert!(is_served(&h).await);
 }
