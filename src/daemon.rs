@@ -35,7 +35,7 @@ const EVENT_INTERVAL: u32 = 7;
         latchkeyd serve --database-url postgres://latchkey@db/latchkey --seal-key-file /etc/latchkey/seal.key\n  \
         latchkeyd config check"
 )]
-struct Line {
+struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
@@ -102,11 +102,12 @@ enum KeyCommand {
 pub fn main() -> ExitCode {
     #[cfg(all(feature = "failpoints", debug_assertions))]
     let _armed = crate::failpoint::enabled::arm();
-    let line = match Line::command().try_get_matches().and_then(|matches| Line::from_arg_matches(&matches)) {
-        Ok(line) => line,
-        Err(error) => error.exit(),
-    };
-    match line.command.unwrap_or(Command::Serve(line.flags)) {
+    let arguments =
+        match Arguments::command().try_get_matches().and_then(|matches| Arguments::from_arg_matches(&matches)) {
+            Ok(arguments) => arguments,
+            Err(error) => error.exit(),
+        };
+    match arguments.command.unwrap_or(Command::Serve(arguments.flags)) {
         Command::Serve(flags) => with_config(&flags, |config| block_on(serve(config))),
         Command::Migrate(Migrate { check: true, flags }) => {
             with_config(&flags, |config| block_on(check_schema(config)))
@@ -114,26 +115,28 @@ pub fn main() -> ExitCode {
         Command::Migrate(Migrate { check: false, flags }) => {
             with_config(&flags, |config| block_on(migrate_only(config)))
         }
-        Command::Config(ConfigCommand::Check(flags)) => with_config(&flags, |_| Ok(say("the configuration is good\n"))),
-        Command::Config(ConfigCommand::Print(flags)) => with_config(&flags, |config| Ok(say(&config.print()))),
-        Command::Config(ConfigCommand::Reference) => say(&config::reference()),
-        Command::Key(KeyCommand::New { file }) => ended(new_key(&file)),
+        Command::Config(ConfigCommand::Check(flags)) => {
+            with_config(&flags, |_| Ok(print("the configuration is good\n")))
+        }
+        Command::Config(ConfigCommand::Print(flags)) => with_config(&flags, |config| Ok(print(&config.print()))),
+        Command::Config(ConfigCommand::Reference) => print(&config::reference()),
+        Command::Key(KeyCommand::New { file }) => exit_code(new_key(&file)),
         Command::Key(KeyCommand::Replace { flags, .. }) => with_config(&flags, |config| block_on(replace_key(config))),
-        Command::Protoset { file } => ended(write_protoset(file)),
+        Command::Protoset { file } => exit_code(write_protoset(file)),
     }
 }
 
-type Ended = Result<ExitCode, ServeError>;
+type Outcome = Result<ExitCode, ServeError>;
 
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment of the server")]
-fn with_config(flags: &Flags, run: impl FnOnce(&Config) -> Ended) -> ExitCode {
+fn with_config(flags: &Flags, run: impl FnOnce(&Config) -> Outcome) -> ExitCode {
     match config::load(flags, std::env::vars_os(), |path| std::fs::read_to_string(path)) {
-        Ok(config) => ended(run(&config)),
+        Ok(config) => exit_code(run(&config)),
         Err(problems) => fail(&problems),
     }
 }
 
-fn ended(result: Ended) -> ExitCode {
+fn exit_code(result: Outcome) -> ExitCode {
     result.unwrap_or_else(|error| fail(&error))
 }
 
@@ -143,20 +146,20 @@ fn fail(error: &dyn std::fmt::Display) -> ExitCode {
     ExitCode::from(FAILED)
 }
 
-fn say(text: &str) -> ExitCode {
+fn print(text: &str) -> ExitCode {
     match std::io::stdout().write_all(text.as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::from(FAILED),
     }
 }
 
-fn block_on(work: impl Future<Output = Ended>) -> Ended {
+fn block_on(work: impl Future<Output = Outcome>) -> Outcome {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().event_interval(EVENT_INTERVAL).build();
     let runtime = runtime.map_err(|source| ServeError::Io { what: "cannot start the runtime".to_owned(), source })?;
-    let ended = runtime.block_on(work);
+    let outcome = runtime.block_on(work);
     // Tasks that still run have used up their time, or must not get any.
     runtime.shutdown_background();
-    ended
+    outcome
 }
 
 /// Starts the log for commands that print their own output. By default they log warnings and errors only.
@@ -166,7 +169,7 @@ fn log_warnings(config: &Config) -> Result<(), ServeError> {
     Ok(telemetry::init(&log, store::QUIET).map_err(crate::error::Error::internal)?)
 }
 
-async fn serve(config: &Config) -> Ended {
+async fn serve(config: &Config) -> Outcome {
     telemetry::init(&config.log, store::QUIET).map_err(crate::error::Error::internal)?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
@@ -261,43 +264,43 @@ async fn is_there(config: &Config) -> bool {
     }
 }
 
-async fn check_schema(config: &Config) -> Ended {
+async fn check_schema(config: &Config) -> Outcome {
     if !is_there(config).await {
-        say(&format!("there is no database yet; pending: {}\n", Store::migrations().join(", ")));
+        print(&format!("there is no database yet; pending: {}\n", Store::migrations().join(", ")));
         return Ok(ExitCode::from(PENDING));
     }
     let (store, _lock) = server::open_store(config).await?;
     let pending = store.pending_migrations().await?;
     store.close().await;
     if pending.is_empty() {
-        return Ok(say("the schema is up to date\n"));
+        return Ok(print("the schema is up to date\n"));
     }
-    say(&format!("the schema is behind; pending: {}\n", pending.join(", ")));
+    print(&format!("the schema is behind; pending: {}\n", pending.join(", ")));
     Ok(ExitCode::from(PENDING))
 }
 
-async fn migrate_only(config: &Config) -> Ended {
+async fn migrate_only(config: &Config) -> Outcome {
     log_warnings(config)?;
     let (store, _lock) = server::open_store(config).await?;
     let pending = store.pending_migrations().await?;
     migrate(&store).await?;
     store.close().await;
     Ok(match pending.as_slice() {
-        [] => say("the schema was up to date\n"),
-        steps => say(&format!("migrated: {}\n", steps.join(", "))),
+        [] => print("the schema was up to date\n"),
+        steps => print(&format!("migrated: {}\n", steps.join(", "))),
     })
 }
 
-fn new_key(file: &std::path::Path) -> Ended {
+fn new_key(file: &std::path::Path) -> Outcome {
     let key = SealKey::create(file, &Effects::system()).map_err(StartError::from)?;
-    Ok(say(&format!(
+    Ok(print(&format!(
         "wrote a seal key to {}, fingerprint {}\nKeep a copy apart from the backups of the database.\n",
         file.display(),
         key.fingerprint()
     )))
 }
 
-async fn replace_key(config: &Config) -> Ended {
+async fn replace_key(config: &Config) -> Outcome {
     if !is_there(config).await {
         return Err(StartError::NothingSealed.into());
     }
@@ -306,14 +309,14 @@ async fn replace_key(config: &Config) -> Ended {
     let uid = rustix::process::getuid().as_raw();
     let replaced = replace_seal_key(&store, &Effects::system(), &config.seal_key_file, uid).await?;
     store.close().await;
-    Ok(say(&format!(
+    Ok(print(&format!(
         "discarded {} sealed keys, made new ones and ended {} sessions; all users must sign in again, \
          and services that verify tokens must fetch the signing keys again\n",
         replaced.discarded, replaced.sessions_ended
     )))
 }
 
-fn write_protoset(file: Option<PathBuf>) -> Ended {
+fn write_protoset(file: Option<PathBuf>) -> Outcome {
     let protoset = crate::proto::protoset().map_err(crate::error::Error::internal)?;
     let Some(path) = file else {
         let written = std::io::stdout().write_all(&protoset);

@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn time_and_answers_refill_the_bucket_and_acknowledgements_do_not() {
+    fn time_and_responses_refill_the_bucket_and_acknowledgements_do_not() {
         let now = Instant::now();
         let ping = frame(PING, 0, &[0; 8]);
         let mut frames = after_preface(now);
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn resets_for_a_fault_of_the_peer_are_counted() {
+    fn resets_for_an_error_of_the_peer_are_counted() {
         let reset = |code: u32| frame(RST_STREAM, 0, &code.to_be_bytes());
         for (code, many) in [(0x3, true), (0x1, true), (0x0, false), (0x8, false)] {
             let mut sent = SentFrames::new();

@@ -206,13 +206,13 @@ async fn follow_readiness(app: Arc<App>, health: grpc::Health, stop: Cancellatio
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        let well = app.check_database().await;
-        if well == serving || stop.is_cancelled() {
+        let is_usable = app.check_database().await;
+        if is_usable == serving || stop.is_cancelled() {
             continue;
         }
-        health.set_serving(well).await;
-        serving = well;
-        if well {
+        health.set_serving(is_usable).await;
+        serving = is_usable;
+        if is_usable {
             tracing::warn!("the database is usable again");
         } else {
             // The status was set first, because finding the cause takes up to two seconds.

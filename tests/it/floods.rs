@@ -191,7 +191,7 @@ async fn waits(scene: &Scene, source: u8, flood_began: Instant) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_flooded_waits_for_their_next_connection_and_nobody_else_does() {
+async fn the_next_connection_of_a_peer_that_flooded_is_delayed_and_those_of_others_are_not() {
     let scene = Scene::begin(&[]).await;
     let ping = frame(kind::PING, flag::NONE, 0, &[7; 8]);
     let flooder = || scene.flooders.load(Ordering::Relaxed);
@@ -221,7 +221,7 @@ async fn whoever_flooded_waits_for_their_next_connection_and_nobody_else_does() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_stops_does_not_wait_for_those_who_wait() {
+async fn a_server_that_stops_does_not_wait_for_throttled_connections() {
     let scene = Scene::begin(&[]).await;
     let source = scene.flooders.load(Ordering::Relaxed);
     scene.cuts_off("PING", 100_000, |_| frame(kind::PING, flag::NONE, 0, &[7; 8])).await;
@@ -285,7 +285,7 @@ async fn a_peer_that_reads_no_byte_is_cut_off() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_thousand_idle_connections_leave_those_alone_who_are_in() {
+async fn ten_thousand_idle_connections_do_not_disturb_an_open_one() {
     let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     if limit.maximum.is_some_and(|maximum| maximum < 12_000) {
         eprintln!("skipped: this process may not have 12000 descriptors");

@@ -131,7 +131,7 @@ async fn a_second_signal_ends_a_server_at_once() {
 }
 
 #[test]
-fn what_lies_where_the_socket_should_be_is_not_touched() {
+fn other_files_at_the_path_of_the_socket_are_not_touched() {
     let shell = Shell::default();
     let start = || shell.feed("latchkeyd", &["--listen", "127.0.0.1:0", "--http-listen", "off"], "");
     let data = shell.path("latchkey-data");
@@ -180,7 +180,7 @@ fn a_directory_that_others_can_write_to_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_log_that_nobody_reads_stops_no_call_and_no_stop() {
+async fn a_log_without_a_reader_delays_neither_calls_nor_the_stop() {
     let shell = Shell::default();
     // From here on nothing reads its log.
     let daemon = Daemon::start(&shell, &[]);

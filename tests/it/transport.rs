@@ -173,7 +173,7 @@ async fn the_local_socket_has_its_limit_and_keeps_the_operators_way_in() {
 }
 
 #[tokio::test]
-async fn an_answer_that_nobody_reads_ends_its_connection() {
+async fn an_unread_response_ends_its_connection() {
     let h = Harness::with(|config| config.connections.read_timeout = Duration::from_secs(1)).await;
     let nothing = [(h2::INITIAL_WINDOW_SIZE, 0)];
     let mut raw = Raw::open(&h.address(), &nothing).await.expect("a connection");
@@ -189,7 +189,7 @@ async fn an_answer_that_nobody_reads_ends_its_connection() {
 }
 
 #[tokio::test]
-async fn a_watch_of_health_is_no_answer_that_nobody_reads() {
+async fn a_health_watch_is_not_an_unread_response() {
     let h = Harness::with(|config| config.connections.read_timeout = Duration::from_secs(1)).await;
     let mut health = tonic_health::pb::health_client::HealthClient::new(h.stranger().await.channel());
     let request = tonic_health::pb::HealthCheckRequest { service: String::new() };
