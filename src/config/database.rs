@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use secrecy::{ExposeSecret, SecretString};
 
-use super::forms;
+use super::formats;
 use super::key::{Allowed, Value};
 use super::problem::{Origin, Problems};
 
@@ -13,7 +13,7 @@ use super::problem::{Origin, Problems};
 const FILE_NAME: &str = "latchkey.db";
 
 /// The accepted values of `database_url`.
-pub(super) const DATABASE_URL: Allowed = Allowed::Form(
+pub(super) const DATABASE_URL: Allowed = Allowed::Text(
     "`sqlite:PATH`, `postgres://USER@HOST/DATABASE`, or `file:PATH` for a file that contains such a URL",
     |text| DatabaseUrl::read(text).is_some(),
 );
@@ -94,7 +94,7 @@ pub(super) fn read_from_file(
 impl Value for DatabaseUrl {
     fn read(text: &str) -> Option<Self> {
         if let Some(path) = text.strip_prefix("file:") {
-            return forms::is_path(path).then(|| Self::InFile(PathBuf::from(path)));
+            return formats::is_path(path).then(|| Self::InFile(PathBuf::from(path)));
         }
         Database::read(text).map(Self::Named)
     }
@@ -112,7 +112,7 @@ impl Value for Database {
     fn read(text: &str) -> Option<Self> {
         if let Some(path) = strip_sqlite(text) {
             // Other programs read parameters after `?`. A database in memory would lose all users.
-            let is_file = forms::is_path(path) && path != ":memory:" && !path.contains('?');
+            let is_file = formats::is_path(path) && path != ":memory:" && !path.contains('?');
             return is_file.then(|| Self::Sqlite { path: PathBuf::from(path) });
         }
         is_postgres(text).then(|| Self::Postgres { url: SecretString::from(text) })

@@ -35,49 +35,49 @@ pub(super) enum Mark {
 #[derive(Debug)]
 pub(super) enum Allowed {
     /// A whole number, and its unit, which may be empty.
-    Count(RangeInclusive<u32>, &'static str),
+    Number(RangeInclusive<u32>, &'static str),
     /// A duration.
-    Time(RangeInclusive<Duration>),
+    Duration(RangeInclusive<Duration>),
     /// `true` or `false`.
-    Switch,
-    /// One of these words.
-    Words(&'static [&'static str]),
+    Boolean,
+    /// One of these texts.
+    Choice(&'static [&'static str]),
     /// A description of the accepted texts, and the function that accepts them.
-    Form(&'static str, fn(&str) -> bool),
+    Text(&'static str, fn(&str) -> bool),
 }
 
 impl Allowed {
     /// Returns whether `text` is accepted.
     fn accepts(&self, text: &str) -> bool {
         match self {
-            Self::Count(range, _) => u32::read(text).is_some_and(|count| range.contains(&count)),
-            Self::Time(range) => Duration::read(text).is_some_and(|time| range.contains(&time)),
-            Self::Switch => bool::read(text).is_some(),
-            Self::Words(words) => words.contains(&text),
-            Self::Form(_, accepts) => accepts(text),
+            Self::Number(range, _) => u32::read(text).is_some_and(|count| range.contains(&count)),
+            Self::Duration(range) => Duration::read(text).is_some_and(|time| range.contains(&time)),
+            Self::Boolean => bool::read(text).is_some(),
+            Self::Choice(texts) => texts.contains(&text),
+            Self::Text(_, accepts) => accepts(text),
         }
     }
 
     /// The accepted values, in words that follow "must be".
     pub(super) fn describe(&self) -> String {
         match self {
-            Self::Count(range, unit) => {
+            Self::Number(range, unit) => {
                 let numbers = format!("a number from {} to {}", range.start(), range.end());
                 format!("{numbers} {unit}").trim_end().to_owned()
             }
-            Self::Time(range) => format!("a duration from {} to {}", range.start().write(), range.end().write()),
-            Self::Switch => "`true` or `false`".to_owned(),
-            Self::Words(words) => format!("one of `{}`", words.join("`, `")),
-            Self::Form(form, _) => (*form).to_owned(),
+            Self::Duration(range) => format!("a duration from {} to {}", range.start().write(), range.end().write()),
+            Self::Boolean => "`true` or `false`".to_owned(),
+            Self::Choice(texts) => format!("one of `{}`", texts.join("`, `")),
+            Self::Text(form, _) => (*form).to_owned(),
         }
     }
 
     /// The TOML type of the value.
     pub(super) fn toml_type(&self) -> &'static str {
         match self {
-            Self::Count(..) => "integer",
-            Self::Switch => "boolean",
-            Self::Time(_) | Self::Words(_) | Self::Form(..) => "string",
+            Self::Number(..) => "integer",
+            Self::Boolean => "boolean",
+            Self::Duration(_) | Self::Choice(_) | Self::Text(..) => "string",
         }
     }
 }

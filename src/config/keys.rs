@@ -12,7 +12,7 @@ use std::time::Duration;
 use strum::{Display, EnumString, VariantNames};
 
 use super::database::{DATABASE_URL, DataPath, DatabaseUrl};
-use super::forms::{ADDRESS, ADDRESS_OR_OFF, ISSUER, LOG_FILTER, PATH, PATH_OR_OFF, SOCKET_PATH};
+use super::formats::{ADDRESS, ADDRESS_OR_OFF, ISSUER, LOG_FILTER, PATH, PATH_OR_OFF, SOCKET_PATH};
 use super::given::Given;
 use super::key::{Allowed, Key, Mark, Value, parsed_values, section};
 use super::problem::Problems;
@@ -36,12 +36,12 @@ pub(super) const SECTIONS: [(&str, &[Key]); 10] = [
     (Token::DOC, Token::KEYS),
 ];
 
-const fn count(min: u32, max: u32, unit: &'static str) -> Allowed {
-    Allowed::Count(min..=max, unit)
+const fn number(min: u32, max: u32, unit: &'static str) -> Allowed {
+    Allowed::Number(min..=max, unit)
 }
 
 const fn seconds(min: u64, max: u64) -> Allowed {
-    Allowed::Time(Duration::from_secs(min)..=Duration::from_secs(max))
+    Allowed::Duration(Duration::from_secs(min)..=Duration::from_secs(max))
 }
 
 const MINUTE: u64 = 60;
@@ -63,7 +63,7 @@ section! {
             "a host name could have several addresses", Flag;
         /// Allows addresses other than loopback without TLS. Anyone on the network path can then read passwords and
         /// tokens, unless a proxy or mesh on the same host encrypts them.
-        insecure_plaintext: bool = false, Allowed::Switch,
+        insecure_plaintext: bool = false, Allowed::Boolean,
             "no other value exists", Flag;
         /// URL of the database, or of a file that contains it. Put a URL with a password into a file: all users of the
         /// machine can read the arguments of a process.
@@ -80,7 +80,7 @@ section! {
         issuer: String = "latchkey".to_owned(), ISSUER,
             "RFC 7519 requires a string or URI, and every token contains it";
         /// Callers that may use gRPC reflection, as `grpcurl` does: all of them, those with a valid credential, or none.
-        reflection: Reflection = Reflection::On, Allowed::Words(Reflection::VARIANTS),
+        reflection: Reflection = Reflection::On, Allowed::Choice(Reflection::VARIANTS),
             "no other value exists";
     }
 }
@@ -106,11 +106,11 @@ section! {
     /// Limits on connections. Each listener counts its own. All connections to the local socket are from one peer.
     pub struct Connections = "connections." {
         /// Most connections of a listener. Further connections are closed at once.
-        max: u32 = 1024, count(1, 65_536, "connections"),
+        max: u32 = 1024, number(1, 65_536, "connections"),
             "each takes a file descriptor, and memory for up to 100 calls";
         /// Most connections of one peer, which is an IPv4 address or an IPv6 /64. Further connections are closed at once.
         /// Behind a proxy, all clients are one peer.
-        max_per_peer: u32 = 64, count(1, 65_536, "connections"),
+        max_per_peer: u32 = 64, number(1, 65_536, "connections"),
             "each takes a file descriptor, and memory for up to 100 calls";
         /// Time limit for the TLS handshake, and again for the first bytes of HTTP.
         start_timeout: Duration = Duration::from_secs(5), seconds(1, MINUTE),
@@ -125,7 +125,7 @@ section! {
     /// The log.
     pub struct Log = "log." {
         /// Format of the lines.
-        format: LogFormat = LogFormat::Text, Allowed::Words(LogFormat::VARIANTS),
+        format: LogFormat = LogFormat::Text, Allowed::Choice(LogFormat::VARIANTS),
             "no other format exists", Flag;
         /// Level of the log, for all modules or for each.
         level: String = "info".to_owned(), LOG_FILTER,
@@ -137,19 +137,19 @@ section! {
     /// Password hashing with Argon2id. A change applies to a stored hash at the user's next sign-in.
     pub struct Argon2 = "argon2." {
         /// Memory of one hash, in KiB.
-        memory_kib: u32 = 19_456, count(8, 131_072, "KiB"),
+        memory_kib: u32 = 19_456, number(8, 131_072, "KiB"),
             "each hash in progress takes that much, and stored hashes above the maximum are refused";
         /// Passes over the memory.
-        iterations: u32 = 2, count(1, 10, "passes"),
+        iterations: u32 = 2, number(1, 10, "passes"),
             "more would let a few sign-ins keep all cores busy";
         /// Lanes of one hash. The server computes them one after another.
-        parallelism: u32 = 1, count(1, 8, "lanes"),
+        parallelism: u32 = 1, number(1, 8, "lanes"),
             "stored hashes above the maximum are refused";
         /// Hashing threads. 0 means one for each core.
-        threads: Option<usize> = None, count(0, 1024, "threads"),
+        threads: Option<usize> = None, number(0, 1024, "threads"),
             "more threads than cores only cost memory";
         /// Accepts weaker parameters than OWASP lists. For tests only.
-        allow_weak: bool = false, Allowed::Switch,
+        allow_weak: bool = false, Allowed::Boolean,
             "no other value exists";
     }
 }
@@ -158,7 +158,7 @@ section! {
     /// Limits on wrong passwords. A count of 0 turns its limit off.
     pub struct Throttle = "throttle." {
         /// Consecutive failures of an account at which waits begin.
-        threshold: u32 = 5, count(0, 100, "failures"),
+        threshold: u32 = 5, number(0, 100, "failures"),
             "NIST SP 800-63B allows at most 100 consecutive failures";
         /// First wait. Each further failure doubles it.
         initial: Duration = Duration::from_secs(5), seconds(1, HOUR),
@@ -167,7 +167,7 @@ section! {
         max: Duration = Duration::from_secs(HOUR), seconds(1, DAY),
             "a longer wait is a lock, which an operator should see";
         /// Consecutive failures at which the account is locked.
-        lockout_threshold: u32 = 100, count(0, 100, "failures"),
+        lockout_threshold: u32 = 100, number(0, 100, "failures"),
             "NIST SP 800-63B allows at most 100 consecutive failures";
         /// How long such a lock lasts. `0s` means until a reset or an operator ends it.
         lockout_duration: Duration = Duration::ZERO, seconds(0, 365 * DAY),
@@ -176,13 +176,13 @@ section! {
         failure_memory: Duration = Duration::from_secs(DAY), seconds(MINUTE, 365 * DAY),
             "a shorter time forgives a patient attacker, and failures are stored that long";
         /// Failures from one source, an IPv4 address or an IPv6 /64, at which it is blocked.
-        source_failures: u32 = 30, count(0, 1_000_000, "failures"),
+        source_failures: u32 = 30, number(0, 1_000_000, "failures"),
             "more is no limit, which is 0";
         /// Time in which these failures are counted.
         source_failures_window: Duration = Duration::from_secs(5 * MINUTE), seconds(1, DAY),
             "failures of a source are stored that long";
         /// Accounts with failures from one source at which it is blocked.
-        source_accounts: u32 = 20, count(0, 1_000_000, "accounts"),
+        source_accounts: u32 = 20, number(0, 1_000_000, "accounts"),
             "more is no limit, which is 0";
         /// Time in which these accounts are counted.
         source_accounts_window: Duration = Duration::from_secs(10 * MINUTE), seconds(1, DAY),
@@ -191,7 +191,7 @@ section! {
         source_block: Duration = Duration::from_secs(15 * MINUTE), seconds(1, DAY),
             "users of a shared address are blocked together";
         /// Unknown usernames that are throttled like accounts, which hides whether an account exists.
-        unknown_names: u32 = 100_000, count(0, 10_000_000, "names"),
+        unknown_names: u32 = 100_000, number(0, 10_000_000, "names"),
             "each takes a row in the database";
     }
 }
@@ -200,11 +200,11 @@ section! {
     /// Rules for passwords that users choose.
     pub struct Password = "password." {
         /// Shortest password, in code points.
-        min_length: u32 = 15, count(8, 64, "code points"),
+        min_length: u32 = 15, number(8, 64, "code points"),
             "NIST SP 800-63B requires 15 for a password that is the only factor, 8 beside a second factor, and that 64 \
             are accepted";
         /// Longest password, in code points.
-        max_length: u32 = 256, count(64, 256, "code points"),
+        max_length: u32 = 256, number(64, 256, "code points"),
             "NIST SP 800-63B requires that 64 are accepted, and each sign-in hashes all of it";
     }
 }
@@ -234,7 +234,7 @@ section! {
         admin_absolute: Duration = Duration::from_secs(8 * HOUR), seconds(1, DAY),
             "NIST SP 800-63B requires a new sign-in every 24 hours at its second level";
         /// Most sessions of one user. One more ends the oldest.
-        max_per_user: u32 = 10, count(1, 1_000, "sessions"),
+        max_per_user: u32 = 10, number(1, 1_000, "sessions"),
             "without a limit one client in a loop fills the database";
     }
 }

@@ -5,7 +5,7 @@
 
 mod database;
 mod flags;
-mod forms;
+mod formats;
 mod given;
 mod key;
 mod keys;
@@ -178,7 +178,7 @@ impl Config {
     ) {
         let data_dir = root.data_dir;
         self.socket = root.socket.resolve(&data_dir);
-        if !forms::is_socket_path(&self.socket.write()) {
+        if !formats::is_socket_path(&self.socket.write()) {
             problems.add(
                 given.origin("data_dir"),
                 "data_dir makes the path of the socket longer than 103 bytes: a longer one fits \

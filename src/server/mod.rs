@@ -88,7 +88,7 @@ pub async fn open_store(config: &Config) -> Result<(Store, Option<LockFile>), Se
             if let Some(parent) = path.parent() {
                 create_private_dir(parent).await?;
             }
-            let path = followed(path).await?;
+            let path = resolve_link(path).await?;
             let lock = LockFile::take(&path)?;
             Ok((Store::connect(&Location::Sqlite(path)).await?, Some(lock)))
         }
@@ -97,7 +97,7 @@ pub async fn open_store(config: &Config) -> Result<(Store, Option<LockFile>), Se
 }
 
 /// Resolves a symbolic link to the database, so that its lock file and log lie beside the real file.
-async fn followed(path: &Path) -> Result<PathBuf, ServeError> {
+async fn resolve_link(path: &Path) -> Result<PathBuf, ServeError> {
     if !tokio::fs::symlink_metadata(path).await.is_ok_and(|found| found.is_symlink()) {
         return Ok(path.to_owned());
     }

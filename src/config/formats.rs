@@ -16,28 +16,28 @@ const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 /// An IP address and port.
 pub(super) const ADDRESS: Allowed =
-    Allowed::Form("an IP address and port, such as `127.0.0.1:50051` or `[::1]:50051`", |text| {
+    Allowed::Text("an IP address and port, such as `127.0.0.1:50051` or `[::1]:50051`", |text| {
         text.parse::<SocketAddr>().is_ok()
     });
 
 /// An IP address and port, or `off`.
 pub(super) const ADDRESS_OR_OFF: Allowed =
-    Allowed::Form("an IP address and port, such as `127.0.0.1:50052`, or `off`", |text| {
+    Allowed::Text("an IP address and port, such as `127.0.0.1:50052`, or `off`", |text| {
         text == "off" || text.parse::<SocketAddr>().is_ok()
     });
 
 /// A path.
-pub(super) const PATH: Allowed = Allowed::Form("a path", is_path);
+pub(super) const PATH: Allowed = Allowed::Text("a path", is_path);
 
 /// A path, or `off`.
-pub(super) const PATH_OR_OFF: Allowed = Allowed::Form("a path, or `off`", is_path);
+pub(super) const PATH_OR_OFF: Allowed = Allowed::Text("a path, or `off`", is_path);
 
 /// The path of a Unix socket.
-pub(super) const SOCKET_PATH: Allowed = Allowed::Form("a path of at most 103 bytes", is_socket_path);
+pub(super) const SOCKET_PATH: Allowed = Allowed::Text("a path of at most 103 bytes", is_socket_path);
 
 /// The `iss` claim of a token: a `StringOrURI` (RFC 7519, section 2).
 pub(super) const ISSUER: Allowed =
-    Allowed::Form("1 to 256 printable ASCII characters without spaces, and a URI if it contains `:`", |text| {
+    Allowed::Text("1 to 256 printable ASCII characters without spaces, and a URI if it contains `:`", |text| {
         let has_scheme = text.split_once(':').is_none_or(|(scheme, rest)| {
             scheme.starts_with(|c: char| c.is_ascii_alphabetic())
                 && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
@@ -50,7 +50,7 @@ pub(super) const ISSUER: Allowed =
 ///
 /// A word without `=` must be a level. `EnvFilter` would accept any other word as the name of a module and log it at every
 /// level, but a word such as `inf` is more likely a typing error.
-pub(super) const LOG_FILTER: Allowed = Allowed::Form(
+pub(super) const LOG_FILTER: Allowed = Allowed::Text(
     "a level (`off`, `error`, `warn`, `info`, `debug`, `trace`), `module=level`, or several of them separated by commas",
     |text| {
         text.split(',').all(|directive| {
