@@ -12,7 +12,7 @@ use http::request::Parts;
 use http::{Extensions, HeaderMap};
 use tonic::transport::server::{TcpConnectInfo, UdsConnectInfo};
 
-use super::observe::Trace;
+use super::account::Trace;
 use super::table::Method;
 use crate::app::{App, Authenticated};
 use crate::domain::caller::{AccessRule, Call, Caller, CallingApp, Demand};

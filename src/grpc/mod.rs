@@ -7,8 +7,10 @@
 //! ```
 
 mod access;
+mod account;
 mod audit;
 mod auth;
+mod body;
 mod convert;
 mod deadline;
 mod health;
