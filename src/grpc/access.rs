@@ -12,7 +12,7 @@ use http::request::Parts;
 use http::{Extensions, HeaderMap};
 use tonic::transport::server::{TcpConnectInfo, UdsConnectInfo};
 
-use super::account::Trace;
+use super::call_log::CallContext;
 use super::table::Method;
 use crate::app::{App, Authenticated};
 use crate::domain::caller::{AccessRule, Call, Caller, CallingApp, Demand};
@@ -32,26 +32,26 @@ const MAX_USER_AGENT_BYTES: usize = 256;
 pub(super) async fn access(
     State(app): State<Arc<App>>,
     Extension(method): Extension<Arc<Method>>,
-    Extension(trace): Extension<Trace>,
+    Extension(context): Extension<CallContext>,
     request: Request,
     next: Next,
 ) -> Result<Response> {
     let Some(rule) = method.rule else { return Ok(next.run(request).await) };
     let (mut parts, body) = request.into_parts();
-    let caller = admit(&app, &method.name, rule, &trace, &parts).await?;
+    let caller = admit(&app, &method.name, rule, &context, &parts).await?;
     parts.extensions.insert(caller);
     Ok(next.run(Request::from_parts(parts, body)).await)
 }
 
-async fn admit(app: &App, method: &str, rule: AccessRule, trace: &Trace, parts: &Parts) -> Result<Caller> {
+async fn admit(app: &App, method: &str, rule: AccessRule, context: &CallContext, parts: &Parts) -> Result<Caller> {
     let calling_app = calling_app(app, &parts.headers).await?;
     let client_address = client_address(parts, calling_app.as_ref())?;
-    trace.note_address(client_address);
+    context.set_address(client_address);
     let who = identify(app, parts, rule).await?;
-    trace.note_principal(who.as_ref().map(|who| who.principal.id()).unwrap_or_default());
+    context.set_principal(who.as_ref().map(|who| who.principal.id()).unwrap_or_default());
 
     let call = Call {
-        request_id: trace.request_id().to_owned(),
+        request_id: context.request_id().to_owned(),
         method: method.to_owned(),
         client_address,
         user_agent: user_agent(&parts.headers),
@@ -73,7 +73,7 @@ async fn identify(app: &App, parts: &Parts, rule: AccessRule) -> Result<Option<A
 }
 
 async fn calling_app(app: &App, headers: &HeaderMap) -> Result<Option<CallingApp>> {
-    match only(headers, APP)? {
+    match single(headers, APP)? {
         None => Ok(None),
         Some(token) => app.calling_app(token).await.map(Some),
     }
@@ -81,7 +81,7 @@ async fn calling_app(app: &App, headers: &HeaderMap) -> Result<Option<CallingApp
 
 /// The token of `authorization: Bearer TOKEN`.
 fn bearer(headers: &HeaderMap) -> Result<Option<&str>> {
-    let Some(value) = only(headers, http::header::AUTHORIZATION.as_str())? else { return Ok(None) };
+    let Some(value) = single(headers, http::header::AUTHORIZATION.as_str())? else { return Ok(None) };
     let (scheme, token) = value.split_once(' ').ok_or(Unauthenticated::TokenInvalid)?;
     let is_token = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
     if scheme.eq_ignore_ascii_case("bearer") && is_token {
@@ -92,7 +92,7 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>> {
 }
 
 /// The value of metadata that carries a credential. Two are none: which one would a proxy before us have looked at?
-fn only<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>> {
+fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (None, _) => Ok(None),

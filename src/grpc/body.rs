@@ -12,29 +12,29 @@ use http_body::Frame;
 use tokio::time::{Sleep, sleep_until};
 use tonic::{Code, Status};
 
-use super::account::Account;
+use super::call_log::CallRecord;
 use super::deadline::EndsAt;
-use super::lanes::Place;
+use super::lanes::Permit;
 use crate::error::Error;
 
 /// An answer whose call is accounted for when its body ends.
-pub(super) fn accounted(mut answer: Response, account: Account) -> Response {
-    let permit = answer.extensions_mut().remove::<Arc<Place>>();
+pub(super) fn recorded(mut answer: Response, record: CallRecord) -> Response {
+    let permit = answer.extensions_mut().remove::<Arc<Permit>>();
     let end = answer.extensions_mut().remove::<EndsAt>().map(|end| Box::pin(sleep_until(end.0)));
-    answer.map(|body| Body::new(AccountedBody { body, account: Some(account), end, _place: permit }))
+    answer.map(|body| Body::new(RecordedBody { body, record: Some(record), end, _permit: permit }))
 }
 
 /// The body of an answer that has begun well. It ends with a status, also when it panics or a stream is at its deadline, and
 /// holds the place of its call.
-struct AccountedBody {
+struct RecordedBody {
     body: Body,
     /// None once the call has ended.
-    account: Option<Account>,
+    record: Option<CallRecord>,
     end: Option<Pin<Box<Sleep>>>,
-    _place: Option<Arc<Place>>,
+    _permit: Option<Arc<Permit>>,
 }
 
-impl AccountedBody {
+impl RecordedBody {
     /// What is sent on for a frame of the body: trailers end the call.
     fn forward(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
         let Some(trailers) = frame.trailers_ref() else { return frame };
@@ -43,8 +43,8 @@ impl AccountedBody {
         if status.code() != Code::Ok {
             return self.fail(status);
         }
-        if let Some(account) = self.account.take() {
-            account.succeed();
+        if let Some(record) = self.record.take() {
+            record.succeed();
         }
         frame
     }
@@ -52,15 +52,15 @@ impl AccountedBody {
     fn fail(&mut self, status: Status) -> Frame<Bytes> {
         self.body = Body::empty();
         let mut trailers = HeaderMap::new();
-        if let Some(account) = self.account.take() {
+        if let Some(record) = self.record.take() {
             // Without trailers the client sees a stream that broke off, which it is.
-            let _ = account.fail(status).add_header(&mut trailers);
+            let _ = record.fail(status).add_header(&mut trailers);
         }
         Frame::trailers(trailers)
     }
 }
 
-impl HttpBody for AccountedBody {
+impl HttpBody for RecordedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -68,7 +68,7 @@ impl HttpBody for AccountedBody {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        if self.account.is_none() {
+        if self.record.is_none() {
             return Poll::Ready(None);
         }
         let body = &mut self.body;
@@ -87,7 +87,7 @@ impl HttpBody for AccountedBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.account.is_none()
+        self.record.is_none()
     }
 }
 
@@ -97,7 +97,7 @@ mod tests {
     use tonic_types::StatusExt as _;
 
     use super::*;
-    use crate::grpc::account::{Ledger, Trace};
+    use crate::grpc::call_log::{CallContext, CallLog};
     use crate::metrics::Metrics;
 
     type Polled = Poll<Option<Result<Frame<Bytes>, axum::Error>>>;
@@ -114,8 +114,8 @@ mod tests {
         }
     }
 
-    fn account(metrics: &Arc<Metrics>) -> Account {
-        Account::open(&Ledger::new(Arc::clone(metrics)), &Trace::default(), None)
+    fn record(metrics: &Arc<Metrics>) -> CallRecord {
+        CallRecord::begin(&CallLog::new(Arc::clone(metrics)), &CallContext::default(), None)
     }
 
     fn reason(status: Option<&Status>) -> Option<String> {
@@ -123,9 +123,9 @@ mod tests {
     }
 
     async fn last_word(odd: Odd) -> Option<Status> {
-        let account = account(&Arc::default());
+        let record = record(&Arc::default());
         let end = Some(Box::pin(sleep_until(tokio::time::Instant::now())));
-        let mut body = AccountedBody { body: Body::new(odd), account: Some(account), end, _place: None };
+        let mut body = RecordedBody { body: Body::new(odd), record: Some(record), end, _permit: None };
         let frame = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await?.ok()?;
         let after = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await;
         assert!(after.is_none(), "nothing comes after the end");
@@ -135,8 +135,8 @@ mod tests {
     /// What is counted of a call whose body is polled once and dropped.
     async fn counted(odd: Odd) -> Vec<String> {
         let metrics = Arc::default();
-        let account = account(&metrics);
-        let mut body = AccountedBody { body: Body::new(odd), account: Some(account), end: None, _place: None };
+        let record = record(&metrics);
+        let mut body = RecordedBody { body: Body::new(odd), record: Some(record), end: None, _permit: None };
         let _ = poll_fn(|context| Poll::Ready(Pin::new(&mut body).poll_frame(context))).await;
         drop(body);
         let text = metrics.encode();

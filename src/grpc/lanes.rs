@@ -36,110 +36,110 @@ const MOST_SIGN_INS: usize = 4096;
 /// All lanes.
 #[derive(Clone)]
 pub(super) struct Lanes {
-    all: Arc<HashMap<CallLane, Arc<Lane>>>,
+    limiters: Arc<HashMap<CallLane, Arc<Limiter>>>,
     effects: Effects,
     metrics: Arc<Metrics>,
 }
 
-struct Lane {
+struct Limiter {
     bound: usize,
-    taken: Mutex<Taken>,
+    in_flight: Mutex<InFlight>,
 }
 
 /// Who holds how many places. None is the local socket. Whoever holds none is not in it, so it is as small as the lane.
 #[derive(Default)]
-struct Taken {
-    all: usize,
-    by: HashMap<Option<Source>, usize>,
+struct InFlight {
+    total: usize,
+    by_peer: HashMap<Option<Source>, usize>,
 }
 
 tokio::task_local! {
     /// The place of the call that this task handles.
-    static PLACE: Arc<Place>;
+    static PERMIT: Arc<Permit>;
 }
 
 /// A place in a lane, until it is dropped.
-pub(super) struct Place {
-    lane: Arc<Lane>,
+pub(super) struct Permit {
+    limiter: Arc<Limiter>,
     peer: Option<Source>,
-    name: CallLane,
+    lane: CallLane,
     metrics: Arc<Metrics>,
 }
 
 impl Lanes {
-    /// `hashing_places` is how many passwords wait to be hashed before more are refused: a second's work. So many
+    /// `hashing_queue` is how many passwords wait to be hashed before more are refused: a second's work. So many
     /// sign-ins are let in, and the others cost no look into the database.
-    pub(super) fn new(hashing_places: usize, effects: Effects, metrics: Arc<Metrics>) -> Lanes {
-        let sign_ins = hashing_places.clamp(FEWEST_SIGN_INS, MOST_SIGN_INS);
-        let lanes = [
+    pub(super) fn new(hashing_queue: usize, effects: Effects, metrics: Arc<Metrics>) -> Lanes {
+        let sign_ins = hashing_queue.clamp(FEWEST_SIGN_INS, MOST_SIGN_INS);
+        let bounds = [
             (CallLane::SignIns, sign_ins),
             (CallLane::Introspection, INTROSPECTIONS_AT_ONCE),
             (CallLane::Operators, OPERATORS_AT_ONCE),
             (CallLane::Reflection, REFLECTIONS_AT_ONCE),
             (CallLane::Watches, WATCHES_AT_ONCE),
         ];
-        let lanes = lanes.map(|(name, bound)| (name, Arc::new(Lane { bound, taken: Mutex::default() })));
-        Lanes { all: Arc::new(HashMap::from(lanes)), effects, metrics }
+        let limiters = bounds.map(|(lane, bound)| (lane, Arc::new(Limiter { bound, in_flight: Mutex::default() })));
+        Lanes { limiters: Arc::new(HashMap::from(limiters)), effects, metrics }
     }
 
-    fn enter(&self, lane: Option<CallLane>, peer: Option<Source>) -> Result<Option<Place>> {
-        let Some(name) = lane else { return Ok(None) };
-        let Some(lane) = self.all.get(&name) else { return Ok(None) };
-        if !lane.take(peer) {
-            self.metrics.call_refused(name);
+    fn acquire(&self, lane: Option<CallLane>, peer: Option<Source>) -> Result<Option<Permit>> {
+        let Some(lane) = lane else { return Ok(None) };
+        let Some(limiter) = self.limiters.get(&lane) else { return Ok(None) };
+        if !limiter.acquire(peer) {
+            self.metrics.call_refused(lane);
             let retry_after = self.effects.retry_soon();
-            return Err(Error::Exhausted { limit: Limit::Lane(name.as_str()), retry_after });
+            return Err(Error::Exhausted { limit: Limit::Lane(lane.as_str()), retry_after });
         }
-        self.metrics.call_entered(name);
-        Ok(Some(Place { lane: Arc::clone(lane), peer, name, metrics: Arc::clone(&self.metrics) }))
+        self.metrics.call_entered(lane);
+        Ok(Some(Permit { limiter: Arc::clone(limiter), peer, lane, metrics: Arc::clone(&self.metrics) }))
     }
 }
 
-impl Lane {
+impl Limiter {
     /// Of the last quarter nobody gets more than a sixteenth of the lane: whoever floods from a few addresses leaves room
     /// for the others. The local socket has a quarter on top: the operator on the host gets in whatever comes.
-    fn take(&self, peer: Option<Source>) -> bool {
-        let mut taken = self.lock();
-        let held = taken.by.get(&peer).copied().unwrap_or(0);
+    fn acquire(&self, peer: Option<Source>) -> bool {
+        let mut in_flight = self.lock();
+        let held = in_flight.by_peer.get(&peer).copied().unwrap_or(0);
         let quarter = self.bound / 4;
         let has_room = match peer {
-            None => taken.all < self.bound + quarter,
-            Some(_) if taken.all < self.bound - quarter => true,
-            Some(_) => taken.all < self.bound && held < (self.bound / 16).max(1),
+            None => in_flight.total < self.bound + quarter,
+            Some(_) if in_flight.total < self.bound - quarter => true,
+            Some(_) => in_flight.total < self.bound && held < (self.bound / 16).max(1),
         };
         if !has_room {
             return false;
         }
-        taken.all += 1;
-        taken.by.insert(peer, held + 1);
+        in_flight.total += 1;
+        in_flight.by_peer.insert(peer, held + 1);
         true
     }
 
-    fn give_back(&self, peer: Option<Source>) {
-        let mut taken = self.lock();
-        taken.all = taken.all.saturating_sub(1);
-        match taken.by.get_mut(&peer) {
+    fn release(&self, peer: Option<Source>) {
+        let mut in_flight = self.lock();
+        in_flight.total = in_flight.total.saturating_sub(1);
+        match in_flight.by_peer.get_mut(&peer) {
             Some(held) if *held > 1 => *held -= 1,
-            _ => drop(taken.by.remove(&peer)),
+            _ => drop(in_flight.by_peer.remove(&peer)),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Taken> {
+    fn lock(&self) -> MutexGuard<'_, InFlight> {
         // Nothing under this lock can panic half-way through a change.
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+        self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
-        self.lane.give_back(self.peer);
-        self.metrics.call_left(self.name);
+        self.limiter.release(self.peer);
+        self.metrics.call_left(self.lane);
     }
 }
 
 /// The place of this call, for work that goes on without it.
-pub(super) fn place() -> Option<Arc<Place>> {
-    PLACE.try_with(Arc::clone).ok()
+pub(super) fn permit() -> Option<Arc<Permit>> {
+    PERMIT.try_with(Arc::clone).ok()
 }
 
 /// The layer.
@@ -150,10 +150,10 @@ pub(super) async fn lanes(
     next: Next,
 ) -> Result<Response> {
     let peer = access::peer(request.extensions()).map(Source::of);
-    let Some(place) = lanes.enter(method.lane, peer)?.map(Arc::new) else { return Ok(next.run(request).await) };
-    let mut response = PLACE.scope(Arc::clone(&place), next.run(request)).await;
+    let Some(permit) = lanes.acquire(method.lane, peer)?.map(Arc::new) else { return Ok(next.run(request).await) };
+    let mut response = PERMIT.scope(Arc::clone(&permit), next.run(request)).await;
     // `observe` keeps it until the body has ended.
-    response.extensions_mut().insert(place);
+    response.extensions_mut().insert(permit);
     Ok(response)
 }
 
@@ -167,46 +167,46 @@ mod tests {
 
     #[test]
     fn who_floods_leaves_a_quarter_to_others() {
-        let lane = Lane { bound: 16, taken: Mutex::default() };
+        let limiter = Limiter { bound: 16, in_flight: Mutex::default() };
         for _ in 0..12 {
-            assert!(lane.take(Some(from(1))));
+            assert!(limiter.acquire(Some(from(1))));
         }
-        assert!(!lane.take(Some(from(1))), "the last quarter is not for who holds so much");
-        assert!(lane.take(Some(from(2))));
-        assert!(!lane.take(Some(from(2))), "nor for a second address alone");
+        assert!(!limiter.acquire(Some(from(1))), "the last quarter is not for who holds so much");
+        assert!(limiter.acquire(Some(from(2))));
+        assert!(!limiter.acquire(Some(from(2))), "nor for a second address alone");
         for last in 3..6 {
-            assert!(lane.take(Some(from(last))), "{last}");
+            assert!(limiter.acquire(Some(from(last))), "{last}");
         }
-        assert!(!lane.take(Some(from(6))), "the lane is full");
+        assert!(!limiter.acquire(Some(from(6))), "the lane is full");
         for _ in 0..4 {
-            assert!(lane.take(None), "but not for the operator on the host");
+            assert!(limiter.acquire(None), "but not for the operator on the host");
         }
-        assert!(!lane.take(None));
-        lane.give_back(None);
-        lane.give_back(Some(from(2)));
-        assert!(!lane.take(Some(from(1))));
+        assert!(!limiter.acquire(None));
+        limiter.release(None);
+        limiter.release(Some(from(2)));
+        assert!(!limiter.acquire(Some(from(1))));
     }
 
     #[test]
     fn nothing_is_kept_of_who_holds_nothing() {
-        let lane = Lane { bound: 64, taken: Mutex::default() };
+        let limiter = Limiter { bound: 64, in_flight: Mutex::default() };
         for last in 0..8 {
-            assert!(lane.take(Some(from(last))));
-            assert!(lane.take(Some(from(last))));
+            assert!(limiter.acquire(Some(from(last))));
+            assert!(limiter.acquire(Some(from(last))));
         }
         for last in 0..8 {
-            lane.give_back(Some(from(last)));
-            lane.give_back(Some(from(last)));
+            limiter.release(Some(from(last)));
+            limiter.release(Some(from(last)));
         }
-        let taken = lane.lock();
-        assert_eq!((taken.all, taken.by.len()), (0, 0));
+        let in_flight = limiter.lock();
+        assert_eq!((in_flight.total, in_flight.by_peer.len()), (0, 0));
     }
 
     #[test]
     fn the_lane_of_sign_ins_grows_with_what_is_hashed_in_a_second() {
-        let bound = |places| {
-            let lanes = Lanes::new(places, Effects::system(), Arc::new(Metrics::new()));
-            lanes.all.get(&CallLane::SignIns).map(|lane| lane.bound)
+        let bound = |queue| {
+            let lanes = Lanes::new(queue, Effects::system(), Arc::new(Metrics::new()));
+            lanes.limiters.get(&CallLane::SignIns).map(|limiter| limiter.bound)
         };
         assert_eq!(bound(2), Some(96));
         assert_eq!(bound(1000), Some(1000));

@@ -7,10 +7,10 @@
 //! ```
 
 mod access;
-mod account;
 mod audit;
 mod auth;
 mod body;
+mod call_log;
 mod convert;
 mod deadline;
 mod health;
@@ -158,10 +158,10 @@ where
     T: Send + 'static,
     F: Future<Output = Result<T>> + Send + 'static,
 {
-    let (work, place) = (Box::pin(work(Arc::clone(app))), lanes::place());
+    let (work, permit) = (Box::pin(work(Arc::clone(app))), lanes::permit());
     app.detached(async move {
         let done = work.await;
-        drop(place);
+        drop(permit);
         done
     })
     .await

@@ -13,8 +13,8 @@ use http::HeaderValue;
 use tonic::{Code, Status};
 use tracing::Instrument as _;
 
-use super::account::{Account, Ledger, REQUEST_ID, Trace};
-use super::body::accounted;
+use super::body::recorded;
+use super::call_log::{CallContext, CallLog, CallRecord, REQUEST_ID};
 use super::table::MethodTable;
 use crate::effects::Effects;
 use crate::error::Error;
@@ -24,24 +24,24 @@ use crate::metrics::Metrics;
 pub(super) struct Observer {
     effects: Effects,
     table: MethodTable,
-    ledger: Arc<Ledger>,
+    log: Arc<CallLog>,
 }
 
 impl Observer {
     pub(super) fn new(effects: Effects, table: MethodTable, metrics: Arc<Metrics>) -> Observer {
-        Observer { effects, table, ledger: Ledger::new(metrics) }
+        Observer { effects, table, log: CallLog::new(metrics) }
     }
 }
 
 /// The layer.
 pub(super) async fn observe(State(observer): State<Arc<Observer>>, mut request: Request, next: Next) -> Response {
-    let trace = Trace::begin(request.headers(), &observer.effects);
+    let context = CallContext::begin(request.headers(), &observer.effects);
     let method = observer.table.find(request.uri().path());
-    let account = Account::open(&observer.ledger, &trace, method.as_ref());
+    let record = CallRecord::begin(&observer.log, &context, method.as_ref());
     let answer = match method {
         Some(method) => {
-            let span = tracing::info_span!("rpc", request.id = trace.request_id(), rpc.method = method.name);
-            request.extensions_mut().insert(trace.clone());
+            let span = tracing::info_span!("rpc", request.id = context.request_id(), rpc.method = method.name);
+            request.extensions_mut().insert(context.clone());
             request.extensions_mut().insert(method);
             let answer = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span).await;
             answer.unwrap_or_else(|_| Error::internal("the handler panicked").into_response())
@@ -49,10 +49,10 @@ pub(super) async fn observe(State(observer): State<Arc<Observer>>, mut request: 
         None => Error::MethodUnavailable.into_response(),
     };
     let mut response = match failure(&answer) {
-        Some(status) => account.fail(status).into_http(),
-        None => accounted(answer, account),
+        Some(status) => record.fail(status).into_http(),
+        None => recorded(answer, record),
     };
-    if let Ok(id) = HeaderValue::from_str(trace.request_id()) {
+    if let Ok(id) = HeaderValue::from_str(context.request_id()) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
     response

@@ -127,9 +127,9 @@ fn details(error: &Error) -> Vec<ErrorDetail> {
 /// What varies in the message.
 fn metadata(error: &Error) -> HashMap<String, String> {
     let pairs: Vec<(&str, String)> = match error {
-        Error::InvalidInput(violations) | Error::PasswordRejected(violations) => match told(violations) {
-            told if told < violations.iter().len() => {
-                vec![("violationsOmitted", (violations.iter().len() - told).to_string())]
+        Error::InvalidInput(violations) | Error::PasswordRejected(violations) => match fitting(violations) {
+            count if count < violations.iter().len() => {
+                vec![("violationsOmitted", (violations.iter().len() - count).to_string())]
             }
             _ => Vec::new(),
         },
@@ -154,16 +154,16 @@ fn metadata(error: &Error) -> HashMap<String, String> {
 }
 
 fn bad_request(violations: &Violations) -> BadRequest {
-    let told = violations.iter().take(told(violations)).map(|violation| {
-        let mut told = FieldViolation::new(violation.field.as_str(), violation.description.as_str());
-        violation.reason.as_str().clone_into(&mut told.reason);
-        told
+    let fitting = violations.iter().take(fitting(violations)).map(|violation| {
+        let mut shown = FieldViolation::new(violation.field.as_str(), violation.description.as_str());
+        violation.reason.as_str().clone_into(&mut shown.reason);
+        shown
     });
-    BadRequest::new(told.collect::<Vec<_>>())
+    BadRequest::new(fitting.collect::<Vec<_>>())
 }
 
 /// How many violations fit into an answer.
-fn told(violations: &Violations) -> usize {
+fn fitting(violations: &Violations) -> usize {
     let mut room = MAX_VIOLATION_BYTES;
     violations
         .iter()

@@ -66,7 +66,7 @@ pub(super) enum ContractFault {
     /// A method or a field names a scope that no role has.
     UnknownScope {
         /// Which method or field.
-        place: String,
+        name: String,
     },
 }
 
@@ -76,7 +76,7 @@ impl std::fmt::Display for ContractFault {
             ContractFault::Unreadable(why) => write!(f, "the descriptors of the contract cannot be read: {why}"),
             ContractFault::NoAccess { method } => write!(f, "{method} does not say who may call it"),
             ContractFault::NoLane { method } => write!(f, "{method} does not say which lane it belongs to"),
-            ContractFault::UnknownScope { place } => write!(f, "{place} names a scope that does not exist"),
+            ContractFault::UnknownScope { name } => write!(f, "{name} names a scope that does not exist"),
         }
     }
 }
@@ -160,7 +160,7 @@ fn rule(method: &str, stated: &v1::AccessRule) -> Result<AccessRule, ContractFau
         Caller::Principal => Demand::Principal,
         Caller::Scope => match Scope::parse(&stated.scope) {
             Some(scope) => Demand::Scope(scope),
-            None => return Err(ContractFault::UnknownScope { place: method.to_owned() }),
+            None => return Err(ContractFault::UnknownScope { name: method.to_owned() }),
         },
     };
     Ok(AccessRule { demand, max_auth_age: duration(method, stated.max_auth_age)? })
@@ -191,7 +191,7 @@ fn check_needs(pool: &DescriptorPool) -> Result<(), ContractFault> {
             }
             if !matches!(options.get_extension(&needs).as_ref(), Value::String(scope) if Scope::parse(scope).is_some())
             {
-                return Err(ContractFault::UnknownScope { place: field.full_name().to_owned() });
+                return Err(ContractFault::UnknownScope { name: field.full_name().to_owned() });
             }
         }
     }

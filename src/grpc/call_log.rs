@@ -23,50 +23,51 @@ pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 const MAX_REQUEST_ID_BYTES: usize = 128;
 
 /// How often the log tells of calls that were refused for want of room.
-const TELL_SHED_EVERY: Duration = Duration::from_secs(1);
+const SHED_LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Stands in log and metrics for every method that is not served, so that strangers cannot make up names there.
 const UNKNOWN_METHOD: &str = "unknown";
 
 /// Where calls are counted.
-pub(super) struct Ledger {
+pub(super) struct CallLog {
     metrics: Arc<Metrics>,
     shed: Shed,
 }
 
-impl Ledger {
-    pub(super) fn new(metrics: Arc<Metrics>) -> Arc<Ledger> {
-        Arc::new(Ledger { metrics, shed: Shed::default() })
+impl CallLog {
+    pub(super) fn new(metrics: Arc<Metrics>) -> Arc<CallLog> {
+        Arc::new(CallLog { metrics, shed: Shed::default() })
     }
 }
 
 /// Refusals for want of room, told all together: a line for each would make the log a part of the flood.
 #[derive(Debug, Default)]
-struct Shed(Mutex<Untold>);
+struct Shed(Mutex<Unreported>);
 
 #[derive(Debug, Default)]
-struct Untold {
+struct Unreported {
     calls: u64,
-    told_at: Option<Instant>,
+    reported_at: Option<Instant>,
 }
 
 impl Shed {
     /// Counts one, and tells of all so far if the last time was a while ago.
     fn count(&self) {
-        let mut untold = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        untold.calls += 1;
-        if untold.told_at.is_some_and(|at| at.elapsed() < TELL_SHED_EVERY) {
+        let mut unreported = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        unreported.calls += 1;
+        if unreported.reported_at.is_some_and(|at| at.elapsed() < SHED_LOG_INTERVAL) {
             return;
         }
-        let Untold { calls, .. } = std::mem::replace(&mut *untold, Untold { calls: 0, told_at: Some(Instant::now()) });
-        drop(untold);
+        let Unreported { calls, .. } =
+            std::mem::replace(&mut *unreported, Unreported { calls: 0, reported_at: Some(Instant::now()) });
+        drop(unreported);
         tracing::warn!(calls, "refused for want of room; latchkey_rpc_total has the methods");
     }
 }
 
 /// What is known of a call so far. The layers within add to it, so that the log knows it even if they panic.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Trace(Arc<Known>);
+pub(super) struct CallContext(Arc<Known>);
 
 #[derive(Debug, Default)]
 struct Known {
@@ -75,11 +76,11 @@ struct Known {
     address: OnceLock<IpAddr>,
 }
 
-impl Trace {
-    pub(super) fn begin(headers: &HeaderMap, effects: &Effects) -> Trace {
+impl CallContext {
+    pub(super) fn begin(headers: &HeaderMap, effects: &Effects) -> CallContext {
         let sent = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(|id| is_request_id(id));
         let request_id = sent.map_or_else(|| HEXLOWER.encode(&effects.bytes::<16>()), str::to_owned);
-        Trace(Arc::new(Known { request_id, ..Known::default() }))
+        CallContext(Arc::new(Known { request_id, ..Known::default() }))
     }
 
     /// The id of the request.
@@ -88,12 +89,12 @@ impl Trace {
     }
 
     /// Who calls: the id of a principal, empty for a stranger.
-    pub(super) fn note_principal(&self, id: String) {
+    pub(super) fn set_principal(&self, id: String) {
         let _ = self.0.principal.set(id);
     }
 
     /// Where the call comes from.
-    pub(super) fn note_address(&self, address: Option<IpAddr>) {
+    pub(super) fn set_address(&self, address: Option<IpAddr>) {
         if let Some(address) = address {
             let _ = self.0.address.set(address);
         }
@@ -107,34 +108,34 @@ fn is_request_id(text: &str) -> bool {
 }
 
 /// The account of one call: exactly one line of log and one count, when its answer has ended or its client has hung up.
-pub(super) struct Account {
-    ledger: Arc<Ledger>,
-    trace: Trace,
+pub(super) struct CallRecord {
+    log: Arc<CallLog>,
+    context: CallContext,
     /// None if no such method is served.
     method: Option<Arc<Method>>,
     started: Instant,
-    is_closed: bool,
+    is_written: bool,
 }
 
-impl Account {
-    pub(super) fn open(ledger: &Arc<Ledger>, trace: &Trace, method: Option<&Arc<Method>>) -> Account {
-        let (ledger, trace, method) = (Arc::clone(ledger), trace.clone(), method.cloned());
-        Account { ledger, trace, method, started: Instant::now(), is_closed: false }
+impl CallRecord {
+    pub(super) fn begin(log: &Arc<CallLog>, context: &CallContext, method: Option<&Arc<Method>>) -> CallRecord {
+        let (log, context, method) = (Arc::clone(log), context.clone(), method.cloned());
+        CallRecord { log, context, method, started: Instant::now(), is_written: false }
     }
 
     pub(super) fn succeed(mut self) {
-        self.tell(Code::Ok, None);
+        self.write(Code::Ok, None);
     }
 
     /// Returns the status to send.
     pub(super) fn fail(mut self, status: Status) -> Status {
         let status = status::translated(status);
-        self.tell(status.code(), status::error_of(&status));
-        status::encoded(&status, self.trace.request_id())
+        self.write(status.code(), status::error_of(&status));
+        status::encoded(&status, self.context.request_id())
     }
 
-    fn tell(&mut self, code: Code, error: Option<&Error>) {
-        self.is_closed = true;
+    fn write(&mut self, code: Code, error: Option<&Error>) {
+        self.is_written = true;
         let method = self.method.as_ref().map_or(UNKNOWN_METHOD, |method| &method.name);
         let is_ours = self.method.as_ref().is_none_or(|method| method.rule.is_some());
         let code = code_name(code);
@@ -143,12 +144,12 @@ impl Account {
         let is_shed = error.is_some_and(status::is_shed);
         let elapsed = self.started.elapsed();
         let duration_ms = (elapsed.as_secs_f64() * 1e6).round() / 1e3;
-        self.ledger.metrics.rpc(method, code, reason, elapsed);
-        let request_id = self.trace.request_id();
+        self.log.metrics.rpc(method, code, reason, elapsed);
+        let request_id = self.context.request_id();
         // What is not there is left out of the line.
         let reason = Some(reason).filter(|reason| !reason.is_empty());
-        let principal = self.trace.0.principal.get().map(String::as_str).filter(|id| !id.is_empty());
-        let address = self.trace.0.address.get().map(ToString::to_string);
+        let principal = self.context.0.principal.get().map(String::as_str).filter(|id| !id.is_empty());
+        let address = self.context.0.address.get().map(ToString::to_string);
         // A macro, because the level of an event is fixed where it stands.
         macro_rules! line {
             ($level:ident $(, $error:ident)?) => {
@@ -166,15 +167,15 @@ impl Account {
             None => line!(debug),
         }
         if is_shed {
-            self.ledger.shed.count();
+            self.log.shed.count();
         }
     }
 }
 
-impl Drop for Account {
+impl Drop for CallRecord {
     fn drop(&mut self) {
-        if !self.is_closed {
-            self.tell(Code::Cancelled, None);
+        if !self.is_written {
+            self.write(Code::Cancelled, None);
         }
     }
 }
