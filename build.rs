@@ -1,8 +1,8 @@
-//! Compiles the contract: messages and services, the descriptor set that reflection serves, `Debug` that hides
-//! secrets, the checks of scopes that single fields need, and the calls of the command line. Fails if a method does not
-//! say who may call it or which lane it belongs to.
+//! Compiles the contract into messages and services, the descriptor set that reflection serves, `Debug` implementations
+//! that hide secrets, the checks of scopes that single fields need, and the calls of the command line. The build fails if
+//! a method has no `caller` or no `lane` in its `access` option.
 //!
-//! protox compiles the files, so no `protoc` is needed. Its `encode_file_descriptor_set` keeps our own options and
+//! protox compiles the files, so `protoc` is not needed. Its `encode_file_descriptor_set` keeps our own options and
 //! `debug_redact`; the decoded form loses them.
 
 use std::error::Error;
@@ -26,7 +26,7 @@ fn main() -> Result<()> {
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
 
     let mut compiler = protox::Compiler::new(["proto"])?;
-    // Comments too: `grpcurl describe` prints them.
+    // With comments: `grpcurl describe` prints them.
     compiler.include_imports(true).include_source_info(true);
     compiler.open_files(contract(Path::new("proto/latchkey/v1"))?)?;
     std::fs::write(out.join("latchkey.v1.fds"), compiler.encode_file_descriptor_set())?;
@@ -40,13 +40,13 @@ fn main() -> Result<()> {
 
     tonic_prost_build::configure()
         .skip_debug(&redacted)
-        // In order, so that the same request always encodes to the same bytes: idempotency keys remember a digest.
+        // Ordered maps encode the same request to the same bytes: an idempotency key is stored with a digest of them.
         .btree_map(".")
         .compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }
 
-/// The files of the contract, as imports name them.
+/// Returns the files of the contract, as imports name them.
 fn contract(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder)? {
@@ -59,24 +59,24 @@ fn contract(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Messages of ours.
+/// Returns the messages of the contract.
 fn messages(pool: &DescriptorPool) -> impl Iterator<Item = MessageDescriptor> + '_ {
     pool.all_messages().filter(|message| message.package_name() == PACKAGE)
 }
 
-/// Methods of ours.
+/// Returns the methods of the contract.
 fn methods(pool: &DescriptorPool) -> Vec<MethodDescriptor> {
     let services = pool.services().filter(|service| service.package_name() == PACKAGE);
     services.flat_map(|service| service.methods().collect::<Vec<_>>()).collect()
 }
 
-/// An option of ours.
+/// Returns an option that the contract defines.
 fn extension(pool: &DescriptorPool, name: &str) -> Result<ExtensionDescriptor> {
     let extension = pool.get_extension_by_name(&format!("{PACKAGE}.{name}"));
     extension.ok_or_else(|| format!("the contract does not define the option `{name}`").into())
 }
 
-/// Fails if a method does not say who may call it or which lane it belongs to.
+/// Fails if the `access` option of a method lacks `caller` or `lane`.
 fn check_access(pool: &DescriptorPool) -> Result<()> {
     let access = extension(pool, "access")?;
     for method in methods(pool) {
@@ -92,7 +92,7 @@ fn check_access(pool: &DescriptorPool) -> Result<()> {
     Ok(())
 }
 
-/// `impl Call` for the request of each method that answers once.
+/// Writes `impl Call` for the request of each unary method.
 fn calls(pool: &DescriptorPool) -> Result<String> {
     let mut code = String::new();
     for method in methods(pool).iter().filter(|method| !method.is_client_streaming() && !method.is_server_streaming()) {
@@ -107,24 +107,24 @@ fn calls(pool: &DescriptorPool) -> Result<String> {
     Ok(code)
 }
 
-/// The oneofs of a message, without those that only stand for `optional`.
+/// Returns the oneofs of a message, without the synthetic ones that stand for `optional`.
 fn oneofs(message: &MessageDescriptor) -> impl Iterator<Item = OneofDescriptor> + '_ {
     message.oneofs().filter(|oneof| !oneof.is_synthetic())
 }
 
-/// The oneof that a field belongs to, if it does.
+/// Returns the oneof that a field belongs to, if any.
 fn oneof_of(field: &FieldDescriptor) -> Option<OneofDescriptor> {
     field.containing_oneof().filter(|oneof| !oneof.is_synthetic())
 }
 
-/// Whether the standard option `debug_redact` is set.
+/// Returns whether the standard option `debug_redact` is set.
 fn is_redacted(field: &FieldDescriptor) -> bool {
     let options = field.options();
     let option = options.descriptor().get_field_by_name("debug_redact");
     option.is_some_and(|option| matches!(options.get_field(&option).as_ref(), Value::Bool(true)))
 }
 
-/// `Debug` for each message with a secret and for its oneofs: the paths for prost to leave alone, and the code.
+/// Writes `Debug` for each message with a secret and for its oneofs. Returns the paths that prost must skip, and the code.
 fn redacted_debug(pool: &DescriptorPool) -> Result<(Vec<String>, String)> {
     let mut paths = Vec::new();
     let mut code = String::new();
@@ -179,7 +179,7 @@ fn oneof_debug(code: &mut String, oneof: &OneofDescriptor) -> Result<()> {
     Ok(())
 }
 
-/// `impl Needs` for the request of each method: which scopes do the fields that are set need?
+/// Writes `impl Needs` for the request of each method: the scopes that its set fields need.
 fn needs(pool: &DescriptorPool) -> Result<String> {
     let mut code = String::new();
     for method in methods(pool) {
@@ -196,7 +196,7 @@ fn request_needs(code: &mut String, pool: &DescriptorPool, request: &MessageDesc
             let (set, name) = (is_set(&field)?, field.name());
             writeln!(checks, "        if {set} {{\n            needs.push(({name:?}, {scope:?}));\n        }}")?;
         }
-        // A check that is not generated would be a right that is not asked for.
+        // No check is generated for a nested field, so `needs` there would grant access silently.
         if let Kind::Message(inner) = field.kind() {
             refuse_needs_within(pool, &inner, &mut vec![request.full_name().to_owned()])?;
         }
@@ -211,7 +211,7 @@ fn request_needs(code: &mut String, pool: &DescriptorPool, request: &MessageDesc
     Ok(())
 }
 
-/// The scope that setting a field needs.
+/// Returns the scope that setting a field needs.
 fn needed_scope(pool: &DescriptorPool, field: &FieldDescriptor) -> Result<Option<String>> {
     let extension = extension(pool, "needs")?;
     let options = field.options();
@@ -224,7 +224,7 @@ fn needed_scope(pool: &DescriptorPool, field: &FieldDescriptor) -> Result<Option
     }
 }
 
-/// Fails if a message that a request contains has a field with `needs`, which only requests themselves may have.
+/// Fails if a message inside a request has a field with `needs`: only fields of the request itself may have it.
 fn refuse_needs_within(pool: &DescriptorPool, message: &MessageDescriptor, seen: &mut Vec<String>) -> Result<()> {
     if seen.iter().any(|name| name == message.full_name()) {
         return Ok(());
@@ -245,7 +245,7 @@ fn refuse_needs_within(pool: &DescriptorPool, message: &MessageDescriptor, seen:
     Ok(())
 }
 
-/// An expression that says whether a field of `self` is set.
+/// Returns a Rust expression for whether a field of `self` is set.
 fn is_set(field: &FieldDescriptor) -> Result<String> {
     let member = member(field.name());
     if let Some(oneof) = oneof_of(field) {
@@ -262,12 +262,12 @@ fn is_set(field: &FieldDescriptor) -> Result<String> {
     })
 }
 
-/// The Rust type of a oneof, within the module of the package.
+/// Returns the Rust type of a oneof, relative to the module of the package.
 fn oneof_type(oneof: &OneofDescriptor) -> String {
     format!("{}::{}", snake(oneof.parent_message().name()), camel(oneof.name()))
 }
 
-/// A field as a Rust identifier.
+/// Returns a field name as a Rust identifier.
 fn member(name: &str) -> String {
     if matches!(name, "ref" | "type") { format!("r#{name}") } else { name.to_owned() }
 }
@@ -291,7 +291,7 @@ fn camel(snake: &str) -> String {
     snake.split('_').map(capitalised).collect()
 }
 
-/// Fails for a nested message, whose Rust name would be another.
+/// Fails for a nested message: its Rust path differs from its name.
 fn top_level(message: &MessageDescriptor) -> Result<()> {
     match message.parent_message() {
         None => Ok(()),

@@ -1,6 +1,6 @@
-//! Who calls, and may they: the layer before every method. What it lets through carries a [`Caller`].
+//! The layer that authenticates the caller and checks the rule of the method. A request that passes carries a [`Caller`].
 //!
-//! Deny by default. A method that is not open to all and does not let the caller in ends here.
+//! Denies by default: only methods without a rule (health, open reflection) pass without a `Caller`.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,16 +19,16 @@ use crate::domain::caller::{AccessRule, Call, Caller, CallingApp, Demand};
 use crate::domain::violation::{Fault, Violations};
 use crate::error::{Error, Result, Unauthenticated};
 
-/// Names the calling application: an API token.
+/// Metadata that identifies the calling application by its API token.
 const APP: &str = "latchkey-app";
 
-/// The person for whom a calling application speaks: an IP address.
+/// Metadata with the IP address of the person for whom a calling application acts.
 const CLIENT_ADDRESS: &str = "latchkey-client-address";
 
-/// The most of a client's own name that is kept, in bytes.
+/// The maximum length of a user agent that is kept, in bytes.
 const MAX_USER_AGENT_BYTES: usize = 256;
 
-/// The layer.
+/// Runs the layer.
 pub(super) async fn access(
     State(app): State<Arc<App>>,
     Extension(method): Extension<Arc<Method>>,
@@ -60,8 +60,8 @@ async fn admit(app: &App, method: &str, rule: AccessRule, context: &CallContext,
     app.admit(who, rule, call).await
 }
 
-/// The bearer, else the peer of the local socket. A bearer that is not valid is an error, never a reason to look
-/// further: whoever sent it did not mean to act as somebody else.
+/// Authenticates by the bearer token, or else by the peer of the local socket. An invalid token is an error: falling back
+/// to the peer would let the client act as a principal that it did not choose.
 async fn identify(app: &App, parts: &Parts, rule: AccessRule) -> Result<Option<Authenticated>> {
     if matches!(rule.demand, Demand::Anyone | Demand::Ticket) {
         return Ok(None);
@@ -79,7 +79,7 @@ async fn calling_app(app: &App, headers: &HeaderMap) -> Result<Option<CallingApp
     }
 }
 
-/// The token of `authorization: Bearer TOKEN`.
+/// Returns the token of `authorization: Bearer TOKEN`.
 fn bearer(headers: &HeaderMap) -> Result<Option<&str>> {
     let Some(value) = single(headers, http::header::AUTHORIZATION.as_str())? else { return Ok(None) };
     let (scheme, token) = value.split_once(' ').ok_or(Unauthenticated::TokenInvalid)?;
@@ -91,7 +91,8 @@ fn bearer(headers: &HeaderMap) -> Result<Option<&str>> {
     }
 }
 
-/// The value of metadata that carries a credential. Two are none: which one would a proxy before us have looked at?
+/// Returns the value of a credential header. A duplicated header is rejected: a proxy in front of us may have checked the
+/// other one.
 fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
@@ -101,19 +102,19 @@ fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>> {
     }
 }
 
-/// The user id of the process at the other end of the local socket, if it is the server's own or root's. Others may
-/// reach the socket where its folder is open, and are strangers.
+/// Returns the user id of the peer process on the local socket, if it is the server's own or root's. Other users may reach
+/// the socket if its directory is open to them; they are unauthenticated.
 fn trusted_peer(parts: &Parts) -> Option<u32> {
     let uid = parts.extensions.get::<UdsConnectInfo>()?.peer_cred?.uid();
     is_trusted(uid, rustix::process::geteuid().as_raw()).then_some(uid)
 }
 
-/// Whether a process of this user may do everything to a server of the user `own`.
+/// Returns whether a process of user `uid` has full access to a server that runs as user `own`.
 fn is_trusted(uid: u32, own: u32) -> bool {
     uid == 0 || uid == own
 }
 
-/// The address of the peer, or the person's, where a calling application that may say so says so.
+/// Returns the address of the peer, or the one that a calling application with the scope `auth.proxy` states.
 fn client_address(parts: &Parts, app: Option<&CallingApp>) -> Result<Option<IpAddr>> {
     if app.is_some_and(|app| app.is_proxy) && parts.headers.contains_key(CLIENT_ADDRESS) {
         return stated_address(&parts.headers).map(Some);
@@ -121,7 +122,7 @@ fn client_address(parts: &Parts, app: Option<&CallingApp>) -> Result<Option<IpAd
     Ok(peer(&parts.extensions))
 }
 
-/// The address at the other end of the connection. The local socket has none.
+/// Returns the remote address of the connection. `None` on the local socket.
 pub(super) fn peer(extensions: &Extensions) -> Option<IpAddr> {
     let peer = extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr);
     peer.map(|address| address.ip().to_canonical())
@@ -136,7 +137,7 @@ fn stated_address(headers: &HeaderMap) -> Result<IpAddr> {
     })
 }
 
-/// What the client calls itself, fit for one line of a log.
+/// Returns the user agent without control characters, so that it fits on one line of the log.
 fn user_agent(headers: &HeaderMap) -> String {
     let value = headers.get(http::header::USER_AGENT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     value.chars().filter(|symbol| !symbol.is_control()).take(MAX_USER_AGENT_BYTES).collect()

@@ -1,4 +1,4 @@
-//! The service `Audit`: decode, call, encode.
+//! The service `Audit`: each method decodes the request, calls the use case and encodes the response.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::proto::v1::audit_server::Audit;
 
 type Answer<T> = Result<Response<T>, Status>;
 
-/// The service.
+/// Implements `Audit`.
 pub(super) struct Service {
     app: Arc<App>,
 }

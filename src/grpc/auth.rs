@@ -1,4 +1,4 @@
-//! The service `Auth`: decode, call, encode.
+//! The service `Auth`: each method decodes the request, calls the use case and encodes the response.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::proto::v1::auth_server::Auth;
 
 type Answer<T> = Result<Response<T>, Status>;
 
-/// The service.
+/// Implements `Auth`.
 pub(super) struct Service {
     app: Arc<App>,
 }

@@ -1,4 +1,4 @@
-//! The body of an answer, which has the account of its call until it ends.
+//! The response body. The call is recorded when its body ends.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -17,25 +17,25 @@ use super::deadline::EndsAt;
 use super::lanes::Permit;
 use crate::error::Error;
 
-/// An answer whose call is accounted for when its body ends.
+/// Wraps the body of a response so that the call is recorded when the body ends.
 pub(super) fn recorded(mut answer: Response, record: CallRecord) -> Response {
     let permit = answer.extensions_mut().remove::<Arc<Permit>>();
     let end = answer.extensions_mut().remove::<EndsAt>().map(|end| Box::pin(sleep_until(end.0)));
     answer.map(|body| Body::new(RecordedBody { body, record: Some(record), end, _permit: permit }))
 }
 
-/// The body of an answer that has begun well. It ends with a status, also when it panics or a stream is at its deadline, and
-/// holds the place of its call.
+/// The body of a response whose head reported no failure. It ends with a status even if the inner body panics or the
+/// deadline of a stream passes. It holds the admission permit of the call until it is dropped.
 struct RecordedBody {
     body: Body,
-    /// None once the call has ended.
+    /// `None` after the last frame.
     record: Option<CallRecord>,
     end: Option<Pin<Box<Sleep>>>,
     _permit: Option<Arc<Permit>>,
 }
 
 impl RecordedBody {
-    /// What is sent on for a frame of the body: trailers end the call.
+    /// Returns the frame to send. Trailers end the call.
     fn forward(&mut self, frame: Frame<Bytes>) -> Frame<Bytes> {
         let Some(trailers) = frame.trailers_ref() else { return frame };
         let absent = || Error::internal("the trailers of an answer have no status").into();
@@ -53,7 +53,7 @@ impl RecordedBody {
         self.body = Body::empty();
         let mut trailers = HeaderMap::new();
         if let Some(record) = self.record.take() {
-            // Without trailers the client sees a stream that broke off, which it is.
+            // If the trailers cannot be encoded, the client sees a truncated stream.
             let _ = record.fail(status).add_header(&mut trailers);
         }
         Frame::trailers(trailers)
@@ -102,7 +102,7 @@ mod tests {
 
     type Polled = Poll<Option<Result<Frame<Bytes>, axum::Error>>>;
 
-    /// A body that does one thing at every poll.
+    /// A body that does the same at every poll.
     struct Odd(fn() -> Polled);
 
     impl HttpBody for Odd {
@@ -132,7 +132,7 @@ mod tests {
         Status::from_header_map(frame.trailers_ref()?)
     }
 
-    /// What is counted of a call whose body is polled once and dropped.
+    /// Returns the counters of a call whose body is polled once and dropped.
     async fn counted(odd: Odd) -> Vec<String> {
         let metrics = Arc::default();
         let record = record(&metrics);

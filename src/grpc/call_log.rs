@@ -1,5 +1,5 @@
-//! What is known of a call, and the one line of log and the one count that it ends with. Of calls that are refused for want
-//! of room there is one line a second.
+//! The record of each call: one log line and one count when it ends. Calls that are shed because the server is at capacity
+//! share one log line a second.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -16,19 +16,19 @@ use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::proto::code_name;
 
-/// Carries the request id, in and out.
+/// The header of the request id, in requests and responses.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The longest request id that is taken from a client, in bytes.
+/// The maximum length of a request id from a client, in bytes.
 const MAX_REQUEST_ID_BYTES: usize = 128;
 
-/// How often the log tells of calls that were refused for want of room.
+/// The minimum time between two log lines about calls that were shed.
 const SHED_LOG_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Stands in log and metrics for every method that is not served, so that strangers cannot make up names there.
+/// The name in log and metrics of every method that is not served, so that clients cannot create label values.
 const UNKNOWN_METHOD: &str = "unknown";
 
-/// Where calls are counted.
+/// Records calls in the log and the metrics.
 pub(super) struct CallLog {
     metrics: Arc<Metrics>,
     shed: Shed,
@@ -40,7 +40,7 @@ impl CallLog {
     }
 }
 
-/// Refusals for want of room, told all together: a line for each would make the log a part of the flood.
+/// Counts calls that were shed, for one common log line: a line for each would add to the overload.
 #[derive(Debug, Default)]
 struct Shed(Mutex<Unreported>);
 
@@ -51,7 +51,7 @@ struct Unreported {
 }
 
 impl Shed {
-    /// Counts one, and tells of all so far if the last time was a while ago.
+    /// Counts a call, and logs the count if the last log line is old enough.
     fn count(&self) {
         let mut unreported = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         unreported.calls += 1;
@@ -65,7 +65,7 @@ impl Shed {
     }
 }
 
-/// What is known of a call so far. The layers within add to it, so that the log knows it even if they panic.
+/// What the log needs to know of a call. Inner layers add to it, so the log has it even if they panic.
 #[derive(Debug, Clone, Default)]
 pub(super) struct CallContext(Arc<Known>);
 
@@ -83,17 +83,17 @@ impl CallContext {
         CallContext(Arc::new(Known { request_id, ..Known::default() }))
     }
 
-    /// The id of the request.
+    /// Returns the id of the request.
     pub(super) fn request_id(&self) -> &str {
         &self.0.request_id
     }
 
-    /// Who calls: the id of a principal, empty for a stranger.
+    /// Sets the id of the principal that calls; empty if the caller is unauthenticated.
     pub(super) fn set_principal(&self, id: String) {
         let _ = self.0.principal.set(id);
     }
 
-    /// Where the call comes from.
+    /// Sets the address that the call comes from.
     pub(super) fn set_address(&self, address: Option<IpAddr>) {
         if let Some(address) = address {
             let _ = self.0.address.set(address);
@@ -101,17 +101,18 @@ impl CallContext {
     }
 }
 
-/// Up to 128 letters, digits and `._-`: fit for a log, a header and a file name.
+/// Returns whether `text` has 1 to 128 letters, digits and `._-`, which are safe in a log, a header and a file name.
 fn is_request_id(text: &str) -> bool {
     let is_fit = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     (1..=MAX_REQUEST_ID_BYTES).contains(&text.len()) && text.bytes().all(is_fit)
 }
 
-/// The account of one call: exactly one line of log and one count, when its answer has ended or its client has hung up.
+/// The record of one call: exactly one log line and one count, written when the response has ended. If the record is
+/// dropped before, the client has hung up and the code is CANCELLED.
 pub(super) struct CallRecord {
     log: Arc<CallLog>,
     context: CallContext,
-    /// None if no such method is served.
+    /// `None` if the method is not served.
     method: Option<Arc<Method>>,
     started: Instant,
     is_written: bool,
@@ -127,7 +128,7 @@ impl CallRecord {
         self.write(Code::Ok, None);
     }
 
-    /// Returns the status to send.
+    /// Records a failure. Returns the status to send.
     pub(super) fn fail(mut self, status: Status) -> Status {
         let status = status::translated(status);
         self.write(status.code(), status::error_of(&status));
@@ -146,11 +147,11 @@ impl CallRecord {
         let duration_ms = (elapsed.as_secs_f64() * 1e6).round() / 1e3;
         self.log.metrics.rpc(method, code, reason, elapsed);
         let request_id = self.context.request_id();
-        // What is not there is left out of the line.
+        // `None` leaves the field out of the line.
         let reason = Some(reason).filter(|reason| !reason.is_empty());
         let principal = self.context.0.principal.get().map(String::as_str).filter(|id| !id.is_empty());
         let address = self.context.0.address.get().map(ToString::to_string);
-        // A macro, because the level of an event is fixed where it stands.
+        // A macro, because `tracing` needs the level of an event at compile time.
         macro_rules! line {
             ($level:ident $(, $error:ident)?) => {
                 tracing::$level!(
@@ -163,7 +164,7 @@ impl CallRecord {
         match cause {
             Some(error) => line!(error, error),
             None if is_ours && !is_shed => line!(info),
-            // A balancer asks for health every second, and a flood never ends.
+            // Load balancers check health every second, and an overload sheds thousands of calls.
             None => line!(debug),
         }
         if is_shed {
@@ -180,7 +181,7 @@ impl Drop for CallRecord {
     }
 }
 
-/// What is behind an error, outermost first, or its text if nothing is. Callers never see it.
+/// Returns the sources of an error, outermost first, or its text if it has none. For the log only.
 fn chain(error: &Error) -> String {
     let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
     let causes: Vec<String> = causes.map(ToString::to_string).collect();

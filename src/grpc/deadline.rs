@@ -1,9 +1,8 @@
-//! How long a call may take. The shorter of the client's `grpc-timeout` and our own limit ends it, as
-//! `DEADLINE_EXCEEDED`.
+//! The layer that ends a call at its deadline with `DEADLINE_EXCEEDED`: the client's `grpc-timeout` or the deadline of the
+//! method, whichever is shorter.
 //!
-//! tonic has a timer of its own for `grpc-timeout`, around all layers, and that one answers `CANCELLED`. So ours must
-//! never be the later of the two: it counts from [`arrived`], which runs before tonic starts its own, and tonic looks
-//! at its own only after it has asked us.
+//! tonic has its own timer for `grpc-timeout` around all layers, which returns `CANCELLED`. Ours must never fire later: it
+//! starts at [`arrived`], which runs before tonic starts its timer, and tonic polls its timer only after it has polled us.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,24 +16,24 @@ use tokio::time::{Instant, timeout_at};
 use super::table::Method;
 use crate::error::{Error, Result};
 
-/// How long a stream may take to begin: until then its request lies in memory.
+/// The maximum time until a stream begins. Until then its request is held in memory.
 const STREAM_BEGINS: Duration = Duration::from_secs(20);
 
-/// When a call came in.
+/// The time at which a call arrived.
 #[derive(Debug, Clone, Copy)]
 struct Arrived(Instant);
 
-/// Notes when a call came in, before any timer is started for it.
+/// Stores the time at which a call arrived, before any timer is started for it.
 pub(super) fn arrived<B>(mut request: http::Request<B>) -> http::Request<B> {
     request.extensions_mut().insert(Arrived(Instant::now()));
     request
 }
 
-/// When the stream of an answer ends at the latest.
+/// The deadline of a response stream.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct EndsAt(pub(super) Instant);
 
-/// The layer. Work that changes something runs on in its task: see `App::detached`.
+/// Runs the layer. A change that has begun continues in its own task after the deadline: see `App::detached`.
 pub(super) async fn deadline(
     Extension(method): Extension<Arc<Method>>,
     request: Request,
@@ -46,13 +45,13 @@ pub(super) async fn deadline(
     let head_due = end.min(arrived + STREAM_BEGINS);
     let mut response = timeout_at(head_due, next.run(request)).await.map_err(|_| Error::DeadlinePassed)?;
     if method.is_streaming {
-        // `observe` ends the body.
+        // `body.rs` enforces it.
         response.extensions_mut().insert(EndsAt(end));
     }
     Ok(response)
 }
 
-/// `grpc-timeout`: up to eight digits and a unit. One that is malformed is none, as tonic has it.
+/// Parses `grpc-timeout`: up to eight digits and a unit. A malformed value is ignored, as in tonic.
 fn client_limit(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;

@@ -1,8 +1,9 @@
-//! How many calls are under way at once, by what they are for: a flood of one kind leaves room for the others.
+//! Admission control: bounds how many calls of each lane run at once, so that a flood of one kind leaves capacity for the
+//! others.
 //!
-//! A place in a lane is taken before anything is read, and held until the answer has gone out and the work is done:
-//! a client that hangs up frees nothing that the server still works on. Beyond the bound a call is refused at once,
-//! which costs next to nothing. A check of health has no lane: balancers must hear from a server that is busy.
+//! A call acquires a permit before anything is read. It holds the permit until the response is sent and the work is done: a
+//! client that hangs up does not free a permit while the server still works for it. A call over the bound is refused at
+//! once, which costs almost nothing. A health check has no lane: a load balancer must get an answer from a busy server.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,22 +19,22 @@ use crate::effects::Effects;
 use crate::error::{Error, Limit, Result};
 use crate::metrics::{CallLane, Metrics};
 
-/// Calls that ask the database for a row or two: some hundredths of a second's work for its connections.
+/// These calls read a row or two: together some hundredths of a second of work for the database connections.
 const INTROSPECTIONS_AT_ONCE: usize = 512;
-/// About what the one writer of an embedded database does in a second: more would wait longer than people do. A place is
-/// taken before the credential is looked at, so who has none holds one until they are refused.
+/// About what the one writer of an embedded database does in a second: more calls would wait longer than people do. The
+/// permit is acquired before authentication, so an unauthenticated call holds one until it is refused.
 const OPERATORS_AT_ONCE: usize = 256;
-/// Streams that may do nothing for 20 s. Strangers can open them, so they have a lane of their own.
+/// Streams that may be idle for 20 s. Unauthenticated clients can open them, so they have their own lane.
 const REFLECTIONS_AT_ONCE: usize = 32;
-/// Watches of health, each a stream that may last an hour: one for each connection that may be open by default. Strangers
-/// can open them.
+/// Health watches, each a stream that may last an hour: one for each connection that may be open by default.
+/// Unauthenticated clients can open them.
 const WATCHES_AT_ONCE: usize = 1024;
-/// Sign-ins that are let in on the slowest machine: fifty people behind one address come in at nine.
+/// The bound of sign-ins on the slowest machine: fifty people behind one address sign in at nine o'clock.
 const FEWEST_SIGN_INS: usize = 96;
-/// And on the fastest: each costs some kilobytes while it waits.
+/// The bound of sign-ins on the fastest machine: each takes some kilobytes while it waits.
 const MOST_SIGN_INS: usize = 4096;
 
-/// All lanes.
+/// The limiters of all lanes.
 #[derive(Clone)]
 pub(super) struct Lanes {
     limiters: Arc<HashMap<CallLane, Arc<Limiter>>>,
@@ -46,7 +47,8 @@ struct Limiter {
     in_flight: Mutex<InFlight>,
 }
 
-/// Who holds how many places. None is the local socket. Whoever holds none is not in it, so it is as small as the lane.
+/// The calls in flight, in all and by peer. `None` is the local socket. A peer without calls has no entry, so the map has at
+/// most as many entries as there are permits.
 #[derive(Default)]
 struct InFlight {
     total: usize,
@@ -54,11 +56,11 @@ struct InFlight {
 }
 
 tokio::task_local! {
-    /// The place of the call that this task handles.
+    /// The permit of the call that this task handles.
     static PERMIT: Arc<Permit>;
 }
 
-/// A place in a lane, until it is dropped.
+/// Admission to a lane, released on drop.
 pub(super) struct Permit {
     limiter: Arc<Limiter>,
     peer: Option<Source>,
@@ -67,8 +69,8 @@ pub(super) struct Permit {
 }
 
 impl Lanes {
-    /// `hashing_queue` is how many passwords wait to be hashed before more are refused: a second's work. So many
-    /// sign-ins are let in, and the others cost no look into the database.
+    /// `hashing_queue` is the length of the hashing queue, about a second of work. It bounds sign-ins too, so that a refused
+    /// sign-in costs no database query.
     pub(super) fn new(hashing_queue: usize, effects: Effects, metrics: Arc<Metrics>) -> Lanes {
         let sign_ins = hashing_queue.clamp(FEWEST_SIGN_INS, MOST_SIGN_INS);
         let bounds = [
@@ -96,8 +98,9 @@ impl Lanes {
 }
 
 impl Limiter {
-    /// Of the last quarter nobody gets more than a sixteenth of the lane: whoever floods from a few addresses leaves room
-    /// for the others. The local socket has a quarter on top: the operator on the host gets in whatever comes.
+    /// Acquires a permit for `peer`, if there is one. Once three quarters are in use, a peer may hold at most a sixteenth of
+    /// the bound, so that a flood from a few addresses leaves room for others. The local socket may exceed the bound by a
+    /// quarter, so that the operator on the host always gets in.
     fn acquire(&self, peer: Option<Source>) -> bool {
         let mut in_flight = self.lock();
         let held = in_flight.by_peer.get(&peer).copied().unwrap_or(0);
@@ -125,7 +128,7 @@ impl Limiter {
     }
 
     fn lock(&self) -> MutexGuard<'_, InFlight> {
-        // Nothing under this lock can panic half-way through a change.
+        // No code under this lock can panic halfway through a change.
         self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -137,12 +140,12 @@ impl Drop for Permit {
     }
 }
 
-/// The place of this call, for work that goes on without it.
+/// Returns the permit of this call, for work that may outlive it.
 pub(super) fn permit() -> Option<Arc<Permit>> {
     PERMIT.try_with(Arc::clone).ok()
 }
 
-/// The layer.
+/// Runs the layer.
 pub(super) async fn lanes(
     State(lanes): State<Lanes>,
     Extension(method): Extension<Arc<Method>>,
@@ -152,7 +155,7 @@ pub(super) async fn lanes(
     let peer = access::peer(request.extensions()).map(Source::of);
     let Some(permit) = lanes.acquire(method.lane, peer)?.map(Arc::new) else { return Ok(next.run(request).await) };
     let mut response = PERMIT.scope(Arc::clone(&permit), next.run(request)).await;
-    // `observe` keeps it until the body has ended.
+    // `body.rs` holds it until the response has been sent.
     response.extensions_mut().insert(permit);
     Ok(response)
 }

@@ -1,4 +1,4 @@
-//! The gRPC edge: decodes messages into commands and encodes answers. Decides nothing itself.
+//! The gRPC edge: decodes requests into commands and encodes responses. It makes no decisions of its own.
 //!
 //! ```text
 //! arrived ─▶ observe ─▶ deadline ─▶ lanes ─▶ access ─▶ user_admin, auth, audit ─▶ app
@@ -52,19 +52,19 @@ use crate::proto::v1::user_admin_server::UserAdminServer;
 pub use self::health::Health;
 pub use self::status::status_of;
 
-/// The most that a request of Health has, in bytes: the name of a service. It has no lane for its checks.
+/// The maximum size of a request of Health, in bytes: the name of a service. Health checks have no lane.
 const TINY_REQUEST: usize = 1 << 10;
-/// The most that a request of Auth or Audit has, in bytes. Strangers may call Auth.
+/// The maximum size of a request of Auth or Audit, in bytes. Unauthenticated clients may call Auth.
 const SMALL_REQUEST: usize = 64 << 10;
-/// The most that a request of `UserAdmin` has, in bytes.
+/// The maximum size of a request of `UserAdmin`, in bytes.
 const LARGE_REQUEST: usize = 1 << 20;
-/// The most that an answer of Auth has, in bytes.
+/// The maximum size of a response of Auth, in bytes.
 const SMALL_ANSWER: usize = 256 << 10;
-/// The most that an answer with a page has, in bytes: the most that most clients take.
+/// The maximum size of a response with a page, in bytes: the default limit of most clients.
 const LARGE_ANSWER: usize = 4 << 20;
 
-/// All services behind their layers, for the network and for the local socket alike: who calls is told by the
-/// connection.
+/// Returns all services behind their layers. The network and the local socket use the same: the connection identifies the
+/// peer.
 pub async fn routes(app: Arc<App>, reflection: Reflection) -> Result<(Routes, Health)> {
     let table = MethodTable::load(reflection).map_err(Error::internal)?;
     let health = Health::begin().await;
@@ -87,7 +87,7 @@ pub async fn routes(app: Arc<App>, reflection: Reflection) -> Result<(Routes, He
 
     let observer = Arc::new(Observer::new(app.effects.clone(), table, Arc::clone(&app.metrics)));
     let in_lanes = Lanes::new(app.hashing_places(), app.effects.clone(), Arc::clone(&app.metrics));
-    // The last layer is the outermost.
+    // The last layer added is the outermost.
     let layered = routes
         .into_axum_router()
         .layer(from_fn_with_state(app, access))
@@ -97,7 +97,7 @@ pub async fn routes(app: Arc<App>, reflection: Reflection) -> Result<(Routes, He
     Ok((Routes::from(layered).prepare(), health))
 }
 
-/// With what `grpcurl` asks for, in both versions; also the details of errors, which it could not print otherwise.
+/// Adds both versions of reflection, with the types of error details, which `grpcurl` could not print otherwise.
 fn with_reflection(routes: Routes) -> std::result::Result<Routes, ReflectionError> {
     let described = || {
         Builder::configure()
@@ -110,20 +110,20 @@ fn with_reflection(routes: Routes) -> std::result::Result<Routes, ReflectionErro
     Ok(routes.add_service(v1).add_service(v1alpha))
 }
 
-/// Notes when a call came in.
+/// The layer that stores the time at which a call arrived.
 pub type Arrival = MapRequestLayer<fn(http::Request<Body>) -> http::Request<Body>>;
 
-/// Streams that a peer may make us reset before its connection ends: as many as it may reset itself. An honest client
-/// breaks hardly a rule, but the body of a request that was answered early can count as a fault.
+/// The number of streams that a peer may make us reset before its connection is closed: as many as it may reset itself. A
+/// well-behaved client causes almost none, but the body of a request that was answered early can count as an error.
 pub const MAX_LOCAL_RESETS: usize = 200;
 
-/// An HTTP/2 server with every limit set. What is not set is not hyper's default but no limit at all: tonic passes
-/// `None` on, and with it the flood of resets of RUSTSEC-2024-0003 is open.
+/// Returns an HTTP/2 server with every limit set. An unset limit means no limit, not hyper's default: tonic passes `None`
+/// on, which would allow the reset flood of RUSTSEC-2024-0003.
 pub fn transport() -> Server<Stack<Arrival, Identity>> {
     Server::builder()
         .layer(MapRequestLayer::new(arrived as fn(_) -> _))
         .max_concurrent_streams(Some(100))
-        // Less than hyper's, which would let a hundred requests lie in memory with a mebibyte each.
+        // Less than hyper's default, which would hold a hundred requests of one mebibyte each in memory.
         .initial_stream_window_size(64 << 10)
         .initial_connection_window_size(1 << 20)
         .http2_adaptive_window(Some(false))
@@ -133,26 +133,26 @@ pub fn transport() -> Server<Stack<Arrival, Identity>> {
         .http2_max_header_list_size(16 << 10)
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
-        // Spreads clients over replicas again. Without a grace, which would cut calls off in their middle.
+        // Rebalances clients over replicas. No grace period is set: it would cut off calls in flight.
         .max_connection_age(Duration::from_mins(30))
 }
 
-/// Whom the access layer let in, and what they sent.
+/// Returns the caller that the access layer admitted, and the message.
 fn admitted<M>(request: Request<M>) -> Result<(Caller, M)> {
     let (_, mut extensions, message) = request.into_parts();
-    // Absent only if the layer were: then nobody is let in.
+    // The caller is absent only if the layer is missing; then the call fails.
     let caller = extensions.remove().ok_or_else(|| Error::internal("a call without a caller"))?;
     Ok((caller, message))
 }
 
-/// Decodes a request into a command. The caller takes the scopes that set fields need along.
+/// Decodes a request into a command. Adds the scopes that set fields need to the caller.
 fn decode<M: Needs, C>(request: Request<M>, convert: impl FnOnce(M) -> Result<C>) -> Result<(Caller, C)> {
     let (mut caller, message) = admitted(request)?;
     caller.field_scopes = needs::scopes(&message)?;
     Ok((caller, convert(message)?))
 }
 
-/// Runs work that changes something to its end, whether or not the client waits for it.
+/// Runs a change to its end, even if the client hangs up. The permit of the call is held until then.
 async fn run<T, F>(app: &Arc<App>, work: impl FnOnce(Arc<App>) -> F) -> Result<T>
 where
     T: Send + 'static,

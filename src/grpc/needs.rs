@@ -1,24 +1,24 @@
-//! Scopes that single fields need, on top of their method's: the option `needs` of the contract.
+//! Scopes that single fields need in addition to the scope of their method: the option `needs` of the contract.
 //!
-//! The build writes an implementation for the request of every method, so a field that is marked in the contract
-//! cannot be forgotten here. The caller carries the scopes to the use case, which judges them with the method's own.
+//! build.rs writes an implementation for the request of every method, so no marked field is missed. The caller carries the
+//! scopes to the use case, which checks them together with the scope of the method.
 
 use crate::domain::role::Scope;
 use crate::error::{Error, Result};
 use crate::proto::v1;
 
-/// What a request needs besides the scope of its method.
+/// The scopes that a request needs besides the scope of its method.
 pub(super) trait Needs {
-    /// Each field that is set and needs a scope, with that scope, in the order of the fields.
+    /// Returns each set field that needs a scope, with that scope, in the order of the fields.
     fn needs(&self) -> Vec<(&'static str, &'static str)>;
 }
 
 include!(concat!(env!("OUT_DIR"), "/latchkey.v1.needs.rs"));
 
-/// The scopes that a request needs.
+/// Returns the scopes that the set fields of a request need.
 pub(super) fn scopes(request: &impl Needs) -> Result<Vec<Scope>> {
     let known = |(field, scope): (&str, &str)| {
-        // The start checks the names, so this cannot happen to a server that runs.
+        // Unreachable in a running server: the names are checked at the start.
         Scope::parse(scope).ok_or_else(|| Error::internal(format!("{field} needs an unknown scope")))
     };
     request.needs().into_iter().map(known).collect()
@@ -36,7 +36,7 @@ mod tests {
     #[test]
     fn every_kind_of_field_is_seen() {
         let update = v1::UpdateUserRequest {
-            // Set to clear the address: that needs the scope too.
+            // An empty address clears the field, which needs the scope too.
             email: Some(String::new()),
             remove_roles: vec!["admin".to_owned()],
             ..v1::UpdateUserRequest::default()

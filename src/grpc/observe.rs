@@ -1,6 +1,5 @@
-//! The outermost layer: looks the method up, for itself and the layers within; has the request id, one line of log and one
-//! count for each call, panics, and errors that tonic makes itself. Of calls that are refused for want of room there is one
-//! line a second.
+//! The outermost layer. It assigns the request id, looks up the method for all layers, catches panics, records the call, and
+//! encodes the status of a failure.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -20,7 +19,7 @@ use crate::effects::Effects;
 use crate::error::Error;
 use crate::metrics::Metrics;
 
-/// What the layer works with.
+/// The state of the layer.
 pub(super) struct Observer {
     effects: Effects,
     table: MethodTable,
@@ -33,7 +32,7 @@ impl Observer {
     }
 }
 
-/// The layer.
+/// Runs the layer.
 pub(super) async fn observe(State(observer): State<Arc<Observer>>, mut request: Request, next: Next) -> Response {
     let context = CallContext::begin(request.headers(), &observer.effects);
     let method = observer.table.find(request.uri().path());
@@ -58,8 +57,8 @@ pub(super) async fn observe(State(observer): State<Arc<Observer>>, mut request: 
     response
 }
 
-/// The status of a call that failed before it had an answer. Handlers leave theirs, source and all, in the extensions;
-/// what the router refuses is in the headers alone.
+/// Returns the status of a call that failed before its response began. Handlers and layers leave it in the extensions, with
+/// its source; the router leaves it in the headers only.
 fn failure(response: &Response) -> Option<Status> {
     let status = response.extensions().get::<Status>().cloned();
     status.or_else(|| Status::from_header_map(response.headers())).filter(|status| status.code() != Code::Ok)

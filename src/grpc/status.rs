@@ -1,8 +1,8 @@
-//! From [`Error`] to a status: the only place where a `Code` is chosen.
+//! Maps an [`Error`] to a status. Codes are chosen only here.
 //!
-//! Handlers and layers pass the error itself on, as the source of a bare status. `observe` encodes it, once: a
-//! `google.rpc.ErrorInfo` first and a `RequestInfo` last, so that clients never parse a message (AIP-193). What varies in a
-//! message is in the details too.
+//! Handlers and layers pass on the error as the source of a bare status, and the record of the call encodes it once. The
+//! details begin with `google.rpc.ErrorInfo` and end with `RequestInfo`, so that clients need not parse a message (AIP-193).
+//! Every variable part of a message is also in the details.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,17 +19,17 @@ use crate::domain::caller::Denied;
 use crate::domain::violation::Violations;
 use crate::error::{Error, Limit, Outage, Resource, Taken, Unauthenticated, Unmet};
 
-/// `ErrorInfo.domain` of every error of ours.
+/// `ErrorInfo.domain` of every [`Error`].
 const DOMAIN: &str = "latchkey.v1";
 
-/// How soon to try again when the server is not there: a restart and a failover take seconds.
+/// The retry delay while the server is unavailable: a restart or a failover takes seconds.
 const RETRY_WHEN_UNAVAILABLE: Duration = Duration::from_secs(1);
 
-/// The most text of violations in one answer, in bytes. Details travel in headers, in base64, and clients take 8 to
-/// 16 KiB of those; a thousand wrong ids would break the call instead of explaining it.
+/// The maximum size of the violations in one status, in bytes. Details are sent as base64 in headers, of which clients
+/// accept 8 to 16 KiB: the violations of a thousand wrong ids would break the call instead of explaining it.
 const MAX_VIOLATION_BYTES: usize = 2048;
 
-/// How tonic words what is wrong with the bytes that a client sent. It calls that INTERNAL, or UNIMPLEMENTED.
+/// Prefixes of the messages that tonic uses for malformed requests, with the code INTERNAL or UNIMPLEMENTED.
 const MALFORMED: &[&str] = &[
     "failed to decode Protobuf message",
     "Missing request message.",
@@ -38,11 +38,11 @@ const MALFORMED: &[&str] = &[
     "Content is compressed with",
 ];
 
-/// How tonic begins where a request is over the size limit of the service.
+/// The prefix of the message that tonic uses for a request over the size limit of the service.
 const TOO_LARGE: &str = "Error, decoded message length too large";
 
-/// How tonic begins where the request itself broke off, whose client hardly hears of it: in whatever code the client chose
-/// with its reset.
+/// The prefix of the message that tonic uses for a request that broke off. The code depends on how the client reset the
+/// stream; the client rarely receives it.
 const BROKEN_OFF: &str = "h2 protocol error";
 
 impl From<Error> for Status {
@@ -59,7 +59,7 @@ impl IntoResponse for Error {
     }
 }
 
-/// The error that a status was made of. `None` if tonic made the status.
+/// Returns the error that a status was made of, or `None` if tonic made the status.
 pub(super) fn error_of(status: &Status) -> Option<&Error> {
     std::error::Error::source(status)?.downcast_ref()
 }
@@ -124,7 +124,7 @@ fn details(error: &Error) -> Vec<ErrorDetail> {
     details
 }
 
-/// What varies in the message.
+/// Returns the variable parts of the message.
 fn metadata(error: &Error) -> HashMap<String, String> {
     let pairs: Vec<(&str, String)> = match error {
         Error::InvalidInput(violations) | Error::PasswordRejected(violations) => match fitting(violations) {
@@ -162,7 +162,7 @@ fn bad_request(violations: &Violations) -> BadRequest {
     BadRequest::new(fitting.collect::<Vec<_>>())
 }
 
-/// How many violations fit into an answer.
+/// Returns how many violations fit in a status.
 fn fitting(violations: &Violations) -> usize {
     let mut room = MAX_VIOLATION_BYTES;
     violations
@@ -188,7 +188,7 @@ fn subject(limit: Limit) -> &'static str {
     }
 }
 
-/// A status that tonic made itself as one of ours. Others stay as they are.
+/// Replaces a status that tonic made by one of an [`Error`], if there is one for it.
 pub(super) fn translated(status: Status) -> Status {
     if error_of(&status).is_some() {
         return status;
@@ -203,20 +203,20 @@ pub(super) fn translated(status: Status) -> Status {
             Error::MessageMalformed.into()
         }
         Code::Unimplemented => Error::MethodUnavailable.into(),
-        // OutOfRange: an answer over the size limit of the service.
+        // OutOfRange: a response over the size limit of the service.
         Code::Internal | Code::Unknown | Code::OutOfRange => Error::internal(text.to_owned()).into(),
         _ => status,
     }
 }
 
-/// An error as it is sent: with its code, its text, and all its details.
+/// Encodes an error with its code, its text and all details.
 pub fn status_of(error: &Error, request_id: &str) -> Status {
     let mut details = details(error);
     details.push(RequestInfo::new(request_id, "").into());
     Status::with_error_details_vec(code(error), error.to_string(), details)
 }
 
-/// The same of a status, which tonic may have made.
+/// Encodes the error of a status. A status without one keeps its code and message.
 pub(super) fn encoded(status: &Status, request_id: &str) -> Status {
     let Some(error) = error_of(status) else {
         let details = vec![RequestInfo::new(request_id, "").into()];
@@ -225,12 +225,12 @@ pub(super) fn encoded(status: &Status, request_id: &str) -> Status {
     status_of(error, request_id)
 }
 
-/// Whether a call was refused for want of room, as a flood is: by the thousand.
+/// Returns whether the call was shed because the server is at capacity. In an overload there are thousands of these.
 pub(super) fn is_shed(error: &Error) -> bool {
     matches!(error, Error::Exhausted { limit: Limit::Lane(_) | Limit::Hashing, .. })
 }
 
-/// Whether whoever runs the server should look into it.
+/// Returns whether an operator should investigate the error.
 pub(super) fn is_our_fault(error: &Error) -> bool {
     matches!(error, Error::Internal(_) | Error::Corrupt { .. } | Error::Unavailable(_))
 }

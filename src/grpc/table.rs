@@ -1,5 +1,5 @@
-//! What each method is: who may call it, and under which limits. Read once, at the start, from the `access` options of the
-//! contract.
+//! The method table: who may call each method, and under which limits. It is read once, at the start, from the `access`
+//! options of the contract.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,16 +17,16 @@ use crate::proto::{DESCRIPTORS, v1};
 /// The package of the contract.
 const PACKAGE: &str = "latchkey.v1";
 
-/// The deadline of a method that states none. Less than the 25 s that a server that stops waits for calls.
+/// The default deadline. Less than the 25 s that a stopping server waits for calls.
 const UNARY: Duration = Duration::from_secs(15);
-/// A watch of health. A client that still watches then calls again.
+/// The deadline of a health watch. A client then starts a new one.
 const WATCH: Duration = Duration::from_hours(1);
-/// Longer than reading the whole contract takes, and less than the 25 s that a server that stops waits for calls.
+/// The deadline of reflection. Reading the whole contract takes less, and a stopping server waits for calls longer: 25 s.
 const REFLECTION: Duration = Duration::from_secs(20);
 
-/// The methods that are not of the contract: name, lane, deadline, and whether the answer is a stream.
+/// The methods that are not in the contract: name, lane, deadline, and whether the response is a stream.
 const FOREIGN: [(&str, Option<CallLane>, Duration, bool); 4] = [
-    // No lane: a load balancer must get an answer from a busy server.
+    // No lane: a load balancer must get a response from a busy server.
     ("grpc.health.v1.Health/Check", None, UNARY, false),
     ("grpc.health.v1.Health/Watch", Some(CallLane::Watches), WATCH, true),
     ("grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Some(CallLane::Reflection), REFLECTION, true),
@@ -36,36 +36,36 @@ const FOREIGN: [(&str, Option<CallLane>, Duration, bool); 4] = [
 /// A method that is served.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Method {
-    /// As `latchkey.v1.UserAdmin/LockUser`.
+    /// The full name, such as `latchkey.v1.UserAdmin/LockUser`.
     pub(super) name: String,
-    /// Who may call it. `None` if it is not of the contract and open to all.
+    /// Who may call it. `None` if it is open to every client (health, and reflection by default).
     pub(super) rule: Option<AccessRule>,
-    /// The lane that bounds how many of its calls run at once.
+    /// The lane that bounds how many of its calls run at once. `None` means no bound.
     pub(super) lane: Option<CallLane>,
     /// How long a call may take.
     pub(super) deadline: Duration,
-    /// Whether the answer is a stream.
+    /// Whether the response is a stream.
     pub(super) is_streaming: bool,
 }
 
-/// Why the server does not start: the contract is not fit to be served.
+/// An error in the contract, which prevents the server from starting.
 #[derive(Debug)]
 pub(super) enum ContractFault {
     /// The descriptors cannot be read.
     Unreadable(String),
-    /// A method does not say who may call it.
+    /// The `access` option of a method has no `caller`.
     NoAccess {
-        /// Which.
+        /// The name of the method.
         method: String,
     },
-    /// A method does not say which lane it belongs to.
+    /// The `access` option of a method has no `lane`.
     NoLane {
-        /// Which.
+        /// The name of the method.
         method: String,
     },
-    /// A method or a field names a scope that no role has.
+    /// A method or a field names a scope that does not exist.
     UnknownScope {
-        /// Which method or field.
+        /// The name of the method or field.
         name: String,
     },
 }
@@ -83,12 +83,12 @@ impl std::fmt::Display for ContractFault {
 
 impl std::error::Error for ContractFault {}
 
-/// Every method that is served, by its path.
+/// All methods that are served, by path.
 #[derive(Debug)]
 pub(super) struct MethodTable(HashMap<String, Arc<Method>>);
 
 impl MethodTable {
-    /// Reads the contract that is compiled in.
+    /// Reads the compiled-in contract.
     pub(super) fn load(reflection: Reflection) -> Result<MethodTable, ContractFault> {
         MethodTable::read(DESCRIPTORS, reflection)
     }
@@ -107,13 +107,13 @@ impl MethodTable {
         Ok(MethodTable(by_path.collect()))
     }
 
-    /// Returns `None` if no method is served at the path.
+    /// Returns the method at a path, or `None` if there is none.
     pub(super) fn find(&self, path: &str) -> Option<Arc<Method>> {
         self.0.get(path).cloned()
     }
 }
 
-/// The methods of health, and those of reflection unless it is off.
+/// Returns the methods of health, and those of reflection unless it is off.
 fn foreign(reflection: Reflection) -> impl Iterator<Item = Method> {
     let signed_in = AccessRule { demand: Demand::Principal, max_auth_age: None };
     FOREIGN.into_iter().filter_map(move |(name, lane, deadline, is_streaming)| {
@@ -152,7 +152,7 @@ fn of_contract(method: &MethodDescriptor, access: &ExtensionDescriptor) -> Resul
 
 fn rule(method: &str, stated: &v1::AccessRule) -> Result<AccessRule, ContractFault> {
     let demand = match stated.caller() {
-        // A method without the option reads like one that was left at this value.
+        // A method without the option has this value too.
         Caller::Unspecified => return Err(ContractFault::NoAccess { method: method.to_owned() }),
         Caller::Anyone => Demand::Anyone,
         Caller::Ticket => Demand::Ticket,
@@ -279,7 +279,7 @@ mod tests {
 
     #[test]
     fn a_method_that_does_not_say_who_may_call_it_stops_the_start() -> Result<(), prost::DecodeError> {
-        // The plain type has no place for our options, and loses them.
+        // The plain type has no field for our options and drops them.
         let lossy = prost_types::FileDescriptorSet::decode(DESCRIPTORS)?.encode_to_vec();
         let refused = MethodTable::read(&lossy, Reflection::On);
         assert!(matches!(refused, Err(ContractFault::NoAccess { .. })), "{refused:?}");
@@ -295,7 +295,7 @@ mod tests {
         }
     }
 
-    /// Replaces a text by another of the same length.
+    /// Replaces one byte string with another of the same length.
     fn replace_all(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
         let mut replaced = Vec::with_capacity(bytes.len());
         let mut rest = bytes;

@@ -1,4 +1,4 @@
-//! The messages of the contract do not print their secrets.
+//! Checks that the messages of the contract do not print their secrets.
 
 use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, MessageDescriptor, ReflectMessage as _, Value};
 
@@ -12,7 +12,7 @@ fn is_redacted(field: &FieldDescriptor) -> bool {
     option.is_some_and(|option| matches!(options.get_field(&option).as_ref(), Value::Bool(true)))
 }
 
-/// `Debug` of a message of this type in which one secret is set.
+/// Returns the `Debug` output of a message of this type with one secret set.
 fn printed<M: prost::Message + Default + std::fmt::Debug>(
     message: &MessageDescriptor,
     secret: &FieldDescriptor,

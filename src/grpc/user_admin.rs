@@ -1,4 +1,4 @@
-//! The service `UserAdmin`: decode, call, encode.
+//! The service `UserAdmin`: each method decodes the request, calls the use case and encodes the response.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::proto::v1::user_admin_server::UserAdmin;
 
 type Answer<T> = Result<Response<T>, Status>;
 
-/// The service.
+/// Implements `UserAdmin`.
 pub(super) struct Service {
     app: Arc<App>,
 }
@@ -173,7 +173,7 @@ impl UserAdmin for Service {
     }
 
     async fn list_roles(&self, request: Request<v1::ListRolesRequest>) -> Answer<v1::ListRolesResponse> {
-        // Nothing to call: roles are the same for everybody. Decoding sees to it that there is a caller.
+        // Roles are the same for every caller, so there is no use case. Decoding checks that there is a caller.
         decode(request, |_| Ok(()))?;
         let role = |role: &Role| v1::Role {
             name: role.to_string(),

@@ -1,4 +1,4 @@
-//! The audit log: requests and messages.
+//! Requests and messages of the audit log.
 
 use super::{Wrong, each, finish, instant, page, stamp};
 use crate::app::ListEvents;
@@ -9,10 +9,10 @@ use crate::domain::violation::{Fault, Violations};
 use crate::error::Result;
 use crate::proto::v1;
 
-/// The longest id or name that is looked for, in bytes: that of an address.
+/// The maximum length of an id or name in a filter, in bytes: that of an e-mail address.
 const MAX_NAME_BYTES: usize = 254;
 
-/// The longest request id that is looked for, in bytes.
+/// The maximum length of a request id in a filter, in bytes.
 const MAX_REQUEST_ID_BYTES: usize = 128;
 
 pub(in crate::grpc) fn list_events(message: v1::ListEventsRequest) -> Result<ListEvents> {
@@ -47,7 +47,7 @@ fn filter(faults: &mut Violations, message: v1::EventFilter) -> Option<EventFilt
     })
 }
 
-/// What is looked for. Nothing that is stored has a control character, and one of the databases would not even look.
+/// Reads a text to search for. Stored values have no control characters, and one of the databases rejects a query with them.
 fn text(text: String, max_bytes: usize) -> std::result::Result<String, TextFault> {
     plain_text(&text, max_bytes).map(|()| text)
 }
@@ -73,9 +73,9 @@ fn outcome_of(number: i32) -> std::result::Result<Outcome, Wrong> {
     }
 }
 
-/// One event.
+/// Converts an event to a message.
 pub(in crate::grpc) fn event(event: RecordedEvent) -> v1::Event {
-    // The names of the domain are those of the contract; a test compares them.
+    // The domain and the contract use the same names; a test compares them.
     let kind = v1::EventType::from_str_name(&format!("EVENT_TYPE_{}", event.kind.as_str()));
     let reason =
         event.reason.and_then(|reason| v1::ErrorReason::from_str_name(&format!("ERROR_REASON_{}", reason.as_str())));

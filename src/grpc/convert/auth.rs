@@ -1,4 +1,4 @@
-//! Signing in: requests and messages.
+//! Requests and messages of sign-in.
 
 use secrecy::ExposeSecret as _;
 
@@ -18,16 +18,16 @@ use crate::domain::violation::{Fault, Violations};
 use crate::error::Result;
 use crate::proto::v1;
 
-/// The longest login that is looked at, in bytes: that of an address.
+/// The maximum length of a login, in bytes: that of an e-mail address.
 const MAX_LOGIN_BYTES: usize = 254;
 
-/// The longest refresh token that is looked at, in bytes.
+/// The maximum length of a refresh token, in bytes.
 const MAX_REFRESH_TOKEN_BYTES: usize = 1024;
 
-/// The most audiences of a token.
+/// The maximum number of audiences of a token.
 const MAX_AUDIENCES: usize = 8;
 
-/// The application of a sign-in that no application carries.
+/// The application name of a sign-in without a calling application.
 const NO_APP: &str = "latchkey";
 
 pub(in crate::grpc) fn sign_in(message: v1::SignInRequest, caller: &Caller) -> Result<SignIn> {
@@ -49,14 +49,14 @@ fn audiences(faults: &mut Violations, texts: &[String]) -> Option<Vec<Audience>>
         Audience::parse(text).and_then(|audience| audience.ok_or(TextFault::Empty))
     })?;
     if audiences.len() > 1 && audiences.iter().any(|audience| audience.as_str() == OWN_AUDIENCE) {
-        // Otherwise whoever reads such a token elsewhere could act as its user here.
+        // Otherwise another service that receives the token could act as its user here.
         faults.push("audiences", Fault::Conflict, format!("{OWN_AUDIENCE} stands alone"));
         return None;
     }
     Some(audiences)
 }
 
-/// Empty means all.
+/// Reads the requested scopes; empty means all.
 fn wanted_scopes(faults: &mut Violations, texts: &[String]) -> Option<Option<ScopeSet>> {
     let scopes = scopes(faults, texts)?;
     Some((!texts.is_empty()).then_some(scopes))
@@ -73,7 +73,7 @@ pub(in crate::grpc) fn refresh_tokens(message: v1::RefreshTokensRequest) -> Resu
     })
 }
 
-/// Where a sign-in stands.
+/// Converts the progress of a sign-in to a message.
 pub(in crate::grpc) fn progress(progress: &Progress) -> v1::SignInProgress {
     use v1::sign_in_progress::Step;
     let step = match progress {
@@ -92,7 +92,7 @@ fn password_rules(rules: PasswordRules) -> v1::PasswordRules {
     v1::PasswordRules { min_length: Some(rules.min_length), max_length: Some(rules.max_length) }
 }
 
-/// The tokens of a session.
+/// Converts the tokens of a session to a message.
 pub(in crate::grpc) fn tokens(tokens: &Tokens) -> v1::TokenSet {
     v1::TokenSet {
         access_token: tokens.access.expose_secret().to_owned(),
@@ -104,7 +104,7 @@ pub(in crate::grpc) fn tokens(tokens: &Tokens) -> v1::TokenSet {
     }
 }
 
-/// Who the caller is.
+/// Converts the identity of the caller to a message.
 pub(in crate::grpc) fn identity(app: &App, caller: &Caller, identity: &Identity) -> v1::WhoAmIResponse {
     use v1::who_am_i_response::Kind;
     let (kind, api_token_id) = match &caller.principal {

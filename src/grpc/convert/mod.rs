@@ -1,7 +1,7 @@
-//! Messages into commands, and what the domain knows into messages.
+//! Converts messages to commands, and domain types to messages.
 //!
-//! Reading collects every violation before it gives up. `None` from a reader means that it has pushed one; a value
-//! that may be absent is an `Option` within. Limits are those in the comments of the contract.
+//! A reader collects all violations of a message before it fails. `None` from a reader means that it has pushed a
+//! violation; a value that may be absent is a nested `Option`. The comments of the contract state the limits.
 
 #![expect(clippy::option_option, reason = "wrong, absent and set are three things")]
 
@@ -28,16 +28,16 @@ use crate::domain::violation::{Describe, Fault, Violations};
 use crate::error::{Error, Result};
 use crate::proto::v1;
 
-/// The longest page token that is looked at, in bytes.
+/// The maximum length of a page token, in bytes.
 const MAX_PAGE_TOKEN_BYTES: usize = 1024;
 
-/// The most scopes in a request.
+/// The maximum number of scopes in a request.
 const MAX_SCOPES: usize = 64;
 
-/// The most roles in a request.
+/// The maximum number of roles in a request.
 const MAX_ROLES: usize = 32;
 
-/// What is wrong with a value that has no type of its own to say so.
+/// The fault of a value whose type has no error of its own.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Wrong {
     Number,
@@ -80,17 +80,17 @@ impl Describe for Wrong {
     }
 }
 
-/// The command, or every violation. `build` gives None only after a violation.
+/// Returns the command, or all violations. `build` returns `None` only after a violation.
 fn finish<T>(faults: Violations, build: impl FnOnce() -> Option<T>) -> Result<T> {
     match build() {
         Some(command) if faults.is_empty() => Ok(command),
-        // A new password that is not text breaks a rule for passwords; the message is as it should be.
+        // A new password that is not text breaks a password rule; the request itself is valid.
         _ if faults.iter().all(|fault| fault.reason == Fault::NotText) => Err(Error::PasswordRejected(faults)),
         _ => Err(Error::InvalidInput(faults)),
     }
 }
 
-/// A field that must be set.
+/// Reads the required field `user`.
 fn user_ref(faults: &mut Violations, message: Option<v1::UserRef>) -> Option<UserRef> {
     use v1::user_ref::Ref;
     let Some(named) = message.and_then(|message| message.r#ref) else {
@@ -112,7 +112,7 @@ fn note(faults: &mut Violations, text: &str) -> Option<Option<Note>> {
     faults.check("note", Note::parse(text))
 }
 
-/// Empty means none.
+/// Reads an optional etag; empty means unset.
 fn etag(faults: &mut Violations, text: &str) -> Option<Option<Etag>> {
     if text.is_empty() {
         return Some(None);
@@ -120,7 +120,7 @@ fn etag(faults: &mut Violations, text: &str) -> Option<Option<Etag>> {
     faults.check("etag", Etag::parse(text).ok_or(Wrong::Etag)).map(Some)
 }
 
-/// Empty means none.
+/// Reads an optional key; empty means unset.
 fn idempotency_key(faults: &mut Violations, text: &str) -> Option<Option<IdempotencyKey>> {
     if text.is_empty() {
         return Some(None);
@@ -134,13 +134,13 @@ fn page(faults: &mut Violations, size: i32, token: String) -> Option<PageRequest
     Some(PageRequest { size: size?, token: token? })
 }
 
-/// A text of which only the length is looked at here.
+/// Reads a text and checks only its length.
 fn bounded(faults: &mut Violations, field: &str, text: String, max_bytes: usize) -> Option<String> {
     let fits = text.len() <= max_bytes;
     faults.check(field, if fits { Ok(text) } else { Err(Wrong::TooLong { max_bytes }) })
 }
 
-/// A list with a limit. What is beyond it is not read.
+/// Reads a list. A list with more than `max` items is rejected unread.
 fn each<S, T, E: Describe>(
     faults: &mut Violations,
     field: &str,
@@ -168,7 +168,7 @@ fn scopes(faults: &mut Violations, names: &[String]) -> Option<ScopeSet> {
     Some(scopes.into_iter().collect())
 }
 
-/// More than nothing, at most `max`.
+/// Reads an optional duration that is more than zero and at most `max`.
 fn duration(
     faults: &mut Violations,
     field: &str,
@@ -185,13 +185,14 @@ fn instant(faults: &mut Violations, field: &str, message: Option<prost_types::Ti
     faults.check(field, instant_of(message).ok_or(Wrong::Timestamp)).map(Some)
 }
 
-/// Not below zero. (The conversion of prost-types overflows on the smallest numbers, which would be a panic.)
+/// Returns `None` if the duration is negative or malformed. (The conversion of prost-types overflows, and panics, on the
+/// smallest values.)
 fn duration_of(message: prost_types::Duration) -> Option<Duration> {
     let nanos = u32::try_from(message.nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
     Some(Duration::new(u64::try_from(message.seconds).ok()?, nanos))
 }
 
-/// Within the range that `google.protobuf.Timestamp` states.
+/// Returns `None` outside of the range that `google.protobuf.Timestamp` defines.
 fn instant_of(message: prost_types::Timestamp) -> Option<Timestamp> {
     const YEAR_1: i64 = -62_135_596_800;
     const YEAR_9999_END: i64 = 253_402_300_799;
@@ -199,13 +200,13 @@ fn instant_of(message: prost_types::Timestamp) -> Option<Timestamp> {
     in_range.then(|| Timestamp::from_micros(message.seconds * 1_000_000 + i64::from(message.nanos / 1000)))
 }
 
-/// An instant as a message.
+/// Converts an instant to a message.
 pub(super) fn stamp(at: Timestamp) -> prost_types::Timestamp {
     let micros = at.as_micros().rem_euclid(1_000_000);
     prost_types::Timestamp { seconds: at.as_unix_seconds(), nanos: i32::try_from(micros * 1000).unwrap_or_default() }
 }
 
-/// A count as a message has it.
+/// Converts a count to the type of a message field.
 pub(super) fn count(number: u32) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
 }

@@ -1,6 +1,6 @@
 //! Requests about passwords.
 //!
-//! A password leaves its message at once for a type that is wiped and never printed.
+//! Each password moves at once into a type that is wiped on drop and never printed.
 
 use super::users::{MAX_TEMPORARY_TTL, idempotency};
 use super::{bounded, duration, etag, finish, note, user_ref};
@@ -13,7 +13,7 @@ use crate::domain::violation::{Fault, Violations};
 use crate::error::Result;
 use crate::proto::v1;
 
-/// The longest ticket that is looked at, in bytes.
+/// The maximum length of a ticket, in bytes.
 const MAX_TICKET_BYTES: usize = 1024;
 
 pub(in crate::grpc) fn reset_password(mut message: v1::ResetPasswordRequest) -> Result<ResetPassword> {
@@ -79,7 +79,7 @@ pub(in crate::grpc) fn complete_change(message: v1::CompletePasswordChangeReques
     let new_password = new_password(&mut faults, message.new_password);
     let validate_only = message.validate_only;
     finish(faults, || {
-        // What is no ticket at all is as dead as one that was used.
+        // A malformed ticket gets the same error as a used one.
         let ticket = TicketSecret::parse(&zeroize::Zeroizing::new(ticket?)).ok();
         Some(CompletePasswordChange { ticket, new_password: new_password?, validate_only })
     })
@@ -93,7 +93,7 @@ pub(in crate::grpc) fn change_password(message: v1::ChangePasswordRequest) -> Re
     finish(faults, || Some(ChangePassword { current: current?, new_password: new_password?, validate_only }))
 }
 
-/// A password that proves who somebody is. What is not text within is simply wrong.
+/// Reads a password that proves identity. One that is not text counts as a wrong password.
 pub(super) fn proof(faults: &mut Violations, field: &str, text: String) -> Option<Option<PlainPassword>> {
     match PlainPassword::parse(text) {
         Ok(password) => Some(Some(password)),
@@ -105,7 +105,7 @@ pub(super) fn proof(faults: &mut Violations, field: &str, text: String) -> Optio
     }
 }
 
-/// A password to be. Whether it is text is judged with the other rules, once it is known who asks.
+/// Reads a new password. Whether it is text is checked with the other password rules, after authentication.
 fn new_password(faults: &mut Violations, text: String) -> Option<std::result::Result<PlainPassword, PasswordFault>> {
     let parsed = PlainPassword::parse(text);
     if let Err(fault @ (PasswordFault::Empty | PasswordFault::TooLong)) = &parsed {
@@ -115,7 +115,7 @@ fn new_password(faults: &mut Violations, text: String) -> Option<std::result::Re
     Some(parsed)
 }
 
-/// A text that must be set, of which only the length is looked at here.
+/// Reads a required text and checks only its length.
 pub(super) fn required(faults: &mut Violations, field: &str, text: String, max_bytes: usize) -> Option<String> {
     let text = bounded(faults, field, text, max_bytes)?;
     faults.require(field, (!text.is_empty()).then_some(text))

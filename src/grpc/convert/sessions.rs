@@ -1,4 +1,4 @@
-//! Sessions: requests and messages.
+//! Requests and messages of sessions.
 
 use super::{each, finish, note, page, stamp, user_ref};
 use crate::app::{RevokeTarget, RevokeUserSessions};
@@ -11,13 +11,13 @@ use crate::domain::violation::{Fault, Violations};
 use crate::error::Result;
 use crate::proto::v1;
 
-/// How a password is proved, as RFC 8176 names it: the one way to sign in.
+/// The authentication method in the terms of RFC 8176: a password is the only one.
 const AUTH_METHOD: &str = "pwd";
 
-/// The most sessions that one call names.
+/// The maximum number of sessions in a request.
 const MAX_SESSIONS: usize = 100;
 
-/// Whose, with the ended ones or without, and which page.
+/// Returns the user, whether to include ended sessions, and the page.
 pub(in crate::grpc) fn list_user_sessions(
     message: v1::ListUserSessionsRequest,
 ) -> Result<(UserRef, bool, PageRequest)> {
@@ -57,7 +57,7 @@ pub(in crate::grpc) fn revoke_session(message: v1::RevokeSessionRequest) -> Resu
     finish(faults, || target)
 }
 
-/// A session, as its user or an operator sees it.
+/// Converts a session to a message for its user or an operator.
 pub(in crate::grpc) fn session(session: &Session, caller: &Caller) -> v1::Session {
     let current = matches!(&caller.principal, Principal::User { session_id, .. } if *session_id == session.id);
     v1::Session {

@@ -9,7 +9,7 @@ fn ada() -> v1::UserRef {
     v1::UserRef { r#ref: Some(v1::user_ref::Ref::Username("ada".to_owned())) }
 }
 
-/// The fields at fault, each with its reason.
+/// Returns the invalid fields, each with its reason.
 fn faults<T>(result: Result<T>) -> Vec<(String, &'static str)> {
     match result {
         Err(Error::InvalidInput(violations)) => {

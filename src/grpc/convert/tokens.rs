@@ -1,4 +1,4 @@
-//! API tokens, signing keys and introspection: requests and messages.
+//! Requests and messages of API tokens, signing keys and introspection.
 
 use secrecy::SecretString;
 
@@ -13,13 +13,13 @@ use crate::domain::violation::{Fault, Violations};
 use crate::error::Result;
 use crate::proto::v1;
 
-/// The longest token that is looked at, in bytes.
+/// The maximum length of a token, in bytes.
 const MAX_TOKEN_BYTES: usize = 8192;
 
-/// The longest etag of the keys, in bytes.
+/// The maximum length of the etag of the keys, in bytes.
 const MAX_ETAG_BYTES: usize = 64;
 
-/// The JOSE name of the one algorithm (RFC 8037).
+/// The JOSE name of the only algorithm (RFC 8037).
 const ALGORITHM: &str = "EdDSA";
 
 pub(in crate::grpc) fn create_api_token(message: v1::CreateApiTokenRequest) -> Result<CreateApiToken> {
@@ -34,7 +34,7 @@ pub(in crate::grpc) fn create_api_token(message: v1::CreateApiTokenRequest) -> R
     finish(faults, || Some(CreateApiToken { user: user?, name: name?, scopes: scopes?, ttl: ttl? }))
 }
 
-/// Whose, if not everybody's, and which page.
+/// Returns the user, or `None` for the tokens of all users, and the page.
 pub(in crate::grpc) fn list_api_tokens(message: v1::ListApiTokensRequest) -> Result<(Option<UserRef>, PageRequest)> {
     let mut faults = Violations::new();
     let user = match message.user {
@@ -53,7 +53,7 @@ pub(in crate::grpc) fn revoke_api_token(message: v1::RevokeApiTokenRequest) -> R
     finish(faults, || Some(RevokeApiToken { id: id?, note: note? }))
 }
 
-/// The token, and whom it must be for.
+/// Returns the token and the required audience.
 pub(in crate::grpc) fn introspect(message: v1::IntrospectTokenRequest) -> Result<(SecretString, Option<Audience>)> {
     let mut faults = Violations::new();
     let token = required(&mut faults, "token", message.token, MAX_TOKEN_BYTES);
@@ -61,14 +61,14 @@ pub(in crate::grpc) fn introspect(message: v1::IntrospectTokenRequest) -> Result
     finish(faults, || Some((SecretString::from(token?), audience?)))
 }
 
-/// The etag that the caller has. Empty: none.
+/// Returns the etag that the caller knows; empty if it knows none.
 pub(in crate::grpc) fn signing_keys(message: v1::GetSigningKeysRequest) -> Result<String> {
     let mut faults = Violations::new();
     let etag = bounded(&mut faults, "etag", message.etag, MAX_ETAG_BYTES);
     finish(faults, || etag)
 }
 
-/// The keys, or nothing but their etag for a caller who has them.
+/// Converts the keys to a message. A caller that knows the current etag gets no keys.
 pub(in crate::grpc) fn keys(keys: SigningKeys, known_etag: &str) -> v1::GetSigningKeysResponse {
     let is_known = known_etag == keys.etag;
     let each = keys.keys.into_iter().filter(|_| !is_known).map(|key| v1::SigningKey {
@@ -87,7 +87,7 @@ pub(in crate::grpc) fn keys(keys: SigningKeys, known_etag: &str) -> v1::GetSigni
     }
 }
 
-/// An API token without its secret.
+/// Converts an API token to a message, without its secret.
 pub(in crate::grpc) fn api_token(token: &ApiToken) -> v1::ApiToken {
     v1::ApiToken {
         id: token.id.to_string(),
@@ -101,7 +101,7 @@ pub(in crate::grpc) fn api_token(token: &ApiToken) -> v1::ApiToken {
     }
 }
 
-/// What is known of a token. Of one that is not good, nothing.
+/// Converts the result of an introspection to a message. An inactive token has no other fields.
 pub(in crate::grpc) fn introspection(known: Option<Introspection>) -> v1::IntrospectTokenResponse {
     let Some(known) = known else { return v1::IntrospectTokenResponse::default() };
     v1::IntrospectTokenResponse {

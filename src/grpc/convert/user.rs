@@ -1,4 +1,4 @@
-//! The user and what belongs to it, as messages.
+//! Messages of users.
 
 use super::{count, stamp};
 use crate::app::App;
@@ -7,7 +7,7 @@ use crate::domain::time::Timestamp;
 use crate::domain::user::{ChangeCause, Effects, User, UserFlag, UserKind, UserState};
 use crate::proto::v1;
 
-/// An account as it is now.
+/// Converts an account to a message.
 pub(in crate::grpc) fn user(app: &App, user: &User) -> v1::User {
     let now = app.effects.now();
     v1::User {
@@ -95,7 +95,7 @@ fn flag(flag: UserFlag) -> v1::UserFlag {
     }
 }
 
-/// Why a password must be changed.
+/// Converts the cause of a required password change.
 pub(super) fn change_cause(cause: ChangeCause) -> v1::PasswordChangeCause {
     match cause {
         ChangeCause::Temporary => v1::PasswordChangeCause::Temporary,
@@ -103,7 +103,7 @@ pub(super) fn change_cause(cause: ChangeCause) -> v1::PasswordChangeCause {
     }
 }
 
-/// What else happened.
+/// Converts the side effects of a change to a message.
 pub(in crate::grpc) fn effects(effects: &Effects) -> v1::Effects {
     v1::Effects {
         sessions_revoked: count(effects.sessions_revoked),

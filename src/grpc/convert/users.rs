@@ -21,10 +21,10 @@ use crate::domain::violation::{Describe, Fault, Violations};
 use crate::error::Result;
 use crate::proto::v1;
 
-/// The longest that a temporary password works: over a weekend.
+/// The maximum lifetime of a temporary password: it covers a weekend.
 pub(super) const MAX_TEMPORARY_TTL: Duration = Duration::from_hours(72);
 
-/// The longest lock with an end, a hundred years: longer ones leave the range that a timestamp can name.
+/// The maximum duration of a lock: 100 years. A longer one would leave the range of a timestamp.
 const MAX_LOCK: Duration = Duration::from_hours(36_525 * 24);
 
 pub(in crate::grpc) fn list_users(message: v1::ListUsersRequest) -> Result<ListUsers> {
@@ -127,7 +127,7 @@ fn credential(
     }
 }
 
-/// The key, and the request without it. Encoding is stable: maps are in order.
+/// Returns the key and the encoded request without it. The encoding is stable, because maps are ordered.
 pub(super) fn idempotency(
     faults: &mut Violations,
     key: &str,
@@ -173,7 +173,7 @@ pub(in crate::grpc) fn update_user(message: v1::UpdateUserRequest) -> Result<Upd
     })
 }
 
-/// Absent means as it is, empty means none.
+/// Absent keeps the value, empty clears it.
 fn change<T, E: Describe>(
     faults: &mut Violations,
     field: &str,
@@ -270,7 +270,7 @@ fn flag(number: i32) -> std::result::Result<UserFlag, Wrong> {
     }
 }
 
-/// None where it is left unspecified.
+/// Returns `None` if the value is unspecified.
 fn kind(number: i32) -> std::result::Result<Option<UserKind>, Wrong> {
     match v1::UserKind::try_from(number).map_err(|_| Wrong::Number)? {
         v1::UserKind::Unspecified => Ok(None),
@@ -279,7 +279,7 @@ fn kind(number: i32) -> std::result::Result<Option<UserKind>, Wrong> {
     }
 }
 
-/// None where it is left unspecified.
+/// Returns `None` if the value is unspecified.
 fn lock_cause(number: i32) -> std::result::Result<Option<LockCause>, Wrong> {
     match v1::LockCause::try_from(number).map_err(|_| Wrong::Number)? {
         v1::LockCause::Unspecified => Ok(None),

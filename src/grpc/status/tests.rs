@@ -14,7 +14,7 @@ fn info(status: &Status) -> ErrorInfo {
     status.get_details_error_info().unwrap_or_else(|| ErrorInfo::new("", "", HashMap::<String, String>::new()))
 }
 
-/// An error as it is sent.
+/// Encodes an error as it is sent.
 fn sent(error: &Error) -> Status {
     status_of(error, "r-1")
 }
