@@ -59,7 +59,7 @@ pub(crate) struct Reset {
     etag: String,
 }
 
-/// Whose choice the new password is.
+/// The kind of the new password.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 struct Way {
