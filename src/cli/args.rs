@@ -73,8 +73,8 @@ impl Paging {
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(duration) if duration.as_secs() > 0 => Ok(duration),
-        Ok(_) => Err("it must be a second at least".to_owned()),
-        Err(_) => Err("give it as 30m, 4h or 90d".to_owned()),
+        Ok(_) => Err("it must be at least 1 s".to_owned()),
+        Err(_) => Err("give a length of time such as 30m, 4h or 90d".to_owned()),
     }
 }
 

@@ -8,7 +8,7 @@ use super::commands;
 const AFTER_HELP: &str = "\
 A USER is a username; with @ in it an address; id:… an id; ext:… the id of another system.
 
-As whom: --local, LATCHKEY_TOKEN, the stored login (`latchkey login`), the local socket, in this order.
+Credentials, in this order: --local, LATCHKEY_TOKEN, the stored login (`latchkey login`), the local socket.
 
 Exit codes: 0 done; 1 refused by the server, or by \"no\" at the prompt; 2 wrong usage; 3 unreachable or unexpected.
 

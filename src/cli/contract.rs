@@ -17,7 +17,7 @@ pub(crate) static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
 /// Converts a message to a reflected one.
 pub(crate) fn dynamic<M: prost::Message>(descriptor: MessageDescriptor, message: &M) -> Result<DynamicMessage, Error> {
     DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice())
-        .map_err(|fault| Error::unexpected(format!("a message does not match its description: {fault}")))
+        .map_err(|fault| Error::unexpected(format!("a message does not match its descriptor: {fault}")))
 }
 
 /// The values of an enum as words for the command line, with their numbers. Leaves out 0, "unspecified".

@@ -46,7 +46,7 @@ impl Cli {
         if io::stdin().is_terminal() {
             return Ok(true);
         }
-        Err(Error::usage("this asks \"Are you sure?\", and there is no terminal").hint("say --yes if you are"))
+        Err(Error::usage("this needs a confirmation, and there is no terminal").hint("confirm with --yes"))
     }
 
     /// Asks for confirmation. Any answer but yes ends the command before it changes anything.
@@ -85,9 +85,9 @@ impl Cli {
             if first.expose_secret() == second.expose_secret() {
                 return Ok(first);
             }
-            self.screen.note(Text::toned(Tone::Warn, "The two are not the same. Again:"));
+            self.screen.note(Text::toned(Tone::Warn, "The passwords differ. Try again:"));
         }
-        Err(Error::stopped(Exit::Stopped, "the two passwords were not the same"))
+        Err(Error::stopped(Exit::Stopped, "the passwords differ"))
     }
 
     /// Reads a secret from the next line of standard input. Returns `None` at the end of input.
@@ -96,7 +96,7 @@ impl Cli {
             return Ok(Some(SecretString::from(UNASKED)));
         }
         if io::stdin().is_terminal() {
-            self.screen.note(format!("type {what} and Enter; it will be shown"));
+            self.screen.note(format!("type {what} and press Enter; it will be visible"));
         }
         let mut line = String::new();
         // The buffer of `Stdin` is shared by the whole process, so the next call finds the next line.

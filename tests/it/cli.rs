@@ -67,13 +67,13 @@ fn a_server_that_is_not_there_is_exit_3_and_says_where_to_look() {
     shell.latchkey(&["status", "--server", "127.0.0.1:1"]).fails(
         3,
         "error: cannot reach 127.0.0.1:1: Connection refused (os error 111)\n\n\
-         hint: is latchkeyd running there? --server or LATCHKEY_SERVER says where it is",
+         hint: check that latchkeyd is running there; --server or LATCHKEY_SERVER sets the address",
     );
     let nowhere = shell.path("nowhere.sock").display().to_string();
     shell.latchkey(&["users", "list", "--socket", &nowhere]).fails(
         3,
         "error: cannot reach …/nowhere.sock: No such file or directory (os error 2)\n\n\
-         hint: is latchkeyd running here? --socket says where its socket is, --server another server",
+         hint: check that latchkeyd is running here; --socket names its socket, --server another server",
     );
     std::fs::write(&nowhere, "").expect("a file");
     let file = shell.latchkey(&["users", "list", "--socket", &nowhere]);
@@ -93,8 +93,8 @@ fn a_socket_that_was_only_found_is_used_if_it_is_ones_own() {
     for found in [["status"].as_slice(), &["whoami", "--local"]] {
         shell.latchkey(found).fails(
             3,
-            "error: cannot reach …/latchkey.sock: the socket was only found there, and belongs to uid 998, not to you \
-             (uid 0)\n\nhint: if that is the server you mean, name it: `--socket PATH`",
+            "error: cannot reach …/latchkey.sock: the socket was not named, and belongs to uid 998, not to you \
+             (uid 0)\n\nhint: if this is the right server, name its socket: `--socket PATH`",
         );
     }
     listener.set_nonblocking(true).expect("a listener");
@@ -107,12 +107,13 @@ fn a_socket_that_was_only_found_is_used_if_it_is_ones_own() {
 #[test]
 fn a_server_that_cannot_be_named_is_exit_2() {
     let shell = Shell::default();
-    shell
-        .latchkey(&["status", "--server", "https://id.example.org"])
-        .fails(2, "error: \"https://id.example.org\" is no address of a server\n\nhint: give it as https://host:port");
+    shell.latchkey(&["status", "--server", "https://id.example.org"]).fails(
+        2,
+        "error: \"https://id.example.org\" is not the address of a server\n\nhint: give it as https://host:port",
+    );
     shell
         .latchkey(&["status", "--server", "a", "--socket", "b"])
-        .fails(2, "error: --server and --socket name two servers: give one of them");
+        .fails(2, "error: --server and --socket cannot be used together");
     let json = shell.latchkey(&["status", "--server", "x", "--output", "json"]);
     let error: serde_json::Value = serde_json::from_str(&json.stderr).expect("JSON");
     assert_eq!((json.code, error["error"]["code"].as_str()), (2, Some("USAGE")), "{error}");
@@ -183,7 +184,7 @@ async fn a_person_is_made_to_change_the_password_at_the_terminal() {
     assert_eq!(code, 0, "{printed}");
     assert!(printed.contains("This password was given to you by an operator."), "{printed}");
     assert!(printed.contains("new_password: shorter than 15 characters"), "{printed}");
-    assert!(printed.contains("The two are not the same. Again:"), "{printed}");
+    assert!(printed.contains("The passwords differ. Try again:"), "{printed}");
     assert!(printed.contains("✔ signed in as ada at "), "{printed}");
     assert!(!printed.contains("c4nary") && !printed.contains(&given), "typed passwords are not shown: {printed}");
 }
@@ -199,7 +200,7 @@ async fn a_first_password_is_asked_for_twice() {
     let (printed, code) = shell.type_at("latchkey users create ada --set-password --lasting", &twice);
     assert!(code == 0 && printed.contains("✔ ada is created") && !printed.contains("c4nary"), "{printed}");
     h.signed_in("ada", PASSWORD).await;
-    let awaited = [("type the password and Enter; it will be shown", PASSWORD)];
+    let awaited = [("type the password and press Enter; it will be visible", PASSWORD)];
     let (printed, code) = shell.type_at("latchkey users create bob --password-stdin", &awaited);
     assert!(code == 0 && printed.contains("✔ bob is created"), "{printed}");
 }

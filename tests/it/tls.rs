@@ -303,12 +303,7 @@ async fn the_command_line_says_what_is_wrong_with_tls() {
     });
     let unfit = files.harness().await;
     let unfit = format!("https://{}", unfit.address().replace("127.0.0.1", "localhost"));
-    told(
-        &["--server", &unfit, "--tls-ca", &ca],
-        3,
-        "that of a CA, and no server's",
-        "basicConstraints=critical,CA:FALSE",
-    );
+    told(&["--server", &unfit, "--tls-ca", &ca], 3, "a CA's, not a server's", "basicConstraints=critical,CA:FALSE");
     // Nothing is sent to another host in plain text. The address is reserved for documentation (RFC 5737).
     told(&["--server", "http://192.0.2.1:50051"], 2, "others may listen on the way", "use https://192.0.2.1:50051");
 }

@@ -85,7 +85,7 @@ impl LoginStore {
     /// A store in the user's state directory.
     pub(crate) fn new(environment: &Environment) -> Result<LoginStore, Error> {
         let directory = environment.state_dir.clone().ok_or_else(|| {
-            Error::stopped(Exit::Usage, "there is no place for a login").hint("set HOME or XDG_STATE_HOME")
+            Error::stopped(Exit::Usage, "there is no directory for the login").hint("set HOME or XDG_STATE_HOME")
         })?;
         Ok(LoginStore { directory })
     }
@@ -109,7 +109,8 @@ impl LoginStore {
                 .hint("end that session and sign in again: `latchkey login`"));
         }
         serde_json::from_str(&text).map(Some).map_err(|_| {
-            Error::unexpected(format!("{} is not a login", path.display())).hint("sign in again: `latchkey login`")
+            Error::unexpected(format!("{} does not contain a login", path.display()))
+                .hint("sign in again: `latchkey login`")
         })
     }
 

@@ -181,7 +181,7 @@ impl Client {
             Err(Sent::Status(status)) => {
                 let mut refusal = Refusal::from_status(&status, subject(reflected));
                 if matches!(self.caller, Caller::Token(_)) && refusal.is_of_token() {
-                    refusal.hint = Some("unset LATCHKEY_TOKEN, or set one that is good".to_owned());
+                    refusal.hint = Some("unset LATCHKEY_TOKEN, or set a valid one".to_owned());
                 }
                 if std::error::Error::source(&status).is_some() {
                     refusal.hint = self.broken_off();
@@ -198,10 +198,10 @@ impl Client {
     fn broken_off(&self) -> Option<String> {
         match &self.target {
             Target::Tcp(_) => {
-                Some(format!("is that a latchkeyd? if it speaks TLS: `--server https://{}`", self.target.place()))
+                Some(format!("check that latchkeyd listens there; if it uses TLS: `--server https://{}`", self.target.place()))
             }
             Target::Tls(_) => Some(
-                "if the server wants a certificate of yours, it must be of its CA: `--tls-cert FILE --tls-key FILE`"
+                "if the server requires a client certificate, its CA must have signed it: `--tls-cert FILE --tls-key FILE`"
                     .to_owned(),
             ),
             Target::Socket(..) => None,
@@ -257,7 +257,7 @@ impl Client {
         if self.target.is_overheard() && !self.trust.bears_plaintext() {
             let place = self.target.place();
             return Err(Error::usage(format!("http://{place} is another host: others may listen on the way"))
-                .hint(format!("use https://{place}, or say --insecure-plaintext")));
+                .hint(format!("use https://{place}, or --insecure-plaintext")));
         }
         let connected = match &self.target {
             Target::Tcp(uri) => endpoint(uri.clone())?.connect().await,
@@ -286,15 +286,15 @@ impl Client {
         let kind = fault.map(io::Error::kind);
         let strange = matches!(fault.and_then(io::Error::get_ref), Some(inner) if inner.is::<Stranger>());
         let hint = match (&self.target, kind) {
-            (Target::Socket(..), _) if strange => "if that is the server you mean, name it: `--socket PATH`",
+            (Target::Socket(..), _) if strange => "if this is the right server, name its socket: `--socket PATH`",
             (Target::Socket(..), Some(io::ErrorKind::PermissionDenied)) => {
-                "the socket is for root and for the user that runs latchkeyd: act as one of them, or `latchkey login`"
+                "only root and the user of latchkeyd may use the socket: run this as one of them, or use `latchkey login`"
             }
             (Target::Socket(..), _) => {
-                "is latchkeyd running here? --socket says where its socket is, --server another server"
+                "check that latchkeyd is running here; --socket names its socket, --server another server"
             }
             (Target::Tcp(_) | Target::Tls(_), _) => {
-                "is latchkeyd running there? --server or LATCHKEY_SERVER says where it is"
+                "check that latchkeyd is running there; --server or LATCHKEY_SERVER sets the address"
             }
         };
         Error::unexpected(format!("cannot reach {}: {cause}", self.target.place())).hint(hint)
@@ -343,7 +343,7 @@ impl Client {
     /// Warns before a password goes over a network in plain text.
     pub(crate) fn warn_if_overheard(&self, screen: &Screen) {
         if self.target.is_overheard() && (self.show || self.trust.bears_plaintext()) {
-            screen.note(format!("warning: {} is reached in plain text; others may listen", self.target.place()));
+            screen.note(format!("warning: the connection to {} is not encrypted", self.target.place()));
         }
     }
 }
@@ -381,13 +381,14 @@ fn endpoint(uri: Uri) -> Result<Endpoint, Error> {
 
 fn bearer(token: &str) -> Result<Bearer, Error> {
     let mut value = Bearer::try_from(format!("Bearer {token}"))
-        .map_err(|_| Error::usage("the token holds characters that no token has").hint("look at LATCHKEY_TOKEN"))?;
+        .map_err(|_| Error::usage("the token contains invalid characters").hint("check LATCHKEY_TOKEN"))?;
     value.set_sensitive(true);
     Ok(value)
 }
 
 fn signed_out() -> Error {
-    let refusal = Refusal::foreseen(Code::Unauthenticated, "SESSION_REVOKED", "the stored login is over", None);
+    let refusal =
+        Refusal::foreseen(Code::Unauthenticated, "SESSION_REVOKED", "the stored login is no longer valid", None);
     Error::Refused(Box::new(refusal)).hint("sign in again with `latchkey login`")
 }
 

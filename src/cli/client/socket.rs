@@ -14,7 +14,7 @@ use super::target::ChosenBy;
 
 /// The socket was chosen by default and belongs to another user.
 #[derive(Debug, thiserror::Error)]
-#[error("the socket was only found there, and belongs to uid {owner}, not to you (uid {own})")]
+#[error("the socket was not named, and belongs to uid {owner}, not to you (uid {own})")]
 pub(crate) struct Stranger {
     owner: u32,
     own: u32,
@@ -50,7 +50,7 @@ fn trusted(owner: u32, peer: u32, own: u32) -> Result<(), String> {
         return Err(format!("the socket belongs to uid {owner}, but uid {peer} listens there"));
     }
     if own != 0 && peer != own && peer != 0 {
-        return Err(format!("uid {peer} listens there, who is neither root nor you (uid {own})"));
+        return Err(format!("uid {peer} listens there, which is neither root nor you (uid {own})"));
     }
     Ok(())
 }

@@ -45,7 +45,8 @@ impl Target {
             return Ok(Target::Socket(PathBuf::from(path), ChosenBy::User));
         }
         let whole = if text.contains("://") { text.to_owned() } else { format!("none://{text}") };
-        let wrong = || Error::usage(format!("{text:?} is no address of a server")).hint("give it as https://host:port");
+        let wrong =
+            || Error::usage(format!("{text:?} is not the address of a server")).hint("give it as https://host:port");
         let uri: Uri = whole.parse().map_err(|_| wrong())?;
         let bare = matches!(uri.path(), "" | "/") && uri.query().is_none();
         let authority = uri.authority().filter(|_| uri.port_u16().is_some() && bare).ok_or_else(wrong)?;
@@ -121,9 +122,9 @@ impl Wish {
     /// The server named by a flag, else by the environment. `None` if neither names one.
     pub(crate) fn named(&self, environment: &Environment) -> Result<Option<Target>, Error> {
         match (&self.socket, self.server.as_ref()) {
-            (Some(_), Some(_)) => Err(Error::usage("--server and --socket name two servers: give one of them")),
+            (Some(_), Some(_)) => Err(Error::usage("--server and --socket cannot be used together")),
             (None, Some(_)) if self.local => {
-                Err(Error::usage("--local goes through a socket: give --socket, not --server, with it"))
+                Err(Error::usage("--local uses a socket: give --socket instead of --server"))
             }
             (Some(path), None) => Ok(Some(Target::Socket(absolute(path), ChosenBy::User))),
             (None, Some(server)) => Target::parse(server).map(Some),
@@ -135,7 +136,7 @@ impl Wish {
     /// The server to sign in at: the named one, else the default.
     pub(crate) fn sign_in_at(&self, environment: &Environment) -> Result<Target, Error> {
         if self.local {
-            return Err(Error::usage("--local is to act without signing in: leave it out"));
+            return Err(Error::usage("--local works without signing in: leave it out"));
         }
         self.named(environment)?.map_or_else(|| Target::parse(DEFAULT_SERVER), Ok)
     }

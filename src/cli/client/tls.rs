@@ -94,7 +94,7 @@ impl Trust {
             // A CA that cannot be read is not trusted.
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             if roots.is_empty() {
-                return Err(Error::unexpected("this system has no CAs of its own")
+                return Err(Error::unexpected("this system has no trusted CAs")
                     .hint("name the CA of the server: `--tls-ca FILE`"));
             }
             return Ok(roots);
@@ -133,10 +133,10 @@ pub(crate) fn explain(fault: &(dyn std::error::Error + 'static), place: &str) ->
     let (what, way_out) = match tls {
         rustls::Error::InvalidCertificate(fault) => certificate(fault),
         rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
-            ("there is no TLS".to_owned(), format!("a server without TLS is reached as http://{place}"))
+            ("there is no TLS".to_owned(), format!("use http://{place} for a server without TLS"))
         }
         rustls::Error::AlertReceived(alert) => alerted(*alert),
-        other => (format!("TLS failed: {other}"), "`openssl s_client -connect` says more".to_owned()),
+        other => (format!("TLS failed: {other}"), "`openssl s_client -connect` shows details".to_owned()),
     };
     Some(Error::unexpected(format!("cannot reach {place}: {what}")).hint(way_out))
 }
@@ -149,29 +149,28 @@ fn certificate(fault: &CertificateError) -> (String, String) {
         ),
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => (
             "its certificate is for another name".to_owned(),
-            "reach it by a name in its certificate, or check that it is the server that you mean".to_owned(),
+            "reach it by a name in its certificate, or check that this is the right server".to_owned(),
         ),
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => (
             "its certificate has expired".to_owned(),
-            "whoever runs the server must renew it; check also the clock of this machine".to_owned(),
+            "the server's operator must renew it; check also the clock of this machine".to_owned(),
         ),
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
             ("its certificate is not valid yet".to_owned(), "check the clock of this machine".to_owned())
         }
         // `openssl req -x509` makes such a certificate by default.
         CertificateError::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => (
-            "its certificate is that of a CA, and no server's".to_owned(),
-            "make the server's own without it: `openssl req -x509 … -addext basicConstraints=critical,CA:FALSE`"
-                .to_owned(),
+            "its certificate is a CA's, not a server's".to_owned(),
+            "make one for the server: `openssl req -x509 … -addext basicConstraints=critical,CA:FALSE`".to_owned(),
         ),
-        other => (format!("its certificate is no good: {other}"), "tell whoever runs the server".to_owned()),
+        other => (format!("its certificate is invalid: {other}"), "tell the server's operator".to_owned()),
     }
 }
 
 fn alerted(alert: AlertDescription) -> (String, String) {
     match alert {
         AlertDescription::CertificateRequired => (
-            "the server wants a certificate of yours".to_owned(),
+            "the server requires a client certificate".to_owned(),
             "give it with `--tls-cert FILE --tls-key FILE`".to_owned(),
         ),
         AlertDescription::UnknownCA
@@ -184,7 +183,7 @@ fn alerted(alert: AlertDescription) -> (String, String) {
         ),
         other => (
             format!("the server ended TLS ({other:?})"),
-            "is latchkeyd there? it speaks TLS 1.2 and 1.3, and HTTP/2".to_owned(),
+            "check that it is latchkeyd, which speaks TLS 1.2 and 1.3, and HTTP/2".to_owned(),
         ),
     }
 }

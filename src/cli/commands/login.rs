@@ -153,7 +153,7 @@ async fn keep(cli: &Cli, store: &LoginStore, login: String, tokens: TokenSet) ->
 
 fn ask_user(cli: &Cli) -> Result<String, Error> {
     if !io::stdin().is_terminal() {
-        return Err(Error::usage("say who signs in").hint("latchkey login USER --password-stdin"));
+        return Err(Error::usage("no user given").hint("latchkey login USER --password-stdin"));
     }
     cli.screen.question("User:");
     let mut user = String::new();

@@ -26,7 +26,7 @@ impl Logout {
     /// or refuses for another reason, the login stays: without it the session could not be ended any more.
     pub(crate) async fn run(self, setting: &Setting, store: &LoginStore) -> Result<(), Error> {
         if self.forget && setting.show_grpcurl {
-            return Err(Error::usage("--forget calls nobody: there is nothing to show"));
+            return Err(Error::usage("--forget makes no call: there is nothing to show"));
         }
         if self.forget {
             let was = store.remove()?;

@@ -32,11 +32,11 @@ impl Passwd {
     pub(crate) async fn run(self, cli: &Cli) -> Result<(), Error> {
         cli.client.warn_if_overheard(&cli.screen);
         if self.password_stdin {
-            let current = cli.read_required_secret("the password of today")?;
+            let current = cli.read_required_secret("the current password")?;
             let new = cli.read_required_secret("the new password, its second line")?;
             return change(cli, &current, &new).await;
         }
-        let current = cli.ask_secret("Password of today")?;
+        let current = cli.ask_secret("Current password")?;
         for _ in 1..ATTEMPTS {
             let new = cli.ask_new_password()?;
             match change(cli, &current, &new).await {
@@ -64,7 +64,7 @@ async fn change(cli: &Cli, current: &SecretString, new: &SecretString) -> Result
     });
     changed.await.map_err(|error| match error.reason() {
         "CREDENTIALS_REJECTED" => {
-            error.hint("the password of today is another one; if you forgot it, an operator can reset it")
+            error.hint("the current password is wrong; if you forgot it, an operator can reset it")
         }
         _ => error,
     })

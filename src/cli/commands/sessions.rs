@@ -48,7 +48,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = LIST_HELP)]
 pub(crate) struct List {
-    /// Whose; yours if absent.
+    /// The user; you if absent.
     #[arg(value_parser = user_ref::parse)]
     user: Option<UserRef>,
     /// Also those that have ended, for 30 days.
@@ -143,7 +143,7 @@ Examples:
 #[command(after_help = REVOKE_HELP, override_usage = "latchkey sessions revoke [OPTIONS] USER [ID]...\n       \
     latchkey sessions revoke [OPTIONS] --mine <ID...|--others>")]
 pub(crate) struct Revoke {
-    /// Whose sessions, then the ids of those to end; none means all. With --mine only ids.
+    /// The user, then the ids of the sessions to end; without ids, all end. With --mine only ids.
     #[arg(value_name = "USER|ID", required_unless_present = "mine")]
     names: Vec<String>,
     /// Your own sessions.
@@ -166,7 +166,7 @@ impl Revoke {
         let ids = self.names.into_iter().map(Target::SessionId);
         let targets: Vec<Target> = if self.others { vec![Target::AllOthers(true)] } else { ids.collect() };
         if targets.is_empty() {
-            return Err(Error::usage("say which: ids, or --others").hint("`latchkey logout` ends this session"));
+            return Err(Error::usage("give session ids, or --others").hint("`latchkey logout` ends this session"));
         }
         for target in targets {
             let request = RevokeSessionRequest { target: Some(target) };

@@ -231,7 +231,7 @@ impl Attention {
 /// The number of scopes of a caller without roles. `latchkey whoami` lists them.
 fn may_do(caller: &WhoAmIResponse) -> Text {
     match caller.scopes.len() {
-        0 => Text::toned(Tone::Dim, "nothing but look after itself"),
+        0 => Text::toned(Tone::Dim, "nothing beyond its own account"),
         number => Text::from(count(number, "scope")).and(Tone::Dim, "; latchkey whoami lists them"),
     }
 }

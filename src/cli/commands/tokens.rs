@@ -53,7 +53,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = CREATE_HELP)]
 pub(crate) struct Create {
-    /// Whose rights it carries.
+    /// The user whose rights it carries.
     #[arg(value_parser = user_ref::parse)]
     user: UserRef,
     /// What it is for, to be told from others.
@@ -96,7 +96,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = LIST_HELP)]
 pub(crate) struct List {
-    /// Whose; everybody's if absent.
+    /// The user; all users if absent.
     #[arg(value_parser = user_ref::parse)]
     user: Option<UserRef>,
     #[command(flatten)]
@@ -190,7 +190,9 @@ pub(crate) struct Revoke {
 impl Revoke {
     async fn run(self, cli: &Cli) -> Result<(), Error> {
         if self.id.starts_with("lka_") {
-            return Err(Error::usage("this is a token, not its id").hint("the id is what stands between lka_ and _"));
+            return Err(
+                Error::usage("this is a token, not its id").hint("the id is the part between lka_ and the next _")
+            );
         }
         let request = RevokeApiTokenRequest { api_token_id: self.id, note: self.note };
         cli.answer(request, |screen, answer| {

@@ -17,46 +17,46 @@ pub(crate) fn of(refusal: &Refusal) -> Option<String> {
         "TICKET_INVALID" | "REAUTHENTICATION_REQUIRED" => "sign in again with `latchkey login`".to_owned(),
         "SCOPE_MISSING" => scope_missing(refusal),
         "TARGET_OUTRANKS_CALLER" => {
-            "`latchkey roles` says who may do more than you: ask one of them, or run this on the host with --local"
+            "`latchkey roles` lists the roles with more rights: ask a user who has one, or run this on the host with --local"
                 .to_owned()
         }
         "SELF_ACTION_FORBIDDEN" => {
-            "for your own password use `latchkey passwd`; else ask another operator, or run this on the host with --local"
+            "for your own password use `latchkey passwd`; otherwise ask another operator, or run this on the host with --local"
                 .to_owned()
         }
-        "USER_REQUIRED" => "this is about an account of your own: sign in with `latchkey login`".to_owned(),
+        "USER_REQUIRED" => "this needs an account of your own: sign in with `latchkey login`".to_owned(),
         "API_TOKEN_FORBIDDEN" => {
-            "this needs a person: unset LATCHKEY_TOKEN and sign in with `latchkey login`".to_owned()
+            "an API token cannot do this: unset LATCHKEY_TOKEN and sign in with `latchkey login`".to_owned()
         }
         "USER_NOT_FOUND" => match prefix(user) {
-            Some(prefix) => format!("look for it with `latchkey users list {prefix}`"),
-            None => "`latchkey users list` has everybody".to_owned(),
+            Some(prefix) => format!("search with `latchkey users list {prefix}`"),
+            None => "`latchkey users list` lists all users".to_owned(),
         },
-        "SESSION_NOT_FOUND" => "`latchkey sessions list` has the ids".to_owned(),
-        "API_TOKEN_NOT_FOUND" => "`latchkey tokens list` has the ids".to_owned(),
+        "SESSION_NOT_FOUND" => "`latchkey sessions list` lists the ids".to_owned(),
+        "API_TOKEN_NOT_FOUND" => "`latchkey tokens list` lists the ids".to_owned(),
         "USERNAME_TAKEN" => format!("see who has it with `latchkey users show {user}`"),
         "EMAIL_TAKEN" => "see who has it with `latchkey users show ADDRESS`".to_owned(),
         "EXTERNAL_ID_TAKEN" => "see who has it with `latchkey users show ext:ID`".to_owned(),
-        "USERNAME_RESERVED" => "it was another person's: choose another name, or wait until then".to_owned(),
+        "USERNAME_RESERVED" => "it belonged to another account: choose another name, or wait until then".to_owned(),
         "ETAG_MISMATCH" => {
-            format!("somebody changed it meanwhile: look with `latchkey users show {user}` and try again")
+            format!("see what has changed with `latchkey users show {user}` and try again")
         }
         "USER_LOCKED" => {
             format!("unlock it with `latchkey users unlock {user}`, or reset with --unlock")
         }
-        "USER_PENDING" => format!("give it a first password with `latchkey users reset {user} --temporary-password`"),
-        "USER_IS_SERVICE" => format!("a service has no password: `latchkey tokens create {user}` gives it a token"),
+        "USER_PENDING" => format!("set a first password with `latchkey users reset {user} --temporary-password`"),
+        "USER_IS_SERVICE" => format!("create an API token for it with `latchkey tokens create {user}`"),
         "LAST_ADMINISTRATOR" => {
-            "make somebody else an administrator first, or run this on the host with --local".to_owned()
+            "make another user an administrator first, or run this on the host with --local".to_owned()
         }
         "THROTTLED" => format!("an operator can lift the wait with `latchkey users unlock {user}`"),
         // The message contains the time to wait.
         "RATE_LIMITED" | "OVERLOADED" => {
-            "on the host of latchkeyd there is room for its operator all the same: --local".to_owned()
+            "on the host of latchkeyd you can still use --local".to_owned()
         }
         "PAGE_TOKEN_INVALID" | "PAGE_TOKEN_MISMATCH" => "start again without --page-token, or use --all".to_owned(),
-        "RECORD_CORRUPT" => "latchkeyd's log says more; `latchkey users delete` can remove the account".to_owned(),
-        "DEADLINE_PASSED" => "repeat it; `latchkey status` says how the server is".to_owned(),
+        "RECORD_CORRUPT" => "see latchkeyd's log; `latchkey users delete` can remove the account".to_owned(),
+        "DEADLINE_PASSED" => "try again; `latchkey status` shows the state of the server".to_owned(),
         "METHOD_UNAVAILABLE" => "the server is older than this client: `latchkey status`".to_owned(),
         _ => return unexpected(refusal),
     };
@@ -77,8 +77,8 @@ fn scope_missing(refusal: &Refusal) -> String {
 
 fn unexpected(refusal: &Refusal) -> Option<String> {
     match refusal.request_id.as_str() {
-        "" if refusal.is_unexpected() => Some("`latchkey status` says how the server is".to_owned()),
-        id if refusal.is_unexpected() => Some(format!("latchkeyd's log says more: look for request {id}")),
+        "" if refusal.is_unexpected() => Some("`latchkey status` shows the state of the server".to_owned()),
+        id if refusal.is_unexpected() => Some(format!("see latchkeyd's log, request {id}")),
         _ => None,
     }
 }

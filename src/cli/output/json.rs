@@ -28,5 +28,5 @@ pub(crate) fn line(value: &impl Serialize) -> Result<String, Error> {
 }
 
 fn formless(fault: &serde_json::Error) -> Error {
-    Error::unexpected(format!("the answer has no JSON form: {fault}"))
+    Error::unexpected(format!("cannot convert the answer to JSON: {fault}"))
 }

@@ -93,7 +93,7 @@ impl Clock {
     pub(crate) fn parse_future(&self, text: &str) -> Result<Timestamp, String> {
         let at = self.parse(text)?;
         if at <= self.now {
-            return Err(format!("{text:?} is over: it is {} now", self.full(self.now)));
+            return Err(format!("{text:?} is in the past: it is {} now", self.full(self.now)));
         }
         Ok(at)
     }
@@ -257,7 +257,7 @@ mod tests {
         for (text, at) in cases {
             assert_eq!(clock.parse_future(text)?, at.parse()?, "{text}");
         }
-        assert!(clock.parse_future("2026-11-24").is_err_and(|fault| fault.contains("is over")));
+        assert!(clock.parse_future("2026-11-24").is_err_and(|fault| fault.contains("is in the past")));
         assert!(clock.parse_future("soon").is_err());
         Ok(())
     }

@@ -19,7 +19,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = REQUIRE_HELP)]
 pub(crate) struct Require {
-    /// Whom.
+    /// The user.
     #[arg(value_parser = user_ref::parse)]
     user: UserRef,
     /// Also end the user's sessions, so that the next sign-in is soon.
@@ -61,7 +61,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = WAIVE_HELP)]
 pub(crate) struct Waive {
-    /// Whom.
+    /// The user.
     #[arg(value_parser = user_ref::parse)]
     user: UserRef,
     /// Why, for the audit log.

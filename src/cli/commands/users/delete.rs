@@ -20,7 +20,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Delete {
-    /// Whom.
+    /// The user.
     #[arg(value_parser = user_ref::parse)]
     user: UserRef,
     /// Do not ask.

@@ -25,7 +25,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = LOCK_HELP)]
 pub(crate) struct Lock {
-    /// Whom.
+    /// The user.
     #[arg(value_parser = user_ref::parse)]
     user: UserRef,
     /// Only for this long: 30m, 2h, 7d.
@@ -55,7 +55,7 @@ impl Lock {
                 (Some(End::Duration(args::wire_duration(duration))), format!("for {}", length(duration)))
             }
             (None, Some(at)) => (Some(End::UntilTime(stamp(at))), format!("until {}", clock.moment(at))),
-            (None, None) => (None, "until somebody unlocks it".to_owned()),
+            (None, None) => (None, "until it is unlocked".to_owned()),
         };
         if cli.asks(self.yes)? {
             let user = cli.user(self.user.clone()).await?;
@@ -101,7 +101,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = UNLOCK_HELP)]
 pub(crate) struct Unlock {
-    /// Whom.
+    /// The user.
     #[arg(value_parser = user_ref::parse)]
     user: UserRef,
     /// Why, for the audit log.

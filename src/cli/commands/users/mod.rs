@@ -83,7 +83,7 @@ impl Cli {
 /// A new idempotency key, by which the server recognizes a repeated call: a UUID of version 4 (RFC 9562, 5.4).
 fn idempotency_key() -> Result<String, Error> {
     let mut bytes = [0_u8; 16];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Error::unexpected("no randomness to be had"))?;
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Error::unexpected("cannot get random numbers"))?;
     let bits = (u128::from_be_bytes(bytes) & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
     let hex = format!("{bits:032x}");
     let parts = [0..8, 8..12, 12..16, 16..20, 20..32].map(|range| hex.get(range).unwrap_or_default().to_owned());

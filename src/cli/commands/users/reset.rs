@@ -34,7 +34,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Reset {
-    /// Whom.
+    /// The user.
     #[arg(value_parser = user_ref::parse)]
     user: UserRef,
     #[command(flatten)]
@@ -153,7 +153,7 @@ pub(super) fn show_secret(
     match (secret, good) {
         (Some(secret), _) => screen.done(shown_once(screen, secret, expire_time)),
         (None, _) if lost => {
-            let lost = "it was done, but the answer with the password got lost, and it is not shown twice";
+            let lost = "it was done, but the answer with the password was lost, and a password is shown only once";
             screen.line(Text::toned(Tone::Warn, "! ").and(Tone::Plain, lost))?;
             screen.next("the same `latchkey users reset` once more")
         }

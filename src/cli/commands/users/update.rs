@@ -21,7 +21,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Update {
-    /// Whom.
+    /// The user.
     #[arg(value_parser = user_ref::parse)]
     user: UserRef,
     /// A new sign-in name.
@@ -59,7 +59,7 @@ pub(crate) struct Update {
 impl Update {
     pub(super) async fn run(self, cli: &Cli) -> Result<(), Error> {
         if !self.changes_anything() {
-            return Err(Error::usage("say what to change").hint("`latchkey users update --help` has the fields"));
+            return Err(Error::usage("say what to change").hint("`latchkey users update --help` lists the fields"));
         }
         let wanted = self.username.clone();
         let request = UpdateUserRequest {
