@@ -118,18 +118,12 @@ impl Error {
 
     /// The reason that the server gave. Empty if the server did not return this error.
     pub(crate) fn reason(&self) -> &str {
-        match self {
-            Error::Refused(refusal) => &refusal.reason,
-            Error::Stopped(_) | Error::Silent(_) | Error::Shown(_) => "",
-        }
+        if let Error::Refused(refusal) = self { &refusal.reason } else { "" }
     }
 
     /// Whether the server refused the token of the call.
     pub(crate) fn is_signed_out(&self) -> bool {
-        match self {
-            Error::Refused(refusal) => refusal.is_of_token(),
-            Error::Stopped(_) | Error::Silent(_) | Error::Shown(_) => false,
-        }
+        matches!(self, Error::Refused(refusal) if refusal.is_of_token())
     }
 
     /// The exit code of a command that ends with this error.

@@ -55,14 +55,20 @@ impl Cli {
         self.screen.note(Text::toned(Tone::Strong, format!("{}?", question.title)));
         let rows = question.rows.into_iter().chain([("as", Text::from(whom))]);
         self.screen.note_fields(rows);
-        self.screen.question("Are you sure? [y/N]");
-        let mut answer = String::new();
-        io::stdin().lock().read_line(&mut answer).map_err(|fault| unreadable(&fault))?;
-        if matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
+        let answer = self.ask("Are you sure? [y/N]")?;
+        if matches!(answer.to_ascii_lowercase().as_str(), "y" | "yes") {
             return Ok(());
         }
         self.screen.note("Nothing was changed.");
         Err(Error::Silent(Exit::Stopped))
+    }
+
+    /// Asks a question and reads a line from standard input, without the spaces around it.
+    pub(crate) fn ask(&self, question: &str) -> Result<String, Error> {
+        self.screen.question(question);
+        let mut answer = String::new();
+        io::stdin().lock().read_line(&mut answer).map_err(|fault| unreadable(&fault))?;
+        Ok(answer.trim().to_owned())
     }
 
     /// Asks for a secret without echo.

@@ -12,16 +12,13 @@ use super::output::Screen;
 /// What a command runs with: output and client.
 #[derive(Debug)]
 pub(crate) struct Cli {
-    /// The output.
     pub(crate) screen: Screen,
-    /// The client.
     pub(crate) client: Client,
 }
 
 /// The settings from the command line and the environment. A command then chooses as whom to call.
 #[derive(Debug)]
 pub(crate) struct Setting {
-    /// The output.
     pub(crate) screen: Screen,
     environment: Environment,
     wish: Wish,

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use crate::cli::args::{Paging, enum_parser};
 use crate::cli::contract::enum_words;
 use crate::cli::error::Error;
-use crate::cli::output::table::{Column, Layout, Table};
+use crate::cli::output::table::{Column, Table};
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::time::{Clock, instant, stamp};
 use crate::cli::setting::Cli;
@@ -29,7 +29,6 @@ pub(crate) enum Audit {
 }
 
 impl Audit {
-    /// Runs the command.
     pub(crate) async fn run(self, cli: &Cli) -> Result<(), Error> {
         match self {
             Audit::List(list) => list.run(cli).await,
@@ -77,14 +76,9 @@ impl List {
         let filter = self.filter(cli, since).await?;
         let page_size = self.paging.page_size();
         let request = ListEventsRequest { page_size, filter: Some(filter), ..ListEventsRequest::default() };
-        let mut shown = 0;
-        let mut layout = Layout::default();
-        let page = async |answer: &ListEventsResponse| {
-            shown += answer.events.len();
-            cli.screen.table(table(&answer.events, clock), &mut layout)
-        };
-        let more = cli.pages(&self.paging, request, page).await?;
-        cli.list_footer(shown, "event", more, None)
+        let page = async |answer: &ListEventsResponse| table(&answer.events, clock);
+        let listed = cli.pages(&self.paging, request, page).await?;
+        cli.list_footer(&listed, "event", None)
     }
 
     async fn filter(&self, cli: &Cli, since: Option<Timestamp>) -> Result<EventFilter, Error> {

@@ -1,6 +1,6 @@
 //! `latchkey login`: signs in, changes the password if the server asks for it, and stores the login.
 
-use std::io::{self, BufRead, IsTerminal};
+use std::io::{self, IsTerminal};
 
 use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
@@ -155,14 +155,8 @@ fn ask_user(cli: &Cli) -> Result<String, Error> {
     if !io::stdin().is_terminal() {
         return Err(Error::usage("no user given").hint("latchkey login USER --password-stdin"));
     }
-    cli.screen.question("User:");
-    let mut user = String::new();
-    let read = io::stdin().lock().read_line(&mut user);
-    read.map_err(|fault| Error::unexpected(format!("cannot read standard input: {fault}")))?;
-    match user.trim() {
-        "" => Err(Error::Silent(Exit::Stopped)),
-        user => Ok(user.to_owned()),
-    }
+    let user = cli.ask("User:")?;
+    if user.is_empty() { Err(Error::Silent(Exit::Stopped)) } else { Ok(user) }
 }
 
 fn why(cause: PasswordChangeCause) -> &'static str {

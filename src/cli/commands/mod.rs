@@ -17,6 +17,7 @@ use super::client::Client;
 use super::client::call::Call;
 use super::error::Error;
 use super::output::Screen;
+use super::output::table::{Layout, Table};
 use super::output::time::instant;
 use super::output::words::count;
 use super::setting::Cli;
@@ -51,6 +52,13 @@ macro_rules! paged {
 
 paged!(ListUsersRequest ListUserSessionsRequest ListApiTokensRequest ListSessionsRequest ListEventsRequest);
 
+/// What was printed of a list.
+struct Listed {
+    count: usize,
+    /// Whether there are more entries.
+    more: bool,
+}
+
 impl Cli {
     /// Makes a call and prints the answer, as JSON or with `show`.
     async fn answer<C: Call>(
@@ -65,24 +73,29 @@ impl Cli {
         show(&self.screen, answer)
     }
 
-    /// Prints a page of a list, or all pages. Returns whether there are more.
+    /// Prints a page of a list, or all pages.
     async fn pages<C: Paged>(
         &self,
         paging: &Paging,
         request: C,
-        mut show: impl AsyncFnMut(&C::Answer) -> Result<(), Error>,
-    ) -> Result<bool, Error> {
+        mut table: impl AsyncFnMut(&C::Answer) -> Table,
+    ) -> Result<Listed, Error> {
+        let (mut count, mut layout) = (0, Layout::default());
         let mut token = paging.page_token.clone();
         for _ in 0..PAGES_MAX {
             let answer = self.client.call(request.clone().at(token.clone())).await?;
             match (self.screen.is_json(), paging.all) {
                 (true, true) => self.screen.json_line(&Client::reflected::<C>(&answer)?)?,
                 (true, false) => self.screen.json(&Client::reflected::<C>(&answer)?)?,
-                (false, _) => show(&answer).await?,
+                (false, _) => {
+                    let table = table(&answer).await;
+                    count += table.len();
+                    self.screen.table(table, &mut layout)?;
+                }
             }
             let next = C::next(&answer);
             if next.is_empty() || !paging.all {
-                return Ok(!next.is_empty());
+                return Ok(Listed { count, more: !next.is_empty() });
             }
             if next == token {
                 break;
@@ -93,12 +106,12 @@ impl Cli {
     }
 
     /// Prints the last line of a list, for people.
-    fn list_footer(&self, shown: usize, noun: &str, more: bool, next: Option<&str>) -> Result<(), Error> {
+    fn list_footer(&self, listed: &Listed, noun: &str, next: Option<&str>) -> Result<(), Error> {
         if self.screen.is_json() {
             return Ok(());
         }
-        let more = if more { "; there are more: --all" } else { "" };
-        let amount = if shown == 0 { format!("no {noun}s") } else { count(shown, noun) };
+        let more = if listed.more { "; there are more: --all" } else { "" };
+        let amount = if listed.count == 0 { format!("no {noun}s") } else { count(listed.count, noun) };
         self.screen.footer(&format!("{amount}{more}"), next)
     }
 

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 
 use crate::cli::args::Paging;
 use crate::cli::error::Error;
-use crate::cli::output::table::{Column, Layout, Table};
+use crate::cli::output::table::{Column, Table};
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::time::{Clock, instant};
 use crate::cli::output::words::{count, shell_word};
@@ -30,7 +30,6 @@ pub(crate) enum Sessions {
 }
 
 impl Sessions {
-    /// Runs the command.
     pub(crate) async fn run(self, cli: &Cli) -> Result<(), Error> {
         match self {
             Sessions::List(list) => list.run(cli).await,
@@ -60,41 +59,27 @@ pub(crate) struct List {
 
 impl List {
     async fn run(self, cli: &Cli) -> Result<(), Error> {
-        let mut list = Shown::default();
+        let clock = cli.screen.clock();
         let page_size = self.paging.page_size();
-        let more = if let Some(user) = self.user.clone() {
+        let listed = if let Some(user) = self.user.clone() {
             let request = ListUserSessionsRequest {
                 user: Some(user),
                 page_size,
                 include_ended: self.ended,
                 ..ListUserSessionsRequest::default()
             };
-            let page = async |answer: &ListUserSessionsResponse| list.show(cli, &answer.sessions);
+            let page = async |answer: &ListUserSessionsResponse| table(&answer.sessions, clock);
             cli.pages(&self.paging, request, page).await?
         } else {
             let request = ListSessionsRequest { page_size, ..ListSessionsRequest::default() };
-            let page = async |answer: &ListSessionsResponse| list.show(cli, &answer.sessions);
+            let page = async |answer: &ListSessionsResponse| table(&answer.sessions, clock);
             cli.pages(&self.paging, request, page).await?
         };
         let next = match self.user.as_ref().and_then(user_ref::text) {
             Some(user) => format!("latchkey sessions revoke {}", shell_word(&user)),
             None => "latchkey sessions revoke --mine --others".to_owned(),
         };
-        cli.list_footer(list.count, "session", more, (list.count > 0).then_some(next.as_str()))
-    }
-}
-
-/// The state of a list while its pages are printed.
-#[derive(Default)]
-struct Shown {
-    count: usize,
-    layout: Layout,
-}
-
-impl Shown {
-    fn show(&mut self, cli: &Cli, sessions: &[Session]) -> Result<(), Error> {
-        self.count += sessions.len();
-        cli.screen.table(table(sessions, cli.screen.clock()), &mut self.layout)
+        cli.list_footer(&listed, "session", (listed.count > 0).then_some(next.as_str()))
     }
 }
 

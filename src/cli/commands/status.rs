@@ -1,6 +1,7 @@
 //! `latchkey status`: health, caller, keys, and users who need attention.
 
 use clap::Args;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
@@ -44,6 +45,8 @@ struct Findings {
 }
 
 /// The numbers of users who need an operator.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Attention {
     all: i32,
     locked: i32,
@@ -161,7 +164,7 @@ impl Findings {
         let keys = part::<GetSigningKeysRequest>(&self.keys)?;
         let server = cli.client.target().to_string();
         let attention = match &self.attention {
-            Some(Ok(attention)) => attention.to_json(),
+            Some(Ok(attention)) => json!(attention),
             Some(Err(error)) => error_json(error),
             None => Value::Null,
         };
@@ -216,15 +219,6 @@ impl Attention {
             text = text.and(Tone::Plain, comma).and(tone, format!("{number} {what}"));
         }
         text
-    }
-
-    fn to_json(&self) -> Value {
-        json!({
-            "all": self.all,
-            "locked": self.locked,
-            "mustChange": self.must_change,
-            "throttled": self.throttled,
-        })
     }
 }
 

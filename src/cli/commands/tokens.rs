@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 
 use crate::cli::args::{self, Paging};
 use crate::cli::error::Error;
-use crate::cli::output::table::{Column, Layout, Table};
+use crate::cli::output::table::{Column, Table};
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::time::{Clock, instant};
 use crate::cli::setting::Cli;
@@ -32,7 +32,6 @@ pub(crate) enum Tokens {
 }
 
 impl Tokens {
-    /// Runs the command.
     pub(crate) async fn run(self, cli: &Cli) -> Result<(), Error> {
         match self {
             Tokens::Create(create) => create.run(cli).await,
@@ -105,20 +104,17 @@ pub(crate) struct List {
 
 impl List {
     async fn run(self, cli: &Cli) -> Result<(), Error> {
-        let mut shown = 0;
-        let mut layout = Layout::default();
         let request = ListApiTokensRequest {
             user: self.user,
             page_size: self.paging.page_size(),
             ..ListApiTokensRequest::default()
         };
         let page = async |answer: &ListApiTokensResponse| {
-            shown += answer.api_tokens.len();
             let names = names(cli, &answer.api_tokens).await;
-            cli.screen.table(table(&answer.api_tokens, &names, cli.screen.clock()), &mut layout)
+            table(&answer.api_tokens, &names, cli.screen.clock())
         };
-        let more = cli.pages(&self.paging, request, page).await?;
-        cli.list_footer(shown, "token", more, Some("latchkey tokens create USER --name TEXT --scope SCOPE"))
+        let listed = cli.pages(&self.paging, request, page).await?;
+        cli.list_footer(&listed, "token", Some("latchkey tokens create USER --name TEXT --scope SCOPE"))
     }
 }
 

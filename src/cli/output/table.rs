@@ -69,6 +69,11 @@ impl Table {
         self.rows.push(cells.into_iter().collect());
     }
 
+    /// The number of rows.
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
     /// The lines to print. `width` is the width of the terminal; with `None`, nothing is cut or wrapped.
     pub(crate) fn lines(self, width: Option<usize>, layout: &mut Layout) -> Vec<Text> {
         if self.rows.is_empty() {

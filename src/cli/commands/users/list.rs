@@ -4,7 +4,7 @@ use clap::Args;
 
 use crate::cli::args::{Paging, enum_parser};
 use crate::cli::error::Error;
-use crate::cli::output::table::{Column, Layout, Table};
+use crate::cli::output::table::{Column, Table};
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::time::Clock;
 use crate::cli::output::words::{attention, count, password, shell_word, signed_in, state};
@@ -87,25 +87,22 @@ impl List {
             include_total: self.count,
             ..ListUsersRequest::default()
         };
-        let mut shown = 0;
         let mut total = None;
         let mut first = None;
-        let mut layout = Layout::default();
         let page = async |answer: &ListUsersResponse| {
-            shown += answer.users.len();
             total = total.or(answer.total_size);
             if first.is_none() {
                 first = answer.users.first().map(|user| format!("latchkey users show {}", shell_word(&user.username)));
             }
-            cli.screen.table(table(&answer.users, cli.screen.clock()), &mut layout)
+            table(&answer.users, cli.screen.clock())
         };
-        let more = cli.pages(&self.paging, request, page).await?;
+        let listed = cli.pages(&self.paging, request, page).await?;
         match total {
-            Some(total) if more && !cli.screen.is_json() => {
-                let amount = format!("{shown} of {}; the others with --all", count(total, "user"));
+            Some(total) if listed.more && !cli.screen.is_json() => {
+                let amount = format!("{} of {}; the others with --all", listed.count, count(total, "user"));
                 cli.screen.footer(&amount, first.as_deref())
             }
-            _ => cli.list_footer(shown, "user", more, first.as_deref()),
+            _ => cli.list_footer(&listed, "user", first.as_deref()),
         }
     }
 

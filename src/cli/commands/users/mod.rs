@@ -40,7 +40,6 @@ pub(crate) enum Users {
 }
 
 impl Users {
-    /// Runs the command.
     pub(crate) async fn run(self, cli: &Cli) -> Result<(), Error> {
         match self {
             Users::List(list) => list.run(cli).await,
