@@ -262,20 +262,20 @@ impl Error {
 impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Error::InvalidInput(violations) => write!(f, "{} of the request must be mended", fields(violations)),
+            Error::InvalidInput(violations) => f.write_str(&invalid_fields(violations)),
             Error::PasswordRejected(_) => f.write_str("the new password is not acceptable"),
-            Error::PageTokenInvalid => f.write_str("the page token is not one of yours or too old; begin again"),
-            Error::PageTokenMismatch => f.write_str("filter or order changed between pages; begin again"),
-            Error::IdempotencyKeyReused => f.write_str("this idempotency key was used for another request"),
+            Error::PageTokenInvalid => f.write_str("the page token is invalid or has expired; start again from the first page"),
+            Error::PageTokenMismatch => f.write_str("the filter or order changed between pages; start again from the first page"),
+            Error::IdempotencyKeyReused => f.write_str("this idempotency key was used for another request; use a new key"),
             Error::Unauthenticated(why) => f.write_str(match why {
                 Unauthenticated::Missing => "sign in, or send an API token",
                 Unauthenticated::Rejected => "sign-in failed",
-                Unauthenticated::TokenInvalid => "the token is not valid here",
+                Unauthenticated::TokenInvalid => "the token is not valid for this server",
                 Unauthenticated::TokenExpired => "the token has expired; refresh it",
-                Unauthenticated::SessionRevoked => "the session is over; sign in again",
-                Unauthenticated::RefreshReused => "this refresh token was used before; the session has ended",
-                Unauthenticated::TicketInvalid => "the ticket is used, replaced or expired; sign in again",
-                Unauthenticated::TooOld { .. } => "this needs a fresh sign-in; sign in again",
+                Unauthenticated::SessionRevoked => "the session has ended; sign in again",
+                Unauthenticated::RefreshReused => "this refresh token was already used, so the session has ended; sign in again",
+                Unauthenticated::TicketInvalid => "the ticket was used or replaced, or has expired; sign in again",
+                Unauthenticated::TooOld { .. } => "this needs a more recent sign-in; sign in again",
             }),
             Error::Denied(denied) => write!(f, "{denied}"),
             Error::NotFound { resource, field } => match resource {
@@ -288,17 +288,17 @@ impl std::fmt::Display for Error {
             Error::AlreadyExists(taken) => match taken {
                 Taken::Username => f.write_str("this username is taken"),
                 Taken::UsernameReserved(until) => {
-                    write!(f, "this username was deleted and stays reserved until {until}")
+                    write!(f, "this username belonged to a deleted account and is reserved until {until}")
                 }
                 Taken::Email => f.write_str("this e-mail address is taken"),
                 Taken::ExternalId => f.write_str("this external id is taken"),
             },
             Error::Precondition(unmet) => f.write_str(match unmet {
                 Unmet::UserLocked(_) => "the account is locked; unlock it first",
-                Unmet::UserPending => "the account has no password yet",
-                Unmet::UserIsService => "a service has no password",
+                Unmet::UserPending => "the account has no password yet; set one first",
+                Unmet::UserIsService => "the account is a service and has no password",
                 Unmet::LastAdministrator => {
-                    "nobody could administer users afterwards; make another administrator first"
+                    "this would leave no administrator; make another user an administrator first"
                 }
             }),
             Error::Stale { current } => {
@@ -308,36 +308,36 @@ impl std::fmt::Display for Error {
                 let what = match limit {
                     Limit::Source => "too many failures from this address",
                     Limit::Account => "too many wrong passwords for this name",
-                    Limit::Hashing => "all places for password hashing are taken",
+                    Limit::Hashing => "the queue for password hashing is full",
                     Limit::Lane(_) => "too many calls of this kind are under way",
                 };
                 write!(f, "{what}; try again in {} s", retry_after.as_secs().max(1))
             }
             Error::RequestTooLarge => f.write_str("the request is larger than this method accepts"),
-            Error::MessageMalformed => f.write_str("the request is not the message that this method expects"),
+            Error::MessageMalformed => f.write_str("the request is not a valid message for this method"),
             Error::MethodUnavailable => f.write_str("this server does not have this method"),
-            Error::Unavailable(Outage::ShuttingDown) => f.write_str("the server is shutting down"),
+            Error::Unavailable(Outage::ShuttingDown) => f.write_str("the server is shutting down; try again"),
             Error::Unavailable(Outage::Storage(_)) => f.write_str("the database cannot be used"),
             Error::DeadlinePassed => f.write_str(
-                "there was no answer before the deadline; a change may have been made all the same: repeat it, with the \
-                 same idempotency key if it had one",
+                "the call did not finish before the deadline; a change may have been made anyway: repeat the call, with \
+                 the same idempotency key if it had one",
             ),
             Error::Unavailable(Outage::Unconfirmed(_)) => f.write_str(
-                "the database was lost while it confirmed the change, which may have been made; repeat it, with the same \
-                 idempotency key if it had one",
+                "the connection to the database broke during the commit, so the change may have been made; repeat the \
+                 call, with the same idempotency key if it had one",
             ),
             Error::Corrupt { resource, id, .. } => {
                 write!(f, "the stored record {} {id} cannot be read", resource.as_str())
             }
-            Error::Internal(_) => f.write_str("something went wrong; the request id finds it in the server's log"),
+            Error::Internal(_) => f.write_str("internal error; the server's log has the details under this request id"),
         }
     }
 }
 
-fn fields(violations: &Violations) -> String {
+fn invalid_fields(violations: &Violations) -> String {
     match violations.iter().len() {
-        1 => "1 field".to_owned(),
-        count => format!("{count} fields"),
+        1 => "1 field is invalid".to_owned(),
+        count => format!("{count} fields are invalid"),
     }
 }
 

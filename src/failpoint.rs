@@ -60,7 +60,7 @@ pub(crate) mod enabled {
                 }
                 Ok(())
             }
-            _ => Err(fault(format!("{name}: nobody knows what {action:?} means"))),
+            _ => Err(fault(format!("{name}: unknown action {action:?}"))),
         }
     }
 

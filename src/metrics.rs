@@ -234,7 +234,7 @@ struct DroppedLines;
 impl Collector for DroppedLines {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
         let lines = ConstCounter::new(telemetry::dropped_lines());
-        let help = "Lines of log that were dropped since nobody read the ones before";
+        let help = "Log lines dropped because the log was not read fast enough";
         lines.encode(encoder.encode_descriptor("log_lines_dropped", help, None, lines.metric_type())?)
     }
 }
@@ -310,25 +310,25 @@ impl Metrics {
     /// Registers the metrics. The registry adds the prefix `latchkey_`, and `_total` to the names of counters.
     fn registered(mut self) -> Metrics {
         let registry = &mut self.registry;
-        registry.register("rpc", "Calls that ended", self.rpcs.clone());
+        registry.register("rpc", "Finished calls", self.rpcs.clone());
         registry.register("rpc_duration_seconds", "How long calls took", self.rpc_seconds.clone());
         registry.register_collector(Box::new(DroppedLines));
-        registry.register("calls_in_flight", "Calls under way", self.calls_in_flight.clone());
+        registry.register("calls_in_flight", "Calls in progress", self.calls_in_flight.clone());
         registry.register("calls_refused", "Calls refused because their lane was full", self.calls_refused.clone());
-        registry.register("hashes_in_flight", "Passwords that are being hashed", self.hashes_in_flight.clone());
-        registry.register("hash_queue_length", "Passwords that wait to be hashed", self.hash_queue.clone());
+        registry.register("hashes_in_flight", "Passwords being hashed", self.hashes_in_flight.clone());
+        registry.register("hash_queue_length", "Passwords waiting to be hashed", self.hash_queue.clone());
         registry.register("hashes", "Passwords hashed", self.hashes.clone());
-        registry.register("hashing_seconds", "How long hashing one took", self.hashing_seconds.clone());
-        registry.register("sign_ins", "Sign-ins that ended", self.sign_ins.clone());
-        registry.register("throttled", "Sign-ins turned away to wait", self.throttled.clone());
+        registry.register("hashing_seconds", "How long hashing a password took", self.hashing_seconds.clone());
+        registry.register("sign_ins", "Finished sign-ins", self.sign_ins.clone());
+        registry.register("throttled", "Throttled sign-ins", self.throttled.clone());
         registry.register("user_locks", "Accounts locked", self.locks.clone());
         registry.register("password_resets", "Passwords reset by operators", self.resets.clone());
-        registry.register("connections", "Connections that are open", self.connections.clone());
-        registry.register("connections_refused", "Connections refused or cut off", self.refused.clone());
-        registry.register("tls_reloads", "Changed TLS files that were taken up or refused", self.reloads.clone());
+        registry.register("connections", "Open connections", self.connections.clone());
+        registry.register("connections_refused", "Connections refused or closed", self.refused.clone());
+        registry.register("tls_reloads", "Reloads of changed TLS files", self.reloads.clone());
         registry.register(
             "tls_certificate_not_after_seconds",
-            "When the TLS certificate ends, in seconds since 1970; 0 without TLS",
+            "When the TLS certificate expires, in seconds since 1970; 0 without TLS",
             self.certificate_ends.clone(),
         );
         self

@@ -224,9 +224,13 @@ impl fmt::Display for Denied {
             Denied::TargetOutranksCaller { missing } => {
                 write!(f, "the target has scopes that you lack: {}", missing.to_text())
             }
-            Denied::SelfActionForbidden => f.write_str("operators may not do this to themselves; ask a colleague"),
-            Denied::UserRequired => f.write_str("this is about the caller's own account, and the caller has none"),
-            Denied::ApiTokenForbidden => f.write_str("an API token may not do this; sign in"),
+            Denied::SelfActionForbidden => {
+                f.write_str("operators may not do this to their own account; ask another operator")
+            }
+            Denied::UserRequired => {
+                f.write_str("this acts on the caller's own account, and the caller has none; sign in as a user")
+            }
+            Denied::ApiTokenForbidden => f.write_str("an API token may not do this; sign in as a user"),
         }
     }
 }

@@ -149,10 +149,12 @@ impl fmt::Display for EmailFault {
             EmailFault::At => f.write_str("an address has exactly one '@'; write it without a name or angle brackets"),
             EmailFault::Local => write!(
                 f,
-                "before the '@' stand 1 to {MAX_LOCAL_BYTES} of the letters a to z, digits and !#$%&'*+-/=?^_`{{|}}~, \
-                 and single dots between them"
+                "the part before the '@' must have 1 to {MAX_LOCAL_BYTES} characters: letters a to z, digits, \
+                 !#$%&'*+-/=?^_`{{|}}~, and single dots between them"
             ),
-            EmailFault::Domain => f.write_str("after the '@' stands a domain name with at least one dot, or localhost"),
+            EmailFault::Domain => {
+                f.write_str("the part after the '@' must be a domain name with at least one dot, or localhost")
+            }
         }
     }
 }

@@ -171,7 +171,7 @@ impl fmt::Display for RuleBroken {
         match self {
             RuleBroken::TooShort { min } => write!(f, "shorter than {min} characters"),
             RuleBroken::TooLong { max } => write!(f, "longer than {max} characters"),
-            RuleBroken::Reused => f.write_str("the same as the old one"),
+            RuleBroken::Reused => f.write_str("the same as the old password"),
             RuleBroken::NotText => PasswordFault::NotText.fmt(f),
         }
     }
@@ -194,7 +194,7 @@ impl fmt::Display for PasswordFault {
             PasswordFault::Empty => f.write_str("must be set"),
             PasswordFault::TooLong => write!(f, "longer than {MAX_BYTES} bytes"),
             PasswordFault::NotText => {
-                f.write_str("has control characters, or ones newer than Unicode 6.3 or otherwise barred by RFC 8265")
+                f.write_str("may not contain control characters, characters newer than Unicode 6.3, or others that RFC 8265 excludes")
             }
         }
     }

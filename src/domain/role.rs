@@ -195,13 +195,13 @@ impl Role {
     /// Description shown to people.
     pub const fn description(self) -> &'static str {
         match self {
-            Role::Admin => "Everything",
+            Role::Admin => "Has all rights",
             Role::App => "An application that signs people in and checks their tokens",
             Role::Auditor => "Reads the audit log",
-            Role::Helpdesk => "Looks, locks, unlocks, gives out temporary passwords, ends sessions",
-            Role::Operator => "All that the helpdesk does; creates and changes accounts",
+            Role::Helpdesk => "Reads, locks and unlocks accounts, issues temporary passwords, revokes sessions",
+            Role::Operator => "Has all rights of the helpdesk; creates and changes accounts",
             Role::Verifier => "A service that checks tokens online",
-            Role::Viewer => "Looks at accounts, sessions and API tokens",
+            Role::Viewer => "Reads accounts, sessions and API tokens",
         }
     }
 

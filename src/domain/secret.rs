@@ -22,7 +22,7 @@ pub struct SecretMalformed;
 
 impl fmt::Display for SecretMalformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not of the form in which the server hands it out")
+        f.write_str("malformed; send it exactly as the server issued it")
     }
 }
 

@@ -63,9 +63,9 @@ impl fmt::Display for UsernameFault {
             UsernameFault::Empty => f.write_str("must be set"),
             UsernameFault::TooLong => write!(f, "has more than {MAX_BYTES} characters"),
             UsernameFault::At => f.write_str("a username may not contain '@'; did you mean email?"),
-            UsernameFault::Malformed => {
-                f.write_str("a username is a letter or digit, then letters, digits and . _ + - only (a to z)")
-            }
+            UsernameFault::Malformed => f.write_str(
+                "a username starts with a letter or digit and has only letters (a to z), digits and . _ + -",
+            ),
         }
     }
 }

@@ -124,7 +124,7 @@ impl Forge {
         let client = self.h.stranger().await.bearing(token);
         let answer = client.auth().who_am_i(v1::WhoAmIRequest {}).await;
         let refusal = refused(answer, Code::Unauthenticated, "TOKEN_INVALID");
-        assert_eq!(refusal.message, "the token is not valid here", "{what}: one answer for all");
+        assert_eq!(refusal.message, "the token is not valid for this server", "{what}: one answer for all");
         assert!(!self.introspected(token).await, "{what}");
     }
 

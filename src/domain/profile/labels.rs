@@ -133,7 +133,7 @@ impl fmt::Display for LabelFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             LabelFault::TooMany => write!(f, "a user has at most {MAX_LABELS} labels"),
-            LabelFault::Key => write!(f, "the key of a label is 1 to {MAX_KEY_BYTES} of a to z, digits and . _ / -"),
+            LabelFault::Key => write!(f, "a label key has 1 to {MAX_KEY_BYTES} characters: a to z, digits and . _ / -"),
             LabelFault::Value { fault, .. } => fault.fmt(f),
         }
     }
