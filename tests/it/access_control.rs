@@ -1,4 +1,4 @@
-//! Who may call what: every method of the contract × every kind of caller, against one table.
+//! Access rules: every method of the contract with every kind of caller, against one table.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use crate::harness::actors::named;
 use crate::harness::raw::{methods, short_name};
 use crate::harness::{Client, Harness, PASSWORD, Refusal, refused};
 
-/// What a method demands of its caller.
+/// The requirement on callers of a method.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Demand {
-    /// Nothing: a credential is not looked at.
+    /// None: a credential is ignored.
     Anyone,
     /// A user with a session.
     OneSelf,
@@ -34,7 +34,8 @@ const ADMINS: &[&str] = &["admin"];
 const AUDITORS: &[&str] = &["admin", "auditor"];
 const VERIFIERS: &[&str] = &["admin", "app", "verifier"];
 
-/// The table. Written by hand, not read from the contract: a right that somebody changes there must be changed here.
+/// The expected rules. Written by hand instead of read from the contract, so that a changed rule must be changed here
+/// too.
 const TABLE: &[(&str, Demand)] = &[
     ("Audit/GetEvent", Scoped("audit.read", AUDITORS)),
     ("Audit/ListEvents", Scoped("audit.read", AUDITORS)),
@@ -65,10 +66,10 @@ const TABLE: &[(&str, Demand)] = &[
     ("UserAdmin/WaivePasswordChange", Scoped("users.reset", HELPERS)),
 ];
 
-/// Methods that want a password proved within fifteen minutes.
+/// Methods that require a password verified within the last fifteen minutes.
 const FRESH: &[&str] = &["UserAdmin/CreateApiToken", "UserAdmin/DeleteUser"];
 
-/// Methods with what the table says of them. `RevokeSession` comes last: it ends the session that calls.
+/// Methods with their expected rules. `RevokeSession` comes last, because it ends the caller's session.
 fn rows() -> Vec<(MethodDescriptor, Demand)> {
     let mut methods = methods();
     methods.sort_by_key(|method| method.name() == "RevokeSession");
@@ -79,14 +80,14 @@ fn rows() -> Vec<(MethodDescriptor, Demand)> {
     methods.into_iter().map(|method| (method.clone(), demand(&method))).collect()
 }
 
-/// Why an empty request was not let in. None: it came past the rule, whatever became of it then.
+/// Why an empty request was refused by the access rule. `None` if it passed the rule, whatever its outcome.
 fn verdict(answer: Result<Vec<u8>, Status>) -> Option<(Code, String)> {
     let refusal = Refusal::of(&answer.err()?);
     let by_rule = matches!(refusal.code, Code::Unauthenticated | Code::PermissionDenied);
     by_rule.then_some((refusal.code, refusal.reason))
 }
 
-/// Calls every method, and lists what is not as expected.
+/// Calls every method and lists unexpected outcomes.
 async fn check(who: &str, client: &Client, expected: impl Fn(&str, Demand) -> Option<(Code, &'static str)>) {
     let mut wrong = Vec::new();
     for (method, demand) in rows() {
@@ -155,7 +156,7 @@ async fn the_local_operator_may_call_everything_but_what_is_about_oneself() {
     .await;
 }
 
-/// A token for a reader of its own, with the scopes of nobody here.
+/// A token for another audience, which carries no latchkey scopes.
 async fn token_for_another_audience(h: &Harness) -> String {
     let request = v1::SignInRequest {
         login: "root".to_owned(),
@@ -170,7 +171,8 @@ async fn token_for_another_audience(h: &Harness) -> String {
     }
 }
 
-/// Everything that does not prove who somebody is, with what is said about it. Some are good yet: see the clock.
+/// Invalid credentials with their expected reasons. Some are still valid when created and expire when the clock is
+/// advanced.
 async fn bad_credentials(h: &Harness) -> Vec<(&'static str, Client, &'static str)> {
     let stranger = h.stranger().await;
     let operator = h.operator().await;
@@ -261,7 +263,7 @@ async fn an_old_proof_of_the_password_is_not_enough_for_some_methods() {
     let h = Harness::start().await;
     let root = h.admin().await;
     let program = h.token(&["tokens.write", "users.delete"]).await;
-    // Administrators are signed out after fifteen idle minutes, so this one refreshes in between.
+    // Sessions of administrators end after fifteen idle minutes, so this one refreshes in between.
     h.clock.advance(Duration::from_mins(8));
     let tokens = root.client.refresh(&root.tokens.refresh_token).await.expect("tokens");
     h.clock.advance(Duration::from_mins(6));

@@ -1,7 +1,8 @@
-//! Who was let in a moment ago, and may no longer: judged again on the row that the transaction reads.
+//! Callers that lose their rights between the access check and the transaction: the transaction checks again on the
+//! locked row.
 //!
-//! These tests hold the very gap between the two, which no client can: they call the use cases of a second `App` on
-//! the database of the server, and change the caller over the wire in between.
+//! A client cannot hit that moment, so these tests call the use cases of a second `App` on the server's database and
+//! change the caller over the wire in between.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +27,7 @@ use serde_json::json;
 
 use crate::harness::{Client, Harness, PASSWORD, TestClock};
 
-/// The use cases on the server's database, without its edges.
+/// The use cases on the server's database, without the gRPC layer.
 async fn app(h: &Harness) -> App {
     let effects = Effects { clock: Arc::<TestClock>::clone(&h.clock), ..Effects::system() };
     let location = match &h.config.database {
@@ -71,7 +72,7 @@ fn settings_of(h: &Harness) -> Settings {
     }
 }
 
-/// Somebody whom the rule of `LockUser` has just let in, by this token.
+/// A caller with this token that the rule of `LockUser` has just admitted.
 async fn admitted(app: &App, client: &Client) -> Caller {
     let token = client.metadata.bearer.as_deref().expect("a token");
     let who = app.authenticate(token).await.expect("a good token");
@@ -128,7 +129,7 @@ async fn who_lost_the_role_after_the_rule_let_them_in_changes_nothing_and_is_rec
     let h = Harness::start().await;
     h.user("bob").await;
     h.create("ann", &["helpdesk"], PASSWORD).await;
-    // A program: the session of a person would end with the role.
+    // A program, because a person's session would end with the role.
     let secret = h.operator().await.api_token("ann", &["users.lock"]).await;
     let app = app(&h).await;
     let caller = admitted(&app, &h.stranger().await.bearing(&secret)).await;

@@ -1,4 +1,4 @@
-//! An operator resets a password; its user signs in with it and chooses another.
+//! An operator resets a password; the user signs in with it and chooses a new one.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ fn to_chosen(password: &str) -> v1::ResetPasswordRequest {
     v1::ResetPasswordRequest { user: Some(named("bob")), method, ..Default::default() }
 }
 
-/// A server, its operator, a stranger, and what a reset of bob showed.
+/// A server, the operator, an anonymous client, and the response to a reset of bob.
 async fn after_reset() -> (Harness, Client, Client, String) {
     let h = Harness::start().await;
     h.create("bob", &[], PASSWORD).await;

@@ -1,4 +1,4 @@
-//! The contract: complete, commented, and served as it is written.
+//! The contract is complete, documented, and served as written.
 
 use std::collections::BTreeSet;
 
@@ -13,12 +13,12 @@ use tonic_health::pb::health_client::HealthClient;
 use crate::harness::Harness;
 use crate::harness::raw::{PACKAGE, comments, contract, is_redacted, methods};
 
-/// The names of our services, in full.
+/// The full names of our services.
 fn services() -> BTreeSet<String> {
     methods().iter().map(|method| method.parent_service().full_name().to_owned()).collect()
 }
 
-/// A member of the option `access` of a method.
+/// A field of the option `access` of a method.
 fn access(method: &MethodDescriptor, member: &str) -> Value {
     let option = contract().get_extension_by_name(&format!("{PACKAGE}.access")).expect("the option");
     let options = method.options();
@@ -52,7 +52,7 @@ fn every_scope_is_needed_somewhere_and_three_are_for_administrators_alone() {
         }
     }
     needed.remove("");
-    // The one that opens no method: it lets an application say whom it speaks for.
+    // This scope opens no method: it lets an application state the address of its users.
     needed.insert("auth.proxy".to_owned());
     let known: BTreeSet<String> = Scope::ALL.iter().map(|scope| scope.as_str().to_owned()).collect();
     assert_eq!(needed, known);
@@ -122,7 +122,7 @@ async fn health_is_told_for_the_server_and_each_service() {
     assert_eq!(unknown.expect_err("unknown").code(), Code::NotFound);
 }
 
-/// Both versions of reflection have the same messages, and share no type.
+/// Both versions of reflection have the same messages but no common type.
 macro_rules! reflect {
     ($version:ident, $h:expr, $question:ident, $text:expr) => {{
         use pb::server_reflection_request::MessageRequest;
@@ -149,7 +149,7 @@ macro_rules! check_reflection {
         for service in services().into_iter().chain(others.map(str::to_owned)) {
             assert!(listed.contains(&service), "{service} is not in {listed:?}");
         }
-        // Also what errors carry, or clients could not print them.
+        // Including the error details, which clients could not print otherwise.
         for symbol in [
             "latchkey.v1.UserAdmin",
             "latchkey.v1.UserAdmin.LockUser",
@@ -186,7 +186,7 @@ async fn reflection_can_want_a_credential_or_be_off() {
         let answer = h.stranger().await.call_path(path, Vec::new()).await;
         assert_eq!(answer.expect_err("refused").code(), expected, "{mode:?}");
         let user = h.user("bob").await.client.call_path(path, Vec::new()).await;
-        // An empty question has an answer of its own; what matters is that the door is open.
+        // An empty request gets an error of its own; only the access rule matters here.
         let refused = user.err().is_some_and(|status| status.code() == expected);
         assert_eq!(refused, matches!(mode, Reflection::Off), "{mode:?}");
     }

@@ -35,7 +35,7 @@ async fn revoke(client: &Client, id: &str) -> bool {
     client.user_admin().revoke_api_token(request).await.expect("an answer").into_inner().changed
 }
 
-/// What a bearer may do now.
+/// The effective scopes of a bearer.
 async fn scopes(client: &Client) -> Result<Vec<String>, tonic::Status> {
     Ok(client.auth().who_am_i(v1::WhoAmIRequest {}).await?.into_inner().scopes)
 }

@@ -1,12 +1,12 @@
-//! ARCHITECTURE.md and the tree tell the same story.
+//! ARCHITECTURE.md matches the source tree.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-/// Folders at the top whose contents the document may name.
+/// Top-level folders whose contents the document can name.
 const ROOTS: &[&str] = &["src/", "tests/", "proto/", "docs/", "examples/", "benches/", ".ci/", ".github/"];
 
-/// Endings of files at the top.
+/// Extensions of top-level files.
 const ENDINGS: &[&str] = &["md", "toml", "yaml", "rs"];
 
 fn root() -> &'static Path {
@@ -17,7 +17,7 @@ fn read(document: &str) -> String {
     std::fs::read_to_string(root().join(document)).expect("a document")
 }
 
-/// Everything in a text that looks like a path of this repository.
+/// All paths of this repository in a text.
 fn paths(text: &str) -> BTreeSet<&str> {
     let is_of_path = |c: char| c.is_ascii_alphanumeric() || "/._-".contains(c);
     text.split(|c| !is_of_path(c))
@@ -31,7 +31,7 @@ fn paths(text: &str) -> BTreeSet<&str> {
         .collect()
 }
 
-/// What is in a folder, as paths from the root; folders end with a slash.
+/// The contents of a folder, as paths from the root; folders end with a slash.
 fn entries(folder: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).expect("a folder") {
@@ -52,7 +52,7 @@ fn every_path_that_architecture_md_names_exists() {
     let text = read("ARCHITECTURE.md");
     let named = paths(&text);
     assert!(named.len() > 50, "the paths were not found: {named:?}");
-    // Files are also named from `src/` on, as in a diagram.
+    // Files are also named relative to `src/`, as in a diagram.
     let exists = |path: &str| root().join(path).exists() || root().join("src").join(path).exists();
     let missing: Vec<_> = named.into_iter().filter(|path| !exists(path)).collect();
     assert!(missing.is_empty(), "{missing:?}");

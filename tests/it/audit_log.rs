@@ -1,4 +1,4 @@
-//! The audit log: what happened, by whom, to whom, and why not.
+//! The audit log: what happened, who did it, to whom, and why it failed.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ async fn filtered(client: &Client, filter: EventFilter) -> Vec<v1::Event> {
     client.audit().list_events(request).await.expect("events").into_inner().events
 }
 
-/// Runs every call that changes something, once as it should be and some as they should not.
+/// Runs every call that changes something, once successfully and some also with errors.
 async fn scenario(h: &Harness) {
     let operator = h.operator().await;
     let admin = h.admin().await;
@@ -113,7 +113,7 @@ async fn every_change_and_every_refusal_has_its_event() {
     assert_eq!(in_order(&story), in_order(&expected.map(str::to_owned)));
 }
 
-/// Events of one transaction have one time, and no order among them: those of a completed change and of an update.
+/// Events of one transaction have the same time and no order: those of a completed password change and of an update.
 fn in_order(story: &[String]) -> Vec<String> {
     let mut story = story.to_vec();
     let together = |kind: &str| {

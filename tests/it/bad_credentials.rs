@@ -1,4 +1,4 @@
-//! Credentials, page tokens, etags and idempotency keys that are nearly right.
+//! Credentials, page tokens, etags and idempotency keys that are almost valid.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use tonic::{Code, Extensions, Request, Status};
 use crate::harness::calls::Shown as _;
 use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD, Refusal, at_once, refused};
 
-/// The same with something amiss: cut, changed at one place, doubled, in the other case.
+/// Variants with a defect: truncated, changed in one place, doubled, in the other case.
 fn nearly(good: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     for at in (1..good.len()).step_by(1 + good.len() / 40) {
@@ -28,7 +28,7 @@ fn nearly(good: &str) -> Vec<String> {
     wrong
 }
 
-/// Reasons that a call with a bad credential may be refused for.
+/// Allowed reasons for refusing a call with an invalid credential.
 #[track_caller]
 fn is_refused<T: std::fmt::Debug>(answer: Result<T, Status>, reasons: &[&str]) {
     let refusal = Refusal::of(&answer.expect_err("a refusal"));
@@ -36,7 +36,7 @@ fn is_refused<T: std::fmt::Debug>(answer: Result<T, Status>, reasons: &[&str]) {
     assert!(reasons.contains(&refusal.reason.as_str()), "{refusal:?}");
 }
 
-/// What a program shows to say who it is or what it may do, and a call that takes it.
+/// A credential or similar value, and a call that accepts it.
 struct Kind {
     name: &'static str,
     good: String,
@@ -44,7 +44,8 @@ struct Kind {
     call: Box<dyn Fn(String) -> BoxFuture<'static, Result<(), Status>> + Send + Sync>,
 }
 
-/// Every kind of credential of one server. Each call answers whether it was taken, and uses nothing up that is wrong.
+/// Every kind of credential of one server. Each call returns whether the value was accepted, and does not use up an
+/// invalid one.
 async fn kinds(h: &Harness) -> Vec<Kind> {
     let (operator, stranger) = (h.operator().await, h.stranger().await);
     let root = h.admin().await;
@@ -105,7 +106,7 @@ async fn what_is_nearly_a_credential_is_none_and_harms_nobody() {
     for kind in &kinds {
         let mut wrong = nearly(&kind.good);
         if kind.name == "temporary password" {
-            // Upper and lower case are the same there, and so are hyphens more or less.
+            // Case and hyphens are ignored there.
             let plain = |text: &str| text.replace('-', "").to_uppercase();
             wrong.retain(|text| plain(text) != plain(&kind.good));
             wrong.retain(|text| !text.ends_with(['=', '.']));
@@ -157,7 +158,7 @@ async fn bytes_that_no_header_should_have_are_no_credential() {
         let mut headers = HeaderMap::new();
         headers.insert("authorization", HeaderValue::from_bytes(value).expect("a header"));
         refused(who_with(&h, headers.clone()).await, Code::Unauthenticated, "TOKEN_INVALID");
-        // Beside a good one it is as bad.
+        // Next to a valid one, it is invalid too.
         headers.append("authorization", HeaderValue::from_str(&good).expect("a header"));
         refused(who_with(&h, headers).await, Code::Unauthenticated, "TOKEN_INVALID");
     }

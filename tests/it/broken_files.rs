@@ -1,4 +1,4 @@
-//! Files and places that are not as the server needs them: the real binary, which ends with one clear message.
+//! Unusable files and directories: the real binary exits with one clear message.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -12,14 +12,14 @@ use crate::harness::database::TestDatabase;
 use crate::harness::transcript::{Ran, Shell};
 use crate::harness::{Harness, PASSWORD, Refusal, eventually};
 
-/// Runs a server that should end by itself.
+/// Runs a server that is expected to exit.
 fn latchkeyd(shell: &Shell, args: &[&str]) -> Ran {
     let args = [args, &["--listen", "127.0.0.1:0", "--http-listen", "off"]].concat();
     let limited = [&["20", "latchkeyd"], args.as_slice()].concat();
     shell.feed("timeout", &limited, "")
 }
 
-/// One message that says this, an exit code of 1, and nothing that only a developer could read.
+/// Checks for one message with these parts, exit code 1, and no details meant for developers.
 #[track_caller]
 fn told(ran: &Ran, texts: &[&str]) {
     assert_eq!((ran.code, ran.stdout.as_str()), (1, ""), "{ran:?}");
@@ -37,7 +37,7 @@ fn private_dir(shell: &Shell, name: &str) {
     std::fs::set_permissions(shell.path(name), std::fs::Permissions::from_mode(0o700)).expect("a mode");
 }
 
-/// A data directory in which a server has run.
+/// A data directory that a server has used.
 fn used(shell: &Shell, name: &str) {
     Daemon::start(shell, &["--data-dir", name]).stop();
 }
@@ -145,7 +145,7 @@ fn a_part_of_a_database_url_that_is_wrong_is_told_without_the_password() {
     ];
     for (url, text) in urls {
         let ran = shell.feed("timeout", &["20", "latchkeyd", "migrate", "--check", "--database-url", url], "");
-        // An empty host is the local socket of PostgreSQL, wherever that is, and an empty file is none.
+        // An empty host means the local socket of PostgreSQL; an empty file name means no database.
         assert_ne!(ran.code, 124, "{url}: {ran:?}");
         assert_ne!(ran.code, 0, "{url}: {ran:?}");
         if !text.is_empty() {
@@ -176,7 +176,7 @@ fn a_postgresql_without_what_the_url_asks_for_is_told() {
     }
 }
 
-/// A file system of a few megabytes. It ends with the value. Only root can make one.
+/// A file system of a few megabytes, unmounted when dropped. Requires root.
 struct SmallDisk<'a>(&'a Path);
 
 impl SmallDisk<'_> {
@@ -223,7 +223,7 @@ async fn a_full_disk_stops_writes_alone_and_ends_when_there_is_room() {
         let operator = operator.clone();
         async move { operator.create(request).await }
     };
-    // The log of the database has room until it is full too.
+    // The write-ahead log has room until the file system is full too.
     let mut refused_at = 0;
     let mut made = 0;
     while refused_at < 5 {
@@ -298,7 +298,7 @@ async fn while_another_program_reads_the_database_no_server_starts_on_it() {
     let shell = Shell::default();
     latchkeyd_migrates(&shell, "data");
     let reader = TestDatabase::File(shell.path("data/latchkey.db")).connect().await;
-    // Without anything in the log there is nothing to move.
+    // Without anything in the write-ahead log there is nothing to checkpoint.
     reader.execute_unprepared("CREATE TABLE note (text TEXT)").await.expect("a change");
     let tx = reader.begin().await.expect("a transaction");
     tx.execute_unprepared("SELECT COUNT(*) FROM sealed_key").await.expect("a read");
@@ -321,7 +321,7 @@ fn a_database_of_two_names_has_one_server() {
     let first = Daemon::start(&shell, &["--data-dir", "data"]);
     told(&latchkeyd(&shell, &["--data-dir", "link"]), &["another latchkeyd uses the database beside "]);
     first.stop();
-    // Without the other one it serves, by either name.
+    // Without the other process it serves, by either name.
     used(&shell, "link");
 
     private_dir(&shell, "hard");

@@ -1,5 +1,5 @@
-//! Rows that no server wrote: a broken disk, an intruder, a hand with SQL. Only the record that is broken fails, closed,
-//! and is named.
+//! Corrupt rows, as after a disk error, an intrusion or manual SQL. Only the corrupt record fails; it fails closed, and
+//! the error names it.
 
 use latchkey::proto::v1;
 use serde_json::json;
@@ -8,10 +8,10 @@ use tonic::{Code, Status};
 use crate::harness::calls::Shown as _;
 use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD, Refusal, refused};
 
-/// Times that are none.
+/// Invalid times.
 const NO_TIMES: [&str; 3] = ["-1", "-9223372036854775808", "9223372036854775807"];
 
-/// What no column of this kind has, but for types: PostgreSQL has those checked.
+/// Invalid values of the right type.
 fn broken_users() -> Vec<String> {
     let mut broken: Vec<String> = [
         "kind = 0",
@@ -44,7 +44,7 @@ fn broken_users() -> Vec<String> {
     broken
 }
 
-/// What only the embedded database lets into a column.
+/// Values of a wrong type, which only SQLite accepts.
 const OF_ANOTHER_TYPE: [&str; 6] = [
     "kind = 'person'",
     "kind = 70000",
@@ -102,7 +102,7 @@ async fn a_broken_account_fails_closed_and_alone() {
         is_corrupt(bob.client.who_am_i().await, "latchkey.v1.User", &id, &how);
         is_corrupt(stranger.refresh(&bob.tokens.refresh_token).await, "latchkey.v1.User", &id, &how);
         let introspected = v1::IntrospectTokenRequest { token: bob.tokens.access_token.clone(), ..Default::default() };
-        // Not `active: false`: a verifier would take that for signed out.
+        // Not `active: false`: a verifier would conclude that the user has signed out.
         let introspected = operator.auth().introspect_token(introspected).await;
         is_corrupt(introspected, "latchkey.v1.User", &id, &how);
 
@@ -137,7 +137,7 @@ async fn an_account_with_a_broken_id_is_there_for_nobody() {
     }
 }
 
-/// Hashes that are none, of another kind, or would cost too much.
+/// Hashes that are malformed, of another kind, or too expensive.
 const NO_HASHES: [&str; 12] = [
     "",
     "nonsense",
@@ -170,7 +170,7 @@ async fn a_hash_that_is_none_lets_nobody_in_and_keeps_nobody_from_the_account() 
     }
 }
 
-/// Breaks rows and mends them, and checks what calls about them answer meanwhile.
+/// Corrupts and restores rows, and checks the calls about them in between.
 async fn each_way(h: &Harness, table: &str, id: &str, ways: &[&str], mut check: impl AsyncFnMut(String)) {
     for how in ways {
         let column = how.split(' ').next().expect("a column");
@@ -255,13 +255,13 @@ async fn a_broken_api_token_is_left_out_of_lists() {
     each_way(&h, "api_token", &id, &ways, async |how| {
         is_corrupt(program.who_am_i().await, "latchkey.v1.ApiToken", &id, &how);
         let listed = operator.call("UserAdmin/ListApiTokens", json!({})).await.expect("a list");
-        // The digest is no part of what a list shows.
+        // Lists do not show the digest.
         let expected = if how.contains("digest") { 2 } else { 1 };
         assert_eq!(listed["apiTokens"].as_array().map(Vec::len), Some(expected), "{how}");
         good.who_am_i().await.expect("the other token is well");
     })
     .await;
-    // What a scope means is looked up where it is used: one that does not exist opens nothing.
+    // Scopes are resolved at use: an unknown one grants nothing.
     h.sql(&format!("UPDATE api_token SET scopes = 'everything users.read' WHERE id = '{id}'")).await;
     assert_eq!(program.who_am_i().await.expect("a token").scopes, ["users.read"]);
 }
@@ -317,7 +317,7 @@ async fn broken_counts_of_wrong_passwords_lock_nobody_in_or_out() {
         stranger.sign_in("bob", PASSWORD).await.unwrap_or_else(|error| panic!("{how}: {error:?}"));
         operator.user("bob").await;
     }
-    // A count that is too high makes people wait, as many wrong passwords do; it does not run over.
+    // A count that is too high throttles like many wrong passwords; it does not overflow.
     h.sql("UPDATE throttle SET failures = 2147483647, last_failure_at = 9000000000000000").await;
     refused(stranger.sign_in("bob", "wrong c4nary").await, Code::Unauthenticated, "CREDENTIALS_REJECTED");
     refused(stranger.sign_in("bob", PASSWORD).await, Code::ResourceExhausted, "THROTTLED");
@@ -392,7 +392,7 @@ async fn a_server_with_a_broken_key_does_not_start_and_says_so() {
             format!("sealed = {short}"),
             "purpose = 9".to_owned(),
             "not_before = -1".to_owned(),
-            // The seal is bound to its place: what was sealed for another key does not open here.
+            // The seal is bound to its row: what was sealed for another key cannot be opened here.
             format!("sealed = (SELECT sealed FROM sealed_key WHERE id <> '{id}')"),
         ] {
             h.sql("CREATE TABLE kept AS SELECT * FROM sealed_key").await;
@@ -407,7 +407,7 @@ async fn a_server_with_a_broken_key_does_not_start_and_says_so() {
 }
 
 impl Harness {
-    /// Another session of somebody.
+    /// Another session of a user.
     async fn signed_in_again(&self, username: &str) -> Client {
         self.signed_in(username, PASSWORD).await.client
     }

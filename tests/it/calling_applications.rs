@@ -1,4 +1,5 @@
-//! Applications that sign people in: `latchkey-app` says which, `latchkey-client-address` for whom.
+//! Applications that sign users in: `latchkey-app` identifies the application, `latchkey-client-address` the user's
+//! address.
 
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::harness::{Client, Harness, PASSWORD, Refusal, refused};
 const APP: &str = "latchkey-app";
 const CLIENT_ADDRESS: &str = "latchkey-client-address";
 
-/// An application named `portal`, and the token by which it names itself.
+/// An application named `portal`, and the token by which it identifies itself.
 async fn portal(h: &Harness, scopes: &[&str]) -> String {
     let operator = h.operator().await;
     let create = json!({"username": "portal", "kind": "USER_KIND_SERVICE", "roles": ["app"]});
@@ -26,7 +27,7 @@ fn claims(access_token: &str) -> Value {
     serde_json::from_slice(&BASE64URL_NOPAD.decode(encoded.as_bytes()).expect("base64url")).expect("JSON")
 }
 
-/// Signs bob in, and answers with the application and the address that the session, the token and the event name.
+/// Signs bob in and returns the application and the address in the session, the token and the event.
 async fn seen_as(h: &Harness, client: &Client) -> (String, String) {
     let tokens = client.tokens("bob", PASSWORD).await.expect("tokens");
     let bob = h.stranger().await.bearing(&tokens.access_token);
@@ -37,7 +38,7 @@ async fn seen_as(h: &Harness, client: &Client) -> (String, String) {
     let event = events.iter().rev().find(|event| event.r#type() == v1::EventType::SignInSucceeded);
     let actor = event.and_then(|event| event.actor.clone()).expect("an actor");
     assert_eq!(actor.client_address, session.client_address);
-    // The event names who carried the call, and a call that nobody carries is nobody's.
+    // The event names the calling application, and no application if there was none.
     assert_eq!(actor.app, if session.app == "latchkey" { "" } else { session.app.as_str() });
     (session.app, session.client_address)
 }

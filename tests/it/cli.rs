@@ -1,4 +1,4 @@
-//! `latchkey`, the real binary, against a real server.
+//! The `latchkey` binary against a real server.
 
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -14,7 +14,7 @@ use crate::harness::actors::named;
 use crate::harness::transcript::{Shell, blocks, steps};
 use crate::harness::{Harness, OTHER_PASSWORD, PASSWORD, log};
 
-/// A terminal on the host of a server.
+/// A shell on the host of a server.
 fn terminal(h: &Harness) -> Shell {
     let mut shell = Shell::default();
     shell.set("LATCHKEY_SOCKET", &h.socket().display().to_string());
@@ -99,7 +99,7 @@ fn a_socket_that_was_only_found_is_used_if_it_is_ones_own() {
     }
     listener.set_nonblocking(true).expect("a listener");
     assert!(listener.accept().is_err(), "nobody has connected");
-    // Named, it may be another's, but of whoever listens there.
+    // A socket given by name can belong to another user, but only to the one that listens there.
     let named = shell.latchkey(&["whoami", "--socket", &path.display().to_string()]);
     assert!(named.stderr.contains("the socket belongs to uid 998, but uid 0 listens there"), "{named:?}");
 }
@@ -265,7 +265,7 @@ async fn json_is_the_contracts_own() {
     );
 }
 
-/// By reflection, so by other code than that of the commands' own types.
+/// Uses reflection, so the code is independent of the types of the commands.
 fn proto3<M: Message>(message: &M, name: &str) -> serde_json::Value {
     let pool = DescriptorPool::decode(DESCRIPTORS).expect("descriptors");
     let descriptor = pool.get_message_by_name(&format!("latchkey.v1.{name}")).expect("a message");
@@ -353,7 +353,7 @@ async fn a_stored_login_is_renewed_by_one_process_at_a_time() {
     let tokens = || std::fs::read_to_string(&file).expect("a login");
     let first = tokens();
 
-    // Whatever the clock of the client says: the server finds the token expired.
+    // Independent of the client's clock: the server finds the token expired.
     h.clock.advance(Duration::from_mins(10));
     let at_once = "for i in 1 2 3 4 5 6; do latchkey whoami & done; wait $(jobs -p)";
     let all = shell.bash(at_once);
@@ -383,7 +383,7 @@ async fn a_dead_login_says_how_to_sign_in_again() {
     h.operator().await.lock("ada").await.expect("a lock");
     h.clock.advance(Duration::from_mins(10));
     shell.latchkey(&["whoami"]).fails(1, "error: …\n\nhint: sign in again with `latchkey login`…");
-    // Out of reach, the login stays: nobody else could end its session.
+    // If the server is unreachable, the login is kept: only it can end the session.
     h.stop().await;
     shell.latchkey(&["logout"]).fails(
         3,

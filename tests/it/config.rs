@@ -17,7 +17,7 @@ fn write(shell: &Shell, name: &str, text: &str) -> String {
     path.display().to_string()
 }
 
-/// The line of `config print` that sets a key.
+/// The line of `config print` for a key.
 fn printed<'a>(text: &'a str, key: &str) -> &'a str {
     let line = text.lines().find(|line| line.starts_with(&format!("{key} = ")));
     line.unwrap_or_else(|| panic!("no {key} in {text}"))

@@ -1,8 +1,7 @@
-//! A server that is killed again and again while clients change accounts: at every failpoint in turn, and at random.
+//! A server that is killed repeatedly while clients change accounts: at every failpoint in turn, and at random.
 //!
-//! Every call is recorded with what its client was told. At the end the history, the audit log and the database must
-//! agree (`harness/history.rs`). `TEST_FULL=1` kills five hundred times, and CI as often as there are places and a few
-//! times at random.
+//! Every call is recorded with its answer. At the end, the history, the audit log and the database must be consistent
+//! (`harness/history.rs`). `TEST_FULL=1` kills five hundred times, CI once per failpoint and a few times at random.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,11 +14,11 @@ use crate::harness::history::{Order, What};
 use crate::harness::traffic::World;
 use crate::harness::{Client, is_full};
 
-/// Accounts that everybody works at. Few, so that calls meet.
+/// The accounts that all clients use. Few, so that calls collide.
 const ACCOUNTS: [&str; 3] = ["ann", "bob", "cat"];
 const WORKERS: u64 = 5;
 
-/// Places of one method, and calls that lead to them.
+/// Failpoints of one method, and calls that reach them.
 const METHODS: [(&str, What); 9] = [
     ("ResetPassword", What::Reset),
     ("LockUser", What::Lock),
@@ -32,8 +31,8 @@ const METHODS: [(&str, What); 9] = [
     ("RefreshTokens", What::Refresh),
 ];
 
-/// Places in the store, and calls that lead to them. What every change passes stands here twice: with a reset, of which
-/// nothing may be half done, and with another call.
+/// Failpoints in the store, and calls that reach them. Those that every change passes appear twice: with a reset, which
+/// must not be half done, and with another call.
 const STATEMENTS: [(&str, What); 22] = [
     ("store.user_insert", What::Create),
     ("store.user_save", What::Lock),
@@ -59,8 +58,8 @@ const STATEMENTS: [(&str, What); 22] = [
     ("store.flush", What::Reset),
 ];
 
-/// Places at which this loop does not kill: `crash_steps.rs` does, where what leads to them happens once. Keys are made
-/// at the first start, and a hash is renewed after the server was given stronger parameters.
+/// Failpoints at which `crash_steps.rs` kills instead, because they are reached only once: keys are created at the
+/// first start, and a hash is renewed after the server got stronger parameters.
 const ELSEWHERE: [&str; 2] = ["store.key_insert", "store.user_rehash"];
 
 fn places() -> Vec<(String, What)> {
@@ -83,7 +82,7 @@ fn no_failpoint_is_forgotten() {
         METHODS.iter().any(|(known, _)| *known == method).then(|| format!(".{step}"))
     };
     let here = places().into_iter().map(|(name, _)| of_method(&name).unwrap_or(name));
-    // All of a start, which no call leads to, are killed at in `crash_steps.rs`.
+    // Failpoints during a start, which no call reaches, are covered in `crash_steps.rs`.
     let (at_start, others): (BTreeSet<String>, _) =
         crash_steps::places().into_iter().partition(|name| name.starts_with("migrate."));
     let known: BTreeSet<String> = here.chain(ELSEWHERE.map(str::to_owned)).collect();
@@ -91,7 +90,7 @@ fn no_failpoint_is_forgotten() {
     assert!(!at_start.is_empty());
 }
 
-/// Something to do: one time in three what leads to the failpoint of the moment.
+/// Chooses a call: one third of them reach the current failpoint.
 fn order(world: &World, dice: &mut Dice, wanted: Option<What>) -> Order {
     use What::{Change, Complete, Create, Delete, Lock, Refresh, Reset, SignIn, Unlock};
     let mix = [
@@ -110,8 +109,8 @@ fn order(world: &World, dice: &mut Dice, wanted: Option<What>) -> Order {
     world.order(dice, what, &user)
 }
 
-/// One client, until an answer is lost. It begins with what it does not know the outcome of: the same again with the
-/// same key. Answers what it does not know at the end.
+/// Runs one client until an answer is lost. It begins by repeating the call with an unknown outcome, with the same key.
+/// Returns the call whose outcome is unknown at the end.
 async fn work(
     world: Arc<World>,
     (operator, stranger): (Client, Client),
@@ -127,7 +126,7 @@ async fn work(
     }
 }
 
-/// Tries until the outcome is known. A machine that is too slow for a call makes it unknown as well.
+/// Repeats the call until its outcome is known. On a slow machine, a timeout makes it unknown as well.
 async fn settle(world: &World, operator: &Client, stranger: &Client, order: Order) {
     for _ in 0..10 {
         if world.perform(operator, stranger, order.clone()).await {
@@ -137,7 +136,7 @@ async fn settle(world: &World, operator: &Client, stranger: &Client, order: Orde
     panic!("nothing stays unknown");
 }
 
-/// One life of a server. Answers whether the failpoint killed it.
+/// Runs a server until it is killed. Returns whether the failpoint killed it.
 async fn life(
     site: &Site,
     world: &Arc<World>,
@@ -145,7 +144,7 @@ async fn life(
     place: Option<&(String, What)>,
     open: &mut Vec<Option<Order>>,
 ) -> bool {
-    // A start flushes by itself, and is to be lived through.
+    // A start itself flushes once, which must not kill the server.
     let at_start = u64::from(place.is_some_and(|(name, _)| name == "store.flush"));
     let faults = match (place, dice.roll(3) + at_start) {
         (None, _) => String::new(),
@@ -190,7 +189,7 @@ async fn whatever_was_acknowledged_holds_and_nothing_is_half_done_however_often_
     let mut missed: BTreeSet<&(String, What)> = places.iter().collect();
     let mut open: Vec<Option<Order>> = Vec::new();
     for number in 0..kills {
-        // Every sixth at random, the others at each place in turn.
+        // Every sixth time at random, otherwise at each failpoint in turn.
         let place = (number % 6 != 5).then(|| &places[(number - number / 6) % places.len()]);
         if life(&site, &world, &mut dice, place, &mut open).await
             && let Some(place) = place
@@ -198,7 +197,7 @@ async fn whatever_was_acknowledged_holds_and_nothing_is_half_done_however_often_
             missed.remove(place);
         }
     }
-    // Chance may have led no call there.
+    // By chance, no call may have reached it.
     for _ in 0..5 {
         let again: Vec<_> = missed.iter().copied().collect();
         for place in again {

@@ -1,5 +1,5 @@
-//! What single faults at single places lead to: a kill while the database is made, a step that fails, a kill between
-//! the commit and the answer. `crash_loop.rs` does the same at random.
+//! Single faults at single failpoints: a kill during the creation of the database, a step that fails, a kill between
+//! commit and answer. `crash_loop.rs` does the same at random.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::harness::{Client, OTHER_PASSWORD, PASSWORD, Refusal, refused};
 
 const KEY: &str = "6f1d2c1e-0f3b-4c55-9a38-0d6bb1c6b4f7";
 
-/// The places in `src`, in the order of their names; those that are named after a method begin with `.`.
+/// The failpoints in `src`, sorted by name; those named after a method begin with `.`.
 pub fn places() -> Vec<String> {
     fn collect(dir: &Path, places: &mut Vec<String>) {
         for entry in std::fs::read_dir(dir).expect("a directory") {
@@ -97,7 +97,7 @@ fn with_password(name: &str) -> v1::CreateUserRequest {
     }
 }
 
-/// Everything that a change could have left behind, budgets of attempts apart.
+/// Everything that a change could leave behind, except reserved attempts.
 async fn state(site: &Site) -> Vec<String> {
     let mut rows = Vec::new();
     for statement in [
@@ -114,7 +114,7 @@ async fn state(site: &Site) -> Vec<String> {
     rows
 }
 
-/// Makes a call that fails once at each of these steps and then works.
+/// Makes a call that fails once at each of these steps and then succeeds.
 async fn fails_whole<T, F: Future<Output = Result<T, Status>>>(site: &Site, steps: usize, call: impl Fn() -> F) -> T {
     for step in 0..steps {
         let before = state(site).await;
@@ -126,7 +126,7 @@ async fn fails_whole<T, F: Future<Output = Result<T, Status>>>(site: &Site, step
     call().await.unwrap_or_else(|status| panic!("the last try: {status:?}"))
 }
 
-/// Faults, one after the other, of the steps of these methods. A check before the change may begin a transaction too.
+/// Faults at the steps of these methods, one after another. A check before the change may start a transaction too.
 fn each_step_fails(methods: &[&str]) -> String {
     let of =
         |method: &&str| ["begin", "audit", "commit"].map(|step| format!("{method}.{step}=1*return(error)")).join(";");
@@ -176,7 +176,7 @@ fn keyed_reset(key: &str, name: &str) -> v1::ResetPasswordRequest {
     }
 }
 
-/// A server with bob on it that has these faults.
+/// A server with the user bob and these faults.
 async fn with_bob(site: &Site, failpoints: &str) -> Victim {
     let server = site.start("").await;
     server.operator().await.create(with_password("bob")).await.expect("bob");
@@ -241,10 +241,10 @@ async fn a_reset_that_was_killed_before_its_commit_has_not_happened() {
     stranger.change_step("bob", again.shown()).await.expect("the temporary password");
 }
 
-/// Kills inside of a reset, in the order in which it passes them, and whether it has happened by then.
+/// Kills during a reset, in order, and whether the reset has happened by then.
 const INSIDE_A_RESET: [(&str, bool); 12] = [
     ("ResetPassword.begin=return(kill)", false),
-    // The first transaction looks ahead, before the costly hash.
+    // The first transaction dry-runs the reset before the expensive hash.
     ("ResetPassword.begin=1*off->return(kill)", false),
     ("store.user_save=return(kill)", false),
     ("store.session_end=return(kill)", false),
@@ -254,7 +254,7 @@ const INSIDE_A_RESET: [(&str, bool); 12] = [
     ("ResetPassword.audit=return(kill)", false),
     ("store.event_insert=return(kill)", false),
     ("ResetPassword.commit=return(kill)", false),
-    // A start flushes by itself. What a process has committed outlives it, flushed or not.
+    // A start itself flushes once. A process's commits survive the process, flushed or not.
     ("store.flush=1*off->return(kill)", true),
     ("ResetPassword.committed=return(kill)", true),
 ];
@@ -266,7 +266,7 @@ async fn a_reset_that_is_killed_at_any_step_has_happened_whole_or_not_at_all() {
     for (number, (fault, has_happened)) in INSIDE_A_RESET.into_iter().enumerate() {
         let (name, key) = (format!("u{number}"), format!("00000000-0000-4000-8000-{number:012}"));
         let (operator, stranger) = (server.operator().await, server.stranger().await);
-        // Something of every kind that a reset ends.
+        // One of everything that a reset ends.
         operator.create(with_password(&name)).await.expect("a user");
         let tokens = stranger.tokens(&name, PASSWORD).await.expect("tokens");
         operator.require_change(&name).await.expect("a demand");

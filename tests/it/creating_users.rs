@@ -229,7 +229,7 @@ async fn validate_only_checks_everything_and_changes_nothing() {
     assert_eq!((answer.secret, answer.replayed), (None, false));
     assert_eq!((count(&operator).await, operator.events().await.len()), (0, 0));
 
-    // Nor is the key used up.
+    // The key is not used up either.
     let real = v1::CreateUserRequest { validate_only: false, ..request.clone() };
     assert!(!operator.create(real).await.unwrap().replayed);
     let taken = v1::CreateUserRequest { idempotency_key: String::new(), ..request };

@@ -1,5 +1,5 @@
-//! A database that is away, slow, cut off, full of connections, locked or not the same any more: each call ends, none
-//! says yes that should say no, readiness follows, and everything is well again by itself.
+//! A database that is unavailable, slow, cut off, out of connections, locked or replaced: each call ends, none grants
+//! access wrongly, readiness follows, and the server recovers by itself.
 
 use std::future::Future;
 use std::time::Duration;
@@ -19,10 +19,10 @@ use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD, Person, Refusal,
 
 const WRONG: &str = "SignIn with a wrong password";
 
-/// Longer than any call may take. Only a call that would never end meets it.
+/// Longer than any call can take. Only a call that never ends exceeds it.
 const FOREVER: Duration = Duration::from_secs(40);
 
-/// A server whose way to its database leads through a proxy. None on SQLite, which has no way.
+/// A server that reaches its database through a proxy. `None` on SQLite, which has no connection.
 async fn behind_proxy() -> Option<(Harness, Proxy)> {
     let Ok(url) = std::env::var("TEST_DATABASE_URL") else {
         eprintln!("skipped: there is no network before an embedded database; set TEST_DATABASE_URL");
@@ -57,7 +57,7 @@ pub async fn until_ready(h: &Harness, ready: bool) {
     }
 }
 
-/// One call of each kind, all at once. Each of them needs the database. Answers how each ended.
+/// Makes one call of each kind at once, all of which need the database. Returns how each ended.
 async fn calls(h: &Harness, bob: &Person, service: &Client) -> Vec<(&'static str, Result<(), Status>)> {
     let (stranger, operator) = (h.stranger().await, h.operator().await);
     let (stranger, operator) = (&stranger, &operator);
@@ -79,7 +79,7 @@ async fn calls(h: &Harness, bob: &Person, service: &Client) -> Vec<(&'static str
     at_once(calls.into_iter().map(|(what, call)| async move { (what, in_time(what, call).await) })).await
 }
 
-/// Whether it is one of the two ways in which a call may end that the database does not answer.
+/// Returns whether it is one of the two expected errors for a database that does not answer.
 pub fn is_outage(status: &Status) -> bool {
     let refusal = Refusal::of(status);
     let unavailable = (Code::Unavailable, "STORAGE_UNAVAILABLE");
@@ -102,7 +102,7 @@ async fn goes_through(network: Network) {
     }
     until_ready(&h, false).await;
     assert_eq!(h.http("/livez").await.status, 200, "nobody should restart it");
-    // What needs no database goes on.
+    // Calls that need no database still succeed.
     let keys = h.stranger().await.auth().get_signing_keys(v1::GetSigningKeysRequest::default()).await;
     assert_eq!(keys.expect("keys").into_inner().keys.len(), 1);
     assert_eq!(h.query("SELECT COUNT(*) FROM session").await, before, "nobody got in");
@@ -122,7 +122,7 @@ async fn goes_through(network: Network) {
     }
 }
 
-/// `latchkey status` of the operator on the host.
+/// Runs `latchkey status` as the local operator.
 fn status_says_why(h: &Harness) {
     let shell = Shell::default();
     let ran = shell.latchkey(&["--socket", &h.socket().to_string_lossy(), "status"]);
@@ -146,7 +146,7 @@ async fn a_database_that_is_lost_in_any_way_ends_all_calls_and_comes_back() {
 async fn connections_that_lead_nowhere_are_replaced_and_none_of_their_places_is_lost() {
     let Some((h, proxy)) = behind_proxy().await else { return };
     let bob = h.user("bob").await;
-    // All places are in use when the way is lost, and nobody waits for the answers.
+    // All connections are in use when the network fails, and the clients have gone.
     let clients = at_once((0..30).map(|_| h.stranger())).await;
     let work = at_once(clients.iter().map(|client| {
         let client = client.bearing(&bob.tokens.access_token);
@@ -158,11 +158,11 @@ async fn connections_that_lead_nowhere_are_replaced_and_none_of_their_places_is_
 
     eventually("an answer", || async { bob.client.who_am_i().await.ok() }).await;
     until_ready(&h, true).await;
-    // A row that is held makes as many statements wait for it as there are places.
+    // A locked row blocks as many statements as there are connections.
     let held = hold(&h, "UPDATE \"user\" SET version = version WHERE username = 'bob'").await;
     let operator = h.operator().await;
     let waiting = at_once((0..20).map(|_| operator.lock("bob")));
-    // Two may be in use for something else.
+    // Two connections may be in use for other work.
     let places = eventually("all places in use", || async {
         let sql = format!(
             "SELECT COUNT(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND client_port IN ({})",
@@ -180,7 +180,7 @@ async fn connections_that_lead_nowhere_are_replaced_and_none_of_their_places_is_
     operator.lock("bob").await.expect("a lock");
 }
 
-/// A transaction of somebody else that holds a lock.
+/// A transaction of another client that holds a lock.
 async fn hold(h: &Harness, statement: &str) -> sea_orm::DatabaseTransaction {
     use sea_orm::{ConnectionTrait, TransactionTrait};
     let connection = h.connect().await;
@@ -226,7 +226,7 @@ async fn connections_that_are_ended_fail_the_calls_on_them_and_are_replaced() {
             if round % 2 == 0 {
                 proxy.cut();
             } else {
-                // 57P01, as of a server that is shut down.
+                // SQLSTATE 57P01, as when a server shuts down.
                 let ports = ports(&proxy);
                 h.query(&format!(
                     "SELECT COUNT(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE client_port IN ({ports})"
@@ -242,7 +242,7 @@ async fn connections_that_are_ended_fail_the_calls_on_them_and_are_replaced() {
     }
 }
 
-/// Where the connections of the server come from, as the database sees it.
+/// The source ports of the server's connections, as the database sees them.
 fn ports(proxy: &Proxy) -> String {
     proxy.ports().iter().map(u16::to_string).collect::<Vec<_>>().join(", ")
 }
@@ -255,7 +255,7 @@ async fn tables_that_somebody_locks_end_calls_until_they_are_free() {
     }
     let bob = h.user("bob").await;
     let held = hold(&h, "LOCK TABLE \"user\" IN ACCESS EXCLUSIVE MODE").await;
-    // More than there are connections: most of them wait for one.
+    // More calls than connections: most of them wait for a connection.
     let stranger = h.stranger().await;
     let (readers, writers) = in_time("a call", async {
         tokio::join!(
@@ -325,7 +325,7 @@ async fn an_embedded_database_that_another_program_locks_refuses_changes_and_sti
         refused(answer, Code::Unavailable, "STORAGE_UNAVAILABLE");
     }
     bob.client.who_am_i().await.expect("reads go on");
-    // Those of programs too, though it would be noted that their token is used.
+    // Also calls with API tokens, which otherwise record the last use.
     let request = v1::IntrospectTokenRequest { token: bob.tokens.access_token.clone(), ..Default::default() };
     service.auth().introspect_token(request).await.expect("an answer");
     assert_eq!(h.http("/readyz").await.status, 200);

@@ -1,4 +1,4 @@
-//! Deadlines: the client's and ours, told as what they are; and what goes on after them.
+//! Deadlines of the client and the server, and what continues after them.
 
 use latchkey::proto::v1;
 use prost::Message as _;
@@ -34,7 +34,7 @@ async fn a_short_timeout_is_never_told_as_cancelled() {
         let (wire, bearer) = (&wires[number % 4], &bearer);
         async move {
             let timeout = match number {
-                // One that surely comes as far as the database.
+                // A call that certainly reaches the database.
                 0 => "1S".to_owned(),
                 _ if number.is_multiple_of(2) => format!("{}m", 1 + number % 50),
                 _ => format!("{}u", 900 + number * 97),
@@ -50,7 +50,7 @@ async fn a_short_timeout_is_never_told_as_cancelled() {
         assert!(refusal.message.contains("may have been made all the same"), "{}", refusal.message);
     }
     held.release().await;
-    // Nobody waits for these any more, and yet they are done.
+    // No client waits for these any more, but they complete.
     eventually("bob is locked", || async {
         let user = h.operator().await.user("bob").await;
         user.lock.is_some().then_some(())
@@ -90,7 +90,7 @@ async fn who_sends_no_body_is_not_waited_for() {
     let answer = wire.open(SIGN_IN, &[("grpc-timeout", "100m")]).await.answer().await;
     refused(Err::<(), _>(told(answer)), Code::DeadlineExceeded, "DEADLINE_PASSED");
     if std::env::var("TEST_FULL").is_ok_and(|value| value == "1") {
-        // Ten seconds: our own limit, without one of the client's, or with one that is far away.
+        // Ten seconds: the server's limit, if the client sets none or a later one.
         for headers in [&[][..], &[("grpc-timeout", "1H")]] {
             let answer = wire.open(SIGN_IN, headers).await.answer().await;
             refused(Err::<(), _>(told(answer)), Code::DeadlineExceeded, "DEADLINE_PASSED");

@@ -1,4 +1,4 @@
-//! Deleting accounts, those with a broken record too.
+//! Deleting accounts, including those with a corrupt record.
 
 use latchkey::proto::v1;
 use tonic::Code;
@@ -54,7 +54,7 @@ async fn everything_that_a_deleted_user_had_is_dead() {
     }
 }
 
-/// The `sub` of somebody's token, by the user they were when they signed in.
+/// The `sub` of a user's token, by the username at sign-in.
 fn step_user(person: &crate::harness::Person) -> String {
     let payload = person.tokens.access_token.split('.').nth(1).expect("a payload");
     let json = data_encoding::BASE64URL_NOPAD.decode(payload.as_bytes()).expect("base64url");
@@ -80,11 +80,11 @@ async fn validate_only_deletes_nothing() {
     bob.client.who_am_i().await.expect("the session lives");
 }
 
-/// Ways in which a row of a user can be broken. The last is a control character, which no name has.
+/// Ways to corrupt a row of a user. The last one is a control character, which no name can contain.
 const BROKEN: [&str; 5] =
     ["kind = 9", "labels = '{'", "roles = 'emperor'", "password_kind = 7", "display_name = '\u{7}'"];
 
-/// The statement that breaks bob's record in this way.
+/// The statement that corrupts bob's record in this way.
 fn breaking(how: &str) -> String {
     format!(r#"UPDATE "user" SET {how} WHERE username = 'bob'"#)
 }

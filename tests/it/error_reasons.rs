@@ -1,4 +1,4 @@
-//! Reasons: the same in the contract, in the code, in the comments of the contract and in docs/errors.md.
+//! Error reasons agree in the contract, the code, the comments of the contract and docs/errors.md.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -18,10 +18,10 @@ use tonic::{Code, Status};
 
 use crate::harness::raw::{PACKAGE, comments, contract, methods};
 
-/// Reasons that only the audit log has.
+/// Reasons that appear only in the audit log.
 const AUDIT_ONLY: &[&str] = &["PASSWORD_WRONG", "TEMPORARY_PASSWORD_EXPIRED"];
 
-/// An error for every reason that callers are told.
+/// An error for every reason that clients can receive.
 fn errors() -> Vec<Error> {
     let unauthenticated = [
         Unauthenticated::Missing,
@@ -72,7 +72,7 @@ fn errors() -> Vec<Error> {
     errors
 }
 
-/// The code of every reason that callers are told, as it goes over the wire.
+/// The status code of every reason that clients can receive.
 fn codes() -> BTreeMap<&'static str, String> {
     let of = |error: Error| (error.reason().as_str(), code_name(Status::from(error).code()));
     errors().into_iter().map(of).collect()
@@ -90,7 +90,7 @@ fn code_name(code: Code) -> String {
     name
 }
 
-/// The values of an enum of the contract without their prefix, in order. The first, for nothing, is left out.
+/// The values of an enum of the contract without their prefix, in order. The unspecified value is left out.
 fn values(name: &str, prefix: &str) -> Vec<String> {
     let found = contract().get_enum_by_name(&format!("{PACKAGE}.{name}")).expect("an enum");
     let values = found.values().filter(|value| value.number() != 0);
@@ -124,7 +124,7 @@ fn every_reason_is_told_to_callers_or_is_for_the_audit_log_alone() {
     assert_eq!(&told | &audit_only, reasons().into_iter().collect());
 }
 
-/// Every `CODE (REASON, REASON; …)` of a comment.
+/// Every `CODE (REASON, REASON; …)` in a comment.
 fn pairs(comment: &str) -> Vec<(String, String)> {
     let text = comment.split_whitespace().collect::<Vec<_>>().join(" ");
     let mut pairs = Vec::new();
@@ -174,7 +174,7 @@ fn pairs_are_seen_in_prose() {
     );
 }
 
-/// Words like `PAGE_TOKEN_INVALID`.
+/// Words such as `PAGE_TOKEN_INVALID`.
 fn shouted(comment: &str) -> impl Iterator<Item = &str> {
     let words = comment.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     words.filter(|word| {
@@ -212,7 +212,7 @@ fn document() -> String {
     std::fs::read_to_string(path).expect("docs/errors.md")
 }
 
-/// The rows of all tables whose head begins like this.
+/// The rows of all tables whose header begins with this text.
 fn rows(document: &str, head: &str) -> Vec<Vec<String>> {
     let mut rows = Vec::new();
     let mut is_inside = false;

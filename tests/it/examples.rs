@@ -1,4 +1,4 @@
-//! The two example services, as processes of their own: one checks tokens offline, one asks latchkey.
+//! The two example services as processes: one checks tokens offline, one asks latchkey.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -11,17 +11,17 @@ use latchkey::proto::v1::{self, sign_in_progress::Step};
 
 use crate::harness::{Harness, PASSWORD};
 
-/// What the services in these tests are called.
+/// The audience of the services in these tests.
 const AUDIENCE: &str = "notes";
 
-/// An example that runs.
+/// A running example.
 struct Service {
     child: Child,
     address: String,
 }
 
 impl Service {
-    /// Starts it, and waits until it says where it listens. None: it is not built.
+    /// Starts the example and waits until it prints its address. Returns `None` if it is not built.
     async fn start(example: &str, arguments: Vec<String>) -> Option<Service> {
         let Some(program) = built(example) else {
             assert!(std::env::var_os("TEST_REQUIRE_ALL").is_none(), "run `cargo build --examples` first");
@@ -45,7 +45,7 @@ impl Service {
         Service { child, address }
     }
 
-    /// The whole answer to `GET /hello` with this bearer.
+    /// The whole response to `GET /hello` with this bearer token.
     async fn hello(&self, token: &str) -> String {
         let (address, token) = (self.address.clone(), token.to_owned());
         let answer = tokio::task::spawn_blocking(move || {
@@ -72,13 +72,13 @@ impl Service {
 
 impl Drop for Service {
     fn drop(&mut self) {
-        // It may have ended by itself, and then the test has failed already.
+        // If it has ended by itself, the test has failed already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// The binary of an example, beside those of the package.
+/// The binary of an example, next to those of the package.
 fn built(example: &str) -> Option<PathBuf> {
     let daemon = Path::new(env!("CARGO_BIN_EXE_latchkeyd"));
     let program = daemon.parent()?.join("examples").join(example);
@@ -89,7 +89,7 @@ async fn offline_check(h: &Harness) -> Option<Service> {
     Service::start("offline_check", vec!["--latchkey".to_owned(), h.url()]).await
 }
 
-/// With an API token of a service that may introspect and nothing else.
+/// Starts it with an API token of a service that may introspect and nothing else.
 async fn introspect(h: &Harness) -> Option<Service> {
     let operator = h.operator().await;
     let request = v1::CreateUserRequest {
@@ -105,7 +105,7 @@ async fn introspect(h: &Harness) -> Option<Service> {
     Service::start("introspect", vec!["--latchkey".to_owned(), h.url(), "--api-token-file".to_owned(), file]).await
 }
 
-/// An access token of ada's for these audiences.
+/// An access token of ada for these audiences.
 async fn token(h: &Harness, audiences: &[&str]) -> String {
     let request = v1::SignInRequest {
         login: "ada".to_owned(),
@@ -120,7 +120,7 @@ async fn token(h: &Harness, audiences: &[&str]) -> String {
     }
 }
 
-/// The token with another header, over which the signature does not reach any more.
+/// The token with another header, which the signature does not cover.
 fn with_header(token: &str, header: &str) -> String {
     let (_, rest) = token.split_once('.').expect("a token");
     format!("{}.{rest}", BASE64URL_NOPAD.encode(header.as_bytes()))
@@ -151,7 +151,7 @@ async fn a_service_that_checks_offline_refuses_what_latchkey_did_not_sign() {
 
     Service::refused(&service.hello("").await);
     Service::refused(&service.hello("not-a-token").await);
-    // The key of another latchkey is one that is not known here.
+    // A key of another latchkey server is unknown here.
     Service::refused(&service.hello(&token(&other, &[AUDIENCE]).await).await);
     Service::refused(&service.hello(&with_header(&good, r#"{"typ":"at+jwt","alg":"none"}"#)).await);
     Service::refused(&service.hello(&with_header(&good, &header.replace("at+jwt", "JWT"))).await);
@@ -203,7 +203,7 @@ async fn a_service_that_asks_refuses_a_token_of_another_audience() {
     Service::refused(&service.hello(&token(&h, &[]).await).await);
     Service::refused(&service.hello("").await);
     Service::refused(&service.hello(&"a".repeat(10_000)).await);
-    // An API token is for latchkey alone.
+    // API tokens are valid only at latchkey.
     let api_token = h.operator().await.api_token("notes", &["tokens.introspect"]).await;
     Service::refused(&service.hello(&api_token).await);
 }
@@ -220,7 +220,7 @@ async fn a_lock_counts_at_once_where_latchkey_is_asked_and_later_where_it_is_not
     h.operator().await.lock("ada").await.expect("a lock");
 
     Service::refused(&asking.hello(&token).await);
-    // Until the token expires: this is what SECURITY.md says of it.
+    // Until the token expires, as SECURITY.md documents.
     Service::accepted(&offline.hello(&token).await);
 }
 

@@ -1,4 +1,4 @@
-//! PostgreSQL that crashes, comes back, and is failed over to its standby.
+//! PostgreSQL crashes, restarts, and fails over to a standby.
 
 use std::future::Future;
 
@@ -13,7 +13,7 @@ use crate::harness::cluster::Cluster;
 use crate::harness::proxy::Proxy;
 use crate::harness::{Harness, PASSWORD, at_once, eventually, refused};
 
-/// A server on a PostgreSQL of its own, behind a proxy that can lead elsewhere.
+/// A server on a separate PostgreSQL, behind a proxy that can be redirected.
 async fn on(cluster: &Cluster) -> (Harness, Proxy) {
     let proxy = Proxy::to(&cluster.address).await;
     let h = Harness::with(|config| {
@@ -45,7 +45,7 @@ async fn no_acknowledged_reset_is_lost_when_the_database_crashes_and_when_it_fai
         h.create(name, &[], PASSWORD).await;
     }
 
-    // Without the standby nothing is acknowledged, since it could be lost.
+    // Without the standby no commit is acknowledged, because it could be lost.
     let operator = h.operator().await;
     second.kill();
     let refusal = refused(operator.reset("u0").await, Code::Unavailable, "STORAGE_UNAVAILABLE");
@@ -53,14 +53,14 @@ async fn no_acknowledged_reset_is_lost_when_the_database_crashes_and_when_it_fai
     second.resume();
     eventually("a reset", || async { operator.reset("u0").await.ok() }).await;
 
-    // It crashes in the middle, and comes back.
+    // It crashes under load and restarts.
     let acknowledged = resets_while(&h, &names, async { first.kill() }).await;
     until_ready(&h, false).await;
     first.resume();
     until_ready(&h, true).await;
     check_resets(&h, acknowledged).await;
 
-    // It crashes again, and the standby takes its place.
+    // It crashes again, and the standby replaces it.
     let failover = async {
         first.kill();
         second.promote();
@@ -71,7 +71,7 @@ async fn no_acknowledged_reset_is_lost_when_the_database_crashes_and_when_it_fai
     until_ready(&h, true).await;
     check_resets(&h, acknowledged).await;
 
-    // What once was the primary comes back as a standby that nobody writes to: what it says is of the past.
+    // The old primary restarts as a standby that receives no updates, so its data is outdated.
     first.follow(&second);
     first.resume();
     h.operator().await.lock("bob").await.expect("a lock, of which it may not have heard");
@@ -88,7 +88,8 @@ async fn no_acknowledged_reset_is_lost_when_the_database_crashes_and_when_it_fai
     refused(bob.client.who_am_i().await, Code::Unauthenticated, "SESSION_REVOKED");
 }
 
-/// Resets everybody while something happens. Answers who was told that it is done, and the new password.
+/// Resets all passwords while something happens. Returns the users whose reset was acknowledged, with the new
+/// passwords.
 async fn resets_while(h: &Harness, names: &[String], fault: impl Future<Output = ()>) -> Vec<(String, String)> {
     let operator = h.operator().await;
     let (begun, mut half_way) = tokio::sync::mpsc::unbounded_channel();
@@ -129,7 +130,7 @@ async fn a_primary_that_was_made_read_only_is_left_for_the_new_one() {
     let (h, proxy) = on(&first).await;
     h.create("bob", &[], PASSWORD).await;
 
-    // As a careful operator switches over: nobody is cut off, and new connections lead to the new primary.
+    // A planned switchover: existing connections stay, and new ones lead to the new primary.
     first.execute("ALTER SYSTEM SET default_transaction_read_only = on").await;
     first.execute("SELECT pg_reload_conf()").await;
     let operator = h.operator().await;

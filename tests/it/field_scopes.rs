@@ -1,4 +1,4 @@
-//! Scopes that single fields need, and scopes that a value needs.
+//! Scopes required by single fields and by values.
 
 use latchkey::domain::role::Scope;
 use prost_reflect::{FieldDescriptor, Value};
@@ -8,7 +8,7 @@ use tonic::Code;
 use crate::harness::raw::{PACKAGE, contract, methods, short_name};
 use crate::harness::{Client, Harness, PASSWORD, refused};
 
-/// A good request that sets the field, for every field with the option `needs`.
+/// A valid request that sets the field, for every field with the option `needs`.
 fn requests() -> Vec<(&'static str, &'static str, serde_json::Value)> {
     let bob = || json!({"username": "bob"});
     vec![
@@ -33,7 +33,7 @@ fn needs(field: &FieldDescriptor) -> Option<String> {
     }
 }
 
-/// Every field of a request that needs a scope: method, field, scope.
+/// Every request field that requires a scope: method, field, scope.
 fn fields() -> Vec<(String, String, String)> {
     let of = |method: prost_reflect::MethodDescriptor| {
         let fields: Vec<_> = method.input().fields().collect();
@@ -42,7 +42,7 @@ fn fields() -> Vec<(String, String, String)> {
     methods().into_iter().flat_map(of).collect()
 }
 
-/// A program with every scope but this one.
+/// A program with every scope except this one.
 async fn all_but(h: &Harness, scope: &str) -> Client {
     let others: Vec<&str> = Scope::ALL.iter().map(|scope| scope.as_str()).filter(|other| *other != scope).collect();
     h.token(&others).await

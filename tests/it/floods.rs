@@ -25,7 +25,7 @@ struct Scene {
     daemon: Daemon,
     bystander: Channel,
     memory_before: u64,
-    /// The last byte of the next flooder's address.
+    /// Last byte of the next flooder's address.
     flooders: AtomicU8,
     _shell: Shell,
 }
@@ -71,7 +71,7 @@ impl Scene {
         done
     }
 
-    /// Resident memory of the server, in bytes: proc(5), `statm`, in pages of 4 KiB.
+    /// Resident memory of the server in bytes: proc(5), `statm`, in pages of 4 KiB.
     fn memory(&self) -> u64 {
         let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.daemon.pid())).expect("a process");
         let pages: u64 = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).expect("a number");
@@ -157,7 +157,7 @@ async fn rapid_resets_end_their_connection() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn resets_that_the_server_is_made_to_send_end_their_connection() {
     let scene = Scene::begin(&[]).await;
-    // CVE-2025-8671, "MadeYouReset": the peer breaks a rule on each stream, and the server resets it.
+    // CVE-2025-8671, "MadeYouReset": the peer violates the protocol on each stream, so that the server resets it.
     for (what, fault) in [("an overflow of the window", 0x7fff_ffff), ("no window at all", 0)] {
         let sent = scene
             .cuts_off(what, 50_000, |sent| {

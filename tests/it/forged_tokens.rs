@@ -1,7 +1,7 @@
-//! Access tokens that nobody should take: wrong algorithms, headers, claims, keys and forms.
+//! Access tokens that must be rejected: wrong algorithms, headers, claims, keys and forms.
 //!
-//! The test opens the seal as an intruder with the key file would, and signs with the server's own key: so each token
-//! is refused for what is wrong with it, and not for its signature. The first test shows that this works.
+//! The test opens the seal like an intruder with the key file and signs with the server's own key, so each token is
+//! rejected for its defect and not for its signature. The first test shows that signing works.
 
 use aws_lc_rs::hmac;
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
@@ -26,7 +26,7 @@ fn part(token: &str, index: usize) -> Value {
     serde_json::from_slice(&BASE64URL_NOPAD.decode(encoded.as_bytes()).expect("base64url")).expect("JSON")
 }
 
-/// The same bytes in another way: with a bit set in the last character that stands for none of them.
+/// Another encoding of the same bytes: with a bit set in the last character that encodes nothing.
 fn with_spare_bit(encoded: &str) -> String {
     assert!(!encoded.len().is_multiple_of(4), "all bits stand for something");
     let symbols = BASE64URL_NOPAD.specification().symbols;
@@ -36,13 +36,13 @@ fn with_spare_bit(encoded: &str) -> String {
     format!("{rest}{}", &symbols[number + 1..number + 2])
 }
 
-/// The order of the group of Ed25519 (RFC 8032, 5.1), least byte first.
+/// The order of the group of Ed25519 (RFC 8032, 5.1), little-endian.
 const ORDER: [u8; 32] = [
     0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0, 0, 0, 0, 0,
     0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
 ];
 
-/// Another signature that holds in the group: the second half is a number, here as much larger as makes no difference.
+/// Another signature that satisfies the group equation: the second half is a number, here increased by the group order.
 fn malleated(signature: &[u8]) -> Vec<u8> {
     let mut carry = 0;
     let (point, number) = signature.split_at(32);
@@ -55,16 +55,16 @@ fn malleated(signature: &[u8]) -> Vec<u8> {
     [point, &sums].concat()
 }
 
-/// A signature as X.509 has those of ECDSA: two numbers in DER.
+/// The signature in the X.509 form of ECDSA: two numbers in DER.
 fn in_der(signature: &[u8]) -> Vec<u8> {
     let tagged = |tag: u8, bytes: &[u8]| [&[tag, u8::try_from(bytes.len()).expect("short")], bytes].concat();
-    // A number that begins with a set bit would be negative.
+    // A number whose first bit is set would be negative.
     let number = |half: &[u8]| tagged(2, &[&[0][..usize::from(half[0] >> 7)], half].concat());
     let (first, second) = signature.split_at(32);
     tagged(0x30, &[number(first), number(second)].concat())
 }
 
-/// All keys in the server's database, sealed.
+/// All sealed keys in the server's database.
 async fn sealed_keys(h: &Harness) -> Vec<SealedKey> {
     let location = match &h.config.database {
         Database::Sqlite { path } => Location::Sqlite(path.clone()),
@@ -74,7 +74,7 @@ async fn sealed_keys(h: &Harness) -> Vec<SealedKey> {
     key_list(store.reader(), false).await.expect("keys")
 }
 
-/// The server's key for signing, out of its database.
+/// The server's signing key, from its database.
 async fn server_key(h: &Harness) -> Ed25519KeyPair {
     let seal = SealKey::read(&h.config.seal_key_file).expect("the seal key");
     let keys = sealed_keys(h).await;
@@ -83,7 +83,7 @@ async fn server_key(h: &Harness) -> Ed25519KeyPair {
     Ed25519KeyPair::from_pkcs8_maybe_unchecked(&plain).expect("a key")
 }
 
-/// A good token taken apart, and keys to sign others with.
+/// The parts of a valid token, and keys to sign others with.
 struct Forge {
     h: Harness,
     root: Person,
@@ -110,7 +110,7 @@ impl Forge {
         format!("{signed}.{}", encode(self.key.sign(signed.as_bytes())))
     }
 
-    /// The good token with members of its header set, or taken out where the value is null.
+    /// The valid token with changed header fields. A null value removes a field.
     fn with_header(&self, changes: Value) -> String {
         self.sign(&changed(&self.header, changes).to_string(), &self.claims.to_string())
     }
@@ -119,7 +119,7 @@ impl Forge {
         self.sign(&self.header.to_string(), &changed(&self.claims, changes).to_string())
     }
 
-    /// The server takes it neither from a caller nor from a verifier.
+    /// Checks that the server rejects the token both from callers and in introspection.
     async fn refuses(&self, what: &str, token: &str) {
         let client = self.h.stranger().await.bearing(token);
         let answer = client.auth().who_am_i(v1::WhoAmIRequest {}).await;
@@ -244,7 +244,7 @@ async fn the_header_has_three_members_and_no_others() {
         json!({"nonsense": 1}),
     ] {
         forge.refuses(&more.to_string(), &forge.with_header(more.clone())).await;
-        // And with the key that the header brings along.
+        // Also with the key that the header itself contains.
         let header = changed(&forge.header, more.clone());
         let signed = format!("{}.{}", encode(header.to_string()), encode(forge.claims.to_string()));
         forge.refuses(&more.to_string(), &format!("{signed}.{}", encode(mine.sign(signed.as_bytes())))).await;
@@ -253,7 +253,7 @@ async fn the_header_has_three_members_and_no_others() {
         forge.refuses(&format!("typ {typ}"), &forge.with_header(json!({"typ": typ}))).await;
     }
     let kid = forge.header["kid"].as_str().expect("a kid").to_owned();
-    // A key that the server has, for something else than signing.
+    // A key that the server has for another purpose than signing.
     let root = sealed_keys(&forge.h).await.into_iter().find(|key| key.purpose == KeyPurpose::Root).expect("a root key");
     for wrong in [
         json!(null),
@@ -289,7 +289,7 @@ async fn every_claim_is_required_and_of_its_type() {
         for other in others {
             forge.refuses(&format!("{name} {other}"), &forge.with_claims(json!({&name: other.clone()}))).await;
         }
-        // Present, and null: not the same as absent, and as bad.
+        // Present but null: different from absent, and as invalid.
         let mut claims = forge.claims.clone();
         claims[&name] = Value::Null;
         forge.refuses(&name, &forge.sign(&forge.header.to_string(), &claims.to_string())).await;
@@ -328,7 +328,7 @@ async fn issuer_times_session_and_user_are_judged() {
         refused(client.auth().who_am_i(v1::WhoAmIRequest {}).await, Code::Unauthenticated, reason);
         assert!(!forge.introspected(&token).await, "{changes}");
     }
-    // For another audience: known to verifiers, and no key to latchkey itself.
+    // For another audience: active in introspection, but no credential at latchkey itself.
     for aud in [json!([]), json!(["another"]), json!(["latchkey", "another"]), json!(["latchkey", "latchkey"])] {
         let client = forge.h.stranger().await.bearing(&forge.with_claims(json!({"aud": aud})));
         refused(client.auth().who_am_i(v1::WhoAmIRequest {}).await, Code::Unauthenticated, "TOKEN_INVALID");
@@ -392,7 +392,7 @@ async fn a_signature_is_the_servers_and_over_the_very_bytes() {
 #[tokio::test]
 async fn no_bit_is_set_that_stands_for_nothing() {
     let forge = Forge::open().await;
-    // Spaces at the end are allowed in JSON, and leave room for such bits.
+    // JSON allows trailing spaces, which leave room for such bits.
     let [header, claims] = [&forge.header, &forge.claims].map(|part| {
         let text = part.to_string();
         encode(if text.len().is_multiple_of(3) { text + " " } else { text })
@@ -401,7 +401,7 @@ async fn no_bit_is_set_that_stands_for_nothing() {
     forge.accepts("none is set", &good).await;
     let (signed, signature) = good.rsplit_once('.').expect("a signature");
     forge.refuses("in the signature", &format!("{signed}.{}", with_spare_bit(signature))).await;
-    // With the signature of just these characters.
+    // With the signature over exactly these characters.
     forge.refuses("in the header", &forge.sign_encoded(&format!("{}.{claims}", with_spare_bit(&header)))).await;
     forge.refuses("in the claims", &forge.sign_encoded(&format!("{header}.{}", with_spare_bit(&claims)))).await;
 }

@@ -1,9 +1,9 @@
-//! grpcurl, the other client that operators have: without any file of ours it lists, describes, calls, and reads errors.
+//! grpcurl as a client: without any of our files it lists, describes, calls, and prints errors.
 
 use crate::harness::transcript::{Ran, Shell, text_matches};
 use crate::harness::{Harness, OTHER_PASSWORD, PASSWORD};
 
-/// The exit code of grpcurl for a status: 64 and its code.
+/// The exit code of grpcurl for a status: 64 plus its code.
 const NOT_FOUND: i32 = 69;
 const INVALID_ARGUMENT: i32 = 67;
 const ALREADY_EXISTS: i32 = 70;
@@ -20,7 +20,7 @@ struct Grpcurl {
 }
 
 impl Grpcurl {
-    /// None, told of, where there is no grpcurl.
+    /// Returns `None`, with a message, if grpcurl is not installed.
     fn of(h: &Harness) -> Option<Grpcurl> {
         let shell = Shell::default();
         shell.has("grpcurl").then(|| Grpcurl { shell, address: h.address() })
@@ -34,7 +34,8 @@ impl Grpcurl {
         self.run(&[&self.address, "describe", symbol]).good()
     }
 
-    /// Calls as the owner of `TOKEN`, if there is one. The request goes through standard input: it may be a secret.
+    /// Calls with `TOKEN` as the bearer token, if it is set. The request is sent on standard input, because it may
+    /// contain a secret.
     fn call(&self, method: &str, request: &str) -> Ran {
         let signed_in = self.shell.bash("test -n \"$TOKEN\"").status.success();
         let mut arguments = vec!["-plaintext"];
@@ -45,7 +46,7 @@ impl Grpcurl {
         self.shell.feed("grpcurl", &arguments, request)
     }
 
-    /// Checks a refusal: the exit code, and what is printed, on one line and with `…` for anything.
+    /// Checks a refusal: the exit code, and the output on one line, where `…` stands for any text.
     fn refuses(&self, method: &str, request: &str, code: i32, printed: &str) {
         let ran = self.call(method, request);
         let stderr = ran.stderr.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -218,7 +219,7 @@ async fn the_protoset_stands_in_for_reflection() {
 async fn a_method_that_this_server_lacks_is_named_as_such() {
     let h = Harness::start().await;
     let Some(grpcurl) = Grpcurl::of(&h) else { return };
-    // What a newer client has: a method more than this server.
+    // A newer client: it knows a method that this server does not have.
     let newer = "syntax = \"proto3\"; package latchkey.v1; message None {} \
                  service UserAdmin { rpc Resurrect(None) returns (None); }";
     std::fs::write(grpcurl.shell.path("newer.proto"), newer).expect("a file");

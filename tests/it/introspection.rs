@@ -1,4 +1,4 @@
-//! Checking tokens: online with `IntrospectToken`, offline with the public keys.
+//! Checking tokens: online with `IntrospectToken`, and offline with the public keys.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,13 +13,13 @@ use crate::harness::actors::named;
 use crate::harness::http::HttpAnswer;
 use crate::harness::{Client, Harness, PASSWORD, refused};
 
-/// What a verifier is told of a token.
+/// The introspection of a token.
 async fn introspect(verifier: &Client, token: &str, audience: &str) -> v1::IntrospectTokenResponse {
     let request = v1::IntrospectTokenRequest { token: token.to_owned(), audience: audience.to_owned() };
     verifier.auth().introspect_token(request).await.expect("an answer").into_inner()
 }
 
-/// Of a token that is not good a verifier is told nothing else.
+/// For an invalid token nothing else is disclosed.
 async fn is_unknown(verifier: &Client, token: &str) -> bool {
     introspect(verifier, token, "").await == v1::IntrospectTokenResponse::default()
 }
@@ -169,7 +169,7 @@ async fn a_token_that_is_over_is_told_nothing_about() {
     }
 }
 
-/// Checks a token as a service does that has nothing but the JWK Set. Answers its claims.
+/// Checks a token as a service with only the JWK Set would. Returns its claims.
 fn verify_offline(jwks: &Value, token: &str) -> Option<Value> {
     let decode = |part: &str| BASE64URL_NOPAD.decode(part.as_bytes()).ok();
     let (signed, signature) = token.rsplit_once('.')?;
@@ -217,7 +217,7 @@ async fn the_keys_over_grpc_are_the_same() {
     let jwks: Value = serde_json::from_str(&keys.jwks_json).expect("JSON");
     for (key, jwk) in keys.keys.iter().zip(jwks["keys"].as_array().expect("a list")) {
         assert_eq!((key.key_id.as_str(), key.algorithm.as_str()), (text(jwk, "kid"), "EdDSA"));
-        // RFC 8410: an Ed25519 SubjectPublicKeyInfo is 12 bytes of frame and the 32 of the key.
+        // RFC 8410: an Ed25519 SubjectPublicKeyInfo is a prefix of 12 bytes and the 32 bytes of the key.
         assert_eq!(key.public_key_der.len(), 44);
         assert_eq!(BASE64URL_NOPAD.encode(&key.public_key_der[12..]), text(jwk, "x"));
     }
@@ -250,7 +250,7 @@ async fn what_is_remembered_of_a_token_ends_before_the_lock_has_returned() {
             }
         };
         let lock = async {
-            // From then on there is something to remember.
+            // From then on there is a cached entry.
             was_active.notified().await;
             operator.lock(&person.name).await.expect("a lock");
             is_locked.store(true, Ordering::SeqCst);

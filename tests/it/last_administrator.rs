@@ -1,4 +1,4 @@
-//! Somebody must be able to administer users. Nobody can undo it over the network once nobody is left.
+//! At least one administrator must remain, because without one, users cannot be administered over the network.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use tonic::{Code, Status};
 
 use crate::harness::{Client, Harness, PASSWORD, Refusal, at_once, refused, rounds};
 
-/// A program with every scope. Its user has the role, and is a service: nobody could sign in as it.
+/// A program with every scope. Its user has the role admin but is a service, so it cannot sign in.
 async fn program(h: &Harness) -> Client {
     let all: Vec<&str> = Scope::ALL.iter().map(|scope| scope.as_str()).collect();
     h.token(&all).await
 }
 
-/// All ways to take an administrator out of use.
+/// All ways to disable an administrator.
 async fn removals(client: &Client, username: &str) -> Vec<(&'static str, Result<Value, Status>)> {
     let user = json!({"username": username});
     let shown = client.call("UserAdmin/GetUser", json!({"user": user})).await.expect("a user");
@@ -104,7 +104,7 @@ async fn the_local_operator_may_remove_the_last_administrator() {
     operator.call("UserAdmin/UpdateUser", demotion).await.expect("a demotion");
 }
 
-/// One round: two administrators do the same to each other at once.
+/// One round: two administrators disable each other at the same time.
 async fn against_each_other(h: &Harness, method: &str, request: impl Fn(&str) -> Value) -> usize {
     let one = h.signed_in("one", PASSWORD).await.client;
     let two = h.signed_in("two", PASSWORD).await.client;
@@ -149,7 +149,7 @@ async fn two_administrators_who_remove_each_other_at_once_leave_one() {
     }
 }
 
-/// Nothing but the guard is in the way of these two: they touch different accounts, and the same caller only reads.
+/// Only the guard orders these two changes: they touch different accounts, and their common caller is only read.
 #[tokio::test]
 async fn a_third_who_removes_both_administrators_at_once_removes_one() {
     let h = Harness::start().await;

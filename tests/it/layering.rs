@@ -38,7 +38,7 @@ fn without_comments(text: &str) -> String {
     code.collect::<Vec<_>>().join("\n")
 }
 
-/// The identifiers of a text.
+/// The identifiers in a text.
 fn words(code: &str) -> impl Iterator<Item = &str> {
     code.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty())
 }
@@ -201,12 +201,12 @@ fn reached<'a>(uses: &'a BTreeMap<&Names, BTreeSet<Names>>, module: &'a Names) -
     seen
 }
 
-/// Whether a file is in one of these places: a folder, or a file.
+/// Returns whether a file is in one of these folders, or is one of these files.
 fn is_in(file: &File, places: &[&str]) -> bool {
     places.iter().any(|place| file.path == *place || file.path.starts_with(&format!("{place}/")))
 }
 
-/// A crate stays in its layer.
+/// A crate may only be used in its layer.
 fn stays_in(prefixes: &[&str], places: &[&str]) {
     for file in files().iter().filter(|file| !is_in(file, places)) {
         let stray = words(&file.code).find(|word| prefixes.iter().any(|prefix| word.starts_with(prefix)));
@@ -215,7 +215,7 @@ fn stays_in(prefixes: &[&str], places: &[&str]) {
     assert!(files().iter().any(|file| is_in(file, places)), "nothing is in {places:?}");
 }
 
-/// A layer names no module of ours but these.
+/// A layer may only use these modules.
 fn knows_only(layer: &str, known: &[&str]) {
     let files = files();
     let of_layer: Vec<&File> = files.iter().filter(|file| is_in(file, &[layer])).collect();

@@ -1,4 +1,4 @@
-//! Listing accounts: filters, orders, search. Pages are in `paging.rs`.
+//! Listing accounts: filters, orders, search. Pagination is tested in `paging.rs`.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,12 +10,12 @@ use crate::harness::actors::named;
 use crate::harness::calls::Shown;
 use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD, refused};
 
-/// People and programs in every state that there is, with every flag.
+/// Users of both kinds, in every state and with every flag.
 async fn everybody() -> Harness {
     let h = Harness::with(|config| {
         config.throttle.threshold = 2;
         config.throttle.lockout_threshold = 4;
-        // Longer than a test takes, however slow the machine.
+        // Longer than a test takes, even on a slow machine.
         config.throttle.initial = Duration::from_hours(1);
         config.throttle.max = Duration::from_hours(1);
     })
@@ -97,7 +97,7 @@ async fn bring_about(h: &Harness, operator: &Client) {
     lock("waits.locked", None).await;
 }
 
-/// All accounts, each as `GetUser` shows it.
+/// All accounts, as `GetUser` returns them.
 async fn shown_singly(operator: &Client) -> Vec<v1::User> {
     let all = operator.list(v1::ListUsersRequest { page_size: 500, ..Default::default() }).await.unwrap();
     let mut users = Vec::new();
@@ -107,7 +107,7 @@ async fn shown_singly(operator: &Client) -> Vec<v1::User> {
     users
 }
 
-/// What the contract says of a filter, in the terms of the answers.
+/// The documented meaning of a filter, computed from the answers.
 fn is_selected(user: &v1::User, filter: &UserFilter) -> bool {
     let cause = user.lock.as_ref().map(|lock| lock.cause);
     let one_of = |wanted: &[i32], is: i32| wanted.is_empty() || wanted.contains(&is);
@@ -126,7 +126,7 @@ fn is_selected(user: &v1::User, filter: &UserFilter) -> bool {
             || user.flags.contains(&UserFlag::MustChange.into()))
 }
 
-/// Every filter with one member set.
+/// Every filter with one field set.
 fn single_filters(users: &[v1::User]) -> Vec<UserFilter> {
     let states = [UserState::Pending, UserState::Active, UserState::Locked].map(i32::from);
     let kinds = [UserKind::Person, UserKind::Service].map(i32::from);
@@ -156,7 +156,7 @@ fn single_filters(users: &[v1::User]) -> Vec<UserFilter> {
     all
 }
 
-/// Both filters at once.
+/// Both filters combined.
 fn both(a: &UserFilter, b: &UserFilter) -> UserFilter {
     let joined = |a: &[i32], b: &[i32]| [a, b].concat();
     UserFilter {
@@ -202,7 +202,7 @@ async fn every_filter_selects_what_the_single_answers_say() {
     let users = shown_singly(&operator).await;
     assert_eq!(users.len(), 18);
     let filters = single_filters(&users);
-    // Each member has to select somebody and leave somebody out, or it would prove nothing.
+    // Each field must select some users and leave out others, otherwise it proves nothing.
     let telling = filters.iter().filter(|filter| {
         let selected = users.iter().filter(|user| is_selected(user, filter)).count();
         selected > 0 && selected < users.len()
@@ -211,7 +211,7 @@ async fn every_filter_selects_what_the_single_answers_say() {
     for filter in &filters {
         check_filter(&operator, &users, filter.clone()).await;
     }
-    // Pairs, a few of them: each filter with one at a varying distance.
+    // Some pairs: each filter with one at a varying distance.
     for (at, filter) in filters.iter().enumerate() {
         let other = &filters[(at * 7 + 11) % filters.len()];
         check_filter(&operator, &users, both(filter, other)).await;
@@ -228,7 +228,7 @@ async fn a_list_shows_users_as_a_single_read_does() {
     }
 }
 
-/// Names that a search finds, in the order of the list.
+/// The names that a search finds, in order of the list.
 async fn found(operator: &Client, text: &str) -> Vec<String> {
     let filter = UserFilter { text: text.to_owned(), ..Default::default() };
     let answer = operator.list(v1::ListUsersRequest { filter: Some(filter), ..Default::default() }).await.unwrap();
@@ -256,7 +256,7 @@ async fn a_search_is_by_prefix_of_name_address_and_words_and_knows_no_wildcards(
         operator.create(request).await.unwrap();
     }
     for (text, expected) in [
-        // Twice in the name and once as the username: once in the list.
+        // Twice in the name and once in the username: once in the list.
         ("ada", vec!["ada", "adam"]),
         ("ADA", vec!["ada", "adam"]),
         ("a_", vec!["a_b"]),

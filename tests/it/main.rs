@@ -1,6 +1,6 @@
-//! One binary for every test that needs a server: a real one, on a real database, spoken to over the wire.
+//! One binary for all tests that need a server: a real server on a real database, called over the network.
 //!
-//! With `TEST_DATABASE_URL` the same tests run on PostgreSQL, each server in a schema of its own.
+//! With `TEST_DATABASE_URL` the same tests run on PostgreSQL, each server in a separate schema.
 
 #![expect(unreachable_pub, reason = "a test binary has no callers")]
 #![expect(

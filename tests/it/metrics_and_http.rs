@@ -1,4 +1,4 @@
-//! What operators see: metrics, probes, public keys, health, request ids; and an end in order.
+//! Operations: metrics, probes, public keys, health, request ids, and graceful shutdown.
 
 use std::time::Duration;
 
@@ -163,7 +163,7 @@ async fn a_server_ends_in_order_while_somebody_watches_its_health() {
     let first = watch.message().await.expect("a status").expect("a status");
     assert_eq!(first.status(), ServingStatus::Serving);
 
-    // Far below the time after which calls would be cut off.
+    // Far below the time after which calls are cut off.
     tokio::time::timeout(Duration::from_secs(20), h.stop()).await.expect("an end in order");
     let mut last = first.status();
     while let Ok(Some(told)) = watch.message().await {

@@ -1,4 +1,4 @@
-//! Starting: the schema, the seal key, the lock on the embedded database, the local socket.
+//! Startup: the schema, the seal key, the lock file of SQLite, the local socket.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -14,12 +14,12 @@ use tonic::Code;
 use crate::harness::database::TestDatabase;
 use crate::harness::{Harness, PASSWORD, at_once, refused, test_config};
 
-/// Whether every server has its own database, a file.
+/// Returns whether the database is a file, which no two servers share.
 fn is_embedded(config: &Config) -> bool {
     matches!(config.database, Database::Sqlite { .. })
 }
 
-/// Runs the server's command on the files of a harness. Answers its exit code and what it printed.
+/// Runs a server command on the files of a harness. Returns its exit code and output.
 fn latchkeyd(h: &Harness, arguments: &[&str]) -> (Option<i32>, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_latchkeyd"))
         .args(arguments)

@@ -1,4 +1,4 @@
-//! An operator demands that a password be changed, or takes that back.
+//! An operator requires a password change, or withdraws the requirement.
 
 use latchkey::proto::v1::{self, PasswordChangeCause, UserFlag};
 use tonic::Code;

@@ -1,6 +1,6 @@
-//! Nobody can tell an account from none, nor its state, by what a failed sign-in says or costs.
+//! A failed sign-in reveals neither whether an account exists nor its state, by its answer or its cost.
 //!
-//! What is compared is all that a client can see: code, message, details, and the names of the metadata.
+//! The tests compare everything that a client can see: code, message, details, and names of metadata.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::harness::calls::Shown;
 use crate::harness::dice::Dice;
 use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD, Refusal, at_once, refused, rounds};
 
-/// All that a client can see of a refusal.
+/// All parts of a refusal that a client can see.
 fn bytes(status: &Status) -> (Code, String, Vec<u8>, Vec<String>) {
     let names = status.metadata().keys().map(|key| format!("{key:?}"));
     let mut names: Vec<String> = names.filter(|name| !name.contains("\"date\"")).collect();
@@ -19,7 +19,7 @@ fn bytes(status: &Status) -> (Code, String, Vec<u8>, Vec<String>) {
     (status.code(), status.message().to_owned(), status.details().to_vec(), names)
 }
 
-/// An account in each state. Answers a temporary password that has expired.
+/// Creates an account in each state. Returns an expired temporary password.
 async fn people(h: &Harness) -> String {
     let operator = h.operator().await;
     for name in ["wrong", "locked", "corrupt"] {
@@ -73,7 +73,7 @@ async fn whoever_cannot_sign_in_gets_the_same_answer_after_the_same_work() {
     }
 }
 
-/// Locks, unlocks and resets one account, over and over. Answers how many passwords it made.
+/// Locks, unlocks and resets one account repeatedly. Returns the number of passwords.
 async fn move_about(operator: &Client, times: usize) -> u64 {
     let mut made = 0;
     for number in 0..times {
@@ -133,7 +133,7 @@ async fn nor_does_it_show_while_accounts_are_locked_unlocked_and_reset_at_the_sa
     assert_eq!(hashes, u64::try_from(calls).expect("few") + made, "one hash a try, whoever is meant");
 }
 
-/// A refusal without what differs from one moment to the next: how long to wait.
+/// A refusal without the part that varies over time: the delay before a retry.
 fn shape(refusal: &Refusal) -> (Code, String, String) {
     let masked = |text: &str| text.replace(|c: char| c.is_ascii_digit(), "#").replace("##", "#");
     let mut details = refusal.details.clone();

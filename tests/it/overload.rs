@@ -1,4 +1,4 @@
-//! More than the server can do: what is refused and how, what stays quick, and that everything comes back.
+//! Overload: what is refused and how, what stays fast, and that the server recovers.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,13 +16,14 @@ use crate::harness::wire::{Answer, Open, Wire, framed};
 use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD, Person, Refusal, at_once, eventually, refused};
 
 const SIGN_IN: &str = "latchkey.v1.Auth/SignIn";
-/// The fewest sign-ins that are under way at once, whatever a hash costs; of those, what one address can hold.
+/// The minimum number of concurrent sign-ins, regardless of the cost of a hash; and how many of them one address can
+/// hold.
 const LANE: usize = 96;
 const OF_ONE: usize = 72;
-/// Streams of one connection.
+/// Streams per connection.
 const STREAMS: usize = 64;
 
-/// One hash takes so long that the lane of sign-ins is as small as it gets, on any machine.
+/// A hash takes so long that the lane of sign-ins has its minimum size on any machine.
 fn slow_hashing(config: &mut Config) {
     config.argon2.memory_kib = 65_536;
     config.argon2.iterations = 3;
@@ -33,7 +34,7 @@ fn sign_in(login: &str, password: &str) -> Vec<u8> {
     framed(&v1::SignInRequest { login: login.to_owned(), password: password.to_owned(), ..Default::default() })
 }
 
-/// Calls that take a place and never say what they want.
+/// Calls that take a permit and never send a request.
 async fn fill(address: &str, from: &str, method: &str, calls: usize) -> Vec<Open> {
     let mut open = Vec::new();
     while open.len() < calls {
@@ -45,8 +46,8 @@ async fn fill(address: &str, from: &str, method: &str, calls: usize) -> Vec<Open
     open
 }
 
-/// Fills the lane up to so many, by turns from these addresses. On a slow machine the first are at their deadline before
-/// the last have come; then they are made up for.
+/// Fills the lane to this number, alternating between these addresses. On a slow machine the first calls reach their
+/// deadline before the last have started; they are replaced.
 async fn fill_up(h: &Harness, from: &[&str], until: usize) -> Vec<Open> {
     let held = std::sync::Mutex::new((Vec::new(), from.iter().cycle()));
     eventually("so many hold a place", || async {
@@ -95,11 +96,11 @@ async fn one_address_cannot_keep_everybody_else_from_signing_in() {
     let other = Wire::connect_from("127.0.0.2", &h.address()).await;
     let answer = other.call(SIGN_IN, &[], sign_in("bob", PASSWORD)).await;
     assert_eq!(status_of(answer).code(), Code::Ok, "another address gets in");
-    // Other kinds of calls do not notice, from the same address neither.
+    // Other lanes are not affected, even from the same address.
     h.stranger().await.auth().get_signing_keys(v1::GetSigningKeysRequest::default()).await.expect("keys");
     h.operator().await.lock("bob").await.expect("a lock");
 
-    // Four addresses can fill it; then health still answers, and the host's own operator does not wait.
+    // Four addresses can fill it; health still answers, and the local operator does not wait.
     let rest = fill_up(&h, &["127.0.0.3", "127.0.0.4", "127.0.0.5", "127.0.0.6"], LANE).await;
     is_overloaded(status_of(other.call(SIGN_IN, &[], sign_in("bob", PASSWORD)).await), "sign_ins");
     let mut health = HealthClient::new(h.stranger().await.channel());
@@ -122,7 +123,7 @@ async fn who_only_reads_the_contract_holds_no_operator_up() {
     for _ in 0..32 {
         streams.push(wire.open(path, &[]).await);
     }
-    // One address gets three quarters; what is beyond is refused.
+    // One address gets three quarters; further calls are refused.
     let refused = at_once(streams.drain(24..).map(Open::answer)).await;
     for answer in refused {
         is_overloaded(status_of(answer), "reflection");
@@ -132,7 +133,7 @@ async fn who_only_reads_the_contract_holds_no_operator_up() {
     comes_back(&h).await;
 }
 
-/// Three quarters of a lane, which is what one address gets.
+/// Three quarters of a lane, the limit for one address.
 async fn filled(h: &Harness, method: &str, lane: usize) -> Vec<Open> {
     let held = fill(&h.address(), "127.0.0.1", method, lane / 4 * 3).await;
     let wanted = u64::try_from(held.len()).expect("a number");
@@ -170,12 +171,12 @@ async fn who_cannot_sign_out_for_want_of_room_stays_signed_in() {
     assert!(!shell.path("state/latchkey/login.json").exists());
 }
 
-/// `TEST_FULL=1` makes more noise than two cores take within a minute.
+/// `TEST_FULL=1` makes more calls than two cores handle within a minute.
 fn full(usual: usize, full: usize) -> usize {
     if std::env::var("TEST_FULL").is_ok_and(|value| value == "1") { full } else { usual }
 }
 
-/// Ten times as many sign-ins as the server has places for.
+/// Ten times as many sign-ins as the server admits.
 async fn flood(h: &Harness) -> BTreeMap<String, usize> {
     let mut wires = Vec::new();
     for number in 0..8 {
@@ -200,8 +201,8 @@ async fn flood(h: &Harness) -> BTreeMap<String, usize> {
     answers
 }
 
-/// The answer of a call that must not be refused. On a machine that is busy with other things a connection to the
-/// database may not come in time; then it is made again.
+/// The answer of a call that must not be refused. On a busy machine, a database connection may not be available in
+/// time; the call is then repeated.
 fn let_in<T: std::fmt::Debug>(answer: Result<T, Status>) -> Option<T> {
     match answer {
         Err(status) if status.code() == Code::Unavailable => None,
@@ -209,7 +210,7 @@ fn let_in<T: std::fmt::Debug>(answer: Result<T, Status>) -> Option<T> {
     }
 }
 
-/// Locks, checks tokens and asks for health until told to stop. Answers how often.
+/// Locks, checks tokens and asks for health until stopped. Returns the number of rounds.
 async fn quick_work(h: &Harness, (root, eve, checker): (&Person, &Person, &Client), done: &AtomicBool) -> usize {
     let mut health = HealthClient::new(h.stranger().await.channel());
     let mut rounds = 0;
@@ -260,7 +261,7 @@ async fn operators_and_services_work_on_while_sign_ins_flood_in() {
     eventually("a sign-in", || async { let_in(stranger.tokens("eve", PASSWORD).await) }).await;
 }
 
-/// Wrong passwords of one user, each taken back after a while or not.
+/// Wrong passwords for one user, some of which are cancelled after a while.
 async fn storm(h: &Harness, calls: usize, timeout: impl Fn(usize) -> Option<String>) {
     let mut wires = Vec::new();
     for _ in 0..calls.div_ceil(STREAMS) {
@@ -282,7 +283,7 @@ fn count_everything(config: &mut Config) {
     config.throttle.lockout_threshold = 0;
 }
 
-/// Every password that was looked at is counted.
+/// Every verified password is counted.
 async fn is_accounted_for(h: &Harness) -> u64 {
     comes_back(h).await;
     let number = |rows: Vec<String>| rows.first().and_then(|text| text.parse::<u64>().ok()).expect("a number");
@@ -290,10 +291,11 @@ async fn is_accounted_for(h: &Harness) -> u64 {
     let failures = number(h.query("SELECT COALESCE(SUM(failures), 0) AS n FROM throttle").await);
     let pending = number(h.query("SELECT COALESCE(SUM(pending), 0) AS n FROM throttle").await);
     let events = number(h.query("SELECT COUNT(*) FROM audit_event WHERE reason = 'PASSWORD_WRONG'").await);
-    // Where there was no connection in time to write it, the attempt stays reserved: it lapses, and counts as a failure.
+    // If no connection was available in time to record the result, the attempt stays reserved, lapses, and counts as a
+    // failure.
     assert_eq!((failures, failures + pending), (events, verified));
     let hashed = h.metric("latchkey_hashes_total").await;
-    // One more is the password of bob when he was made.
+    // One more: bob's password at creation.
     assert!(hashed <= verified + 1, "{hashed} were hashed and {verified} counted");
     verified
 }
@@ -361,10 +363,10 @@ const NICE: usize = 19;
 fn nice_of_threads(pid: u32) -> Vec<(String, i32)> {
     let of = |task: std::io::Result<std::fs::DirEntry>| {
         let path = task.expect("a thread").path();
-        // It may have ended meanwhile.
+        // The thread may have ended in the meantime.
         let name = std::fs::read_to_string(path.join("comm")).ok()?;
         let stat = std::fs::read_to_string(path.join("stat")).ok()?;
-        // The second field is the name, in brackets and with anything in it. So they are counted from the third.
+        // The second field is the name in brackets, which can contain anything. Therefore count from the third field.
         let (_, from_third) = stat.rsplit_once(')').expect("a name");
         let value = from_third.split_whitespace().nth(NICE - 3).and_then(|value| value.parse().ok());
         Some((name.trim_end().to_owned(), value.expect("a number")))
@@ -382,19 +384,19 @@ async fn the_threads_that_hash_let_all_others_go_first() {
     let answer = wire.call(SIGN_IN, &[], sign_in("nobody", OTHER_PASSWORD)).await;
     assert_eq!(Refusal::of(&status_of(answer)).reason, "CREDENTIALS_REJECTED");
     let threads = || nice_of_threads(daemon.pid()).into_iter().partition(|(name, _)| name.starts_with("argon2-"));
-    // One has hashed. The other steps back when it first runs, which may be a moment later.
+    // One has hashed. The other sets its nice value when it first runs, possibly a moment later.
     let others: Vec<(String, i32)> = eventually("both have stepped back", || async {
         let (hashing, others): (Vec<_>, Vec<_>) = threads();
         (hashing.len() == 2 && hashing.iter().all(|(_, nice)| *nice == 19)).then_some(others)
     })
     .await;
-    // Whoever runs the test may have it step back as a whole.
+    // The test itself may run with a higher nice value.
     let (_, usual) = nice_of_threads(std::process::id()).swap_remove(0);
     let strange: Vec<_> = others.iter().filter(|(_, nice)| *nice != usual).collect();
     assert!(strange.is_empty() && others.len() > 1, "{strange:?} of {others:?}, where {usual} is usual");
 }
 
-/// What a call may leave behind in the memory of the server, in KiB: security invariant of bounded memory.
+/// Memory that a call may leave allocated in the server, in KiB: security invariant of bounded memory.
 const SLACK_KIB: u64 = 64 << 10;
 
 #[tokio::test]
@@ -404,7 +406,7 @@ async fn memory_stays_where_it_was_when_a_thousand_are_refused() {
     shell.set("LATCHKEY_ARGON2_ITERATIONS", "3").set("LATCHKEY_LOG_LEVEL", "error,latchkey::daemon=info");
     let daemon = Daemon::start(&shell, &[]);
     let base = daemon.memory_kib();
-    // Each address holds its part, so that together they fill the lane.
+    // Each address holds its share, so that together they fill the lane.
     let mut held = Vec::new();
     for number in 0..8 {
         held.extend(fill(&daemon.address, &format!("127.0.2.{}", 1 + number), SIGN_IN, LANE / 8).await);
@@ -416,7 +418,7 @@ async fn memory_stays_where_it_was_when_a_thousand_are_refused() {
     let body = sign_in("nobody", OTHER_PASSWORD);
     let refusals = at_once((0..1000).map(|number| wires[number / STREAMS].call(SIGN_IN, &[], body.clone()))).await;
     let refused = refusals.into_iter().map(|answer| Refusal::of(&status_of(answer)).reason);
-    // On a slow machine those that hold places are at their deadline before the last of these has come.
+    // On a slow machine, calls that hold permits reach their deadline before the last of these have started.
     assert!(refused.filter(|reason| reason == "OVERLOADED").count() > 0);
     let hashing = 65_536;
     let grown = daemon.memory_kib().saturating_sub(base);

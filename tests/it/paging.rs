@@ -1,4 +1,4 @@
-//! Pages of a list, and the tokens between them.
+//! Pagination and page tokens.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,7 @@ async fn fill(operator: &Client, names: impl Iterator<Item = String>) {
     }
 }
 
-/// Reads all pages, and answers how often each name came.
+/// Reads all pages and returns how often each name appeared.
 async fn read_through(operator: &Client, first: v1::ListUsersRequest) -> BTreeMap<String, usize> {
     let mut seen = BTreeMap::new();
     let mut request = first;
@@ -33,7 +33,7 @@ async fn read_through(operator: &Client, first: v1::ListUsersRequest) -> BTreeMa
     }
 }
 
-/// Adds and removes accounts whose names fall between those of the others.
+/// Creates and deletes accounts whose names sort between the others.
 async fn churn(operator: &Client, stop: &AtomicBool) -> usize {
     let mut rounds = 0;
     while !stop.load(Ordering::SeqCst) {

@@ -1,4 +1,4 @@
-//! What must not happen, and what nobody should send: each ends in a status with its details, and the server lives.
+//! Panics and malformed requests: each ends in a status with its details, and the server survives.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +12,7 @@ use crate::harness::actors::named;
 use crate::harness::wire::{Wire, framed, post};
 use crate::harness::{Harness, OTHER_PASSWORD, PASSWORD, refused};
 
-/// Panics when it is asked for so many bytes, once it is told to.
+/// Panics on requests for this number of bytes, once armed.
 #[derive(Default)]
 struct Brittle {
     length: AtomicUsize,
@@ -26,9 +26,9 @@ impl Entropy for Brittle {
     }
 }
 
-/// Bytes of the nonce of a page token.
+/// Length of the nonce of a page token in bytes.
 const NONCE: usize = 12;
-/// Bytes of an id of ours.
+/// Length of an id in bytes.
 const ID: usize = 16;
 
 #[tokio::test]
@@ -38,7 +38,7 @@ async fn a_panic_ends_one_call_and_says_nothing() {
     for name in ["ann", "bob"] {
         h.create(name, &[], PASSWORD).await;
     }
-    // Of its own, or the outermost layer would ask for one.
+    // With a request id, because otherwise the outermost layer would draw random bytes for one.
     let operator = h.operator().await.with("x-request-id", "mine-1");
     let stranger = h.stranger().await.with("x-request-id", "mine-1");
 
@@ -55,7 +55,7 @@ async fn a_panic_ends_one_call_and_says_nothing() {
     }
 
     assert!(!operator.list(page).await.expect("a page").next_page_token.is_empty());
-    // The attempt that died is counted as a failure in time, and keeps nobody from signing in.
+    // The attempt that panicked counts as a failure after its lease, and does not block sign-ins.
     stranger.tokens("bob", PASSWORD).await.expect("bob signs in");
     refused(stranger.sign_in("bob", OTHER_PASSWORD).await, Code::Unauthenticated, "CREDENTIALS_REJECTED");
     operator.lock("bob").await.expect("a lock");
@@ -78,7 +78,7 @@ fn with_method(method: &str, path: &str) -> Request<()> {
     request
 }
 
-/// A body with this flag and this length, whatever follows.
+/// A body with this flag and this length, and any content.
 fn head(flag: u8, length: u32, rest: &[u8]) -> Vec<u8> {
     let mut body = vec![flag];
     body.extend_from_slice(&length.to_be_bytes());
@@ -86,7 +86,7 @@ fn head(flag: u8, length: u32, rest: &[u8]) -> Vec<u8> {
     body
 }
 
-/// What a client of gRPC would not send.
+/// What a gRPC client would not send.
 fn oddities(bearer: &str) -> Vec<Odd> {
     let odd = |what, request, body, code, reason| Odd { what, request, body, code, reason };
     let empty = || head(0, 0, &[]);
@@ -173,7 +173,7 @@ async fn who_does_not_speak_http2_is_hung_up_on() {
         stream.write_all(hello).await.expect("a greeting");
         stream.shutdown().await.expect("no more");
         let mut answer = Vec::new();
-        // A reset is as good as an end.
+        // A reset is as good as a close.
         let _ = stream.read_to_end(&mut answer).await;
         assert!(!answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
     }

@@ -1,5 +1,5 @@
-//! One secret in many hands at the same moment, and many people each with one of their own. On a database that several
-//! servers share, two of them.
+//! One secret used by many clients at the same time, and many users with one secret each. On PostgreSQL, with two
+//! servers.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD, Refusal, at_once
 
 const THIRD_PASSWORD: &str = "yet another c4nary here";
 
-/// Strangers at one server and at the other, or both at the same one.
+/// Anonymous clients of both servers, or of the only one.
 async fn two(h: &Harness) -> (Option<Harness>, [Client; 2]) {
     let other = h.replica().await;
     let here = h.stranger().await;
@@ -24,8 +24,7 @@ async fn two(h: &Harness) -> (Option<Harness>, [Client; 2]) {
     (other, [here, there])
 }
 
-/// Calls again for as long as the answer is that the server is busy, as `RetryInfo` asks for: the machine of a test may
-/// be slow.
+/// Repeats a call while the server is busy, as `RetryInfo` asks for, because the test machine may be slow.
 async fn patiently<T, F: Future<Output = Result<T, Status>>>(call: impl Fn() -> F) -> Result<T, Status> {
     for _ in 0..20 {
         match call().await {
@@ -37,7 +36,7 @@ async fn patiently<T, F: Future<Output = Result<T, Status>>>(call: impl Fn() -> 
     panic!("busy for ever")
 }
 
-/// Passwords whose hashes were computed, at both.
+/// Number of passwords hashed, on both servers.
 async fn hashes(h: &Harness, other: Option<&Harness>) -> u64 {
     let there = match other {
         Some(other) => other.metric("latchkey_hashes_total").await,
@@ -46,7 +45,7 @@ async fn hashes(h: &Harness, other: Option<&Harness>) -> u64 {
     h.metric("latchkey_hashes_total").await + there
 }
 
-/// A temporary password is given out, used twice at once, and answered twice at once. One winner.
+/// A temporary password is issued, used twice at once, and completed twice at once. Only one completion succeeds.
 async fn used_twice(operator: &Client, clients: &[Client; 2], name: String) {
     let request = v1::CreateUserRequest {
         username: name.clone(),
@@ -107,7 +106,7 @@ async fn five_hundred_wrong_passwords_at_once_cost_no_more_verifications_than_th
         reason == "CREDENTIALS_REJECTED"
     });
     assert!(rejected.count() <= 5, "the budget is five");
-    // Where the machine was too slow for some of them, the rest of the budget.
+    // If the machine was too slow for some of them, the rest of the allowed attempts.
     for _ in 0..5 {
         let _ = clients[0].sign_in("bob", OTHER_PASSWORD).await;
     }
@@ -155,14 +154,15 @@ async fn a_token_that_is_refreshed_a_hundred_times_at_once_has_one_successor() {
     }
 }
 
-/// Somebody who is signed in.
+/// A signed-in user.
 struct Somebody {
     id: String,
     tokens: v1::TokenSet,
 }
 
 impl Somebody {
-    /// Asks who they are, and has a service ask about their token. Both are told of them, and of nobody else.
+    /// Asks for the user's own identity, and for an introspection of the token. Both must return this user and no
+    /// other.
     async fn is_known(&self, at: &Client, service: &str) {
         let (client, service) = (at.bearing(&self.tokens.access_token), at.bearing(service));
         let who = patiently(|| client.who_am_i()).await.expect("an answer");
@@ -175,8 +175,8 @@ impl Somebody {
     }
 }
 
-/// A server in a process of its own, which does not log at the level at which this one does; and a second one, where a
-/// database can be shared.
+/// A server in a process of its own, with a higher log level than the tests; and a second one if a database can be
+/// shared.
 async fn processes(site: &Site) -> Vec<Victim> {
     let mut servers = vec![site.start("").await];
     if site.database.is_shared() {
@@ -185,7 +185,7 @@ async fn processes(site: &Site) -> Vec<Victim> {
     servers
 }
 
-/// Changes others until told to stop, so that whatever is remembered of anybody is read again. Answers how often.
+/// Changes other users until stopped, so that cached entries are read again. Returns the number of changes.
 async fn changes_others(operator: &Client, done: &AtomicBool) -> usize {
     let mut changes = 0;
     while !done.load(Ordering::Relaxed) {
@@ -198,7 +198,7 @@ async fn changes_others(operator: &Client, done: &AtomicBool) -> usize {
     changes
 }
 
-/// Somebody without a password, whom it costs little to make.
+/// A user without a password, which is cheap to create.
 fn service() -> v1::CreateUserRequest {
     v1::CreateUserRequest { kind: v1::UserKind::Service.into(), ..Default::default() }
 }
@@ -242,8 +242,8 @@ async fn of_sixty_four_people_at_once_each_is_told_who_they_are_themselves() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sixty_four_who_write_at_once_get_nothing_but_ok() {
     let mut site = Site::new().await;
-    // The job that moves the log of the embedded database answers nobody, and the writer makes up for it where it fails:
-    // it says so to who listens.
+    // The checkpoint job of SQLite is not part of a call, and the writer makes up for its failures. The debug log
+    // reports them.
     site.variables.push(("LATCHKEY_LOG_LEVEL".to_owned(), "info,latchkey::grpc=warn,latchkey::store=debug".to_owned()));
     let servers = processes(&site).await;
     let operators = [servers[0].operator().await, servers[servers.len() - 1].operator().await];
@@ -257,7 +257,7 @@ async fn sixty_four_who_write_at_once_get_nothing_but_ok() {
         }
     };
     at_once((0..64).map(write)).await;
-    // What the libraries below warn of is a machine that is slow.
+    // Warnings of the libraries only mean that the machine is slow.
     let is_bad =
         |line: &String| [" DEBUG latchkey::store", " WARN latchkey", " ERROR "].iter().any(|bad| line.contains(bad));
     for (server, started) in servers.iter().zip(started) {

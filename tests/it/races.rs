@@ -1,8 +1,8 @@
-//! Locks, sign-ins, refreshes, changes, resets, unlocks and deletions at the same moment.
+//! Concurrent locks, sign-ins, refreshes, changes, resets, unlocks and deletions.
 //!
-//! `TEST_FULL=1` runs ten thousand rounds of each race; CI a thousand of the last, and 250 of the others. On a database
-//! that several servers share, half of the calls go to a second one. `races_held.rs` has the moments that are known to be
-//! the worst.
+//! `TEST_FULL=1` runs ten thousand rounds of each race; CI a thousand of the last, and 250 of the others. On
+//! PostgreSQL, half of the calls go to a second server. `races_held.rs` tests the moments that are known to be
+//! critical.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -20,14 +20,14 @@ use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD, Refusal, at_once
 
 const THIRD_PASSWORD: &str = "yet another c4nary here";
 
-/// Lets others run for a while.
+/// Yields to other tasks for a while.
 async fn pause(turns: u64) {
     for _ in 0..turns {
         tokio::task::yield_now().await;
     }
 }
 
-/// Somebody who could be issued something.
+/// A client that could be issued tokens.
 #[derive(Clone, Copy)]
 enum Attempt {
     SignIn,
@@ -43,7 +43,7 @@ struct Round<'a> {
 }
 
 impl Round<'_> {
-    /// Tries once, after a pause. Answers the tokens that came of it; after the lock has returned, there must be none.
+    /// Tries once after a pause. Returns the tokens issued; after the lock has returned, there must be none.
     async fn attempt(&self, client: &Client, attempt: Attempt, turns: u64) -> Option<v1::TokenSet> {
         pause(turns).await;
         let began_locked = self.locked.load(Ordering::SeqCst);
@@ -76,7 +76,7 @@ fn check_reason(status: &Status) {
     assert!(allowed.contains(&reason.as_str()), "{status:?}");
 }
 
-/// Somebody with a session and a ticket.
+/// A client with a session and a ticket.
 async fn prepare(h: &Harness, operator: &Client, stranger: &Client, name: &str) -> (String, String) {
     h.create(name, &[], PASSWORD).await;
     let tokens = stranger.tokens(name, PASSWORD).await.expect("tokens");
@@ -86,7 +86,7 @@ async fn prepare(h: &Harness, operator: &Client, stranger: &Client, name: &str) 
     (tokens.refresh_token, ticket)
 }
 
-/// A stranger at a second server, or at the same one where there can be none.
+/// An anonymous client of a second server, or of the same one if there can be only one.
 async fn elsewhere(h: &Harness) -> (Option<Harness>, Client) {
     let other = h.replica().await;
     let there = other.as_ref().unwrap_or(h).stranger().await;
@@ -239,8 +239,8 @@ fn nothing_is_left_of_a_user_who_is_deleted_while_signing_in() {
     });
 }
 
-/// Why a call of many at one account may be refused: the account, the password or the token is not what it was, or not
-/// there yet; too many of them were. And a machine that is busy with other things may hash more slowly than they come.
+/// Allowed reasons for refusing one of many calls about one account: the account, password or token is outdated or does
+/// not exist yet, or there were too many wrong attempts. A busy machine may also hash more slowly than calls arrive.
 const OF_A_RACE: [&str; 11] = [
     "CREDENTIALS_MISSING",
     "CREDENTIALS_REJECTED",
@@ -255,8 +255,8 @@ const OF_A_RACE: [&str; 11] = [
     "USER_NOT_FOUND",
 ];
 
-/// One account at a time, at which four calls are made at once, round after round. What one round leaves is what the
-/// next one begins with.
+/// Four concurrent calls about one account, round after round. Each round begins with the state left by the previous
+/// one.
 async fn lane(world: &World, at: [(&Client, &Client); 2], lane: u64, rounds: usize) {
     use What::{Change, Complete, Lock, Refresh, Reset, SignIn, Unlock};
     let mix = [
@@ -282,7 +282,7 @@ async fn lane(world: &World, at: [(&Client, &Client); 2], lane: u64, rounds: usi
             pause(turns).await;
             world.perform(operator, stranger, order).await
         });
-        // One that the machine was too slow for may have come to anything, as the judge knows.
+        // If the machine was too slow for a call, its outcome is unknown to the checker.
         at_once(calls).await;
     }
 }
@@ -291,7 +291,7 @@ async fn lane(world: &World, at: [(&Client, &Client); 2], lane: u64, rounds: usi
 async fn whatever_meets_at_one_account_comes_out_as_if_it_had_come_one_after_the_other() {
     use What::{Change, Complete, Create, Delete, Lock, Refresh, Reset, SignIn, Unlock};
     const LANES: u64 = 4;
-    // Processes of their own, as in life; and they do not log at the level at which the tests of this process do.
+    // Separate processes, as in production, which also do not log at the level of this test process.
     let mut site = Site::new().await;
     site.tolerate_failures();
     let first = site.start("").await;

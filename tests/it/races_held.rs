@@ -1,5 +1,5 @@
-//! Races whose worst moment is known: a failpoint holds one call there, another one comes between, and the first goes on.
-//! `races.rs` meets such moments by chance.
+//! Races at known critical moments: a failpoint holds one call, another call runs in between, and the first continues.
+//! `races.rs` hits such moments by chance.
 
 use latchkey::proto::v1::reset_password_request::Method;
 use latchkey::proto::v1::{self, EventOutcome, EventType, UserState, create_user_request::Credential};
@@ -26,7 +26,7 @@ async fn live_sessions(operator: &Client, name: &str) -> usize {
     operator.sessions_of(name).await.iter().filter(|session| session.end_time.is_none()).count()
 }
 
-/// The server that holds, and the one at which the other call is made: another replica where there can be one.
+/// The server that holds a call, and the one that receives the other call: another replica if possible.
 async fn servers(site: &Site, failpoints: &str) -> (Victim, Option<Victim>) {
     let first = site.start(failpoints).await;
     let second = if site.database.is_shared() { Some(site.start_as("replica", "").await) } else { None };
@@ -37,7 +37,7 @@ async fn servers(site: &Site, failpoints: &str) -> (Victim, Option<Victim>) {
 async fn a_lock_between_verifying_and_issuing_leaves_nothing_to_issue() {
     let site = Site::new().await;
     let barrier = site.barrier("issue");
-    // The sign-ins and the refresh before are let through.
+    // The preceding sign-ins and the refresh are not held.
     let faults = format!(
         "SignIn.begin=2*off->1*{hold};RefreshTokens.begin=1*{hold};CompletePasswordChange.begin=1*{hold}",
         hold = barrier.action()
@@ -85,7 +85,7 @@ async fn a_reset_before_a_weak_hash_is_renewed_stands() {
     drop(weak);
     site.config.argon2.memory_kib = 128;
     let barrier = site.barrier("rehash");
-    // The first transaction of the sign-in issues, the second renews.
+    // The first transaction of the sign-in issues tokens, the second renews the hash.
     let (server, replica) = servers(&site, &format!("SignIn.begin=1*off->1*{}", barrier.action())).await;
     let stranger = server.stranger().await;
     let client = stranger.clone();
@@ -158,9 +158,9 @@ async fn two_administrators_of_whom_each_was_let_in_to_demote_the_other_leave_on
     assert_eq!(admins.iter().filter(|user| user.roles == ["admin"]).count(), 1);
 }
 
-/// How many wait for their turn at an account.
+/// Waits until this many calls wait for an account's lock.
 async fn waiting(site: &Site, how_many: i64) {
-    // Other tests are in the same database, each with tables of its own.
+    // Other tests use the same database, but different tables.
     let sql = "SELECT COUNT(*) FROM pg_locks waiting WHERE locktype = 'advisory' AND NOT granted AND EXISTS ( \
         SELECT 1 FROM pg_locks WHERE pid = waiting.pid AND relation = '\"user\"'::regclass)";
     eventually("whoever is to wait", || async {
@@ -190,13 +190,13 @@ async fn calls_of_one_token_do_not_wait_for_each_other_and_a_lock_of_its_owner_w
         tokio::spawn(async move { client.lock(name).await })
     };
 
-    // Ends in a moment. Until then ann has to stay as she is.
+    // This call ends soon. Until then ann's row must not change.
     let first = lock(&program, "bob");
     let held = barrier.reached().await;
     program.lock("cat").await.expect("what another call of the token does not hold up");
     let of_owner = lock(&operator, "ann");
     waiting(&site, 1).await;
-    // A program that never rests would be in front of the lock for ever.
+    // Without fairness, a program that calls constantly could delay the lock indefinitely.
     let after = lock(&program, "dan");
     waiting(&site, 2).await;
     drop(held);
@@ -209,7 +209,7 @@ async fn calls_of_one_token_do_not_wait_for_each_other_and_a_lock_of_its_owner_w
 #[tokio::test]
 async fn who_waits_for_the_disk_is_told_last_and_holds_up_nobody() {
     let site = Site::new().await;
-    // Until somebody listens there, nobody is held.
+    // Calls are held only once the barrier listens.
     let server = site.start(&format!("store.flush=return(wait {})", site.path("disk.barrier").display())).await;
     let operator = server.operator().await;
     for name in ["ann", "bob", "cat"] {

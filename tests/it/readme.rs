@@ -8,7 +8,7 @@ const GRPCURL: &str = include_str!("../../docs/grpcurl.md");
 const CARGO_RUN: &str = "$ cargo run\n";
 const CARGO_BUILD: &str = "cargo build";
 
-/// A server as the tour starts it, and a second terminal beside it.
+/// A server started as in the tour, and a second shell.
 fn two_terminals() -> (Daemon, Shell) {
     let mut shell = Shell::default();
     let daemon = Daemon::start(&shell, &[]);
@@ -22,7 +22,7 @@ fn tour() -> &'static str {
 }
 
 fn play(shell: &Shell, document: &str) {
-    // Commands share a shell, as they do in a terminal, up to one that needs the terminal itself.
+    // Consecutive commands share a shell, as in a terminal, up to one that needs the terminal itself.
     let mut together = Vec::new();
     for (mark, block) in blocks(document, &["console", "console terminal"]) {
         if block.starts_with(CARGO_RUN) {
@@ -34,7 +34,7 @@ fn play(shell: &Shell, document: &str) {
                 shell.play_at_terminal(&step);
             }
         } else {
-            // What is tested has been built.
+            // The binaries are already built for the test.
             together.extend(steps(&block).into_iter().filter(|step| step.command != CARGO_BUILD));
         }
     }
@@ -53,7 +53,7 @@ fn the_tour_runs_word_for_word() {
     let next = daemon.next_line();
     assert!(text_matches(&printed[2], &next), "{next}");
 
-    // `cargo run` builds the server alone.
+    // `cargo run` only builds the server.
     let all: Vec<Step> = blocks(tour, &["console"]).iter().flat_map(|(_, block)| steps(block)).collect();
     let first_of = |wanted: &dyn Fn(&str) -> bool| all.iter().position(|step| wanted(&step.command));
     let built = first_of(&|command| command == CARGO_BUILD).expect("the command is built");
@@ -68,7 +68,7 @@ fn the_tour_runs_word_for_word() {
     assert!(!log.contains("otters") && !log.contains("lkr_") && !log.contains("eyJ"), "{log}");
 }
 
-/// A row of the table: the command, what it prints, and its exit code.
+/// A row of the table: the command, its output, and its exit code.
 fn rows(document: &str) -> Vec<(String, String, String)> {
     let rows = document.lines().filter(|line| line.starts_with("| ") && line.contains("$A") || line.contains("-unix"));
     rows.map(|line| {

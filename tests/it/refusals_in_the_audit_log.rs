@@ -1,4 +1,5 @@
-//! Which refusals are recorded: those of a known caller, and no others, or a flood would write a row a call.
+//! Which refusals are recorded: only those of authenticated callers, because otherwise a flood would write one row per
+//! call.
 
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use tonic::Code;
 
 use crate::harness::{Client, Harness, PASSWORD, refused};
 
-/// The events that a refused call leaves.
+/// The events recorded for a refused call.
 async fn events_of(h: &Harness, client: &Client, method: &str, request: Value, code: Code, reason: &str) -> Vec<Event> {
     let operator = h.operator().await;
     let before = operator.events().await.len();
@@ -16,7 +17,7 @@ async fn events_of(h: &Harness, client: &Client, method: &str, request: Value, c
     operator.events().await.split_off(before)
 }
 
-/// A call that is refused, and the user whom its event must name.
+/// A refused call, and the user that its event must name.
 struct Case {
     client: Client,
     method: &'static str,
@@ -89,7 +90,7 @@ async fn what_a_known_caller_was_refused_is_recorded_once_with_its_reason() {
         let actor = event.actor.as_ref().expect("an actor");
         assert!(!actor.principal_id.is_empty() && !actor.name.is_empty(), "{what}");
         assert!(!event.request_id.is_empty(), "{what}");
-        // What may not be tried is denied; what may be and cannot is a failure.
+        // Forbidden actions are denied; permitted actions that cannot be done are failures.
         let denied = case.code == Code::PermissionDenied;
         let outcome = if denied { EventOutcome::Denied } else { EventOutcome::Failed };
         assert_eq!(event.outcome(), outcome, "{what}");

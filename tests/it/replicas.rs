@@ -1,5 +1,5 @@
-//! Several servers as operators run them, processes of their own, on one PostgreSQL: they start together, know of each
-//! other at once, lose one, and are replaced one after another.
+//! Several servers in separate processes on one PostgreSQL: they start at the same time, see each other's changes at
+//! once, lose one of them, and are replaced one by one.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -16,10 +16,10 @@ use crate::harness::database::TestDatabase;
 use crate::harness::transcript::Shell;
 use crate::harness::{Client, OTHER_PASSWORD, PASSWORD, Refusal, at_once, eventually, refused};
 
-/// "latchkey" in ASCII, under which one server at a time migrates.
+/// "latchkey" in ASCII: the key of the advisory lock for migrations.
 const MIGRATION_LOCK: i64 = 0x6c61_7463_686b_6579;
 
-/// Three servers, and what they share.
+/// Three servers and their shared state.
 struct Fleet {
     shell: Shell,
     database: TestDatabase,
@@ -29,7 +29,7 @@ struct Fleet {
 }
 
 impl Fleet {
-    /// Starts three at once on an empty database. None on SQLite, which has one server.
+    /// Starts three at once on an empty database. Returns `None` on SQLite, which allows only one server.
     async fn start() -> Option<Fleet> {
         let dir = tempfile::tempdir().expect("a directory");
         let database = TestDatabase::create(dir.path()).await;
@@ -68,12 +68,12 @@ impl Fleet {
         self.shell.path(&format!("replica{number}/latchkey.sock"))
     }
 
-    /// The operator on the host of one of them.
+    /// The local operator of one of them.
     async fn operator(&self, number: usize) -> Client {
         Client::on_socket(&self.socket(number)).await
     }
 
-    /// Nobody, at each of them.
+    /// An anonymous client of each.
     async fn strangers(&self) -> Vec<Client> {
         at_once(self.addresses.iter().map(|address| Client::at(address))).await
     }
@@ -133,10 +133,10 @@ async fn what_one_replica_did_the_others_know_at_once_and_the_loss_of_one_harms_
 async fn one_is_killed(fleet: &mut Fleet, at: &[Client]) {
     create(&fleet.operator(0).await, "ann").await;
     let tokens = at[1].tokens("ann", PASSWORD).await.expect("tokens");
-    // Twice: the one before the latest may have been sent again by a client that missed the answer.
+    // Twice: a client that lost the answer may send the previous token again.
     let rotated = at[1].refresh(&tokens.refresh_token).await.expect("new tokens");
     let rotated = at[1].refresh(&rotated.refresh_token).await.expect("newer tokens");
-    // In the middle of many sign-ins, kill -9.
+    // Kill one with SIGKILL during many sign-ins.
     let attempts: Vec<_> = (0..60)
         .map(|number| {
             let (client, name) = (at[number % 3].clone(), format!("u{}", number % 5));
@@ -150,7 +150,7 @@ async fn one_is_killed(fleet: &mut Fleet, at: &[Client]) {
         match answer {
             Ok(_) => {}
             Err(status) if replica == 1 => assert!(status.details().is_empty(), "it said something: {status:?}"),
-            // What it had reserved at the moment of its end lapses; until then it counts.
+            // Its reserved attempts lapse; until then they count.
             Err(status) => assert_eq!(Refusal::of(&status).reason, "THROTTLED", "{status:?}"),
         }
     }
@@ -176,7 +176,7 @@ async fn when_the_keys_are_replaced_a_replica_that_still_runs_stops_by_itself() 
         create(&fleet.operator(0).await, "bob").await;
         fleet.strangers().await[0].tokens("bob", PASSWORD).await.expect("tokens")
     };
-    // A thief has the seal key and a copy of the database, and the operator forgets to stop one replica.
+    // An attacker has the seal key and a copy of the database, and the operator forgets to stop one replica.
     (fleet.daemons[1], fleet.daemons[2]) = (None, None);
     let stolen = fleet.shell.path("stolen.key");
     std::fs::rename(fleet.shell.path("seal.key"), stolen).expect("a move");
@@ -185,7 +185,7 @@ async fn when_the_keys_are_replaced_a_replica_that_still_runs_stops_by_itself() 
     let (code, log) = tokio::task::block_in_place(|| forgotten.end());
     assert_eq!(code, Some(1), "for its supervisor to start it again: {log}");
     assert!(log.contains("the keys of the database were replaced under another seal key; this server stops"), "{log}");
-    // Started again, it has the new key.
+    // After a restart, it has the new key.
     fleet.daemons[0] = Some(tokio::task::block_in_place(|| fleet.daemon(0)));
     let stranger = Client::at(&fleet.addresses[0]).await;
     let who = stranger.bearing(&tokens.access_token).who_am_i().await;
@@ -193,8 +193,9 @@ async fn when_the_keys_are_replaced_a_replica_that_still_runs_stops_by_itself() 
     stranger.tokens("bob", PASSWORD).await.expect("tokens");
 }
 
-/// Whether the server took no notice of a call, since its connection ended in order before. tonic's client calls that
-/// cancelled or, after a GOAWAY without an error, internal, where others say UNAVAILABLE. What a server says has no source.
+/// Returns whether the server never processed a call because the connection was closed gracefully before. tonic's
+/// client reports this as cancelled or, after a GOAWAY without an error, as internal, where others report UNAVAILABLE.
+/// Only errors of the client have a source.
 fn never_taken(status: &Status) -> bool {
     let Some(source) = std::error::Error::source(status).map(|source| format!("{source:?}")) else { return false };
     match status.code() {
@@ -204,7 +205,7 @@ fn never_taken(status: &Status) -> bool {
     }
 }
 
-/// Somebody who works all the time, at whichever replica takes the call: UNAVAILABLE means to go to the next one.
+/// A client that works constantly, with whichever replica accepts the call: after UNAVAILABLE it tries the next one.
 struct Customer {
     name: String,
     at: Vec<Client>,
@@ -252,7 +253,7 @@ async fn replicas_roll_to_the_next_version_under_load_and_clients_that_retry_not
         customers.push(tokio::spawn(async move { customer.work(&stop).await }));
     }
 
-    // The next version has migrated: it has a step and a column that these do not know.
+    // The next version has migrated: it has a step and a column that these servers do not know.
     let next = "INSERT INTO seaql_migrations (version, applied_at) VALUES ('m9999_next', 0)";
     fleet.database.execute(next).await;
     fleet.database.execute("ALTER TABLE \"user\" ADD COLUMN of_the_next_version TEXT NOT NULL DEFAULT 'x'").await;
@@ -262,11 +263,11 @@ async fn replicas_roll_to_the_next_version_under_load_and_clients_that_retry_not
         operator.lock(&format!("new{number}")).await.expect("a lock");
         operator.list(v1::ListUsersRequest::default()).await.expect("a list");
     }
-    // One of this version that starts anew is refused, and says why.
+    // A new server of this version refuses to start, and says why.
     let refused = fleet.shell.feed("latchkeyd", &["--data-dir", "late", "--listen", "127.0.0.1:0"], "");
     assert!(refused.code == 1 && refused.stderr.contains("belongs to a newer latchkeyd"), "{refused:?}");
 
-    // The next version takes the place of this one, one replica after another.
+    // The next version replaces this one, replica by replica.
     fleet.database.execute("DELETE FROM seaql_migrations WHERE version = 'm9999_next'").await;
     for number in 0..3 {
         let old = fleet.daemons[number].take().expect("a replica");

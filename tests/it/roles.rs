@@ -1,5 +1,5 @@
-//! Rank: nobody acts on somebody with rights that they lack themselves, gives such rights away, or acts on themselves
-//! where that is an operator's act.
+//! Rank: no caller can act on a user with more rights, grant such rights, or perform an operator's action on their own
+//! account.
 
 use latchkey::domain::role::{Role, Scope};
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use tonic::{Code, Status};
 use crate::harness::raw::short_name;
 use crate::harness::{Client, Harness, PASSWORD, Refusal, refused};
 
-/// What operators do to an account.
+/// Actions of operators on an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Act {
     Reset,
@@ -30,7 +30,7 @@ use Act::{
     UpdateName, WaiveChange,
 };
 
-/// All, in an order in which none is in the way of the next.
+/// All actions, ordered so that none prevents the next.
 const ACTS: &[Act] = &[
     UpdateName,
     UpdateEmail,
@@ -46,7 +46,7 @@ const ACTS: &[Act] = &[
     Delete,
 ];
 
-/// What each may do to those whom they may do it to.
+/// The actions that each role permits, on permitted targets.
 const MAY: &[(&str, &[Act])] = &[
     ("helpdesk", &[RequireChange, WaiveChange, RevokeSessions, Lock, Unlock, Reset]),
     (
@@ -67,7 +67,7 @@ const MAY: &[(&str, &[Act])] = &[
     ("admin", ACTS),
 ];
 
-/// And to whom.
+/// The permitted targets of each role.
 const TO: &[(&str, &[&str])] = &[
     ("helpdesk", &["", "viewer", "helpdesk"]),
     ("operator", &["", "viewer", "helpdesk", "operator"]),
@@ -77,7 +77,7 @@ const TO: &[(&str, &[&str])] = &[
 const TARGETS: &[&str] = &["", "viewer", "helpdesk", "operator", "auditor", "verifier", "app", "admin"];
 
 impl Act {
-    /// Does it. Deleting only as far as `validate_only` goes, so that the target stays.
+    /// Performs the action. Deletes only with `validate_only`, so that the target remains.
     async fn perform(self, client: &Client, username: &str, api_token_id: &str) -> Result<Value, Status> {
         let user = json!({"username": username});
         let (method, request) = match self {
@@ -93,7 +93,7 @@ impl Act {
             RevokeToken => ("RevokeApiToken", json!({"apiTokenId": api_token_id})),
             CreateToken => ("CreateApiToken", json!({"user": user, "name": "x", "scopes": ["users.read"]})),
             Delete => {
-                // Whoever may read has the etag; it does not matter to the others.
+                // A caller that may read gets the etag; for the others it does not matter.
                 let shown = client.call("UserAdmin/GetUser", json!({"user": user})).await?;
                 let etag = shown["user"]["etag"].as_str().unwrap_or_default().to_owned();
                 ("DeleteUser", json!({"user": user, "etag": etag, "validateOnly": true}))
@@ -216,7 +216,7 @@ async fn an_api_token_gets_no_scope_that_its_maker_lacks() {
     }
 }
 
-/// A request about one's own account, and whether an operator may make it.
+/// A request about the caller's own account, and whether an operator may make it.
 fn own_acts(user: &Value, etag: &str) -> Vec<(&'static str, Value, bool)> {
     vec![
         ("ResetPassword", json!({"user": user, "temporaryPassword": {}}), false),
@@ -325,7 +325,7 @@ async fn roles_are_listed_with_their_scopes() {
 
 #[test]
 fn every_method_that_changes_an_account_is_in_the_tables_of_this_file() {
-    // Those that name a user and change something. A new one belongs into `Act`, and into `own_acts` if it is one.
+    // The methods that name a user and change something. A new one belongs in `Act`, and in `own_acts` if it applies.
     let changing: Vec<String> = crate::harness::raw::methods()
         .iter()
         .filter(|method| method.parent_service().name() == "UserAdmin")

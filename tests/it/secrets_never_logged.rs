@@ -1,7 +1,7 @@
-//! Secrets reach their holder and nobody else: not the log, not the database, not an answer to somebody who reads.
+//! Secrets reach only their holder: neither the log, nor the database, nor answers to other readers contain them.
 //!
-//! One scenario calls every method of the contract with secrets in it. The harness searches everything that is logged
-//! meanwhile, at TRACE; see `harness/log.rs`.
+//! One scenario calls every method of the contract with secrets. The harness searches all log output at TRACE; see
+//! `harness/log.rs`.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -13,7 +13,7 @@ use tonic::Status;
 use crate::harness::raw::{methods, short_name};
 use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD, log};
 
-/// What is read by somebody whom the secrets are not for.
+/// Texts read by someone other than the holder of the secrets.
 const READS: &[&str] = &[
     "Audit/GetEvent",
     "Audit/ListEvents",
@@ -28,7 +28,7 @@ const READS: &[&str] = &[
     "UserAdmin/ListUsers",
 ];
 
-/// What a scenario has called, been given, and read.
+/// What a scenario has called, received, and read.
 #[derive(Default)]
 struct Record {
     called: Mutex<BTreeSet<String>>,
@@ -43,7 +43,7 @@ impl Record {
         let text = match &answer {
             Ok(answer) if READS.contains(&method) => answer.to_string(),
             Ok(_) => String::new(),
-            // What is told to whoever failed.
+            // The message of an error.
             Err(status) => {
                 format!("{} {:?} {}", status.message(), status.metadata(), String::from_utf8_lossy(status.details()))
             }
@@ -56,7 +56,7 @@ impl Record {
         self.call(client, method, request).await.unwrap_or_else(|error| panic!("{method}: {error:?}"))
     }
 
-    /// Notes a secret, and hands it back.
+    /// Records a secret and returns it.
     fn secret(&self, what: &'static str, value: &Value) -> String {
         let text = value.as_str().unwrap_or_else(|| panic!("no {what}")).to_owned();
         assert!(!text.is_empty(), "no {what}");
@@ -90,7 +90,7 @@ async fn passwords(h: &Harness, record: &Record, root: &Client) -> String {
 
     let wrong = json!({"login": "bob", "password": "a wrong c4nary of some length"});
     record.call(&stranger, "Auth/SignIn", wrong).await.expect_err("wrong");
-    // People type passwords into name fields, and where they do not belong.
+    // People type passwords into name fields and other wrong places.
     let misplaced = json!({"login": "c4nary typed as a name", "password": PASSWORD});
     record.call(&stranger, "Auth/SignIn", misplaced).await.expect_err("unknown");
     let not_text = json!({"login": "bob", "password": "c4nary\u{0}\u{7}".repeat(4)});
@@ -139,7 +139,7 @@ async fn administration(record: &Record, root: &Client, user: &Client, access: &
     api_token
 }
 
-/// Calls every method, and answers with what came of it.
+/// Calls every method and returns the record.
 async fn scenario(h: &Harness) -> Record {
     let record = Record::default();
     let root = h.admin().await;
@@ -150,7 +150,7 @@ async fn scenario(h: &Harness) -> Record {
     let user = h.stranger().await.bearing(&again);
     let api_token = administration(&record, &root.client, &user, &access).await;
 
-    // Secrets where they are not good for anything.
+    // Secrets in places where they are invalid.
     for misused in [&access, &api_token, &"a password c4nary as a token".replace(' ', "-")] {
         let client = h.stranger().await.bearing(misused).with("latchkey-app", misused);
         record.call(&client, "UserAdmin/ListUsers", json!({})).await.expect_err("not good");
@@ -159,7 +159,7 @@ async fn scenario(h: &Harness) -> Record {
         record.call(&root.client, "UserAdmin/ListUsers", json!({"pageToken": misused})).await.expect_err("no page");
     }
     let etag = record.done(&root.client, "UserAdmin/GetUser", json!({"user": bob()})).await["user"]["etag"].clone();
-    // Looked at before the user is gone: deletion takes the rows along.
+    // Read before the user is deleted, because deletion removes the rows.
     h.assert_no_secret_is_stored(&record).await;
     record.done(&root.client, "UserAdmin/DeleteUser", json!({"user": bob(), "etag": etag})).await;
     record.done(&root.client, "Auth/RevokeSession", json!({})).await;
@@ -171,10 +171,10 @@ async fn scenario(h: &Harness) -> Record {
     record
 }
 
-/// The forms in which a secret could lie about: as it is, its parts, and each of them encoded.
+/// The forms in which a secret could appear: unchanged, in parts, and each of them encoded.
 fn forms(secret: &str) -> BTreeSet<String> {
     let mut plain = vec![secret.as_bytes().to_vec(), secret.replace('-', "").into_bytes()];
-    // The random part of a token, also as the bytes that it stands for.
+    // The random part of a token, also as raw bytes.
     let random = match secret.split_at_checked(4) {
         Some(("lka_", rest)) => &rest[27..],
         Some(("lkt_" | "lkr_", rest)) => rest,
@@ -194,12 +194,12 @@ fn forms(secret: &str) -> BTreeSet<String> {
         forms.insert(BASE64URL_NOPAD.encode(&bytes));
         forms.insert(BASE32_NOPAD.encode(&bytes));
     }
-    // Where it ends depends on what follows; and case is not what hides a secret.
+    // The end of an encoding depends on what follows, and a different case does not hide a secret.
     forms.into_iter().map(|form| form.trim_end_matches('=').to_lowercase()).filter(|form| form.len() >= 15).collect()
 }
 
 impl Harness {
-    /// Every text and every blob of every table. Blobs as hex.
+    /// All text and blob values of all tables. Blobs as hex.
     async fn dump(&self) -> Vec<(String, String)> {
         let (columns, blob): (&str, fn(&str) -> String) = if self.is_postgres() {
             (

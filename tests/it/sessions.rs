@@ -1,4 +1,4 @@
-//! Sessions: listed, ended, limited, refreshed.
+//! Sessions: listing, revoking, limits, refreshing.
 
 use std::time::Duration;
 

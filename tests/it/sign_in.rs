@@ -1,4 +1,4 @@
-//! Signing in: who gets in, with what, and what those are told who do not.
+//! Sign-in: which credentials are accepted, and what failures disclose.
 
 use latchkey::proto::v1::{self, sign_in_progress::Step};
 use tonic::{Code, Status};

@@ -1,4 +1,4 @@
-//! Limits on failures by source: one address, whatever names it tries.
+//! Limits on failures by source: one address, with any names.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ async fn limited(failures: u32, accounts: u32) -> Harness {
     let h = Harness::with(|config| {
         config.throttle.source_failures = failures;
         config.throttle.source_accounts = accounts;
-        // So many that no two of the names below share one.
+        // So many that no two of the names below share a row.
         config.throttle.unknown_names = 10_000_000;
     })
     .await;

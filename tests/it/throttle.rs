@@ -1,4 +1,4 @@
-//! Waits and locks after wrong passwords, by account. Limits by source are in `source_limits.rs`.
+//! Throttles and locks after wrong passwords, by account. Limits by source are in `source_limits.rs`.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::harness::actors::named;
 use crate::harness::calls::told;
 use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD, Refusal, at_once, eventually, refused};
 
-/// The first wait.
+/// The first delay.
 const FIRST: Duration = Duration::from_mins(2);
 
 async fn wrong(client: &Client, login: &str) {
@@ -20,7 +20,7 @@ async fn waits(client: &Client, login: &str, password: &str) -> Refusal {
     refused(client.sign_in(login, password).await, Code::ResourceExhausted, "THROTTLED")
 }
 
-/// A server with bob on it, the operator and a stranger. The first wait is longer than a test takes.
+/// A server with the user bob, the operator and an anonymous client. The first delay is longer than a test takes.
 async fn with_bob() -> (Harness, Client, Client) {
     let h = Harness::with(|config| config.throttle.initial = FIRST).await;
     let operator = h.operator().await;
@@ -36,7 +36,7 @@ async fn with_bob() -> (Harness, Client, Client) {
     (h, operator, stranger)
 }
 
-/// When bob's wait ends, and how many failures led to it.
+/// When bob's throttle ends, and how many failures led to it.
 async fn wait_of(operator: &Client) -> Option<(i32, prost_types::Timestamp)> {
     let throttle = operator.user("bob").await.throttle?;
     Some((throttle.failures, throttle.until_time.expect("an end")))
@@ -362,7 +362,8 @@ async fn waits_of_names_that_nobody_has_keep_no_user_waiting_for_theirs_to_end()
     for _ in 0..5 {
         wrong(&stranger, "bob").await;
     }
-    // More than are looked at together, all before bob's. And one that no rule can have begun: some clock was wrong.
+    // More than one batch, all before bob's. And one that no rule can have caused, so it was written with a wrong
+    // clock.
     for number in 0..450 {
         let row = format!("('n:{number}', 5, 0, 1, 1)");
         h.sql(&format!("INSERT INTO throttle (id, failures, pending, lease_expires_at, waits_until) VALUES {row}"))

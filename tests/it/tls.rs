@@ -1,4 +1,4 @@
-//! TLS, with certificates made for the test.
+//! TLS, with certificates generated for the test.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ struct Files {
 }
 
 impl Files {
-    /// A CA, and a server's certificate for the name and the address of this machine.
+    /// Creates a CA, and a server certificate for the name and address of this machine.
     fn new() -> Files {
         let files = Files { dir: tempfile::tempdir().expect("a directory"), authority: Authority::new("a CA") };
         files.authority.write(&files.path("ca.pem"));

@@ -21,7 +21,7 @@ fn texts(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
-/// A server with a user who has something in every field.
+/// A server with a user that has a value in every field.
 async fn with_bob() -> Harness {
     let h = Harness::start().await;
     let request = v1::CreateUserRequest {

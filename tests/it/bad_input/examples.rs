@@ -1,4 +1,4 @@
-//! A server with somebody for each method to act on, and a good request for each method.
+//! A server with test data for each method, and a valid request for each method.
 
 use latchkey::proto::v1;
 use prost_reflect::{DynamicMessage, MethodDescriptor};
@@ -8,14 +8,14 @@ use crate::harness::actors::named;
 use crate::harness::raw::{methods, request, short_name};
 use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD};
 
-/// The server, and who calls it. Nobody whom one method changes is needed by another.
+/// The server and its callers. Each method changes its own users, so that the methods do not affect each other.
 pub struct World {
     pub h: Harness,
     examples: Vec<(&'static str, Client, Value)>,
 }
 
 impl World {
-    /// Without limits to wrong passwords, of which there are thousands; and tokens outlive the test on a slow machine.
+    /// No limits on wrong passwords, because there are thousands, and tokens that outlive the test on a slow machine.
     pub async fn open() -> World {
         let h = Harness::with(|config| {
             config.throttle.threshold = 0;
@@ -27,7 +27,7 @@ impl World {
         World { h, examples }
     }
 
-    /// Every method, who calls it and with what.
+    /// Every method with its caller and a valid request.
     pub fn methods(&self) -> Vec<(MethodDescriptor, Client, DynamicMessage)> {
         let of = |method: MethodDescriptor| {
             let name = short_name(&method);
@@ -44,7 +44,7 @@ async fn person(h: &Harness, username: &str) -> Client {
     h.user(username).await.client
 }
 
-/// A good request for each method: with a value in every field that may stand beside the others.
+/// A valid request for each method, with a value in every field that can be combined with the others.
 async fn examples(h: &Harness) -> Vec<(&'static str, Client, Value)> {
     let root = h.admin().await.client;
     let mut examples = of_users(h, &root).await;

@@ -1,23 +1,23 @@
-//! What is wrong, or at least odd, in a value: by its type, and on the wire whatever the type.
+//! Invalid and unusual values of a field, by its type and on the wire.
 
 use prost::encoding::{WireType, encode_key, encode_varint};
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MapKey, MessageDescriptor, Value};
 
 use crate::harness::raw::{comments, is_redacted};
 
-/// A limit that no field has, for those that state none.
+/// A length above the limit of every field, for fields without a stated limit.
 const FAR_TOO_LONG: usize = 40_000;
 
-/// Begins whatever is tried where a secret belongs: logs are searched for it.
+/// Prefix of values for secret fields. The harness searches the logs for it.
 const MARK: &str = "c4nary";
 
-/// What the texts for a field begin with.
+/// The prefix of texts for a field.
 fn mark_of(field: &FieldDescriptor) -> &'static str {
     if is_redacted(field) { MARK } else { "" }
 }
 
-/// Texts, each with a name, that begin with `mark`, but for those that are nothing at all. `limit` is the most bytes that
-/// the contract allows.
+/// Named texts that begin with `mark`, except for the empty ones. `limit` is the maximum number of bytes in the
+/// contract.
 fn texts(limit: usize, mark: &str) -> Vec<(&'static str, String)> {
     let within = |symbols: &str| format!("{mark}a{symbols}b");
     let marked = |text: &str| format!("{mark}{text}");
@@ -68,7 +68,7 @@ fn texts(limit: usize, mark: &str) -> Vec<(&'static str, String)> {
     texts
 }
 
-/// Bytes that are no UTF-8: they exist on the wire alone.
+/// Invalid UTF-8, which can only be sent on the wire.
 const NO_TEXT: &[(&str, &[u8])] = &[
     ("invalid UTF-8", &[0x61, 0xff, 0x62]),
     ("lone surrogate", &[0xed, 0xa0, 0x80]),
@@ -78,7 +78,7 @@ const NO_TEXT: &[(&str, &[u8])] = &[
 
 const NUMBERS: &[(&str, i32)] = &[("0", 0), ("-1", -1), ("the least", i32::MIN), ("the most", i32::MAX)];
 
-/// Seconds and nanoseconds, of instants and of lengths of time alike.
+/// Seconds and nanoseconds, for timestamps and durations.
 const TIMES: &[(&str, i64, i32)] = &[
     ("0", 0, 0),
     ("-1 s", -1, 0),
@@ -96,17 +96,17 @@ const TIMES: &[(&str, i64, i32)] = &[
     ("year 0", -62_135_596_801, 0),
 ];
 
-/// The value of a field, however it is put there.
+/// How a field is set.
 pub enum Input {
-    /// In place of what the example has.
+    /// Replaces the value of the example.
     Set(Value),
-    /// Not at all.
+    /// Clears the field.
     Unset,
-    /// After what the example has, in these bytes: the message with the field has them at its end.
+    /// Appends these bytes to the encoded message that contains the field.
     Wire(Vec<u8>),
 }
 
-/// Everything that is tried for a field.
+/// All inputs for a field.
 pub fn inputs(field: &FieldDescriptor, example: &Value) -> Vec<(String, Input)> {
     let mut inputs: Vec<(String, Input)> = Vec::new();
     if field.is_map() {
@@ -120,7 +120,7 @@ pub fn inputs(field: &FieldDescriptor, example: &Value) -> Vec<(String, Input)> 
         let marked = |bytes: &[u8]| delimited(field, &[mark_of(field).as_bytes(), bytes].concat());
         inputs.extend(NO_TEXT.iter().map(|(name, bytes)| ((*name).to_owned(), Input::Wire(marked(bytes)))));
     }
-    // A flag that is not set is a good request, and may be one that does what was only to be checked.
+    // An unset flag is a valid request, which could carry out what should only be validated.
     if field.kind() != Kind::Bool {
         inputs.push(("unset".to_owned(), Input::Unset));
     }
@@ -128,7 +128,7 @@ pub fn inputs(field: &FieldDescriptor, example: &Value) -> Vec<(String, Input)> 
     inputs
 }
 
-/// Single values of the type of the field.
+/// Single values of the field's type.
 fn values(field: &FieldDescriptor) -> Vec<(String, Value)> {
     match field.kind() {
         Kind::String => {
@@ -196,7 +196,7 @@ fn maps(field: &FieldDescriptor) -> Vec<(String, Input)> {
     inputs
 }
 
-/// The field in the wire types that it does not have, and cut off.
+/// The field with wrong wire types, and truncated.
 fn wrong_types(field: &FieldDescriptor) -> Vec<(String, Input)> {
     let number = field.number();
     let mut inputs = Vec::new();
@@ -214,7 +214,7 @@ fn wrong_types(field: &FieldDescriptor) -> Vec<(String, Input)> {
             push("a number on the wire", WireType::Varint, &[1]);
             push("cut off on the wire", WireType::LengthDelimited, &[100, 1, 2]);
         }
-        // Numbers may come packed, so bytes are fine where there are many.
+        // Repeated numbers can be packed, so bytes are valid there.
         _ => push("an endless number on the wire", WireType::Varint, &[0xff; 11]),
     }
     inputs
@@ -229,8 +229,7 @@ pub fn delimited(field: &FieldDescriptor, bytes: &[u8]) -> Vec<u8> {
     wire
 }
 
-/// What can be wrong with a message as a whole, in bytes that follow those of an example. `limit` is how long a request
-/// may be.
+/// Bytes that make a message invalid as a whole when appended to `example`. `limit` is the maximum size of a request.
 pub fn whole(example: &[u8], limit: usize) -> Vec<(String, Vec<u8>)> {
     let mut wholes: Vec<(String, Vec<u8>)> = Vec::new();
     let mut push = |name: &str, more: &[u8]| wholes.push((name.to_owned(), [example, more].concat()));
@@ -255,7 +254,7 @@ pub fn whole(example: &[u8], limit: usize) -> Vec<(String, Vec<u8>)> {
     push("groups a thousand deep", &nested(1000));
     for (name, length) in [("as long as may be", limit), ("one byte too long", limit + 1)] {
         let mut more = key(1000, WireType::LengthDelimited);
-        // The length takes four bytes, whatever it is.
+        // The length prefix takes four bytes for any value used here.
         let padding = length - example.len() - more.len() - 4;
         let seven_bits = |shift: u32| u8::try_from((padding >> shift) & 0x7f).expect("seven bits");
         more.extend([0, 7, 14].map(|shift| 0x80 | seven_bits(shift)));
@@ -266,7 +265,7 @@ pub fn whole(example: &[u8], limit: usize) -> Vec<(String, Vec<u8>)> {
     wholes
 }
 
-/// Whether it is an instant or a length of time.
+/// Returns whether the message is a timestamp or a duration.
 pub fn is_time(message: &MessageDescriptor) -> bool {
     ["google.protobuf.Timestamp", "google.protobuf.Duration"].contains(&message.full_name())
 }
@@ -278,7 +277,7 @@ fn time(message: &MessageDescriptor, seconds: i64, nanos: i32) -> Value {
     Value::Message(time)
 }
 
-/// The number before a word in the comment of a field: `At most 64 bytes.`
+/// The number before a unit in the comment of a field: `At most 64 bytes.`
 fn stated(field: &FieldDescriptor, unit: &str) -> Option<usize> {
     let comment = comments(&field.parent_file(), field.path());
     let words: Vec<&str> = comment.split_whitespace().collect();
@@ -286,7 +285,8 @@ fn stated(field: &FieldDescriptor, unit: &str) -> Option<usize> {
     words[at].parse().ok()
 }
 
-/// The most bytes that the contract states. Names of roles and scopes have no limit of their own: they are known or not.
+/// The maximum number of bytes in the contract. Names of roles and scopes have no limit, because unknown names are
+/// rejected.
 fn limit_of(field: &FieldDescriptor) -> usize {
     stated(field, "bytes").unwrap_or_else(|| {
         assert!(field.is_list(), "{} does not say how long it may be", field.full_name());
@@ -294,7 +294,7 @@ fn limit_of(field: &FieldDescriptor) -> usize {
     })
 }
 
-/// The most elements that the contract states.
+/// The maximum number of elements in the contract.
 fn items_of(field: &FieldDescriptor) -> usize {
     stated(field, "items").unwrap_or_else(|| panic!("{} does not say how many it may have", field.full_name()))
 }

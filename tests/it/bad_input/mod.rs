@@ -1,8 +1,8 @@
-//! Every field of every request with everything that can be wrong with it, as the descriptors have them: a field that
-//! is new is tried like all others.
+//! Sends invalid values in every field of every request. The fields come from the descriptors, so new fields are
+//! covered automatically.
 //!
-//! What each input leads to is in `outcomes.txt`, and is the same on both databases. After a change that is meant,
-//! `TEST_BLESS=1 cargo test --test it bad_input::` writes the file anew: read the difference.
+//! `outcomes.txt` lists the outcome of each input, which is the same on both databases. After an intended change,
+//! `TEST_BLESS=1 cargo test --test it bad_input::` rewrites the file: review the difference.
 
 mod examples;
 mod inputs;
@@ -23,10 +23,10 @@ use self::inputs::{Input, delimited, inputs, is_time, whole};
 use crate::harness::raw::{PACKAGE, is_redacted, methods, short_name};
 use crate::harness::{Client, Refusal, log};
 
-/// Calls that are under way at once. Those that write wait for one another on SQLite, for two seconds at most.
+/// Number of concurrent calls. On SQLite, calls that write wait for each other, but for at most two seconds.
 const AT_ONCE: usize = 16;
 
-/// What is tried of a shared field wherever it is.
+/// Inputs for a field of a shared message that another method has already tested fully.
 const SAMPLE: &[&str] =
     &["empty", "unset", "one byte too long", "NUL", "U+202E", "invalid UTF-8", "cut off on the wire"];
 
@@ -39,7 +39,7 @@ struct Case {
     /// The path of the field, or `whole`.
     field: String,
     input: String,
-    /// The name of the `oneof` that the field belongs to, which stands for it where it is missing.
+    /// Name of the `oneof` that contains the field. Errors name it if no member is set.
     one_of: String,
     client: Client,
     body: Vec<u8>,
@@ -55,7 +55,7 @@ impl Case {
         answer.map_or_else(|status| self.told(&status), |_| "OK".to_owned())
     }
 
-    /// How it was refused, after checking that this is how latchkey refuses.
+    /// Describes the refusal, after checking that it has the form of every refusal by latchkey.
     fn told(&self, status: &Status) -> String {
         let key = self.key();
         let never = [Code::Internal, Code::Unknown, Code::Unimplemented, Code::Unavailable, Code::DeadlineExceeded];
@@ -70,14 +70,14 @@ impl Case {
         }
         let mut told = format!("{:?} {}", refusal.code, refusal.reason);
         for violation in violations {
-            // Keys of a map that are too long to be read are not in this file.
+            // Map keys that are too long are not in this file.
             let _ = write!(told, " {}", violation.replace(": ", "="));
         }
         told
     }
 
-    /// Whether a violation is about this field, what is in it, or what it is in. A conflict is named at one of the
-    /// fields that do not go together.
+    /// Returns whether a violation concerns this field, one of its parents or one of its children. A conflict is
+    /// reported at one of the conflicting fields.
     fn is_named(&self, violation: &str) -> bool {
         let (field, reason) = violation.split_once(": ").expect("a field and a reason");
         let within = |outer: &str, inner: &str| {
@@ -87,7 +87,7 @@ impl Case {
     }
 }
 
-/// The paths of all fields of a message and of the messages in it.
+/// The paths of all fields of a message and its nested messages.
 fn paths(message: &MessageDescriptor) -> Vec<FieldPath> {
     let mut paths = Vec::new();
     for field in message.fields() {
@@ -106,7 +106,7 @@ fn name(path: &FieldPath) -> String {
     path.iter().map(FieldDescriptor::name).collect::<Vec<_>>().join(".")
 }
 
-/// What the example has there.
+/// The value in the example.
 fn value_at(message: &DynamicMessage, path: &[FieldDescriptor]) -> Option<Value> {
     let (first, rest) = path.split_first()?;
     if !message.has_field(first) {
@@ -116,7 +116,7 @@ fn value_at(message: &DynamicMessage, path: &[FieldDescriptor]) -> Option<Value>
     if rest.is_empty() { Some(value) } else { value_at(value.as_message()?, rest) }
 }
 
-/// Sets or clears a field, and makes the messages that it is in.
+/// Sets or clears a field, creating the messages that contain it.
 fn set_at(message: &mut DynamicMessage, path: &[FieldDescriptor], value: Option<Value>) {
     match (path, value) {
         ([field], Some(value)) => message.set_field(field, value),
@@ -129,13 +129,13 @@ fn set_at(message: &mut DynamicMessage, path: &[FieldDescriptor], value: Option<
     }
 }
 
-/// These bytes as a part of the message that the field is in.
+/// Wraps these bytes in the messages that contain the field.
 fn wrapped(path: &[FieldDescriptor], wire: Vec<u8>) -> Vec<u8> {
     let outer = path.iter().rev().skip(1);
     outer.fold(wire, |wire, field| delimited(field, &wire))
 }
 
-/// The body of a call with this input, or None where the example is so already.
+/// The body of a call with this input. Returns `None` if the example already has this value.
 fn body(example: &DynamicMessage, path: &FieldPath, input: Input) -> Option<Vec<u8>> {
     let mut message = example.clone();
     match input {
@@ -149,8 +149,8 @@ fn body(example: &DynamicMessage, path: &FieldPath, input: Input) -> Option<Vec<
     Some(message.encode_to_vec())
 }
 
-/// Everything that is tried for a method. Of a field that other methods have too, in a message that they share, those
-/// try a sample.
+/// All cases of a method. Fields of a shared message are tested fully only once; other methods use a sample of the
+/// inputs.
 fn cases(
     (method, client, example): &(MethodDescriptor, Client, DynamicMessage),
     tried: &mut HashSet<String>,
@@ -175,7 +175,7 @@ fn cases(
             if !is_new && !SAMPLE.contains(&input.as_str()) {
                 continue;
             }
-            // Without a session to end, it is the caller's own: a good request, and the end of this test.
+            // Without a target, the call revokes the caller's own session, which would end this test.
             if short_name(method) == "Auth/RevokeSession" && input == "unset" {
                 continue;
             }
@@ -186,7 +186,7 @@ fn cases(
     cases
 }
 
-/// What came of each case.
+/// The outcomes of all cases.
 type Outcomes = BTreeMap<String, BTreeMap<String, BTreeSet<String>>>;
 
 async fn run(cases: &[&Case]) -> Outcomes {
@@ -200,7 +200,7 @@ async fn run(cases: &[&Case]) -> Outcomes {
     outcomes
 }
 
-/// As they stand in the file: a line for each outcome of a field, with the inputs that lead to it.
+/// The file format: one line per outcome of a field, with the inputs that lead to it.
 fn written(outcomes: &Outcomes) -> String {
     let mut text = String::new();
     for (field, outcomes) in outcomes {
@@ -213,7 +213,7 @@ fn written(outcomes: &Outcomes) -> String {
     text
 }
 
-/// The keys of the cases that the file says are refused.
+/// The keys of the cases that the file lists as refused.
 fn refused_ones(file: &str) -> HashSet<String> {
     let mut keys = HashSet::new();
     let mut field = "";
@@ -229,8 +229,7 @@ fn refused_ones(file: &str) -> HashSet<String> {
     keys
 }
 
-/// Everything in the database but what refusals may write: counts of wrong passwords, and events that say that nothing
-/// was done.
+/// The contents of the database, except what refusals may write: counts of wrong passwords, and events of refusals.
 async fn contents(world: &World) -> Vec<String> {
     let h = &world.h;
     let tables = if h.is_postgres() {
@@ -287,7 +286,7 @@ async fn whatever_is_wrong_with_a_request_it_is_told_and_nothing_changes() {
     assert!(found == file, "{} lines are not as outcomes.txt has them: {strange:#?}", strange.len());
 
     every_wrong_field_is_named_at_once(&methods, &outcomes).await;
-    // After all that, the good requests are still good: but for a refresh token, which is used up by now.
+    // Afterwards the valid requests still succeed, except for the refresh token, which has been used.
     let is_good = |case: &&Case| case.input == "as it is" && case.method != "Auth/RefreshTokens";
     let good: Vec<&Case> = all.iter().filter(is_good).collect();
     for (field, outcomes) in run(&good).await {
@@ -309,7 +308,7 @@ fn of_whatever_is_tried_for_a_secret_the_log_can_be_searched() {
                 Input::Wire(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
                 Input::Unset => continue,
             };
-            // Where there is nothing, or no text at all, there is no secret.
+            // These inputs contain no text, so they contain no secret.
             let is_none = ["empty", "space"].contains(&input.as_str()) || input.ends_with(" on the wire");
             assert!(is_none || log::has_secret(&sent), "{}: {input}", field.full_name());
         }
@@ -317,7 +316,7 @@ fn of_whatever_is_tried_for_a_secret_the_log_can_be_searched() {
     assert!(secrets > 8, "{secrets} fields");
 }
 
-/// The inputs that are wrong by themselves, all at once.
+/// Sends all invalid inputs at once.
 async fn every_wrong_field_is_named_at_once(methods: &[(MethodDescriptor, Client, DynamicMessage)], known: &Outcomes) {
     let mut most = 0;
     for (method, client, example) in methods {
@@ -335,7 +334,7 @@ async fn every_wrong_field_is_named_at_once(methods: &[(MethodDescriptor, Client
             };
             let mut inputs = inputs(path.last().expect("a field"), &value).into_iter();
             let found = inputs.find_map(|(input, value)| match value {
-                // Whoever is empty or missing hides what would be in it.
+                // An empty or missing message would hide its fields.
                 Input::Set(value) if is_wrong(&input) && input != "empty" => Some(value),
                 _ => None,
             });

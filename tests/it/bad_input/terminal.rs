@@ -1,4 +1,4 @@
-//! The same through the command line: what is wrong is told in words that a terminal can show.
+//! The same through the command line, whose messages must be printable on a terminal.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStringExt as _;
 use crate::harness::Harness;
 use crate::harness::transcript::{Ran, Shell};
 
-/// Runs `latchkey` with arguments that no shell could spell.
+/// Runs `latchkey` with arguments that a shell cannot express.
 fn latchkey(shell: &Shell, args: &[&[u8]]) -> Ran {
     let mut command = shell.command("latchkey");
     command.args(args.iter().map(|arg| OsString::from_vec(arg.to_vec())));

@@ -1,4 +1,4 @@
-//! Whom tests speak as: the local operator, people, programs. All of them use the public API.
+//! Actors: the local operator, people and programs. All of them use the public API.
 
 use latchkey::proto::v1::{self, sign_in_progress::Step};
 use latchkey::proto::v1::{audit_client::AuditClient, auth_client::AuthClient, user_admin_client::UserAdminClient};
@@ -9,14 +9,14 @@ use tonic::{Request, Status};
 
 use super::{Harness, PASSWORD};
 
-/// Somebody's connection: every call carries their credential.
+/// A connection with a credential, which is sent with every call.
 #[derive(Clone)]
 pub struct Client {
     channel: Channel,
     pub metadata: Credentials,
 }
 
-/// What is sent with each call.
+/// Metadata sent with each call.
 #[derive(Clone, Default)]
 pub struct Credentials {
     pub bearer: Option<String>,
@@ -37,19 +37,19 @@ impl tonic::service::Interceptor for Credentials {
 type Intercepted = InterceptedService<Channel, Credentials>;
 
 impl Client {
-    /// Nobody, over the network, at `127.0.0.1:…`.
+    /// An anonymous client on the network, connected to `127.0.0.1:…`.
     pub async fn at(address: &str) -> Client {
         let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("a URL");
         Client { channel: endpoint.connect().await.expect("a connection"), metadata: Credentials::default() }
     }
 
-    /// The same, before anybody listens there, and again after a server came back.
+    /// The same, but connects on demand: before the server starts, and again after it restarts.
     pub fn lazily_at(address: &str) -> Client {
         let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("a URL");
         Client { channel: endpoint.connect_lazy(), metadata: Credentials::default() }
     }
 
-    /// The operator on the host of a server, by its local socket.
+    /// The local operator, by the server's local socket.
     pub async fn on_socket(socket: &std::path::Path) -> Client {
         let socket = socket.to_owned();
         let connect = tower::service_fn(move |_| {
@@ -85,7 +85,7 @@ impl Client {
         Client { channel: self.channel.clone(), metadata: Credentials { bearer: Some(token.to_owned()), more: vec![] } }
     }
 
-    /// The same with one more piece of metadata.
+    /// The same connection with additional metadata.
     pub fn with(&self, name: &'static str, value: &str) -> Client {
         let mut client = self.clone();
         client.metadata.more.push((name, value.to_owned()));
@@ -109,7 +109,7 @@ impl Client {
         self.user_admin().unlock_user(request).await.map(tonic::Response::into_inner)
     }
 
-    /// Resets to a temporary password, and answers with it.
+    /// Resets to a temporary password.
     pub async fn reset(&self, username: &str) -> Result<v1::ResetPasswordResponse, Status> {
         let method = v1::reset_password_request::Method::TemporaryPassword(v1::TemporaryPassword::default());
         let request =
@@ -124,7 +124,7 @@ impl Client {
         Ok(answer.progress.and_then(|progress| progress.step).expect("a step"))
     }
 
-    /// Signs in to the end.
+    /// Signs in and returns the tokens.
     pub async fn tokens(&self, login: &str, password: &str) -> Result<v1::TokenSet, Status> {
         match self.sign_in(login, password).await? {
             Step::Tokens(tokens) => Ok(tokens),
@@ -132,7 +132,7 @@ impl Client {
         }
     }
 
-    /// Signs in up to the demand for a new password.
+    /// Signs in and returns the password-change step.
     pub async fn change_step(&self, login: &str, password: &str) -> Result<v1::PasswordChangeStep, Status> {
         match self.sign_in(login, password).await? {
             Step::PasswordChange(step) => Ok(step),
@@ -146,7 +146,7 @@ impl Client {
         Ok(answer.tokens.expect("tokens"))
     }
 
-    /// The types of all events so far, oldest first, with their outcome where it is no success.
+    /// All events so far, oldest first.
     pub async fn events(&self) -> Vec<v1::Event> {
         let mut events = Vec::new();
         let mut page_token = String::new();
@@ -168,23 +168,23 @@ impl Client {
 pub struct Person {
     pub name: String,
     pub password: String,
-    /// Signed in.
+    /// A client that is signed in.
     pub client: Client,
     pub tokens: v1::TokenSet,
 }
 
-/// Points at a user by name.
+/// Refers to a user by username.
 pub fn named(username: &str) -> v1::UserRef {
     v1::UserRef { r#ref: Some(v1::user_ref::Ref::Username(username.to_owned())) }
 }
 
 impl Harness {
-    /// Nobody, over the network.
+    /// An anonymous client on the network.
     pub async fn stranger(&self) -> Client {
         Client::at(&self.address()).await
     }
 
-    /// The operator on the host, by the local socket.
+    /// The local operator, by the local socket.
     pub async fn operator(&self) -> Client {
         Client::on_socket(self.socket()).await
     }
@@ -205,7 +205,7 @@ impl Harness {
         self.signed_in(username, PASSWORD).await
     }
 
-    /// Somebody who has an account and a lasting password, and has not signed in.
+    /// Creates an account with a permanent password, without signing in.
     pub async fn create(&self, username: &str, roles: &[&str], password: &str) {
         let request = v1::CreateUserRequest {
             username: username.to_owned(),
@@ -217,7 +217,7 @@ impl Harness {
         self.operator().await.user_admin().create_user(request).await.expect("a new user");
     }
 
-    /// Signs somebody in.
+    /// Signs a user in.
     pub async fn signed_in(&self, username: &str, password: &str) -> Person {
         let stranger = self.stranger().await;
         let tokens = stranger.tokens(username, password).await.expect("tokens");
@@ -225,7 +225,7 @@ impl Harness {
         Person { name: username.to_owned(), password: password.to_owned(), client, tokens }
     }
 
-    /// A program with an API token that has these scopes; its user is a service named `service`, an administrator.
+    /// A program whose API token has these scopes. Its user is a service named `service` with the role admin.
     pub async fn token(&self, scopes: &[&str]) -> Client {
         let operator = self.operator().await;
         let request = v1::CreateUserRequest {
@@ -234,7 +234,7 @@ impl Harness {
             roles: vec!["admin".to_owned()],
             ..Default::default()
         };
-        // The second token of a test finds its user made.
+        // If the test already has a token, the user exists.
         let _ = operator.user_admin().create_user(request).await;
         let secret = operator.api_token("service", scopes).await;
         self.stranger().await.bearing(&secret)
@@ -242,7 +242,7 @@ impl Harness {
 }
 
 impl Client {
-    /// Makes an API token, and answers with its secret.
+    /// Creates an API token and returns its secret.
     pub async fn api_token(&self, username: &str, scopes: &[&str]) -> String {
         let request = v1::CreateApiTokenRequest {
             user: Some(named(username)),

@@ -1,4 +1,4 @@
-//! Calls that most tests make, without the wrapping of the transport.
+//! Shortcuts for common calls, which hide the types of the transport.
 
 use latchkey::proto::v1;
 use tonic::{Response, Status};
@@ -46,7 +46,7 @@ impl Client {
         self.user_admin().waive_password_change(request).await.map(Response::into_inner)
     }
 
-    /// Answers a step with a new password.
+    /// Completes a password-change step with a new password.
     pub async fn complete(&self, ticket: &str, new_password: &str) -> Answer<v1::CompletePasswordChangeResponse> {
         let request = v1::CompletePasswordChangeRequest {
             ticket: ticket.to_owned(),
@@ -69,7 +69,7 @@ impl Client {
         self.auth().who_am_i(v1::WhoAmIRequest {}).await.map(Response::into_inner)
     }
 
-    /// A user's sessions, those that have ended included, newest first.
+    /// All sessions of a user, including ended ones, newest first.
     pub async fn sessions_of(&self, username: &str) -> Vec<v1::Session> {
         let request = v1::ListUserSessionsRequest {
             user: Some(named(username)),
@@ -82,7 +82,7 @@ impl Client {
     }
 }
 
-/// The password that a reset or a creation shows once.
+/// A response that shows a generated password once.
 pub trait Shown {
     fn shown(&self) -> &str;
 }
@@ -105,7 +105,7 @@ impl Shown for v1::CreateUserResponse {
     }
 }
 
-/// The tokens at the end of a sign-in.
+/// The tokens of a completed sign-in.
 pub fn tokens_of(progress: Option<v1::SignInProgress>) -> v1::TokenSet {
     match progress.and_then(|progress| progress.step) {
         Some(v1::sign_in_progress::Step::Tokens(tokens)) => tokens,
@@ -113,7 +113,7 @@ pub fn tokens_of(progress: Option<v1::SignInProgress>) -> v1::TokenSet {
     }
 }
 
-/// `TYPE OUTCOME actor>target`, with the reason where there is one.
+/// `TYPE OUTCOME actor>target`, followed by the reason if there is one.
 pub fn told(event: &v1::Event) -> String {
     let plain = |name: &str, prefix: &str| name.strip_prefix(prefix).unwrap_or(name).to_owned();
     let kind = plain(event.r#type().as_str_name(), "EVENT_TYPE_");

@@ -1,18 +1,18 @@
-//! Certificates for tests, made when they are needed.
+//! Certificates for tests, generated on demand.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
-/// A CA of a test.
+/// A test CA.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
 }
 
 impl Authority {
-    /// A new one.
+    /// Creates a CA.
     pub fn new(name: &str) -> Authority {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new([]).expect("parameters");
@@ -22,7 +22,7 @@ impl Authority {
         Authority { issuer: Issuer::new(params, key), pem }
     }
 
-    /// Writes its own certificate.
+    /// Writes the CA's own certificate.
     pub fn write(&self, path: &Path) -> PathBuf {
         write(path, &self.pem);
         path.to_owned()
@@ -33,7 +33,7 @@ impl Authority {
         self.issue_with(names, certificate, key, |_| {});
     }
 
-    /// The same, with changes.
+    /// As `issue`, with changed parameters.
     pub fn issue_with(
         &self,
         names: &[&str],
@@ -50,7 +50,7 @@ impl Authority {
     }
 }
 
-/// In one step, as programs that renew certificates do.
+/// Replaces the file in one step, as programs that renew certificates do.
 fn write(path: &Path, text: &str) {
     let draft = path.with_extension("draft");
     std::fs::write(&draft, text).expect("a file");

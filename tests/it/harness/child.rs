@@ -1,4 +1,4 @@
-//! Servers that a test may kill: processes of their own, on one directory or schema, with faults on demand.
+//! Servers that a test can kill: child processes with failpoints, all on one directory or schema.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
@@ -17,19 +17,19 @@ use tokio::sync::oneshot;
 use super::database::TestDatabase;
 use super::{Client, log, test_config};
 
-/// Where servers are started, one after the other or, on PostgreSQL, several at once.
+/// The environment in which servers are started, one after another or, on PostgreSQL, several at once.
 pub struct Site {
     dir: TempDir,
     pub database: TestDatabase,
     pub config: Config,
-    /// More of the environment.
+    /// Additional environment variables.
     pub variables: Vec<(String, String)>,
 }
 
-/// A `latchkeyd` that runs. It is killed with the value.
+/// A running `latchkeyd`, killed when dropped.
 pub struct Victim {
     child: Child,
-    /// `127.0.0.1:…` of gRPC.
+    /// Address of gRPC, `127.0.0.1:…`.
     pub address: String,
     socket: PathBuf,
     log: Arc<Mutex<Vec<String>>>,
@@ -37,7 +37,7 @@ pub struct Victim {
 }
 
 impl Site {
-    /// A new place, with the configuration of tests.
+    /// Creates a directory or schema and the configuration of tests.
     pub async fn new() -> Site {
         let dir = tempfile::tempdir().expect("a directory");
         let database = TestDatabase::create(dir.path()).await;
@@ -48,15 +48,15 @@ impl Site {
         Site { dir, database, config, variables: Vec::new() }
     }
 
-    /// Makes accounts wait as late as can be: for tests that try old passwords on purpose, or kill the server between an
-    /// attempt and its end, which counts as a failure.
+    /// Throttles accounts as late as possible: for tests that try old passwords on purpose, or kill the server between
+    /// an attempt and its end, which counts as a failure.
     pub fn tolerate_failures(&mut self) {
         for (name, value) in [("THRESHOLD", "100"), ("LOCKOUT_THRESHOLD", "0"), ("INITIAL", "1s")] {
             self.variables.push((format!("LATCHKEY_THROTTLE_{name}"), value.to_owned()));
         }
     }
 
-    /// A path in its directory.
+    /// A path in the directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -77,12 +77,12 @@ impl Site {
         command
     }
 
-    /// Starts a server that dies at its start, and answers how it ended.
+    /// Starts a server that fails to start, and returns its exit status.
     pub fn fail_to_start(&self, failpoints: &str) -> ExitStatus {
         self.command("latchkey", failpoints).stderr(Stdio::null()).status().expect("a process")
     }
 
-    /// Starts a server, and waits until it serves.
+    /// Starts a server and waits until it serves.
     pub async fn start(&self, failpoints: &str) -> Victim {
         self.start_as("latchkey", failpoints).await
     }
@@ -94,7 +94,7 @@ impl Site {
         let log = Arc::new(Mutex::new(Vec::new()));
         let (sender, served) = oneshot::channel();
         let kept = Arc::clone(&log);
-        // Reads to the end: a full pipe would stop the server.
+        // Reads to the end, because a full pipe would block the server.
         let reader = std::thread::spawn(move || {
             let mut sender = Some(sender);
             for line in lines.map_while(Result::ok) {
@@ -109,7 +109,7 @@ impl Site {
         Victim { child, address, socket: self.path(&format!("{name}.sock")), log, reader: Some(reader) }
     }
 
-    /// Somewhere to hold a server.
+    /// Creates a barrier, at which a failpoint can hold a server.
     pub fn barrier(&self, name: &str) -> Barrier {
         let path = self.path(&format!("{name}.barrier"));
         Barrier { listener: UnixListener::bind(&path).expect("a socket"), path }
@@ -117,17 +117,17 @@ impl Site {
 }
 
 impl Victim {
-    /// Nobody, over the network.
+    /// An anonymous client on the network.
     pub async fn stranger(&self) -> Client {
         Client::at(&self.address).await
     }
 
-    /// The operator on the host.
+    /// The local operator.
     pub async fn operator(&self) -> Client {
         Client::on_socket(&self.socket).await
     }
 
-    /// Waits until it is dead. False: it is alive after this time.
+    /// Waits until the process has ended. Returns false if it is still running after this time.
     pub async fn dies_within(&mut self, time: std::time::Duration) -> bool {
         let deadline = tokio::time::Instant::now() + time;
         while tokio::time::Instant::now() < deadline {
@@ -140,18 +140,18 @@ impl Victim {
         false
     }
 
-    /// Waits until a failpoint has killed it.
+    /// Waits until a failpoint has killed the process.
     pub async fn is_killed(&mut self) {
         assert!(self.dies_within(std::time::Duration::from_secs(30)).await, "nothing killed it");
     }
 
-    /// `kill -9`.
+    /// Sends SIGKILL.
     pub fn kill(&mut self) {
         self.child.kill().expect("a signal");
         self.child.wait().expect("an end");
     }
 
-    /// What it has logged.
+    /// The log so far.
     pub fn log(&self) -> Vec<String> {
         self.log.lock().expect("a log").clone()
     }
@@ -161,7 +161,7 @@ impl Drop for Victim {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        // What it said last may still be on its way.
+        // The last lines may still be in the pipe.
         let _ = self.reader.take().map(JoinHandle::join);
         if !std::thread::panicking() {
             log::assert_harmless(self.log().iter().map(String::as_str));
@@ -169,22 +169,22 @@ impl Drop for Victim {
     }
 }
 
-/// Holds whoever comes to a failpoint, until the test lets them go.
+/// A Unix socket at which a failpoint holds its task until the test releases it.
 pub struct Barrier {
     listener: UnixListener,
     path: PathBuf,
 }
 
-/// Somebody who is held. Dropped: they go on.
+/// A task held at a failpoint. It continues when this value is dropped.
 pub struct Held(#[expect(dead_code, reason = "held until dropped")] UnixStream);
 
 impl Barrier {
-    /// What `FAILPOINTS` says.
+    /// The configuration for `FAILPOINTS`.
     pub fn action(&self) -> String {
         format!("return(wait {})", self.path.display())
     }
 
-    /// Waits until somebody is there.
+    /// Waits until a task has reached the failpoint.
     pub async fn reached(&self) -> Held {
         let arrived = tokio::time::timeout(std::time::Duration::from_secs(30), self.listener.accept());
         Held(arrived.await.expect("nobody came").expect("a connection").0)

@@ -1,4 +1,4 @@
-//! A clock that tests can turn.
+//! A clock that tests can set.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -6,17 +6,17 @@ use std::time::Duration;
 use latchkey::clock::{Clock, SystemClock};
 use latchkey::domain::time::Timestamp;
 
-/// The clock of the machine, and what it was turned by.
+/// The machine's clock plus an offset.
 #[derive(Default)]
 pub struct TestClock(AtomicI64);
 
 impl TestClock {
-    /// Turns it forward.
+    /// Advances the clock.
     pub fn advance(&self, by: Duration) {
         self.0.fetch_add(i64::try_from(by.as_micros()).expect("a short time"), Ordering::SeqCst);
     }
 
-    /// Turns it back: for whoever compares with the clock of the machine.
+    /// Sets the clock back, for tests that compare with the machine's clock.
     pub fn turn_back(&self, by: Duration) {
         self.0.fetch_sub(i64::try_from(by.as_micros()).expect("a short time"), Ordering::SeqCst);
     }

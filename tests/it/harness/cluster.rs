@@ -1,4 +1,4 @@
-//! A PostgreSQL of the test's own, to be stopped, killed and failed over.
+//! PostgreSQL servers that a test can stop, kill and fail over.
 
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use sea_orm::{ConnectionTrait, Statement};
 use tempfile::TempDir;
 
-/// One server of PostgreSQL. It ends with the value.
+/// A PostgreSQL server, stopped when dropped.
 pub struct Cluster {
     bin: PathBuf,
     dir: TempDir,
@@ -17,7 +17,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// A new one that runs. None where PostgreSQL is not installed.
+    /// Creates and starts a server. Returns `None` if PostgreSQL is not installed.
     pub fn start() -> Option<Cluster> {
         let Some(bin) = find_bin() else {
             assert!(std::env::var("TEST_REQUIRE_ALL").is_err(), "TEST_REQUIRE_ALL: initdb is missing");
@@ -30,7 +30,7 @@ impl Cluster {
         Some(cluster)
     }
 
-    /// A standby that follows this one, and that this one waits for before it acknowledges a commit.
+    /// Creates a synchronous standby, for which this server waits before it acknowledges a commit.
     pub async fn standby(&self) -> Cluster {
         let standby = Cluster::prepare(self.bin.clone());
         let port = self.address.rsplit(':').next().expect("a port");
@@ -42,12 +42,12 @@ impl Cluster {
         standby
     }
 
-    /// As `--database-url` takes it.
+    /// The URL for `--database-url`.
     pub fn url(&self) -> String {
         format!("postgres://postgres@{}/postgres", self.address)
     }
 
-    /// Starts it again on the same address.
+    /// Restarts the server on the same address.
     pub fn resume(&self) {
         let port = self.address.rsplit(':').next().expect("a port");
         let dir = self.dir.path().display();
@@ -57,17 +57,17 @@ impl Cluster {
         self.run("pg_ctl", &["-w", "-t", "60", "-l", &log.to_string_lossy(), "-o", &options, "start"]);
     }
 
-    /// Ends it without a word to its clients, as a lost machine does.
+    /// Kills the server without notifying its clients, as if the machine were lost.
     pub fn kill(&self) {
         self.run("pg_ctl", &["-m", "immediate", "-w", "stop"]);
     }
 
-    /// Makes a standby the primary.
+    /// Promotes a standby to primary.
     pub fn promote(&self) {
         self.run("pg_ctl", &["-w", "promote"]);
     }
 
-    /// Makes it follow another one when it starts next.
+    /// Makes the server a standby of another one from its next start.
     pub fn follow(&self, primary: &Cluster) {
         let port = primary.address.rsplit(':').next().expect("a port");
         let signal = self.dir.path().join("data/standby.signal");
@@ -77,7 +77,7 @@ impl Cluster {
         std::fs::write(settings, line).expect("a file");
     }
 
-    /// Runs SQL.
+    /// Runs an SQL statement.
     pub async fn execute(&self, sql: &str) {
         let mut options = sea_orm::ConnectOptions::new(self.url());
         options.max_connections(1).sqlx_logging(false);
@@ -89,7 +89,7 @@ impl Cluster {
 
     fn prepare(bin: PathBuf) -> Cluster {
         let dir = tempfile::Builder::new().prefix("latchkey-pg").tempdir_in("/tmp").expect("a directory");
-        // The server runs as another user than a test that runs as root.
+        // If the test runs as root, the server runs as another user.
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777)).expect("a mode");
         let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
         Cluster { bin, dir, address: format!("127.0.0.1:{port}") }
@@ -98,7 +98,7 @@ impl Cluster {
     #[track_caller]
     fn run(&self, program: &str, arguments: &[&str]) {
         let program = self.bin.join(program);
-        // It refuses to run as root.
+        // The server refuses to run as root.
         let mut command = if rustix::process::geteuid().is_root() {
             let mut command = Command::new("runuser");
             command.args(["-u", "postgres", "--"]).arg(program);
@@ -106,7 +106,7 @@ impl Cluster {
         } else {
             Command::new(program)
         };
-        // Its output is a file: the server that pg_ctl starts keeps it open, and a pipe would never end.
+        // The output is a file: the server started by pg_ctl keeps it open, so a pipe would never end.
         let printed = tempfile::tempfile().expect("a file");
         let output = || Stdio::from(printed.try_clone().expect("a file"));
         command.arg("-D").arg(self.dir.path().join("data")).args(arguments).current_dir("/");
@@ -130,7 +130,7 @@ fn read_again(mut file: std::fs::File) -> String {
     text
 }
 
-/// The folder with `initdb`, which Debian keeps out of PATH; of several versions the newest.
+/// The directory that contains `initdb`, which Debian does not put on PATH. If there are several versions, the newest.
 fn find_bin() -> Option<PathBuf> {
     let has_all =
         |dir: &PathBuf| ["initdb", "pg_ctl", "pg_basebackup"].iter().all(|program| dir.join(program).exists());

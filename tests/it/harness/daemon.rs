@@ -1,4 +1,4 @@
-//! The server as operators run it: a process of its own.
+//! The server as operators run it, as a child process.
 
 use std::io::{BufRead, BufReader, Read as _};
 use std::process::{Child, ChildStderr, Stdio};
@@ -7,27 +7,27 @@ use std::time::{Duration, Instant};
 use super::log;
 use super::transcript::Shell;
 
-/// A `latchkeyd` that serves. It ends with the value, and all that it logs is searched for secrets and panics.
+/// A running `latchkeyd`, stopped when dropped. Its whole log is searched for secrets and panics.
 pub struct Daemon {
     child: Child,
     log: BufReader<ChildStderr>,
-    /// What it has logged up to the line that says that it serves.
+    /// The log up to the line that says that the server is serving.
     pub started: Vec<String>,
-    /// `127.0.0.1:…` of gRPC.
+    /// Address of gRPC, `127.0.0.1:…`.
     pub address: String,
-    /// `127.0.0.1:…` of metrics and probes.
+    /// Address of metrics and probes, `127.0.0.1:…`.
     pub http_address: String,
 }
 
 impl Daemon {
-    /// Starts it on free ports, and waits until it serves: the log says where.
+    /// Starts the server on free ports and waits until the log says that it serves.
     pub fn start(shell: &Shell, args: &[&str]) -> Daemon {
         let mut daemon = Daemon::launch(shell, args);
         daemon.until(" grpc=");
         daemon
     }
 
-    /// Starts it on free ports.
+    /// Starts the server on free ports.
     pub fn launch(shell: &Shell, args: &[&str]) -> Daemon {
         let mut command = shell.command("latchkeyd");
         command.args(args).env("LATCHKEY_LISTEN", "127.0.0.1:0").env("LATCHKEY_HTTP_LISTEN", "127.0.0.1:0");
@@ -36,7 +36,7 @@ impl Daemon {
         Daemon { child, log, started: Vec::new(), address: String::new(), http_address: String::new() }
     }
 
-    /// Waits until a line of the log has this in it.
+    /// Waits for a line of the log that contains this text.
     pub fn until(&mut self, wanted: &str) {
         loop {
             let line = self.next_line();
@@ -56,7 +56,7 @@ impl Daemon {
         }
     }
 
-    /// How much memory it uses, in KiB.
+    /// Memory in use, in KiB.
     pub fn memory_kib(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("a process");
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("its memory");
@@ -71,31 +71,31 @@ impl Daemon {
         line.trim_end().to_owned()
     }
 
-    /// What it has logged and nobody has read, once it has ended.
+    /// The unread rest of the log, after the process has ended.
     fn rest(&mut self) -> String {
         let mut rest = String::new();
         self.log.read_to_string(&mut rest).expect("a log");
         rest
     }
 
-    /// The process.
+    /// Id of the process.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Asks it to stop, as a service manager does.
+    /// Sends the signal by which a service manager stops the server.
     pub fn terminate(&self) {
         let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw).expect("a process id");
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a signal");
     }
 
-    /// Asks it to stop, and waits. Answers with its exit code and the rest of the log.
+    /// Stops the server and waits. Returns its exit code and the rest of the log.
     pub fn stop(self) -> (Option<i32>, String) {
         self.terminate();
         self.end()
     }
 
-    /// Waits for its end, for a minute at most. Answers with its exit code and the rest of the log.
+    /// Waits for the process to end, for at most a minute. Returns its exit code and the rest of the log.
     pub fn end(mut self) -> (Option<i32>, String) {
         let give_up = Instant::now() + Duration::from_mins(1);
         while self.child.try_wait().expect("a process").is_none() {

@@ -1,11 +1,11 @@
-//! The database of a test: a file, or a schema of its own on PostgreSQL.
+//! The database of a test: a file, or a separate schema on PostgreSQL.
 
 use std::path::{Path, PathBuf};
 
 use latchkey::config::Database;
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, Statement};
 
-/// Where one server, or several replicas, keep everything.
+/// Directory and database of one server, or of several replicas.
 pub enum TestDatabase {
     File(PathBuf),
     Schema { url: String, name: String },
@@ -22,7 +22,7 @@ impl TestDatabase {
         TestDatabase::Schema { url, name }
     }
 
-    /// Whether several servers can use it.
+    /// Returns whether several servers can share the database.
     pub fn is_shared(&self) -> bool {
         matches!(self, TestDatabase::Schema { .. })
     }
@@ -34,7 +34,7 @@ impl TestDatabase {
         }
     }
 
-    /// As `--database-url` takes it.
+    /// The URL for `--database-url`.
     pub fn url(&self) -> String {
         match self {
             TestDatabase::File(path) => format!("sqlite://{}", path.display()),
@@ -55,7 +55,7 @@ impl TestDatabase {
         connection.close().await.expect("an end");
     }
 
-    /// Keeps everybody else from writing users.
+    /// Blocks all other connections from writing users.
     pub async fn hold(&self) -> Held {
         let connection = connect(&self.url()).await;
         let begin = match self {
@@ -82,7 +82,7 @@ impl TestDatabase {
     }
 }
 
-/// A transaction that nobody else gets past.
+/// A transaction that holds a lock.
 pub struct Held(DatabaseConnection);
 
 impl Held {

@@ -1,4 +1,4 @@
-//! HTTP/2 by hand, frame by frame: for what no honest client sends. The benchmark uses it as well.
+//! Raw HTTP/2 frames, for what well-behaved clients do not send. The benchmark also uses this module.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -6,10 +6,10 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
-/// What every client sends first (RFC 9113, section 3.4).
+/// The client connection preface (RFC 9113, section 3.4).
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Types of frames (RFC 9113, section 6).
+/// Frame types (RFC 9113, section 6).
 pub mod kind {
     pub const DATA: u8 = 0x0;
     pub const HEADERS: u8 = 0x1;
@@ -21,7 +21,7 @@ pub mod kind {
     pub const CONTINUATION: u8 = 0x9;
 }
 
-/// Flags of frames.
+/// Frame flags.
 pub mod flag {
     pub const NONE: u8 = 0x0;
     pub const ACK: u8 = 0x1;
@@ -29,7 +29,7 @@ pub mod flag {
     pub const END_HEADERS: u8 = 0x4;
 }
 
-/// The setting that bounds what may be sent on a stream (RFC 9113, section 6.5.2).
+/// The setting for the initial flow-control window of a stream (RFC 9113, section 6.5.2).
 pub const INITIAL_WINDOW_SIZE: u16 = 0x4;
 
 /// A frame.
@@ -48,7 +48,7 @@ impl Frame {
         Some(u32::from_be_bytes(bytes.try_into().ok()?))
     }
 
-    /// The settings in it.
+    /// The settings in the payload.
     pub fn settings(&self) -> Vec<(u16, u32)> {
         let read = |pair: &[u8]| {
             let (id, value) = pair.split_at_checked(2)?;
@@ -58,7 +58,7 @@ impl Frame {
     }
 }
 
-/// The bytes of a frame.
+/// Encodes a frame.
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap_or(u32::MAX).to_be_bytes();
     let mut bytes = length.iter().skip(1).copied().collect::<Vec<u8>>();
@@ -68,12 +68,12 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Bytes that grant the peer so much more of a window.
+/// Encodes a `WINDOW_UPDATE` frame.
 pub fn window_update(stream: u32, more: u32) -> Vec<u8> {
     frame(kind::WINDOW_UPDATE, flag::NONE, stream, &more.to_be_bytes())
 }
 
-/// A block of header fields, each a literal without an index (RFC 7541, section 6.2.2).
+/// Encodes header fields as literals without indexing (RFC 7541, section 6.2.2).
 pub fn header_block(fields: &[(&str, &str)]) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in fields {
@@ -86,7 +86,7 @@ pub fn header_block(fields: &[(&str, &str)]) -> Vec<u8> {
     block
 }
 
-/// An integer with a prefix of seven bits (RFC 7541, section 5.1).
+/// Encodes an integer with a 7-bit prefix (RFC 7541, section 5.1).
 fn length(block: &mut Vec<u8>, length: usize) {
     let byte = |number: usize| u8::try_from(number).unwrap_or(u8::MAX);
     if length < 127 {
@@ -115,29 +115,29 @@ pub fn call_block(path: &str, more: &[(&str, &str)]) -> Vec<u8> {
     header_block(&fields)
 }
 
-/// A call that has begun: its HEADERS frame.
+/// Encodes the HEADERS frame of a call.
 pub fn call(stream: u32, path: &str) -> Vec<u8> {
     frame(kind::HEADERS, flag::END_HEADERS, stream, &call_block(path, &[]))
 }
 
-/// A whole call with an empty message.
+/// Encodes a complete call with an empty message.
 pub fn empty_call(stream: u32, path: &str) -> Vec<u8> {
     [call(stream, path), frame(kind::DATA, flag::END_STREAM, stream, &[0; 5])].concat()
 }
 
-/// A socket, spoken to in bytes and frames.
+/// A TCP connection for raw bytes and frames.
 #[derive(Debug)]
 pub struct Raw<S = TcpStream> {
     pub stream: S,
 }
 
 impl Raw {
-    /// A connection that has said nothing.
+    /// Connects without sending anything.
     pub async fn silent(address: &str) -> io::Result<Raw> {
         Ok(Raw { stream: TcpStream::connect(address).await? })
     }
 
-    /// The same from another address of this machine.
+    /// As `connect`, from another loopback address.
     pub async fn silent_from(source: Ipv4Addr, address: &str) -> io::Result<Raw> {
         let address: SocketAddr = address.parse().map_err(io::Error::other)?;
         let socket = TcpSocket::new_v4()?;
@@ -145,7 +145,7 @@ impl Raw {
         Ok(Raw { stream: socket.connect(address).await? })
     }
 
-    /// A connection that has said its first words, with these settings.
+    /// Connects and sends the preface with these settings.
     pub async fn open(address: &str, settings: &[(u16, u32)]) -> io::Result<Raw> {
         let mut raw = Raw::silent(address).await?;
         raw.greet(settings).await?;
@@ -154,7 +154,7 @@ impl Raw {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
-    /// Says the first words.
+    /// Sends the preface.
     pub async fn greet(&mut self, settings: &[(u16, u32)]) -> io::Result<()> {
         let pairs = settings.iter().flat_map(|(id, value)| [id.to_be_bytes().to_vec(), value.to_be_bytes().to_vec()]);
         let settings = frame(kind::SETTINGS, flag::NONE, 0, &pairs.flatten().collect::<Vec<u8>>());
@@ -166,7 +166,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
         self.stream.write_all(bytes).await
     }
 
-    /// The next frame, or none once the peer has closed.
+    /// Reads the next frame. Returns `None` if the peer has closed the connection.
     pub async fn next(&mut self) -> Option<Frame> {
         let mut head = [0; 9];
         self.stream.read_exact(&mut head).await.ok()?;
@@ -176,7 +176,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
         Some(Frame { kind, flags, stream: u32::from_be_bytes(stream), payload })
     }
 
-    /// The next frame of a type; those before it are passed over.
+    /// Reads the next frame of a type, skipping others.
     pub async fn next_of(&mut self, kind: u8) -> Option<Frame> {
         loop {
             let frame = self.next().await?;
@@ -186,7 +186,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
         }
     }
 
-    /// Reads until the peer closes. Its last GOAWAY, if it sent one, says why.
+    /// Reads until the peer closes the connection. Returns its last GOAWAY, if it sent one.
     pub async fn end(&mut self) -> Option<u32> {
         let mut reason = None;
         while let Some(frame) = self.next().await {
@@ -197,7 +197,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
         reason
     }
 
-    /// Answers PINGs, and nothing else, until the peer closes.
+    /// Answers PINGs and ignores everything else until the peer closes the connection.
     pub async fn stay(&mut self) {
         while let Some(Frame { kind, flags, payload, .. }) = self.next().await {
             let is_question = kind == kind::PING && flags & flag::ACK == 0;
@@ -208,8 +208,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
     }
 }
 
-/// Sends the same bytes again and again, and reads what comes meanwhile, until the peer closes or `most` were sent.
-/// Answers with how many were, and whether the peer has closed.
+/// Sends the same bytes repeatedly and reads all input, until the peer closes the connection or `most` copies are sent.
+/// Returns the number sent, and whether the peer closed the connection.
 pub async fn flood(raw: Raw, most: usize, mut bytes: impl FnMut(usize) -> Vec<u8>) -> (usize, bool) {
     let (mut reader, mut writer) = raw.stream.into_split();
     let mut count = 0;

@@ -1,20 +1,20 @@
-//! The HTTP listener, spoken to by hand: a GET needs no client.
+//! A minimal HTTP client for the HTTP listener.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::Harness;
 
-/// An answer over HTTP.
+/// An HTTP response.
 #[derive(Debug)]
 pub struct HttpAnswer {
     pub status: u16,
-    /// Head lines, in lower case.
+    /// Header lines, in lower case.
     pub head: String,
     pub body: String,
 }
 
-/// GETs a path.
+/// Sends a GET request.
 pub async fn get(address: &str, path: &str) -> HttpAnswer {
     let mut stream = TcpStream::connect(address).await.expect("a connection");
     let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
@@ -27,12 +27,12 @@ pub async fn get(address: &str, path: &str) -> HttpAnswer {
 }
 
 impl Harness {
-    /// GETs a path.
+    /// Sends a GET request.
     pub async fn http(&self, path: &str) -> HttpAnswer {
         get(&self.http_address(), path).await
     }
 
-    /// The sum of a metric over all its labels.
+    /// The sum of a metric over all labels.
     pub async fn metric(&self, name: &str) -> u64 {
         let text = self.http("/metrics").await.body;
         let of_metric = |line: &&str| line.starts_with(&format!("{name} ")) || line.starts_with(&format!("{name}{{"));

@@ -1,4 +1,4 @@
-//! Everything that the suite logs, at TRACE, searched for secrets as it is written.
+//! Captures all log output of the test suite at TRACE and searches it for secrets.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,7 @@ static INSTALL: Once = Once::new();
 static FOUND: Mutex<Option<String>> = Mutex::new(None);
 static LINES: AtomicU64 = AtomicU64::new(0);
 
-/// Begins to listen, once a process.
+/// Installs the log, once per process.
 pub fn install() {
     INSTALL.call_once(|| {
         let log = Log { format: LogFormat::Text, level: "trace".to_owned() };
@@ -19,31 +19,31 @@ pub fn install() {
     });
 }
 
-/// From now on this thread logs what latchkey itself says, and nothing of the libraries below: for thousands of calls,
-/// where their lines would take most of the time. Only where everything runs on one thread.
+/// Limits logging on this thread to latchkey itself. With thousands of calls, the lines of the libraries would take
+/// most of the time. Only for tests that run on a single thread.
 pub fn of_latchkey_alone() -> tracing::subscriber::DefaultGuard {
     let log = Log { format: LogFormat::Text, level: "warn,latchkey=trace".to_owned() };
     let subscriber = latchkey::telemetry::subscriber(&log, || Searching).expect("a filter");
     tracing::subscriber::set_default(subscriber)
 }
 
-/// Runs a test on several threads that log so.
+/// Runs a test on several threads with this limit.
 pub fn run_quietly(test: impl Future<Output = ()>) {
     let quiet = of_latchkey_alone();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    // As long as the thread lives.
+    // For the lifetime of the thread.
     runtime.worker_threads(4).enable_all().on_thread_start(|| std::mem::forget(of_latchkey_alone()));
     runtime.build().expect("a runtime").block_on(test);
     drop(quiet);
 }
 
-/// Fails if any line had a secret in it.
+/// Fails if a secret was logged.
 pub fn assert_clean() {
     let found = FOUND.lock().unwrap_or_else(PoisonError::into_inner).clone();
     assert!(found.is_none(), "a secret in the log: {}", found.unwrap_or_default());
 }
 
-/// Fails if a server of its own has logged a secret, or a panic, whose place its hook logs (`src/telemetry.rs`).
+/// Fails if the log of a child process contains a secret, or a panic, which the panic hook logs (`src/telemetry.rs`).
 #[track_caller]
 pub fn assert_harmless<'a>(lines: impl IntoIterator<Item = &'a str>) {
     for line in lines {
@@ -52,17 +52,17 @@ pub fn assert_harmless<'a>(lines: impl IntoIterator<Item = &'a str>) {
     }
 }
 
-/// How many lines were searched so far.
+/// Number of lines searched so far.
 pub fn lines() -> u64 {
     LINES.load(Ordering::Relaxed)
 }
 
-/// Whether a text has something that only secrets have.
+/// Returns whether a text looks like it contains a secret.
 pub fn has_secret(text: &str) -> bool {
     text.contains("c4nary") || text.contains("$argon2") || has_token(text) || has_temporary_password(text)
 }
 
-/// A refresh token, a ticket, an API token with its secret part, or a signed token.
+/// Returns whether it contains a refresh token, a ticket, an API token with its secret, or a signed token.
 fn has_token(text: &str) -> bool {
     let long_after = |prefix: &str, length: usize| {
         text.match_indices(prefix).any(|(at, _)| {
@@ -73,7 +73,8 @@ fn has_token(text: &str) -> bool {
     long_after("lkr_", 40) || long_after("lkt_", 40) || long_after("lka_", 40) || long_after("eyJ", 60)
 }
 
-/// `K7QF9-WXM3T-RH4PD`. Hyphens are rare, so they are what is looked for: this runs for every line of the suite.
+/// Returns whether it contains a temporary password such as `K7QF9-WXM3T-RH4PD`. Searches for hyphens, because they are
+/// rare and this runs for every line.
 fn has_temporary_password(text: &str) -> bool {
     let shaped = |window: &[u8]| {
         window.iter().enumerate().all(|(at, c)| match at {

@@ -1,4 +1,4 @@
-//! Starts servers, and gives tests actors to speak in.
+//! The test harness: starts servers and provides clients.
 
 pub mod actors;
 pub mod calls;
@@ -35,12 +35,12 @@ pub use self::clock::TestClock;
 use self::database::TestDatabase;
 pub use self::refusal::{Refusal, refused};
 
-/// A password that the rules accept. Every password in a test has this word in it, for which the log is searched.
+/// A password that the rules accept. Every password in a test contains this word, for which the log is searched.
 pub const PASSWORD: &str = "correct horse c4nary staple";
-/// Another one.
+/// Another valid password.
 pub const OTHER_PASSWORD: &str = "a wholly different c4nary";
 
-/// A server that runs in this process, and everything around it.
+/// A server running in this process, with its environment.
 pub struct Harness {
     running: Option<Running>,
     pub config: Config,
@@ -50,12 +50,13 @@ pub struct Harness {
 }
 
 impl Harness {
-    /// With the configuration of tests: hashing that costs nothing, and no limits by source, since tests make noise.
+    /// Starts a server with the configuration of tests: cheap hashing, and no limits by source, because tests cause
+    /// many failures.
     pub async fn start() -> Harness {
         Harness::with(|_| {}).await
     }
 
-    /// With changes to that.
+    /// As `start`, with changes to the configuration.
     pub async fn with(change: impl FnOnce(&mut Config)) -> Harness {
         log::install();
         let dir = Arc::new(tempfile::tempdir().expect("a directory"));
@@ -65,7 +66,7 @@ impl Harness {
         Harness::run(config, Arc::new(TestClock::default()), dir, database).await
     }
 
-    /// The same server, started again with another source of randomness.
+    /// Restarts the server with another source of randomness.
     pub async fn with_entropy(mut self, entropy: Arc<dyn Entropy>) -> Harness {
         self.halt().await;
         let effects = Effects { clock: Arc::<TestClock>::clone(&self.clock), entropy };
@@ -73,7 +74,7 @@ impl Harness {
         self
     }
 
-    /// Keeps everybody else from writing, until the value is released.
+    /// Blocks all other writers until the value is dropped.
     pub async fn hold_database(&self) -> database::Held {
         self.database.hold().await
     }
@@ -87,7 +88,7 @@ impl Harness {
         Harness { running: Some(running), config, clock, dir, database }
     }
 
-    /// A second server on the same database: another replica. Only where several can share one.
+    /// Starts a second replica on the same database. Only if several servers can share it.
     pub async fn replica(&self) -> Option<Harness> {
         if !self.database.is_shared() {
             eprintln!("skipped: one server owns the embedded database; set TEST_DATABASE_URL");
@@ -98,7 +99,7 @@ impl Harness {
         Some(Harness::run(config, Arc::clone(&self.clock), Arc::clone(&self.dir), Arc::clone(&self.database)).await)
     }
 
-    /// Stops the server and starts it again on the same files.
+    /// Restarts the server on the same files.
     pub async fn restart(mut self) -> Harness {
         self.halt().await;
         self.resume().await
@@ -110,17 +111,17 @@ impl Harness {
             .await
     }
 
-    /// Stops the server in order.
+    /// Shuts the server down gracefully.
     pub async fn stop(mut self) {
         self.halt().await;
     }
 
-    /// Stops the server in order, and keeps its files.
+    /// Shuts the server down gracefully and keeps its files.
     pub async fn halt(&mut self) {
         self.running().shutdown().await;
     }
 
-    /// Why a server with this configuration does not start.
+    /// The error with which a server with this configuration fails to start.
     pub async fn start_error(config: &Config) -> String {
         match server::start(config, Effects::system()).await {
             Ok(_) => panic!("it started"),
@@ -136,22 +137,22 @@ impl Harness {
         self.running.as_ref().expect("a server that runs")
     }
 
-    /// `http://127.0.0.1:…` of gRPC.
+    /// URL of gRPC, `http://127.0.0.1:…`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address())
     }
 
-    /// `127.0.0.1:…` of gRPC.
+    /// Address of gRPC, `127.0.0.1:…`.
     pub fn address(&self) -> String {
         self.server().address.to_string()
     }
 
-    /// Whether the database is PostgreSQL.
+    /// Returns whether the database is PostgreSQL.
     pub fn is_postgres(&self) -> bool {
         self.database.is_shared()
     }
 
-    /// `127.0.0.1:…` of metrics and probes.
+    /// Address of metrics and probes, `127.0.0.1:…`.
     pub fn http_address(&self) -> String {
         self.server().http_address.expect("an HTTP listener").to_string()
     }
@@ -161,7 +162,7 @@ impl Harness {
         &self.server().socket
     }
 
-    /// The database as `--database-url` takes it.
+    /// The URL for `--database-url`.
     pub fn database_url(&self) -> String {
         match &self.config.database {
             latchkey::config::Database::Sqlite { path } => format!("sqlite:{}", path.display()),
@@ -169,17 +170,17 @@ impl Harness {
         }
     }
 
-    /// Where the server keeps its files.
+    /// The data directory of the server.
     pub fn dir(&self) -> &std::path::Path {
         self.dir.path()
     }
 
-    /// A connection past the server, of somebody else who uses the database.
+    /// Connects to the database directly, like another program.
     pub async fn connect(&self) -> sea_orm::DatabaseConnection {
         self.database.connect().await
     }
 
-    /// Sends SQL past the server: for what only a broken disk or an intruder would do.
+    /// Runs SQL on the database directly, to simulate a broken disk or an intruder.
     pub async fn sql(&self, statement: &str) {
         self.database.execute(statement).await;
     }
@@ -204,7 +205,7 @@ pub fn test_config(dir: &std::path::Path, database: &TestDatabase) -> Config {
     config
 }
 
-/// Asks again and again until the answer is there, for what happens by itself a moment later.
+/// Polls until the answer is there. For events that happen asynchronously.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
     let give_up = std::time::Instant::now() + std::time::Duration::from_secs(30);
     while std::time::Instant::now() < give_up {
@@ -216,18 +217,17 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut ask: i
     panic!("never came: {what}")
 }
 
-/// How often something is tried that comes out wrong by chance alone: few times in CI, and ten thousand times with
-/// `TEST_FULL=1`.
+/// Number of repetitions of a test that fails only by chance: `few` in CI, and ten thousand with `TEST_FULL=1`.
 pub fn rounds(few: usize) -> usize {
     if is_full() { 10_000 } else { few }
 }
 
-/// Whether there is time for everything.
+/// Returns whether `TEST_FULL` is set.
 pub fn is_full() -> bool {
     std::env::var("TEST_FULL").is_ok_and(|value| value == "1")
 }
 
-/// Runs all of these at once.
+/// Runs all futures concurrently.
 pub async fn at_once<T>(work: impl IntoIterator<Item = impl Future<Output = T>>) -> Vec<T> {
     futures_util::future::join_all(work).await
 }

@@ -1,4 +1,4 @@
-//! A network between the server and PostgreSQL that can fail.
+//! A TCP proxy between the server and PostgreSQL that simulates network failures.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,22 +10,22 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// What the network does.
+/// Behaviour of the network.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Network {
-    /// Everything passes.
+    /// All data passes.
     Well,
-    /// Nobody listens, and what was connected is cut.
+    /// Connections are refused, and existing ones are closed.
     Refused,
-    /// What connects is cut at once, as is what was connected.
+    /// New and existing connections are reset at once.
     Reset,
-    /// It accepts, and nothing passes.
+    /// Connections are accepted, but no data passes.
     Stalled,
-    /// Each piece that the database sends waits this long.
+    /// Each piece of data from the database is delayed by this time.
     Slow(Duration),
 }
 
-/// Listens on a port of its own, and passes everything on.
+/// Listens on a free port and forwards everything.
 pub struct Proxy {
     pub address: SocketAddr,
     shared: Arc<Shared>,
@@ -35,17 +35,17 @@ pub struct Proxy {
 struct Shared {
     network: watch::Sender<Network>,
     upstream: Mutex<String>,
-    /// Counts how often everything was cut.
+    /// Counts how often all connections were cut.
     cuts: watch::Sender<u64>,
-    /// Counts how often everything was left to itself.
+    /// Counts how often all connections were abandoned.
     lost: watch::Sender<u64>,
     swallow_commit: AtomicBool,
-    /// Where the connections to the upstream came from.
+    /// Source ports of the connections to the upstream.
     ports: Mutex<Vec<u16>>,
 }
 
 impl Proxy {
-    /// Passes on to `upstream`, as `127.0.0.1:5432`.
+    /// Forwards to `upstream`, such as `127.0.0.1:5432`.
     pub async fn to(upstream: &str) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
@@ -61,13 +61,13 @@ impl Proxy {
         Proxy { address, shared, listening: Mutex::new(Some(listening)) }
     }
 
-    /// A URL of PostgreSQL that leads through here.
+    /// Replaces the address in a PostgreSQL URL by that of the proxy.
     pub fn url(&self, url: &str) -> String {
         let (before, after) = address_in(url);
         format!("{before}{}{after}", self.address)
     }
 
-    /// From now on.
+    /// Sets the behaviour from now on.
     pub async fn set(&self, network: Network) {
         if network == Network::Refused {
             let listening = self.listening.lock().expect("a lock").take();
@@ -83,28 +83,28 @@ impl Proxy {
         }
     }
 
-    /// Cuts everything that is connected.
+    /// Cuts all connections.
     pub fn cut(&self) {
         self.shared.cuts.send_modify(|cuts| *cuts += 1);
     }
 
-    /// Nothing passes any more on what is connected, and nobody is told; what connects anew passes. So it is where a
-    /// machine was lost and another one has its address.
+    /// Stops forwarding on existing connections without closing them; new connections work. This simulates a lost
+    /// machine whose address another machine has taken over.
     pub fn lose(&self) {
         self.shared.lost.send_modify(|lost| *lost += 1);
     }
 
-    /// Passes what connects from now on to another server.
+    /// Forwards new connections to another server.
     pub fn lead_to(&self, upstream: &str) {
         upstream.clone_into(&mut self.shared.upstream.lock().expect("a lock"));
     }
 
-    /// From which ports the upstream was connected to so far.
+    /// Source ports of all connections to the upstream so far.
     pub fn ports(&self) -> Vec<u16> {
         self.shared.ports.lock().expect("a lock").clone()
     }
 
-    /// Lets the next COMMIT through, and cuts the connection before its answer.
+    /// Forwards the next COMMIT and cuts the connection before the response.
     pub fn swallow_next_commit(&self) {
         self.shared.swallow_commit.store(true, Ordering::SeqCst);
     }
@@ -119,13 +119,13 @@ impl Drop for Proxy {
     }
 }
 
-/// `127.0.0.1:5432` of a URL.
+/// The address in a URL, such as `127.0.0.1:5432`.
 pub fn address_of(url: &str) -> &str {
     let (before, after) = address_in(url);
     &url[before.len()..url.len() - after.len()]
 }
 
-/// What stands before and after the address.
+/// The parts of the URL before and after the address.
 fn address_in(url: &str) -> (&str, &str) {
     let begin = url.find('@').map_or_else(|| url.find("://").expect("a URL") + 3, |at| at + 1);
     let end = url[begin..].find(['/', '?']).map_or(url.len(), |at| begin + at);
@@ -162,7 +162,7 @@ async fn pass(client: TcpStream, shared: Arc<Shared>) {
         _ = cuts.changed() => return,
         _ = lost.changed() => {}
     }
-    // The connections stay open, and nobody looks after them.
+    // The connections stay open, but are no longer served.
     let _ = cuts.changed().await;
 }
 

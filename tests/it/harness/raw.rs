@@ -1,4 +1,4 @@
-//! Calls by the name of the method, as the descriptors have it: a method that is new is called like all others.
+//! Calls by method name through the descriptors, so that new methods are covered automatically.
 
 use prost::Message as _;
 use prost::bytes::{Buf as _, BufMut as _};
@@ -15,7 +15,7 @@ use super::Client;
 /// The package of the contract.
 pub const PACKAGE: &str = "latchkey.v1";
 
-/// The contract.
+/// The descriptors of the contract.
 pub fn contract() -> DescriptorPool {
     DescriptorPool::decode(latchkey::proto::DESCRIPTORS).expect("descriptors")
 }
@@ -27,24 +27,24 @@ pub fn methods() -> Vec<MethodDescriptor> {
     services.flat_map(|service| service.methods().collect::<Vec<_>>()).collect()
 }
 
-/// `UserAdmin/LockUser`: how tests name a method.
+/// Short name of a method, such as `UserAdmin/LockUser`.
 pub fn short_name(method: &MethodDescriptor) -> String {
     format!("{}/{}", method.parent_service().name(), method.name())
 }
 
-/// The method of that name.
+/// The method with this short name.
 pub fn method(short: &str) -> MethodDescriptor {
     methods().into_iter().find(|method| short_name(method) == short).unwrap_or_else(|| panic!("no method {short}"))
 }
 
-/// The comment above something that a file declares.
+/// The leading comment of a declaration.
 pub fn comments(file: &FileDescriptor, path: &[i32]) -> String {
     let info = file.file_descriptor_proto().source_code_info.as_ref().expect("comments");
     let found = info.location.iter().find(|location| location.path == path);
     found.map(|location| location.leading_comments().to_owned()).unwrap_or_default()
 }
 
-/// Standard option of a field: not to be printed, since it holds a secret.
+/// Whether the standard option `debug_redact` marks the field as secret.
 pub fn is_redacted(field: &FieldDescriptor) -> bool {
     let options = field.options();
     let option = options.descriptor().get_field_by_name("debug_redact");
@@ -57,7 +57,7 @@ pub fn request(method: &MethodDescriptor, json: &serde_json::Value) -> DynamicMe
 }
 
 impl Client {
-    /// Sends bytes to a path without its first `/`, and answers with the bytes that come back.
+    /// Sends bytes to a path, given without the leading `/`, and returns the response bytes.
     pub async fn call_path(&self, path: &str, message: Vec<u8>) -> Result<Vec<u8>, Status> {
         let mut grpc = tonic::client::Grpc::new(InterceptedService::new(self.channel(), self.metadata.clone()));
         grpc.ready().await.expect("a connection");
@@ -70,7 +70,7 @@ impl Client {
         self.call_path(&format!("{}/{}", method.parent_service().full_name(), method.name()), Vec::new()).await
     }
 
-    /// Calls `UserAdmin/LockUser` or the like with proto3 JSON, and answers with it.
+    /// Calls a method such as `UserAdmin/LockUser` with proto3 JSON, and returns the response as JSON.
     pub async fn call(&self, short: &str, json: serde_json::Value) -> Result<serde_json::Value, Status> {
         let method = method(short);
         let message = request(&method, &json).encode_to_vec();
@@ -81,7 +81,7 @@ impl Client {
     }
 }
 
-/// Messages as their bytes.
+/// A codec that passes messages as bytes.
 struct Bytes;
 
 impl Codec for Bytes {

@@ -1,9 +1,9 @@
-//! What a refused call said.
+//! Checks of refused calls.
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-/// A status with its details taken apart.
+/// A status with its details decoded.
 #[derive(Debug)]
 pub struct Refusal {
     pub code: Code,
@@ -21,7 +21,7 @@ impl Refusal {
         Refusal { code: status.code(), reason: info.reason.clone(), message: status.message().to_owned(), details }
     }
 
-    /// A member of `ErrorInfo.metadata`.
+    /// A value of `ErrorInfo.metadata`.
     pub fn metadata(&self, name: &str) -> &str {
         let info = self.details.error_info().expect("an ErrorInfo");
         info.metadata.get(name).map_or("", String::as_str)
@@ -33,19 +33,19 @@ impl Refusal {
         all.iter().map(|violation| format!("{}: {}", violation.field, violation.reason)).collect()
     }
 
-    /// When to try again.
+    /// The delay in `RetryInfo`.
     pub fn retry_after(&self) -> Option<std::time::Duration> {
         self.details.retry_info().and_then(|info| info.retry_delay)
     }
 }
 
-/// The reason of a status, which has a `RequestInfo` then. Empty for a success.
+/// The reason of a status, after checking that it has a `RequestInfo`. Empty for a success.
 #[track_caller]
 pub fn reason_of(status: &Status) -> String {
     if status.code() == Code::Ok { String::new() } else { Refusal::of(status).reason }
 }
 
-/// Checks that a call was refused, and how.
+/// Checks that a call was refused with this code and reason.
 #[track_caller]
 pub fn refused<T: std::fmt::Debug>(result: Result<T, Status>, code: Code, reason: &str) -> Refusal {
     let refusal = Refusal::of(&result.expect_err("a refusal"));

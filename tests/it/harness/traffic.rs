@@ -1,4 +1,4 @@
-//! Calls at few accounts by many clients, each recorded with what its client was told.
+//! Many clients calling about few accounts, with a record of every answer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,7 +17,7 @@ use super::dice::Dice;
 use super::history::{End, Entry, Gain, Order, Stored, What, judge};
 use super::{Client, at_once, eventually, refused};
 
-/// What a client has heard of an account, by now perhaps no longer true.
+/// What clients know about an account, which may be outdated.
 #[derive(Default)]
 struct Heard {
     passwords: Vec<String>,
@@ -26,7 +26,7 @@ struct Heard {
     tickets: Vec<String>,
 }
 
-/// Accounts, what clients know of them, and all that was done.
+/// Accounts, what clients know about them, and the record of all calls.
 #[derive(Default)]
 pub struct World {
     heard: Mutex<BTreeMap<String, Heard>>,
@@ -35,7 +35,7 @@ pub struct World {
 }
 
 impl World {
-    /// The next of all numbers.
+    /// The next unique number.
     pub fn number(&self) -> u64 {
         self.next.fetch_add(1, Ordering::SeqCst)
     }
@@ -44,12 +44,13 @@ impl World {
         self.heard.lock().expect("nobody panicked")
     }
 
-    /// Accounts that were created by the way, and not deleted yet.
+    /// Additional accounts that were created and not yet deleted.
     pub fn by_the_way(&self) -> Vec<String> {
         self.heard().keys().filter(|name| name.starts_with("new")).cloned().collect()
     }
 
-    /// A call of this kind, with what was heard of the account: mostly the latest, and sometimes what is over.
+    /// Prepares a call of this kind with what is known about the account: usually the latest, sometimes outdated
+    /// values.
     pub fn order(&self, dice: &mut Dice, what: What, user: &str) -> Order {
         use What::{Change, Complete, Create, Guess, Refresh, Reset, SignIn};
         let number = self.number();
@@ -71,7 +72,7 @@ impl World {
         Order {
             what,
             user: user.to_owned(),
-            // A UUID, as it must be.
+            // The key must be a UUID.
             key: if matches!(what, Reset | Create) {
                 format!("00000000-0000-4000-8000-{number:012}")
             } else {
@@ -82,7 +83,7 @@ impl World {
         }
     }
 
-    /// Does it, records it, and answers whether its outcome is known.
+    /// Makes the call and records it. Returns whether its outcome is known.
     pub async fn perform(&self, operator: &Client, stranger: &Client, order: Order) -> bool {
         let request_id = format!("call-{}", self.number());
         let access = self.heard().get(&order.user).and_then(|heard| heard.access_tokens.last().cloned());
@@ -129,7 +130,7 @@ fn end_of(status: &Status) -> End {
             assert_ne!(status.code(), Code::Internal, "{status:?}");
             End::Refused(info.reason.clone())
         }
-        // The transport's own word, or a database that was away.
+        // An error of the transport, or an unavailable database.
         _ => End::Unknown,
     }
 }
@@ -213,8 +214,8 @@ async fn stored(database: &TestDatabase) -> Stored {
 }
 
 impl World {
-    /// For servers that nobody kills: nearly every call has an outcome, and is refused for one of these reasons if it is.
-    /// A database that was away now and then would let a history with nothing in it pass for a good one.
+    /// For servers that are not killed: checks that nearly every call has a known outcome, and that refusals have one
+    /// of these reasons. Otherwise a database that was often unavailable would make an empty history pass.
     pub fn check_ends(&self, reasons: &[&str]) {
         let history = self.history.lock().expect("a history");
         let unknown = history.iter().filter(|entry| matches!(entry.end, End::Unknown)).count();
@@ -229,7 +230,7 @@ impl World {
         eprintln!("refused: {counts:?}");
     }
 
-    /// Judges everything that was done, when nothing is under way any more. `all` are the kinds that must have been done.
+    /// Checks the history after all calls have ended. `all` are the kinds of call that must have succeeded.
     pub async fn check(&self, database: &TestDatabase, operator: &Client, stranger: &Client, all: &[What]) {
         let history = self.history.lock().expect("a history").clone();
         let events = operator.events().await;
@@ -264,8 +265,8 @@ impl World {
     }
 }
 
-/// Tries a password until it was looked at. Attempts that kills have cut off keep the places for hashing that an account
-/// has, until they lapse.
+/// Tries a password until the attempt is processed. Attempts cut off by kills keep the account's hashing slots until
+/// they lapse.
 async fn tried(stranger: &Client, name: &str, password: &str) -> Result<Step, Status> {
     let answer = eventually("a turn", || async {
         let answer = stranger.sign_in(name, password).await;

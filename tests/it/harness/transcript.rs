@@ -1,8 +1,8 @@
-//! What a person types and what they see, as it stands in the documents, run word for word.
+//! Runs the shell sessions in documents and compares the output.
 //!
-//! In a block marked `console` a line that begins with `$ ` is a command, one that begins with `> ` goes on with it, and
-//! the lines below are what is printed, on both streams. `…` stands for anything within a line, and alone on a line for
-//! any lines. A command that ends with `# exit 1` ends with that code; the others with 0.
+//! In a block marked `console`, a line that begins with `$ ` is a command, a line that begins with `> ` continues it,
+//! and the lines below are the output of both streams. `…` stands for any text within a line, and on its own line for
+//! any lines. A command that ends with `# exit 1` must exit with that code; the others with 0.
 
 use std::fmt::Write as _;
 use std::io::{Read, Write as _};
@@ -11,17 +11,17 @@ use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
-/// A command and what it prints.
+/// A command and its expected output.
 #[derive(Debug, Default, Clone)]
 pub struct Step {
     pub command: String,
     pub exit: i32,
     pub prints: Vec<String>,
-    /// `prints` is one line, whatever the command makes of it: in the cell of a table.
+    /// `prints` is a single line, as in a table cell, regardless of line breaks in the output.
     pub in_a_cell: bool,
 }
 
-/// The bodies of a document's blocks that are marked like this, each with its mark: `console`, `console terminal`.
+/// The blocks of a document that have one of these marks, with their marks: `console`, `console terminal`.
 pub fn blocks(document: &str, marks: &[&str]) -> Vec<(String, String)> {
     let mut blocks = Vec::new();
     let mut open: Option<(String, String)> = None;
@@ -57,12 +57,12 @@ pub fn steps(block: &str) -> Vec<Step> {
     steps
 }
 
-/// Where commands run: a directory and an environment of their own.
+/// The working directory and environment of commands.
 pub struct Shell {
     home: TempDir,
     variables: Vec<(String, String)>,
     replacements: Vec<(String, String)>,
-    /// What bash is told first.
+    /// Bash commands that run first.
     prelude: String,
 }
 
@@ -88,15 +88,15 @@ impl Default for Shell {
 }
 
 impl Shell {
-    /// Sets a variable.
+    /// Sets an environment variable.
     pub fn set(&mut self, name: &str, value: &str) -> &mut Shell {
         self.variables.retain(|(other, _)| other != name);
         self.variables.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// Where the server is. Its port is a free one: it takes the place of the one that documents write, and of the one
-    /// that `latchkey login` takes by itself.
+    /// Sets the address of the server. Its free port replaces the one in documents, and the default of `latchkey
+    /// login`.
     pub fn reach(&mut self, address: &str) {
         self.replacements.push(("127.0.0.1:50051".to_owned(), address.to_owned()));
         let login = format!("LATCHKEY_SERVER={address} command latchkey");
@@ -104,12 +104,12 @@ impl Shell {
             format!(r#"latchkey() {{ if [ "$1" = login ]; then {login} "$@"; else command latchkey "$@"; fi; }}"#);
     }
 
-    /// A path in the directory where commands run.
+    /// A path in the working directory.
     pub fn path(&self, name: &str) -> PathBuf {
         self.home.path().join(name)
     }
 
-    /// A program that would run here.
+    /// A command for a program in this environment.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("/usr/bin/env");
         command.arg(program).env_clear().envs(self.variables.iter().cloned()).current_dir(self.home.path());
@@ -117,7 +117,7 @@ impl Shell {
         command
     }
 
-    /// Whether there is such a program here. One that is missing is told of, and with `TEST_REQUIRE_ALL` not accepted.
+    /// Returns whether a program is available. If it is not, says so, and fails with `TEST_REQUIRE_ALL`.
     pub fn has(&self, program: &str) -> bool {
         let found = self.bash(&format!("command -v {program}")).status.success();
         assert!(found || std::env::var("TEST_REQUIRE_ALL").is_err(), "TEST_REQUIRE_ALL: {program} is missing");
@@ -132,12 +132,12 @@ impl Shell {
         self.command("bash").args(["-c", line]).output().expect("bash")
     }
 
-    /// Runs a program to its end, with text on its standard input.
+    /// Runs a program to completion with this standard input.
     pub fn feed(&self, program: &str, args: &[&str], input: &str) -> Ran {
         let mut command = self.command(program);
         let command = command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("a process");
-        // A command that asks for nothing may be gone before it is told anything.
+        // A command that reads no input may have ended already.
         let _ = child.stdin.take().expect("an input").write_all(input.as_bytes());
         Ran::of(&child.wait_with_output().expect("an end"))
     }
@@ -147,7 +147,7 @@ impl Shell {
         self.feed("latchkey", args, "")
     }
 
-    /// Runs all steps in one bash, and checks what each prints and how it ends.
+    /// Runs all steps in one bash, and checks the output and exit code of each.
     pub fn play(&self, steps: &[Step]) {
         let mut script = format!("exec 2>&1\n{}\n", self.prelude);
         for step in steps {
@@ -168,7 +168,7 @@ impl Shell {
         assert!(faults.is_empty(), "{faults}");
     }
 
-    /// Runs one step at a terminal, and types the answers that its prompts show: `[y/N] y`.
+    /// Runs one step on a terminal and types the answers shown after its prompts: `[y/N] y`.
     pub fn play_at_terminal(&self, step: &Step) {
         let answers: Vec<(&str, &str)> = step
             .prints
@@ -182,7 +182,7 @@ impl Shell {
         }
     }
 
-    /// Runs a command at a terminal of its own. Each answer is typed when its prompt stands there.
+    /// Runs a command on its own terminal. Types each answer when its prompt appears.
     pub fn type_at(&self, command: &str, answers: &[(&str, &str)]) -> (String, i32) {
         let line = format!("stty cols 100; exec {command}");
         let mut script = self.command("timeout");
@@ -230,7 +230,7 @@ impl Shell {
     }
 }
 
-/// How a process ended.
+/// The result of a process.
 #[derive(Debug)]
 pub struct Ran {
     pub code: i32,
@@ -247,21 +247,22 @@ impl Ran {
         }
     }
 
-    /// The answer, after checking that it was one.
+    /// Checks that the process succeeded, and returns its standard output.
     #[track_caller]
     pub fn good(self) -> String {
         assert_eq!(self.code, 0, "{self:?}");
         self.stdout
     }
 
-    /// The same as JSON.
+    /// As `good`, parsed as JSON.
     #[track_caller]
     pub fn json(self) -> serde_json::Value {
         let text = self.good();
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
     }
 
-    /// Checks the exit code and the whole of standard error, where `…` stands for anything; nothing else was printed.
+    /// Checks the exit code and the whole of standard error, where `…` stands for any text; standard output must be
+    /// empty.
     #[track_caller]
     pub fn fails(&self, code: i32, stderr: &str) {
         let expected: Vec<&str> = stderr.lines().collect();
@@ -271,7 +272,7 @@ impl Ran {
     }
 }
 
-/// Whether the lines are as expected: `…` alone stands for any lines, within a line for any text.
+/// Returns whether the lines match: `…` alone stands for any lines, within a line for any text.
 pub fn lines_match(expected: &[&str], actual: &[&str]) -> bool {
     match (expected, actual) {
         ([], []) => true,
@@ -281,7 +282,7 @@ pub fn lines_match(expected: &[&str], actual: &[&str]) -> bool {
     }
 }
 
-/// Whether the text is as expected: `…` stands for any text. That moves columns, so the width of gaps does not count.
+/// Returns whether the text matches: `…` stands for any text. Since that shifts columns, the width of gaps is ignored.
 pub fn text_matches(expected: &str, actual: &str) -> bool {
     let (expected, actual) = (closed_up(expected), closed_up(actual));
     let Some((first, rest)) = expected.split_once('…') else { return expected == actual };
