@@ -95,7 +95,7 @@ async fn is_untouched(h: &Harness) -> bool {
 }
 
 #[tokio::test]
-async fn who_is_still_as_they_were_may_go_on() {
+async fn an_unchanged_caller_may_proceed() {
     let h = Harness::start().await;
     h.user("bob").await;
     let ann = h.person("ann", &["helpdesk"]).await;
@@ -106,7 +106,7 @@ async fn who_is_still_as_they_were_may_go_on() {
 }
 
 #[tokio::test]
-async fn who_was_signed_out_after_the_rule_let_them_in_changes_nothing() {
+async fn a_caller_signed_out_after_the_access_check_changes_nothing() {
     let h = Harness::start().await;
     h.user("bob").await;
     let ann = h.person("ann", &["helpdesk"]).await;
@@ -125,7 +125,7 @@ async fn who_was_signed_out_after_the_rule_let_them_in_changes_nothing() {
 }
 
 #[tokio::test]
-async fn who_lost_the_role_after_the_rule_let_them_in_changes_nothing_and_is_recorded() {
+async fn a_caller_that_lost_the_role_after_the_access_check_changes_nothing_and_is_recorded() {
     let h = Harness::start().await;
     h.user("bob").await;
     h.create("ann", &["helpdesk"], PASSWORD).await;
@@ -149,7 +149,7 @@ async fn who_lost_the_role_after_the_rule_let_them_in_changes_nothing_and_is_rec
 }
 
 #[tokio::test]
-async fn who_was_locked_after_the_rule_let_them_in_changes_nothing() {
+async fn a_caller_locked_after_the_access_check_changes_nothing() {
     let h = Harness::start().await;
     h.user("bob").await;
     let ann = h.person("ann", &["helpdesk"]).await;
@@ -164,7 +164,7 @@ async fn who_was_locked_after_the_rule_let_them_in_changes_nothing() {
 }
 
 #[tokio::test]
-async fn who_was_deleted_after_the_rule_let_them_in_changes_nothing() {
+async fn a_caller_deleted_after_the_access_check_changes_nothing() {
     let h = Harness::start().await;
     h.user("bob").await;
     let ann = h.person("ann", &["helpdesk"]).await;

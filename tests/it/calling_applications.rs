@@ -60,7 +60,7 @@ async fn a_proxy_is_believed_whom_it_speaks_for() {
 }
 
 #[tokio::test]
-async fn nobody_else_is_believed_whom_they_speak_for() {
+async fn only_an_application_with_the_scope_can_state_a_client_address() {
     let h = Harness::start().await;
     h.create("bob", &[], PASSWORD).await;
     let token = portal(&h, &["tokens.introspect"]).await;

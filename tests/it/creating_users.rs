@@ -288,7 +288,7 @@ async fn a_password_that_breaks_a_rule_is_rejected_by_name() {
 }
 
 #[tokio::test]
-async fn nobody_gives_a_role_whose_scopes_they_lack() {
+async fn giving_a_role_requires_all_its_scopes() {
     let h = Harness::start().await;
     let limited = h.token(&["users.write", "roles.write"]).await;
     let request = v1::CreateUserRequest { roles: vec!["admin".to_owned()], ..bob() };

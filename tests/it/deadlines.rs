@@ -84,7 +84,7 @@ async fn a_watch_ends_in_order_at_the_deadline_of_its_client() {
 }
 
 #[tokio::test]
-async fn who_sends_no_body_is_not_waited_for() {
+async fn a_call_without_a_body_ends_at_the_deadline() {
     let h = Harness::start().await;
     let wire = Wire::connect(&h.address()).await;
     let answer = wire.open(SIGN_IN, &[("grpc-timeout", "100m")]).await.answer().await;

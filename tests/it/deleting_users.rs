@@ -8,7 +8,7 @@ use crate::harness::calls::Shown;
 use crate::harness::{Harness, OTHER_PASSWORD, PASSWORD, refused};
 
 #[tokio::test]
-async fn whoever_deletes_has_to_have_looked() {
+async fn a_delete_requires_the_current_etag() {
     let h = Harness::start().await;
     let operator = h.operator().await;
     h.create("bob", &[], PASSWORD).await;

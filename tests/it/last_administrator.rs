@@ -51,7 +51,7 @@ async fn the_last_administrator_is_not_locked_demoted_or_deleted() {
 }
 
 #[tokio::test]
-async fn who_could_not_sign_in_is_no_other_administrator() {
+async fn an_account_that_cannot_sign_in_does_not_count_as_an_administrator() {
     let h = Harness::start().await;
     h.admin().await;
     let client = program(&h).await;

@@ -43,7 +43,7 @@ async fn people(h: &Harness) -> String {
 }
 
 #[tokio::test]
-async fn whoever_cannot_sign_in_gets_the_same_answer_after_the_same_work() {
+async fn every_failed_sign_in_gets_the_same_answer_after_the_same_work() {
     let h = Harness::start().await;
     let expired = people(&h).await;
     let stranger = h.stranger().await.with("x-request-id", "always-the-same");

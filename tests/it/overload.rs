@@ -115,7 +115,7 @@ async fn one_address_cannot_keep_everybody_else_from_signing_in() {
 }
 
 #[tokio::test]
-async fn who_only_reads_the_contract_holds_no_operator_up() {
+async fn reflection_does_not_delay_operators() {
     let h = Harness::start().await;
     let wire = Wire::connect(&h.address()).await;
     let path = "grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
@@ -142,7 +142,7 @@ async fn filled(h: &Harness, method: &str, lane: usize) -> Vec<Open> {
 }
 
 #[tokio::test]
-async fn who_watches_health_leaves_room_for_others_and_checks_are_never_refused() {
+async fn health_watches_have_their_own_lane_and_checks_are_never_refused() {
     let h = Harness::start().await;
     let held = filled(&h, "grpc.health.v1.Health/Watch", 1024).await;
     let everything = || framed(&HealthCheckRequest::default());
@@ -155,7 +155,7 @@ async fn who_watches_health_leaves_room_for_others_and_checks_are_never_refused(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_cannot_sign_out_for_want_of_room_stays_signed_in() {
+async fn a_sign_out_refused_for_overload_keeps_the_login() {
     let h = Harness::start().await;
     h.create("ada", &[], PASSWORD).await;
     let shell = terminal_of(&h, "ada");

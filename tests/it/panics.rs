@@ -165,7 +165,7 @@ async fn whatever_is_sent_the_answer_has_a_reason_and_a_request_id() {
 }
 
 #[tokio::test]
-async fn who_does_not_speak_http2_is_hung_up_on() {
+async fn a_client_that_does_not_speak_http2_is_disconnected() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let h = Harness::start().await;
     for hello in [&b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n"[..], b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"] {

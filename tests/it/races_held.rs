@@ -100,7 +100,7 @@ async fn a_reset_before_a_weak_hash_is_renewed_stands() {
 }
 
 #[tokio::test]
-async fn who_loses_a_role_after_being_let_in_is_refused_and_changes_nothing() {
+async fn a_caller_that_loses_a_role_after_the_access_check_is_refused_and_changes_nothing() {
     let site = Site::new().await;
     let barrier = site.barrier("judged");
     let (server, replica) = servers(&site, &format!("LockUser.begin=1*{}", barrier.action())).await;
@@ -207,7 +207,7 @@ async fn calls_of_one_token_do_not_wait_for_each_other_and_a_lock_of_its_owner_w
 }
 
 #[tokio::test]
-async fn who_waits_for_the_disk_is_told_last_and_holds_up_nobody() {
+async fn a_commit_that_waits_for_the_disk_is_answered_last_and_blocks_no_other_call() {
     let site = Site::new().await;
     // Calls are held only once the barrier listens.
     let server = site.start(&format!("store.flush=return(wait {})", site.path("disk.barrier").display())).await;

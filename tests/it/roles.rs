@@ -118,7 +118,7 @@ fn target_name(role: &str) -> String {
 }
 
 #[tokio::test]
-async fn nobody_acts_on_somebody_with_rights_that_they_lack() {
+async fn a_caller_cannot_act_on_a_user_with_more_rights() {
     let h = Harness::start().await;
     let operator = h.operator().await;
     for target in TARGETS {

@@ -80,7 +80,7 @@ async fn users_end_one_session_the_current_one_or_all_others() {
 }
 
 #[tokio::test]
-async fn nobody_ends_a_session_of_somebody_else() {
+async fn a_user_cannot_end_a_session_of_another_user() {
     let h = Harness::start().await;
     let bob = h.user("bob").await;
     let eve = h.user("eve").await;
