@@ -13,7 +13,7 @@ use crate::harness::calls::Shown as _;
 use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD, Refusal, at_once, refused};
 
 /// Variants with a defect: truncated, changed in one place, doubled, in the other case.
-fn nearly(good: &str) -> Vec<String> {
+fn almost_valid(good: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     for at in (1..good.len()).step_by(1 + good.len() / 40) {
         wrong.push(good[..at].to_owned());
@@ -104,7 +104,7 @@ async fn what_is_nearly_a_credential_is_none_and_harms_nobody() {
     let h = start().await;
     let kinds = kinds(&h).await;
     for kind in &kinds {
-        let mut wrong = nearly(&kind.good);
+        let mut wrong = almost_valid(&kind.good);
         if kind.name == "temporary password" {
             // Case and hyphens are ignored there.
             let plain = |text: &str| text.replace('-', "").to_uppercase();
@@ -140,7 +140,7 @@ async fn a_credential_is_good_for_its_own_purpose_and_server_alone() {
     }
 }
 
-async fn who_with(h: &Harness, headers: HeaderMap) -> Result<tonic::Response<v1::WhoAmIResponse>, Status> {
+async fn who_am_i_with(h: &Harness, headers: HeaderMap) -> Result<tonic::Response<v1::WhoAmIResponse>, Status> {
     let mut client = AuthClient::new(h.stranger().await.channel());
     client
         .who_am_i(Request::from_parts(MetadataMap::from_headers(headers), Extensions::default(), v1::WhoAmIRequest {}))
@@ -157,16 +157,16 @@ async fn bytes_that_no_header_should_have_are_no_credential() {
     for value in values {
         let mut headers = HeaderMap::new();
         headers.insert("authorization", HeaderValue::from_bytes(value).expect("a header"));
-        refused(who_with(&h, headers.clone()).await, Code::Unauthenticated, "TOKEN_INVALID");
+        refused(who_am_i_with(&h, headers.clone()).await, Code::Unauthenticated, "TOKEN_INVALID");
         // Next to a valid one, it is invalid too.
         headers.append("authorization", HeaderValue::from_str(&good).expect("a header"));
-        refused(who_with(&h, headers).await, Code::Unauthenticated, "TOKEN_INVALID");
+        refused(who_am_i_with(&h, headers).await, Code::Unauthenticated, "TOKEN_INVALID");
     }
     let mut headers = HeaderMap::new();
     headers.insert("authorization", HeaderValue::from_str(&good.replace("Bearer", "bEARER")).expect("a header"));
-    who_with(&h, headers.clone()).await.expect("the scheme has no case (RFC 9110, 11.1)");
+    who_am_i_with(&h, headers.clone()).await.expect("the scheme has no case (RFC 9110, 11.1)");
     headers.insert("x-padding", HeaderValue::from_str(&"a".repeat(64 << 10)).expect("a header"));
-    who_with(&h, headers).await.expect_err("more than the server takes in all headers");
+    who_am_i_with(&h, headers).await.expect_err("more than the server takes in all headers");
     root.client.who_am_i().await.expect("the server goes on");
 }
 
@@ -179,7 +179,7 @@ async fn a_request_id_that_is_not_fit_for_a_log_is_replaced() {
         let mut headers = HeaderMap::new();
         headers.insert("authorization", HeaderValue::from_str(&good).expect("a header"));
         headers.insert("x-request-id", HeaderValue::from_bytes(value).expect("a header"));
-        let answer = who_with(&h, headers).await.expect("an answer");
+        let answer = who_am_i_with(&h, headers).await.expect("an answer");
         let id = answer.metadata().get("x-request-id").expect("an id").to_str().expect("text").to_owned();
         assert!(id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{id}");
     }

@@ -103,7 +103,7 @@ fn order(world: &World, dice: &mut Dice, wanted: Option<What>) -> Order {
     let what = what.or_else(|| dice.pick(&mix).copied().filter(|_| dice.roll(12) != 0)).unwrap_or(rare);
     let user = match what {
         Create => format!("new{}", world.number()),
-        Delete => dice.pick(&world.by_the_way()).map_or("new0", String::as_str).to_owned(),
+        Delete => dice.pick(&world.extra_accounts()).map_or("new0", String::as_str).to_owned(),
         _ => dice.pick(&ACCOUNTS).copied().unwrap_or_default().to_owned(),
     };
     world.order(dice, what, &user)

@@ -87,7 +87,7 @@ pub fn is_outage(status: &Status) -> bool {
     [unavailable, late].contains(&(refusal.code, refusal.reason.as_str()))
 }
 
-async fn goes_through(network: Network) {
+async fn survives_network(network: Network) {
     let Some((h, proxy)) = behind_proxy().await else { return };
     let (bob, service) = (h.user("bob").await, h.token(&["tokens.introspect"]).await);
     for name in ["ann", "eve"] {
@@ -135,10 +135,10 @@ fn status_says_why(h: &Harness) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_is_lost_in_any_way_ends_all_calls_and_comes_back() {
     tokio::join!(
-        goes_through(Network::Refused),
-        goes_through(Network::Reset),
-        goes_through(Network::Stalled),
-        goes_through(Network::Slow(Duration::from_secs(9))),
+        survives_network(Network::Refused),
+        survives_network(Network::Reset),
+        survives_network(Network::Stalled),
+        survives_network(Network::Slow(Duration::from_secs(9))),
     );
 }
 

@@ -175,7 +175,7 @@ fn pairs_are_seen_in_prose() {
 }
 
 /// Words such as `PAGE_TOKEN_INVALID`.
-fn shouted(comment: &str) -> impl Iterator<Item = &str> {
+fn upper_case_names(comment: &str) -> impl Iterator<Item = &str> {
     let words = comment.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     words.filter(|word| {
         let is_shouted = word.bytes().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == b'_');
@@ -200,7 +200,7 @@ fn comments_promise_no_name_that_does_not_exist() {
         let info = file.file_descriptor_proto().source_code_info.clone().expect("comments");
         for location in &info.location {
             for comment in [location.leading_comments(), location.trailing_comments()] {
-                let strange: Vec<&str> = shouted(comment).filter(|word| !known.contains(*word)).collect();
+                let strange: Vec<&str> = upper_case_names(comment).filter(|word| !known.contains(*word)).collect();
                 assert!(strange.is_empty(), "{}: {strange:?} in {comment}", file.name());
             }
         }

@@ -43,7 +43,7 @@ fn fields() -> Vec<(String, String, String)> {
 }
 
 /// A program with every scope except this one.
-async fn all_but(h: &Harness, scope: &str) -> Client {
+async fn program_without(h: &Harness, scope: &str) -> Client {
     let others: Vec<&str> = Scope::ALL.iter().map(|scope| scope.as_str()).filter(|other| *other != scope).collect();
     h.token(&others).await
 }
@@ -60,7 +60,7 @@ async fn a_field_needs_its_scope_on_top_of_the_methods_own() {
         let (_, _, request) = request.unwrap_or_else(|| panic!("{method}.{field} has no request in this test"));
 
         let before = h.operator().await.user("bob").await;
-        let answer = all_but(&h, &scope).await.call(&method, request.clone()).await;
+        let answer = program_without(&h, &scope).await.call(&method, request.clone()).await;
         let refusal = refused(answer, Code::PermissionDenied, "SCOPE_MISSING");
         assert_eq!(refusal.metadata("scope"), scope, "{method}.{field}");
         assert_eq!(h.operator().await.user("bob").await, before, "{method}.{field}");
@@ -85,7 +85,7 @@ async fn an_empty_address_needs_the_scope_too() {
 #[tokio::test]
 async fn a_lasting_password_needs_a_scope_that_one_to_be_changed_does_not() {
     let h = Harness::start().await;
-    let program = all_but(&h, "users.reset.secrets").await;
+    let program = program_without(&h, "users.reset.secrets").await;
     let lasting = json!({"username": "eve", "password": PASSWORD, "passwordChangeRequired": false});
     let refusal = refused(program.call("UserAdmin/CreateUser", lasting).await, Code::PermissionDenied, "SCOPE_MISSING");
     assert_eq!(refusal.metadata("scope"), "users.reset.secrets");

@@ -43,7 +43,7 @@ const ORDER: [u8; 32] = [
 ];
 
 /// Another signature that satisfies the group equation: the second half is a number, here increased by the group order.
-fn malleated(signature: &[u8]) -> Vec<u8> {
+fn malleable_copy(signature: &[u8]) -> Vec<u8> {
     let mut carry = 0;
     let (point, number) = signature.split_at(32);
     let sums = number.iter().zip(ORDER).map(|(a, b)| {
@@ -383,7 +383,7 @@ async fn a_signature_is_the_servers_and_over_the_very_bytes() {
         forge.refuses("a flipped bit", &format!("{signed}.{}", encode(&flipped))).await;
     }
     forge.refuses("in DER", &format!("{signed}.{}", encode(in_der(&bytes)))).await;
-    forge.refuses("another number of the same effect", &format!("{signed}.{}", encode(malleated(&bytes)))).await;
+    forge.refuses("another number of the same effect", &format!("{signed}.{}", encode(malleable_copy(&bytes)))).await;
     for signature in [&bytes[..63], &[bytes.as_slice(), &[0]].concat(), &[0; 64], &[], &bytes[..32]] {
         forge.refuses("another length", &format!("{signed}.{}", encode(signature))).await;
     }

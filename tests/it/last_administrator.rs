@@ -105,7 +105,7 @@ async fn the_local_operator_may_remove_the_last_administrator() {
 }
 
 /// One round: two administrators disable each other at the same time.
-async fn against_each_other(h: &Harness, method: &str, request: impl Fn(&str) -> Value) -> usize {
+async fn one_round(h: &Harness, method: &str, request: impl Fn(&str) -> Value) -> usize {
     let one = h.signed_in("one", PASSWORD).await.client;
     let two = h.signed_in("two", PASSWORD).await.client;
     let answers = at_once([one.call(method, request("two")), two.call(method, request("one"))]).await;
@@ -135,10 +135,10 @@ async fn two_administrators_who_remove_each_other_at_once_leave_one() {
     for round in 0..rounds(50) {
         let removed = if round % 2 == 0 {
             let demote = |whom: &str| json!({"user": {"username": whom}, "removeRoles": ["admin"]});
-            against_each_other(&h, "UserAdmin/UpdateUser", demote).await
+            one_round(&h, "UserAdmin/UpdateUser", demote).await
         } else {
             let lock = |whom: &str| json!({"user": {"username": whom}});
-            against_each_other(&h, "UserAdmin/LockUser", lock).await
+            one_round(&h, "UserAdmin/LockUser", lock).await
         };
         assert_eq!(removed, 1, "round {round}");
         for name in ["one", "two"] {

@@ -50,11 +50,11 @@ async fn everybody() -> Harness {
         h.create(name, &[], PASSWORD).await;
         operator.reset(name).await.unwrap();
     }
-    bring_about(&h, &operator).await;
+    create_states(&h, &operator).await;
     h
 }
 
-async fn bring_about(h: &Harness, operator: &Client) {
+async fn create_states(h: &Harness, operator: &Client) {
     let stranger = h.stranger().await;
     let lock = async |name: &str, seconds: Option<i64>| {
         let end = seconds.map(|seconds| prost_types::Duration { seconds, nanos: 0 });
@@ -98,7 +98,7 @@ async fn bring_about(h: &Harness, operator: &Client) {
 }
 
 /// All accounts, as `GetUser` returns them.
-async fn shown_singly(operator: &Client) -> Vec<v1::User> {
+async fn all_users(operator: &Client) -> Vec<v1::User> {
     let all = operator.list(v1::ListUsersRequest { page_size: 500, ..Default::default() }).await.unwrap();
     let mut users = Vec::new();
     for user in all.users {
@@ -199,7 +199,7 @@ async fn check_filter(operator: &Client, users: &[v1::User], filter: UserFilter)
 async fn every_filter_selects_what_the_single_answers_say() {
     let h = everybody().await;
     let operator = h.operator().await;
-    let users = shown_singly(&operator).await;
+    let users = all_users(&operator).await;
     assert_eq!(users.len(), 18);
     let filters = single_filters(&users);
     // Each field must select some users and leave out others, otherwise it proves nothing.

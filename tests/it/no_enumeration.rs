@@ -74,7 +74,7 @@ async fn every_failed_sign_in_gets_the_same_answer_after_the_same_work() {
 }
 
 /// Locks, unlocks and resets one account repeatedly. Returns the number of passwords.
-async fn move_about(operator: &Client, times: usize) -> u64 {
+async fn change_repeatedly(operator: &Client, times: usize) -> u64 {
     let mut made = 0;
     for number in 0..times {
         match number % 4 {
@@ -128,7 +128,7 @@ async fn nor_does_it_show_while_accounts_are_locked_unlocked_and_reset_at_the_sa
             }
         }
     };
-    let ((), made) = tokio::join!(strangers, move_about(&operator, calls / 5));
+    let ((), made) = tokio::join!(strangers, change_repeatedly(&operator, calls / 5));
     let hashes = h.metric("latchkey_hashes_total").await - before;
     assert_eq!(hashes, u64::try_from(calls).expect("few") + made, "one hash a try, whoever is meant");
 }

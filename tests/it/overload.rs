@@ -203,7 +203,7 @@ async fn flood(h: &Harness) -> BTreeMap<String, usize> {
 
 /// The answer of a call that must not be refused. On a busy machine, a database connection may not be available in
 /// time; the call is then repeated.
-fn let_in<T: std::fmt::Debug>(answer: Result<T, Status>) -> Option<T> {
+fn admitted<T: std::fmt::Debug>(answer: Result<T, Status>) -> Option<T> {
     match answer {
         Err(status) if status.code() == Code::Unavailable => None,
         answer => Some(answer.expect("an answer, whatever the sign-ins do")),
@@ -215,12 +215,12 @@ async fn quick_work(h: &Harness, (root, eve, checker): (&Person, &Person, &Clien
     let mut health = HealthClient::new(h.stranger().await.channel());
     let mut rounds = 0;
     while !done.load(Ordering::Relaxed) || rounds == 0 {
-        let lock = || async { let_in(root.client.lock("bob").await) };
+        let lock = || async { admitted(root.client.lock("bob").await) };
         eventually("a lock", lock).await;
-        let unlock = || async { let_in(root.client.unlock("bob").await) };
+        let unlock = || async { admitted(root.client.unlock("bob").await) };
         eventually("an unlock", unlock).await;
         let request = v1::IntrospectTokenRequest { token: eve.tokens.access_token.clone(), ..Default::default() };
-        let check = || async { let_in(checker.auth().introspect_token(request.clone()).await) };
+        let check = || async { admitted(checker.auth().introspect_token(request.clone()).await) };
         assert!(eventually("a check", check).await.into_inner().active);
         let told = health.check(HealthCheckRequest::default()).await.expect("health").into_inner();
         assert_eq!(told.status(), ServingStatus::Serving);
@@ -258,7 +258,7 @@ async fn operators_and_services_work_on_while_sign_ins_flood_in() {
     assert!(shed > 0, "{answers:?}");
     comes_back(&h).await;
     let stranger = h.stranger().await;
-    eventually("a sign-in", || async { let_in(stranger.tokens("eve", PASSWORD).await) }).await;
+    eventually("a sign-in", || async { admitted(stranger.tokens("eve", PASSWORD).await) }).await;
 }
 
 /// Wrong passwords for one user, some of which are cancelled after a while.

@@ -87,7 +87,7 @@ fn head(flag: u8, length: u32, rest: &[u8]) -> Vec<u8> {
 }
 
 /// What a gRPC client would not send.
-fn oddities(bearer: &str) -> Vec<Odd> {
+fn malformed_requests(bearer: &str) -> Vec<Odd> {
     let odd = |what, request, body, code, reason| Odd { what, request, body, code, reason };
     let empty = || head(0, 0, &[]);
     let keys = |headers: &[(&str, &str)]| post(KEYS, headers);
@@ -144,7 +144,7 @@ async fn whatever_is_sent_the_answer_has_a_reason_and_a_request_id() {
     let bearer = format!("Bearer {}", root.tokens.access_token);
     let wire = Wire::connect(&h.address()).await;
     let mut wrong = Vec::new();
-    for Odd { what, request, body, code, reason } in oddities(&bearer) {
+    for Odd { what, request, body, code, reason } in malformed_requests(&bearer) {
         let sent = format!(
             "{what}: {} {} {:?} {body:?}",
             request.method(),

@@ -25,7 +25,7 @@ async fn two(h: &Harness) -> (Option<Harness>, [Client; 2]) {
 }
 
 /// Repeats a call while the server is busy, as `RetryInfo` asks for, because the test machine may be slow.
-async fn patiently<T, F: Future<Output = Result<T, Status>>>(call: impl Fn() -> F) -> Result<T, Status> {
+async fn with_retries<T, F: Future<Output = Result<T, Status>>>(call: impl Fn() -> F) -> Result<T, Status> {
     for _ in 0..20 {
         match call().await {
             Err(status)
@@ -52,16 +52,16 @@ async fn used_twice(operator: &Client, clients: &[Client; 2], name: String) {
         credential: Some(Credential::TemporaryPassword(v1::TemporaryPassword::default())),
         ..Default::default()
     };
-    let created = patiently(|| operator.create(request.clone())).await.expect("a user");
+    let created = with_retries(|| operator.create(request.clone())).await.expect("a user");
     let [here, there] = clients;
     let (first, second) = tokio::join!(
-        patiently(|| here.change_step(&name, created.shown())),
-        patiently(|| there.change_step(&name, created.shown()))
+        with_retries(|| here.change_step(&name, created.shown())),
+        with_retries(|| there.change_step(&name, created.shown()))
     );
     let tickets = [first.expect("a step").ticket, second.expect("a step").ticket];
     let (first, second) = tokio::join!(
-        patiently(|| here.complete(&tickets[0], OTHER_PASSWORD)),
-        patiently(|| there.complete(&tickets[1], THIRD_PASSWORD))
+        with_retries(|| here.complete(&tickets[0], OTHER_PASSWORD)),
+        with_retries(|| there.complete(&tickets[1], THIRD_PASSWORD))
     );
     let mut winners = Vec::new();
     for (answer, password) in [(first, OTHER_PASSWORD), (second, THIRD_PASSWORD)] {
@@ -73,8 +73,12 @@ async fn used_twice(operator: &Client, clients: &[Client; 2], name: String) {
     assert_eq!(winners.len(), 1, "{name}: {winners:?}");
     let live: Vec<String> = operator.sessions_of(&name).await.into_iter().map(|session| session.id).collect();
     assert_eq!(live, [winners[0].0.as_str()], "{name}: the winner's session and no other");
-    patiently(|| here.tokens(&name, winners[0].1)).await.expect("the winner's password");
-    refused(patiently(|| there.sign_in(&name, created.shown())).await, Code::Unauthenticated, "CREDENTIALS_REJECTED");
+    with_retries(|| here.tokens(&name, winners[0].1)).await.expect("the winner's password");
+    refused(
+        with_retries(|| there.sign_in(&name, created.shown())).await,
+        Code::Unauthenticated,
+        "CREDENTIALS_REJECTED",
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -124,7 +128,7 @@ async fn fifty_right_passwords_at_once_are_fifty_sign_ins() {
     let (_other, clients) = two(&h).await;
     let clients = &clients;
     h.create("bob", &[], PASSWORD).await;
-    let sign_in = |number: usize| patiently(move || clients[number % 2].tokens("bob", PASSWORD));
+    let sign_in = |number: usize| with_retries(move || clients[number % 2].tokens("bob", PASSWORD));
     let mut sessions: Vec<String> =
         at_once((0..50).map(sign_in)).await.into_iter().map(|answer| answer.expect("tokens").session_id).collect();
     sessions.sort();
@@ -145,7 +149,7 @@ async fn a_token_that_is_refreshed_a_hundred_times_at_once_has_one_successor() {
     let mut token = bob.tokens.refresh_token.clone();
     for generation in 1..=3 {
         let (clients, token_now) = (&clients, &token);
-        let refresh = |number: usize| patiently(move || clients[number % 2].refresh(token_now));
+        let refresh = |number: usize| with_retries(move || clients[number % 2].refresh(token_now));
         let answers = at_once((0..100).map(refresh)).await;
         let successors: Vec<String> = answers.into_iter().map(|answer| answer.expect("tokens").refresh_token).collect();
         assert!(successors.iter().all(|next| *next == successors[0] && *next != token), "two successors");
@@ -165,11 +169,11 @@ impl Somebody {
     /// other.
     async fn is_known(&self, at: &Client, service: &str) {
         let (client, service) = (at.bearing(&self.tokens.access_token), at.bearing(service));
-        let who = patiently(|| client.who_am_i()).await.expect("an answer");
+        let who = with_retries(|| client.who_am_i()).await.expect("an answer");
         let session = who.session.expect("a session").id;
         assert_eq!((who.user.expect("a user").id, session), (self.id.clone(), self.tokens.session_id.clone()));
         let request = v1::IntrospectTokenRequest { token: self.tokens.access_token.clone(), ..Default::default() };
-        let told = patiently(async || service.auth().introspect_token(request.clone()).await).await;
+        let told = with_retries(async || service.auth().introspect_token(request.clone()).await).await;
         let told = told.expect("an answer").into_inner();
         assert_eq!((told.user_id, told.session_id), (self.id.clone(), self.tokens.session_id.clone()));
     }
@@ -191,8 +195,8 @@ async fn changes_others(operator: &Client, done: &AtomicBool) -> usize {
     while !done.load(Ordering::Relaxed) {
         let name = format!("other{changes}");
         let request = v1::CreateUserRequest { username: name.clone(), ..service() };
-        patiently(|| operator.create(request.clone())).await.expect("a user");
-        patiently(|| operator.lock(&name)).await.expect("a lock");
+        with_retries(|| operator.create(request.clone())).await.expect("a user");
+        with_retries(|| operator.lock(&name)).await.expect("a lock");
         changes += 1;
     }
     changes
@@ -221,8 +225,8 @@ async fn of_sixty_four_people_at_once_each_is_told_who_they_are_themselves() {
             password_change_required: Some(false),
             ..Default::default()
         };
-        let user = patiently(|| operator.create(request.clone())).await.expect("a user").user.expect("a user");
-        let tokens = patiently(|| stranger.tokens(&name, PASSWORD)).await.expect("tokens");
+        let user = with_retries(|| operator.create(request.clone())).await.expect("a user").user.expect("a user");
+        let tokens = with_retries(|| stranger.tokens(&name, PASSWORD)).await.expect("tokens");
         Somebody { id: user.id, tokens }
     };
     let people = at_once((0..64).map(sign_up)).await;

@@ -87,7 +87,7 @@ async fn prepare(h: &Harness, operator: &Client, stranger: &Client, name: &str) 
 }
 
 /// An anonymous client of a second server, or of the same one if there can be only one.
-async fn elsewhere(h: &Harness) -> (Option<Harness>, Client) {
+async fn second_server(h: &Harness) -> (Option<Harness>, Client) {
     let other = h.replica().await;
     let there = other.as_ref().unwrap_or(h).stranger().await;
     (other, there)
@@ -97,7 +97,7 @@ async fn elsewhere(h: &Harness) -> (Option<Harness>, Client) {
 fn once_a_lock_has_returned_nothing_is_issued_and_nothing_lives() {
     run_quietly(async {
         let h = Harness::start().await;
-        let (_other, there) = elsewhere(&h).await;
+        let (_other, there) = second_server(&h).await;
         let (operator, here) = (h.operator().await, h.stranger().await);
         let mut dice = Dice(0x9e37_79b9_7f4a_7c15);
         let mut issued_before_the_lock = 0;
@@ -145,7 +145,7 @@ fn once_a_lock_has_returned_nothing_is_issued_and_nothing_lives() {
 fn of_two_who_answer_one_step_at_once_one_wins() {
     run_quietly(async {
         let h = Harness::start().await;
-        let (_other, there) = elsewhere(&h).await;
+        let (_other, there) = second_server(&h).await;
         let (operator, here) = (h.operator().await, h.stranger().await);
         for number in 0..rounds(250) {
             let name = format!("u{number}");
@@ -174,7 +174,7 @@ fn of_two_who_answer_one_step_at_once_one_wins() {
 fn a_reset_wins_over_a_change_by_the_user_at_the_same_moment() {
     run_quietly(async {
         let h = Harness::start().await;
-        let (_other, there) = elsewhere(&h).await;
+        let (_other, there) = second_server(&h).await;
         let (operator, stranger) = (h.operator().await, h.stranger().await);
         let mut dice = Dice(42);
         for number in 0..rounds(250) {
@@ -206,7 +206,7 @@ fn a_reset_wins_over_a_change_by_the_user_at_the_same_moment() {
 fn nothing_is_left_of_a_user_who_is_deleted_while_signing_in() {
     run_quietly(async {
         let h = Harness::start().await;
-        let (_other, there) = elsewhere(&h).await;
+        let (_other, there) = second_server(&h).await;
         let (operator, here) = (h.operator().await, h.stranger().await);
         let mut dice = Dice(7);
         for number in 0..rounds(250) {

@@ -196,7 +196,7 @@ async fn when_the_keys_are_replaced_a_replica_that_still_runs_stops_by_itself() 
 /// Returns whether the server never processed a call because the connection was closed gracefully before. tonic's
 /// client reports this as cancelled or, after a GOAWAY without an error, as internal, where others report UNAVAILABLE.
 /// Only errors of the client have a source.
-fn never_taken(status: &Status) -> bool {
+fn never_processed(status: &Status) -> bool {
     let Some(source) = std::error::Error::source(status).map(|source| format!("{source:?}")) else { return false };
     match status.code() {
         Code::Cancelled => true,
@@ -228,7 +228,9 @@ impl Customer {
         for client in self.at.iter().cycle().take(300) {
             match call(client.clone()).await {
                 Ok(answer) => return answer,
-                Err(status) => assert!(status.code() == Code::Unavailable || never_taken(&status), "{status:?}"),
+                Err(status) => {
+                    assert!(status.code() == Code::Unavailable || never_processed(&status), "{status:?}")
+                }
             }
             self.retried.fetch_add(1, Ordering::Relaxed);
             tokio::task::yield_now().await;

@@ -16,7 +16,7 @@ const KEYS: &str = "/latchkey.v1.Auth/GetSigningKeys";
 const FRAME_SIZE_ERROR: u32 = 0x6;
 const REFUSED_STREAM: u32 = 0x7;
 
-fn impatient(config: &mut Config) {
+fn short_timeouts(config: &mut Config) {
     config.connections.start_timeout = Duration::from_secs(1);
 }
 
@@ -87,7 +87,7 @@ async fn a_header_list_that_is_too_long_reaches_no_handler() {
 
 #[tokio::test]
 async fn a_connection_that_says_nothing_is_closed() {
-    let h = Harness::with(impatient).await;
+    let h = Harness::with(short_timeouts).await;
     for words in [b"".as_slice(), &h2::PREFACE[..23], b"GET / HTTP/1.1\r\n"] {
         let mut raw = Raw::silent(&h.address()).await.expect("a connection");
         raw.send(words).await.expect("words");
@@ -108,7 +108,7 @@ async fn a_connection_that_says_nothing_is_closed() {
 
 #[tokio::test]
 async fn a_connection_that_has_begun_may_rest() {
-    let h = Harness::with(impatient).await;
+    let h = Harness::with(short_timeouts).await;
     let client = h.stranger().await;
     let mut silent = Raw::silent(&h.address()).await.expect("a connection");
     silent.end().await;

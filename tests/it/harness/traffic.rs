@@ -19,7 +19,7 @@ use super::{Client, at_once, eventually, refused};
 
 /// What clients know about an account, which may be outdated.
 #[derive(Default)]
-struct Heard {
+struct Known {
     passwords: Vec<String>,
     refresh_tokens: Vec<String>,
     access_tokens: Vec<String>,
@@ -29,7 +29,7 @@ struct Heard {
 /// Accounts, what clients know about them, and the record of all calls.
 #[derive(Default)]
 pub struct World {
-    heard: Mutex<BTreeMap<String, Heard>>,
+    heard: Mutex<BTreeMap<String, Known>>,
     history: Mutex<Vec<Entry>>,
     next: AtomicU64,
 }
@@ -40,12 +40,12 @@ impl World {
         self.next.fetch_add(1, Ordering::SeqCst)
     }
 
-    fn heard(&self) -> MutexGuard<'_, BTreeMap<String, Heard>> {
+    fn heard(&self) -> MutexGuard<'_, BTreeMap<String, Known>> {
         self.heard.lock().expect("nobody panicked")
     }
 
     /// Additional accounts that were created and not yet deleted.
-    pub fn by_the_way(&self) -> Vec<String> {
+    pub fn extra_accounts(&self) -> Vec<String> {
         self.heard().keys().filter(|name| name.starts_with("new")).cloned().collect()
     }
 
@@ -55,7 +55,7 @@ impl World {
         use What::{Change, Complete, Create, Guess, Refresh, Reset, SignIn};
         let number = self.number();
         let heard = self.heard();
-        let nothing = Heard::default();
+        let nothing = Known::default();
         let known = heard.get(user).unwrap_or(&nothing);
         let mut one_of = |of: &[String]| {
             let older = if dice.roll(5) == 0 { dice.pick(of) } else { None };
