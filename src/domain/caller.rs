@@ -187,20 +187,25 @@ pub struct Caller {
 }
 
 /// Why an authenticated caller is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
     /// A scope is missing.
+    #[error("this needs the scope {0}")]
     ScopeMissing(Scope),
     /// The target has scopes that the caller lacks.
+    #[error("the target has scopes that you lack: {}", missing.to_text())]
     TargetOutranksCaller {
         /// The scopes that the caller lacks.
         missing: ScopeSet,
     },
     /// Operators may not do this to themselves.
+    #[error("operators may not do this to their own account; ask another operator")]
     SelfActionForbidden,
     /// The method acts on the caller's own account, and the caller has none.
+    #[error("this acts on the caller's own account, and the caller has none; sign in as a user")]
     UserRequired,
     /// An API token may not do this.
+    #[error("an API token may not do this; sign in as a user")]
     ApiTokenForbidden,
 }
 
@@ -213,24 +218,6 @@ impl Denied {
             Denied::SelfActionForbidden => Reason::SelfActionForbidden,
             Denied::UserRequired => Reason::UserRequired,
             Denied::ApiTokenForbidden => Reason::ApiTokenForbidden,
-        }
-    }
-}
-
-impl fmt::Display for Denied {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Denied::ScopeMissing(scope) => write!(f, "this needs the scope {scope}"),
-            Denied::TargetOutranksCaller { missing } => {
-                write!(f, "the target has scopes that you lack: {}", missing.to_text())
-            }
-            Denied::SelfActionForbidden => {
-                f.write_str("operators may not do this to their own account; ask another operator")
-            }
-            Denied::UserRequired => {
-                f.write_str("this acts on the caller's own account, and the caller has none; sign in as a user")
-            }
-            Denied::ApiTokenForbidden => f.write_str("an API token may not do this; sign in as a user"),
         }
     }
 }

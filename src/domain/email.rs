@@ -28,17 +28,25 @@ pub struct EmailAddress {
 }
 
 /// Why a text is not an e-mail address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum EmailFault {
     /// The text is empty.
+    #[error("must be set")]
     Empty,
     /// The text is too long.
+    #[error("has more than {MAX_BYTES} bytes")]
     TooLong,
     /// No '@', or more than one.
+    #[error("an address has exactly one '@'; write it without a name or angle brackets")]
     At,
     /// The part before the '@' is malformed.
+    #[error(
+        "the part before the '@' must have 1 to {MAX_LOCAL_BYTES} characters: letters a to z, digits, \
+         !#$%&'*+-/=?^_`{{|}}~, and single dots between them"
+    )]
     Local,
     /// The part after the '@' is malformed.
+    #[error("the part after the '@' must be a domain name with at least one dot, or localhost")]
     Domain,
 }
 
@@ -140,26 +148,6 @@ impl fmt::Display for EmailAddress {
         f.pad(&self.display)
     }
 }
-
-impl fmt::Display for EmailFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            EmailFault::Empty => f.write_str("must be set"),
-            EmailFault::TooLong => write!(f, "has more than {MAX_BYTES} bytes"),
-            EmailFault::At => f.write_str("an address has exactly one '@'; write it without a name or angle brackets"),
-            EmailFault::Local => write!(
-                f,
-                "the part before the '@' must have 1 to {MAX_LOCAL_BYTES} characters: letters a to z, digits, \
-                 !#$%&'*+-/=?^_`{{|}}~, and single dots between them"
-            ),
-            EmailFault::Domain => {
-                f.write_str("the part after the '@' must be a domain name with at least one dot, or localhost")
-            }
-        }
-    }
-}
-
-impl std::error::Error for EmailFault {}
 
 impl Describe for EmailFault {
     fn fault(&self) -> Fault {

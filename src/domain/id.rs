@@ -16,16 +16,9 @@ const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 const SYMBOLS: usize = 26;
 
 /// The text is not an id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an id has {SYMBOLS} symbols, digits and lower-case letters without i, l, o and u")]
 pub struct IdMalformed;
-
-impl fmt::Display for IdMalformed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "an id has {SYMBOLS} symbols, digits and lower-case letters without i, l, o and u")
-    }
-}
-
-impl std::error::Error for IdMalformed {}
 
 impl super::violation::Describe for IdMalformed {
     fn fault(&self) -> super::violation::Fault {

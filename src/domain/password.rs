@@ -25,13 +25,16 @@ const MAX_BYTES: usize = 4096;
 pub struct PlainPassword(Zeroizing<String>);
 
 /// Why a text is not usable as a password.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PasswordFault {
     /// The text is empty.
+    #[error("must be set")]
     Empty,
     /// The text is longer than the maximum in bytes.
+    #[error("longer than {MAX_BYTES} bytes")]
     TooLong,
     /// The text does not conform to RFC 8265.
+    #[error("may not contain control characters, characters newer than Unicode 6.3, or others that RFC 8265 excludes")]
     NotText,
 }
 
@@ -148,33 +151,26 @@ impl PasswordRules {
 }
 
 /// A rule that a new password breaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RuleBroken {
     /// Too few code points.
+    #[error("shorter than {min} characters")]
     TooShort {
         /// The minimum.
         min: u32,
     },
     /// Too many code points.
+    #[error("longer than {max} characters")]
     TooLong {
         /// The maximum.
         max: u32,
     },
     /// Same as the old password.
+    #[error("the same as the old password")]
     Reused,
     /// Does not conform to RFC 8265.
+    #[error("{}", PasswordFault::NotText)]
     NotText,
-}
-
-impl fmt::Display for RuleBroken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            RuleBroken::TooShort { min } => write!(f, "shorter than {min} characters"),
-            RuleBroken::TooLong { max } => write!(f, "longer than {max} characters"),
-            RuleBroken::Reused => f.write_str("the same as the old password"),
-            RuleBroken::NotText => PasswordFault::NotText.fmt(f),
-        }
-    }
 }
 
 impl Describe for RuleBroken {
@@ -187,20 +183,6 @@ impl Describe for RuleBroken {
         }
     }
 }
-
-impl fmt::Display for PasswordFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            PasswordFault::Empty => f.write_str("must be set"),
-            PasswordFault::TooLong => write!(f, "longer than {MAX_BYTES} bytes"),
-            PasswordFault::NotText => {
-                f.write_str("may not contain control characters, characters newer than Unicode 6.3, or others that RFC 8265 excludes")
-            }
-        }
-    }
-}
-
-impl std::error::Error for PasswordFault {}
 
 impl Describe for PasswordFault {
     fn fault(&self) -> Fault {

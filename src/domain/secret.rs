@@ -17,16 +17,9 @@ use super::id::{ApiTokenId, SessionId};
 const SECRET_BYTES: usize = 32;
 
 /// The text is not a secret of the expected kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("malformed; send it exactly as the server issued it")]
 pub struct SecretMalformed;
-
-impl fmt::Display for SecretMalformed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("malformed; send it exactly as the server issued it")
-    }
-}
-
-impl std::error::Error for SecretMalformed {}
 
 /// A SHA-256 digest. Compared in constant time.
 #[derive(Clone, Copy)]

@@ -3,43 +3,30 @@
 //! SQLite stores NUL and PostgreSQL rejects it. Other control characters can forge log lines (OWASP Logging Cheat
 //! Sheet). Characters that change the writing direction can make one name look like another (CVE-2021-42574).
 
-use std::fmt;
-
 use precis_profiles::OpaqueString;
 use precis_profiles::precis_core::profile::Rules;
 
 use super::violation::{Describe, Fault};
 
 /// Why a text is rejected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
 pub enum TextFault {
     /// The text is required but empty.
+    #[error("must be set")]
     Empty,
     /// The text is too long.
+    #[error("has more than {max_bytes} bytes")]
     TooLong {
         /// The maximum in bytes.
         max_bytes: usize,
     },
     /// Contains a control character or one that changes the writing direction.
+    #[error("may not contain control characters or ones that change the direction of text")]
     ForbiddenCharacter,
     /// Contains a space where none is allowed.
+    #[error("may not contain spaces")]
     Space,
 }
-
-impl fmt::Display for TextFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            TextFault::Empty => f.write_str("must be set"),
-            TextFault::TooLong { max_bytes } => write!(f, "has more than {max_bytes} bytes"),
-            TextFault::ForbiddenCharacter => {
-                f.write_str("may not contain control characters or ones that change the direction of text")
-            }
-            TextFault::Space => f.write_str("may not contain spaces"),
-        }
-    }
-}
-
-impl std::error::Error for TextFault {}
 
 impl Describe for TextFault {
     fn fault(&self) -> Fault {

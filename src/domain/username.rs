@@ -13,15 +13,19 @@ const MAX_BYTES: usize = 64;
 pub struct Username(String);
 
 /// Why a text is not a username.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum UsernameFault {
     /// The text is empty.
+    #[error("must be set")]
     Empty,
     /// The text is too long.
+    #[error("has more than {MAX_BYTES} characters")]
     TooLong,
     /// Contains '@'. A username that looks like someone's address could be found instead of that person.
+    #[error("a username may not contain '@'; did you mean email?")]
     At,
     /// Contains another character that is not allowed, or not allowed at the start.
+    #[error("a username starts with a letter or digit and has only letters (a to z), digits and . _ + -")]
     Malformed,
 }
 
@@ -56,21 +60,6 @@ impl fmt::Display for Username {
         f.pad(&self.0)
     }
 }
-
-impl fmt::Display for UsernameFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            UsernameFault::Empty => f.write_str("must be set"),
-            UsernameFault::TooLong => write!(f, "has more than {MAX_BYTES} characters"),
-            UsernameFault::At => f.write_str("a username may not contain '@'; did you mean email?"),
-            UsernameFault::Malformed => f.write_str(
-                "a username starts with a letter or digit and has only letters (a to z), digits and . _ + -",
-            ),
-        }
-    }
-}
-
-impl std::error::Error for UsernameFault {}
 
 impl Describe for UsernameFault {
     fn fault(&self) -> Fault {

@@ -1,7 +1,6 @@
 //! Labels: free-form key-value annotations of a user.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use crate::domain::text::{TextFault, plain_text};
 use crate::domain::violation::{Describe, Fault};
@@ -24,13 +23,16 @@ pub struct Labels(BTreeMap<String, String>);
 pub struct LabelChanges(BTreeMap<String, Option<String>>);
 
 /// What is wrong with a label.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LabelFault {
     /// Too many labels.
+    #[error("a user has at most {MAX_LABELS} labels")]
     TooMany,
     /// A malformed key.
+    #[error("a label key has 1 to {MAX_KEY_BYTES} characters: a to z, digits and . _ / -")]
     Key,
     /// An invalid value.
+    #[error("{fault}")]
     Value {
         /// The key, which is valid.
         key: String,
@@ -128,18 +130,6 @@ fn is_key(key: &str) -> bool {
 fn value_fault(value: &str) -> Result<(), TextFault> {
     if value.is_empty() { Err(TextFault::Empty) } else { plain_text(value, MAX_VALUE_BYTES) }
 }
-
-impl fmt::Display for LabelFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            LabelFault::TooMany => write!(f, "a user has at most {MAX_LABELS} labels"),
-            LabelFault::Key => write!(f, "a label key has 1 to {MAX_KEY_BYTES} characters: a to z, digits and . _ / -"),
-            LabelFault::Value { fault, .. } => fault.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for LabelFault {}
 
 impl Describe for LabelFault {
     fn fault(&self) -> Fault {

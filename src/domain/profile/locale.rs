@@ -11,11 +11,13 @@ use crate::domain::violation::{Describe, Fault};
 pub struct Locale(String);
 
 /// Why a text is not a language tag.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LocaleFault {
     /// The text is too long.
+    #[error("has more than {} bytes", Locale::MAX_BYTES)]
     TooLong,
     /// The text is malformed.
+    #[error("a locale is a language tag such as de, en-GB or zh-Hant-TW")]
     Malformed,
 }
 
@@ -139,17 +141,6 @@ impl fmt::Display for Locale {
         f.pad(&self.0)
     }
 }
-
-impl fmt::Display for LocaleFault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            LocaleFault::TooLong => write!(f, "has more than {} bytes", Locale::MAX_BYTES),
-            LocaleFault::Malformed => f.write_str("a locale is a language tag such as de, en-GB or zh-Hant-TW"),
-        }
-    }
-}
-
-impl std::error::Error for LocaleFault {}
 
 impl Describe for LocaleFault {
     fn fault(&self) -> Fault {
