@@ -20,21 +20,25 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub type Source = Box<dyn std::error::Error + Send + Sync>;
 
 /// A kind of object that can be missing or corrupt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::Display)]
+#[strum(serialize_all = "lowercase")]
 pub enum Resource {
     /// An account.
     User,
     /// A session.
     Session,
     /// An API token.
+    #[strum(to_string = "API token")]
     ApiToken,
     /// An audit event.
     Event,
     /// A signing key or a sealed secret.
     Key,
     /// The stored answer of a call with an idempotency key.
+    #[strum(to_string = "key")]
     IdempotencyKey,
     /// Any other stored row.
+    #[strum(to_string = "key")]
     Row,
 }
 
@@ -54,49 +58,65 @@ impl Resource {
 }
 
 /// A unique value that is already in use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Taken {
     /// The sign-in name.
+    #[error("this username is taken")]
     Username,
     /// The sign-in name of a deleted account, reserved until this time.
+    #[error("this username belonged to a deleted account and is reserved until {0}")]
     UsernameReserved(Timestamp),
     /// The e-mail address.
+    #[error("this e-mail address is taken")]
     Email,
     /// The id assigned by another system.
+    #[error("this external id is taken")]
     ExternalId,
 }
 
 /// A precondition that is not met.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unmet {
     /// The account is locked.
+    #[error("the account is locked; unlock it first")]
     UserLocked(LockCause),
     /// A credential has never been set.
+    #[error("the account has no password yet; set one first")]
     UserPending,
     /// The account is a service account.
+    #[error("the account is a service and has no password")]
     UserIsService,
     /// No account could administer users afterwards.
+    #[error("this would leave no administrator; make another user an administrator first")]
     LastAdministrator,
 }
 
 /// Why a caller is not authenticated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unauthenticated {
     /// No credential was sent.
+    #[error("sign in, or send an API token")]
     Missing,
     /// Sign-in failed. All causes share one answer.
+    #[error("sign-in failed")]
     Rejected,
     /// The token is malformed, forged, or meant for another audience.
+    #[error("the token is not valid for this server")]
     TokenInvalid,
     /// The token has expired.
+    #[error("the token has expired; refresh it")]
     TokenExpired,
     /// The session or API token is revoked, or its user is locked or deleted.
+    #[error("the session has ended; sign in again")]
     SessionRevoked,
     /// A refresh token was used again after its grace period.
+    #[error("this refresh token was already used, so the session has ended; sign in again")]
     RefreshReused,
     /// The ticket is unknown, used, replaced or expired.
+    #[error("the ticket was used or replaced, or has expired; sign in again")]
     TicketInvalid,
     /// The password was verified too long ago.
+    #[error("this needs a more recent sign-in; sign in again")]
     TooOld {
         /// The maximum age.
         max_auth_age: Duration,
@@ -104,48 +124,66 @@ pub enum Unauthenticated {
 }
 
 /// The limit that was reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Limit {
     /// Too many failures from this source.
+    #[error("too many failures from this address")]
     Source,
     /// Too many wrong passwords for this name.
+    #[error("too many wrong passwords for this name")]
     Account,
     /// The hashing queue is full.
+    #[error("the queue for password hashing is full")]
     Hashing,
     /// The lane of this name is full.
+    #[error("too many calls of this kind are under way")]
     Lane(&'static str),
 }
 
 /// Why the service is temporarily unavailable.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum Outage {
     /// The server is shutting down.
+    #[error("the server is shutting down; try again")]
     ShuttingDown,
     /// The database cannot be reached.
-    Storage(Source),
+    #[error("the database cannot be used")]
+    Storage(#[source] Source),
     /// The connection to the database broke during commit. It is unknown whether the change was made, so the server
     /// must not retry it.
-    Unconfirmed(Source),
+    #[error(
+        "the connection to the database broke during the commit, so the change may have been made; repeat the call, \
+         with the same idempotency key if it had one"
+    )]
+    Unconfirmed(#[source] Source),
 }
 
 /// An error. Each variant states what the caller can do next.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Fix the fields, which are all listed.
+    #[error("{}", invalid_fields(.0))]
     InvalidInput(Violations),
     /// Choose another password. Every broken rule is listed.
+    #[error("the new password is not acceptable")]
     PasswordRejected(Violations),
     /// Restart the list from the first page.
+    #[error("the page token is invalid or has expired; start again from the first page")]
     PageTokenInvalid,
     /// Restart the list, or repeat the original filter and order.
+    #[error("the filter or order changed between pages; start again from the first page")]
     PageTokenMismatch,
     /// Use a new key for a new call.
+    #[error("this idempotency key was used for another request; use a new key")]
     IdempotencyKeyReused,
     /// Authenticate.
-    Unauthenticated(Unauthenticated),
+    #[error(transparent)]
+    Unauthenticated(#[from] Unauthenticated),
     /// Ask someone who has the right.
-    Denied(Denied),
+    #[error(transparent)]
+    Denied(#[from] Denied),
     /// Check the reference.
+    #[error("no {resource} matches {field}")]
     NotFound {
         /// The kind of object.
         resource: Resource,
@@ -153,15 +191,19 @@ pub enum Error {
         field: &'static str,
     },
     /// Choose another value.
+    #[error(transparent)]
     AlreadyExists(Taken),
     /// Change the state of the account first.
-    Precondition(Unmet),
+    #[error(transparent)]
+    Precondition(#[from] Unmet),
     /// Read the account again and decide.
+    #[error("the account has changed since you read it; its etag is now {current}")]
     Stale {
         /// The current version.
         current: Etag,
     },
     /// Wait and retry.
+    #[error("{limit}; try again in {} s", retry_after.as_secs().max(1))]
     Exhausted {
         /// The limit that was reached.
         limit: Limit,
@@ -169,16 +211,25 @@ pub enum Error {
         retry_after: Duration,
     },
     /// Send a smaller request.
+    #[error("the request is larger than this method accepts")]
     RequestTooLarge,
     /// Send the message that the method expects.
+    #[error("the request is not a valid message for this method")]
     MessageMalformed,
     /// Use a server that has this method.
+    #[error("this server does not have this method")]
     MethodUnavailable,
     /// Check whether the change was made, or repeat it with the same idempotency key.
+    #[error(
+        "the call did not finish before the deadline; a change may have been made anyway: repeat the call, with the \
+         same idempotency key if it had one"
+    )]
     DeadlinePassed,
     /// Retry shortly.
+    #[error(transparent)]
     Unavailable(Outage),
     /// Delete or restore the record.
+    #[error("the stored record {} {id} cannot be read", resource.as_str())]
     Corrupt {
         /// The kind of object.
         resource: Resource,
@@ -188,7 +239,8 @@ pub enum Error {
         etag: Option<Etag>,
     },
     /// Report it, with the request id.
-    Internal(Source),
+    #[error("internal error; the server's log has the details under this request id")]
+    Internal(#[source] Source),
 }
 
 impl Error {
@@ -259,114 +311,10 @@ impl Error {
     }
 }
 
-impl std::fmt::Display for Error {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Error::InvalidInput(violations) => f.write_str(&invalid_fields(violations)),
-            Error::PasswordRejected(_) => f.write_str("the new password is not acceptable"),
-            Error::PageTokenInvalid => f.write_str("the page token is invalid or has expired; start again from the first page"),
-            Error::PageTokenMismatch => f.write_str("the filter or order changed between pages; start again from the first page"),
-            Error::IdempotencyKeyReused => f.write_str("this idempotency key was used for another request; use a new key"),
-            Error::Unauthenticated(why) => f.write_str(match why {
-                Unauthenticated::Missing => "sign in, or send an API token",
-                Unauthenticated::Rejected => "sign-in failed",
-                Unauthenticated::TokenInvalid => "the token is not valid for this server",
-                Unauthenticated::TokenExpired => "the token has expired; refresh it",
-                Unauthenticated::SessionRevoked => "the session has ended; sign in again",
-                Unauthenticated::RefreshReused => "this refresh token was already used, so the session has ended; sign in again",
-                Unauthenticated::TicketInvalid => "the ticket was used or replaced, or has expired; sign in again",
-                Unauthenticated::TooOld { .. } => "this needs a more recent sign-in; sign in again",
-            }),
-            Error::Denied(denied) => write!(f, "{denied}"),
-            Error::NotFound { resource, field } => match resource {
-                Resource::User => write!(f, "no user matches {field}"),
-                Resource::Session => write!(f, "no session matches {field}"),
-                Resource::ApiToken => write!(f, "no API token matches {field}"),
-                Resource::Event => write!(f, "no event matches {field}"),
-                Resource::Key | Resource::IdempotencyKey | Resource::Row => write!(f, "no key matches {field}"),
-            },
-            Error::AlreadyExists(taken) => match taken {
-                Taken::Username => f.write_str("this username is taken"),
-                Taken::UsernameReserved(until) => {
-                    write!(f, "this username belonged to a deleted account and is reserved until {until}")
-                }
-                Taken::Email => f.write_str("this e-mail address is taken"),
-                Taken::ExternalId => f.write_str("this external id is taken"),
-            },
-            Error::Precondition(unmet) => f.write_str(match unmet {
-                Unmet::UserLocked(_) => "the account is locked; unlock it first",
-                Unmet::UserPending => "the account has no password yet; set one first",
-                Unmet::UserIsService => "the account is a service and has no password",
-                Unmet::LastAdministrator => {
-                    "this would leave no administrator; make another user an administrator first"
-                }
-            }),
-            Error::Stale { current } => {
-                write!(f, "the account has changed since you read it; its etag is now {current}")
-            }
-            Error::Exhausted { limit, retry_after } => {
-                let what = match limit {
-                    Limit::Source => "too many failures from this address",
-                    Limit::Account => "too many wrong passwords for this name",
-                    Limit::Hashing => "the queue for password hashing is full",
-                    Limit::Lane(_) => "too many calls of this kind are under way",
-                };
-                write!(f, "{what}; try again in {} s", retry_after.as_secs().max(1))
-            }
-            Error::RequestTooLarge => f.write_str("the request is larger than this method accepts"),
-            Error::MessageMalformed => f.write_str("the request is not a valid message for this method"),
-            Error::MethodUnavailable => f.write_str("this server does not have this method"),
-            Error::Unavailable(Outage::ShuttingDown) => f.write_str("the server is shutting down; try again"),
-            Error::Unavailable(Outage::Storage(_)) => f.write_str("the database cannot be used"),
-            Error::DeadlinePassed => f.write_str(
-                "the call did not finish before the deadline; a change may have been made anyway: repeat the call, with \
-                 the same idempotency key if it had one",
-            ),
-            Error::Unavailable(Outage::Unconfirmed(_)) => f.write_str(
-                "the connection to the database broke during the commit, so the change may have been made; repeat the \
-                 call, with the same idempotency key if it had one",
-            ),
-            Error::Corrupt { resource, id, .. } => {
-                write!(f, "the stored record {} {id} cannot be read", resource.as_str())
-            }
-            Error::Internal(_) => f.write_str("internal error; the server's log has the details under this request id"),
-        }
-    }
-}
-
 fn invalid_fields(violations: &Violations) -> String {
     match violations.iter().len() {
         1 => "1 field is invalid".to_owned(),
         count => format!("{count} fields are invalid"),
-    }
-}
-
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Error::Internal(source) | Error::Unavailable(Outage::Storage(source) | Outage::Unconfirmed(source)) => {
-                Some(source.as_ref())
-            }
-            _ => None,
-        }
-    }
-}
-
-impl From<Denied> for Error {
-    fn from(denied: Denied) -> Error {
-        Error::Denied(denied)
-    }
-}
-
-impl From<Unauthenticated> for Error {
-    fn from(why: Unauthenticated) -> Error {
-        Error::Unauthenticated(why)
-    }
-}
-
-impl From<Unmet> for Error {
-    fn from(unmet: Unmet) -> Error {
-        Error::Precondition(unmet)
     }
 }
 
