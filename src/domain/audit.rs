@@ -2,58 +2,55 @@
 
 use std::collections::BTreeMap;
 
+use strum::{EnumString, IntoStaticStr, VariantArray};
+
 use super::caller::{Call, Principal};
 use super::id::EventId;
 use super::reason::Reason;
 use super::time::Timestamp;
 use super::user::User;
 
-macro_rules! event_types {
-    ($($variant:ident = $text:literal,)*) => {
-        /// What happened. The entries of the same name in `proto/latchkey/v1/events.proto` document each type.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
-        #[expect(missing_docs, reason = "documented in events.proto, where auditors read it")]
-        pub enum EventType { $($variant,)* }
-
-        impl EventType {
-            /// All event types.
-            pub const ALL: &[EventType] = &[$(EventType::$variant,)*];
-
-            /// The name in the database and in the contract, where it has a prefix.
-            pub const fn as_str(self) -> &'static str {
-                match self { $(EventType::$variant => $text,)* }
-            }
-
-            /// Parses a name returned by [`EventType::as_str`].
-            pub fn parse(text: &str) -> Option<EventType> {
-                match text { $($text => Some(EventType::$variant),)* _ => None }
-            }
-        }
-    };
+/// What happened. The entries of the same name in `proto/latchkey/v1/events.proto` document each type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, EnumString, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "SCREAMING_SNAKE_CASE")]
+#[expect(missing_docs, reason = "documented in events.proto, where auditors read it")]
+pub enum EventType {
+    SignInSucceeded,
+    SignInFailed,
+    ThrottleBegan,
+    ThrottleEnded,
+    SessionRevoked,
+    RefreshReused,
+    UserCreated,
+    UserUpdated,
+    RolesChanged,
+    EmailChanged,
+    UserDeleted,
+    UserLocked,
+    UserUnlocked,
+    PasswordChanged,
+    PasswordResetByOperator,
+    PasswordChangeRequired,
+    PasswordChangeWaived,
+    ApiTokenCreated,
+    ApiTokenRevoked,
+    KeyRotated,
+    AccessDenied,
 }
 
-event_types! {
-    SignInSucceeded = "SIGN_IN_SUCCEEDED",
-    SignInFailed = "SIGN_IN_FAILED",
-    ThrottleBegan = "THROTTLE_BEGAN",
-    ThrottleEnded = "THROTTLE_ENDED",
-    SessionRevoked = "SESSION_REVOKED",
-    RefreshReused = "REFRESH_REUSED",
-    UserCreated = "USER_CREATED",
-    UserUpdated = "USER_UPDATED",
-    RolesChanged = "ROLES_CHANGED",
-    EmailChanged = "EMAIL_CHANGED",
-    UserDeleted = "USER_DELETED",
-    UserLocked = "USER_LOCKED",
-    UserUnlocked = "USER_UNLOCKED",
-    PasswordChanged = "PASSWORD_CHANGED",
-    PasswordResetByOperator = "PASSWORD_RESET_BY_OPERATOR",
-    PasswordChangeRequired = "PASSWORD_CHANGE_REQUIRED",
-    PasswordChangeWaived = "PASSWORD_CHANGE_WAIVED",
-    ApiTokenCreated = "API_TOKEN_CREATED",
-    ApiTokenRevoked = "API_TOKEN_REVOKED",
-    KeyRotated = "KEY_ROTATED",
-    AccessDenied = "ACCESS_DENIED",
+impl EventType {
+    /// All event types.
+    pub const ALL: &[EventType] = EventType::VARIANTS;
+
+    /// The name in the database and in the contract, where it has a prefix.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+
+    /// Parses a name returned by [`EventType::as_str`].
+    pub fn parse(text: &str) -> Option<EventType> {
+        text.parse().ok()
+    }
 }
 
 /// A class of events with its own retention, so that a flood of wrong passwords cannot displace operators' events.

@@ -4,10 +4,13 @@
 
 use std::time::Duration;
 
+use strum::IntoStaticStr;
+
 use super::time::Timestamp;
 
 /// Why an account is locked. Ordered: the strongest cause is the smallest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, IntoStaticStr)]
+#[strum(serialize_all = "SCREAMING_SNAKE_CASE")]
 pub enum LockCause {
     /// Locked by an operator.
     Operator,
@@ -17,11 +20,8 @@ pub enum LockCause {
 
 impl LockCause {
     /// The name in the contract.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            LockCause::Operator => "OPERATOR",
-            LockCause::FailedSignIns => "FAILED_SIGN_INS",
-        }
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 }
 

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use strum::{EnumString, IntoStaticStr, VariantArray};
+
 macro_rules! scopes {
     ($($variant:ident = $text:literal,)*) => {
         /// The right to do one kind of action.
@@ -151,7 +153,10 @@ const VERIFIER: ScopeSet = ScopeSet::of(&[Scope::TokensIntrospect]);
 const APP: ScopeSet = ScopeSet::of(&[Scope::AuthProxy, Scope::TokensIntrospect]);
 
 /// A named set of scopes that can be assigned to users.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, EnumString, IntoStaticStr, VariantArray,
+)]
+#[strum(serialize_all = "lowercase")]
 pub enum Role {
     /// Has all scopes.
     Admin,
@@ -171,25 +176,16 @@ pub enum Role {
 
 impl Role {
     /// All roles, sorted by name.
-    pub const ALL: &[Role] =
-        &[Role::Admin, Role::App, Role::Auditor, Role::Helpdesk, Role::Operator, Role::Verifier, Role::Viewer];
+    pub const ALL: &[Role] = Role::VARIANTS;
 
     /// The name in the contract and in the database.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Role::Admin => "admin",
-            Role::App => "app",
-            Role::Auditor => "auditor",
-            Role::Helpdesk => "helpdesk",
-            Role::Operator => "operator",
-            Role::Verifier => "verifier",
-            Role::Viewer => "viewer",
-        }
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 
     /// Parses a name returned by [`Role::as_str`].
     pub fn parse(text: &str) -> Option<Role> {
-        Role::ALL.iter().copied().find(|role| role.as_str() == text)
+        text.parse().ok()
     }
 
     /// Description shown to people.

@@ -2,8 +2,11 @@
 
 use std::fmt;
 
+use strum::IntoStaticStr;
+
 /// What is wrong with a field, for programs. Sent as `google.rpc.BadRequest.FieldViolation.reason`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoStaticStr)]
+#[strum(serialize_all = "SCREAMING_SNAKE_CASE")]
 pub enum Fault {
     /// The field is required but not set.
     Required,
@@ -31,20 +34,8 @@ pub enum Fault {
 
 impl Fault {
     /// The name that clients see.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Fault::Required => "REQUIRED",
-            Fault::TooShort => "TOO_SHORT",
-            Fault::TooLong => "TOO_LONG",
-            Fault::TooMany => "TOO_MANY",
-            Fault::Malformed => "MALFORMED",
-            Fault::ForbiddenCharacter => "FORBIDDEN_CHARACTER",
-            Fault::Unknown => "UNKNOWN",
-            Fault::OutOfRange => "OUT_OF_RANGE",
-            Fault::Conflict => "CONFLICT",
-            Fault::Reused => "REUSED",
-            Fault::NotText => "NOT_TEXT",
-        }
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 }
 
