@@ -1,9 +1,11 @@
-//! Argon2id on threads of its own.
+//! Password hashing with Argon2id on dedicated threads.
 //!
-//! Hashing is what the service spends its time on, so three things matter: that each thread works in memory that it
-//! has touched before (page faults cost a third of a hash otherwise), that sign-ins which saturate every core do not
-//! keep operators waiting, and that the queue is bounded. A job belongs to the hasher and not to the request: a client
-//! that hangs up frees no place before its hash is done.
+//! Hashing dominates the cost of the service, so:
+//! - Each thread reuses memory that it has touched before. Page faults would otherwise cost a third of a hash.
+//! - Operators have a queue of their own, so that sign-ins that saturate every core do not delay them.
+//! - Both queues are bounded.
+//! - A job belongs to the hasher and not to the request: a client that disconnects does not free its slot before its hash is
+//!   done.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,43 +26,43 @@ use crate::effects::Effects;
 use crate::error::{Error, Limit, Result};
 use crate::metrics::{HashKind, Lane, Metrics};
 
-/// Bytes of salt (RFC 9106, 3.1).
+/// Length of a salt in bytes (RFC 9106, 3.1).
 const SALT_BYTES: usize = 16;
-/// Bytes of a hash.
+/// Length of a hash in bytes.
 const TAG_BYTES: usize = 32;
-/// Stored hashes that cost more are refused, so that a hostile row cannot exhaust memory or time.
+/// Stored hashes that cost more than these bounds are refused, so that a hostile row cannot exhaust memory or time.
 const MAX_MEMORY_KIB: u32 = 131_072;
 const MAX_ITERATIONS: u32 = 10;
 const MAX_PARALLELISM: u32 = 8;
 const MAX_WORK: u64 = 524_288;
-/// A thread that has had nothing to do for this long wipes its memory.
+/// A thread that has been idle for this long wipes its memory.
 const IDLE_BEFORE_WIPE: Duration = Duration::from_secs(1);
-/// The most places in a queue, however fast hashing is: what waits costs memory.
+/// Upper bound of the slots in a queue, however fast hashing is: each queued job costs memory.
 const MAX_PLACES: usize = 4096;
-/// How far the threads step back, as `nice` counts: all the way. What hashes takes a hundred times as long as anything
-/// that could wait behind it (measured: ADR 0020).
+/// Nice value of the hashing threads: the maximum. A hash takes a hundred times as long as anything that could wait behind it
+/// (measured: ADR 0020).
 #[cfg(target_os = "linux")]
 const NICE: i32 = 19;
 
-/// How costly new hashes are, and on how many threads.
+/// Cost of new hashes, and the number of threads.
 #[derive(Debug, Clone, Copy)]
 pub struct HasherSettings {
-    /// Memory in KiB.
+    /// Memory of a hash in KiB.
     pub memory_kib: u32,
-    /// Passes over it.
+    /// Passes over the memory.
     pub iterations: u32,
-    /// Lanes.
+    /// Lanes (degree of parallelism).
     pub parallelism: u32,
-    /// Threads. None: as many as there are cores to use.
+    /// Number of hashing threads. `None` means one per available core.
     pub threads: Option<usize>,
 }
 
-/// The queue that a job joins.
+/// The queue that a hashing job joins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Priority {
-    /// Served first while both queues have jobs, but not only.
+    /// Work of operators. Served first, but alternates with sign-ins while both queues have jobs.
     Operator,
-    /// Everything that signs somebody in.
+    /// Sign-ins.
     SignIn,
 }
 
@@ -74,14 +76,18 @@ impl Priority {
     }
 }
 
-/// Checks and makes password hashes.
+/// Creates and verifies password hashes on a fixed pool of threads.
+///
+/// Jobs wait in two bounded queues, one for each [`Priority`]. A job that finds its queue full is refused with
+/// [`Limit::Hashing`]. Dropping the hasher joins the threads.
 pub struct Hasher {
     shared: Arc<Shared>,
-    /// One for each sign-in that may hash now.
+    /// One permit for each sign-in that may hash or wait for it: the threads and the slots of the queue.
     sign_ins: Arc<Semaphore>,
     threads: Vec<JoinHandle<()>>,
     params: Params,
-    /// What is verified where there is no hash, so that an unknown name costs what a wrong password does.
+    /// Hash of an unknown password. It is verified where there is no stored hash, so that an unknown username costs as much as
+    /// a wrong password.
     dummy: String,
     effects: Effects,
     metrics: Arc<Metrics>,
@@ -97,7 +103,7 @@ struct Shared {
 struct Queues {
     operators: VecDeque<Job>,
     sign_ins: VecDeque<Job>,
-    /// Alternates while both wait: operators first, but not only.
+    /// Whether the last job was an operator's. Lets the queues alternate while both have jobs.
     served_operator: bool,
     closed: bool,
 }
@@ -109,14 +115,14 @@ struct Job {
     answer: oneshot::Sender<Option<[u8; TAG_BYTES]>>,
 }
 
-/// One computation.
+/// The input of one Argon2id computation, without the password.
 struct Work {
     params: Params,
     salt: Vec<u8>,
 }
 
 impl Hasher {
-    /// Starts the threads, and hashes once to see how many places a second's work is.
+    /// Starts the threads, and times a hash to choose the number of queue slots: about a second's work.
     pub fn start(settings: HasherSettings, effects: Effects, metrics: Arc<Metrics>) -> Result<Hasher> {
         let params = Params::new(settings.memory_kib, settings.iterations, settings.parallelism, Some(TAG_BYTES))
             .map_err(|error| Error::internal(error.to_string()))?;
@@ -147,8 +153,9 @@ impl Hasher {
         Ok(hasher)
     }
 
-    /// Takes the time of a hash, and makes the dummy. The second of two counts: the first one touches its memory. Time of
-    /// this thread alone: at the start others have work too.
+    /// Times a hash, sets the number of queue slots, and makes the dummy hash. The second of two hashes counts: the first one
+    /// touches the memory. Only processor time of this thread is measured, because other work competes for the cores at the
+    /// start.
     fn calibrate(&mut self, threads: usize) -> Result<()> {
         let mut work = Work { params: self.params.clone(), salt: vec![0; SALT_BYTES] };
         let mut memory = Vec::new();
@@ -159,16 +166,17 @@ impl Hasher {
         let places = (threads as u128 * 1_000_000 / took.as_micros()).clamp(threads as u128, MAX_PLACES as u128);
         self.shared.places.store(usize::try_from(places).unwrap_or(MAX_PLACES), Ordering::Relaxed);
         tag.ok_or_else(|| Error::internal("argon2 failed on its own parameters"))?;
-        // The hash of no password that anybody knows.
+        // A random tag in place of a computed one: no known password has this hash.
         work.salt = self.effects.bytes::<SALT_BYTES>().to_vec();
         self.dummy = phc(&work, &self.effects.bytes::<TAG_BYTES>())?;
-        // Hashes that are made and never accepted would lock everybody out.
+        // Hashes that are made but never accepted would lock every user out.
         let is_accepted = Stored::parse(&self.dummy).is_some();
         if is_accepted { Ok(()) } else { Err(Error::internal("the parameters of argon2 are beyond what is accepted")) }
     }
 
-    /// Whether `password` is what `hash` was made of. Without a hash, or with one that cannot be verified, the same
-    /// work is done and the answer is no.
+    /// Returns whether `password` matches `hash`.
+    ///
+    /// Without a hash, or with one that cannot be verified, does the same work on a dummy hash and returns `false`.
     pub async fn verify(&self, priority: Priority, password: PlainPassword, hash: Option<&StoredHash>) -> Result<bool> {
         let stored = hash.and_then(|hash| Stored::parse(hash.as_str()));
         let is_real = stored.is_some();
@@ -180,7 +188,7 @@ impl Hasher {
         Ok(is_real && bool::from(computed.ct_eq(&tag)))
     }
 
-    /// Hashes a new password.
+    /// Hashes a new password with a random salt and the current parameters.
     pub async fn hash(&self, priority: Priority, password: PlainPassword) -> Result<StoredHash> {
         let salt = self.effects.bytes::<SALT_BYTES>().to_vec();
         let work = Work { params: self.params.clone(), salt: salt.clone() };
@@ -188,18 +196,18 @@ impl Hasher {
         Ok(StoredHash::new(phc(&Work { params: self.params.clone(), salt }, &tag)?))
     }
 
-    /// A hash of no password.
+    /// Returns the dummy hash, which no known password has.
     pub fn dummy(&self) -> StoredHash {
         StoredHash::new(self.dummy.clone())
     }
 
-    /// Refuses a sign-in that would be refused anyway, before anything is read for it.
+    /// Fails if [`Hasher::admit`] would refuse a sign-in now. Called before anything is read for the sign-in.
     pub fn check_room(&self) -> Result<()> {
         if self.sign_ins.available_permits() > 0 { Ok(()) } else { Err(self.saturated()) }
     }
 
-    /// Lets a sign-in in that is going to hash, before anything is written for it: as many as there is room for in the
-    /// queue and on the threads. Without this a thousand at once would all write, and most of them for nothing.
+    /// Takes a permit for a sign-in that is going to hash, before anything is written for it. There are as many permits as
+    /// threads and slots of the queue. Without this, a thousand concurrent sign-ins would all write, and most of them in vain.
     pub fn admit(&self) -> Result<OwnedSemaphorePermit> {
         Arc::clone(&self.sign_ins).try_acquire_owned().map_err(|_| self.saturated())
     }
@@ -208,12 +216,12 @@ impl Hasher {
         Error::Exhausted { limit: Limit::Hashing, retry_after: self.effects.retry_soon() }
     }
 
-    /// How many jobs a queue has room for: what the threads hash in about a second.
+    /// Returns the number of slots of each queue: what the threads hash in about a second.
     pub fn places(&self) -> usize {
         self.shared.places.load(Ordering::Relaxed)
     }
 
-    /// Whether a method is weaker than, or not of, today's settings.
+    /// Returns whether `method` is weaker than the current parameters, or is not an accepted Argon2id method.
     pub fn is_outdated(&self, method: &HashMethod) -> bool {
         let params = PasswordHash::new(method.as_str()).ok().and_then(|hash| accepted_params(&hash));
         params.is_none_or(|then| {
@@ -222,7 +230,7 @@ impl Hasher {
         })
     }
 
-    /// Tells the metrics how many jobs wait.
+    /// Reports the length of the queues to the metrics.
     pub fn report_queues(&self) {
         let queues = self.shared.lock();
         let (operators, sign_ins) = (queues.operators.len(), queues.sign_ins.len());
@@ -285,7 +293,7 @@ impl Drop for Hasher {
         self.shared.lock().closed = true;
         self.shared.wake.notify_all();
         for thread in self.threads.drain(..) {
-            // A thread that panicked has nothing left to give back.
+            // A thread that panicked has nothing to clean up.
             let _ = thread.join();
         }
     }
@@ -297,7 +305,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a job; wipes `memory` when there has been none for a while. None: the hasher is closed.
+    /// Waits for a job, and wipes `memory` after [`IDLE_BEFORE_WIPE`] without one. Returns `None` if the hasher is closed.
     fn next(&self, memory: &mut Vec<Block>) -> Option<Job> {
         let mut queues = self.lock();
         let mut wiped = memory.is_empty();
@@ -345,8 +353,8 @@ impl Queues {
     }
 }
 
-/// Lets everything else that the service does go first: the others need little, and at once. Where the system has no
-/// such thing for a thread, or does not let us, hashing competes as an equal.
+/// Lowers the priority of this thread below everything else that the service does, which needs little time but promptly.
+/// Hashing competes as an equal where the system has no priority for a thread, or does not permit it.
 #[cfg(target_os = "linux")]
 fn step_back() {
     if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE) {
@@ -357,7 +365,7 @@ fn step_back() {
 #[cfg(not(target_os = "linux"))]
 fn step_back() {}
 
-/// The processor time that this thread has had.
+/// Returns the processor time that this thread has used.
 fn thread_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::try_from(time).unwrap_or_default()
@@ -365,17 +373,17 @@ fn thread_time() -> Duration {
 
 type Compute = fn(&[u8], &Work, &mut Vec<Block>) -> Option<[u8; TAG_BYTES]>;
 
-/// What a thread does.
+/// Runs jobs until the hasher is closed.
 fn serve(shared: &Shared, metrics: &Metrics, compute: Compute) {
     let mut memory = Vec::new();
     while let Some(job) = shared.next(&mut memory) {
-        // Nobody waits any more: then nobody needs it.
+        // The caller has gone, so the result is not needed.
         if job.answer.is_closed() {
             continue;
         }
         let began = Instant::now();
         metrics.hashing_began();
-        // A job that panics must not take the thread with it: with the last one gone, nobody could sign in any more.
+        // A job that panics must not end the thread: without any thread, all sign-ins would fail.
         let done = AssertUnwindSafe(|| compute(job.password.expose().as_bytes(), &job.work, &mut memory));
         let tag = catch_unwind(done).unwrap_or_default();
         metrics.hashed(job.kind, began.elapsed());
@@ -383,7 +391,7 @@ fn serve(shared: &Shared, metrics: &Metrics, compute: Compute) {
     }
 }
 
-/// Hashes in `memory`, which grows to what the largest job needs and is kept.
+/// Hashes in `memory`, which grows to the size that the largest job needs and is reused.
 fn compute(password: &[u8], work: &Work, memory: &mut Vec<Block>) -> Option<[u8; TAG_BYTES]> {
     let blocks = work.params.block_count();
     if memory.len() < blocks {
@@ -398,7 +406,7 @@ fn argon2_of(work: &Work) -> Argon2<'static> {
     Argon2::new(Algorithm::Argon2id, Version::V0x13, work.params.clone())
 }
 
-/// The PHC string of a hash.
+/// Formats a hash as a PHC string.
 fn phc(work: &Work, tag: &[u8]) -> Result<String> {
     let unlikely = |error: password_hash::phc::Error| Error::internal(error.to_string());
     let hash = PasswordHash {
@@ -411,14 +419,14 @@ fn phc(work: &Work, tag: &[u8]) -> Result<String> {
     Ok(hash.to_string())
 }
 
-/// A stored hash, taken apart.
+/// A parsed stored hash.
 struct Stored {
     work: Work,
     tag: [u8; TAG_BYTES],
 }
 
 impl Stored {
-    /// Reads a PHC string; none if it is not Argon2id of version 0x13 or costs more than the bounds.
+    /// Parses a PHC string. Returns `None` unless it is Argon2id of version 0x13 and within the bounds.
     fn parse(text: &str) -> Option<Stored> {
         let hash = PasswordHash::new(text).ok()?;
         let params = accepted_params(&hash)?;
@@ -428,7 +436,7 @@ impl Stored {
     }
 }
 
-/// The cost of a hash. Returns `None` unless it is Argon2id of version 0x13 and within the bounds.
+/// Returns the parameters of a hash, or `None` unless it is Argon2id of version 0x13 and within the bounds.
 fn accepted_params(hash: &PasswordHash) -> Option<Params> {
     if hash.algorithm != Algorithm::Argon2id.ident() || hash.version != Some(Version::V0x13.into()) {
         return None;

@@ -1,7 +1,7 @@
-//! The keys that every replica shares: signing keys, and the root that the other keys derive from.
+//! The keys that all replicas share: signing keys, and the root key from which the other keys are derived.
 //!
-//! A signing key is published a day before it is first used, and kept until the last token that it signed has expired,
-//! so that a verifier which asks for keys now and then never meets an unknown one.
+//! A signing key is published a day before its first use, and stays published until the last token that it signed has expired.
+//! So a verifier that fetches the keys now and then never meets an unknown one.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -21,28 +21,29 @@ use crate::domain::time::Timestamp;
 use crate::effects::Effects;
 use crate::error::{Error, Result};
 
-/// The next signing key is made this long after the one before was first used: it is used after 30 days.
+/// Time from the first use of a signing key until its successor is made. The successor is first used after 30 days.
 const ROTATE_AFTER: Duration = Duration::from_hours(29 * 24);
-/// And is published this long before it is first used.
+/// Time from the publication of a signing key until its first use.
 const PUBLISH_AHEAD: Duration = Duration::from_hours(24);
-/// A key that was replaced is published until the last token it signed has expired, with an hour to spare for clocks.
+/// A replaced key stays published this long, until the last token that it signed has expired, with an hour of reserve for clock
+/// skew.
 const KEEP_AFTER: Duration = Duration::from_mins(75);
-/// Verifiers ask again after this time.
+/// How long verifiers may cache the keys.
 pub const KEYS_MAX_AGE: Duration = Duration::from_mins(5);
 
-/// Version of the key behind refresh tokens, which they name.
+/// Version of the key of refresh tokens. Each refresh token names it.
 pub const REFRESH_KEY_VERSION: u16 = 1;
 
-/// A public key, as verifiers read it.
+/// A public key, as verifiers see it.
 #[derive(Debug, Clone)]
 pub struct PublicKey {
-    /// The `kid`.
+    /// The key id (`kid`).
     pub id: KeyId,
     /// `SubjectPublicKeyInfo`, DER.
     pub der: Vec<u8>,
-    /// When it is first used.
+    /// When the key is first used.
     pub not_before: Timestamp,
-    /// When the last token signed with it expires.
+    /// When the last token signed with the key expires. `None` while the key has no successor.
     pub not_after: Option<Timestamp>,
 }
 
@@ -50,42 +51,46 @@ struct SigningKey {
     public: PublicKey,
     encoding: EncodingKey,
     decoding: DecodingKey,
-    /// The raw public key, for the JWK set.
+    /// The raw public key in base64url, for the JWK Set.
     x: String,
 }
 
-/// All keys at one moment.
+/// A snapshot of all keys, opened with the seal key.
 pub struct Keys {
     signing: HashMap<String, SigningKey>,
-    /// By `not_before`, oldest first.
+    /// Ids of the signing keys by `not_before`, oldest first.
     order: Vec<String>,
     refresh: Zeroizing<[u8; 32]>,
     page: SealKey,
     digest: hmac::Key,
 }
 
-/// The keys, and their replacement while the server runs.
+/// The current [`Keys`], which can be replaced while the server runs.
+///
+/// A caller of [`KeyRing::current`] keeps its snapshot, so a replacement never changes the keys in the middle of a request.
 pub struct KeyRing(RwLock<Arc<Keys>>);
 
 impl KeyRing {
-    /// Begins with these keys.
+    /// Creates a ring whose current keys are `keys`.
     pub fn new(keys: Keys) -> KeyRing {
         KeyRing(RwLock::new(Arc::new(keys)))
     }
 
-    /// The keys in use now.
+    /// Returns a snapshot of the current keys.
     pub fn current(&self) -> Arc<Keys> {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Puts other keys into use.
+    /// Replaces the current keys.
     pub fn replace(&self, keys: Keys) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
     }
 }
 
 impl Keys {
-    /// Opens what is stored.
+    /// Opens the stored keys with the seal key and derives the others from the root key.
+    ///
+    /// Fails if a key cannot be opened, or if there is no root key.
     pub fn open(seal: &SealKey, stored: &[SealedKey]) -> Result<Keys> {
         let mut signing = HashMap::new();
         let mut order = Vec::new();
@@ -111,8 +116,8 @@ impl Keys {
         })
     }
 
-    /// The key that signs at `now`: the newest whose time has come, else the oldest. There is none whose time has come
-    /// if a clock was turned back, or is behind that of the replica which made the first key.
+    /// Returns the key that signs at `now`: the newest that is valid, else the oldest. No key is valid yet if a clock was
+    /// turned back, or is behind the clock of the replica that made the first key.
     fn signer(&self, now: Timestamp) -> Option<&SigningKey> {
         self.newest_first().find(|key| key.public.not_before <= now).or_else(|| self.newest_first().last())
     }
@@ -121,7 +126,7 @@ impl Keys {
         self.order.iter().rev().filter_map(|id| self.signing.get(id))
     }
 
-    /// Signs claims.
+    /// Signs `claims` as a JWT with the key that is current at `now`.
     pub fn sign(&self, claims: &crate::domain::token::Claims, now: Timestamp) -> Result<String> {
         let key = self.signer(now).ok_or_else(|| Error::internal("there is no signing key"))?;
         let mut header = jsonwebtoken::Header::new(Algorithm::EdDSA);
@@ -130,23 +135,24 @@ impl Keys {
         jsonwebtoken::encode(&header, claims, &key.encoding).map_err(Error::internal)
     }
 
-    /// The key with this `kid`, unless its time is over. Nothing is fetched for an unknown one.
+    /// Returns the key with this `kid`, or `None` if it is unknown or has expired. Nothing is fetched for an unknown one.
     pub fn verifier(&self, id: &str, now: Timestamp) -> Option<&DecodingKey> {
         let key = self.signing.get(id)?;
         key.public.not_after.is_none_or(|at| at > now).then_some(&key.decoding)
     }
 
-    /// The key of refresh tokens of this version.
+    /// Returns the key of refresh tokens of this version, or `None` if the version is unknown.
     pub fn refresh_key(&self, version: u16) -> Option<&[u8; 32]> {
         (version == REFRESH_KEY_VERSION).then_some(&*self.refresh)
     }
 
-    /// The key that seals page tokens.
+    /// Returns the key that seals page tokens.
     pub fn page_key(&self) -> &SealKey {
         &self.page
     }
 
-    /// A keyed digest: of what must be compared later, and must not be guessed by whoever reads the database.
+    /// Returns the HMAC-SHA-256 of `bytes` for one purpose: for values that are compared later, and that a reader of the
+    /// database must not be able to guess.
     pub fn digest(&self, purpose: &str, bytes: &[u8]) -> Digest32 {
         let mut context = hmac::Context::with_key(&self.digest);
         context.update(purpose.as_bytes());
@@ -157,7 +163,7 @@ impl Keys {
         Digest32::from_bytes(digest)
     }
 
-    /// The public keys, the current one first, then those to come, then those that were.
+    /// Returns the public keys: the current one, then future ones, then earlier ones.
     pub fn public(&self, now: Timestamp) -> Vec<PublicKey> {
         let current = self.signer(now).map(|key| key.public.id);
         let mut keys: Vec<PublicKey> = self
@@ -169,7 +175,7 @@ impl Keys {
         keys
     }
 
-    /// The same as a JWK Set (RFC 7517, RFC 8037).
+    /// Returns the public keys as a JWK Set (RFC 7517, RFC 8037), in the order of [`Keys::public`].
     pub fn jwks(&self, now: Timestamp) -> String {
         let keys: Vec<serde_json::Value> = self
             .public(now)
@@ -185,7 +191,7 @@ impl Keys {
         serde_json::json!({ "keys": keys }).to_string()
     }
 
-    /// Whether the next signing key should be made, and after which.
+    /// Returns the id of the newest signing key if its successor should be made now, else `None`.
     pub fn rotation_due(&self, now: Timestamp) -> Option<KeyId> {
         let newest = self.newest_first().next()?;
         let due = newest.public.not_before.saturating_add(ROTATE_AFTER);
@@ -193,7 +199,7 @@ impl Keys {
     }
 }
 
-/// Makes the first keys of a database: the root, and a signing key.
+/// Makes the first keys of a database: the root key and a signing key.
 pub fn first_keys(seal: &SealKey, effects: &Effects) -> Result<[SealedKey; 2]> {
     let now = effects.now();
     let root = Zeroizing::new(effects.bytes::<32>());
@@ -201,7 +207,7 @@ pub fn first_keys(seal: &SealKey, effects: &Effects) -> Result<[SealedKey; 2]> {
     Ok([root, new_signing_key(seal, effects, now)?])
 }
 
-/// A signing key to follow another.
+/// A signing key and the retirement of its predecessor.
 pub struct NextKey {
     /// The new key.
     pub key: SealedKey,
@@ -209,7 +215,7 @@ pub struct NextKey {
     pub retires_old_at: Timestamp,
 }
 
-/// Makes the next signing key.
+/// Makes the next signing key, first used after it has been published for a day.
 pub fn next_signing_key(seal: &SealKey, effects: &Effects) -> Result<NextKey> {
     let not_before = effects.now().saturating_add(PUBLISH_AHEAD);
     let key = new_signing_key(seal, effects, not_before)?;
@@ -269,7 +275,7 @@ fn unreadable(key: &SealedKey) -> Error {
     Error::Corrupt { resource: crate::error::Resource::Key, id: key.id.to_string(), etag: None }
 }
 
-/// What a sealed key is bound to: it opens under no other id or purpose.
+/// Returns the context to which a sealed key is bound: it cannot be opened under another id or purpose.
 fn context(id: KeyId, purpose: KeyPurpose) -> Vec<u8> {
     let purpose = match purpose {
         KeyPurpose::Signing => "Signing",
@@ -278,7 +284,7 @@ fn context(id: KeyId, purpose: KeyPurpose) -> Vec<u8> {
     format!("{purpose} {id}").into_bytes()
 }
 
-/// A key for one purpose (HMAC as the pseudo-random function of a one-step key derivation, NIST SP 800-56C).
+/// Derives the key for one purpose (HMAC as the pseudo-random function of a one-step key derivation, NIST SP 800-56C).
 fn derive(root: &[u8], purpose: &str) -> Zeroizing<[u8; 32]> {
     let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, root), purpose.as_bytes());
     let mut key = Zeroizing::new([0; 32]);
@@ -286,7 +292,7 @@ fn derive(root: &[u8], purpose: &str) -> Zeroizing<[u8; 32]> {
     key
 }
 
-/// Short text of a digest, for an etag or an unknown name in the audit log.
+/// Returns the first 16 bytes of a digest in hexadecimal, for an etag or an unknown username in the audit log.
 pub fn short(digest: &Digest32) -> String {
     HEXLOWER.encode(digest.as_bytes().get(..16).unwrap_or_default())
 }

@@ -1,6 +1,6 @@
 //! Cryptography: password hashing, the keys that all replicas share, and the seal key that protects them in the database.
 //!
-//! Nothing here reads or writes the database. One provider for everything but Argon2: aws-lc-rs (ADR 0016).
+//! Nothing here reads or writes the database. aws-lc-rs is the one provider for everything but Argon2 (ADR 0016).
 
 mod hasher;
 mod keys;

@@ -1,4 +1,4 @@
-//! The seal key: a file outside the database, without which nothing that is sealed in it can be read.
+//! The seal key, kept in a file outside the database. Nothing that is sealed in the database can be read without it.
 
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -11,21 +11,21 @@ use zeroize::Zeroizing;
 use crate::domain::secret::Digest32;
 use crate::effects::Effects;
 
-/// What the file begins with, so that another file is not taken for one.
+/// Header of the file, so that another file is not mistaken for a seal key.
 const HEADER: &str = "latchkey-seal-key-1:";
 
-/// Why a seal key cannot be had. The messages name the file and what to do.
+/// Why a seal key cannot be read or created. The messages name the file and the remedy.
 #[derive(Debug)]
 pub enum SealError {
-    /// There is no such file.
+    /// The file does not exist.
     Missing(PathBuf),
-    /// It cannot be read or written.
+    /// The file cannot be read or written.
     Io(PathBuf, std::io::Error),
-    /// Others than its owner can read it.
+    /// Users other than the owner can access the file. Holds its mode.
     TooOpen(PathBuf, u32),
-    /// It holds something else.
+    /// The file does not hold a seal key.
     Malformed(PathBuf),
-    /// A new one would take its place.
+    /// The file exists already. A new key would overwrite it.
     Exists(PathBuf),
 }
 
@@ -52,14 +52,18 @@ impl std::fmt::Display for SealError {
 
 impl std::error::Error for SealError {}
 
-/// AES-256-GCM under the key of the file.
+/// A key for authenticated encryption (AES-256-GCM): the seal key of the file, or one derived from a root key.
+///
+/// Sealed data is the 12-byte random nonce, followed by the ciphertext and its 16-byte tag.
 pub struct SealKey {
     key: LessSafeKey,
     fingerprint: String,
 }
 
 impl SealKey {
-    /// Reads the key.
+    /// Reads the key from `path`.
+    ///
+    /// Fails if the file is missing, malformed, or accessible to users other than its owner.
     pub fn read(path: &Path) -> Result<SealKey, SealError> {
         let io = |error: std::io::Error| match error.kind() {
             std::io::ErrorKind::NotFound => SealError::Missing(path.to_owned()),
@@ -78,7 +82,8 @@ impl SealKey {
         parsed.ok_or_else(|| SealError::Malformed(path.to_owned()))
     }
 
-    /// Makes a key and writes it, to a file that must not exist yet. The file has its name only once it is whole.
+    /// Creates a random key and writes it to `path`, which must not exist. The file appears under its name only when it is
+    /// complete.
     pub fn create(path: &Path, effects: &Effects) -> Result<SealKey, SealError> {
         let bytes = Zeroizing::new(effects.bytes::<32>());
         let text = Zeroizing::new(format!("{HEADER}{}\n", BASE64URL_NOPAD.encode(bytes.as_slice())));
@@ -95,19 +100,20 @@ impl SealKey {
         SealKey::of(&bytes)
     }
 
-    /// The AEAD under these 32 bytes.
+    /// Creates a key from 32 bytes. Returns `None` if the length differs.
     pub(super) fn of(bytes: &[u8]) -> Option<SealKey> {
         let digest = Digest32::sha256(&[b"latchkey seal key fingerprint", bytes].concat());
         let fingerprint = HEXLOWER.encode(digest.as_bytes().get(..8)?);
         Some(SealKey { key: LessSafeKey::new(UnboundKey::new(&AES_256_GCM, bytes).ok()?), fingerprint })
     }
 
-    /// Tells one key from another, and nothing about either.
+    /// Returns a short text that distinguishes keys without revealing them.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
 
-    /// Seals `plain`, bound to `context`: it opens in no other place.
+    /// Encrypts and authenticates `plain`, bound to `context`: [`SealKey::open`] needs the same context. Returns `None` if the
+    /// encryption fails.
     pub fn seal(&self, effects: &Effects, context: &[u8], plain: &[u8]) -> Option<Vec<u8>> {
         let nonce = effects.bytes::<NONCE_LEN>();
         let mut in_out = plain.to_vec();
@@ -115,7 +121,8 @@ impl SealKey {
         Some([nonce.as_slice(), &in_out].concat())
     }
 
-    /// The reverse of [`SealKey::seal`].
+    /// Decrypts what [`SealKey::seal`] returned for the same `context`. Returns `None` if the data was altered, or was sealed
+    /// with another key or context.
     pub fn open(&self, context: &[u8], sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         let (nonce, in_out) = sealed.split_at_checked(NONCE_LEN)?;
         let mut in_out = Zeroizing::new(in_out.to_vec());
@@ -126,14 +133,13 @@ impl SealKey {
     }
 }
 
-/// Writes a file that is not there yet, for its owner alone: all of it, or no file of this name. What is there is never
-/// written over.
+/// Writes a new file with access for its owner alone, completely or not at all. An existing file is never overwritten.
 fn write_new(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new().prefix(".seal-key-").tempfile_in(folder)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     file.persist_noclobber(path)?;
-    // The name too must outlive a power cut: the database is useless without this file.
+    // Flush the directory too, so that the name survives a power cut: the database is useless without this file.
     std::fs::File::open(folder)?.sync_all()
 }

@@ -53,7 +53,7 @@ fn a_stored_hash_that_cannot_be_verified_is_none() {
     let tag = "A".repeat(43);
     let salt = "c2FsdHNhbHRzYWx0c2FsdA";
     let hash = |params: &str, salt: &str| format!("$argon2id$v=19${params}${salt}${tag}");
-    // The last three are the most that the configuration lets through.
+    // The last three are the maxima that the configuration permits.
     for params in ["m=64,t=1,p=1", "m=131072,t=4,p=1", "m=52428,t=10,p=1", "m=65536,t=8,p=8"] {
         assert!(Stored::parse(&hash(params, salt)).is_some(), "{params}");
     }
