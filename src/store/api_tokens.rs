@@ -54,7 +54,7 @@ pub async fn api_token_with_user(
     Ok(Some((token, digest, owner(&row)?)))
 }
 
-/// Notes a use, at most once an hour. Answers whether there was anything to note.
+/// Records a use, at most once an hour, and returns whether it did.
 pub async fn api_token_used(tx: &Autocommit, id: ApiTokenId, now: Timestamp) -> Result<bool> {
     let stale = now.saturating_sub(LAST_USE_RESOLUTION).as_micros();
     let noted = api_token::Entity::update_many()
@@ -67,7 +67,7 @@ pub async fn api_token_used(tx: &Autocommit, id: ApiTokenId, now: Timestamp) -> 
     Ok(noted.rows_affected == 1)
 }
 
-/// Revokes an API token. Answers whether it was not revoked before.
+/// Revokes an API token, and returns whether it was not revoked before.
 pub async fn api_token_revoke(tx: &WriteTx, id: ApiTokenId, now: Timestamp) -> Result<bool> {
     let revoked = api_token::Entity::update_many()
         .col_expr(api_token::Column::RevokedAt, Expr::value(now.as_micros()))
@@ -78,7 +78,7 @@ pub async fn api_token_revoke(tx: &WriteTx, id: ApiTokenId, now: Timestamp) -> R
     Ok(revoked.rows_affected == 1)
 }
 
-/// How many API tokens of a user work at `now`.
+/// Counts the API tokens of a user that are valid at `now`.
 pub async fn api_token_count_live(c: &impl ConnectionTrait, user: UserId, now: Timestamp) -> Result<u32> {
     let live = Condition::all()
         .add(api_token::Column::UserId.eq(user.to_string()))
@@ -87,7 +87,7 @@ pub async fn api_token_count_live(c: &impl ConnectionTrait, user: UserId, now: T
     Ok(count(api_token::Entity::find().filter(live).count(c).await?))
 }
 
-/// Lists the API tokens of one user or of everybody, newest first.
+/// Lists the API tokens of one user or of all users, newest first.
 pub async fn api_token_list(
     c: &impl ConnectionTrait,
     user: Option<UserId>,

@@ -1,4 +1,4 @@
-//! Audit events. They are only ever added: there is no function here that changes or removes one.
+//! Audit events. They are only added: no function here changes or deletes one.
 
 use sea_orm::sea_query::Condition;
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, Set};
@@ -70,7 +70,7 @@ fn condition(filter: &EventFilter) -> Condition {
     all
 }
 
-/// The numbers that the contract has.
+/// Returns the number of an outcome in the API.
 fn outcome_number(outcome: Outcome) -> i16 {
     match outcome {
         Outcome::Succeeded => 1,

@@ -1,8 +1,8 @@
-//! Connections on which no statement waits for ever.
+//! Connections whose statements have a deadline.
 //!
-//! The server's own limits end a slow statement. They do not help with a server that has stopped answering: a machine
-//! that crashed, a network that drops packets. The driver sets no limit of its own, so this file does, and has the
-//! connections replaced.
+//! The server's own limits end a slow statement. They do not help with a server that has stopped responding: a machine that
+//! crashed, a network that drops packets. The driver sets no limit of its own, so this file does, and has the connections
+//! replaced.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::error::{is_read_only, of_commit};
 use super::postgres::Doubt;
 use super::sqlite::Files;
 
-/// When an answer is due.
+/// The deadline of statements.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Deadline {
     /// Each statement has [`ANSWER_TIMEOUT`].
@@ -27,7 +27,7 @@ pub(super) enum Deadline {
     Never,
 }
 
-/// What is watched to know that the database is still the one that was opened.
+/// What is monitored to detect that the database is lost or replaced.
 #[derive(Debug, Clone)]
 pub(super) enum Backend {
     /// Files, which may be removed or replaced, on a disk that may fail.
@@ -37,7 +37,7 @@ pub(super) enum Backend {
 }
 
 impl Backend {
-    /// Waits until everything committed so far is durable. `PostgreSQL` answers a commit only when it is.
+    /// Waits until everything committed so far is durable. `PostgreSQL` confirms a commit only when it is durable.
     pub(super) async fn flush(&self) -> crate::error::Result<()> {
         failpoint!("store.flush");
         match self {
@@ -47,7 +47,7 @@ impl Backend {
     }
 }
 
-/// A pool or a transaction whose statements end in time.
+/// A pool or a transaction whose statements have a deadline.
 #[derive(Debug, Clone)]
 pub struct Bounded<C> {
     pub(super) inner: C,
@@ -56,13 +56,13 @@ pub struct Bounded<C> {
 }
 
 impl<C> Bounded<C> {
-    /// Awaits one piece of work on the connection, until its deadline.
+    /// Awaits one operation on the connection, until its deadline.
     pub(super) async fn run<T>(&self, work: impl Future<Output = Result<T, DbErr>>) -> Result<T, DbErr> {
         run(self.deadline, &self.backend, work).await
     }
 }
 
-/// Awaits one piece of work until the deadline.
+/// Awaits one operation until the deadline.
 pub(super) async fn run<T>(
     deadline: Deadline,
     backend: &Backend,

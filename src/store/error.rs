@@ -1,4 +1,4 @@
-//! What the database says, as the server's own error.
+//! Conversion of database errors into the server's errors.
 
 use sea_orm::{DbErr, RuntimeErr, sqlx};
 
@@ -18,8 +18,7 @@ impl From<DbErr> for Error {
     }
 }
 
-/// What is wrong with the file of the embedded database, and what to do about it: for the log, and for whoever starts
-/// the server.
+/// What is wrong with the file of the embedded database, and the remedy, for the log and for an operator who starts the server.
 #[derive(Debug)]
 struct Advised {
     advice: &'static str,
@@ -28,7 +27,7 @@ struct Advised {
 
 impl std::fmt::Display for Advised {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // sea-orm's own words come before the driver's and say nothing.
+        // The text that sea-orm adds before the driver's message carries no information.
         match driver_error(&self.source).and_then(sqlx::Error::as_database_error) {
             Some(error) => write!(f, "{} ({})", self.advice, error.message()),
             None => write!(f, "{} ({})", self.advice, self.source),
@@ -38,7 +37,7 @@ impl std::fmt::Display for Advised {
 
 impl std::error::Error for Advised {}
 
-/// By the class of the `SQLite` code.
+/// Returns the advice for the class of a `SQLite` code, or `None` if there is none.
 fn advice(error: &DbErr) -> Option<&'static str> {
     let code = sql_state(error).filter(|code| code.len() != 5)?.parse::<u32>().ok()?;
     Some(match code & 0xff {
@@ -53,14 +52,14 @@ fn advice(error: &DbErr) -> Option<&'static str> {
     })
 }
 
-/// An error of a commit. Whoever got no answer does not know whether the change was made; where the server was on its
-/// way down, its answer tells nothing either, since it may have come after the change.
+/// Converts an error of a commit. Without a response, the caller does not know whether the change was made. A response from a
+/// server that was shutting down tells nothing either, because it may have been sent after the change.
 pub(super) fn of_commit(error: DbErr) -> Error {
     let is_answer = sql_state(&error).is_some_and(|code| !["08", "57", "58"].iter().any(|lost| code.starts_with(lost)));
     if is_answer { error.into() } else { Error::Unavailable(Outage::Unconfirmed(error.into())) }
 }
 
-/// An error of waiting for another server that migrates.
+/// Converts an error of waiting for another server that migrates.
 pub(super) fn of_migration_lock(error: DbErr) -> Error {
     if sql_state(&error).as_deref() != Some("55P03") {
         return error.into();
@@ -70,12 +69,12 @@ pub(super) fn of_migration_lock(error: DbErr) -> Error {
     Error::Unavailable(Outage::Storage(text.into()))
 }
 
-/// Whether the server takes no writes: a standby, or a server that was made read-only.
+/// Returns whether the server takes no writes: it is a standby, or was made read-only.
 pub(super) fn is_read_only(error: &DbErr) -> bool {
     sql_state(error).is_some_and(|code| code == "25006")
 }
 
-/// The driver's own error, if there is one.
+/// Returns the driver's own error, if there is one.
 fn driver_error(error: &DbErr) -> Option<&sqlx::Error> {
     match error {
         DbErr::Conn(RuntimeErr::SqlxError(source))
@@ -89,13 +88,13 @@ fn sql_state(error: &DbErr) -> Option<String> {
     driver_error(error)?.as_database_error()?.code().map(std::borrow::Cow::into_owned)
 }
 
-/// Whether a column holds what its type does not have. Only the embedded database lets that in.
+/// Returns whether a column holds a value of the wrong type. Only the embedded database permits that.
 fn is_unreadable(error: &DbErr) -> bool {
     matches!(error, DbErr::Type(_))
         || matches!(driver_error(error), Some(sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_)))
 }
 
-/// Whether another try may find the database well: it is away, full, busy, read-only or shutting down.
+/// Returns whether a later attempt may succeed: the database is unavailable, full, busy, read-only or shutting down.
 fn is_outage(error: &DbErr) -> bool {
     if matches!(error, DbErr::ConnectionAcquire(_) | DbErr::Conn(_)) {
         return true;
@@ -114,10 +113,12 @@ fn is_outage(error: &DbErr) -> bool {
     }
 }
 
-/// `PostgreSQL` (five symbols): connection exceptions, insufficient resources, operator intervention, errors of its
-/// disk, rolled back, lock timeout, read-only after a failover, a transaction that stood idle too long, rights that were
-/// taken away, a disk that lies. `SQLite` (a number; the low byte is the class): PERM, BUSY, LOCKED, NOMEM, READONLY,
-/// IOERR, CORRUPT, FULL, CANTOPEN, PROTOCOL, NOTADB.
+/// Returns whether a code is one of an outage.
+///
+/// `PostgreSQL` (five characters): connection exceptions, insufficient resources, operator intervention, system errors,
+/// transaction rollback, lock timeout, read-only after a failover, idle-in-transaction timeout, revoked privileges, corrupted
+/// data or indexes. `SQLite` (a number; the low byte is the class): PERM, BUSY, LOCKED, NOMEM, READONLY, IOERR, CORRUPT, FULL,
+/// CANTOPEN, PROTOCOL, NOTADB.
 fn is_outage_code(code: &str) -> bool {
     if code.len() == 5 {
         return ["08", "53", "57", "58", "40", "55P03", "25006", "25P03", "42501", "XX001", "XX002"]
@@ -127,7 +128,7 @@ fn is_outage_code(code: &str) -> bool {
     code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 3 | 5 | 6 | 7 | 8 | 10 | 11 | 13 | 14 | 15 | 26))
 }
 
-/// Whether the transaction lost a race and can be tried again whole: deadlock or serialization failure.
+/// Returns whether the transaction lost a race and can be retried as a whole: deadlock or serialization failure.
 pub fn is_lost_race(error: &Error) -> bool {
     let (Error::Unavailable(Outage::Storage(source)) | Error::Internal(source)) = error else { return false };
     source.downcast_ref::<DbErr>().and_then(sql_state).is_some_and(|code| code == "40P01" || code == "40001")

@@ -1,4 +1,4 @@
-//! Idempotency keys: one row a principal, method and key, written in the transaction of what it stands for.
+//! Idempotency keys: one row for each principal, method and key, written in the transaction of the call.
 
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, Set, SqlErr};
 
@@ -10,20 +10,21 @@ use crate::domain::secret::Digest32;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Resource, Result};
 
-/// Who used which key for which method.
+/// The use of a key by a principal for a method.
 #[derive(Debug, Clone)]
 pub struct KeyUse<'a> {
     /// The principal's id.
     pub principal: String,
     /// The method.
     pub method: &'a str,
-    /// The key.
+    /// The idempotency key.
     pub key: &'a IdempotencyKey,
-    /// Keyed digest of the request: a plain hash of a body that holds a password would be an oracle.
+    /// Keyed digest of the request. A plain hash of a body that holds a password would be an oracle.
     pub body: &'a Digest32,
 }
 
-/// What is remembered of a call with this key; an error if that call was another.
+/// Returns the stored result of the call with this key, or `None` if there was none. Fails if that call had a different
+/// request.
 pub async fn idempotency_find(
     c: &impl ConnectionTrait,
     used: &KeyUse<'_>,
@@ -41,7 +42,7 @@ pub async fn idempotency_find(
     serde_json::from_str(&row.answer).map(Some).map_err(|_| corrupt())
 }
 
-/// Remembers a call. Answers false if another one with the same key was quicker.
+/// Stores the result of a call. Returns `false` if another call with the same key was first.
 pub async fn idempotency_insert(tx: &WriteTx, used: &KeyUse<'_>, answer: &Remembered, now: Timestamp) -> Result<bool> {
     idempotency_key::Entity::delete_many()
         .filter(idempotency_key::Column::Principal.eq(used.principal.as_str()))
@@ -68,7 +69,7 @@ pub async fn idempotency_insert(tx: &WriteTx, used: &KeyUse<'_>, answer: &Rememb
     }
 }
 
-/// Forgets keys whose time is over.
+/// Deletes expired keys.
 pub async fn idempotency_sweep(tx: &Autocommit, now: Timestamp) -> Result<()> {
     idempotency_key::Entity::delete_many()
         .filter(idempotency_key::Column::ExpiresAt.lte(now.as_micros()))

@@ -1,4 +1,4 @@
-//! Sealed keys: what every replica signs and seals with, unreadable without the seal key.
+//! Sealed keys, with which all replicas sign and seal. They cannot be read without the seal key.
 
 use sea_orm::sea_query::{Expr, LockType};
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, Set};
@@ -12,7 +12,7 @@ use crate::domain::key::{KeyPurpose, SealedKey};
 use crate::domain::time::Timestamp;
 use crate::error::{Resource, Result};
 
-/// Reads all keys, oldest first. With `lock`, nobody else changes them until the transaction ends.
+/// Reads all keys, oldest first. With `lock`, no other transaction changes them until this one ends.
 pub async fn key_list(c: &impl ConnectionTrait, lock: bool) -> Result<Vec<SealedKey>> {
     let mut select =
         sealed_key::Entity::find().order_by_asc(sealed_key::Column::NotBefore).order_by_asc(sealed_key::Column::Id);
@@ -39,7 +39,7 @@ pub async fn key_insert(tx: &WriteTx, key: &SealedKey) -> Result<()> {
     Ok(())
 }
 
-/// Sets when a key's time is over.
+/// Sets when a key expires.
 pub async fn key_retire(tx: &WriteTx, id: KeyId, not_after: Timestamp) -> Result<()> {
     sealed_key::Entity::update_many()
         .col_expr(sealed_key::Column::NotAfter, Expr::value(not_after.as_micros()))
@@ -49,13 +49,13 @@ pub async fn key_retire(tx: &WriteTx, id: KeyId, not_after: Timestamp) -> Result
     Ok(())
 }
 
-/// Forgets keys whose time is over.
+/// Deletes expired keys.
 pub async fn keys_sweep(tx: &Autocommit, now: Timestamp) -> Result<()> {
     sealed_key::Entity::delete_many().filter(sealed_key::Column::NotAfter.lte(now.as_micros())).exec(tx).await?;
     Ok(())
 }
 
-/// Forgets all keys: for an operator who lost the key that sealed them.
+/// Deletes all keys, for an operator who has lost the seal key. Returns their number.
 pub async fn key_discard_all(tx: &WriteTx) -> Result<u64> {
     Ok(sealed_key::Entity::delete_many().exec(tx).await?.rows_affected)
 }

@@ -1,9 +1,8 @@
-//! The database: the only home of SQL, through sea-orm.
+//! The database, through sea-orm. All SQL is in this module.
 //!
-//! State changes are guarded updates (`… WHERE id = ? AND generation = ?`) whose count of rows is checked; nothing is
-//! read, decided in memory and written without a lock on its row. Functions that read accept any connection, functions
-//! that write accept a [`WriteTx`]. What the two databases do differently is in this file, `sqlite/`, `postgres.rs` and
-//! `migration/`.
+//! State changes are guarded updates (`… WHERE id = ? AND generation = ?`) whose row count is checked. Nothing is read, decided
+//! in memory and written without a lock on its row. Functions that read accept any connection, functions that write accept a
+//! [`WriteTx`]. The differences between the two databases are in this file, `sqlite/`, `postgres.rs` and `migration/`.
 
 pub mod api_tokens;
 pub mod audit;
@@ -46,52 +45,51 @@ pub use self::transaction::{Autocommit, Transaction, WriteTx};
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Outage, Result};
 
-/// Something that queries can be sent to: a pool or a transaction.
+/// A pool or a transaction, to which statements can be sent.
 pub use sea_orm::ConnectionTrait as Connection;
 
-/// How long a statement may take, the wait for a connection included, and how long a whole transaction. Longer than the
-/// limits that the server is given, whose errors say better what was slow, and shorter than the deadline of a sign-in,
-/// 10 s.
+/// How long a statement may take, including the wait for a connection, and how long a whole transaction. Longer than the limits
+/// that the server is given, whose errors say better what was slow, and shorter than the deadline of a sign-in, 10 s.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// How long a caller waits for a connection before it is told that the database is away. The driver's default of
-/// 30 s is longer than any deadline of ours.
+/// How long a caller waits for a connection before the database counts as unavailable. The driver's default of 30 s is longer
+/// than any of our deadlines.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long the database may take to show that it is there. With a look every 2 s, an outage is known within 5 s.
+/// How long a check of the database may take. With a check every 2 s, an outage is detected within 5 s.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long a start waits for another replica that migrates.
+/// How long a starting server waits for another replica that migrates.
 const MIGRATION_WAIT: Duration = Duration::from_mins(10);
 
-/// The filter for the log of the libraries below: of migrations, what went wrong. What is wrong with connections comes
-/// back as an error, and while the database is away the pool would repeat it several times a second.
+/// The log filter for the libraries below: only warnings and errors of migrations. Connection problems are returned as errors,
+/// and while the database is unavailable the pool would log them several times a second.
 pub const QUIET: &str = "sea_orm_migration=warn,sqlx=off";
 
 /// Where the database is.
 #[derive(Debug, Clone)]
 pub enum Location {
-    /// A file that this process owns.
+    /// A file that only this process uses.
     Sqlite(std::path::PathBuf),
     /// A server that several replicas share.
     Postgres(SecretString),
 }
 
-/// The connections.
+/// The connections to the database.
 pub struct Store {
     /// `SQLite`: four readers. `PostgreSQL`: the pool.
     read: Bounded<DatabaseConnection>,
-    /// `SQLite`: the one writer. `PostgreSQL`: the same pool.
+    /// `SQLite`: the only writer. `PostgreSQL`: the same pool.
     write: Bounded<DatabaseConnection>,
     autocommit: Autocommit,
     location: Location,
     commits: Arc<Commits>,
-    /// The number of commits when the log was last moved to the file.
+    /// The number of commits when the log was last moved to the database file.
     in_file: AtomicU64,
 }
 
 impl Store {
-    /// Connects; the embedded database is created if there is none, readable by its owner alone.
+    /// Connects to the database. The embedded database is created if there is none, readable by its owner alone.
     pub async fn connect(location: &Location) -> Result<Store> {
         let (read, write, backend) = match location {
             Location::Sqlite(path) => {
@@ -113,29 +111,29 @@ impl Store {
         Store { read, write, autocommit, location, commits, in_file: AtomicU64::new(0) }
     }
 
-    /// For queries that change nothing.
+    /// Returns the connections for queries that change nothing.
     pub fn reader(&self) -> &Bounded<DatabaseConnection> {
         &self.read
     }
 
-    /// For the single statements that are a transaction of their own.
+    /// Returns the connections for single statements, each a transaction of its own.
     pub fn autocommit(&self) -> &Autocommit {
         &self.autocommit
     }
 
-    /// Begins a transaction. `SQLite`: it has the only writer from the start. `PostgreSQL`: READ COMMITTED with row locks.
+    /// Begins a transaction. `SQLite`: it takes the only writer at once. `PostgreSQL`: READ COMMITTED with row locks.
     pub async fn begin(&self) -> Result<Transaction> {
         let deadline = Deadline::At(Instant::now() + ANSWER_TIMEOUT);
         Ok(self.transaction(self.begin_inner().await?, deadline))
     }
 
-    /// Begins a transaction that no caller waits for, and that may take long.
+    /// Begins a transaction without a deadline, for work that no caller waits for.
     pub async fn begin_long(&self) -> Result<Transaction> {
         Ok(self.transaction(self.begin_inner().await?, Deadline::Never))
     }
 
     async fn begin_inner(&self) -> Result<DatabaseTransaction> {
-        // A deferred transaction that turns out to write would fail with BUSY at once, whatever the timeout.
+        // A deferred transaction that later writes would fail with BUSY at once, whatever the timeout.
         let immediate = TransactionOptions {
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()
@@ -148,14 +146,13 @@ impl Store {
         Transaction::new(bounded, Arc::clone(&self.commits))
     }
 
-    /// Makes durable everything that is visible now: for an answer that depends on what another call has committed a moment
-    /// ago.
+    /// Makes everything durable that is visible now: for an answer that depends on what another call has just committed.
     pub async fn flush(&self) -> Result<()> {
         self.write.backend.flush().await
     }
 
-    /// Moves the log of the embedded database to its file if there were commits since the last time. The writer is not
-    /// kept waiting. If it fails, the writer does it later.
+    /// Moves the log of the embedded database to the database file if there were commits since the last time. The writer does
+    /// not wait for it. If it fails, the writer does it later.
     pub async fn move_log(&self) {
         use sea_orm::ConnectionTrait;
         let Some(commits) = self.commits() else { return };
@@ -167,38 +164,39 @@ impl Store {
         }
     }
 
-    /// Gives the writer of the embedded database the memory to touch each page once in a transaction with many rows:
-    /// with the default of 2 MiB, rows that are all over the indexes write each page many times. For programs that
-    /// fill a database and end.
+    /// Tunes the writer of the embedded database for transactions with many rows, for programs that fill a database and end.
+    /// With more memory it writes each page once in a transaction; with the default of 2 MiB, rows that are spread over the
+    /// indexes cause each page to be written many times.
     pub async fn expect_bulk(&self) -> Result<()> {
         use sea_orm::ConnectionTrait;
         if self.is_embedded() {
             self.write.execute_unprepared("PRAGMA cache_size = -524288").await?;
-            // And what gathers in the log is moved to the file rarely, each page of it once.
+            // Move the log to the file rarely, so that each page in it is moved once.
             self.write.execute_unprepared("PRAGMA wal_autocheckpoint = 65536").await?;
-            // Where what a statement may have to undo is kept: otherwise a file, written page by page.
+            // Keep statement journals in memory; otherwise they are written to a file page by page.
             self.write.execute_unprepared("PRAGMA temp_store = MEMORY").await?;
         }
         Ok(())
     }
 
-    /// Counts the commits of this process. A commit is counted before it returns, so rows that were read are still up to
-    /// date if the number has not changed since before the read. `None` where other processes commit too.
+    /// Returns the number of commits of this process. A commit is counted before it returns, so rows that were read are still
+    /// up to date if the number has not changed since before the read. Returns `None` if other processes commit too.
     pub fn commits(&self) -> Option<u64> {
         self.is_embedded().then(|| self.commits.all())
     }
 
-    /// Counts the commits that count a failure against a source, which is all that the blocks of sources depend on.
+    /// Returns the number of commits that count a failure against a source. The blocks of sources depend on nothing else.
+    /// Returns `None` if other processes commit too.
     pub fn failure_commits(&self) -> Option<u64> {
         self.is_embedded().then(|| self.commits.failures())
     }
 
-    /// Whether a start may make a missing seal key. Replicas must share one, so theirs is made by hand.
+    /// Returns whether a starting server may create a missing seal key. Replicas must share one, so theirs is created by hand.
     pub fn may_create_seal_key(&self) -> bool {
         self.is_embedded()
     }
 
-    /// Checks that the database is usable; an error says why it is not. Takes 3 s at most.
+    /// Checks that the database is usable, in at most 3 s. The error says why it is not.
     pub async fn check(&self) -> Result<()> {
         match timeout(CHECK_TIMEOUT, self.ask()).await {
             Ok(answer) => answer,
@@ -208,19 +206,19 @@ impl Store {
 
     async fn ask(&self) -> Result<()> {
         use sea_orm::ConnectionTrait;
-        // Of the embedded database, a read that does touch the file; of a server, what it says of writes.
+        // SQLite: a read that touches the file. PostgreSQL: whether the server accepts writes.
         let sql = if self.is_embedded() { "PRAGMA schema_version" } else { "SHOW transaction_read_only" };
         let asked = self.read.query_one_raw(Statement::from_string(self.read.get_database_backend(), sql));
         match (asked.await, &self.location) {
             (answer, Location::Sqlite(_)) => Ok(answer.map(|_| ())?),
             (Ok(Some(row)), _) if row.try_get_by_index::<String>(0)? == "off" => Ok(()),
-            // Every connection is at work, or none can be opened: a new one tells which.
+            // Every connection is in use, or none can be opened. A new connection tells which.
             (Err(DbErr::ConnectionAcquire(_)), Location::Postgres(url)) => postgres::probe(url).await,
             _ => Err(self.lost()),
         }
     }
 
-    /// Has the open connections replaced.
+    /// Has the open connections replaced, and returns the error.
     fn lost(&self) -> Error {
         if let Backend::Postgres(doubt) = &self.read.backend {
             doubt.raise();
@@ -228,7 +226,7 @@ impl Store {
         Error::Unavailable(Outage::Storage("the database does not answer, or takes no writes".into()))
     }
 
-    /// Checks with a new connection whether `PostgreSQL` is usable; an error says why it is not.
+    /// Checks with a new connection whether `PostgreSQL` is usable. The error says why it is not.
     pub async fn probe(&self) -> Result<()> {
         match &self.location {
             Location::Sqlite(_) => self.check().await,
@@ -236,7 +234,7 @@ impl Store {
         }
     }
 
-    /// The time by the clock of the database. `None` if it has no clock but ours.
+    /// Returns the time of the database's clock, or `None` if it uses the clock of this machine.
     pub async fn now(&self) -> Result<Option<Timestamp>> {
         use sea_orm::ConnectionTrait;
         if self.is_embedded() {
@@ -248,17 +246,17 @@ impl Store {
         Ok(micros.map(Timestamp::from_micros))
     }
 
-    /// Whether this process owns the database alone.
+    /// Returns whether this process alone uses the database.
     fn is_embedded(&self) -> bool {
         self.write.get_database_backend() == DbBackend::Sqlite
     }
 
-    /// The names of all steps of the schema.
+    /// Returns the names of all migrations.
     pub fn migrations() -> Vec<String> {
         migration::Migrator::migrations().iter().map(|step| step.name().to_owned()).collect()
     }
 
-    /// Steps that the schema is behind. A database of a newer server is refused.
+    /// Returns the names of the migrations that have not been applied. Fails if the schema is newer than this program.
     pub async fn pending_migrations(&self) -> Result<Vec<String>> {
         let applied = migration::Migrator::get_migration_with_status_read_only(&self.read.inner).await;
         let steps = applied.map_err(newer_schema)?;
@@ -269,8 +267,8 @@ impl Store {
             .collect())
     }
 
-    /// Brings the schema up to date, in one transaction and one process at a time, and hands that transaction over
-    /// for what else must happen once: sea-orm-migration takes no lock itself, and on `SQLite` no transaction.
+    /// Brings the schema up to date in one transaction, and returns that transaction for other work that must happen once. Only
+    /// one process does so at a time. sea-orm-migration itself takes no lock, and on `SQLite` uses no transaction.
     pub async fn migrate(&self) -> Result<WriteTx> {
         let inner = self.begin_inner().await?;
         lock_migrations(&inner).await?;
@@ -288,7 +286,7 @@ impl Store {
 
     /// Closes all connections.
     pub async fn close(self) {
-        // Nothing is left to do about a connection that does not want to close.
+        // A connection that fails to close needs no further cleanup.
         let _ = self.read.inner.close().await;
         let _ = self.write.inner.close().await;
     }
@@ -299,7 +297,7 @@ async fn lock_migrations(c: &impl Connection) -> Result<()> {
     if c.get_database_backend() != DbBackend::Postgres {
         return Ok(());
     }
-    // Waiting for another replica, and an index over a million rows, take longer than any call may.
+    // Waiting for another replica, or creating an index over a million rows, takes longer than the limits of a call.
     for limit in ["statement_timeout", "idle_in_transaction_session_timeout"] {
         c.execute_unprepared(&format!("SET LOCAL {limit} = 0")).await?;
     }
@@ -314,7 +312,7 @@ async fn lock_migrations(c: &impl Connection) -> Result<()> {
     Ok(())
 }
 
-/// "latchkey" in ASCII, so that no other program takes it by chance.
+/// The key of the advisory lock: "latchkey" in ASCII, so that other programs are unlikely to use it.
 const MIGRATION_LOCK: i64 = 0x6c61_7463_686b_6579;
 
 fn newer_schema(error: sea_orm::DbErr) -> Error {
@@ -361,7 +359,7 @@ mod tests {
         let opened = std::fs::metadata(&log)?.ino();
         store.migrate().await?.commit().await?;
         store.write.execute_unprepared("PRAGMA wal_checkpoint(TRUNCATE)").await?;
-        // As the pool does with a writer that was left in a transaction.
+        // As the pool does with a writer that is still in a transaction.
         store.write.inner.get_sqlite_connection_pool().acquire().await?.close().await?;
         store.begin().await?.writable().commit().await?;
         assert_eq!(std::fs::metadata(&log)?.ino(), opened);

@@ -5,8 +5,8 @@ use sea_orm::{EntityTrait, Order, QueryFilter, QueryOrder, QuerySelect, Select};
 
 use crate::domain::page::{Cursor, PageSize};
 
-/// One page and one row more, newest first, ties broken by id. The pair is compared as a tuple: spelled out with OR,
-/// an index no longer serves it.
+/// Selects one page and one more row, newest first, ties broken by id. The pair is compared as a tuple: an index does not serve
+/// the same condition written with OR.
 pub(super) fn newest_first<E: EntityTrait>(
     select: Select<E>,
     (at, id): (E::Column, E::Column),

@@ -1,4 +1,4 @@
-//! Connections to `PostgreSQL`: what they ask of the server, and when they are given up.
+//! Connections to `PostgreSQL`: their settings, and when they are replaced.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,23 +14,23 @@ use tokio::time::{Instant, timeout};
 use super::ACQUIRE_TIMEOUT;
 use crate::error::{Error, Outage, Result};
 
-/// Enough for the hashing threads and operators of one replica, and few enough that nine replicas fit into the 100
-/// connections that `PostgreSQL` accepts by default, of which it keeps 3 for itself.
+/// Maximum number of connections. Enough for the hashing threads and operators of one replica, and few enough that nine
+/// replicas fit into the 100 connections that `PostgreSQL` accepts by default, of which it reserves 3 for itself.
 const CONNECTIONS: u32 = 10;
 
-/// A connection that rested this long is tried before it is used. One that was given back a moment ago was tried then.
+/// A connection that was idle for this long is tested before it is used. One that was returned more recently was tested then.
 const TRY_AFTER: Duration = Duration::from_secs(1);
 
-/// How long a connection may take to show that it lives. Half of what a caller waits for one, so that the other half
-/// is left to open another.
+/// How long a test of a connection may take. Half of the time that a caller waits for a connection, so that the other half is
+/// left to open another.
 const TRY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Since when connections are known to lead to the database. Where one leads nowhere, or to a server that takes no
-/// writes, the others that were opened before it was noticed lead there too: a network is cut for all of them, and a
-/// failover moves all of them.
+/// The instant since which opened connections are trusted. If one connection leads nowhere, or to a server that takes no
+/// writes, all that were opened before this was noticed lead there too: a network failure cuts all of them, and a failover
+/// moves the database away from all of them.
 pub(super) struct Doubt {
     began: Instant,
-    /// Milliseconds after `began`; what was opened before is given up.
+    /// Milliseconds after `began`. Connections opened before are discarded.
     raised: AtomicU64,
 }
 
@@ -39,7 +39,7 @@ impl Doubt {
         Doubt { began: Instant::now(), raised: AtomicU64::new(0) }
     }
 
-    /// Gives up everything that is open now, as soon as nobody uses it.
+    /// Discards every connection that is open now, as soon as it is not in use.
     pub(super) fn raise(&self) {
         self.raised.fetch_max(self.millis(), Ordering::Relaxed);
     }
@@ -60,9 +60,9 @@ impl fmt::Debug for Doubt {
     }
 }
 
-/// Connects to a server that answers and takes writes. Reads and writes share a pool. It is no larger than what we may
-/// have: one more, which the server refuses, would be waited for though another is free meanwhile. And one is left, for
-/// [`probe`] to find out why the others are of no use.
+/// Connects to a server that responds and takes writes. Reads and writes share a pool. It is no larger than the server permits:
+/// callers would wait for a connection that the server refuses although another becomes free. One connection is left for
+/// [`probe`], to find out why the others are not usable.
 pub(super) async fn connect(url: &SecretString) -> Result<(DatabaseConnection, Arc<Doubt>)> {
     let allowed = look(url).await?;
     let doubt = Arc::new(Doubt::new());
@@ -78,17 +78,17 @@ pub(super) async fn connect(url: &SecretString) -> Result<(DatabaseConnection, A
     Ok((Database::connect(options).await?, doubt))
 }
 
-/// What every connection asks of the server.
+/// The settings of every connection.
 fn connect_options(options: PgConnectOptions) -> PgConnectOptions {
     let local = options.get_socket().is_some() || is_loopback(options.get_host());
     let options = options.application_name("latchkeyd").options([
-        // What the row locks of the use cases are made for, whatever the default of the database.
+        // The isolation level for which the row locks are designed, whatever the default of the database.
         ("default_transaction_isolation", "read committed"),
         ("statement_timeout", "5s"),
         ("lock_timeout", "2s"),
         ("idle_in_transaction_session_timeout", "10s"),
     ]);
-    // The driver's default would go on in plain text where TLS fails.
+    // The driver's default would continue in plain text if TLS fails.
     if !local && matches!(options.get_ssl_mode(), PgSslMode::Prefer) {
         options.ssl_mode(PgSslMode::VerifyFull)
     } else {
@@ -96,8 +96,8 @@ fn connect_options(options: PgConnectOptions) -> PgConnectOptions {
     }
 }
 
-/// How the pool looks after its connections. By itself it waits for ever for a sign of life of one that comes back,
-/// and its place is lost.
+/// How the pool tests its connections. By default it tests a returned connection without a timeout, so a dead one would occupy
+/// its slot for ever.
 fn pool_options(options: PgPoolOptions, doubt: &Arc<Doubt>) -> PgPoolOptions {
     let (taken, returned) = (Arc::clone(doubt), Arc::clone(doubt));
     options
@@ -136,10 +136,10 @@ async fn answers(connection: &mut PgConnection, doubt: &Doubt) -> sqlx::Result<b
     }
 }
 
-/// After a failover the name of the database may still lead to the old server, now a standby. It answers, with what
-/// was true then: a session that was revoked meanwhile would live on there.
+/// Refuses a server that is read-only. After a failover the database's host name may still lead to the old server, now a
+/// standby. Its data is out of date: a session that was revoked in the meantime would still be live there.
 async fn refuse_read_only(connection: &mut PgConnection) -> sqlx::Result<()> {
-    // Says the same of a standby and of a server that was made read-only.
+    // Covers both a standby and a server that was made read-only.
     let row = connection.fetch_one("SHOW transaction_read_only").await?;
     match row.try_get::<&str, _>(0)? {
         "off" => Ok(()),
@@ -147,8 +147,8 @@ async fn refuse_read_only(connection: &mut PgConnection) -> sqlx::Result<()> {
     }
 }
 
-/// Whoever runs the database may have told it to answer commits before they are durable, for this role or for all. What we
-/// acknowledge must hold. Other values wait for standbys, or do not: they stay as they are.
+/// Makes commits wait until they are durable. The database may be configured to confirm them earlier, for this role or for all,
+/// but what we acknowledge must persist. Other values determine whether commits wait for standbys, and stay as they are.
 async fn wait_for_the_disk(connection: &mut PgConnection) -> sqlx::Result<()> {
     let row = connection.fetch_one("SHOW synchronous_commit").await?;
     if row.try_get::<&str, _>(0)? == "off" {
@@ -157,13 +157,13 @@ async fn wait_for_the_disk(connection: &mut PgConnection) -> sqlx::Result<()> {
     Ok(())
 }
 
-/// Why the database cannot be used, found out with a connection of its own: the pool would only say that it waited in
-/// vain, and not what for.
+/// Checks with a new connection whether the database is usable, and says why not. The pool would only report that it waited in
+/// vain.
 pub(super) async fn probe(url: &SecretString) -> Result<()> {
     look(url).await.map(|_| ())
 }
 
-/// The same, and where it can be used how many connections this role may have to it, by `CONNECTION LIMIT`.
+/// As [`probe`], and returns how many connections this role may open to the database.
 async fn look(url: &SecretString) -> Result<u32> {
     let unreachable = |text: String| Error::Unavailable(Outage::Storage(text.into()));
     let options: PgConnectOptions =
@@ -173,15 +173,15 @@ async fn look(url: &SecretString) -> Result<u32> {
     let connecting = async {
         let mut connection = PgConnection::connect_with(&options).await?;
         refuse_read_only(&mut connection).await?;
-        // An engine that only speaks the protocol need not know of such limits.
+        // A compatible engine may not have such limits.
         let allowed = connection_limit(&mut connection).await.unwrap_or(u32::MAX);
-        // What it was for is known.
+        // The result is known, so a failure to close does not matter.
         let _ = connection.close().await;
         Ok(allowed)
     };
     match timeout(ACQUIRE_TIMEOUT, connecting).await {
         Ok(Ok(allowed)) => Ok(allowed),
-        // Without the line of PostgreSQL's own source, which the driver would add.
+        // Without the line of PostgreSQL's source code, which the driver would add.
         Ok(Err(sqlx::Error::Database(error))) => Err(unreachable(format!("{place}: {}", error.message()))),
         Ok(Err(sqlx::Error::Protocol(text))) => Err(unreachable(format!("{place}: {text}"))),
         Ok(Err(error)) => Err(unreachable(format!("{place}: {error}"))),
@@ -189,7 +189,8 @@ async fn look(url: &SecretString) -> Result<u32> {
     }
 }
 
-/// The lower one of the limits of the role and of the database. None holds for a superuser; -1 is none.
+/// Returns the lower of the limits of the role and of the database (`CONNECTION LIMIT`). -1 means no limit, and a superuser has
+/// none.
 async fn connection_limit(connection: &mut PgConnection) -> sqlx::Result<u32> {
     let sql = "SELECT LEAST(NULLIF(r.rolconnlimit, -1), NULLIF(d.datconnlimit, -1)) FROM pg_roles r, pg_database d \
         WHERE r.rolname = session_user AND NOT r.rolsuper AND d.datname = current_database()";

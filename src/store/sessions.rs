@@ -18,14 +18,14 @@ use crate::domain::time::Timestamp;
 use crate::domain::user::User;
 use crate::error::{Resource, Result};
 
-/// Which sessions of a user an operation is about.
+/// Which sessions of a user an operation applies to.
 #[derive(Debug, Clone)]
 pub enum Which<'a> {
-    /// All.
+    /// All sessions.
     All,
-    /// All but this one.
+    /// All sessions but this one.
     AllBut(SessionId),
-    /// These.
+    /// These sessions.
     These(&'a [SessionId]),
 }
 
@@ -73,7 +73,7 @@ pub async fn session_lock_row(c: &impl ConnectionTrait, id: SessionId) -> Result
     record(c, Resource::Session, select).await?.map(decode).transpose()
 }
 
-/// Advances the generation of a session by one, if it is still `generation`. Answers whether it was.
+/// Increments the generation of a live session if it is still the one that was read, and returns whether it was.
 pub async fn session_rotate(
     tx: &WriteTx,
     session: &Session,
@@ -97,8 +97,8 @@ pub async fn session_rotate(
     Ok(rotated.rows_affected == 1)
 }
 
-/// Ends sessions of a user. Answers how many of them lived. Those whose time seems to be over are ended too: a clock
-/// that was ahead for a moment must not leave one to come back.
+/// Ends sessions of a user, and returns how many of them were live. Sessions that seem to have expired are ended too: otherwise
+/// one that expired because a clock was ahead for a moment would become live again.
 pub async fn session_end(tx: &WriteTx, user: UserId, which: Which<'_>, now: Timestamp) -> Result<u32> {
     let mut condition =
         Condition::all().add(session::Column::UserId.eq(user.to_string())).add(session::Column::EndedAt.is_null());
@@ -117,7 +117,7 @@ pub async fn session_end(tx: &WriteTx, user: UserId, which: Which<'_>, now: Time
     Ok(count(lived.into_iter().filter(|lived| *lived).count() as u64))
 }
 
-/// Ends every session there is. Answers how many.
+/// Ends all sessions of all users, and returns their number.
 pub async fn session_end_everybodys(tx: &WriteTx, now: Timestamp) -> Result<u32> {
     let ended = session::Entity::update_many()
         .col_expr(session::Column::EndedAt, Expr::value(now.as_micros()))
@@ -127,9 +127,9 @@ pub async fn session_end_everybodys(tx: &WriteTx, now: Timestamp) -> Result<u32>
     Ok(count(ended.rows_affected))
 }
 
-/// Ends the oldest live sessions of a user, so that at most `keep` are left. Answers their ids.
+/// Ends the oldest live sessions of a user so that at most `keep` are left, and returns the ids of those it ended.
 pub async fn session_evict(tx: &WriteTx, user: UserId, keep: u32, now: Timestamp) -> Result<Vec<SessionId>> {
-    // All of them, which are few: SQLite plans a statement with a bound LIMIT anew each time it runs.
+    // Reads all of them, which are few: SQLite plans a statement with a bound LIMIT anew each time it runs.
     let live_ids: Vec<String> = session::Entity::find()
         .select_only()
         .column(session::Column::Id)
@@ -167,13 +167,13 @@ pub async fn session_list(
     Ok(Page { next: page.next, rows: readable(page.rows.into_iter().map(decode))? })
 }
 
-/// Forgets sessions that were over before `before`.
+/// Deletes sessions that expired before `before`.
 pub async fn sessions_sweep(tx: &Autocommit, before: Timestamp) -> Result<()> {
     session::Entity::delete_many().filter(session::Column::ExpiresAt.lt(before.as_micros())).exec(tx).await?;
     Ok(())
 }
 
-/// The twin of `Session::is_live`.
+/// The SQL equivalent of `Session::is_live`.
 fn live(now: Timestamp) -> Condition {
     in_time(now).add(session::Column::EndedAt.is_null())
 }

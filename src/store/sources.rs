@@ -1,5 +1,5 @@
-//! Failures by source: one guess at each of many accounts, which no account's own counter sees. Only failures count:
-//! an office behind one address signs in all morning.
+//! Failed sign-ins by source, to detect one guess at each of many accounts, which no account's own counter shows. Only failures
+//! count: all users of an office may sign in from one address.
 
 use std::time::Duration;
 
@@ -15,35 +15,35 @@ use crate::domain::id::EventId;
 use crate::domain::time::{MAX_CLOCK_ERROR, Timestamp};
 use crate::error::Result;
 
-/// When a source is blocked. Zero turns a number off.
+/// When a source is blocked. Zero disables a limit.
 #[derive(Debug, Clone, Copy)]
 pub struct SourceRules {
-    /// Failures within `failures_window`.
+    /// Failures within `failures_window` that block the source.
     pub failures: u32,
-    /// See there.
+    /// The window of `failures`.
     pub failures_window: Duration,
-    /// Distinct accounts failed at within `accounts_window`.
+    /// Distinct accounts with failures within `accounts_window` that block the source.
     pub accounts: u32,
-    /// See there.
+    /// The window of `accounts`.
     pub accounts_window: Duration,
     /// How long a block lasts.
     pub block: Duration,
 }
 
 impl SourceRules {
-    /// Whether anything is counted.
+    /// Returns whether any limit is enabled.
     pub fn are_on(&self) -> bool {
         self.failures != 0 || self.accounts != 0
     }
 }
 
-/// Until when a source is blocked.
+/// Returns until when a source is blocked, or `None` if it is not.
 pub async fn source_blocked(c: &impl ConnectionTrait, source: Source, now: Timestamp) -> Result<Option<Timestamp>> {
     let row: Option<source_block::Model> = only(c, source_block::Entity::find_by_id(source.to_string())).await?;
     Ok(row.map(|row| instant(row.blocked_until)).filter(|until| *until > now))
 }
 
-/// Notes a failure, and blocks the source if it was one too many. `id` is random.
+/// Records a failure, and blocks the source if a limit is reached. `id` is random.
 pub async fn source_failed(
     tx: &WriteTx,
     id: EventId,
@@ -94,7 +94,7 @@ async fn is_too_much(c: &impl ConnectionTrait, source: Source, rules: &SourceRul
     Ok(accounts.unwrap_or(0) >= i64::from(rules.accounts))
 }
 
-/// Forgets what no window reaches any more, and blocks that no rule can have begun.
+/// Deletes failures older than every window, blocks that have expired, and blocks that end later than any rule permits.
 pub async fn sources_sweep(tx: &Autocommit, rules: &SourceRules, now: Timestamp) -> Result<()> {
     let window = rules.failures_window.max(rules.accounts_window);
     source_failure::Entity::delete_many()

@@ -1,4 +1,4 @@
-//! Lists in a column, as JSON or as words, and instants as numbers.
+//! Conversion of columns: lists and maps as JSON, words as text, instants as numbers.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -9,7 +9,7 @@ use crate::domain::session::SignInWish;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Resource};
 
-/// Reads the columns of one record; whatever does not fit names the record.
+/// Decodes the columns of one record. A value that does not fit is reported as a corrupt record with this id.
 pub(super) struct Decoder<'a> {
     pub(super) resource: Resource,
     pub(super) id: &'a str,
@@ -38,7 +38,7 @@ impl Decoder<'_> {
         self.ok(serde_json::from_str(json))
     }
 
-    /// An instant that has a name in the contract, and is none before computers had clocks.
+    /// Decodes an instant. Fails for one before 1970 or after the year 9999, which the API cannot express.
     pub(super) fn instant(&self, micros: i64) -> Result<Timestamp, Error> {
         const YEAR_10000: i64 = 253_402_300_800_000_000;
         self.some((0..YEAR_10000).contains(&micros).then_some(Timestamp::from_micros(micros)))
@@ -52,7 +52,7 @@ impl Decoder<'_> {
         self.ok(serde_json::from_str(json))
     }
 
-    /// What a sign-in asked for, from the columns that sessions and tickets share.
+    /// Decodes what a sign-in asked for, from the columns that sessions and tickets share.
     pub(super) fn wish(&self, columns: WishColumns) -> Result<SignInWish, Error> {
         let mut audiences = Vec::new();
         for text in self.strings(&columns.audiences)? {
@@ -87,8 +87,8 @@ impl From<&SignInWish> for WishColumns {
     }
 }
 
-/// Leaves broken records out of a list: one must not keep an operator from seeing the others. Reading it by itself tells
-/// what is wrong with it.
+/// Leaves corrupt records out of a list and logs them, so that one does not hide the others from an operator. Reading such a
+/// record by itself tells what is wrong with it.
 pub(super) fn readable<T>(decoded: impl Iterator<Item = Result<T, Error>>) -> Result<Vec<T>, Error> {
     let told = |decoded: Result<T, Error>| match decoded {
         Err(Error::Corrupt { resource, id, .. }) => {
@@ -104,7 +104,7 @@ pub(super) fn readable<T>(decoded: impl Iterator<Item = Result<T, Error>>) -> Re
     decoded.filter_map(told).collect()
 }
 
-/// JSON of a list or map of strings, which cannot fail.
+/// Encodes a list or map of strings as JSON, which cannot fail.
 pub(super) fn json(value: &impl serde::Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
@@ -117,7 +117,7 @@ pub(super) fn micros(at: Option<Timestamp>) -> Option<i64> {
     at.map(Timestamp::as_micros)
 }
 
-/// A count as the database has it. More than `u32` holds is not to be had.
+/// Converts a count of rows, saturating at `u32::MAX`.
 pub(super) fn count(rows: u64) -> u32 {
     u32::try_from(rows).unwrap_or(u32::MAX)
 }

@@ -1,9 +1,9 @@
-//! Wrong passwords in a row, counted where every replica sees them.
+//! Consecutive wrong passwords, counted in the database for all replicas (ADR 0008).
 //!
-//! An attempt reserves before it hashes and settles afterwards. It may reserve while failures and attempts under way
-//! are together under the threshold, and else one at a time: fifty right passwords at once all go in, five hundred
-//! wrong ones cost at most as many verifications as the threshold allows. A reservation that is lost to a crash
-//! lapses after a while, and counts as a wrong password: it may have been looked at.
+//! An attempt is reserved before its hash and settled afterwards. While failures and attempts in progress are together below
+//! the threshold, attempts run in parallel, otherwise one at a time: fifty right passwords at once all succeed, and five
+//! hundred wrong ones cost at most as many verifications as the threshold allows. A reservation that is lost to a crash expires
+//! after a while, and counts as a wrong password: its password may have been verified.
 
 use std::time::Duration;
 
@@ -18,28 +18,27 @@ use crate::domain::lockout::ThrottleRules;
 use crate::domain::time::{MAX_CLOCK_ERROR, Timestamp};
 use crate::error::Result;
 
-/// A count, as far as anybody counts: one that a broken disk made up must not overflow.
+/// A count, capped so that a value from a faulty disk cannot overflow.
 macro_rules! counted {
     ($column:literal) => {
         concat!("CASE WHEN ", $column, " < 1000000 THEN ", $column, " ELSE 1000000 END")
     };
 }
 
-/// How long a reservation holds that is never settled: longer than any hash waits and takes.
+/// How long a reservation is valid that is never settled. Longer than any hash waits and takes.
 const LEASE: Duration = Duration::from_secs(30);
 
-/// Whose attempts are counted together.
+/// The account whose attempts are counted together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Account {
-    /// A user, however they are named: username and address share one budget.
+    /// A user. Username and email address share one budget.
     Known(UserId),
-    /// A bucket of names that nobody has. There are as many buckets as the configuration says, so that spraying
-    /// random names cannot fill the disk.
+    /// A bucket of unknown names. The number of buckets is configured, so that guessing random names cannot fill the disk.
     Unknown(u32),
 }
 
 impl Account {
-    /// The row's id, and the key by which sources count distinct accounts.
+    /// Returns the id of the row, which is also the key by which sources count distinct accounts.
     pub fn key(&self) -> String {
         match self {
             Account::Known(id) => format!("u:{id}"),
@@ -55,19 +54,19 @@ impl Account {
     }
 }
 
-/// What became of a reservation.
+/// The result of a reservation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reservation {
-    /// Go ahead.
+    /// The attempt is reserved.
     Taken,
-    /// The account has to wait.
+    /// The account is throttled.
     Waits {
-        /// Until then.
+        /// When the throttle ends.
         until: Timestamp,
     },
-    /// Others are trying; ask again shortly.
+    /// Other attempts are in progress. Try again shortly.
     Busy,
-    /// The user was deleted a moment ago.
+    /// The user was just deleted.
     Gone,
 }
 
@@ -105,8 +104,8 @@ pub async fn throttle_reserve(
     })
 }
 
-/// Failures are forgotten after a while, and reservations that were never settled count as failures: their passwords may
-/// have been looked at.
+/// Failures expire after a while. Reservations that were never settled count as failures: their passwords may have been
+/// verified.
 const RESERVE: &str = concat!(
     "INSERT INTO throttle (id, user_id, failures, pending, lease_expires_at) VALUES ($1, $2, 0, 1, $3)
 ON CONFLICT (id) DO UPDATE SET
@@ -132,15 +131,15 @@ WHERE (throttle.waits_until IS NULL OR throttle.waits_until <= $5)
 RETURNING id"
 );
 
-/// Settles an attempt that proved the password: all failures are forgotten. Answers whether that ended a wait whose
-/// end nobody has told the audit log yet.
+/// Settles an attempt with the right password, and resets the failures. Returns whether that ended a throttle whose end is not
+/// in the audit log yet.
 pub async fn throttle_succeeded(tx: &WriteTx, account: &Account) -> Result<bool> {
     let settle = || {
         one_less_pending(account)
             .col_expr(throttle::Column::Failures, Expr::value(0))
             .col_expr(throttle::Column::LastFailureAt, Expr::value(Option::<i64>::None))
     };
-    // Nearly always there is no wait, and this is all.
+    // Nearly always the account is not throttled, and this is all.
     let settled = settle().filter(throttle::Column::WaitsUntil.is_null()).exec(tx).await?;
     failpoint!("store.throttle_succeeded");
     if settled.rows_affected > 0 {
@@ -152,7 +151,7 @@ pub async fn throttle_succeeded(tx: &WriteTx, account: &Account) -> Result<bool>
     Ok(wait_ended)
 }
 
-/// Ends waits. Answers whether there was one: of two who end the same, one is told so.
+/// Ends throttles, and returns whether there was one. If two transactions end the same throttle, only one of them gets `true`.
 async fn end_wait(tx: &WriteTx, which: SimpleExpr) -> Result<bool> {
     let ended = throttle::Entity::update_many()
         .col_expr(throttle::Column::WaitsUntil, Expr::value(Option::<i64>::None))
@@ -162,18 +161,18 @@ async fn end_wait(tx: &WriteTx, which: SimpleExpr) -> Result<bool> {
     Ok(ended.rows_affected > 0)
 }
 
-/// What a wrong password led to.
+/// The result of a wrong password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Failed {
-    /// Wrong passwords in a row.
+    /// Consecutive wrong passwords.
     pub failures: u32,
-    /// Until when the account waits.
+    /// Until when the account is throttled. `None` if it is not.
     pub until: Option<Timestamp>,
-    /// The wait before it was over, and nobody has told the audit log yet.
+    /// Whether an earlier throttle has expired whose end is not in the audit log yet.
     pub wait_over: bool,
 }
 
-/// Settles an attempt with a wrong password, and begins the wait that follows.
+/// Settles an attempt with a wrong password, and starts the throttle that follows from it.
 pub async fn throttle_failed(tx: &WriteTx, account: &Account, rules: &ThrottleRules, now: Timestamp) -> Result<Failed> {
     let of_account = throttle::Column::Id.eq(account.key());
     let wait_over = end_wait(tx, of_account.and(throttle::Column::WaitsUntil.lte(now.as_micros()))).await?;
@@ -183,7 +182,7 @@ pub async fn throttle_failed(tx: &WriteTx, account: &Account, rules: &ThrottleRu
         .exec_with_returning(tx)
         .await?;
     failpoint!("store.throttle_failed");
-    // The row is gone when its user was deleted meanwhile.
+    // The row does not exist if its user was deleted in the meantime.
     let failures = rows.first().map_or(0, |row| u32::try_from(row.failures).unwrap_or(0));
     let until = rules.wait_after(failures).map(|wait| now.saturating_add(wait));
     if let Some(until) = until {
@@ -196,7 +195,7 @@ pub async fn throttle_failed(tx: &WriteTx, account: &Account, rules: &ThrottleRu
     Ok(Failed { failures, until, wait_over })
 }
 
-/// Gives a reservation back: the password was not looked at.
+/// Releases a reservation whose password was not verified.
 pub async fn throttle_release(tx: &Autocommit, account: &Account) -> Result<()> {
     one_less_pending(account).exec(tx).await?;
     Ok(())
@@ -208,18 +207,18 @@ fn one_less_pending(account: &Account) -> sea_orm::UpdateMany<throttle::Entity> 
         .filter(throttle::Column::Id.eq(account.key()))
 }
 
-/// What forgetting the failures of a user did.
+/// The result of resetting the failures of a user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cleared {
-    /// The user had to wait.
+    /// Whether the user was throttled.
     pub was_waiting: bool,
-    /// There were wrong passwords to forget.
+    /// Whether there were failures.
     pub had_failures: bool,
-    /// A wait has ended, now or before, and nobody has told the audit log yet.
+    /// Whether a throttle has ended, now or before, whose end is not in the audit log yet.
     pub wait_ended: bool,
 }
 
-/// Forgets the failures of a user.
+/// Resets the failures of a user.
 pub async fn throttle_clear(tx: &WriteTx, user: UserId, now: Timestamp) -> Result<Cleared> {
     let of_user = throttle::Column::UserId.eq(user.to_string());
     let was_over = end_wait(tx, of_user.clone().and(throttle::Column::WaitsUntil.lte(now.as_micros()))).await?;
@@ -236,10 +235,10 @@ pub async fn throttle_clear(tx: &WriteTx, user: UserId, now: Timestamp) -> Resul
     Ok(Cleared { was_waiting, had_failures, wait_ended: was_over || was_waiting })
 }
 
-/// Ends waits whose time is over, and such as no rule can have begun, a few at a time. Answers whose they were; None are
-/// unknown names, and rows of nobody.
+/// Ends a batch of throttles that have expired, or that end later than any rule permits. Returns the users whose throttles
+/// ended, with `None` for an unknown name or a user that cannot be read.
 pub async fn throttle_end_waits(tx: &WriteTx, rules: &ThrottleRules, now: Timestamp) -> Result<Vec<Option<UserId>>> {
-    /// Rows in one transaction: short enough to keep no sign-in waiting.
+    /// Rows in one transaction. Few enough not to delay sign-ins.
     const BATCH: u64 = 200;
     let is_over = || {
         let latest = now.saturating_add(rules.max).saturating_add(MAX_CLOCK_ERROR).as_micros();
@@ -270,7 +269,7 @@ pub async fn throttle_end_waits(tx: &WriteTx, rules: &ThrottleRules, now: Timest
     Ok(ended)
 }
 
-/// Forgets rows that say nothing any more.
+/// Deletes rows without a throttle, a reservation or a remembered failure.
 pub async fn throttle_sweep(tx: &Autocommit, rules: &ThrottleRules, now: Timestamp) -> Result<()> {
     let forgotten = now.saturating_sub(rules.failure_memory).as_micros();
     throttle::Entity::delete_many()

@@ -1,4 +1,4 @@
-//! Tickets: one a user and purpose, so that each sign-in replaces the ticket of the one before.
+//! Tickets: one for each user and purpose, so that each sign-in replaces the previous ticket.
 
 use sea_orm::sea_query::{LockType, OnConflict};
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryTrait, Set};
@@ -19,7 +19,7 @@ fn purpose_number(purpose: TicketPurpose) -> i16 {
     }
 }
 
-/// Stores a ticket in place of the user's last one for this purpose.
+/// Stores a ticket, and replaces the user's previous one for this purpose.
 pub async fn ticket_replace(tx: &WriteTx, ticket: &Ticket, digest: &Digest32) -> Result<()> {
     let wish = WishColumns::from(&ticket.wish);
     let row = ticket::ActiveModel {
@@ -49,7 +49,7 @@ pub async fn ticket_replace(tx: &WriteTx, ticket: &Ticket, digest: &Digest32) ->
     Ok(())
 }
 
-/// Reads a ticket that works at `now`.
+/// Reads a ticket that is valid at `now`.
 pub async fn ticket_find(
     c: &impl ConnectionTrait,
     digest: &Digest32,
@@ -59,7 +59,7 @@ pub async fn ticket_find(
     find(c, digest, purpose, now, false).await
 }
 
-/// Reads and locks a ticket that works at `now`.
+/// Reads and locks a ticket that is valid at `now`.
 pub async fn ticket_lock_row(
     c: &impl ConnectionTrait,
     digest: &Digest32,
@@ -100,14 +100,14 @@ async fn find(
     }))
 }
 
-/// Ends all tickets of a user.
+/// Deletes all tickets of a user.
 pub async fn ticket_end_all(tx: &WriteTx, user: UserId) -> Result<()> {
     ticket::Entity::delete_many().filter(ticket::Column::UserId.eq(user.to_string())).exec(tx).await?;
     failpoint!("store.ticket_end_all");
     Ok(())
 }
 
-/// Forgets tickets that are over.
+/// Deletes expired tickets.
 pub async fn tickets_sweep(tx: &Autocommit, now: Timestamp) -> Result<()> {
     ticket::Entity::delete_many().filter(ticket::Column::ExpiresAt.lte(now.as_micros())).exec(tx).await?;
     Ok(())

@@ -1,4 +1,4 @@
-//! The types that say what a connection may do: read and lock, write in a transaction, or write one statement alone.
+//! The types that determine what a connection may do: read and lock, write in a transaction, or write a single statement.
 //!
 //! | type | accepted by | ends |
 //! | --- | --- | --- |
@@ -25,9 +25,8 @@ use crate::error::Result;
 pub struct Transaction {
     connection: Bounded<DatabaseTransaction>,
     commits: Arc<Commits>,
-    /// Whether a statement has failed, or was abandoned before its answer came. SQLite may then have rolled back by
-    /// itself (full disk, I/O error, interrupt), and would commit each later statement by itself. So nothing is sent any
-    /// more.
+    /// Whether a statement has failed, or was abandoned before its result arrived. SQLite may then have rolled back by itself
+    /// (full disk, I/O error, interrupt), and would commit each later statement separately. So no further statement is sent.
     has_failed: AtomicBool,
 }
 
@@ -206,7 +205,7 @@ mod tests {
         );
         assert!(tx.commit().await.is_err());
 
-        // The connection is as good as before.
+        // The connection remains usable.
         let tx = store.begin().await?.writable();
         assert_eq!(total(&tx).await?, None);
         Ok(tx.commit().await?)
@@ -218,14 +217,14 @@ mod tests {
         let store = counters(&dir).await?;
         let tx = store.begin().await?.writable();
         tx.execute_raw(sql(ADD, ["a".into(), 1.into()])).await?;
-        // What a full disk does: the statement fails, and takes the whole transaction with it.
+        // As on a full disk: the statement fails, and the whole transaction is rolled back.
         assert!(
             tx.execute_raw(sql("INSERT OR ROLLBACK INTO counter VALUES (?, ?)", ["a".into(), 2.into()])).await.is_err()
         );
         assert!(tx.execute_raw(sql(ADD, ["b".into(), 4.into()])).await.is_err());
         assert!(tx.commit().await.is_err());
         assert_eq!(total(store.reader()).await?, None);
-        // And the next one has a connection that is not in a transaction.
+        // The next transaction has a connection that is not in a transaction.
         let tx = store.begin().await?.writable();
         tx.execute_raw(sql(ADD, ["c".into(), 8.into()])).await?;
         tx.commit().await?;
@@ -239,7 +238,7 @@ mod tests {
         let store = counters(&dir).await?;
         let tx = store.begin().await?.writable();
         tx.execute_raw(sql(ADD, ["a".into(), 1.into()])).await?;
-        // Polled once and dropped: its answer never comes.
+        // Polled once and dropped: its result never arrives.
         assert!(tx.tx.send(std::future::pending::<Result<(), DbErr>>()).now_or_never().is_none());
         assert!(tx.execute_raw(sql(ADD, ["b".into(), 2.into()])).await.is_err());
         assert!(tx.commit().await.is_err());

@@ -1,4 +1,4 @@
-//! The rows as they are. Private to the store: a hash cannot reach a message by accident.
+//! The rows of the tables. Private to the store, so that a hash cannot reach a message by accident.
 #![expect(unreachable_pub, reason = "generated shapes; the columns are explained in migration/")]
 
 pub mod administrator_guard;

@@ -1,6 +1,6 @@
 //! Users, sessions, tickets, API tokens, throttle, audit, keys.
 //!
-//! Instants are microseconds since the Unix epoch. Ids and names are keys: compared byte by byte.
+//! Instants are microseconds since the Unix epoch. Ids and names are keys, which are compared byte by byte.
 
 use sea_orm_migration::prelude::*;
 
@@ -56,8 +56,8 @@ const STATEMENTS: &[&str] = &[
         last_sign_in_at BIGINT NULL
     )"#,
     r#"CREATE INDEX user_created ON "user" (created_at, id)"#,
-    // One partial index for each thing that operators filter by: rare rows are found without walking the table.
-    // Narrow ones last: of several that serve a query, SQLite takes the one that was made last.
+    // One partial index for each filter of operators, so that rare rows are found without scanning the table. Narrow indexes
+    // come last: of several that serve a query, SQLite uses the one that was created last.
     r#"CREATE INDEX user_attention ON "user" (username)
         WHERE (lock_cause IS NOT NULL OR change_demanded OR password_kind > 1)"#,
     r#"CREATE INDEX user_must_change ON "user" (username) WHERE (change_demanded OR password_kind > 1)"#,
@@ -66,16 +66,16 @@ const STATEMENTS: &[&str] = &[
     r#"CREATE INDEX user_never_signed_in ON "user" (username) WHERE (kind = 1 AND last_sign_in_at IS NULL)"#,
     r#"CREATE INDEX user_locked ON "user" (username) WHERE lock_cause IS NOT NULL"#,
     r#"CREATE INDEX user_temporary ON "user" (username) WHERE password_kind > 1"#,
-    // The roles again, one a row, to list the members of a role.
+    // The roles again, one in each row, to list the members of a role.
     r#"CREATE TABLE user_role (
         role {key} NOT NULL,
         user_id {key} NOT NULL REFERENCES "user" (id) ON DELETE CASCADE,
         PRIMARY KEY (role, user_id)
     )"#,
     "CREATE INDEX user_role_of_user ON user_role (user_id)",
-    // Username, address and each word of the display name, folded: text search is by prefix over these. `shared` is how
-    // many leading bytes a term has in common with the one before it of the same user: a prefix that is no longer has
-    // been met there already. It is in the key so that the index alone answers.
+    // Username, email address and each word of the display name, folded, for text search by prefix. `shared` is the number of
+    // leading bytes that a term has in common with the previous term of the same user: a prefix that is not longer has already
+    // matched there. It is in the key so that the index alone answers.
     r#"CREATE TABLE user_term (
         term {key} NOT NULL,
         user_id {key} NOT NULL REFERENCES "user" (id) ON DELETE CASCADE,
@@ -129,7 +129,7 @@ const STATEMENTS: &[&str] = &[
     )"#,
     "CREATE INDEX api_token_of_user ON api_token (user_id, created_at, id)",
     "CREATE INDEX api_token_created ON api_token (created_at, id)",
-    // Wrong passwords in a row, a row for each user and for each bucket of unknown names.
+    // Consecutive wrong passwords, one row for each user and for each bucket of unknown names.
     "CREATE TABLE throttle (
         id {key} NOT NULL PRIMARY KEY,
         user_id {key} NULL REFERENCES \"user\" (id) ON DELETE CASCADE,
@@ -150,7 +150,7 @@ const STATEMENTS: &[&str] = &[
     "CREATE INDEX source_failure_source ON source_failure (source, at)",
     "CREATE INDEX source_failure_at ON source_failure (at)",
     "CREATE TABLE source_block (source {key} NOT NULL PRIMARY KEY, blocked_until BIGINT NOT NULL)",
-    // Chain number and digest are kept free, for a job that seals events (ADR 0012).
+    // `sequence` and `digest` are reserved for a job that seals events (ADR 0012).
     "CREATE TABLE audit_event (
         id {key} NOT NULL PRIMARY KEY,
         at BIGINT NOT NULL,
@@ -190,7 +190,7 @@ const STATEMENTS: &[&str] = &[
         PRIMARY KEY (principal, method, idempotency_key)
     )",
     "CREATE INDEX idempotency_key_expiry ON idempotency_key (expires_at)",
-    // Keys that are used by every replica, sealed with a key that is not in the database.
+    // Keys that all replicas use, sealed with a key that is not in the database.
     "CREATE TABLE sealed_key (
         id {key} NOT NULL PRIMARY KEY,
         purpose SMALLINT NOT NULL,
@@ -201,7 +201,7 @@ const STATEMENTS: &[&str] = &[
         not_before BIGINT NOT NULL,
         not_after BIGINT NULL
     )",
-    // The one row that whoever may remove an administrator locks first.
+    // The one row that each transaction locks first if it may remove an administrator.
     "CREATE TABLE administrator_guard (id SMALLINT NOT NULL PRIMARY KEY)",
     "INSERT INTO administrator_guard (id) VALUES (1)",
 ];

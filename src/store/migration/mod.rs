@@ -1,4 +1,4 @@
-//! The schema, step by step. Append-only: a step that has been released is never changed.
+//! The migrations. Append-only: a migration that has been released is never changed.
 
 mod m0001_first;
 
@@ -13,7 +13,7 @@ impl MigratorTrait for Migrator {
     }
 }
 
-/// Comes after every statement of a step.
+/// Runs after every statement of a migration.
 async fn statement_done() -> Result<(), DbErr> {
     let done = async {
         failpoint!("migrate.statement");
@@ -22,12 +22,12 @@ async fn statement_done() -> Result<(), DbErr> {
     done.await.map_err(|error: crate::error::Error| DbErr::Custom(error.to_string()))
 }
 
-/// What the two databases call the same column type.
+/// The names of the same column types in the two databases.
 pub(super) struct Dialect {
-    /// Text that is compared byte by byte. Without `COLLATE "C"`, PostgreSQL would order and range over keys by the
-    /// rules of some language, and not as SQLite and the page tokens do.
+    /// Text that is compared byte by byte. Without `COLLATE "C"`, PostgreSQL would order keys and evaluate ranges by the rules
+    /// of a language, unlike SQLite and the page tokens.
     key: &'static str,
-    /// Bytes.
+    /// Binary data.
     bytes: &'static str,
 }
 
@@ -39,7 +39,7 @@ impl Dialect {
         }
     }
 
-    /// Fills `{key}` and `{bytes}` into a statement.
+    /// Replaces `{key}` and `{bytes}` in a statement.
     fn render(&self, sql: &str) -> String {
         sql.replace("{key}", self.key).replace("{bytes}", self.bytes)
     }

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use sea_orm::{DbErr, RuntimeErr};
 
-/// The file that was opened. A file that is removed or replaced while it is open lives on without a name: what is written
-/// to it is lost, and what is read from it is out of date.
+/// The database file that was opened. A file that is removed or replaced while it is open continues to exist without a name:
+/// what is written to it is lost, and what is read from it is out of date.
 #[derive(Debug)]
 pub(super) struct DatabaseFile {
     path: PathBuf,
@@ -25,15 +25,15 @@ impl DatabaseFile {
         file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
         let found = file.metadata()?;
         if found.nlink() > 1 {
-            // Lock file and log are named after the database: under its other name a second server would not see them.
+            // Lock file and log are named after the database: a second server that uses the other name would not see them.
             return Err(io::Error::other("it has another name, a hard link: remove one of the two"));
         }
         let (device, inode) = (found.dev(), found.ino());
         Ok(DatabaseFile { path: path.to_owned(), device, inode, is_replaced: AtomicBool::new(false) })
     }
 
-    /// Compares the file that has the name now with the one that was opened, and returns whether they are the same.
-    /// Blocks: it asks the file system.
+    /// Compares the file that has the name now with the one that was opened, and returns whether they are the same. Blocks on
+    /// the file system.
     pub(super) fn compare(&self) -> bool {
         let is_same =
             std::fs::metadata(&self.path).is_ok_and(|found| (found.dev(), found.ino()) == (self.device, self.inode));

@@ -1,9 +1,9 @@
 //! Group flush: one flush of the disk makes many commits durable.
 //!
-//! With `synchronous=FULL` each commit of SQLite flushes its log while it holds the only writer, and every other writer
-//! waits. With NORMAL it flushes only where the order of writes matters: before and after the log is moved to the file, and
-//! when the log restarts. Here a thread of its own flushes the log beside the writer, once for all commits that arrived
-//! meanwhile, and no caller is told of a change before. Why that is as durable: `docs/adr/0024-group-flush.md`.
+//! With `synchronous=FULL`, each commit of SQLite flushes its log while it holds the only writer, and every other writer waits.
+//! With NORMAL it flushes only where the order of writes matters: before and after the log is moved to the file, and when the
+//! log restarts. Here a separate thread flushes the log beside the writer, once for all commits that arrived in the meantime,
+//! and no caller is told of a change before that. `docs/adr/0024-group-flush.md` explains why this is as durable.
 
 use std::fs::File;
 use std::io;
@@ -20,17 +20,17 @@ use tokio::time::timeout;
 use super::file::DatabaseFile;
 use crate::store::ANSWER_TIMEOUT;
 
-/// The most commits that one flush confirms. Each belongs to a call that a lane admitted, or to a job; more than this can
-/// wait only on a fast machine, and the rest have the next flush.
+/// The maximum number of commits that one flush confirms. Each belongs to a call that a lane admitted, or to a job. More can
+/// wait only on a fast machine, and the next flush confirms the rest.
 const MOST: usize = 1024;
 
-/// How long a flush may take. A disk that takes longer may never answer; callers are then told that the result is unknown.
+/// How long a flush may take. A disk that takes longer may never respond; callers are then told that the result is unknown.
 const LONGEST: Duration = ANSWER_TIMEOUT;
 
 /// How often the thread compares the file while there is nothing to flush. A removed database is noticed this late.
 const COMPARE_EVERY: Duration = Duration::from_millis(100);
 
-/// Flushes the log of the embedded database, on a thread of its own.
+/// Flushes the log of the embedded database on a separate thread.
 #[derive(Debug)]
 pub(super) struct Flusher {
     requests: mpsc::Sender<Request>,
@@ -41,7 +41,7 @@ pub(super) struct Flusher {
 #[derive(Debug, Default)]
 struct Disk {
     has_failed: AtomicBool,
-    /// When the flush that is under way began.
+    /// When the flush in progress began.
     began: Mutex<Option<Instant>>,
 }
 
@@ -72,7 +72,7 @@ impl Disk {
     }
 
     fn began(&self) -> MutexGuard<'_, Option<Instant>> {
-        // An instant is written whole or not at all.
+        // A value is written completely or not at all, so a poisoned lock is harmless.
         self.began.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -115,8 +115,8 @@ pub(super) fn log_of(path: &Path) -> PathBuf {
     log.into()
 }
 
-/// Flushes until the last [`Flusher`] is dropped. After a flush that failed no request is answered any more: the system
-/// may have dropped what it could not write, and the next flush would succeed without it.
+/// Flushes until the last [`Flusher`] is dropped. After a failed flush no request is answered any more: the system may have
+/// dropped what it could not write, and the next flush would succeed without it.
 fn serve(
     queue: &mpsc::Receiver<Request>,
     disk: &Disk,

@@ -16,10 +16,10 @@ use self::flush::{Flusher, log_of};
 use super::ACQUIRE_TIMEOUT;
 use crate::error::{Error, Outage, Result};
 
-/// Connections that read: more would only compete for the cores.
+/// Number of reading connections. More would only compete for the cores.
 const READERS: u32 = 4;
 
-/// How long the log grows before it restarts: 32 MiB in pages of 4 KiB.
+/// Size at which the log restarts: 32 MiB in pages of 4 KiB.
 const LOG_PAGES: usize = 8192;
 
 /// How long a connection waits for a lock that another program holds.
@@ -58,14 +58,14 @@ impl Files {
     }
 }
 
-/// Connections to read with and to write with, and the files behind them.
+/// Connections for reading and for writing, and the files behind them.
 pub(super) struct Connected {
     pub(super) read: DatabaseConnection,
     pub(super) write: DatabaseConnection,
     pub(super) files: Files,
 }
 
-/// Opens the database, which is created if there is none, readable by its owner alone.
+/// Opens the database. It is created if there is none, readable by its owner alone.
 pub(super) async fn connect(path: &Path) -> Result<Connected> {
     let failed =
         |source: io::Error| Error::Unavailable(Outage::Storage(format!("{}: {source}", path.display()).into()));
@@ -97,9 +97,9 @@ pub(super) async fn connect(path: &Path) -> Result<Connected> {
     Ok(Connected { read, write, files })
 }
 
-/// Moves the log to the file. What an earlier server could not flush may exist in the memory of the system alone: a later
-/// flush of the log would not write it, and what is appended to the log could not be read without it. So the server starts
-/// with an empty log or not at all.
+/// Moves the log to the file. What an earlier server could not flush may exist only in the memory of the system: a later flush
+/// of the log would not write it, and later entries of the log could not be read without it. So the server starts with an empty
+/// log or not at all.
 async fn write_back(write: &DatabaseConnection, path: &Path) -> Result<()> {
     let statement = Statement::from_string(DbBackend::Sqlite, "PRAGMA wal_checkpoint(TRUNCATE)");
     let give_up = Instant::now() + BUSY_TIMEOUT;
@@ -124,8 +124,8 @@ fn connect_options(options: SqliteConnectOptions) -> SqliteConnectOptions {
         // SQLite keeps the log in order; the flusher makes it durable before any caller is told of a change.
         .synchronous(SqliteSynchronous::Normal)
         .foreign_keys(true)
-        // A job moves the log to the file beside the writer (`Store::move_log`), but only the writer can restart the log,
-        // and only when all of it is moved: it moves the rest itself once the log has 32 MiB.
+        // A job moves the log to the file beside the writer (`Store::move_log`), but only the writer can restart the log, and
+        // only when all of it has been moved. The writer moves the rest itself once the log has reached 32 MiB.
         .pragma("wal_autocheckpoint", LOG_PAGES.to_string())
         .busy_timeout(BUSY_TIMEOUT)
         // Deleted content is overwritten.
@@ -133,15 +133,15 @@ fn connect_options(options: SqliteConnectOptions) -> SqliteConnectOptions {
         .pragma("trusted_schema", "OFF")
 }
 
-/// When the disk is full or fails, SQLite may roll back by itself. The driver does not notice: it still counts an open
-/// transaction, and makes every later one a savepoint of it, whose commit makes nothing durable. Such a connection is
-/// closed and never used again.
+/// Configures the pool to close a connection that is still in a transaction when it is released. When the disk is full or
+/// fails, SQLite may roll back by itself. The driver does not notice: it still counts an open transaction, and makes every
+/// later one a savepoint of it, whose commit makes nothing durable.
 fn writer_options(options: SqlitePoolOptions) -> SqlitePoolOptions {
     use sea_orm::sqlx::Connection;
     options.after_release(|connection, _| {
         Box::pin(async move {
             if connection.is_in_transaction() {
-                // Waits until the rollback that is under way has ended.
+                // Waits until the rollback in progress has ended.
                 connection.ping().await?;
             }
             Ok(!connection.is_in_transaction())

@@ -1,7 +1,7 @@
-//! Lists of accounts: filters, orders, pages.
+//! Lists of accounts: filters, orders and pages.
 //!
-//! The predicates here are the SQL twins of `User::state` and `User::flags`; a test compares them. Each is spelled as
-//! the partial index that serves it.
+//! The predicates are the SQL equivalents of `User::state` and `User::flags`; a test compares them. Each is written like the
+//! partial index that serves it.
 
 use sea_orm::sea_query::{Condition, Expr, ExprTrait, Query, SelectStatement, SimpleExpr, UnionType};
 use sea_orm::{
@@ -20,17 +20,17 @@ use crate::store::entity::{throttle, user, user_role, user_term};
 use crate::store::single::records;
 use crate::store::text::{count, readable};
 
-/// The most text of labels on a page. Everything else of a user is under 4 KiB, so that an answer with 500 stays under
-/// the 4 MiB that gRPC clients accept.
+/// Upper bound of the label text on a page, in bytes. Everything else of a user is under 4 KiB, so that a response with 500
+/// users stays under the 4 MiB that gRPC clients accept.
 const MAX_LABEL_BYTES: usize = 2 << 20;
 
-/// Which accounts, in which order, judged at which instant.
+/// Which accounts to list, in which order, and the instant at which states and flags are evaluated.
 pub struct UserListing<'a> {
-    /// Which.
+    /// Which accounts.
     pub filter: &'a UserFilter,
-    /// In which order.
+    /// Their order.
     pub order: UserOrder,
-    /// State and flags are those of this instant.
+    /// The instant at which states and flags are evaluated.
     pub now: Timestamp,
 }
 
@@ -49,7 +49,7 @@ pub async fn user_list(
     Ok(Page { rows: users, next })
 }
 
-/// How many of these rows fit into one answer.
+/// Returns how many of these rows fit into one response.
 fn fitting(rows: &[ListedRow]) -> u32 {
     let mut bytes = 0;
     let fit = rows.iter().take_while(|row| {
@@ -59,7 +59,7 @@ fn fitting(rows: &[ListedRow]) -> u32 {
     count(fit.count() as u64)
 }
 
-/// Counts all that match.
+/// Counts all accounts that match.
 pub async fn user_count(c: &impl ConnectionTrait, listing: &UserListing<'_>) -> Result<u64> {
     let mut condition = listing.filtered();
     if listing.filter.needs_attention {
@@ -89,7 +89,7 @@ impl UserListing<'_> {
             condition = condition.add(self.after(after));
         }
         if let Some(text) = self.filter.text.as_ref().filter(|_| self.is_by_term()) {
-            // A cursor is a later beginning. With both, SQLite would start from the earlier one.
+            // The cursor replaces the lower bound of the prefix. With both bounds, SQLite would start from the lower one.
             condition = condition.add(if after.is_some() { before_prefix_end(text) } else { has_prefix(text) });
         }
         if self.filter.needs_attention {
@@ -110,8 +110,8 @@ impl UserListing<'_> {
         self.sorted(select.filter(condition)).limit(limit)
     }
 
-    /// With a text and no order of the caller's choice, the words that match lead: a broad prefix then ends after one
-    /// page, where sorting all its matches by name takes half a second at a million users.
+    /// Returns whether accounts are ordered by the matching term: with a text, unless the caller chose an order. A broad prefix
+    /// then ends after one page, where sorting all matches by name takes half a second at a million users.
     fn is_by_term(&self) -> bool {
         self.filter.text.is_some() && self.order == UserOrder::Natural
     }
@@ -128,8 +128,8 @@ impl UserListing<'_> {
         }
     }
 
-    /// Rows behind the cursor. Tuples are compared as such: spelled out with OR, the last page of a million takes 97 ms
-    /// and not 0.2.
+    /// Selects the rows after the cursor. Tuples are compared as such: written with OR, the last page of a million takes 97 ms
+    /// instead of 0.2 ms.
     fn after(&self, cursor: &Cursor) -> SimpleExpr {
         match cursor {
             Cursor::Text(term, id) if self.is_by_term() => Expr::tuple([
@@ -154,7 +154,7 @@ impl UserListing<'_> {
         }
     }
 
-    /// All members of the filter but text and `needs_attention`.
+    /// The conditions of the filter, except text and `needs_attention`.
     fn filtered(&self) -> Condition {
         let filter = self.filter;
         let mut all = Condition::all();
@@ -190,8 +190,8 @@ impl UserListing<'_> {
         all
     }
 
-    /// Ids of the accounts that need attention: as many as fit on the page from the index of those locked or made to
-    /// change, and all that wait. One predicate with OR would walk the whole table.
+    /// Selects the ids of accounts that need attention: from the index of locked accounts and those that must change their
+    /// password, as many as fit on the page; and all throttled accounts. A single predicate with OR would scan the whole table.
     fn attention_ids(&self, condition: Condition, limit: u64) -> SelectStatement {
         let select = user::Entity::find().select_only().column(user::Column::Id);
         let select = match &self.filter.text {
@@ -207,8 +207,8 @@ impl UserListing<'_> {
     }
 }
 
-/// Joins the first term of each account that has the prefix, so that nobody appears twice: the one that shares less
-/// than the prefix with the term before it.
+/// Joins the first term of each account that has the prefix, so that no account appears twice. It is the one that has fewer
+/// bytes in common with the term before it than the prefix is long.
 fn join_first_term(select: Select<user::Entity>, text: &SearchText) -> Select<user::Entity> {
     let of_user = user::Entity::belongs_to(user_term::Entity).from(user::Column::Id).to(user_term::Column::UserId);
     let length = i16::try_from(text.as_str().len()).unwrap_or(i16::MAX);
@@ -228,7 +228,7 @@ fn has_prefix(text: &SearchText) -> Condition {
     before_prefix_end(text).add(user_term::Column::Term.gte(text.as_str()))
 }
 
-/// The end of the range of terms that have the prefix.
+/// Selects terms below the end of the range that has the prefix.
 fn before_prefix_end(text: &SearchText) -> Condition {
     Condition::all().add_option(text.prefix_end().map(|end| user_term::Column::Term.lt(end)))
 }
@@ -276,7 +276,7 @@ fn flag(flag: UserFlag, now: Timestamp) -> Condition {
     Condition::all().add(holds)
 }
 
-/// Locked or made to change, spelled so that its partial index serves it.
+/// Selects accounts that are locked or must change their password, written so that the partial index serves it.
 fn demanding(now: Timestamp) -> Condition {
     Condition::all()
         .add(Expr::cust(r#"("user".lock_cause IS NOT NULL OR "user".change_demanded OR "user".password_kind > 1)"#))

@@ -48,17 +48,17 @@ pub async fn user_with_credentials(c: &impl ConnectionTrait, id: UserId) -> Resu
     one_with_credentials(c, with_throttle(user::Entity::find_by_id(id.to_string()))).await
 }
 
-/// The name that a sign-in uses.
+/// The username or email address that a sign-in uses.
 #[derive(Debug, Clone)]
 pub enum Login {
-    /// A sign-in name.
+    /// A username.
     Username(Username),
-    /// An address.
+    /// An email address.
     Email(EmailAddress),
 }
 
 impl Login {
-    /// Folded: the same for every spelling of it.
+    /// Returns the folded name, which is the same for every spelling.
     pub fn key(&self) -> &str {
         match self {
             Login::Username(username) => username.as_str(),
@@ -67,7 +67,7 @@ impl Login {
     }
 }
 
-/// The id of an account, without reading the rest: works on a corrupt record too.
+/// Returns the id of an account without reading the rest. Works on a corrupt record too.
 pub async fn user_id_by_ref(c: &impl ConnectionTrait, user: &UserRef) -> Result<Option<UserId>> {
     let found: Option<String> = find(user).select_only().column(user::Column::Id).into_tuple().one(c).await?;
     Ok(found.and_then(|id| id.parse().ok()))
@@ -88,24 +88,24 @@ pub async fn user_lock_row_with_credentials(
     one_with_credentials(c, locking(c, select, id, RowLock::Write)).await
 }
 
-/// Reads and locks one account, to note a sign-in: excludes writers, and not those that share the row.
+/// Reads and locks one account to record a sign-in. Excludes writers, but not transactions that share the row.
 pub async fn user_lock_row_to_sign_in(c: &impl ConnectionTrait, id: UserId) -> Result<Option<UserWithCredentials>> {
     let select = with_throttle(user::Entity::find_by_id(id.to_string()));
     one_with_credentials(c, locking(c, select, id, RowLock::SignIn)).await
 }
 
-/// The version of an account that may be corrupt. Locks the row, to change it.
+/// Locks the row of an account for a change, and returns its version. Works on a corrupt record too.
 pub async fn user_lock_version(c: &impl ConnectionTrait, id: UserId) -> Result<Option<i64>> {
     locked_version(c, id, RowLock::Write).await
 }
 
-/// Locks an account until the transaction ends: nobody else changes or shares it. `SQLite` has one writer, which has locked
-/// everything already.
+/// Locks an account until the transaction ends, so that no other transaction changes or shares it. `SQLite` has one writer,
+/// which has locked everything already.
 pub async fn user_write_lock(c: &impl ConnectionTrait, id: UserId) -> Result<()> {
     only_lock(c, id, RowLock::Write).await
 }
 
-/// Locks an account against changes until the transaction ends. Others may share the lock.
+/// Locks an account against changes until the transaction ends. Other transactions may share the lock.
 pub async fn user_share_lock(c: &impl ConnectionTrait, id: UserId) -> Result<()> {
     only_lock(c, id, RowLock::Share).await
 }
@@ -114,7 +114,7 @@ async fn only_lock(c: &impl ConnectionTrait, id: UserId, lock: RowLock) -> Resul
     if c.get_database_backend() == DbBackend::Sqlite {
         return Ok(());
     }
-    // The version is not used: it may date from before the wait.
+    // The version is not used, because it may have been read before the lock was granted.
     locked_version(c, id, lock).await.map(|_| ())
 }
 
@@ -123,7 +123,7 @@ async fn locked_version(c: &impl ConnectionTrait, id: UserId, lock: RowLock) -> 
     Ok(locking(c, select, id, lock).into_tuple().one(c).await?)
 }
 
-/// What the row of an account is locked for.
+/// The purpose of a lock on an account's row.
 #[derive(Debug, Clone, Copy)]
 enum RowLock {
     Write,
@@ -132,9 +132,9 @@ enum RowLock {
 }
 
 /// Locks the row of the account. On `PostgreSQL`, writers and sharers first take an advisory lock, which is granted in the
-/// order of asking: row locks that are shared are granted past waiting writers, so a busy account could never be locked.
-/// The advisory lock only makes it fair; the row lock is what counts. A transaction that already holds the row must not
-/// ask for the advisory lock: its holder may be waiting for the row.
+/// order of requests. Shared row locks are granted past waiting writers, so a writer might never get the row of a busy account.
+/// The advisory lock only adds fairness; the row lock protects the row. A transaction that already holds the row must not
+/// request the advisory lock: its holder may be waiting for the row.
 fn locking<E: EntityTrait>(c: &impl ConnectionTrait, mut select: Select<E>, id: UserId, lock: RowLock) -> Select<E> {
     let (lock, advisory) = match lock {
         RowLock::Write => (LockType::Update, Some("pg_advisory_xact_lock")),
@@ -143,7 +143,7 @@ fn locking<E: EntityTrait>(c: &impl ConnectionTrait, mut select: Select<E>, id: 
     };
     sea_orm::QueryTrait::query(&mut select).lock_with_tables(lock, [user::Entity]);
     match (advisory, id.as_bytes().as_chunks().0) {
-        // An id is random, so half of it identifies the account well enough.
+        // An id is random, so half of it is enough to identify the account.
         (Some(advisory), [key, ..]) if c.get_database_backend() == DbBackend::Postgres => {
             select.expr_as(Func::cust(advisory).arg(i64::from_be_bytes(*key)), "advisory")
         }
@@ -151,10 +151,10 @@ fn locking<E: EntityTrait>(c: &impl ConnectionTrait, mut select: Select<E>, id: 
     }
 }
 
-/// What the columns of an account have before their names, beside those of something that belongs to it.
+/// Prefix of an account's columns in a row that also holds something that belongs to the account.
 const OWNER: &str = "owner_";
 
-/// Adds the account that a row belongs to: of who calls, both are needed, and this is one message to the database.
+/// Joins the account to which a row belongs. Authentication needs both, and reads them in one round trip.
 pub(super) fn with_owner<E: EntityTrait>(select: Select<E>, user_id: E::Column) -> Select<E> {
     let owner = E::belongs_to(user::Entity).from(user_id).to(user::Column::Id).into();
     let select = select.join(JoinType::InnerJoin, owner).join(JoinType::LeftJoin, throttle_of_user());
@@ -165,7 +165,7 @@ pub(super) fn with_owner<E: EntityTrait>(select: Select<E>, user_id: E::Column) 
         .column_as(throttle::Column::WaitsUntil, format!("{OWNER}waits_until"))
 }
 
-/// The account in a row of [`with_owner`].
+/// Decodes the account in a row of [`with_owner`].
 pub(super) fn owner(row: &QueryResult) -> Result<User> {
     model::<row::UserRow>(Resource::User, row, OWNER)?.decode()
 }
@@ -180,7 +180,7 @@ fn find(user: &UserRef) -> Select<user::Entity> {
     user::Entity::find().filter(condition)
 }
 
-/// The row with what the throttle says of it.
+/// Joins the account's throttle.
 fn with_throttle(select: Select<user::Entity>) -> Select<user::Entity> {
     select
         .join(JoinType::LeftJoin, throttle_of_user())

@@ -1,4 +1,4 @@
-//! One account as a row.
+//! Conversion between accounts and rows.
 
 use sea_orm::{FromQueryResult, NotSet, Set};
 
@@ -23,12 +23,12 @@ pub(super) struct UserRow {
 }
 
 impl UserRow {
-    /// How much text the labels are.
+    /// Returns the size of the labels in bytes.
     pub(super) fn label_bytes(&self) -> usize {
         self.user.labels.len()
     }
 
-    /// The account with its credentials.
+    /// Decodes the account with its credentials.
     pub(super) fn decode_with_credentials(self) -> Result<UserWithCredentials> {
         let password = self.user.password_hash.clone().map(PasswordHash::new);
         let user = self.decode()?;
@@ -95,7 +95,7 @@ fn decode_lock(decoder: &Decoder<'_>, row: &user::Model) -> Result<Option<Lock>>
     }))
 }
 
-/// Every column of an account. Without `credentials` the hash stays as it is.
+/// Encodes every column of an account. Without `credentials`, the hash stays unchanged.
 pub(super) fn encode(user: &User, credentials: Option<&Credentials>) -> user::ActiveModel {
     let hash = |credentials: &Credentials| credentials.password.as_ref().map(|hash| hash.as_str().to_owned());
     let password = user.password.as_ref();
@@ -155,7 +155,7 @@ fn password_kind_from(number: i16) -> Option<PasswordKind> {
         .find(|kind| password_kind_number(*kind) == number)
 }
 
-/// The numbers that the contract has.
+/// Returns the number of a lock cause in the API.
 pub(super) fn cause_number(cause: LockCause) -> i16 {
     match cause {
         LockCause::Operator => 3,

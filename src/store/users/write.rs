@@ -1,4 +1,4 @@
-//! Changes of accounts.
+//! Changes to accounts.
 
 use std::collections::BTreeSet;
 
@@ -29,7 +29,7 @@ pub async fn user_insert(tx: &WriteTx, user: &User, credentials: &Credentials) -
     write_index(tx, user).await
 }
 
-/// Adds many accounts with few statements: for filling a database, not for the service.
+/// Adds many accounts with few statements: to fill a database, not for the service.
 pub async fn user_insert_many(tx: &WriteTx, accounts: &[UserWithCredentials]) -> Result<()> {
     for chunk in accounts.chunks(ROWS_OF_25) {
         let rows = chunk.iter().map(|account| encode(&account.user, Some(&account.credentials)));
@@ -37,7 +37,7 @@ pub async fn user_insert_many(tx: &WriteTx, accounts: &[UserWithCredentials]) ->
     }
     let users = || accounts.iter().map(|account| &account.user);
     let mut terms: Vec<_> = users().flat_map(term_rows).collect();
-    // In order, so that neighbours in the index are written together.
+    // Sorted, so that neighbouring entries of the index are written together.
     terms.sort_unstable_by(|a, b| (a.term.as_ref(), a.user_id.as_ref()).cmp(&(b.term.as_ref(), b.user_id.as_ref())));
     for chunk in terms.chunks(ROWS_OF_3) {
         user_term::Entity::insert_many(chunk.iter().cloned()).exec_without_returning(tx).await?;
@@ -49,13 +49,13 @@ pub async fn user_insert_many(tx: &WriteTx, accounts: &[UserWithCredentials]) ->
     Ok(())
 }
 
-/// Rows of a statement with 25 and with 3 values a row. `SQLite` binds at most 32 766 values, `PostgreSQL` 65 535; far
-/// below that, building and parsing the statement costs no more a row than it must.
+/// Rows in a statement with 25 and with 3 values a row. `SQLite` binds at most 32 766 values, `PostgreSQL` 65 535. Well below
+/// that, the cost a row of building and parsing the statement is already at its minimum.
 const ROWS_OF_25: usize = 100;
 const ROWS_OF_3: usize = 500;
 
-/// Writes every column of an account that was read and locked in this transaction as `before`, and advances its version.
-/// Without `credentials` they stay as they are.
+/// Writes every column of an account that was read and locked in this transaction as `before`, and increments its version.
+/// Without `credentials`, they stay unchanged.
 pub async fn user_save(
     tx: &WriteTx,
     before: &User,
@@ -86,7 +86,7 @@ pub async fn user_save(
     Ok(())
 }
 
-/// Notes a sign-in. The version stays: no etag moves.
+/// Records a sign-in. The version, and so the etag, stays the same.
 pub async fn user_signed_in(tx: &WriteTx, id: UserId, now: Timestamp) -> Result<()> {
     let note = user::Entity::update_many()
         .col_expr(user::Column::LastSignInAt, Expr::value(now.as_micros()))
@@ -96,8 +96,8 @@ pub async fn user_signed_in(tx: &WriteTx, id: UserId, now: Timestamp) -> Result<
     Ok(())
 }
 
-/// Notes a sign-in, if the account is still as it was read: neither its version nor its hash has moved. Locks the row,
-/// beside whoever keeps it. Answers whether it is.
+/// Records a sign-in if the account's version and hash are still as they were read, and returns whether they are. Locks the
+/// row, without excluding transactions that share it.
 pub async fn user_signed_in_as_read(tx: &WriteTx, read: &UserWithCredentials, now: Timestamp) -> Result<bool> {
     let UserWithCredentials { user: read, credentials } = read;
     let Some(hash) = &credentials.password else { return Ok(false) };
@@ -112,8 +112,8 @@ pub async fn user_signed_in_as_read(tx: &WriteTx, read: &UserWithCredentials, no
     Ok(noted.rows_affected == 1)
 }
 
-/// Replaces a hash by a stronger one of the same password, if it is still the one that was verified: a reset that came
-/// between must not be undone. Answers whether it did.
+/// Replaces a hash by a stronger one of the same password if it is still the one that was verified, and returns whether it was.
+/// A reset in the meantime must not be undone.
 pub async fn user_rehash(tx: &WriteTx, id: UserId, verified: &PasswordHash, renewed: &PasswordHash) -> Result<bool> {
     let changed = user::Entity::update_many()
         .col_expr(user::Column::PasswordHash, Expr::value(renewed.as_str()))
@@ -125,7 +125,7 @@ pub async fn user_rehash(tx: &WriteTx, id: UserId, verified: &PasswordHash, rene
     Ok(changed.rows_affected == 1)
 }
 
-/// Removes an account with its sessions, tickets and API tokens, and reserves its username. Does not parse the record.
+/// Deletes an account with its sessions, tickets and API tokens, and reserves its username. Does not parse the record.
 pub async fn user_delete(tx: &WriteTx, id: UserId, version: i64, reserved_until: Timestamp) -> Result<()> {
     let select = user::Entity::find_by_id(id.to_string()).select_only().column(user::Column::Username);
     let username: Option<String> = select.into_tuple().one(tx).await?;
@@ -149,7 +149,7 @@ pub async fn user_delete(tx: &WriteTx, id: UserId, version: i64, reserved_until:
     Ok(())
 }
 
-/// Until when the name of a deleted account stays reserved.
+/// Returns until when the username of a deleted account stays reserved, or `None` if it is not reserved.
 pub async fn reservation_find(
     c: &impl ConnectionTrait,
     username: &Username,
@@ -159,7 +159,7 @@ pub async fn reservation_find(
     Ok(row.map(|row| instant(row.available_at)).filter(|available_at| *available_at > now))
 }
 
-/// Forgets reservations that are over.
+/// Deletes expired reservations.
 pub async fn reservations_sweep(tx: &Autocommit, now: Timestamp) -> Result<()> {
     username_reservation::Entity::delete_many()
         .filter(username_reservation::Column::AvailableAt.lte(now.as_micros()))
@@ -168,7 +168,7 @@ pub async fn reservations_sweep(tx: &Autocommit, now: Timestamp) -> Result<()> {
     Ok(())
 }
 
-/// Locks the one row that everybody locks first who may remove an administrator.
+/// Locks the one row that each transaction locks first if it may remove an administrator.
 pub async fn administrators_lock(c: &impl ConnectionTrait) -> Result<()> {
     let mut select = administrator_guard::Entity::find_by_id(1_i16);
     QueryTrait::query(&mut select).lock(LockType::Update);
@@ -176,7 +176,7 @@ pub async fn administrators_lock(c: &impl ConnectionTrait) -> Result<()> {
     Ok(())
 }
 
-/// Counts the administrators who could act today, one apart: the twin of `User::is_able_administrator`.
+/// Counts the administrators other than `but` who could act at `now`. The SQL equivalent of `User::is_able_administrator`.
 pub async fn user_count_able_administrators(c: &impl ConnectionTrait, but: UserId, now: Timestamp) -> Result<u64> {
     let now = now.as_micros();
     let to_user = user_role::Entity::belongs_to(user::Entity).from(user_role::Column::UserId).to(user::Column::Id);
@@ -190,7 +190,7 @@ pub async fn user_count_able_administrators(c: &impl ConnectionTrait, but: UserI
     Ok(administrators.count(c).await?)
 }
 
-/// Whether anybody has this role.
+/// Returns whether any user has this role.
 pub async fn role_has_members(c: &impl ConnectionTrait, role: Role) -> Result<bool> {
     let member = user_role::Entity::find().filter(user_role::Column::Role.eq(role.as_str())).one(c).await?;
     Ok(member.is_some())
@@ -222,7 +222,7 @@ fn term_rows(user: &User) -> Vec<user_term::ActiveModel> {
     rows
 }
 
-/// How many leading bytes two terms have in common.
+/// Returns how many leading bytes two terms have in common.
 fn shared_bytes(before: &str, term: &str) -> i16 {
     let shared = before.bytes().zip(term.bytes()).take_while(|(a, b)| a == b).count();
     i16::try_from(shared).unwrap_or(i16::MAX)
@@ -235,7 +235,7 @@ fn role_rows(user: &User) -> Vec<user_role::ActiveModel> {
         .collect()
 }
 
-/// Which unique value somebody else has. Both databases name the column in their message, and have nothing better.
+/// Returns which unique value another account has. Both databases name the column only in the text of their message.
 fn taken(error: sea_orm::DbErr) -> Error {
     let Some(SqlErr::UniqueConstraintViolation(message)) = error.sql_err() else { return error.into() };
     if message.contains("username") {
