@@ -1,4 +1,4 @@
-//! Who calls, and whether the rule of the method lets them in.
+//! Authentication and authorisation: finds out who the caller is, and applies the access rule of the method.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,22 +22,22 @@ use crate::error::{Error, Result, Unauthenticated};
 use crate::store::api_tokens::{api_token_used, api_token_with_user};
 use crate::store::sessions::session_with_user;
 
-/// How long a call waits for the note that its API token is used.
+/// How long a call waits for the write that notes the use of its API token.
 const NOTE_USE_TIMEOUT: Duration = Duration::from_secs(1);
-/// After how long another call tries to note it.
+/// How long after one attempt to note a use the next may follow.
 const NOTE_USE_AGAIN: Duration = Duration::from_mins(1);
 
-/// Somebody who has proved who they are.
+/// A caller whose credential is valid.
 #[derive(Debug, Clone)]
 pub struct Authenticated {
-    /// Who.
+    /// The caller's identity.
     pub principal: Principal,
-    /// What they may do now: what their credential was given and what their roles permit, in common.
+    /// The scopes that the caller has now: those that both the credential and the roles grant.
     pub scopes: ScopeSet,
 }
 
-/// The header of an access token. Any other member (`jku`, `jwk`, `x5u`, `crit` …) makes the token invalid: none of
-/// them is ever needed, and each has been a way around a signature somewhere.
+/// The header of an access token. Any other member (`jku`, `jwk`, `x5u`, `crit` …) makes the token invalid: none of them is
+/// needed, and each has been used somewhere to bypass a signature.
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Header {
@@ -47,10 +47,11 @@ struct Header {
 }
 
 impl App {
-    /// Looks a bearer token up: an access token, or an API token.
+    /// Authenticates a bearer token, which is an access token or an API token. Fails if it is invalid, expired or revoked, or
+    /// if its user is locked.
     pub async fn authenticate(&self, bearer: &str) -> Result<Authenticated> {
         match self.credential(bearer).await {
-            // A client that signs out again takes this as a confirmation.
+            // A client that signs out a second time takes this error as a confirmation, so it must be durable.
             Err(error @ Error::Unauthenticated(Unauthenticated::SessionRevoked)) => self.durable(Err(error)).await,
             answer => answer,
         }
@@ -90,12 +91,12 @@ impl App {
         })
     }
 
-    /// The operator on the host.
+    /// Returns the local operator, who calls over the local socket and has every scope.
     pub fn local(&self, uid: u32) -> Authenticated {
         Authenticated { principal: Principal::Local { uid }, scopes: ScopeSet::ALL }
     }
 
-    /// The application that names itself with this API token.
+    /// Returns the application that identifies itself with this API token.
     pub async fn calling_app(&self, api_token: &str) -> Result<CallingApp> {
         let secret = ApiTokenSecret::parse(api_token).map_err(|_| Unauthenticated::TokenInvalid)?;
         let live = self.live_api_token(&secret).await?;
@@ -104,7 +105,8 @@ impl App {
         Ok(CallingApp { name: user.username.as_str().to_owned(), is_proxy: scopes.contains(Scope::AuthProxy) })
     }
 
-    /// Applies the rule of a method.
+    /// Applies the access rule of a method: the kind of caller, the scope and the age of the sign-in. A denial is recorded in
+    /// the audit log.
     pub async fn admit(&self, who: Option<Authenticated>, rule: AccessRule, call: Call) -> Result<Caller> {
         if matches!(rule.demand, Demand::Anyone | Demand::Ticket) {
             return Ok(Caller {
@@ -126,7 +128,8 @@ impl App {
         Ok(caller)
     }
 
-    /// API tokens and the local operator prove themselves with every call.
+    /// Fails if the sign-in is older than the rule allows. API tokens and the local operator are authenticated by each call,
+    /// so they have no such age.
     fn check_auth_age(&self, caller: &Caller) -> Result<()> {
         match (&caller.principal, caller.rule.max_auth_age) {
             (Principal::User { auth_at, .. }, Some(max_auth_age))
@@ -138,7 +141,8 @@ impl App {
         }
     }
 
-    /// Checks signature, header, times and issuer: everything but the audience and whether the session lives.
+    /// Checks signature, header, times and issuer of an access token, but neither the audience nor whether the session is
+    /// live.
     pub(super) fn verify_access_token(&self, token: &str) -> Result<Arc<Verified>> {
         let (keys, now) = (self.keys.current(), self.now());
         let digest = *Digest32::sha256(token.as_bytes()).as_bytes();
@@ -160,7 +164,8 @@ impl App {
         }
     }
 
-    /// The session and the user that an access token speaks for, as they are now.
+    /// Returns the session and the user of an access token, as they are now. Fails if the session has ended or the user is
+    /// locked.
     pub(super) async fn live_session(&self, claims: &Claims) -> Result<Arc<(Session, User)>> {
         let over = || Error::Unauthenticated(Unauthenticated::SessionRevoked);
         let session_id = claims.sid.parse().map_err(|_| Error::Unauthenticated(Unauthenticated::TokenInvalid))?;
@@ -174,7 +179,8 @@ impl App {
         Ok(live)
     }
 
-    /// The API token with this secret and its user, as they are now.
+    /// Returns the API token with this secret and its user, as they are now. Fails if the token is unknown, expired or
+    /// revoked, or the user is locked.
     pub(super) async fn live_api_token(&self, secret: &ApiTokenSecret) -> Result<Arc<(ApiToken, Digest32, User)>> {
         let (commits, id) = (self.store.commits(), secret.id());
         let read = api_token_with_user(self.store.reader(), id);
@@ -196,8 +202,8 @@ impl App {
         Ok(live)
     }
 
-    /// Notes when a token was last used: a courtesy to operators, for which no caller waits long or is refused. Where it
-    /// cannot be written, as on a full disk, one call in a while tries.
+    /// Notes that a token is used, for operators to see. No call waits long for this or fails because of it. If it cannot be
+    /// written, as on a full disk, only one call per [`NOTE_USE_AGAIN`] tries.
     async fn note_use(&self, id: ApiTokenId, now: Timestamp) {
         if self.token_cache.uses.get(&id).is_some_and(|at| now.duration_since(at) < NOTE_USE_AGAIN) {
             return;
@@ -214,7 +220,7 @@ impl App {
     }
 }
 
-/// Checks signature, header and form of an access token. None: it is not one that we signed.
+/// Checks signature, header and form of an access token. Returns `None` if it is not one that we signed.
 fn verify_signature(keys: &Keys, token: &str, now: Timestamp) -> Option<Verified> {
     let encoded = token.split('.').next().unwrap_or_default();
     let header = data_encoding::BASE64URL_NOPAD.decode(encoded.as_bytes()).ok()?;
@@ -236,8 +242,8 @@ fn check_demand(caller: &Caller) -> Result<(), Denied> {
     }
 }
 
-/// The library checks the signature, and we the rest: it reads the clock of the machine, and is lenient about claims
-/// that are missing.
+/// Makes the library check only the signature. We check the claims ourselves, because the library reads the machine's clock
+/// and tolerates missing claims.
 fn signature_only() -> Validation {
     let mut validation = Validation::new(Algorithm::EdDSA);
     validation.validate_exp = false;

@@ -1,9 +1,9 @@
-//! A queue for each account at which attempts are under way. A few attempts at a time go on to the database; the others
-//! wait here in the order of arrival. Otherwise two hundred attempts at one account, each polling the database every few
-//! milliseconds, would keep its connections from other calls.
+//! A queue for each account with attempts to sign in. A few attempts at a time go on to the database; the others wait here
+//! in the order of arrival. Otherwise two hundred attempts at one account, each polling the database every few milliseconds,
+//! would take up the database connections that other calls need.
 //!
-//! The lane of sign-ins (`grpc/lanes.rs`) bounds how many wait, and each waits a few seconds at most. The queue of an
-//! account without attempts is removed.
+//! The lane of sign-ins (`grpc/lanes.rs`) limits how many attempts wait, and each waits a few seconds at most. The queue of
+//! an account without attempts is removed.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -11,16 +11,17 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Attempts of one account at a time, on one replica. Enough to keep two hashing threads and the database busy.
+/// How many attempts at one account go on at a time, on one replica. Enough to keep two hashing threads and the database
+/// busy.
 const AT_ONCE: usize = 4;
 
-/// The queues of all accounts at which somebody tries.
+/// The queues of all accounts with attempts.
 #[derive(Debug, Default)]
 pub(super) struct AccountQueues {
     by_account: Mutex<HashMap<String, Weak<Semaphore>>>,
 }
 
-/// A slot, until it is dropped.
+/// A slot for one attempt. Dropping it lets the next attempt go on.
 #[derive(Debug)]
 pub(super) struct Slot {
     queues: Arc<AccountQueues>,
@@ -29,7 +30,7 @@ pub(super) struct Slot {
 }
 
 impl AccountQueues {
-    /// Waits for a slot. None: it did not come in time.
+    /// Waits for a slot. Returns `None` if none is free before `deadline`.
     pub(super) async fn take(self: &Arc<Self>, account: String, deadline: Duration) -> Option<Slot> {
         let queue = self.queue(&account);
         let permit = tokio::time::timeout(deadline, queue.acquire_owned()).await.ok()?.ok()?;
@@ -47,7 +48,7 @@ impl AccountQueues {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Weak<Semaphore>>> {
-        // Nothing under this lock can panic half-way through a change.
+        // A poisoned lock is safe to use: nothing can panic half-way through a change of the map.
         self.by_account.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -8,26 +8,26 @@ use crate::domain::page::PageRequest;
 use crate::error::{Error, Resource, Result};
 use crate::store::audit::{event_by_id, event_list};
 
-/// Which events, and which page of them.
+/// A command to list events.
 #[derive(Debug)]
 pub struct ListEvents {
-    /// Which.
+    /// Selects the events.
     pub filter: EventFilter,
-    /// Which page.
+    /// The page to return.
     pub page: PageRequest,
 }
 
 /// One page of events, newest first.
 #[derive(Debug)]
 pub struct EventPage {
-    /// Its rows.
+    /// The rows of the page.
     pub events: Vec<RecordedEvent>,
-    /// Empty on the last page.
+    /// The token of the next page. Empty on the last page.
     pub next_page_token: String,
 }
 
 impl App {
-    /// Lists past events.
+    /// Lists events, newest first.
     pub async fn list_events(&self, caller: &Caller, command: ListEvents) -> Result<EventPage> {
         let ListEvents { filter, page } = command;
         let after = self.cursor(caller, &filter, &page.token)?;

@@ -1,4 +1,4 @@
-//! Idempotency keys: a call that is sent again after its answer was lost does nothing twice.
+//! Idempotency keys: a call that the client sends again, because the answer was lost, is not done twice.
 
 use zeroize::Zeroizing;
 
@@ -12,12 +12,12 @@ use crate::error::{Error, Result};
 use crate::store::idempotency::{KeyUse, idempotency_find, idempotency_insert};
 use crate::store::users::user_by_id;
 
-/// What makes a retry safe.
+/// The idempotency key of a request, which makes a retry safe.
 #[derive(Debug)]
 pub struct Idempotency {
-    /// The caller's key.
+    /// The key that the caller chose.
     pub key: IdempotencyKey,
-    /// The request, encoded, without the key.
+    /// The encoded request without the key, to tell a retry from another request.
     pub body: Zeroizing<Vec<u8>>,
 }
 
@@ -25,7 +25,7 @@ pub struct Idempotency {
 pub(super) struct Retry<'a> {
     caller: &'a Caller,
     key: &'a IdempotencyKey,
-    /// Keyed: a plain hash of a request that holds a password would be an oracle.
+    /// A keyed digest of the request. With a plain hash, passwords in the request could be guessed offline.
     body: Digest32,
 }
 
@@ -44,15 +44,16 @@ impl<'a> Retry<'a> {
         }
     }
 
-    /// Remembers the answer, together with the change. Returns false if another call with the same key was first.
+    /// Stores the answer in the transaction of the change. Returns false if another call with the same key committed first.
     pub(super) async fn remember(&self, change: &Change<'_>, answer: &Remembered) -> Result<bool> {
         idempotency_insert(&change.tx, &self.key_use(), answer, change.now).await
     }
 }
 
 impl App {
-    /// Does `work`, unless an earlier call with the same key did: then `replay` makes the answer from what is remembered of
-    /// that call, and from its account as it is now. `work` returns `None` if another call with the key committed first.
+    /// Runs `work`, unless an earlier call with the same key has committed. In that case `replay` makes the answer, from what
+    /// is stored of that call and from the account as it is now. `work` returns `None` if another call with the same key
+    /// committed first.
     pub(super) async fn once<T>(
         &self,
         retry: Option<&Retry<'_>>,
@@ -68,7 +69,8 @@ impl App {
         let lost = match work.await {
             Ok(Some(done)) => return Ok(done),
             Ok(None) => Error::internal("an idempotency key was lost"),
-            // The call that committed first may have taken the name, or moved the etag or the state that this one checks.
+            // Perhaps because another call with the same key has committed: then the name is taken, or the etag or the state
+            // of the account has changed.
             Err(error @ (Error::AlreadyExists(_) | Error::Stale { .. } | Error::Precondition(_))) => error,
             Err(error) => return Err(error),
         };
@@ -76,13 +78,13 @@ impl App {
         Ok(replay(user, answer))
     }
 
-    /// What is remembered of an earlier call with this key, and its account as it is now.
+    /// Returns what is stored of an earlier call with this key, and the account as it is now.
     async fn replayed(&self, retry: &Retry<'_>) -> Result<Option<(User, Remembered)>> {
         let reader = self.store.reader();
         let Some(answer) = idempotency_find(reader, &retry.key_use(), self.now()).await? else { return Ok(None) };
         let id = answer.user_id;
         let user = user_by_id(reader, id).await?.ok_or_else(|| Error::no_user(UserRef::Id(id).field()))?;
-        // The earlier call may not have been answered yet.
+        // The earlier call may have committed but not be durable yet.
         self.durable(Ok(Done::read(Some((user, answer))))).await
     }
 }

@@ -1,5 +1,4 @@
-//! What the jobs do: nothing that a request relies on. Expiry is judged at use, so a job that is late is late, not
-//! wrong.
+//! The work of the background jobs. No request relies on it: expiry is checked at use, so a late job does no harm.
 
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ use crate::store::throttle::{throttle_end_waits, throttle_sweep};
 use crate::store::tickets::tickets_sweep;
 use crate::store::users::{reservations_sweep, user_by_id};
 
-/// How long sessions that have ended are kept: the evidence after a lock.
+/// How long ended sessions are kept, as evidence after a lock.
 const ENDED_SESSIONS: Duration = Duration::from_hours(30 * 24);
 
 impl App {
@@ -37,7 +36,7 @@ impl App {
             for id in ended.into_iter().flatten() {
                 let target = match user_by_id(&change.tx, id).await {
                     Ok(Some(user)) => Target::of(&user),
-                    // A corrupt record must not keep the others out of the log.
+                    // A corrupt record must not keep the other events out of the audit log.
                     Err(Error::Corrupt { .. }) => Target { user_id: id.to_string(), username: String::new() },
                     Ok(None) => continue,
                     Err(error) => return Err(error),
@@ -52,13 +51,13 @@ impl App {
         .await
     }
 
-    /// Moves the log of the embedded database to its file.
+    /// Moves the write-ahead log of the embedded database into the database file.
     pub async fn move_log(&self) -> Result<()> {
         self.store.move_log().await;
         Ok(())
     }
 
-    /// Forgets what nobody asks for any more.
+    /// Deletes expired tickets, idempotency keys, username reservations, throttles, source blocks, keys and ended sessions.
     pub async fn sweep(&self) -> Result<()> {
         let (c, now) = (self.store.autocommit(), self.now());
         tickets_sweep(c, now).await?;
@@ -70,7 +69,8 @@ impl App {
         sessions_sweep(c, now.saturating_sub(ENDED_SESSIONS)).await
     }
 
-    /// Compares the clock with the database's: replicas that disagree about the time disagree about what has expired.
+    /// Compares the clock with that of the database, and logs a warning if they differ too much: replicas with different
+    /// times disagree about what has expired.
     pub async fn check_clock(&self) -> Result<()> {
         let Some(theirs) = self.store.now().await? else { return Ok(()) };
         let ours = self.now();
@@ -84,11 +84,12 @@ impl App {
         Ok(())
     }
 
-    /// Makes the next signing key when it is time, and takes up what other replicas made.
+    /// Loads the keys that other replicas have made, and makes the next signing key when it is due. If the keys were replaced
+    /// under another seal key, stops the server.
     pub async fn tend_keys(&self) -> Result<()> {
         let stored = key_list(self.store.reader(), false).await?;
         if stored.iter().any(|key| key.seal_fingerprint != self.seal.fingerprint()) {
-            // Somebody stole the old ones, or they are lost: tokens must not be signed or accepted by them any more.
+            // The old keys are lost or stolen: no token may be signed or accepted with them any more.
             tracing::error!("the keys of the database were replaced under another seal key; this server stops");
             self.close();
             self.keys_replaced.cancel();
@@ -103,9 +104,9 @@ impl App {
     async fn rotate_signing_key(&self) -> Result<()> {
         let caller = job("job/tend-keys");
         self.write(&caller, None, |writer| async move {
-            // Under the lock: two replicas that find it due make one key.
+            // Locks the rows, so that two replicas that find a key due make only one.
             key_list(&writer.tx, true).await?;
-            // Read again: a reader that waited for a lock does not see the rows that were added meanwhile.
+            // Read again: a statement that waited for a lock does not see the rows that were added meanwhile.
             let stored = key_list(&writer.tx, false).await?;
             let Some(replaced) = Keys::open(&self.seal, &stored)?.rotation_due(writer.now) else {
                 return Ok(writer.unchanged(()));
@@ -126,7 +127,7 @@ impl App {
     }
 }
 
-/// The server itself, as it appears in the audit log.
+/// The server itself as a caller, as it appears in the audit log.
 fn job(name: &str) -> Caller {
     Caller {
         principal: Principal::Nobody,

@@ -1,7 +1,7 @@
-//! The use cases: one public function an RPC, and the only home of transactions and authorisation.
+//! The use cases: one public function for each RPC. Transactions and authorisation are only here.
 //!
-//! Only an authorised caller gets a [`writer::Writer`], and a change commits only together with its audit events: an
-//! unauthorised or unaudited change does not compile.
+//! A [`writer::Writer`] exists only for an authorised caller, and commits a change only together with its audit events. So a
+//! change without authorisation or audit does not compile.
 
 mod access;
 mod account_queue;
@@ -57,7 +57,7 @@ use crate::store::Store;
 use crate::store::sources::SourceRules;
 use crate::store::users::role_has_members;
 
-/// What the configuration says about accounts and tokens.
+/// The settings for accounts and tokens.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The `iss` claim.
@@ -66,9 +66,9 @@ pub struct Settings {
     pub throttle: ThrottleRules,
     /// When failures block a source.
     pub sources: SourceRules,
-    /// Rows that unknown names share.
+    /// The number of throttle rows that unknown usernames share.
     pub unknown_names: u32,
-    /// What makes a password acceptable.
+    /// The rules for new passwords.
     pub password_rules: PasswordRules,
     /// How long a temporary password works by default.
     pub temporary_password_ttl: Duration,
@@ -76,20 +76,20 @@ pub struct Settings {
     pub sessions: SessionLimits,
     /// How long sessions of administrators live.
     pub admin_sessions: SessionLimits,
-    /// Sessions of one user at a time.
+    /// The most sessions that a user can have at a time.
     pub max_sessions: u32,
     /// How long an access token works.
     pub access_ttl: Duration,
 }
 
 impl Settings {
-    /// The limits of a user's sessions.
+    /// Returns the limits of a user's sessions.
     fn session_limits(&self, user: &User) -> SessionLimits {
         if user.roles.contains(&Role::Admin) { self.admin_sessions } else { self.sessions }
     }
 }
 
-/// The service without its edges.
+/// The service without network and configuration.
 pub struct App {
     /// Time and randomness.
     pub effects: Effects,
@@ -105,12 +105,12 @@ pub struct App {
     work: TaskTracker,
     /// Whether the database was usable at the last check.
     database_usable: AtomicBool,
-    /// Set when the keys of the database are no longer those of this process.
+    /// Cancelled when the keys in the database are no longer those of this process.
     keys_replaced: CancellationToken,
 }
 
 impl App {
-    /// Puts the parts together. The schema is up to date and the keys are open: see [`migrate`] and [`open_keys`].
+    /// Puts the parts together. The schema must be up to date and the keys open: see [`migrate`] and [`open_keys`].
     pub fn new(
         effects: Effects,
         metrics: Arc<Metrics>,
@@ -136,8 +136,8 @@ impl App {
         }
     }
 
-    /// Runs work that changes something to its end, even if the client hangs up half-way: a wrong password counts whether or
-    /// not the client waits for the answer.
+    /// Runs work that changes something to its end, even if the client disconnects: a wrong password counts whether or not
+    /// the client waits for the answer. Fails if the server is stopping.
     pub async fn detached<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl Future<Output = Result<T>> + Send + 'static,
@@ -145,23 +145,24 @@ impl App {
         if self.work.is_closed() {
             return Err(Error::Unavailable(Outage::ShuttingDown));
         }
-        // Without the text of a panic, which may contain anything; the panic hook has logged its location.
+        // The text of a panic is left out, since it may contain secrets. The panic hook has logged the location.
         let done = self.work.spawn(work.in_current_span()).await;
         done.map_err(|_| Error::internal("the work panicked"))?
     }
 
-    /// Waits until all work has ended.
+    /// Accepts no more work, and waits until all work has ended.
     pub async fn drain(&self) {
         self.close();
         self.work.wait().await;
     }
 
-    /// Whether calls should be sent here: the database was usable a moment ago, and the server is not stopping.
+    /// Returns whether the server is ready for calls: the database was usable at the last check, and the server is not
+    /// stopping.
     pub fn ready(&self) -> bool {
         !self.work.is_closed() && self.database_usable.load(Ordering::Relaxed)
     }
 
-    /// Checks whether the database is usable, which takes 3 s at most.
+    /// Returns whether the database is usable, after 3 s at most, and remembers the result for [`App::ready`].
     pub async fn check_database(&self) -> bool {
         let usable = self.store.check().await.is_ok();
         self.database_usable.store(usable, Ordering::Relaxed);
@@ -173,7 +174,7 @@ impl App {
         self.store.probe().await
     }
 
-    /// Waits until an operator has replaced the keys of the database. This process must then stop.
+    /// Waits until an operator has replaced the keys in the database. This process must then stop.
     pub async fn keys_replaced(&self) {
         self.keys_replaced.cancelled().await;
     }
@@ -183,22 +184,22 @@ impl App {
         self.work.close();
     }
 
-    /// Whether there is an administrator.
+    /// Returns whether there is an administrator.
     pub async fn has_administrator(&self) -> Result<bool> {
         role_has_members(self.store.reader(), Role::Admin).await
     }
 
-    /// Whether a hash is weaker than today's settings, and will be renewed at the next sign-in.
+    /// Returns whether a hash is weaker than today's settings. If so, the next sign-in renews it.
     pub fn is_rehash_pending(&self, password: &Password) -> bool {
         self.hasher.is_outdated(&password.method)
     }
 
-    /// What makes a password acceptable.
+    /// Returns the rules for new passwords.
     pub fn password_rules(&self) -> PasswordRules {
         self.settings.password_rules
     }
 
-    /// How many passwords may wait to be hashed before more are refused.
+    /// Returns how many passwords may wait to be hashed before more are refused.
     pub fn hashing_places(&self) -> usize {
         self.hasher.places()
     }
@@ -212,7 +213,7 @@ impl App {
         self.effects.now()
     }
 
-    /// Effects of ending this many sessions.
+    /// Returns the effects of ending this many sessions.
     fn effects_of_ending(&self, sessions_revoked: u32, now: Timestamp) -> UserEffects {
         let last_token = (sessions_revoked > 0).then(|| now.saturating_add(self.settings.access_ttl).as_micros());
         UserEffects { sessions_revoked, access_expires_at: last_token, ..UserEffects::default() }

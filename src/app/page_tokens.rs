@@ -1,5 +1,5 @@
-//! Page tokens: sealed, bound to the caller, the method, the filter and the order, and valid for an hour. A token grants
-//! nothing: each page is authorised anew.
+//! Page tokens. They are sealed, bound to the caller, the method, the filter and the order, and valid for an hour. A page token
+//! grants no rights: each page is authorised anew.
 
 use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Serialize};
@@ -11,25 +11,26 @@ use crate::domain::page::{Cursor, PAGE_TOKEN_TTL};
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
 
-/// The longest token that is decoded.
+/// Longer tokens are not decoded.
 const MAX_TOKEN_BYTES: usize = 1024;
 
-/// What all page tokens of this deployment are bound to.
+/// The context that all page tokens are sealed with.
 const CONTEXT: &[u8] = b"page token 1";
 
 #[derive(Serialize, Deserialize)]
 struct Sealed {
     principal: String,
     method: String,
-    /// Digest of filter and order.
+    /// A digest of filter and order.
     selection: String,
     made_at: i64,
     cursor: Cursor,
 }
 
 impl App {
-    /// The position at which the page begins. Returns `None` for the first page. `selection` is everything that must not
-    /// change between pages.
+    /// Returns the position at which the page begins, or `None` for the first page. `selection` is everything that must not
+    /// change between pages, such as filter and order. Fails if the token is not valid for the caller, the method and
+    /// `selection`.
     pub(super) fn cursor(&self, caller: &Caller, selection: &impl Serialize, token: &str) -> Result<Option<Cursor>> {
         if token.is_empty() {
             return Ok(None);
@@ -46,7 +47,7 @@ impl App {
         Ok(Some(sealed.cursor))
     }
 
-    /// The token of the page that begins after `next`. Empty after the last page.
+    /// Returns the token of the page that begins after `next`, which is empty after the last page.
     pub(super) fn page_token(
         &self,
         caller: &Caller,

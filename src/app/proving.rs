@@ -1,4 +1,4 @@
-//! Proving passwords, and hashing new ones: the only user of the hasher.
+//! Verifying passwords and hashing new ones. Nothing else uses the hasher.
 
 use std::time::Duration;
 
@@ -15,8 +15,8 @@ use crate::domain::user::{Password, PasswordKind};
 use crate::domain::violation::Violations;
 use crate::error::{Error, Result};
 
-/// How long a password works that an operator chose: somebody else knows it, as with a temporary one, and it has to last
-/// over a weekend.
+/// How long a password works that an operator chose and the user must change. Short, because the operator knows it; long
+/// enough for a weekend.
 const CHOSEN_PASSWORD_TTL: Duration = Duration::from_hours(72);
 
 /// A new password that an operator gives a user.
@@ -24,46 +24,47 @@ const CHOSEN_PASSWORD_TTL: Duration = Duration::from_hours(72);
 pub enum NewPassword {
     /// The server generates one.
     Temporary {
-        /// How long it works. `None` takes the configured time.
+        /// How long the password works. `None` takes the configured time.
         ttl: Option<Duration>,
     },
     /// The operator chose one.
     Chosen {
         /// The chosen password.
         password: PlainPassword,
-        /// The next sign-in must change it. A lasting one needs `users.reset.secrets`.
+        /// Whether the next sign-in must change it. A lasting password needs the scope `users.reset.secrets`.
         change_required: bool,
     },
 }
 
-/// The same, judged by the rules and not hashed yet.
+/// A [`NewPassword`] that the rules accept, not hashed yet.
 pub(super) struct GivenPassword {
     password: AcceptedPassword,
-    /// What the operator is shown, once.
+    /// The generated password, to be shown to the operator once.
     generated: Option<TemporaryPassword>,
     kind: PasswordKind,
     ttl: Option<Duration>,
 }
 
 impl GivenPassword {
-    /// Whether the user may keep the password.
+    /// Returns whether the user may keep the password.
     pub(super) fn is_lasting(&self) -> bool {
         self.kind == PasswordKind::Lasting
     }
 }
 
 impl App {
-    /// Refuses a sign-in that could not hash now, before anything is read for it.
+    /// Fails if the hashing queue is full. Called before anything is read for a sign-in.
     pub(super) fn check_room_to_hash(&self) -> Result<()> {
         self.hasher.check_room()
     }
 
-    /// Admits a sign-in that is going to hash, before anything is written for it.
+    /// Takes a permit to hash. Called before anything is written for a sign-in. Fails if the hashing queue is full.
     pub(super) fn admit_to_hash(&self) -> Result<OwnedSemaphorePermit> {
         self.hasher.admit()
     }
 
-    /// Judges a password that an operator gives, before anything is read or hashed for it.
+    /// Checks a password that an operator gives against the rules, or generates one. Called before anything is read or
+    /// hashed.
     pub(super) fn accept_given(&self, field: &str, given: NewPassword) -> Result<GivenPassword> {
         match given {
             NewPassword::Temporary { ttl } => {
@@ -105,7 +106,7 @@ impl App {
         Ok((StoredPassword { password, hash }, generated))
     }
 
-    /// Judges a new password by the rules: the error names every rule that it breaks.
+    /// Checks a new password against the rules. The error names every rule that it breaks.
     pub(super) fn accept(&self, field: &str, parsed: Result<PlainPassword, PasswordFault>) -> Result<AcceptedPassword> {
         let mut violations = Violations::new();
         match parsed.map(|password| self.settings.password_rules.accept(password)) {
@@ -125,8 +126,7 @@ impl App {
         self.hasher.hash(priority, password.into_plain()).await
     }
 
-    /// Hashes a password that was proved a moment ago under today's settings, if its stored hash is weaker. Returns `None`
-    /// if there is nothing to renew.
+    /// Hashes a password, which was just verified, under today's settings. Returns `None` if the stored hash is not weaker.
     pub(super) async fn rehash(
         &self,
         account: &UserWithCredentials,
@@ -139,7 +139,7 @@ impl App {
         self.hasher.hash(Priority::SignIn, as_stored(stored, typed)).await.map(Some)
     }
 
-    /// Returns whether `password` is the account's. Always costs one hash.
+    /// Returns whether `password` is the account's. Always computes one hash, so that the time tells nothing.
     pub(super) async fn prove(
         &self,
         priority: Priority,
@@ -147,7 +147,7 @@ impl App {
         account: Option<&UserWithCredentials>,
     ) -> Result<bool> {
         let Some(typed) = password else {
-            // What was typed cannot be a password: hash something, which is certainly wrong.
+            // What was typed cannot be a password. Hash a dummy, which is always wrong.
             return self.hasher.verify(priority, PlainPassword::nobodys(), None).await;
         };
         let hash = account.and_then(|account| account.credentials.password.as_ref());
@@ -159,7 +159,7 @@ impl App {
     }
 }
 
-/// What was typed, in the form that was hashed: of a generated password, hyphens and case do not count.
+/// Returns a typed password in the form that was hashed: a generated password is compared without hyphens and case.
 fn as_stored(stored: &Password, typed: &PlainPassword) -> PlainPassword {
     let canonical = (stored.kind == PasswordKind::Generated).then(|| canonical(typed)).flatten();
     canonical.unwrap_or_else(|| typed.copy())

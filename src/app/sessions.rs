@@ -1,4 +1,4 @@
-//! Sessions: open, list, end, refresh.
+//! Opening, listing, ending and refreshing sessions.
 
 use secrecy::SecretString;
 
@@ -24,73 +24,74 @@ use crate::store::sessions::{
 };
 use crate::store::users::{user_id_by_ref, user_signed_in};
 
-/// Tokens of a session.
+/// The tokens of a session.
 #[derive(Debug)]
 pub struct Tokens {
-    /// A signed token that verifiers check offline.
+    /// The access token: signed, so that other services can verify it offline.
     pub access: SecretString,
-    /// When the access token stops working.
+    /// When the access token expires.
     pub access_expires_at: Timestamp,
-    /// Exchanged for the next pair.
+    /// The refresh token, which is exchanged for the next pair.
     pub refresh: RefreshToken,
-    /// When the refresh token stops working.
+    /// When the refresh token expires.
     pub refresh_expires_at: Timestamp,
     /// The session.
     pub session_id: SessionId,
-    /// Scopes of the access token.
+    /// The scopes of the access token.
     pub scopes: ScopeSet,
 }
 
 /// One page of sessions, newest first.
 #[derive(Debug)]
 pub struct SessionPage {
-    /// Its rows.
+    /// The rows of the page.
     pub sessions: Vec<Session>,
-    /// Empty on the last page.
+    /// The token of the next page. Empty on the last page.
     pub next_page_token: String,
 }
 
-/// End sessions of a user.
+/// A command to end sessions of a user.
 #[derive(Debug)]
 pub struct RevokeUserSessions {
-    /// Whose.
+    /// The account.
     pub user: UserRef,
-    /// Which. Empty means all.
+    /// The sessions to end. Empty means all.
     pub session_ids: Vec<SessionId>,
-    /// Why, in words.
+    /// Why, for the audit log.
     pub note: Option<Note>,
 }
 
-/// Which of one's own sessions to end.
+/// Which of the caller's own sessions to end.
 #[derive(Debug, Clone, Copy)]
 pub enum RevokeTarget {
-    /// The one that calls: signing out.
+    /// The session of the call itself: the user signs out.
     Current,
-    /// This one.
+    /// The session with this id.
     One(SessionId),
-    /// All but the one that calls.
+    /// All but the session of the call itself.
     AllOthers,
 }
 
-/// Exchange a refresh token for a new pair.
+/// A command to exchange a refresh token for a new pair of tokens.
 #[derive(Debug)]
 pub struct RefreshTokens {
-    /// None: what was sent cannot be a refresh token.
+    /// The refresh token. `None` if what was sent cannot be one.
     pub token: Option<RefreshToken>,
-    /// No others than the sign-in asked for. Empty means the same.
+    /// The audiences of the new access token, of those that the sign-in asked for. Empty means the same ones.
     pub audiences: Vec<Audience>,
-    /// No more scopes than these.
+    /// If set, the new access token has no other scopes than these.
     pub scopes: Option<ScopeSet>,
 }
 
-/// What a refresh came to, decided under the lock of the session.
+/// The result of a refresh, decided while the row of the session is locked.
 enum Refreshed {
     Tokens(Tokens),
     Reused,
 }
 
 impl App {
-    /// Opens a session. Returns its tokens, and the events: the sign-in, then the sessions that were ended to make room.
+    /// Opens a session for a user who has just proved a password. If the user has too many sessions, ends the oldest ones.
+    /// Returns the tokens, and the events: the sign-in, then the sessions that were ended.
     pub(super) async fn open_session(
         &self,
         change: &Change<'_>,
@@ -129,7 +130,7 @@ impl App {
         Ok((tokens, signed_in_event(user).about(session.id).and(revoked)))
     }
 
-    /// Tokens of a session, for its own wish or a narrower one.
+    /// Makes the tokens of a session. `wish` is that of the session or a narrower one.
     fn tokens(&self, session: &Session, user: &User, wish: &SignInWish, now: Timestamp) -> Result<Tokens> {
         let access_expires_at = now.saturating_add(self.settings.access_ttl).min(session.expires_at);
         let scopes = wish.grant(user.scopes());
@@ -163,7 +164,7 @@ impl App {
         })
     }
 
-    /// Lists a user's sessions.
+    /// Lists a user's sessions, newest first.
     pub async fn list_user_sessions(
         &self,
         caller: &Caller,
@@ -175,7 +176,7 @@ impl App {
         self.session_page(caller, id, include_ended, &page).await
     }
 
-    /// Lists the caller's own sessions.
+    /// Lists the caller's own live sessions, newest first.
     pub async fn list_sessions(&self, caller: &Caller, page: PageRequest) -> Result<SessionPage> {
         let (id, _) = own_session(caller)?;
         self.session_page(caller, id, false, &page).await
@@ -195,7 +196,7 @@ impl App {
         Ok(SessionPage { next_page_token: self.page_token(caller, &selection, rows.next)?, sessions: rows.rows })
     }
 
-    /// Ends some or all of a user's sessions.
+    /// Ends some or all of a user's sessions. Sessions that have already ended are no error.
     pub async fn revoke_user_sessions(&self, caller: &Caller, command: RevokeUserSessions) -> Result<Effects> {
         let command = &command;
         self.write(caller, Some(&command.user), |mut writer| async move {
@@ -216,7 +217,7 @@ impl App {
         .await
     }
 
-    /// Ends sessions of the caller's own.
+    /// Ends the caller's own sessions. Returns how many. Fails if the session to end is not one of the caller's.
     pub async fn revoke_session(&self, caller: &Caller, target: RevokeTarget) -> Result<u32> {
         let (user, current) = own_session(caller)?;
         let target = &target;
@@ -248,10 +249,12 @@ impl App {
         .await
     }
 
-    /// Exchanges a refresh token. The current generation advances by one guarded update; the one before gets the same
-    /// successor again for a moment; anything older is a copy that somebody kept, and ends the session.
+    /// Exchanges a refresh token for a new pair of tokens.
+    ///
+    /// A token of the current generation advances the session to the next. A token of the generation before gets the same
+    /// successor again, for a short time. An older token shows that a copy of it exists, and ends the session.
     pub async fn refresh_tokens(&self, caller: &Caller, command: RefreshTokens) -> Result<Tokens> {
-        // Genuine tokens are under no limit by source: strangers behind the same address could stall live sessions.
+        // Genuine tokens are not limited by source: attackers behind the same address could block live sessions.
         let Some(token) = command.token.as_ref().filter(|token| self.is_genuine(token)) else {
             self.check_source(caller).await?;
             self.secret_failed(caller, Reason::TokenInvalid).await?;
@@ -315,12 +318,12 @@ impl App {
     }
 }
 
-/// The event of a sign-in.
+/// The audit event of a sign-in.
 pub(super) fn signed_in_event(user: &User) -> Event {
     Event::new(EventType::SignInSucceeded, Target::of(user))
 }
 
-/// The id, if there is exactly one: what an event is about.
+/// The session that an event is about, if there is exactly one.
 fn one_id(ids: &[SessionId]) -> String {
     match ids {
         [id] => id.to_string(),
@@ -335,7 +338,8 @@ fn own_session(caller: &Caller) -> Result<(UserId, SessionId)> {
     }
 }
 
-/// A refresh asks for no audience that its sign-in did not ask for, and for no more scopes.
+/// Narrows the wish of a session to what the refresh asks for. Fails if the refresh asks for an audience that the sign-in did
+/// not ask for.
 fn narrowed(of_session: &SignInWish, command: &RefreshTokens) -> Result<SignInWish> {
     let mut wish = of_session.clone();
     if !command.audiences.is_empty() {

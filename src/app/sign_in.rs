@@ -1,7 +1,7 @@
-//! Signing in: a proved password leads to tokens or to the next step.
+//! Signing in: the right password leads to tokens, or to a ticket for choosing a new password.
 //!
-//! An account that is unknown, locked, pending, expired or corrupt, and a wrong password, get the same answer after the
-//! same work. Only the audit log has the reason.
+//! A refused sign-in always gets the same answer after the same work, whether the account is unknown, locked, pending or
+//! corrupt, or the password is wrong or expired. Only the audit log has the reason.
 
 use super::App;
 use super::sessions::{Tokens, signed_in_event};
@@ -26,29 +26,29 @@ use crate::store::users::{
     Login, user_by_login, user_lock_row_to_sign_in, user_lock_row_with_credentials, user_rehash, user_signed_in_as_read,
 };
 
-/// Prove a password.
+/// A command to sign in.
 #[derive(Debug)]
 pub struct SignIn {
     /// Username or e-mail address.
     pub login: String,
-    /// `None` if what was typed cannot be a password, and is therefore wrong.
+    /// The password. `None` if what was typed cannot be a password, and is therefore wrong.
     pub password: Option<PlainPassword>,
-    /// What the sign-in asks for.
+    /// The client name, audiences and scopes that are asked for.
     pub wish: SignInWish,
 }
 
-/// The state of a sign-in.
+/// The next step of a sign-in.
 #[derive(Debug)]
 pub enum Progress {
-    /// Signed in.
+    /// The user is signed in.
     Tokens(Tokens),
     /// The user must choose a new password first.
     PasswordChange {
-        /// Proves this step when it comes back.
+        /// The secret that the client sends back with the new password.
         ticket: TicketSecret,
         /// Why the password must change.
         cause: ChangeCause,
-        /// What is accepted.
+        /// The rules for the new password.
         rules: PasswordRules,
         /// When the ticket stops working.
         expires_at: Timestamp,
@@ -56,7 +56,10 @@ pub enum Progress {
 }
 
 impl App {
-    /// Checks a password and signs in, or says which step comes next.
+    /// Signs a user in by login and password. Returns tokens, or a ticket if the password must change first.
+    ///
+    /// Every refusal of login and password is [`Unauthenticated::Rejected`]. Fails with [`Error::Exhausted`] if the account
+    /// is throttled, the source is blocked or the hashing queue is full.
     pub async fn sign_in(&self, caller: &Caller, command: SignIn) -> Result<Progress> {
         self.check_room_to_hash()?;
         self.check_source(caller).await?;
@@ -79,7 +82,7 @@ impl App {
         if let (None, Some(account)) = (refusal, account) {
             let progress = match self.signed_in(caller, &attempt, account, &wish).await {
                 Ok(progress) => progress,
-                // The password was right: the attempt must not stand in the way of the next one.
+                // The password was right, so this attempt must not delay the next one.
                 Err(error) => return Err(self.release_after(&attempt, error).await),
             };
             if let Some(progress) = progress {
@@ -91,7 +94,7 @@ impl App {
                 return Ok(progress);
             }
         }
-        // The issuing transaction found a lock or a reset that was committed meanwhile.
+        // The password was right, but the account was locked or reset while it was checked.
         let reason = refusal.unwrap_or(Reason::UserLocked);
         let target = match user {
             Some(user) => Target::of(user),
@@ -101,7 +104,7 @@ impl App {
         Err(Unauthenticated::Rejected.into())
     }
 
-    /// The account that a login names. A corrupt record signs nobody in, and looks like any other failure.
+    /// Finds the account that a login names. Sign-ins to a corrupt record are refused like any other.
     async fn account_signing_in(&self, login: Option<&Login>) -> Result<Found> {
         let Some(login) = login else { return Ok(Found { account: None, is_corrupt: false }) };
         match user_by_login(self.store.reader(), login).await {
@@ -111,8 +114,8 @@ impl App {
         }
     }
 
-    /// Returns whether `password` is the account's, unless the source was blocked while it was hashed: of many guesses at
-    /// once, those that finish after the block get no answer.
+    /// Returns whether `password` is the account's. Fails if the source was blocked while the password was hashed: of many
+    /// guesses in parallel, those that finish after the block learn nothing.
     async fn prove_unblocked(
         &self,
         caller: &Caller,
@@ -124,8 +127,8 @@ impl App {
         Ok(proved)
     }
 
-    /// Issues what a proved password leads to. Returns `None` if the account was locked or reset since it was read, or if
-    /// the password has expired.
+    /// Issues tokens, or a ticket if the password must change. Returns `None` if the account was locked, reset or deleted
+    /// since it was read, or if the password has expired.
     async fn signed_in(
         &self,
         caller: &Caller,
@@ -155,7 +158,7 @@ impl App {
     }
 
     fn new_ticket(&self, user: &User, wish: &SignInWish, now: Timestamp) -> (Ticket, TicketSecret) {
-        // A ticket never outlives the temporary password that it was issued for.
+        // A ticket expires no later than the temporary password that it was issued for.
         let password_ends = user.password.as_ref().and_then(|password| password.expires_at);
         let expires_at = now.saturating_add(TICKET_TTL);
         let ticket = Ticket {
@@ -168,8 +171,8 @@ impl App {
         (ticket, TicketSecret::from_bytes(self.effects.bytes()))
     }
 
-    /// Replaces a hash that is weaker than today's settings, unless the password was reset meanwhile. A failure does not
-    /// concern the user: the next sign-in tries again.
+    /// Replaces a hash that is weaker than today's settings, unless the password was reset meanwhile. A failure is only
+    /// logged: the user is signed in, and the next sign-in tries again.
     async fn renew_hash(&self, caller: &Caller, account: &UserWithCredentials, password: Option<&PlainPassword>) {
         let (id, Some(verified)) = (account.user.id, &account.credentials.password) else { return };
         let renewed = match self.rehash(account, password).await {
@@ -190,13 +193,15 @@ impl App {
         }
     }
 
-    /// What the audit log calls an unknown name. It is a digest, because people type passwords into name fields.
+    /// The name of an unknown account in the audit log. It is a digest, because users sometimes type their password into the
+    /// field for the name.
     fn unknown_name(&self, login: &str) -> String {
         format!("hmac:{}", short(&self.keys.current().digest("login", login.as_bytes())))
     }
 
-    /// Returns whether `found`, which is locked, is as `read`: not locked, not expired, and with the same hash or one of the
-    /// same password that another sign-in has renewed meanwhile.
+    /// Returns whether the password that was proved for `read` still signs in to `found`, the same account read again under a
+    /// row lock. It does if the account is not locked, the password has not expired, and the hash is the same, or was renewed
+    /// from the same password by another sign-in.
     fn is_as_proved(&self, found: &UserWithCredentials, read: &UserWithCredentials, now: Timestamp) -> bool {
         if found.user.lock(now).is_some() {
             return false;
@@ -217,8 +222,8 @@ struct Found {
 }
 
 impl Writer<'_> {
-    /// Reads and locks, to change it, an account whose password was proved. Returns `None` if it was locked, reset or
-    /// deleted meanwhile, or if the password has expired.
+    /// Locks the row of an account whose password was proved, and reads it again. Returns `None` if the account was locked,
+    /// reset or deleted since it was read, or if the password has expired.
     pub(super) async fn unchanged_since(&mut self, read: &UserWithCredentials) -> Result<Option<User>> {
         let locked = user_lock_row_with_credentials(&self.tx, read.user.id).await?;
         self.now = self.app.now();
@@ -228,8 +233,8 @@ impl Writer<'_> {
 }
 
 impl Change<'_> {
-    /// The account that signs in, under the same conditions as [`Writer::unchanged_since`]. Nearly always nothing has
-    /// changed since it was read, and one guarded update both locks the row and notes the sign-in.
+    /// Does the same as [`Writer::unchanged_since`] for a sign-in. Nearly always the account has not changed since it was
+    /// read. Then one update, guarded by what was read, both locks the row and records the sign-in.
     async fn signing_in(&mut self, read: &UserWithCredentials) -> Result<Option<User>> {
         let (now, user) = (self.now, &read.user);
         let is_expired = user.password.as_ref().is_none_or(|password| password.is_expired(now));
@@ -238,7 +243,8 @@ impl Change<'_> {
             self.now = self.app.now();
             return Ok(Some(User { last_sign_in_at: Some(self.now), ..user.clone() }));
         }
-        // We may already hold the row, so waiting for an advisory lock could deadlock.
+        // Unlike other row locks, this one takes no advisory lock first: the update may have locked the row already, so
+        // waiting for an advisory lock could deadlock.
         let locked = user_lock_row_to_sign_in(&self.tx, user.id).await?;
         self.now = self.app.now();
         let same = locked.filter(|locked| self.app.is_as_proved(locked, read, self.now));
@@ -253,7 +259,7 @@ fn parse_login(login: &str) -> Option<Login> {
     }
 }
 
-/// The true reason of a refusal.
+/// The reason to refuse a sign-in, for the audit log. Returns `None` if there is none.
 fn refusal(user: &User, proved: bool, now: Timestamp) -> Option<Reason> {
     if user.lock(now).is_some() {
         return Some(Reason::UserLocked);

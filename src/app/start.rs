@@ -1,4 +1,4 @@
-//! What must happen once before the service runs: the schema, and the keys.
+//! Preparing the database before the service runs: the schema and the keys.
 
 use std::path::Path;
 
@@ -17,18 +17,18 @@ use crate::store::{Store, WriteTx};
 /// Why the server does not start. Each message says what to do.
 #[derive(Debug)]
 pub enum StartError {
-    /// The database.
+    /// The database is not usable.
     Store(Error),
-    /// The seal key.
+    /// The seal key is not usable.
     Seal(SealError),
-    /// There are no keys yet, and no key to seal new ones with.
+    /// The database has no keys yet, and there is no seal key to seal new ones with.
     NoSealKey {
-        /// Where it was looked for.
+        /// The expected path of the seal key.
         path: String,
     },
-    /// There is nothing whose seal key could be replaced.
+    /// The database has no sealed keys, so there is no seal key to replace.
     NothingSealed,
-    /// The seal key that is to be replaced is still in its place.
+    /// The seal key that is to be replaced still exists.
     SealKeyInPlace {
         /// The file.
         path: String,
@@ -37,9 +37,9 @@ pub enum StartError {
     WrongSealKey {
         /// The file.
         path: String,
-        /// Its fingerprint. None: there is no file.
+        /// The fingerprint of the key in the file. `None` if there is no file.
         found: Option<String>,
-        /// That of the key which sealed the database.
+        /// The fingerprint of the key that sealed the database.
         wanted: String,
     },
 }
@@ -98,7 +98,7 @@ impl From<SealError> for StartError {
     }
 }
 
-/// Keys that are open.
+/// The keys of the database, opened with the seal key.
 pub struct OpenedKeys {
     pub(super) keys: Keys,
     pub(super) seal: SealKey,
@@ -109,8 +109,8 @@ pub async fn migrate(store: &Store) -> Result<(), StartError> {
     Ok(store.migrate().await?.commit().await?)
 }
 
-/// Brings the schema up to date and opens the keys; makes them if there are none. One transaction, and one process at
-/// a time.
+/// Brings the schema up to date and opens the keys. If there are none, makes them. This is one transaction, which one process
+/// at a time can run.
 pub async fn open_keys(store: &Store, effects: &Effects, path: &Path) -> Result<OpenedKeys, StartError> {
     let pending = store.pending_migrations().await?;
     let tx = store.migrate().await?;
@@ -165,18 +165,18 @@ async fn create(tx: &WriteTx, effects: &Effects, path: &Path, may_create: bool) 
     Ok(OpenedKeys { keys: Keys::open(&seal, &stored)?, seal })
 }
 
-/// What became of the keys that a lost or stolen seal key had sealed.
+/// What replacing a lost or stolen seal key ended.
 #[derive(Debug, Clone, Copy)]
 pub struct KeysReplaced {
-    /// Sealed keys that were discarded.
+    /// How many sealed keys were discarded.
     pub discarded: u64,
-    /// Sessions that were ended: their refresh tokens can no longer be verified.
+    /// How many sessions were ended, because their refresh tokens can no longer be verified.
     pub sessions_ended: u32,
 }
 
-/// Discards every sealed key, seals new ones and ends all sessions: for an operator whose seal key is lost or stolen.
-/// A key that is still in its place is refused: what it seals next would be as unsafe as what it sealed. `uid` is who
-/// does it, for the audit log.
+/// Discards all sealed keys, seals new ones and ends all sessions, for an operator whose seal key is lost or stolen. Fails if
+/// the old seal key still exists: keys that it seals next would be as unsafe as those before. `uid` is the user id of the
+/// operator, for the audit log.
 pub async fn replace_seal_key(
     store: &Store,
     effects: &Effects,

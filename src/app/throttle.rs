@@ -1,5 +1,5 @@
-//! Limits on proving a password: by account and by source. Both are counted in the database, so that replicas share one
-//! budget, and both treat known and unknown names alike.
+//! Limits on failed sign-ins, by account and by source. Failures are counted in the database, so that replicas share the
+//! limits. Known and unknown names are treated alike.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ use crate::store::throttle::{
     throttle_succeeded,
 };
 
-/// How long an attempt waits while others at the same account are under way: as long as a hash may have to wait.
+/// How long an attempt waits while others at the same account are under way. A hash may have to wait as long.
 const QUEUE_DEADLINE: Duration = Duration::from_secs(3);
 /// How often a waiting attempt asks the database. A hash takes some 15 ms.
 const BUSY_POLL: Duration = Duration::from_millis(10);
@@ -34,13 +34,13 @@ pub(super) struct Attempt {
     account: Account,
     /// Whether failures are counted at all.
     counted: bool,
-    /// Let another attempt go on when this one has ended: at this account, and at all.
+    /// The slot in the account's queue and the permit to hash. Dropping them lets other attempts go on.
     _slot: Option<Slot>,
     _admitted: OwnedSemaphorePermit,
 }
 
 impl App {
-    /// Refuses a source that has failed too often. The local socket has no source.
+    /// Fails if the source of the call is blocked after too many failures. The local socket has no source.
     pub(super) async fn check_source(&self, caller: &Caller) -> Result<()> {
         let Some(source) = self.limited_source(caller) else { return Ok(()) };
         let now = self.now();
@@ -58,8 +58,8 @@ impl App {
         caller.call.source().filter(|_| self.settings.sources.are_on())
     }
 
-    /// The budget that attempts at this login count against: the user's, by whatever name, or that of a bucket of unknown
-    /// names. `login` is folded like a known name.
+    /// Returns the account that an attempt at this login counts against: the user's own, by whichever name, or one of those
+    /// that unknown names share. `login` is folded like a known name.
     pub(super) fn account_of(&self, user: Option<&User>, login: &str) -> Account {
         if let Some(user) = user {
             return Account::Known(user.id);
@@ -69,7 +69,8 @@ impl App {
         Account::Unknown(u32::from_be_bytes([a, b, c, d]) % self.settings.unknown_names.max(1))
     }
 
-    /// Reserves an attempt, or waits until it can: fifty right passwords at once are all let in.
+    /// Reserves an attempt, and waits for its turn if others are under way: of fifty right passwords at once, all are
+    /// accepted. Fails if the account is throttled, or if the turn does not come in time.
     pub(super) async fn reserve(&self, mut account: Account) -> Result<Attempt> {
         let rules = &self.settings.throttle;
         let is_counted_name = matches!(account, Account::Known(_)) || self.settings.unknown_names != 0;
@@ -104,8 +105,8 @@ impl App {
         if attempt.counted { throttle_release(self.store.autocommit(), &attempt.account).await } else { Ok(()) }
     }
 
-    /// Releases an attempt after `error`, and returns that error whether or not releasing worked. An attempt that may have
-    /// been settled is not released: that would release another one.
+    /// Releases an attempt after `error`, and returns that error even if releasing fails. An attempt whose commit was not
+    /// confirmed is not released: if it did commit, this would release another attempt.
     pub(super) async fn release_after(&self, attempt: &Attempt, error: Error) -> Error {
         if matches!(error, Error::Unavailable(Outage::Unconfirmed(_))) {
             return error;
@@ -119,8 +120,8 @@ impl App {
         error
     }
 
-    /// Counts a wrong password against account and source, begins the throttle or the lock that follows, and records the
-    /// reason, which the caller is not told.
+    /// Counts a failed attempt against account and source, begins the throttle or the lock that follows from it, and records
+    /// the reason in the audit log. The caller does not learn the reason.
     pub(super) async fn attempt_failed(
         &self,
         caller: &Caller,
@@ -132,14 +133,14 @@ impl App {
         let (target, rules) = (&target, &self.settings.throttle);
         self.metrics.sign_in_rejected();
         let failed = self.write(caller, None, |mut writer| async move {
-            // The user's row comes first: every call takes locks in this order. For an unknown name a row that does not
-            // exist is looked up, so that it costs the same round trips.
+            // The user's row comes first, because every call takes locks in this order. For an unknown name this looks up an
+            // id that does not exist, so that it costs the same round trips.
             let user = writer.locked(user.map_or(UserId::from_bytes([0; 16]), |user| user.id)).await?;
             let change = writer.change();
             let (mut events, mut is_locked) = (Vec::new(), false);
             if attempt.counted {
                 let failed = throttle_failed(&change.tx, &attempt.account, rules, change.now).await?;
-                // The audit log is told of the throttles of users only, not of those of unknown names.
+                // The end of a throttle is recorded for users only, not for unknown names.
                 events.extend((failed.wait_over && user.is_some()).then(|| throttle_ended(target.clone())));
                 if let Some(until) = failed.until {
                     let event = Event::new(EventType::ThrottleBegan, target.clone());
@@ -165,7 +166,7 @@ impl App {
         Ok(())
     }
 
-    /// Counts a dead ticket or a forged token against its source.
+    /// Counts an invalid ticket or a forged token against its source, and records it in the audit log.
     pub(super) async fn secret_failed(&self, caller: &Caller, reason: Reason) -> Result<()> {
         self.write(caller, None, |writer| async move {
             let change = writer.change();
@@ -183,7 +184,8 @@ impl App {
 }
 
 impl Attempt {
-    /// Settles an attempt that proved the password. Returns the event to record if a throttle ended.
+    /// Settles an attempt with the right password: its account has no failures any more. Returns the event to record if a
+    /// throttle ended.
     pub(super) async fn succeeded(&self, tx: &WriteTx, user: &User) -> Result<Option<Event>> {
         let ended = self.counted && throttle_succeeded(tx, &self.account).await?;
         Ok(ended.then(|| throttle_ended(Target::of(user))))
@@ -191,7 +193,7 @@ impl Attempt {
 }
 
 impl Change<'_> {
-    /// Forgets the failed sign-ins of a user. Returns what that did, and the event to record if a throttle ended.
+    /// Clears the failed sign-ins of a user. Returns what that changed, and the event to record if a throttle ended.
     pub(super) async fn clear_throttle(&self, user: &User) -> Result<(Cleared, Option<Event>)> {
         let cleared = throttle_clear(&self.tx, user.id, self.now).await?;
         let ended = cleared.wait_ended.then(|| throttle_ended(Target::of(user)));
@@ -199,7 +201,7 @@ impl Change<'_> {
     }
 }
 
-/// A throttle has ended.
+/// The audit event of a throttle that has ended.
 pub(super) fn throttle_ended(target: Target) -> Event {
     Event::new(EventType::ThrottleEnded, target)
 }

@@ -1,11 +1,14 @@
 //! A cache of verified tokens: the claims of a token whose signature was checked and, on the embedded database, the session
 //! and the user behind it.
 //!
-//! A signature stays valid, so claims are kept by the digest of their token; times, issuer and key are checked at each use.
-//! Rows are different: a lock counts from the moment at which it returns. On a database that replicas share they are read
-//! each time. The embedded database belongs to this process, and each of its commits advances [`Store::commits`]: rows are
-//! up to date as long as that number has not changed since before they were read. Whether a source is blocked depends on
-//! [`Store::failure_commits`] alone, since each sign-in asks twice, and commits.
+//! A signature stays valid, so claims are cached by the digest of their token. Times, issuer and key are checked at each use.
+//!
+//! Rows are different: a lock must take effect for every call that begins after it was answered. On a database that replicas
+//! share, rows are read each time. The embedded database belongs to this process, and each of its commits advances
+//! [`Store::commits`]: rows are up to date as long as that number has not changed since before they were read.
+//!
+//! The blocks of sources are valid as long as [`Store::failure_commits`] has not changed, which only failures advance. Each
+//! sign-in reads them twice and then commits, so with [`Store::commits`] they would rarely be valid.
 //!
 //! [`Store::commits`]: crate::store::Store::commits
 //! [`Store::failure_commits`]: crate::store::Store::failure_commits
@@ -26,12 +29,12 @@ use crate::domain::token::Claims;
 use crate::domain::user::User;
 use crate::error::Result;
 
-/// Entries of each kind. Some 2 KiB each, claims and rows together: 16 MiB when full. Further active tokens cost a read
-/// each.
+/// The entries of each kind. Claims and rows of a token take some 2 KiB, so a full cache takes 16 MiB. Each active token
+/// beyond these costs a read.
 const ENTRIES: usize = 8192;
 
-/// How long rows are valid at most. Only this process may write to the embedded database; if another program does so all
-/// the same, or the file is moved away, the cache notices after this time.
+/// How long rows are valid at most. Only this process may write to the embedded database. If another program writes to it, or
+/// moves the file away, rows are wrong for no longer than this.
 const ROWS_VALID_FOR: Duration = Duration::from_secs(1);
 
 /// A token whose signature, header and form are valid.
@@ -43,11 +46,11 @@ pub(super) struct Verified {
 
 /// The cache.
 pub(super) struct TokenCache {
-    /// By the SHA-256 of the token, so that this memory holds no token.
+    /// Claims by the SHA-256 of their token, so that the cache holds no token.
     pub(super) verified: Cache<[u8; 32], Arc<Verified>>,
     pub(super) sessions: Rows<SessionId, (Session, User)>,
     pub(super) api_tokens: Rows<ApiTokenId, (ApiToken, Digest32, User)>,
-    /// Until when a source is blocked, if it is blocked.
+    /// When the block of a source ends, if it is blocked.
     pub(super) blocks: Rows<Source, Option<Timestamp>>,
     /// When the last attempt was made to note the use of an API token.
     pub(super) uses: Cache<ApiTokenId, Timestamp>,
@@ -65,7 +68,7 @@ impl TokenCache {
     }
 }
 
-/// Rows as they were read, by key.
+/// Cached rows by key.
 pub(super) struct Rows<K, V>(Cache<K, Read<V>>);
 
 struct Read<V> {
@@ -85,8 +88,8 @@ impl<K: Eq + Hash, V> Rows<K, V> {
         Rows(Cache::new(ENTRIES))
     }
 
-    /// What `read` finds, or has found at the same number of commits, which the caller has asked the store for. A row that
-    /// does not exist is not cached.
+    /// Returns the cached rows if they were read at the same number of `commits`, and else what `read` finds. The caller asks
+    /// the store for that number before it reads; `None` turns the cache off. A missing row is not cached.
     pub(super) async fn get(
         &self,
         commits: Option<u64>,

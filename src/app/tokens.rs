@@ -1,4 +1,4 @@
-//! API tokens, introspection, signing keys, and who the caller is.
+//! API tokens, introspection, signing keys, and the identity of the caller.
 
 use std::time::Duration;
 
@@ -24,63 +24,63 @@ use crate::store::api_tokens::{api_token_by_id, api_token_insert, api_token_list
 use crate::store::sessions::session_by_id;
 use crate::store::users::{user_by_id, user_id_by_ref};
 
-/// Make a bearer token for a program.
+/// A command to create an API token, a bearer token for a program.
 #[derive(Debug)]
 pub struct CreateApiToken {
-    /// Whose rights it will carry.
+    /// The account that the token acts for.
     pub user: UserRef,
-    /// For people to read.
+    /// A name for people to read.
     pub name: TokenName,
-    /// What it may do.
+    /// The scopes of the token.
     pub scopes: ScopeSet,
-    /// How long it works.
+    /// How long the token works. `None` takes the default.
     pub ttl: Option<Duration>,
 }
 
-/// End a token.
+/// A command to revoke an API token.
 #[derive(Debug)]
 pub struct RevokeApiToken {
-    /// Which.
+    /// The token.
     pub id: ApiTokenId,
-    /// Why, in words.
+    /// Why, for the audit log.
     pub note: Option<Note>,
 }
 
 /// One page of API tokens, newest first.
 #[derive(Debug)]
 pub struct ApiTokenPage {
-    /// Its rows.
+    /// The rows of the page.
     pub tokens: Vec<ApiToken>,
-    /// Empty on the last page.
+    /// The token of the next page. Empty on the last page.
     pub next_page_token: String,
 }
 
-/// What a token that is good right now allows.
+/// What an active token allows.
 #[derive(Debug)]
 pub struct Introspection {
-    /// Whose.
+    /// The user that the token acts for.
     pub user_id: UserId,
-    /// The sign-in name now.
+    /// The current username.
     pub username: String,
-    /// The roles now.
+    /// The current roles.
     pub roles: Vec<Role>,
-    /// What the token allows now.
+    /// The scopes that the token and the user's roles grant now.
     pub scopes: ScopeSet,
-    /// Who may read it. Empty for an API token.
+    /// The audiences of the token. Empty for an API token.
     pub audiences: Vec<String>,
     /// The application that the session was opened through.
     pub app: String,
-    /// None for an API token.
+    /// The session. `None` for an API token.
     pub session_id: Option<SessionId>,
-    /// None for an access token.
+    /// The API token. `None` for an access token.
     pub api_token_id: Option<ApiTokenId>,
-    /// When it was issued.
+    /// When the token was issued.
     pub issued_at: Timestamp,
-    /// When it stops working.
+    /// When the token expires.
     pub expires_at: Timestamp,
-    /// When the password was last proved.
+    /// When the user last proved the password. `None` for an API token.
     pub auth_at: Option<Timestamp>,
-    /// How (RFC 8176).
+    /// How the user signed in (RFC 8176).
     pub auth_methods: Vec<String>,
 }
 
@@ -89,27 +89,27 @@ pub struct Introspection {
 pub struct SigningKeys {
     /// The `iss` claim.
     pub issuer: String,
-    /// The current one first.
+    /// The keys, the current one first.
     pub keys: Vec<PublicKey>,
-    /// The same as a JWK Set.
+    /// The same keys as a JWK Set.
     pub jwks_json: String,
-    /// Ask again after this time.
+    /// How long a verifier may cache the keys.
     pub max_age: Duration,
-    /// Changes whenever the keys do.
+    /// The entity tag, which changes whenever the keys do.
     pub etag: String,
 }
 
-/// Who the caller is.
+/// The identity of a caller.
 #[derive(Debug)]
 pub struct Identity {
-    /// For users and API tokens.
+    /// The account, if the caller is a user or an API token.
     pub user: Option<User>,
-    /// For users.
+    /// The session, if the caller is a user.
     pub session: Option<Session>,
 }
 
 impl App {
-    /// Creates an API token. The caller can give no scope that it lacks itself.
+    /// Creates an API token. Fails if the caller is an API token itself, or lacks one of the scopes.
     pub async fn create_api_token(
         &self,
         caller: &Caller,
@@ -147,7 +147,7 @@ impl App {
         Ok((token.await?, secret))
     }
 
-    /// Lists API tokens of one user or of everybody.
+    /// Lists the API tokens of one user or of all users, newest first.
     pub async fn list_api_tokens(
         &self,
         caller: &Caller,
@@ -164,7 +164,7 @@ impl App {
         Ok(ApiTokenPage { next_page_token: self.page_token(caller, &user, rows.next)?, tokens: rows.rows })
     }
 
-    /// Ends an API token at once. Answers whether it was not revoked before.
+    /// Revokes an API token at once. Returns whether it had not been revoked before.
     pub async fn revoke_api_token(&self, caller: &Caller, command: RevokeApiToken) -> Result<(ApiToken, bool)> {
         let missing = || Error::NotFound { resource: Resource::ApiToken, field: "api_token_id" };
         let (found, _) = api_token_by_id(self.store.reader(), command.id).await?.ok_or_else(missing)?;
@@ -187,8 +187,8 @@ impl App {
         .await
     }
 
-    /// Asks whether a token is good right now, sessions and locks included. None: it is not, and why is nobody's
-    /// business.
+    /// Returns what a token allows now, or `None` if it is inactive; the reason is not disclosed. A token is inactive, too, if
+    /// its session has ended or its user is locked.
     pub async fn introspect_token(
         &self,
         _caller: &Caller,
@@ -215,7 +215,7 @@ impl App {
         Ok(Some(of_access_token(claims, &live.0, &live.1)))
     }
 
-    /// The keys that verify access tokens offline.
+    /// Returns the keys that verify access tokens offline.
     pub fn signing_keys(&self) -> SigningKeys {
         let (keys, now) = (self.keys.current(), self.now());
         let jwks_json = keys.jwks(now);
@@ -228,7 +228,7 @@ impl App {
         }
     }
 
-    /// Who the caller is.
+    /// Returns the identity of the caller.
     pub async fn who_am_i(&self, caller: &Caller) -> Result<Identity> {
         let reader = self.store.reader();
         let user = match caller.principal.user_id() {

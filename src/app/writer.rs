@@ -1,16 +1,16 @@
-//! The unit of work: a transaction that an authorised caller may begin, and that changes something only together with its
-//! audit events.
+//! The unit of work: a transaction that only an authorised caller can begin, and that commits a change only together with
+//! its audit events.
 //!
 //! ```text
 //! App::write(caller, target, |writer| …)
-//!     Writer   reads and locks rows, checks rights
+//!     Writer   reads and locks rows, checks scopes
 //!       ├─ checked(), unchanged(value) ──────────────────────────────────────────┐
 //!       └─ change() ─▶ Change   what the store's write functions accept          ├─▶ Done<T>
 //!                        └─ commit(events, value), commit_unaudited, roll_back ──┘
 //! ```
 //!
-//! The closure must return a [`Done`], and only these five functions make one. So a change that is saved and not
-//! committed, or committed without an event, does not compile.
+//! The closure must return a [`Done`], and only these five functions make one. So it does not compile if a change is written
+//! but not committed, or committed without an event.
 
 use std::future::Future;
 use std::time::Duration;
@@ -33,7 +33,7 @@ use crate::store::users::{
 };
 use crate::store::{Connection, Transaction, WriteTx, is_lost_race};
 
-/// How often a transaction that lost a race is tried. Contended rows were seen to settle within three tries.
+/// How many times a transaction is tried that keeps losing races. Contended rows were seen to settle within three tries.
 const TRIES: u32 = 8;
 
 /// The transaction of an authorised caller, while it only reads and locks.
@@ -45,31 +45,31 @@ pub(super) type Change<'a> = Unit<'a, WriteTx>;
 /// A transaction of an authorised caller. Dropping it rolls back.
 pub(super) struct Unit<'a, Tx> {
     pub(super) tx: Tx,
-    /// The instant that dates everything in the transaction. It is read once a row is locked: of two changes of an
+    /// The time that dates everything in the transaction. It is read again after a row is locked: of two changes to an
     /// account, the one that waited for the other is dated later.
     pub(super) now: Timestamp,
     pub(super) app: &'a App,
     caller: &'a Caller,
     /// The account that the call names, if it names one.
     target: Option<NamedAccount>,
-    /// What the caller may do, by the row that was read in this transaction.
+    /// The caller's scopes, according to the rows that were read in this transaction.
     scopes: ScopeSet,
 }
 
-/// An account as a call names it.
+/// The account that a call names.
 struct NamedAccount {
-    /// The field that names it.
+    /// The field of the request that names it.
     field: &'static str,
     /// The account that had the name when the transaction began.
     id: Option<UserId>,
 }
 
-/// Why a change needs no event: an auditor would not ask for it.
+/// Why a change needs no audit event. No auditor would ask about these.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Unaudited {
-    /// New tokens of a session that goes on.
+    /// A session got new tokens.
     Refresh,
-    /// The same password under a stronger hash.
+    /// The same password got a stronger hash.
     Rehash,
     /// Throttles of unknown usernames have expired.
     UnknownUsernames,
@@ -78,35 +78,35 @@ pub(super) enum Unaudited {
 /// Why a change is rolled back although nothing failed.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum RolledBack {
-    /// The caller only wanted to know whether it would work.
+    /// The call was a dry run.
     DryRun,
     /// Another call with the same idempotency key committed first.
     LostIdempotencyRace,
-    /// The account is no longer as it was read, so nothing applies.
+    /// There was nothing to change, or the account has changed since it was read.
     NotApplied,
-    /// A job found nothing to do. No caller is told, so nothing needs to be durable.
+    /// A job found nothing to do. No caller gets an answer, so nothing needs to be durable.
     NothingDue,
 }
 
-/// The end of a transaction, and the answer that depends on it. [`App::durable`] gives the answer out.
+/// The answer of a transaction that has ended. Only [`App::durable`] can take the answer out.
 #[must_use]
 pub(super) struct Done<T> {
     value: T,
-    /// Whether nothing that the answer depends on can be lost any more.
+    /// Whether everything that the answer depends on is known to be durable.
     is_durable: bool,
 }
 
 impl<T> Done<T> {
-    /// An answer that was read outside a transaction.
+    /// Wraps an answer that was read outside a transaction.
     pub(super) fn read(value: T) -> Done<T> {
         Done { value, is_durable: false }
     }
 }
 
 impl App {
-    /// Does `work` in a transaction of `caller`, and answers when everything that the answer depends on is durable. A
-    /// transaction that lost a race is tried again whole. A refusal is recorded as an event of its own, which names
-    /// `target`.
+    /// Runs `work` in a transaction for `caller`, and returns its answer once everything that the answer depends on is
+    /// durable. A transaction that lost a race with another is run again from its start. If the call is refused, an audit
+    /// event in a transaction of its own records that, with `target` as the account concerned.
     pub(super) async fn write<'a, T, Fut>(
         &'a self,
         caller: &'a Caller,
@@ -133,9 +133,9 @@ impl App {
         }
     }
 
-    /// Gives an answer out once everything it depends on is durable. An answer that changed nothing may depend on what
-    /// another call has committed a moment ago: an account that is locked already, a name that is taken, a session that
-    /// has ended.
+    /// Waits until everything that an answer depends on is durable, and returns the answer. Even a call that changed nothing
+    /// may depend on what another call committed a moment ago: that an account is already locked, that a name is taken, that
+    /// a session has ended.
     pub(super) async fn durable<T>(&self, answer: Result<Done<T>>) -> Result<T> {
         match answer {
             Ok(Done { value, is_durable: true }) => return Ok(value),
@@ -159,12 +159,12 @@ impl App {
         Ok(writer)
     }
 
-    /// Records what a known caller was refused. Not recorded are calls of strangers, missing resources and invalid fields:
-    /// a flood of them would write a row a call.
+    /// Records that a known caller was refused. Calls without a known caller, missing resources and invalid fields are not
+    /// recorded: a flood of them would write a row for each call.
     pub(super) async fn audit_refusal(&self, caller: &Caller, target: Option<&UserRef>, error: &Error) -> Result<()> {
         let event = match error {
             Error::Denied(denied) => Event::denied(self.refused_target(target).await?, denied.reason()),
-            // The caller may try this, and it failed.
+            // A failure and not a denial: the caller has the scope, but no other administrator would be left.
             Error::Precondition(Unmet::LastAdministrator) => {
                 let target = self.refused_target(target).await?;
                 Event::failed(EventType::AccessDenied, target, Reason::LastAdministrator)
@@ -187,7 +187,7 @@ impl App {
         match user_by_ref(self.store.reader(), user).await {
             Ok(Some(user)) => Ok(Target::of(&user)),
             Ok(None) => Ok(Target::default()),
-            // Of a record that cannot be read only the id is known.
+            // Only the id of a corrupt record is known.
             Err(Error::Corrupt { id, .. }) => Ok(Target { user_id: id, ..Target::default() }),
             Err(error) => Err(error),
         }
@@ -231,10 +231,14 @@ impl<'a> Writer<'a> {
         self.caller.field_scopes.iter().try_for_each(|scope| self.need(*scope))
     }
 
-    /// Locks the caller's row until the transaction ends. A caller who acts on others shares the lock with other calls in
-    /// the same name: a program with one token may make many calls at once, and each waits for the disk. A caller who acts
-    /// on the own account is about to change it, and does not share: two that upgrade would deadlock. Rows are locked in
-    /// the order of their ids, so that two callers who act on each other do not deadlock either.
+    /// Locks the caller's row until the transaction ends.
+    ///
+    /// - If the call acts on others, the lock is shared with other calls by the same caller: a program may make many calls at
+    ///   once with one token, and each of them waits for the disk.
+    /// - If the call acts on the caller's own account, it is about to change this row. Its lock is exclusive from the start,
+    ///   because two calls that upgrade a shared lock would deadlock.
+    ///
+    /// Rows are locked in the order of their ids, so that two callers who act on each other do not deadlock.
     async fn lock_actor(&self, actor: UserId) -> Result<()> {
         let target = self.target.as_ref().and_then(|target| target.id);
         if let Some(target) = target.filter(|target| *target < actor) {
@@ -246,8 +250,8 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// The caller's account, if the session or API token is still live: it may have ended while the call waited for a row
-    /// or a hash.
+    /// Returns the caller's account if the session or API token is still live. It may have ended while the call waited for
+    /// a row lock or a hash.
     async fn live_actor(&mut self) -> Result<Option<User>> {
         match &self.caller.principal {
             Principal::Nobody | Principal::Local { .. } => Ok(None),
@@ -264,7 +268,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Permits writing from here on.
+    /// Allows writing from here on.
     pub(super) fn change(self) -> Change<'a> {
         let Unit { tx, now, app, caller, target, scopes } = self;
         Unit { tx: tx.writable(), now, app, caller, target, scopes }
@@ -276,25 +280,25 @@ impl<'a> Writer<'a> {
         Done { value, is_durable: false }
     }
 
-    /// Ends a transaction that only checked whether a later one may work. The caller is not told yet, so nothing needs to
-    /// be durable.
+    /// Ends a transaction that only checked whether a later one can succeed. The caller gets no answer yet, so nothing needs
+    /// to be durable.
     pub(super) fn checked(self) -> Done<()> {
         drop(self.tx);
         Done { value: (), is_durable: true }
     }
 
-    /// Reads and locks the account that the call names. The caller must have all scopes that the account has.
+    /// Locks and reads the account that the call names. Fails if there is none, or if it has a scope that the caller lacks.
     pub(super) async fn target(&mut self) -> Result<User> {
         let id = self.target_id()?;
         let Some(target) = self.locked(id).await? else { return Err(Error::no_user(self.named()?.field)) };
-        // Rank does not matter for one's own account: it may have scopes that its token was not given.
+        // Not for the caller's own account, which may have scopes that were not given to the caller's token.
         if self.caller.principal.user_id() != Some(id) {
             self.outranks(target.scopes())?;
         }
         Ok(target)
     }
 
-    /// Compares the version that the caller has read with the current one.
+    /// Fails if the account has changed since the caller read the version `etag`.
     pub(super) fn check_etag(target: &User, etag: Option<Etag>) -> Result<()> {
         match etag {
             Some(etag) if etag != target.etag() => Err(Error::Stale { current: target.etag() }),
@@ -302,7 +306,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Reads and locks an account.
+    /// Locks and reads an account.
     pub(super) async fn locked(&mut self, id: UserId) -> Result<Option<User>> {
         let user = user_lock_row(&self.tx, id).await?;
         self.now = self.app.now();
@@ -311,12 +315,12 @@ impl<'a> Writer<'a> {
 }
 
 impl<Tx: Connection> Unit<'_, Tx> {
-    /// Checks a scope beyond the method's own.
+    /// Fails if the caller lacks this scope.
     pub(super) fn need(&self, scope: Scope) -> Result<()> {
         if self.scopes.contains(scope) { Ok(()) } else { Err(Denied::ScopeMissing(scope).into()) }
     }
 
-    /// Checks that the caller has all of these scopes, which another account has or is to get.
+    /// Fails if the caller lacks one of these scopes, which another account has or is about to get.
     pub(super) fn outranks(&self, scopes: ScopeSet) -> Result<()> {
         Ok(check_rank(self.scopes, scopes)?)
     }
@@ -325,19 +329,19 @@ impl<Tx: Connection> Unit<'_, Tx> {
         self.target.as_ref().ok_or_else(|| Error::internal("the call names no account"))
     }
 
-    /// The id of the account that the call names. Works on a corrupt record too.
+    /// The id of the account that the call names, even if its record is corrupt.
     pub(super) fn target_id(&self) -> Result<UserId> {
         let named = self.named()?;
         named.id.ok_or_else(|| Error::no_user(named.field))
     }
 
-    /// Refuses what operators may not do to themselves: a stolen five-minute token must not become a new password.
+    /// Fails if `target` is the caller's own account: a stolen five-minute token must not become a new password.
     pub(super) fn not_oneself(&self, target: UserId) -> Result<()> {
         if self.caller.principal.user_id() == Some(target) { Err(Denied::SelfActionForbidden.into()) } else { Ok(()) }
     }
 
-    /// Before an administrator is locked, demoted or deleted: another account must be able to administer users. The local
-    /// operator is exempt, since the one compromised administrator must be lockable.
+    /// Fails if no account would be left that can administer users once `target` is locked, demoted or deleted. The local
+    /// operator is exempt, because even the only administrator must be lockable if that account is compromised.
     pub(super) async fn keep_an_administrator(&self, target: &User) -> Result<()> {
         if self.caller.principal.is_local() || !target.is_able_administrator(self.now) {
             return Ok(());
@@ -345,8 +349,8 @@ impl<Tx: Connection> Unit<'_, Tx> {
         if self.is_last_administrator(target).await? { Err(Unmet::LastAdministrator.into()) } else { Ok(()) }
     }
 
-    /// Returns whether no other account could administer users. Takes the lock that every call takes first that may remove
-    /// an administrator, so that two administrators cannot remove each other at once.
+    /// Returns whether `target` is the only account that can administer users. First takes a lock that is common to all calls
+    /// that may remove an administrator, so that two administrators cannot remove each other at the same time.
     pub(super) async fn is_last_administrator(&self, target: &User) -> Result<bool> {
         administrators_lock(&self.tx).await?;
         Ok(user_count_able_administrators(&self.tx, target.id, self.now).await? == 0)
@@ -354,9 +358,9 @@ impl<Tx: Connection> Unit<'_, Tx> {
 }
 
 impl Change<'_> {
-    /// Makes the change durable, together with its events.
+    /// Commits the change together with its audit events.
     pub(super) async fn commit<T>(self, events: impl Into<Events>, value: T) -> Result<Done<T>> {
-        // Each event is dated a microsecond after the one before, so that the log lists them in this order.
+        // Each event is dated a microsecond after the one before it, so that the audit log lists them in this order.
         let moments = (0..).map(|micros| self.now.saturating_add(Duration::from_micros(micros)));
         let events = events.into().into_iter().zip(moments);
         let events = events.map(|(event, at)| self.app.recorded(self.caller, at, event));
@@ -365,12 +369,12 @@ impl Change<'_> {
         self.end(value).await
     }
 
-    /// Makes a change durable that an auditor would not ask for.
+    /// Commits a change that needs no audit event.
     pub(super) async fn commit_unaudited<T>(self, _why: Unaudited, value: T) -> Result<Done<T>> {
         self.end(value).await
     }
 
-    /// Undoes everything that was written.
+    /// Rolls back everything that was written.
     pub(super) fn roll_back<T>(self, why: RolledBack, value: T) -> Done<T> {
         drop(self.tx);
         Done { value, is_durable: matches!(why, RolledBack::NothingDue) }

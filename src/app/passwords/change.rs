@@ -1,4 +1,4 @@
-//! Changing a password, by its user: as a step of signing in, or signed in.
+//! Changing a password by its user, as a step of a sign-in or while signed in.
 
 use crate::app::App;
 use crate::app::sign_in::Progress;
@@ -19,30 +19,34 @@ use crate::store::sessions::{Which, session_end};
 use crate::store::tickets::{ticket_end_all, ticket_find, ticket_lock_row};
 use crate::store::users::{user_save, user_with_credentials};
 
-/// Answer a password-change step.
+/// A command to complete a sign-in with a new password.
 #[derive(Debug)]
 pub struct CompletePasswordChange {
-    /// `None` if what was sent cannot be a ticket.
+    /// The ticket. `None` if what was sent cannot be one.
     pub ticket: Option<TicketSecret>,
     /// The new password.
     pub new_password: Result<PlainPassword, PasswordFault>,
-    /// Check everything and change nothing.
+    /// Dry run: check everything and change nothing.
     pub validate_only: bool,
 }
 
-/// Change one's own password.
+/// A command to change the caller's own password.
 #[derive(Debug)]
 pub struct ChangePassword {
-    /// `None` if what was sent cannot be a password, and is therefore wrong.
+    /// The current password. `None` if what was sent cannot be a password, and is therefore wrong.
     pub current: Option<PlainPassword>,
     /// The new password.
     pub new_password: Result<PlainPassword, PasswordFault>,
-    /// Check everything and change nothing.
+    /// Dry run: check everything and change nothing.
     pub validate_only: bool,
 }
 
 impl App {
-    /// Answers a password-change step with a new password, and signs in. A rejected password burns nothing.
+    /// Sets a new password and signs the user in. Ends all other sessions and tickets. Returns the number of sessions that were
+    /// ended. A rejected password leaves the ticket valid.
+    ///
+    /// Fails with [`Unauthenticated::TicketInvalid`] if the ticket is invalid, or if the account was locked or reset since the
+    /// ticket was issued.
     pub async fn complete_password_change(
         &self,
         caller: &Caller,
@@ -90,7 +94,8 @@ impl App {
         Ok(account.map(|account| (digest, ticket, account)))
     }
 
-    /// Changes the caller's own password, given the current one, and ends the other sessions.
+    /// Changes the caller's own password, and ends all other sessions and tickets. Returns the number of sessions that were
+    /// ended. A wrong current password counts as a failed sign-in.
     pub async fn change_password(&self, caller: &Caller, command: ChangePassword) -> Result<u32> {
         let Principal::User { id, session_id, .. } = &caller.principal else {
             return Err(Denied::UserRequired.into());
@@ -127,12 +132,12 @@ impl App {
         });
         match changed.await {
             Ok(sessions) => Ok(sessions),
-            // The password was right: the attempt must not stand in the way of the next one.
+            // The password was right, so this attempt must not delay the next one.
             Err(error) => Err(self.release_after(attempt, error).await),
         }
     }
 
-    /// Checks that the new password is another one, and hashes it. Returns `None` if only the check was asked for.
+    /// Checks that the new password differs from the current one, and hashes it. Returns `None` for a dry run.
     async fn prepare_change(
         &self,
         current: Option<&PlainPassword>,
@@ -148,14 +153,14 @@ impl App {
         self.hash(Priority::SignIn, new_password).await.map(Some)
     }
 
-    /// Checks that a new password differs from the old one, however it is typed.
+    /// Fails if the new password is the old one. Hyphens and case of a generated password make no difference.
     async fn check_differs(&self, new_password: &AcceptedPassword, account: &UserWithCredentials) -> Result<()> {
         let same = self.prove(Priority::SignIn, Some(new_password.as_plain()), Some(account)).await?;
         if same { Err(reused("new_password")) } else { Ok(()) }
     }
 }
 
-/// Writes a password that its user chose, and ends tickets and sessions. Returns the number of sessions.
+/// Stores a password that its user chose, and ends tickets and sessions. Returns the account and the number of sessions.
 async fn change_password(
     change: &Change<'_>,
     before: &User,

@@ -1,4 +1,4 @@
-//! Demanding a change of the password at the next sign-in, and taking that back.
+//! Requiring a password change at the next sign-in, and waiving it.
 
 use crate::app::App;
 use crate::app::writer::{RolledBack, Writer};
@@ -10,32 +10,33 @@ use crate::error::{Result, Unmet};
 use crate::store::sessions::{Which, session_end};
 use crate::store::users::user_save;
 
-/// Make the next sign-in change the password.
+/// A command to require a password change at the next sign-in.
 #[derive(Debug)]
 pub struct RequirePasswordChange {
-    /// Whom.
+    /// The account.
     pub user: UserRef,
-    /// Also end the sessions, so that the next sign-in is soon.
+    /// Whether to end the sessions too, so that the user must sign in again soon.
     pub revoke_sessions: bool,
-    /// Why, in words.
+    /// Why, for the audit log.
     pub note: Option<Note>,
-    /// If given, must match.
+    /// If set, must match the current version.
     pub etag: Option<Etag>,
 }
 
-/// Take that back.
+/// A command to waive a required password change.
 #[derive(Debug)]
 pub struct WaivePasswordChange {
-    /// Whom.
+    /// The account.
     pub user: UserRef,
-    /// Why, in words.
+    /// Why, for the audit log.
     pub note: Option<Note>,
-    /// If given, must match.
+    /// If set, must match the current version.
     pub etag: Option<Etag>,
 }
 
 impl App {
-    /// Demands a change at the next sign-in. The old password still proves who the user is.
+    /// Requires a password change at the next sign-in, which still accepts the old password. Ends sessions only if asked to.
+    /// Fails for service accounts and for accounts without a password.
     pub async fn require_password_change(
         &self,
         caller: &Caller,
@@ -74,7 +75,8 @@ impl App {
         .await
     }
 
-    /// Takes back an operator's demand. A password that somebody else knows has to be changed all the same.
+    /// Waives a password change that an operator required. A temporary password, or one that an operator chose to be changed,
+    /// must be changed all the same. Returns whether a change was required.
     pub async fn waive_password_change(&self, caller: &Caller, command: WaivePasswordChange) -> Result<(User, bool)> {
         let command = &command;
         self.write(caller, Some(&command.user), |mut writer| async move {

@@ -1,4 +1,4 @@
-//! Passwords: reset by an operator, change required and waived, changed by the user.
+//! Passwords: an operator resets them, requires a change or waives it; the user changes them.
 
 mod change;
 mod demand;

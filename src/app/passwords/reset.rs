@@ -1,4 +1,4 @@
-//! Resetting a password, by an operator.
+//! Resetting a password by an operator.
 
 use crate::app::App;
 use crate::app::idempotency::{Idempotency, Retry};
@@ -18,26 +18,26 @@ use crate::store::sessions::{Which, session_end};
 use crate::store::tickets::ticket_end_all;
 use crate::store::users::user_save;
 
-/// Give a user a way to a new password.
+/// A command to reset a password.
 #[derive(Debug)]
 pub struct ResetPassword {
-    /// Whom.
+    /// The account.
     pub user: UserRef,
-    /// How.
+    /// The new password, generated or chosen.
     pub method: NewPassword,
-    /// Lift a lock as well, whatever its cause.
+    /// Whether to lift a lock too, whatever its cause.
     pub unlock: bool,
-    /// Why, in words.
+    /// Why, for the audit log.
     pub note: Option<Note>,
-    /// If given, must match.
+    /// If set, must match the current version.
     pub etag: Option<Etag>,
-    /// What makes a retry safe.
+    /// If set, makes a retry safe.
     pub idempotency: Option<Idempotency>,
-    /// Check everything and change nothing.
+    /// Dry run: check everything and change nothing.
     pub validate_only: bool,
 }
 
-/// The same without the password, which is judged first.
+/// A [`ResetPassword`] without the password, which is checked first.
 struct Reset {
     user: UserRef,
     /// The name of the method in the audit log.
@@ -53,19 +53,19 @@ struct Reset {
 pub struct PasswordReset {
     /// The account as it is now.
     pub user: User,
-    /// Shown once.
+    /// The generated password, if there is one. It is shown only once.
     pub temporary_password: Option<TemporaryPassword>,
-    /// When the password stops working.
+    /// When the password expires.
     pub expires_at: Option<Timestamp>,
-    /// What else happened.
+    /// What else the reset changed.
     pub effects: Effects,
-    /// This repeats an earlier call: nothing was done again.
+    /// Whether this repeats the answer of an earlier call; nothing was done again.
     pub replayed: bool,
 }
 
 impl App {
-    /// Resets a password: the old one, sessions, tickets and a throttle end at once, and a lock for failed sign-ins is
-    /// lifted. Any other lock is an error, unless `unlock` is set.
+    /// Resets a password. Ends the old password, all sessions and tickets and a throttle at once, and lifts a lock for failed
+    /// sign-ins. Fails for service accounts, and if there is another lock and `unlock` is not set.
     pub async fn reset_password(&self, caller: &Caller, command: ResetPassword) -> Result<PasswordReset> {
         let ResetPassword { user, method, unlock, note, etag, idempotency, validate_only } = command;
         let name = match method {
@@ -86,7 +86,7 @@ impl App {
         .await
     }
 
-    /// Returns `None` if another call with the same idempotency key committed first.
+    /// Does the reset. Returns `None` if another call with the same idempotency key committed first.
     async fn reset_once(
         &self,
         caller: &Caller,
@@ -94,7 +94,7 @@ impl App {
         given: GivenPassword,
         retry: Option<&Retry<'_>>,
     ) -> Result<Option<PasswordReset>> {
-        // Rights and state are checked before the costly hash, and again in the transaction.
+        // Scopes and state are checked before the costly hash, and again in the transaction.
         self.write(caller, Some(&reset.user), |mut writer| async move {
             resettable(&mut writer, reset).await?;
             Ok(writer.checked())
@@ -152,7 +152,7 @@ impl App {
     }
 }
 
-/// Reads the account, and checks everything that can prevent a reset.
+/// Locks and reads the account. Fails if its password cannot be reset.
 async fn resettable(writer: &mut Writer<'_>, reset: &Reset) -> Result<User> {
     let user = writer.target().await?;
     writer.not_oneself(user.id)?;

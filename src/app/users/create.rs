@@ -20,32 +20,32 @@ use crate::domain::username::Username;
 use crate::error::Result;
 use crate::store::users::user_insert;
 
-/// Make an account.
+/// A command to create an account.
 #[derive(Debug)]
 pub struct CreateUser {
-    /// The sign-in name.
+    /// The username.
     pub username: Username,
     /// A person or a program.
     pub kind: UserKind,
-    /// The address.
+    /// The e-mail address.
     pub email: Option<EmailAddress>,
-    /// For people to read.
+    /// The name for people to read.
     pub display_name: Option<DisplayName>,
-    /// BCP 47.
+    /// The language, as a BCP 47 tag.
     pub locale: Option<Locale>,
-    /// The id that another system gave.
+    /// The id in another system.
     pub external_id: Option<ExternalId>,
-    /// Free annotations.
+    /// The labels.
     pub labels: Labels,
-    /// Roles. The caller must have all their scopes.
+    /// The roles. The caller must have all their scopes.
     pub roles: Vec<Role>,
-    /// How the user first gets in. `None` leaves the account pending.
+    /// The first password. `None` leaves the account pending.
     pub credential: Option<NewPassword>,
-    /// Why, in words.
+    /// Why, for the audit log.
     pub note: Option<Note>,
-    /// What makes a retry safe.
+    /// If set, makes a retry safe.
     pub idempotency: Option<Idempotency>,
-    /// Check everything and change nothing.
+    /// Dry run: check everything and change nothing.
     pub validate_only: bool,
 }
 
@@ -54,16 +54,16 @@ pub struct CreateUser {
 pub struct CreatedUser {
     /// The account.
     pub user: User,
-    /// Shown once.
+    /// The generated password, if there is one. It is shown only once.
     pub temporary_password: Option<TemporaryPassword>,
-    /// When the password stops working.
+    /// When the password expires.
     pub expires_at: Option<Timestamp>,
-    /// This repeats an earlier call: nothing was done again.
+    /// Whether this repeats the answer of an earlier call; nothing was done again.
     pub replayed: bool,
 }
 
 impl App {
-    /// Creates an account.
+    /// Creates an account. Fails if the username or another identifier is taken, or the username is reserved.
     pub async fn create_user(&self, caller: &Caller, mut command: CreateUser) -> Result<CreatedUser> {
         let given = command.credential.take();
         let given = given.map(|given| self.accept_given("password", given)).transpose()?;
@@ -78,7 +78,7 @@ impl App {
         .await
     }
 
-    /// Returns `None` if another call with the same idempotency key committed first.
+    /// Creates the account. Returns `None` if another call with the same idempotency key committed first.
     async fn create_once(
         &self,
         caller: &Caller,
@@ -87,7 +87,7 @@ impl App {
         retry: Option<&Retry<'_>>,
     ) -> Result<Option<CreatedUser>> {
         let is_lasting = given.as_ref().is_some_and(GivenPassword::is_lasting);
-        // Rights and names are checked before the costly hash, and again in the transaction.
+        // Scopes and reserved names are checked before the costly hash, and again in the transaction.
         self.write(caller, None, |writer| async move {
             check_creation(&writer, command, is_lasting).await?;
             Ok(writer.checked())
@@ -109,7 +109,7 @@ impl App {
             check_creation(&writer, command, is_lasting).await?;
             let change = writer.change();
             user_insert(&change.tx, user, credentials).await?;
-            // Again: the insert may have waited for the deletion of the name's last owner.
+            // Checked again: the insert may have waited until the last account of this name was deleted.
             check_reservation(&change, &command.username).await?;
             if command.validate_only {
                 return Ok(change.roll_back(RolledBack::DryRun, true));
@@ -128,7 +128,7 @@ impl App {
     }
 }
 
-/// Checks what the caller may give, and that the name is not reserved.
+/// Fails if the caller lacks a scope that the new account needs, or if the username is reserved.
 async fn check_creation(writer: &Writer<'_>, command: &CreateUser, is_lasting: bool) -> Result<()> {
     writer.outranks(scopes_of(&command.roles))?;
     if is_lasting {

@@ -1,4 +1,4 @@
-//! Locking and unlocking. This is where a lock is decided; the rule that no lock weakens another is `Lock::over`.
+//! Locking and unlocking accounts. Locks are decided here; the rule that no lock weakens another is in `Lock::over`.
 
 use std::time::Duration;
 
@@ -15,42 +15,43 @@ use crate::store::sessions::{Which, session_end};
 use crate::store::tickets::ticket_end_all;
 use crate::store::users::user_save;
 
-/// When a lock ends by itself.
+/// When a lock expires.
 #[derive(Debug, Clone, Copy)]
 pub enum LockEnd {
     /// After this time.
     After(Duration),
-    /// At this moment.
+    /// At this time.
     At(Timestamp),
 }
 
-/// Stop an account from signing in.
+/// A command to lock an account.
 #[derive(Debug)]
 pub struct LockUser {
-    /// Whom.
+    /// The account.
     pub user: UserRef,
-    /// Why, in words.
+    /// Why, for the audit log.
     pub note: Option<Note>,
-    /// When the lock ends by itself. None means never.
+    /// When the lock expires. `None` means never.
     pub end: Option<LockEnd>,
-    /// If given, must match.
+    /// If set, must match the current version.
     pub etag: Option<Etag>,
 }
 
-/// Lift a lock.
+/// A command to unlock an account.
 #[derive(Debug)]
 pub struct UnlockUser {
-    /// Whom.
+    /// The account.
     pub user: UserRef,
-    /// Why, in words.
+    /// Why, for the audit log.
     pub note: Option<Note>,
-    /// If given, must match.
+    /// If set, must match the current version.
     pub etag: Option<Etag>,
 }
 
 impl App {
-    /// Locks an account and ends its sessions and tickets. Every call that issues something locks the same row first and
-    /// reads it again, so nothing is issued once this has returned.
+    /// Locks an account, and ends all its sessions and tickets. Nothing is issued to the account once this has returned: every
+    /// call that issues something first locks the same row and reads it again. Fails if this would lock the last
+    /// administrator.
     pub async fn lock_user(&self, caller: &Caller, command: LockUser) -> Result<(User, Effects)> {
         let command = &command;
         let locked = self.write(caller, Some(&command.user), |mut writer| async move {
@@ -77,13 +78,13 @@ impl App {
         Ok(locked)
     }
 
-    /// Lifts a lock and forgets failed sign-ins. The password stays as it was.
+    /// Lifts a lock, and clears failed sign-ins with their throttle. The password stays as it is.
     pub async fn unlock_user(&self, caller: &Caller, command: UnlockUser) -> Result<(User, Effects)> {
         let command = &command;
         self.write(caller, Some(&command.user), |mut writer| async move {
             let before = writer.target().await?;
-            // The caller is not locked. Only a throttle is left to clear, and with that a stolen session could guess the
-            // password for ever.
+            // The caller's own account is not locked, so this could only clear a throttle. With that, the holder of a stolen
+            // session could guess the password without limit.
             writer.not_oneself(before.id)?;
             Writer::check_etag(&before, command.etag)?;
             let change = writer.change();
@@ -119,7 +120,7 @@ impl LockEnd {
     }
 }
 
-/// Writes a lock on top of an existing one, and ends sessions and tickets. Returns the number of sessions.
+/// Stores a lock on top of an existing one, and ends sessions and tickets. Returns the account and the number of sessions.
 pub(in crate::app) async fn lock_account(change: &Change<'_>, before: &User, lock: Lock) -> Result<(User, u32)> {
     let mut after = before.clone();
     after.stored_lock = Some(lock.over(before.lock(change.now)));
@@ -129,7 +130,7 @@ pub(in crate::app) async fn lock_account(change: &Change<'_>, before: &User, loc
     Ok((after, sessions))
 }
 
-/// The event of a lock.
+/// The audit event of a lock.
 pub(in crate::app) fn locked_event(after: &User, note: Option<&Note>, sessions: u32) -> Event {
     let event = Event::new(EventType::UserLocked, Target::of(after)).note(note).detail("sessionsRevoked", sessions);
     match &after.stored_lock {

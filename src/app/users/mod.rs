@@ -1,4 +1,4 @@
-//! Accounts: list, show, create, update, delete, lock, unlock.
+//! Accounts: listing and showing here; creating, updating, deleting, locking and unlocking in the files below.
 
 mod create;
 mod lock;
@@ -19,27 +19,27 @@ use crate::error::{Error, Result, Taken};
 use crate::store::Connection;
 use crate::store::users::{UserListing, reservation_find, user_by_ref, user_count, user_list};
 
-/// Which users, in which order, and which page of them.
+/// A command to list accounts.
 #[derive(Debug)]
 pub struct ListUsers {
-    /// Which.
+    /// Selects the accounts.
     pub filter: UserFilter,
-    /// In which order.
+    /// The order of the list.
     pub order: UserOrder,
-    /// Which page.
+    /// The page to return.
     pub page: PageRequest,
-    /// Also count all that match.
+    /// Whether to count all accounts that match, too.
     pub include_total: bool,
 }
 
 /// One page of users.
 #[derive(Debug)]
 pub struct UserPage {
-    /// Its rows.
+    /// The rows of the page.
     pub users: Vec<User>,
-    /// Empty on the last page.
+    /// The token of the next page. Empty on the last page.
     pub next_page_token: String,
-    /// Matches in all pages, if asked for.
+    /// How many accounts match in all pages, if asked for.
     pub total: Option<u64>,
 }
 
@@ -63,7 +63,7 @@ impl App {
     }
 }
 
-/// Refuses the name of an account that was deleted lately.
+/// Fails if the username is reserved, because its last account was deleted lately.
 async fn check_reservation<Tx: Connection>(unit: &Unit<'_, Tx>, username: &Username) -> Result<()> {
     match reservation_find(&unit.tx, username, unit.now).await? {
         Some(until) => Err(Error::AlreadyExists(Taken::UsernameReserved(until))),
@@ -71,7 +71,7 @@ async fn check_reservation<Tx: Connection>(unit: &Unit<'_, Tx>, username: &Usern
     }
 }
 
-/// Roles by name, each once.
+/// Sorts roles by name, without repetition.
 fn sorted(roles: impl Iterator<Item = Role>) -> Vec<Role> {
     roles.collect::<std::collections::BTreeSet<_>>().into_iter().collect()
 }

@@ -1,4 +1,4 @@
-//! Changing and deleting accounts.
+//! Updating and deleting accounts.
 
 use std::time::Duration;
 
@@ -18,53 +18,54 @@ use crate::store::api_tokens::api_token_count_live;
 use crate::store::sessions::{Which, session_end};
 use crate::store::users::{user_delete, user_lock_version, user_save};
 
-/// How long the name of a deleted account stays reserved, so that nobody inherits what others still send to it.
+/// How long the username of a deleted account stays reserved, so that no new account receives what is still sent to it.
 const USERNAME_RESERVATION: Duration = Duration::from_hours(30 * 24);
 
-/// Change fields of an account. `None` stays, `Some(None)` clears.
+/// A command to update an account. `None` keeps a field, `Some(None)` clears it.
 #[derive(Debug)]
 pub struct UpdateUser {
-    /// Whom.
+    /// The account.
     pub user: UserRef,
-    /// A new sign-in name.
+    /// The new username.
     pub username: Option<Username>,
-    /// A new address.
+    /// The new e-mail address.
     pub email: Option<Option<EmailAddress>>,
-    /// For people to read.
+    /// The name for people to read.
     pub display_name: Option<Option<DisplayName>>,
-    /// BCP 47.
+    /// The language, as a BCP 47 tag.
     pub locale: Option<Option<Locale>>,
-    /// The id that another system gave.
+    /// The id in another system.
     pub external_id: Option<Option<ExternalId>>,
-    /// Labels to add, replace and remove.
+    /// The labels to add, replace and remove.
     pub labels: LabelChanges,
-    /// Roles to add.
+    /// The roles to add.
     pub add_roles: Vec<Role>,
-    /// Roles to take away.
+    /// The roles to remove.
     pub remove_roles: Vec<Role>,
-    /// Why, in words.
+    /// Why, for the audit log.
     pub note: Option<Note>,
-    /// If given, must match.
+    /// If set, must match the current version.
     pub etag: Option<Etag>,
-    /// Check everything and change nothing.
+    /// Dry run: check everything and change nothing.
     pub validate_only: bool,
 }
 
-/// Remove an account for good.
+/// A command to delete an account.
 #[derive(Debug)]
 pub struct DeleteUser {
-    /// Whom.
+    /// The account.
     pub user: UserRef,
-    /// Must match: whoever deletes has looked.
+    /// Must match the current version: the caller must have read what is deleted.
     pub etag: Etag,
-    /// Why, in words.
+    /// Why, for the audit log.
     pub note: Option<Note>,
-    /// Check everything and change nothing.
+    /// Dry run: check everything and change nothing.
     pub validate_only: bool,
 }
 
 impl App {
-    /// Changes fields of an account. Taking roles away ends its sessions.
+    /// Updates an account. Removing a role ends all its sessions. Fails if the new username or another identifier is taken, or
+    /// if this would demote the last administrator.
     pub async fn update_user(&self, caller: &Caller, command: UpdateUser) -> Result<(User, Effects)> {
         let command = &command;
         self.write(caller, Some(&command.user), |mut writer| async move {
@@ -79,8 +80,8 @@ impl App {
                 writer.keep_an_administrator(&before).await?;
             }
             if before.username != after.username || before.email != after.email {
-                // Sign-in and links go by these fields. `target` does not compare ranks on one's own account, but a narrow
-                // token must not take over the account of its user.
+                // Sign-ins and links rely on these fields. `target` does not compare scopes on the caller's own account, but a
+                // token with few scopes must not take over the account of its user.
                 writer.outranks(before.scopes())?;
             }
             let Some(events) = update_events(&before, &after, command.note.as_ref()) else {
@@ -89,7 +90,7 @@ impl App {
             let change = writer.change();
             user_save(&change.tx, &before, &mut after, None, change.now).await?;
             if before.username != after.username {
-                // After the write, which may have waited for the deletion of the name's last owner.
+                // After the write, which may have waited until the last account of this name was deleted.
                 check_reservation(&change, &after.username).await?;
             }
             let lost_role = before.roles.iter().any(|role| !after.roles.contains(role));
@@ -104,8 +105,9 @@ impl App {
         .await
     }
 
-    /// Removes an account, its sessions, API tokens and secrets. A corrupt record can be removed too; its rank cannot
-    /// be read then, so only the local operator or somebody with every scope may.
+    /// Deletes an account with its sessions, API tokens and secrets. A corrupt record can be deleted too, but only by a caller
+    /// with every scope, such as the local operator, since the scopes of the account cannot be read. Fails if this would
+    /// delete the last administrator.
     pub async fn delete_user(&self, caller: &Caller, command: DeleteUser) -> Result<(Option<User>, Effects)> {
         let command = &command;
         self.write(caller, Some(&command.user), |mut writer| async move {
@@ -175,7 +177,7 @@ fn changed(before: &User, command: &UpdateUser) -> Result<User> {
     Ok(after)
 }
 
-/// One event for each kind of change. Returns `None` if nothing changes.
+/// Makes one audit event for each kind of change. Returns `None` if nothing changes.
 fn update_events(before: &User, after: &User, note: Option<&Note>) -> Option<Events> {
     let target = || Target::of(before);
     let mut events = Vec::new();
