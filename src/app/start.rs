@@ -56,17 +56,17 @@ impl std::fmt::Display for StartError {
             StartError::NoSealKey { path } => write!(
                 f,
                 "the database is empty and there is no seal key at {path}\n\
-                 All replicas need the same key, so none is made by itself here. Make one and give every replica a copy:\n\
+                 All replicas need the same key, so the server does not make one. Make one and give every replica a copy:\n\
                  \n    latchkeyd key new {path}\n    latchkeyd serve --seal-key-file {path} …"
             ),
             StartError::NothingSealed => f.write_str(
                 "this database has no sealed keys, so there is nothing to replace; is it the right one?\n\
-                 Give the settings that `serve` has: --data-dir, --database-url or --config.",
+                 Use the same settings as `serve`: --data-dir, --database-url or --config.",
             ),
             StartError::SealKeyInPlace { path } => write!(
                 f,
-                "{path} is the key that sealed this database, and would seal the new keys too\n\
-                 If it is stolen, move it away first; if it is not, there is nothing to replace."
+                "{path} is the key that sealed this database, and would also seal the new keys\n\
+                 If it was stolen, move it away first. If not, there is nothing to replace."
             ),
             StartError::WrongSealKey { path, found, wanted } => {
                 match found {
@@ -76,8 +76,8 @@ impl std::fmt::Display for StartError {
                 write!(
                     f,
                     "but the database was sealed with {wanted}\n\
-                     Restore the right key from the backup. If it is lost, all sessions end and signing keys are made \
-                     anew with this, under the same settings as `serve`:\n\n    latchkeyd key replace --discard-sealed"
+                     Restore the right key from the backup. If it is lost, run this with the same settings as `serve`; it \
+                     ends all sessions and makes new signing keys:\n\n    latchkeyd key replace --discard-sealed"
                 )
             }
         }

@@ -114,7 +114,7 @@ impl App {
         if let Err(second) = self.release(attempt).await {
             tracing::warn!(
                 reason = second.reason().as_str(),
-                "an attempt was not released; its reservation will lapse"
+                "an attempt was not released; its reservation will expire"
             );
         }
         error
