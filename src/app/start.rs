@@ -15,25 +15,46 @@ use crate::store::sessions::session_end_everybodys;
 use crate::store::{Store, WriteTx};
 
 /// Why the server does not start. Each message says what to do.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The database is not usable.
-    Store(Error),
+    #[error("{}", with_source(.0))]
+    Store(#[from] Error),
     /// The seal key is not usable.
-    Seal(SealError),
+    #[error(transparent)]
+    Seal(#[from] SealError),
     /// The database has no keys yet, and there is no seal key to seal new ones with.
+    #[error(
+        "the database is empty and there is no seal key at {path}\n\
+         All replicas need the same key, so the server does not make one. Make one and give every replica a copy:\n\
+         \n    latchkeyd key new {path}\n    latchkeyd serve --seal-key-file {path} …"
+    )]
     NoSealKey {
         /// The expected path of the seal key.
         path: String,
     },
     /// The database has no sealed keys, so there is no seal key to replace.
+    #[error(
+        "this database has no sealed keys, so there is nothing to replace; is it the right one?\n\
+         Use the same settings as `serve`: --data-dir, --database-url or --config."
+    )]
     NothingSealed,
     /// The seal key that is to be replaced still exists.
+    #[error(
+        "{path} is the key that sealed this database, and would also seal the new keys\n\
+         If it was stolen, move it away first. If not, there is nothing to replace."
+    )]
     SealKeyInPlace {
         /// The file.
         path: String,
     },
     /// The seal key is not the one that sealed the database.
+    #[error(
+        "{}, but the database was sealed with {wanted}\n\
+         Restore the right key from the backup. If it is lost, run this with the same settings as `serve`; it \
+         ends all sessions and makes new signing keys:\n\n    latchkeyd key replace --discard-sealed",
+        seal_key_found(.path, .found.as_deref())
+    )]
     WrongSealKey {
         /// The file.
         path: String,
@@ -44,57 +65,19 @@ pub enum StartError {
     },
 }
 
-impl std::fmt::Display for StartError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            StartError::Store(Error::Internal(source)) => write!(f, "{source}"),
-            StartError::Store(error) => {
-                write!(f, "{error}")?;
-                std::error::Error::source(error).map_or(Ok(()), |source| write!(f, ": {source}"))
-            }
-            StartError::Seal(error) => write!(f, "{error}"),
-            StartError::NoSealKey { path } => write!(
-                f,
-                "the database is empty and there is no seal key at {path}\n\
-                 All replicas need the same key, so the server does not make one. Make one and give every replica a copy:\n\
-                 \n    latchkeyd key new {path}\n    latchkeyd serve --seal-key-file {path} …"
-            ),
-            StartError::NothingSealed => f.write_str(
-                "this database has no sealed keys, so there is nothing to replace; is it the right one?\n\
-                 Use the same settings as `serve`: --data-dir, --database-url or --config.",
-            ),
-            StartError::SealKeyInPlace { path } => write!(
-                f,
-                "{path} is the key that sealed this database, and would also seal the new keys\n\
-                 If it was stolen, move it away first. If not, there is nothing to replace."
-            ),
-            StartError::WrongSealKey { path, found, wanted } => {
-                match found {
-                    Some(found) => write!(f, "the seal key {path} has the fingerprint {found}, ")?,
-                    None => write!(f, "there is no seal key at {path}, ")?,
-                }
-                write!(
-                    f,
-                    "but the database was sealed with {wanted}\n\
-                     Restore the right key from the backup. If it is lost, run this with the same settings as `serve`; it \
-                     ends all sessions and makes new signing keys:\n\n    latchkeyd key replace --discard-sealed"
-                )
-            }
-        }
+/// The text of an error with its cause, which callers never see and an operator needs.
+fn with_source(error: &Error) -> String {
+    match (error, std::error::Error::source(error)) {
+        (Error::Internal(source), _) => source.to_string(),
+        (error, Some(source)) => format!("{error}: {source}"),
+        (error, None) => error.to_string(),
     }
 }
 
-impl std::error::Error for StartError {}
-
-impl From<Error> for StartError {
-    fn from(error: Error) -> StartError {
-        StartError::Store(error)
-    }
-}
-
-impl From<SealError> for StartError {
-    fn from(error: SealError) -> StartError {
-        StartError::Seal(error)
+fn seal_key_found(path: &str, fingerprint: Option<&str>) -> String {
+    match fingerprint {
+        Some(fingerprint) => format!("the seal key {path} has the fingerprint {fingerprint}"),
+        None => format!("there is no seal key at {path}"),
     }
 }
 

@@ -15,42 +15,24 @@ use crate::effects::Effects;
 const HEADER: &str = "latchkey-seal-key-1:";
 
 /// Why a seal key cannot be read or created. The messages name the file and the remedy.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum SealError {
     /// The file does not exist.
+    #[error("there is no seal key at {}", .0.display())]
     Missing(PathBuf),
     /// The file cannot be read or written.
+    #[error("the seal key {path}: {1}", path = .0.display())]
     Io(PathBuf, std::io::Error),
     /// Users other than the owner can access the file. Holds its mode.
+    #[error("the seal key {path} can be read by others (mode {1:04o}); run: chmod 600 {path}", path = .0.display())]
     TooOpen(PathBuf, u32),
     /// The file does not hold a seal key.
+    #[error("{} does not hold a seal key; restore it from the backup", .0.display())]
     Malformed(PathBuf),
     /// The file exists already. A new key would overwrite it.
+    #[error("{} is there already, and may be the only copy of a key; choose another name", .0.display())]
     Exists(PathBuf),
 }
-
-impl std::fmt::Display for SealError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            SealError::Missing(path) => write!(f, "there is no seal key at {}", path.display()),
-            SealError::Io(path, error) => write!(f, "the seal key {}: {error}", path.display()),
-            SealError::TooOpen(path, mode) => write!(
-                f,
-                "the seal key {} can be read by others (mode {mode:04o}); run: chmod 600 {}",
-                path.display(),
-                path.display()
-            ),
-            SealError::Malformed(path) => {
-                write!(f, "{} does not hold a seal key; restore it from the backup", path.display())
-            }
-            SealError::Exists(path) => {
-                write!(f, "{} is there already, and may be the only copy of a key; choose another name", path.display())
-            }
-        }
-    }
-}
-
-impl std::error::Error for SealError {}
 
 /// A key for authenticated encryption (AES-256-GCM): the seal key of the file, or one derived from a root key.
 ///
