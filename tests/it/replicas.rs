@@ -229,7 +229,7 @@ impl Customer {
             match call(client.clone()).await {
                 Ok(answer) => return answer,
                 Err(status) => {
-                    assert!(status.code() == Code::Unavailable || never_processed(&status), "{status:?}")
+                    assert!(status.code() == Code::Unavailable || never_processed(&status), "{status:?}");
                 }
             }
             self.retried.fetch_add(1, Ordering::Relaxed);
