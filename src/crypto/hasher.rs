@@ -38,7 +38,7 @@ const MAX_WORK: u64 = 524_288;
 /// A thread that has been idle for this long wipes its memory.
 const IDLE_BEFORE_WIPE: Duration = Duration::from_secs(1);
 /// Upper bound of the slots in a queue, however fast hashing is: each queued job costs memory.
-const MAX_PLACES: usize = 4096;
+const MAX_QUEUE_SLOTS: usize = 4096;
 /// Nice value of the hashing threads: the maximum. A hash takes a hundred times as long as anything that could wait behind it
 /// (measured: ADR 0020).
 #[cfg(target_os = "linux")]
@@ -96,7 +96,7 @@ pub struct Hasher {
 struct Shared {
     state: Mutex<Queues>,
     wake: Condvar,
-    places: AtomicUsize,
+    queue_slots: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -131,7 +131,7 @@ impl Hasher {
         let shared = Arc::new(Shared {
             state: Mutex::new(Queues::default()),
             wake: Condvar::new(),
-            places: AtomicUsize::new(MAX_PLACES),
+            queue_slots: AtomicUsize::new(MAX_QUEUE_SLOTS),
         });
         let sign_ins = Arc::new(Semaphore::new(threads));
         let mut hasher =
@@ -144,7 +144,7 @@ impl Hasher {
             let thread = std::thread::Builder::new()
                 .name(format!("argon2-{number}"))
                 .spawn(move || {
-                    step_back();
+                    lower_priority();
                     serve(&shared, &metrics, compute);
                 })
                 .map_err(Error::internal)?;
@@ -163,8 +163,8 @@ impl Hasher {
         let began = thread_time();
         let tag = compute(&[], &work, &mut memory);
         let took = thread_time().saturating_sub(began).max(Duration::from_micros(1));
-        let places = (threads as u128 * 1_000_000 / took.as_micros()).clamp(threads as u128, MAX_PLACES as u128);
-        self.shared.places.store(usize::try_from(places).unwrap_or(MAX_PLACES), Ordering::Relaxed);
+        let slots = (threads as u128 * 1_000_000 / took.as_micros()).clamp(threads as u128, MAX_QUEUE_SLOTS as u128);
+        self.shared.queue_slots.store(usize::try_from(slots).unwrap_or(MAX_QUEUE_SLOTS), Ordering::Relaxed);
         tag.ok_or_else(|| Error::internal("argon2 failed on its own parameters"))?;
         // A random tag in place of a computed one: no known password has this hash.
         work.salt = self.effects.bytes::<SALT_BYTES>().to_vec();
@@ -218,7 +218,7 @@ impl Hasher {
 
     /// Returns the number of slots of each queue: what the threads hash in about a second.
     pub fn places(&self) -> usize {
-        self.shared.places.load(Ordering::Relaxed)
+        self.shared.queue_slots.load(Ordering::Relaxed)
     }
 
     /// Returns whether `method` is weaker than the current parameters, or is not an accepted Argon2id method.
@@ -356,14 +356,14 @@ impl Queues {
 /// Lowers the priority of this thread below everything else that the service does, which needs little time but promptly.
 /// Hashing competes as an equal where the system has no priority for a thread, or does not permit it.
 #[cfg(target_os = "linux")]
-fn step_back() {
+fn lower_priority() {
     if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE) {
         tracing::debug!(%error, "hashing keeps the priority of the others");
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn step_back() {}
+fn lower_priority() {}
 
 /// Returns the processor time that this thread has used.
 fn thread_time() -> Duration {

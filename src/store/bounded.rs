@@ -12,7 +12,7 @@ use sea_orm_migration::async_trait::async_trait;
 use tokio::time::{Instant, timeout_at};
 
 use super::ANSWER_TIMEOUT;
-use super::error::{is_read_only, of_commit};
+use super::error::{commit_error, is_read_only};
 use super::postgres::Doubt;
 use super::sqlite::Files;
 
@@ -41,7 +41,7 @@ impl Backend {
     pub(super) async fn flush(&self) -> crate::error::Result<()> {
         failpoint!("store.flush");
         match self {
-            Backend::Sqlite(files) => files.flush().await.map_err(of_commit),
+            Backend::Sqlite(files) => files.flush().await.map_err(commit_error),
             Backend::Postgres(_) => Ok(()),
         }
     }

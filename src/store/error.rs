@@ -54,13 +54,13 @@ fn advice(error: &DbErr) -> Option<&'static str> {
 
 /// Converts an error of a commit. Without a response, the caller does not know whether the change was made. A response from a
 /// server that was shutting down tells nothing either, because it may have been sent after the change.
-pub(super) fn of_commit(error: DbErr) -> Error {
+pub(super) fn commit_error(error: DbErr) -> Error {
     let is_answer = sql_state(&error).is_some_and(|code| !["08", "57", "58"].iter().any(|lost| code.starts_with(lost)));
     if is_answer { error.into() } else { Error::Unavailable(Outage::Unconfirmed(error.into())) }
 }
 
 /// Converts an error of waiting for another server that migrates.
-pub(super) fn of_migration_lock(error: DbErr) -> Error {
+pub(super) fn migration_lock_error(error: DbErr) -> Error {
     if sql_state(&error).as_deref() != Some("55P03") {
         return error.into();
     }
@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn a_commit_without_an_answer_may_have_been_made() {
         let io = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
-        let lost = of_commit(DbErr::Query(RuntimeErr::SqlxError(sqlx::Error::Io(io).into())));
+        let lost = commit_error(DbErr::Query(RuntimeErr::SqlxError(sqlx::Error::Io(io).into())));
         assert!(matches!(lost, Error::Unavailable(Outage::Unconfirmed(_))), "{lost:?}");
         assert!(!is_lost_race(&lost), "and is not made again");
     }

@@ -198,13 +198,13 @@ impl Store {
 
     /// Checks that the database is usable, in at most 3 s. The error says why it is not.
     pub async fn check(&self) -> Result<()> {
-        match timeout(CHECK_TIMEOUT, self.ask()).await {
+        match timeout(CHECK_TIMEOUT, self.run_check()).await {
             Ok(answer) => answer,
-            Err(_) => Err(self.lost()),
+            Err(_) => Err(self.mark_lost()),
         }
     }
 
-    async fn ask(&self) -> Result<()> {
+    async fn run_check(&self) -> Result<()> {
         use sea_orm::ConnectionTrait;
         // SQLite: a read that touches the file. PostgreSQL: whether the server accepts writes.
         let sql = if self.is_embedded() { "PRAGMA schema_version" } else { "SHOW transaction_read_only" };
@@ -214,12 +214,12 @@ impl Store {
             (Ok(Some(row)), _) if row.try_get_by_index::<String>(0)? == "off" => Ok(()),
             // Every connection is in use, or none can be opened. A new connection tells which.
             (Err(DbErr::ConnectionAcquire(_)), Location::Postgres(url)) => postgres::probe(url).await,
-            _ => Err(self.lost()),
+            _ => Err(self.mark_lost()),
         }
     }
 
     /// Has the open connections replaced, and returns the error.
-    fn lost(&self) -> Error {
+    fn mark_lost(&self) -> Error {
         if let Backend::Postgres(doubt) = &self.read.backend {
             doubt.raise();
         }
@@ -306,7 +306,7 @@ async fn lock_migrations(c: &impl Connection) -> Result<()> {
     if !row.map(|row| row.try_get_by_index::<bool>(0)).transpose()?.unwrap_or_default() {
         tracing::warn!("another latchkeyd is bringing the schema up to date; waiting for it");
         c.execute_unprepared(&format!("SET LOCAL lock_timeout = {}", MIGRATION_WAIT.as_millis())).await?;
-        c.execute_raw(lock("pg_advisory_xact_lock")).await.map_err(error::of_migration_lock)?;
+        c.execute_raw(lock("pg_advisory_xact_lock")).await.map_err(error::migration_lock_error)?;
     }
     c.execute_unprepared("SET LOCAL lock_timeout = 0").await?;
     Ok(())
@@ -341,8 +341,8 @@ mod tests {
 
         let tx = store.begin().await?.writable();
         let commits = store.commits();
-        let told = tx.commit().await;
-        assert!(matches!(told, Err(Error::Unavailable(Outage::Unconfirmed(_)))), "{told:?}");
+        let committed = tx.commit().await;
+        assert!(matches!(committed, Err(Error::Unavailable(Outage::Unconfirmed(_)))), "{committed:?}");
         assert_ne!(store.commits(), commits, "it may have been made");
         let next = store.begin().await.map(|_| ());
         assert!(matches!(next, Err(Error::Unavailable(Outage::Storage(_)))), "{next:?}");

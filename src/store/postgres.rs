@@ -19,11 +19,11 @@ use crate::error::{Error, Outage, Result};
 const CONNECTIONS: u32 = 10;
 
 /// A connection that was idle for this long is tested before it is used. One that was returned more recently was tested then.
-const TRY_AFTER: Duration = Duration::from_secs(1);
+const TEST_AFTER: Duration = Duration::from_secs(1);
 
 /// How long a test of a connection may take. Half of the time that a caller waits for a connection, so that the other half is
 /// left to open another.
-const TRY_TIMEOUT: Duration = Duration::from_secs(1);
+const TEST_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The instant since which opened connections are trusted. If one connection leads nowhere, or to a server that takes no
 /// writes, all that were opened before this was noticed lead there too: a network failure cuts all of them, and a failover
@@ -64,7 +64,7 @@ impl fmt::Debug for Doubt {
 /// callers would wait for a connection that the server refuses although another becomes free. One connection is left for
 /// [`probe`], to find out why the others are not usable.
 pub(super) async fn connect(url: &SecretString) -> Result<(DatabaseConnection, Arc<Doubt>)> {
-    let allowed = look(url).await?;
+    let allowed = check_server(url).await?;
     let doubt = Arc::new(Doubt::new());
     let of_pool = Arc::clone(&doubt);
     let mut options = ConnectOptions::new(url.expose_secret().to_owned());
@@ -105,28 +105,28 @@ fn pool_options(options: PgPoolOptions, doubt: &Arc<Doubt>) -> PgPoolOptions {
         .after_connect(|connection, _| {
             Box::pin(async {
                 refuse_read_only(connection).await?;
-                wait_for_the_disk(connection).await
+                require_durable_commits(connection).await
             })
         })
         .before_acquire(move |connection, history| {
             let doubt = Arc::clone(&taken);
             Box::pin(async move {
-                if doubt.covers(history.age) || history.idle_for < TRY_AFTER {
+                if doubt.covers(history.age) || history.idle_for < TEST_AFTER {
                     return Ok(!doubt.covers(history.age));
                 }
-                answers(connection, &doubt).await
+                is_alive(connection, &doubt).await
             })
         })
         .after_release(move |connection, history| {
             let doubt = Arc::clone(&returned);
             Box::pin(
-                async move { if doubt.covers(history.age) { Ok(false) } else { answers(connection, &doubt).await } },
+                async move { if doubt.covers(history.age) { Ok(false) } else { is_alive(connection, &doubt).await } },
             )
         })
 }
 
-async fn answers(connection: &mut PgConnection, doubt: &Doubt) -> sqlx::Result<bool> {
-    match timeout(TRY_TIMEOUT, connection.ping()).await {
+async fn is_alive(connection: &mut PgConnection, doubt: &Doubt) -> sqlx::Result<bool> {
+    match timeout(TEST_TIMEOUT, connection.ping()).await {
         Ok(Ok(())) => Ok(true),
         Ok(Err(error)) => Err(error),
         Err(_) => {
@@ -149,7 +149,7 @@ async fn refuse_read_only(connection: &mut PgConnection) -> sqlx::Result<()> {
 
 /// Makes commits wait until they are durable. The database may be configured to confirm them earlier, for this role or for all,
 /// but what we acknowledge must persist. Other values determine whether commits wait for standbys, and stay as they are.
-async fn wait_for_the_disk(connection: &mut PgConnection) -> sqlx::Result<()> {
+async fn require_durable_commits(connection: &mut PgConnection) -> sqlx::Result<()> {
     let row = connection.fetch_one("SHOW synchronous_commit").await?;
     if row.try_get::<&str, _>(0)? == "off" {
         connection.execute("SET synchronous_commit = on").await?;
@@ -160,16 +160,16 @@ async fn wait_for_the_disk(connection: &mut PgConnection) -> sqlx::Result<()> {
 /// Checks with a new connection whether the database is usable, and says why not. The pool would only report that it waited in
 /// vain.
 pub(super) async fn probe(url: &SecretString) -> Result<()> {
-    look(url).await.map(|_| ())
+    check_server(url).await.map(|_| ())
 }
 
 /// As [`probe`], and returns how many connections this role may open to the database.
-async fn look(url: &SecretString) -> Result<u32> {
+async fn check_server(url: &SecretString) -> Result<u32> {
     let unreachable = |text: String| Error::Unavailable(Outage::Storage(text.into()));
     let options: PgConnectOptions =
         url.expose_secret().parse().map_err(|_| unreachable("the database URL cannot be read".to_owned()))?;
     let options = connect_options(options);
-    let place = format!("{}:{}", options.get_host(), options.get_port());
+    let address = format!("{}:{}", options.get_host(), options.get_port());
     let connecting = async {
         let mut connection = PgConnection::connect_with(&options).await?;
         refuse_read_only(&mut connection).await?;
@@ -182,10 +182,10 @@ async fn look(url: &SecretString) -> Result<u32> {
     match timeout(ACQUIRE_TIMEOUT, connecting).await {
         Ok(Ok(allowed)) => Ok(allowed),
         // Without the line of PostgreSQL's source code, which the driver would add.
-        Ok(Err(sqlx::Error::Database(error))) => Err(unreachable(format!("{place}: {}", error.message()))),
-        Ok(Err(sqlx::Error::Protocol(text))) => Err(unreachable(format!("{place}: {text}"))),
-        Ok(Err(error)) => Err(unreachable(format!("{place}: {error}"))),
-        Err(_) => Err(unreachable(format!("{place} does not answer"))),
+        Ok(Err(sqlx::Error::Database(error))) => Err(unreachable(format!("{address}: {}", error.message()))),
+        Ok(Err(sqlx::Error::Protocol(text))) => Err(unreachable(format!("{address}: {text}"))),
+        Ok(Err(error)) => Err(unreachable(format!("{address}: {error}"))),
+        Err(_) => Err(unreachable(format!("{address} does not answer"))),
     }
 }
 

@@ -60,7 +60,7 @@ pub async fn source_failed(
     };
     source_failure::Entity::insert(row).exec_without_returning(tx).await?;
     tx.counts_failure();
-    if is_too_much(tx, source, rules, now).await? {
+    if exceeds_limit(tx, source, rules, now).await? {
         let block = source_block::ActiveModel {
             source: Set(source.to_string()),
             blocked_until: Set(now.saturating_add(rules.block).as_micros()),
@@ -73,7 +73,7 @@ pub async fn source_failed(
     Ok(())
 }
 
-async fn is_too_much(c: &impl ConnectionTrait, source: Source, rules: &SourceRules, now: Timestamp) -> Result<bool> {
+async fn exceeds_limit(c: &impl ConnectionTrait, source: Source, rules: &SourceRules, now: Timestamp) -> Result<bool> {
     let since = |window| {
         source_failure::Entity::find()
             .filter(source_failure::Column::Source.eq(source.to_string()))
@@ -103,7 +103,7 @@ pub async fn sources_sweep(tx: &Autocommit, rules: &SourceRules, now: Timestamp)
         .await?;
     let latest = now.saturating_add(rules.block).saturating_add(MAX_CLOCK_ERROR).as_micros();
     let is_over = source_block::Column::BlockedUntil.lte(now.as_micros());
-    let is_none_of_ours = source_block::Column::BlockedUntil.gt(latest);
-    source_block::Entity::delete_many().filter(is_over.or(is_none_of_ours)).exec(tx).await?;
+    let is_beyond_rules = source_block::Column::BlockedUntil.gt(latest);
+    source_block::Entity::delete_many().filter(is_over.or(is_beyond_rules)).exec(tx).await?;
     Ok(())
 }

@@ -90,7 +90,7 @@ impl From<&SignInWish> for WishColumns {
 /// Leaves corrupt records out of a list and logs them, so that one does not hide the others from an operator. Reading such a
 /// record by itself tells what is wrong with it.
 pub(super) fn readable<T>(decoded: impl Iterator<Item = Result<T, Error>>) -> Result<Vec<T>, Error> {
-    let told = |decoded: Result<T, Error>| match decoded {
+    let log_corrupt = |decoded: Result<T, Error>| match decoded {
         Err(Error::Corrupt { resource, id, .. }) => {
             tracing::error!(
                 resource = resource.as_str(),
@@ -101,7 +101,7 @@ pub(super) fn readable<T>(decoded: impl Iterator<Item = Result<T, Error>>) -> Re
         }
         decoded => Some(decoded),
     };
-    decoded.filter_map(told).collect()
+    decoded.filter_map(log_corrupt).collect()
 }
 
 /// Encodes a list or map of strings as JSON, which cannot fail.

@@ -19,7 +19,7 @@ use crate::domain::time::{MAX_CLOCK_ERROR, Timestamp};
 use crate::error::Result;
 
 /// A count, capped so that a value from a faulty disk cannot overflow.
-macro_rules! counted {
+macro_rules! capped {
     ($column:literal) => {
         concat!("CASE WHEN ", $column, " < 1000000 THEN ", $column, " ELSE 1000000 END")
     };
@@ -110,23 +110,23 @@ const RESERVE: &str = concat!(
     "INSERT INTO throttle (id, user_id, failures, pending, lease_expires_at) VALUES ($1, $2, 0, 1, $3)
 ON CONFLICT (id) DO UPDATE SET
     failures = CASE WHEN throttle.last_failure_at > $4 THEN ",
-    counted!("throttle.failures"),
+    capped!("throttle.failures"),
     " ELSE 0 END
         + CASE WHEN throttle.lease_expires_at <= $5 THEN ",
-    counted!("throttle.pending"),
+    capped!("throttle.pending"),
     " ELSE 0 END,
     last_failure_at = CASE WHEN throttle.lease_expires_at <= $5 AND throttle.pending > 0 THEN $5
         ELSE throttle.last_failure_at END,
     pending = CASE WHEN throttle.lease_expires_at > $5 THEN ",
-    counted!("throttle.pending"),
+    capped!("throttle.pending"),
     " ELSE 0 END + 1,
     lease_expires_at = $3
 WHERE (throttle.waits_until IS NULL OR throttle.waits_until <= $5)
     AND (throttle.pending = 0 OR throttle.lease_expires_at <= $5
         OR ",
-    counted!("throttle.pending"),
+    capped!("throttle.pending"),
     " + CASE WHEN throttle.last_failure_at > $4 THEN ",
-    counted!("throttle.failures"),
+    capped!("throttle.failures"),
     " ELSE 0 END < $6)
 RETURNING id"
 );
@@ -135,7 +135,7 @@ RETURNING id"
 /// in the audit log yet.
 pub async fn throttle_succeeded(tx: &WriteTx, account: &Account) -> Result<bool> {
     let settle = || {
-        one_less_pending(account)
+        decrement_pending(account)
             .col_expr(throttle::Column::Failures, Expr::value(0))
             .col_expr(throttle::Column::LastFailureAt, Expr::value(Option::<i64>::None))
     };
@@ -146,13 +146,13 @@ pub async fn throttle_succeeded(tx: &WriteTx, account: &Account) -> Result<bool>
         return Ok(false);
     }
     let of_account = throttle::Column::Id.eq(account.key());
-    let wait_ended = end_wait(tx, of_account.and(throttle::Column::WaitsUntil.is_not_null())).await?;
+    let wait_ended = end_throttles(tx, of_account.and(throttle::Column::WaitsUntil.is_not_null())).await?;
     settle().exec(tx).await?;
     Ok(wait_ended)
 }
 
 /// Ends throttles, and returns whether there was one. If two transactions end the same throttle, only one of them gets `true`.
-async fn end_wait(tx: &WriteTx, which: SimpleExpr) -> Result<bool> {
+async fn end_throttles(tx: &WriteTx, which: SimpleExpr) -> Result<bool> {
     let ended = throttle::Entity::update_many()
         .col_expr(throttle::Column::WaitsUntil, Expr::value(Option::<i64>::None))
         .filter(which)
@@ -175,9 +175,9 @@ pub struct Failed {
 /// Settles an attempt with a wrong password, and starts the throttle that follows from it.
 pub async fn throttle_failed(tx: &WriteTx, account: &Account, rules: &ThrottleRules, now: Timestamp) -> Result<Failed> {
     let of_account = throttle::Column::Id.eq(account.key());
-    let wait_over = end_wait(tx, of_account.and(throttle::Column::WaitsUntil.lte(now.as_micros()))).await?;
-    let rows = one_less_pending(account)
-        .col_expr(throttle::Column::Failures, Expr::cust(concat!(counted!("failures"), " + 1")))
+    let wait_over = end_throttles(tx, of_account.and(throttle::Column::WaitsUntil.lte(now.as_micros()))).await?;
+    let rows = decrement_pending(account)
+        .col_expr(throttle::Column::Failures, Expr::cust(concat!(capped!("failures"), " + 1")))
         .col_expr(throttle::Column::LastFailureAt, Expr::value(now.as_micros()))
         .exec_with_returning(tx)
         .await?;
@@ -197,11 +197,11 @@ pub async fn throttle_failed(tx: &WriteTx, account: &Account, rules: &ThrottleRu
 
 /// Releases a reservation whose password was not verified.
 pub async fn throttle_release(tx: &Autocommit, account: &Account) -> Result<()> {
-    one_less_pending(account).exec(tx).await?;
+    decrement_pending(account).exec(tx).await?;
     Ok(())
 }
 
-fn one_less_pending(account: &Account) -> sea_orm::UpdateMany<throttle::Entity> {
+fn decrement_pending(account: &Account) -> sea_orm::UpdateMany<throttle::Entity> {
     throttle::Entity::update_many()
         .col_expr(throttle::Column::Pending, Expr::cust("CASE WHEN pending > 0 THEN pending - 1 ELSE 0 END"))
         .filter(throttle::Column::Id.eq(account.key()))
@@ -221,8 +221,8 @@ pub struct Cleared {
 /// Resets the failures of a user.
 pub async fn throttle_clear(tx: &WriteTx, user: UserId, now: Timestamp) -> Result<Cleared> {
     let of_user = throttle::Column::UserId.eq(user.to_string());
-    let was_over = end_wait(tx, of_user.clone().and(throttle::Column::WaitsUntil.lte(now.as_micros()))).await?;
-    let was_waiting = end_wait(tx, of_user.clone().and(throttle::Column::WaitsUntil.is_not_null())).await?;
+    let was_over = end_throttles(tx, of_user.clone().and(throttle::Column::WaitsUntil.lte(now.as_micros()))).await?;
+    let was_waiting = end_throttles(tx, of_user.clone().and(throttle::Column::WaitsUntil.is_not_null())).await?;
     let forgotten = throttle::Entity::update_many()
         .col_expr(throttle::Column::Failures, Expr::value(0))
         .col_expr(throttle::Column::LastFailureAt, Expr::value(Option::<i64>::None))

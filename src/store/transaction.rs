@@ -18,7 +18,7 @@ use sea_orm_migration::async_trait::async_trait;
 
 use super::bounded::{self, Bounded};
 use super::commits::Commits;
-use super::error::of_commit;
+use super::error::commit_error;
 use crate::error::Result;
 
 /// A transaction that reads and locks rows. Dropping it rolls back.
@@ -79,7 +79,7 @@ impl WriteTx {
         let counted = commits.begin(self.counts_failure.into_inner());
         let committed = bounded::run(deadline, &backend, inner.commit()).await;
         drop(counted);
-        committed.map_err(of_commit)?;
+        committed.map_err(commit_error)?;
         backend.flush().await
     }
 }

@@ -12,7 +12,7 @@ fn shared() -> Arc<Shared> {
     Arc::new(Shared {
         state: Mutex::new(Queues::default()),
         wake: Condvar::new(),
-        places: AtomicUsize::new(MAX_PLACES),
+        queue_slots: AtomicUsize::new(MAX_QUEUE_SLOTS),
     })
 }
 

@@ -22,10 +22,10 @@ use crate::store::ANSWER_TIMEOUT;
 
 /// The maximum number of commits that one flush confirms. Each belongs to a call that a lane admitted, or to a job. More can
 /// wait only on a fast machine, and the next flush confirms the rest.
-const MOST: usize = 1024;
+const MAX_BATCH: usize = 1024;
 
 /// How long a flush may take. A disk that takes longer may never respond; callers are then told that the result is unknown.
-const LONGEST: Duration = ANSWER_TIMEOUT;
+const FLUSH_TIMEOUT: Duration = ANSWER_TIMEOUT;
 
 /// How often the thread compares the file while there is nothing to flush. A removed database is noticed this late.
 const COMPARE_EVERY: Duration = Duration::from_millis(100);
@@ -66,7 +66,7 @@ impl Disk {
             return Err(failed());
         }
         match *self.began() {
-            Some(began) if began.elapsed() > LONGEST => Err(late()),
+            Some(began) if began.elapsed() > FLUSH_TIMEOUT => Err(timed_out()),
             _ => Ok(()),
         }
     }
@@ -85,8 +85,8 @@ impl Flusher {
     pub(super) fn start(log: File, database: Arc<DatabaseFile>) -> io::Result<Flusher> {
         let (requests, queue) = mpsc::channel();
         let disk = Arc::new(Disk::default());
-        let same = Arc::clone(&disk);
-        let work = move || serve(&queue, &same, || log.sync_data(), || database.compare());
+        let of_thread = Arc::clone(&disk);
+        let work = move || serve(&queue, &of_thread, || log.sync_data(), || database.compare());
         std::thread::Builder::new().name("flush".to_owned()).spawn(work)?;
         Ok(Flusher { requests, disk })
     }
@@ -96,9 +96,9 @@ impl Flusher {
         let (done, flushed) = oneshot::channel();
         // The thread ends only after this sender is dropped, so it receives the request.
         let _ = self.requests.send(done);
-        match timeout(LONGEST, flushed).await {
+        match timeout(FLUSH_TIMEOUT, flushed).await {
             Ok(answer) => answer.map_err(|_| failed()),
-            Err(_) => Err(late()),
+            Err(_) => Err(timed_out()),
         }
     }
 
@@ -133,7 +133,7 @@ fn serve(
             Err(RecvTimeoutError::Disconnected) => return,
         };
         // A request that arrives after this line waits for the next flush: its commit may be too late for this one.
-        let requests: Vec<Request> = std::iter::once(first).chain(queue.try_iter().take(MOST - 1)).collect();
+        let requests: Vec<Request> = std::iter::once(first).chain(queue.try_iter().take(MAX_BATCH - 1)).collect();
         let is_durable = disk.flush(&mut flush) && is_same_file();
         for request in requests.into_iter().filter(|_| is_durable) {
             // A caller that has gone needs no answer.
@@ -147,7 +147,7 @@ fn failed() -> DbErr {
     DbErr::Conn(RuntimeErr::Internal(text.to_owned()))
 }
 
-fn late() -> DbErr {
+fn timed_out() -> DbErr {
     let text = "the disk has not made a change durable in time; look at the log of the system";
     DbErr::Conn(RuntimeErr::Internal(text.to_owned()))
 }
@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn one_flush_is_for_all_who_wait_and_after_one_that_failed_there_are_none() {
         let (requests, queue) = mpsc::channel();
-        let mut answers: Vec<_> = (0..=MOST)
+        let mut answers: Vec<_> = (0..=MAX_BATCH)
             .map(|_| {
                 let (done, answer) = oneshot::channel();
                 assert!(requests.send(done).is_ok());
@@ -210,7 +210,7 @@ mod tests {
         let disk = Disk::default();
         let done = disk.flush(|| {
             assert!(disk.check().is_ok(), "it has only begun");
-            *disk.began() = Instant::now().checked_sub(LONGEST * 2);
+            *disk.began() = Instant::now().checked_sub(FLUSH_TIMEOUT * 2);
             assert!(disk.check().is_err());
             Ok(())
         });

@@ -42,7 +42,7 @@ pub async fn user_list(
     size: PageSize,
 ) -> Result<Page<User>> {
     let rows: Vec<ListedRow> = records(c, Resource::User, listing.select(after, size)).await?;
-    let size = size.at_most(fitting(&rows));
+    let size = size.at_most(rows_that_fit(&rows));
     let page = Page::cut(rows, size, |row| listing.cursor(row));
     let next = page.next;
     let users = readable(page.rows.into_iter().map(|row| row.row.decode()))?;
@@ -50,7 +50,7 @@ pub async fn user_list(
 }
 
 /// Returns how many of these rows fit into one response.
-fn fitting(rows: &[ListedRow]) -> u32 {
+fn rows_that_fit(rows: &[ListedRow]) -> u32 {
     let mut bytes = 0;
     let fit = rows.iter().take_while(|row| {
         bytes += row.row.label_bytes();

@@ -102,15 +102,15 @@ pub async fn user_lock_version(c: &impl ConnectionTrait, id: UserId) -> Result<O
 /// Locks an account until the transaction ends, so that no other transaction changes or shares it. `SQLite` has one writer,
 /// which has locked everything already.
 pub async fn user_write_lock(c: &impl ConnectionTrait, id: UserId) -> Result<()> {
-    only_lock(c, id, RowLock::Write).await
+    take_lock(c, id, RowLock::Write).await
 }
 
 /// Locks an account against changes until the transaction ends. Other transactions may share the lock.
 pub async fn user_share_lock(c: &impl ConnectionTrait, id: UserId) -> Result<()> {
-    only_lock(c, id, RowLock::Share).await
+    take_lock(c, id, RowLock::Share).await
 }
 
-async fn only_lock(c: &impl ConnectionTrait, id: UserId, lock: RowLock) -> Result<()> {
+async fn take_lock(c: &impl ConnectionTrait, id: UserId, lock: RowLock) -> Result<()> {
     if c.get_database_backend() == DbBackend::Sqlite {
         return Ok(());
     }

@@ -24,7 +24,7 @@ use crate::store::{Autocommit, WriteTx};
 
 /// Adds an account.
 pub async fn user_insert(tx: &WriteTx, user: &User, credentials: &Credentials) -> Result<()> {
-    user::Entity::insert(encode(user, Some(credentials))).exec_without_returning(tx).await.map_err(taken)?;
+    user::Entity::insert(encode(user, Some(credentials))).exec_without_returning(tx).await.map_err(already_exists)?;
     failpoint!("store.user_insert");
     write_index(tx, user).await
 }
@@ -33,7 +33,7 @@ pub async fn user_insert(tx: &WriteTx, user: &User, credentials: &Credentials) -
 pub async fn user_insert_many(tx: &WriteTx, accounts: &[UserWithCredentials]) -> Result<()> {
     for chunk in accounts.chunks(ROWS_OF_25) {
         let rows = chunk.iter().map(|account| encode(&account.user, Some(&account.credentials)));
-        user::Entity::insert_many(rows).exec_without_returning(tx).await.map_err(taken)?;
+        user::Entity::insert_many(rows).exec_without_returning(tx).await.map_err(already_exists)?;
     }
     let users = || accounts.iter().map(|account| &account.user);
     let mut terms: Vec<_> = users().flat_map(term_rows).collect();
@@ -73,7 +73,7 @@ pub async fn user_save(
         .filter(user::Column::Version.eq(before.version))
         .exec(tx)
         .await
-        .map_err(taken)?;
+        .map_err(already_exists)?;
     if saved.rows_affected == 0 {
         return Err(Error::Stale { current: Etag(before.version) });
     }
@@ -176,14 +176,14 @@ pub async fn administrators_lock(c: &impl ConnectionTrait) -> Result<()> {
     Ok(())
 }
 
-/// Counts the administrators other than `but` who could act at `now`. The SQL equivalent of `User::is_able_administrator`.
-pub async fn user_count_able_administrators(c: &impl ConnectionTrait, but: UserId, now: Timestamp) -> Result<u64> {
+/// Counts the administrators other than `except` who could act at `now`. The SQL equivalent of `User::is_able_administrator`.
+pub async fn user_count_able_administrators(c: &impl ConnectionTrait, except: UserId, now: Timestamp) -> Result<u64> {
     let now = now.as_micros();
     let to_user = user_role::Entity::belongs_to(user::Entity).from(user_role::Column::UserId).to(user::Column::Id);
     let administrators = user_role::Entity::find()
         .join(JoinType::InnerJoin, to_user.into())
         .filter(user_role::Column::Role.eq(Role::Admin.as_str()))
-        .filter(user::Column::Id.ne(but.to_string()))
+        .filter(user::Column::Id.ne(except.to_string()))
         .filter(Expr::cust(r#"("user".kind = 1 AND "user".password_hash IS NOT NULL)"#))
         .filter(user::Column::PasswordExpiresAt.is_null().or(user::Column::PasswordExpiresAt.gt(now)))
         .filter(user::Column::LockCause.is_null().or(user::Column::LockExpiresAt.lte(now)));
@@ -236,7 +236,7 @@ fn role_rows(user: &User) -> Vec<user_role::ActiveModel> {
 }
 
 /// Returns which unique value another account has. Both databases name the column only in the text of their message.
-fn taken(error: sea_orm::DbErr) -> Error {
+fn already_exists(error: sea_orm::DbErr) -> Error {
     let Some(SqlErr::UniqueConstraintViolation(message)) = error.sql_err() else { return error.into() };
     if message.contains("username") {
         Error::AlreadyExists(Taken::Username)
