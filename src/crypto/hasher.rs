@@ -358,7 +358,7 @@ impl Queues {
 #[cfg(target_os = "linux")]
 fn lower_priority() {
     if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE) {
-        tracing::debug!(%error, "hashing keeps the priority of the others");
+        tracing::debug!(%error, "the nice value of a hashing thread could not be raised");
     }
 }
 
