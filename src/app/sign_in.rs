@@ -70,22 +70,17 @@ impl App {
         let account = account.as_ref();
         let user = account.map(|account| &account.user);
         let attempt = self.reserve(self.account_of(user, login)).await?;
-        let proved = match self.prove_unblocked(caller, password.as_ref(), account).await {
-            Ok(proved) => proved,
-            Err(error) => return Err(self.release_after(&attempt, error).await),
-        };
+        let proved = self.prove_unblocked(caller, password.as_ref(), account).await;
+        let proved = self.or_release(&attempt, proved).await?;
         let refusal = match user {
             None if is_corrupt => Some(Reason::RecordCorrupt),
             None => Some(Reason::UserNotFound),
             Some(user) => refusal(user, proved, self.now()),
         };
         if let (None, Some(account)) = (refusal, account) {
-            let progress = match self.signed_in(caller, &attempt, account, &wish).await {
-                Ok(progress) => progress,
-                // The password was right, so this attempt must not delay the next one.
-                Err(error) => return Err(self.release_after(&attempt, error).await),
-            };
-            if let Some(progress) = progress {
+            let progress = self.signed_in(caller, &attempt, account, &wish).await;
+            // The password was right, so this attempt must not delay the next one.
+            if let Some(progress) = self.or_release(&attempt, progress).await? {
                 match progress {
                     Progress::Tokens(_) => self.metrics.sign_in_succeeded(),
                     Progress::PasswordChange { .. } => self.metrics.sign_in_needs_password_change(),

@@ -105,19 +105,20 @@ impl App {
         if attempt.counted { throttle_release(self.store.autocommit(), &attempt.account).await } else { Ok(()) }
     }
 
-    /// Releases an attempt after `error`, and returns that error even if releasing fails. An attempt whose commit was not
-    /// confirmed is not released: if it did commit, this would release another attempt.
-    pub(super) async fn release_after(&self, attempt: &Attempt, error: Error) -> Error {
-        if matches!(error, Error::Unavailable(Outage::Unconfirmed(_))) {
-            return error;
-        }
+    /// Releases an attempt if `result` is an error, and returns `result` even if releasing fails. An attempt whose commit was
+    /// not confirmed is not released: if it did commit, this would release another attempt.
+    pub(super) async fn or_release<T>(&self, attempt: &Attempt, result: Result<T>) -> Result<T> {
+        let error = match result {
+            Err(error) if !matches!(error, Error::Unavailable(Outage::Unconfirmed(_))) => error,
+            result => return result,
+        };
         if let Err(second) = self.release(attempt).await {
             tracing::warn!(
                 reason = second.reason().as_str(),
                 "an attempt was not released; its reservation will expire"
             );
         }
-        error
+        Err(error)
     }
 
     /// Counts a failed attempt against account and source, begins the throttle or the lock that follows from it, and records

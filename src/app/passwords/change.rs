@@ -107,19 +107,14 @@ impl App {
         let user = &account.user;
         let attempt = self.reserve(self.account_of(Some(user), user.username.as_str())).await?;
         let attempt = &attempt;
-        match self.prove(Priority::SignIn, command.current.as_ref(), Some(&account)).await {
-            Ok(true) => {}
-            Ok(false) => {
-                self.attempt_failed(caller, attempt, Some(user), Target::of(user), Reason::PasswordWrong).await?;
-                return Err(Unauthenticated::Rejected.into());
-            }
-            Err(error) => return Err(self.release_after(attempt, error).await),
+        let proved = self.prove(Priority::SignIn, command.current.as_ref(), Some(&account)).await;
+        if !self.or_release(attempt, proved).await? {
+            self.attempt_failed(caller, attempt, Some(user), Target::of(user), Reason::PasswordWrong).await?;
+            return Err(Unauthenticated::Rejected.into());
         }
-        let prepared = self.prepare_change(command.current.as_ref(), new_password, command.validate_only).await;
-        let hash = match prepared {
-            Ok(Some(hash)) => hash,
-            Ok(None) => return self.release(attempt).await.map(|()| 0),
-            Err(error) => return Err(self.release_after(attempt, error).await),
+        let hash = self.prepare_change(command.current.as_ref(), new_password, command.validate_only).await;
+        let Some(hash) = self.or_release(attempt, hash).await? else {
+            return self.release(attempt).await.map(|()| 0);
         };
         let (account, hash) = (&account, &hash);
         let changed = self.write(caller, None, |mut writer| async move {
@@ -130,11 +125,8 @@ impl App {
             let (after, sessions) = change_password(&change, &before, hash, Which::AllBut(*session_id)).await?;
             change.commit(changed_event(&after, sessions).and(throttle_ended), sessions).await
         });
-        match changed.await {
-            Ok(sessions) => Ok(sessions),
-            // The password was right, so this attempt must not delay the next one.
-            Err(error) => Err(self.release_after(attempt, error).await),
-        }
+        // The password was right, so this attempt must not delay the next one.
+        self.or_release(attempt, changed.await).await
     }
 
     /// Checks that the new password differs from the current one, and hashes it. Returns `None` for a dry run.
