@@ -108,16 +108,10 @@ impl App {
     /// Applies the access rule of a method: the kind of caller, the scope and the age of the sign-in. A denial is recorded in
     /// the audit log.
     pub async fn admit(&self, who: Option<Authenticated>, rule: AccessRule, call: Call) -> Result<Caller> {
-        if matches!(rule.demand, Demand::Anyone | Demand::Ticket) {
-            return Ok(Caller {
-                principal: Principal::Nobody,
-                scopes: ScopeSet::NONE,
-                rule,
-                field_scopes: Vec::new(),
-                call,
-            });
-        }
-        let Authenticated { principal, scopes } = who.ok_or(Unauthenticated::Missing)?;
+        let Authenticated { principal, scopes } = match rule.demand {
+            Demand::Anyone | Demand::Ticket => Authenticated { principal: Principal::Nobody, scopes: ScopeSet::NONE },
+            _ => who.ok_or(Unauthenticated::Missing)?,
+        };
         let caller = Caller { principal, scopes, rule, field_scopes: Vec::new(), call };
         if let Err(denied) = check_demand(&caller) {
             let error = denied.into();
