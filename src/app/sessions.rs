@@ -222,28 +222,23 @@ impl App {
         let (user, current) = own_session(caller)?;
         let target = &target;
         self.write(caller, None, |writer| async move {
-            let one;
-            let which = match target {
-                RevokeTarget::Current => {
-                    one = [current];
-                    Which::These(&one)
-                }
+            let one = match target {
+                RevokeTarget::Current => Some(current),
                 RevokeTarget::One(id) => {
                     let session = session_by_id(&writer.tx, *id).await?.filter(|session| session.user_id == user);
                     session.ok_or(Error::NotFound { resource: Resource::Session, field: "session_id" })?;
-                    one = [*id];
-                    Which::These(&one)
+                    Some(*id)
                 }
-                RevokeTarget::AllOthers => Which::AllBut(current),
+                RevokeTarget::AllOthers => None,
             };
-            let subject = if let Which::These(ids) = &which { one_id(ids) } else { String::new() };
+            let which = if one.is_some() { Which::These(one.as_slice()) } else { Which::AllBut(current) };
             let change = writer.change();
             let ended = session_end(&change.tx, user, which, change.now).await?;
             if ended == 0 {
                 return Ok(change.roll_back(RolledBack::NotApplied, ended));
             }
             let target = Target { user_id: user.to_string(), username: caller.principal.name().to_owned() };
-            let event = Event::new(EventType::SessionRevoked, target).about(subject);
+            let event = Event::new(EventType::SessionRevoked, target).about(one_id(one.as_slice()));
             change.commit(event.detail("sessionsRevoked", ended), ended).await
         })
         .await
