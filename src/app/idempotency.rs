@@ -3,7 +3,7 @@
 use zeroize::Zeroizing;
 
 use super::App;
-use super::writer::{Change, Done};
+use super::writer::Change;
 use crate::domain::caller::Caller;
 use crate::domain::idempotency::{IdempotencyKey, Remembered};
 use crate::domain::secret::Digest32;
@@ -85,6 +85,6 @@ impl App {
         let id = answer.user_id;
         let user = user_by_id(reader, id).await?.ok_or_else(|| Error::no_user(UserRef::Id(id).field()))?;
         // The earlier call may have committed but not be durable yet.
-        self.durable(Ok(Done::read(Some((user, answer))))).await
+        self.durable_read(Some((user, answer))).await
     }
 }

@@ -96,13 +96,6 @@ pub(super) struct Done<T> {
     is_durable: bool,
 }
 
-impl<T> Done<T> {
-    /// Wraps an answer that was read outside a transaction.
-    pub(super) fn read(value: T) -> Done<T> {
-        Done { value, is_durable: false }
-    }
-}
-
 impl App {
     /// Runs `work` in a transaction for `caller`, and returns its answer once everything that the answer depends on is
     /// durable. A transaction that lost a race with another is run again from its start. If the call is refused, an audit
@@ -143,6 +136,11 @@ impl App {
             _ => self.store.flush().await?,
         }
         answer.map(|done| done.value)
+    }
+
+    /// Does the same as [`App::durable`] for an answer that was read outside a transaction.
+    pub(super) async fn durable_read<T>(&self, value: T) -> Result<T> {
+        self.durable(Ok(Done { value, is_durable: false })).await
     }
 
     /// Begins a transaction for `caller`, and applies the rule of the method again to the caller's row: a caller who was
