@@ -136,8 +136,8 @@ impl App {
         }
     }
 
-    /// Runs work that changes something to its end, even if the client disconnects: a wrong password counts whether or not
-    /// the client waits for the answer. Fails if the server is stopping.
+    /// Runs work that changes something, and finishes it even if the client disconnects: a wrong password counts whether or
+    /// not the client waits for the answer. Fails if the server is stopping.
     pub async fn detached<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl Future<Output = Result<T>> + Send + 'static,

@@ -18,7 +18,7 @@ use crate::store::users::user_save;
 /// When a lock expires.
 #[derive(Debug, Clone, Copy)]
 pub enum LockEnd {
-    /// After this time.
+    /// After this duration.
     After(Duration),
     /// At this time.
     At(Timestamp),

@@ -1,4 +1,4 @@
-//! Accounts: listing and showing here; creating, updating, deleting, locking and unlocking in the files below.
+//! Accounts: listed and shown here; created, updated, deleted, locked and unlocked in the submodules.
 
 mod create;
 mod lock;
