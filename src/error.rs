@@ -254,6 +254,15 @@ impl Error {
         Error::NotFound { resource: Resource::User, field }
     }
 
+    /// The text with its cause, which callers never see and an operator needs.
+    pub fn with_source(&self) -> String {
+        match (self, std::error::Error::source(self)) {
+            (Error::Internal(source), _) => source.to_string(),
+            (error, Some(source)) => format!("{error}: {source}"),
+            (error, None) => error.to_string(),
+        }
+    }
+
     /// The reason that clients switch on.
     pub fn reason(&self) -> Reason {
         match self {

@@ -18,7 +18,7 @@ use crate::store::{Store, WriteTx};
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The database is not usable.
-    #[error("{}", with_source(.0))]
+    #[error("{}", .0.with_source())]
     Store(#[from] Error),
     /// The seal key is not usable.
     #[error(transparent)]
@@ -63,15 +63,6 @@ pub enum StartError {
         /// The fingerprint of the key that sealed the database.
         wanted: String,
     },
-}
-
-/// The text of an error with its cause, which callers never see and an operator needs.
-fn with_source(error: &Error) -> String {
-    match (error, std::error::Error::source(error)) {
-        (Error::Internal(source), _) => source.to_string(),
-        (error, Some(source)) => format!("{error}: {source}"),
-        (error, None) => error.to_string(),
-    }
 }
 
 fn seal_key_found(path: &str, fingerprint: Option<&str>) -> String {

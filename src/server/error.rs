@@ -51,15 +51,6 @@ pub enum ServeError {
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// Any other error.
-    #[error("{}", with_source(.0))]
+    #[error("{}", .0.with_source())]
     Internal(#[from] Error),
-}
-
-/// The text of an error with its cause, which callers never see and an operator needs.
-fn with_source(error: &Error) -> String {
-    match (error, std::error::Error::source(error)) {
-        (Error::Internal(source), _) => source.to_string(),
-        (error, Some(source)) => format!("{error}: {source}"),
-        (error, None) => error.to_string(),
-    }
 }
