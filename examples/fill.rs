@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use latchkey::config::{self, Flags};
 use latchkey::crypto::HasherSettings;
-use latchkey::effects::Effects;
+use latchkey::environment::Environment;
 use latchkey::server;
 
 use self::seed::{PASSWORD, Seed};
@@ -55,7 +55,7 @@ async fn fill(line: &Line) -> Result<(), Box<dyn std::error::Error>> {
         parallelism: argon2.parallelism,
         threads: Some(1),
     };
-    let seed = Seed::prepare(line.users, line.seed, settings, &Effects::system()).await?;
+    let seed = Seed::prepare(line.users, line.seed, settings, &Environment::system()).await?;
     seed.fill(&store, |written| say(&format!("\r{written} of {} users", line.users))).await?;
     store.close().await;
     say(&format!("\nall of them have the password: {PASSWORD}\nfor one, {}\n", seed.username(0)));

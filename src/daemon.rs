@@ -10,7 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::app::{StartError, migrate, replace_seal_key};
 use crate::config::{self, Config, Database, Flags};
 use crate::crypto::SealKey;
-use crate::effects::Effects;
+use crate::environment::Environment;
 use crate::server::{self, Running, ServeError};
 use crate::store::{self, Store};
 use crate::telemetry;
@@ -175,7 +175,7 @@ async fn serve(config: &Config) -> Outcome {
         tracing::warn!("{warning}");
     }
     let mut signals = StopSignals::register()?;
-    let running = server::start(config, Effects::system()).await?;
+    let running = server::start(config, Environment::system()).await?;
     announce(&running, config).await;
     let exit = tokio::select! {
         () = signals.next() => ExitCode::SUCCESS,
@@ -292,7 +292,7 @@ async fn migrate_only(config: &Config) -> Outcome {
 }
 
 fn new_key(file: &std::path::Path) -> Outcome {
-    let key = SealKey::create(file, &Effects::system()).map_err(StartError::from)?;
+    let key = SealKey::create(file, &Environment::system()).map_err(StartError::from)?;
     Ok(print(&format!(
         "wrote a seal key to {}, fingerprint {}\nKeep a copy apart from the backups of the database.\n",
         file.display(),
@@ -307,7 +307,7 @@ async fn replace_key(config: &Config) -> Outcome {
     log_warnings(config)?;
     let (store, _lock): (Store, _) = server::open_store(config).await?;
     let uid = rustix::process::getuid().as_raw();
-    let replaced = replace_seal_key(&store, &Effects::system(), &config.seal_key_file, uid).await?;
+    let replaced = replace_seal_key(&store, &Environment::system(), &config.seal_key_file, uid).await?;
     store.close().await;
     Ok(print(&format!(
         "discarded {} sealed keys, made new ones and ended {} sessions; all users must sign in again, \

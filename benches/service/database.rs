@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use latchkey::config::{Config, Database};
 use latchkey::crypto::{HasherSettings, SealKey};
 use latchkey::domain::user::{UserFilter, UserOrder};
-use latchkey::effects::Effects;
+use latchkey::environment::Environment;
 use latchkey::server;
 use latchkey::store::Store;
 use latchkey::store::users::{UserListing, user_count};
@@ -39,7 +39,7 @@ impl Filled {
         }
         let (store, lock) = server::open_store(&config).await?;
         if matches!(config.database, Database::Postgres { .. }) && !config.seal_key_file.exists() {
-            SealKey::create(&config.seal_key_file, &Effects::system()).map_err(|error| error.to_string())?;
+            SealKey::create(&config.seal_key_file, &Environment::system()).map_err(|error| error.to_string())?;
         }
         let seed = fill(&store, &config, users).await?;
         store.close().await;
@@ -97,7 +97,7 @@ pub(crate) struct Place {
 
 async fn fill(store: &Store, config: &Config, users: u64) -> Outcome<Seed> {
     store.migrate().await?.commit().await?;
-    let effects = Effects::system();
+    let environment = Environment::system();
     let argon2 = &config.argon2;
     let settings = HasherSettings {
         memory_kib: argon2.memory_kib,
@@ -105,9 +105,9 @@ async fn fill(store: &Store, config: &Config, users: u64) -> Outcome<Seed> {
         parallelism: argon2.parallelism,
         threads: Some(1),
     };
-    let seed = Seed::prepare(users, SEED, settings, &effects).await?;
+    let seed = Seed::prepare(users, SEED, settings, &environment).await?;
     let everybody = UserFilter::default();
-    let listing = UserListing { filter: &everybody, order: UserOrder::Username, now: effects.now() };
+    let listing = UserListing { filter: &everybody, order: UserOrder::Username, now: environment.now() };
     match user_count(store.reader(), &listing).await? {
         // An earlier run has added some service accounts.
         found if (users..users + 100).contains(&found) => {}

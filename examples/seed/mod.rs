@@ -16,7 +16,7 @@ use latchkey::domain::role::Role;
 use latchkey::domain::time::Timestamp;
 use latchkey::domain::user::{Password, PasswordKind, User, UserKind};
 use latchkey::domain::username::Username;
-use latchkey::effects::Effects;
+use latchkey::environment::Environment;
 use latchkey::error::{Error, Result};
 use latchkey::store::Store;
 use latchkey::store::throttle::{Account, throttle_failed, throttle_reserve};
@@ -45,11 +45,16 @@ pub(crate) struct Seed {
 
 impl Seed {
     /// Hashes the password once, as a server with these settings would.
-    pub(crate) async fn prepare(users: u64, number: u64, settings: HasherSettings, effects: &Effects) -> Result<Seed> {
-        let hasher = Hasher::start(settings, effects.clone(), std::sync::Arc::default())?;
+    pub(crate) async fn prepare(
+        users: u64,
+        number: u64,
+        settings: HasherSettings,
+        environment: &Environment,
+    ) -> Result<Seed> {
+        let hasher = Hasher::start(settings, environment.clone(), std::sync::Arc::default())?;
         let password = PlainPassword::parse(PASSWORD.to_owned()).map_err(|_| Error::internal("the password"))?;
         let hash = hasher.hash(Priority::Operator, password).await?;
-        Ok(Seed { users, number, now: effects.now(), hash })
+        Ok(Seed { users, number, now: environment.now(), hash })
     }
 
     /// Adds the users to an empty database, and tells `progress` how many there are.

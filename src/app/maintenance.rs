@@ -111,7 +111,7 @@ impl App {
             let Some(replaced) = Keys::open(&self.seal, &stored)?.rotation_due(writer.now) else {
                 return Ok(writer.unchanged(()));
             };
-            let NextKey { key, retires_old_at } = next_signing_key(&self.seal, &self.effects)?;
+            let NextKey { key, retires_old_at } = next_signing_key(&self.seal, &self.environment)?;
             let change = writer.change();
             key_insert(&change.tx, &key).await?;
             key_retire(&change.tx, replaced, retires_old_at).await?;

@@ -49,8 +49,8 @@ use crate::domain::password::PasswordRules;
 use crate::domain::role::Role;
 use crate::domain::session::SessionLimits;
 use crate::domain::time::Timestamp;
-use crate::domain::user::{Effects as UserEffects, Password, User};
-use crate::effects::Effects;
+use crate::domain::user::{Effects, Password, User};
+use crate::environment::Environment;
 use crate::error::{Error, Outage, Result};
 use crate::metrics::Metrics;
 use crate::store::Store;
@@ -92,7 +92,7 @@ impl Settings {
 /// The service without network and configuration.
 pub struct App {
     /// Time and randomness.
-    pub effects: Effects,
+    pub environment: Environment,
     /// Every metric of the server.
     pub metrics: Arc<Metrics>,
     settings: Settings,
@@ -112,7 +112,7 @@ pub struct App {
 impl App {
     /// Puts the parts together. The schema must be up to date and the keys open: see [`migrate`] and [`open_keys`].
     pub fn new(
-        effects: Effects,
+        environment: Environment,
         metrics: Arc<Metrics>,
         settings: Settings,
         store: Store,
@@ -121,7 +121,7 @@ impl App {
     ) -> App {
         let start::OpenedKeys { keys, seal } = opened;
         App {
-            effects,
+            environment,
             metrics,
             settings,
             store,
@@ -210,12 +210,12 @@ impl App {
     }
 
     fn now(&self) -> Timestamp {
-        self.effects.now()
+        self.environment.now()
     }
 
     /// Returns the effects of ending this many sessions.
-    fn effects_of_ending(&self, sessions_revoked: u32, now: Timestamp) -> UserEffects {
+    fn effects_of_ending(&self, sessions_revoked: u32, now: Timestamp) -> Effects {
         let last_token = (sessions_revoked > 0).then(|| now.saturating_add(self.settings.access_ttl).as_micros());
-        UserEffects { sessions_revoked, access_expires_at: last_token, ..UserEffects::default() }
+        Effects { sessions_revoked, access_expires_at: last_token, ..Effects::default() }
     }
 }

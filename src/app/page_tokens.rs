@@ -64,7 +64,7 @@ impl App {
         };
         let plain = serde_json::to_vec(&sealed).map_err(Error::internal)?;
         let keys = self.keys.current();
-        let token = keys.page_key().seal(&self.effects, CONTEXT, &plain);
+        let token = keys.page_key().seal(&self.environment, CONTEXT, &plain);
         Ok(BASE64URL_NOPAD.encode(&token.ok_or_else(|| Error::internal("a page token could not be sealed"))?))
     }
 

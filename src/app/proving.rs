@@ -68,7 +68,8 @@ impl App {
     pub(super) fn accept_given(&self, field: &str, given: NewPassword) -> Result<GivenPassword> {
         match given {
             NewPassword::Temporary { ttl } => {
-                let generated = TemporaryPassword::generate(&mut |bytes: &mut [u8]| self.effects.entropy.fill(bytes));
+                let generated =
+                    TemporaryPassword::generate(&mut |bytes: &mut [u8]| self.environment.entropy.fill(bytes));
                 Ok(GivenPassword {
                     password: generated.to_accepted(),
                     generated: Some(generated),

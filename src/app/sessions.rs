@@ -103,7 +103,7 @@ impl App {
         let limits = self.settings.session_limits(user);
         let expires_at = now.saturating_add(limits.absolute);
         let session = Session {
-            id: SessionId::from_bytes(self.effects.bytes()),
+            id: SessionId::from_bytes(self.environment.bytes()),
             user_id: user.id,
             wish: wish.clone(),
             client_address: caller.call.client_address.map(|address| address.to_string()).unwrap_or_default(),
@@ -142,7 +142,7 @@ impl App {
             exp: access_expires_at.as_unix_seconds(),
             nbf: issued_at,
             iat: issued_at,
-            jti: SessionId::from_bytes(self.effects.bytes()).to_string(),
+            jti: SessionId::from_bytes(self.environment.bytes()).to_string(),
             sid: session.id.to_string(),
             auth_time: session.auth_at.as_unix_seconds(),
             amr: vec!["pwd".to_owned()],

@@ -163,7 +163,7 @@ impl App {
             created_at: now,
             expires_at: password_ends.map_or(expires_at, |ends| ends.min(expires_at)),
         };
-        (ticket, TicketSecret::from_bytes(self.effects.bytes()))
+        (ticket, TicketSecret::from_bytes(self.environment.bytes()))
     }
 
     /// Replaces a hash that is weaker than today's settings, unless the password was reset meanwhile. A failure is only

@@ -7,7 +7,7 @@ use crate::domain::audit::{Actor, EventType, Outcome, RecordedEvent, Target};
 use crate::domain::caller::{Call, Principal};
 use crate::domain::id::EventId;
 use crate::domain::key::SealedKey;
-use crate::effects::Effects;
+use crate::environment::Environment;
 use crate::error::Error;
 use crate::store::audit::event_insert;
 use crate::store::keys::{key_discard_all, key_insert, key_list};
@@ -85,13 +85,13 @@ pub async fn migrate(store: &Store) -> Result<(), StartError> {
 
 /// Brings the schema up to date and opens the keys. If there are none, makes them. This is one transaction, which one process
 /// at a time can run.
-pub async fn open_keys(store: &Store, effects: &Effects, path: &Path) -> Result<OpenedKeys, StartError> {
+pub async fn open_keys(store: &Store, environment: &Environment, path: &Path) -> Result<OpenedKeys, StartError> {
     let pending = store.pending_migrations().await?;
     let tx = store.migrate().await?;
     let stored = key_list(&tx, true).await?;
     let opened = match stored.first() {
         Some(first) => open_existing(path, first, &stored)?,
-        None => create(&tx, effects, path, store.may_create_seal_key()).await?,
+        None => create(&tx, environment, path, store.may_create_seal_key()).await?,
     };
     failpoint!("migrate.commit");
     tx.commit().await?;
@@ -119,11 +119,16 @@ fn open_existing(path: &Path, first: &SealedKey, stored: &[SealedKey]) -> Result
     Ok(OpenedKeys { keys: Keys::open(&seal, stored)?, seal })
 }
 
-async fn create(tx: &WriteTx, effects: &Effects, path: &Path, may_create: bool) -> Result<OpenedKeys, StartError> {
+async fn create(
+    tx: &WriteTx,
+    environment: &Environment,
+    path: &Path,
+    may_create: bool,
+) -> Result<OpenedKeys, StartError> {
     let seal = match SealKey::read(path) {
         Ok(seal) => seal,
         Err(SealError::Missing(_)) if may_create => {
-            let seal = SealKey::create(path, effects)?;
+            let seal = SealKey::create(path, environment)?;
             failpoint!("migrate.seal_key");
             seal
         }
@@ -132,7 +137,7 @@ async fn create(tx: &WriteTx, effects: &Effects, path: &Path, may_create: bool) 
         }
         Err(error) => return Err(error.into()),
     };
-    let stored = first_keys(&seal, effects)?;
+    let stored = first_keys(&seal, environment)?;
     for key in &stored {
         key_insert(tx, key).await?;
     }
@@ -153,7 +158,7 @@ pub struct KeysReplaced {
 /// operator, for the audit log.
 pub async fn replace_seal_key(
     store: &Store,
-    effects: &Effects,
+    environment: &Environment,
     path: &Path,
     uid: u32,
 ) -> Result<KeysReplaced, StartError> {
@@ -168,18 +173,18 @@ pub async fn replace_seal_key(
         return Err(StartError::SealKeyInPlace { path: path.display().to_string() });
     }
     let discarded = key_discard_all(&tx).await?;
-    create(&tx, effects, path, true).await?;
-    let sessions_ended = session_end_everybodys(&tx, effects.now()).await?;
-    event_insert(&tx, [replaced_event(effects, uid, discarded, sessions_ended)]).await?;
+    create(&tx, environment, path, true).await?;
+    let sessions_ended = session_end_everybodys(&tx, environment.now()).await?;
+    event_insert(&tx, [replaced_event(environment, uid, discarded, sessions_ended)]).await?;
     tx.commit().await?;
     Ok(KeysReplaced { discarded, sessions_ended })
 }
 
-fn replaced_event(effects: &Effects, uid: u32, discarded: u64, sessions_ended: u32) -> RecordedEvent {
+fn replaced_event(environment: &Environment, uid: u32, discarded: u64, sessions_ended: u32) -> RecordedEvent {
     let details = [("keysDiscarded", discarded.to_string()), ("sessionsRevoked", sessions_ended.to_string())];
     RecordedEvent {
-        id: EventId::from_bytes(effects.bytes()),
-        at: effects.now(),
+        id: EventId::from_bytes(environment.bytes()),
+        at: environment.now(),
         kind: EventType::KeyRotated,
         outcome: Outcome::Succeeded,
         reason: None,

@@ -79,7 +79,7 @@ impl App {
             return Ok(Attempt { account, counted, _slot: None, _admitted: self.admit_to_hash()? });
         }
         let began = Instant::now();
-        let busy = || Error::Exhausted { limit: Limit::Hashing, retry_after: self.effects.retry_soon() };
+        let busy = || Error::Exhausted { limit: Limit::Hashing, retry_after: self.environment.retry_soon() };
         let slot = self.account_queues.take(account.key(), QUEUE_DEADLINE).await.ok_or_else(busy)?;
         let admitted = self.admit_to_hash()?;
         loop {
@@ -179,7 +179,7 @@ impl App {
 
     async fn count_source(&self, tx: &WriteTx, caller: &Caller, account: &Account, now: Timestamp) -> Result<()> {
         let Some(source) = self.limited_source(caller) else { return Ok(()) };
-        let id = EventId::from_bytes(self.effects.bytes());
+        let id = EventId::from_bytes(self.environment.bytes());
         source_failed(tx, id, source, &account.key(), &self.settings.sources, now).await
     }
 }

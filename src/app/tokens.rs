@@ -116,8 +116,8 @@ impl App {
         command: CreateApiToken,
     ) -> Result<(ApiToken, ApiTokenSecret)> {
         let command = &command;
-        let id = ApiTokenId::from_bytes(self.effects.bytes());
-        let secret = ApiTokenSecret::new(id, self.effects.bytes());
+        let id = ApiTokenId::from_bytes(self.environment.bytes());
+        let secret = ApiTokenSecret::new(id, self.environment.bytes());
         let digest = &secret.digest();
         let token = self.write(caller, Some(&command.user), |mut writer| async move {
             if matches!(caller.principal, Principal::ApiToken { .. }) {

@@ -193,7 +193,7 @@ impl App {
 
     fn recorded(&self, caller: &Caller, at: Timestamp, event: Event) -> RecordedEvent {
         RecordedEvent {
-            id: EventId::from_bytes(self.effects.bytes()),
+            id: EventId::from_bytes(self.environment.bytes()),
             at,
             kind: event.kind,
             outcome: event.outcome,

@@ -22,7 +22,7 @@ use zeroize::Zeroize;
 
 use crate::domain::password::PlainPassword;
 use crate::domain::password_hash::{HashMethod, PasswordHash as StoredHash};
-use crate::effects::Effects;
+use crate::environment::Environment;
 use crate::error::{Error, Limit, Result};
 use crate::metrics::{HashKind, Lane, Metrics};
 
@@ -89,7 +89,7 @@ pub struct Hasher {
     /// Hash of an unknown password. It is verified where there is no stored hash, so that an unknown username costs as much as
     /// a wrong password.
     dummy: String,
-    effects: Effects,
+    environment: Environment,
     metrics: Arc<Metrics>,
 }
 
@@ -123,7 +123,7 @@ struct Work {
 
 impl Hasher {
     /// Starts the threads, and times a hash to choose the number of queue slots: about a second's work.
-    pub fn start(settings: HasherSettings, effects: Effects, metrics: Arc<Metrics>) -> Result<Hasher> {
+    pub fn start(settings: HasherSettings, environment: Environment, metrics: Arc<Metrics>) -> Result<Hasher> {
         let params = Params::new(settings.memory_kib, settings.iterations, settings.parallelism, Some(TAG_BYTES))
             .map_err(|error| Error::internal(error.to_string()))?;
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -135,7 +135,7 @@ impl Hasher {
         });
         let sign_ins = Arc::new(Semaphore::new(threads));
         let mut hasher =
-            Hasher { shared, sign_ins, threads: Vec::new(), params, dummy: String::new(), effects, metrics };
+            Hasher { shared, sign_ins, threads: Vec::new(), params, dummy: String::new(), environment, metrics };
         hasher.calibrate(threads)?;
         hasher.sign_ins.add_permits(hasher.places());
         for number in 0..threads {
@@ -167,8 +167,8 @@ impl Hasher {
         self.shared.queue_slots.store(usize::try_from(slots).unwrap_or(MAX_QUEUE_SLOTS), Ordering::Relaxed);
         tag.ok_or_else(|| Error::internal("argon2 failed on its own parameters"))?;
         // A random tag in place of a computed one: no known password has this hash.
-        work.salt = self.effects.bytes::<SALT_BYTES>().to_vec();
-        self.dummy = phc(&work, &self.effects.bytes::<TAG_BYTES>())?;
+        work.salt = self.environment.bytes::<SALT_BYTES>().to_vec();
+        self.dummy = phc(&work, &self.environment.bytes::<TAG_BYTES>())?;
         // Hashes that are made but never accepted would lock every user out.
         let is_accepted = Stored::parse(&self.dummy).is_some();
         if is_accepted { Ok(()) } else { Err(Error::internal("the parameters of argon2 are beyond what is accepted")) }
@@ -190,7 +190,7 @@ impl Hasher {
 
     /// Hashes a new password with a random salt and the current parameters.
     pub async fn hash(&self, priority: Priority, password: PlainPassword) -> Result<StoredHash> {
-        let salt = self.effects.bytes::<SALT_BYTES>().to_vec();
+        let salt = self.environment.bytes::<SALT_BYTES>().to_vec();
         let work = Work { params: self.params.clone(), salt: salt.clone() };
         let tag = self.compute(priority, HashKind::Set, password, work).await?;
         Ok(StoredHash::new(phc(&Work { params: self.params.clone(), salt }, &tag)?))
@@ -213,7 +213,7 @@ impl Hasher {
     }
 
     fn saturated(&self) -> Error {
-        Error::Exhausted { limit: Limit::Hashing, retry_after: self.effects.retry_soon() }
+        Error::Exhausted { limit: Limit::Hashing, retry_after: self.environment.retry_soon() }
     }
 
     /// Returns the number of slots of each queue: what the threads hash in about a second.

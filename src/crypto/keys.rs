@@ -18,7 +18,7 @@ use crate::domain::id::KeyId;
 use crate::domain::key::{KeyPurpose, SealedKey};
 use crate::domain::secret::Digest32;
 use crate::domain::time::Timestamp;
-use crate::effects::Effects;
+use crate::environment::Environment;
 use crate::error::{Error, Result};
 
 /// Time from the first use of a signing key until its successor is made. The successor is first used after 30 days.
@@ -200,11 +200,11 @@ impl Keys {
 }
 
 /// Makes the first keys of a database: the root key and a signing key.
-pub fn first_keys(seal: &SealKey, effects: &Effects) -> Result<[SealedKey; 2]> {
-    let now = effects.now();
-    let root = Zeroizing::new(effects.bytes::<32>());
-    let root = sealed(seal, effects, KeyPurpose::Root, root.as_slice(), None, now)?;
-    Ok([root, new_signing_key(seal, effects, now)?])
+pub fn first_keys(seal: &SealKey, environment: &Environment) -> Result<[SealedKey; 2]> {
+    let now = environment.now();
+    let root = Zeroizing::new(environment.bytes::<32>());
+    let root = sealed(seal, environment, KeyPurpose::Root, root.as_slice(), None, now)?;
+    Ok([root, new_signing_key(seal, environment, now)?])
 }
 
 /// A signing key and the retirement of its predecessor.
@@ -216,40 +216,41 @@ pub struct NextKey {
 }
 
 /// Makes the next signing key, first used after it has been published for a day.
-pub fn next_signing_key(seal: &SealKey, effects: &Effects) -> Result<NextKey> {
-    let not_before = effects.now().saturating_add(PUBLISH_AHEAD);
-    let key = new_signing_key(seal, effects, not_before)?;
+pub fn next_signing_key(seal: &SealKey, environment: &Environment) -> Result<NextKey> {
+    let not_before = environment.now().saturating_add(PUBLISH_AHEAD);
+    let key = new_signing_key(seal, environment, not_before)?;
     Ok(NextKey { key, retires_old_at: not_before.saturating_add(KEEP_AFTER) })
 }
 
-fn new_signing_key(seal: &SealKey, effects: &Effects, not_before: Timestamp) -> Result<SealedKey> {
+fn new_signing_key(seal: &SealKey, environment: &Environment, not_before: Timestamp) -> Result<SealedKey> {
     let unlikely = |_| Error::internal("a signing key could not be made");
-    let seed = Zeroizing::new(effects.bytes::<32>());
+    let seed = Zeroizing::new(environment.bytes::<32>());
     let pair = Ed25519KeyPair::from_seed_unchecked(seed.as_slice())
         .map_err(|_| Error::internal("a signing key could not be made"))?;
     let private = pair.to_pkcs8v1().map_err(unlikely)?;
     let public = pair.public_key().as_der().map_err(unlikely)?;
-    sealed(seal, effects, KeyPurpose::Signing, private.as_ref(), Some(public.as_ref().to_vec()), not_before)
+    sealed(seal, environment, KeyPurpose::Signing, private.as_ref(), Some(public.as_ref().to_vec()), not_before)
 }
 
 fn sealed(
     seal: &SealKey,
-    effects: &Effects,
+    environment: &Environment,
     purpose: KeyPurpose,
     plain: &[u8],
     public: Option<Vec<u8>>,
     not_before: Timestamp,
 ) -> Result<SealedKey> {
-    let id = KeyId::from_bytes(effects.bytes());
-    let sealed =
-        seal.seal(effects, &context(id, purpose), plain).ok_or_else(|| Error::internal("a key could not be sealed"))?;
+    let id = KeyId::from_bytes(environment.bytes());
+    let sealed = seal
+        .seal(environment, &context(id, purpose), plain)
+        .ok_or_else(|| Error::internal("a key could not be sealed"))?;
     Ok(SealedKey {
         id,
         purpose,
         sealed,
         public,
         seal_fingerprint: seal.fingerprint().to_owned(),
-        created_at: effects.now(),
+        created_at: environment.now(),
         not_before,
         not_after: None,
     })

@@ -9,7 +9,7 @@ use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use zeroize::Zeroizing;
 
 use crate::domain::secret::Digest32;
-use crate::effects::Effects;
+use crate::environment::Environment;
 
 /// Header of the file, so that another file is not mistaken for a seal key.
 const HEADER: &str = "latchkey-seal-key-1:";
@@ -66,8 +66,8 @@ impl SealKey {
 
     /// Creates a random key and writes it to `path`, which must not exist. The file appears under its name only when it is
     /// complete.
-    pub fn create(path: &Path, effects: &Effects) -> Result<SealKey, SealError> {
-        let bytes = Zeroizing::new(effects.bytes::<32>());
+    pub fn create(path: &Path, environment: &Environment) -> Result<SealKey, SealError> {
+        let bytes = Zeroizing::new(environment.bytes::<32>());
         let text = Zeroizing::new(format!("{HEADER}{}\n", BASE64URL_NOPAD.encode(bytes.as_slice())));
         write_new(path, text.as_bytes()).map_err(|error| match error.kind() {
             std::io::ErrorKind::AlreadyExists => SealError::Exists(path.to_owned()),
@@ -96,8 +96,8 @@ impl SealKey {
 
     /// Encrypts and authenticates `plain`, bound to `context`: [`SealKey::open`] needs the same context. Returns `None` if the
     /// encryption fails.
-    pub fn seal(&self, effects: &Effects, context: &[u8], plain: &[u8]) -> Option<Vec<u8>> {
-        let nonce = effects.bytes::<NONCE_LEN>();
+    pub fn seal(&self, environment: &Environment, context: &[u8], plain: &[u8]) -> Option<Vec<u8>> {
+        let nonce = environment.bytes::<NONCE_LEN>();
         let mut in_out = plain.to_vec();
         self.key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(context), &mut in_out).ok()?;
         Some([nonce.as_slice(), &in_out].concat())

@@ -11,7 +11,7 @@ use tonic::{Code, Status};
 
 use super::status;
 use super::table::Method;
-use crate::effects::Effects;
+use crate::environment::Environment;
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::proto::code_name;
@@ -77,9 +77,9 @@ struct Known {
 }
 
 impl CallContext {
-    pub(super) fn begin(headers: &HeaderMap, effects: &Effects) -> CallContext {
+    pub(super) fn begin(headers: &HeaderMap, environment: &Environment) -> CallContext {
         let sent = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(|id| is_request_id(id));
-        let request_id = sent.map_or_else(|| HEXLOWER.encode(&effects.bytes::<16>()), str::to_owned);
+        let request_id = sent.map_or_else(|| HEXLOWER.encode(&environment.bytes::<16>()), str::to_owned);
         CallContext(Arc::new(Known { request_id, ..Known::default() }))
     }
 

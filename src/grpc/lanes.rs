@@ -15,7 +15,7 @@ use axum::response::Response;
 use super::access;
 use super::table::Method;
 use crate::domain::caller::Source;
-use crate::effects::Effects;
+use crate::environment::Environment;
 use crate::error::{Error, Limit, Result};
 use crate::metrics::{CallLane, Metrics};
 
@@ -38,7 +38,7 @@ const MOST_SIGN_INS: usize = 4096;
 #[derive(Clone)]
 pub(super) struct Lanes {
     limiters: Arc<HashMap<CallLane, Arc<Limiter>>>,
-    effects: Effects,
+    environment: Environment,
     metrics: Arc<Metrics>,
 }
 
@@ -71,7 +71,7 @@ pub(super) struct Permit {
 impl Lanes {
     /// `hashing_queue` is the length of the hashing queue, about a second of work. It bounds sign-ins too, so that a refused
     /// sign-in costs no database query.
-    pub(super) fn new(hashing_queue: usize, effects: Effects, metrics: Arc<Metrics>) -> Lanes {
+    pub(super) fn new(hashing_queue: usize, environment: Environment, metrics: Arc<Metrics>) -> Lanes {
         let sign_ins = hashing_queue.clamp(FEWEST_SIGN_INS, MOST_SIGN_INS);
         let bounds = [
             (CallLane::SignIns, sign_ins),
@@ -81,7 +81,7 @@ impl Lanes {
             (CallLane::Watches, WATCHES_AT_ONCE),
         ];
         let limiters = bounds.map(|(lane, bound)| (lane, Arc::new(Limiter { bound, in_flight: Mutex::default() })));
-        Lanes { limiters: Arc::new(HashMap::from(limiters)), effects, metrics }
+        Lanes { limiters: Arc::new(HashMap::from(limiters)), environment, metrics }
     }
 
     fn acquire(&self, lane: Option<CallLane>, peer: Option<Source>) -> Result<Option<Permit>> {
@@ -89,7 +89,7 @@ impl Lanes {
         let Some(limiter) = self.limiters.get(&lane) else { return Ok(None) };
         if !limiter.acquire(peer) {
             self.metrics.call_refused(lane);
-            let retry_after = self.effects.retry_soon();
+            let retry_after = self.environment.retry_soon();
             return Err(Error::Exhausted { limit: Limit::Lane(lane.as_str()), retry_after });
         }
         self.metrics.call_entered(lane);
@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn the_lane_of_sign_ins_grows_with_what_is_hashed_in_a_second() {
         let bound = |queue| {
-            let lanes = Lanes::new(queue, Effects::system(), Arc::new(Metrics::new()));
+            let lanes = Lanes::new(queue, Environment::system(), Arc::new(Metrics::new()));
             lanes.limiters.get(&CallLane::SignIns).map(|limiter| limiter.bound)
         };
         assert_eq!(bound(2), Some(96));

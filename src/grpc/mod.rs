@@ -85,8 +85,8 @@ pub async fn routes(app: Arc<App>, reflection: Reflection) -> Result<(Routes, He
         Reflection::On | Reflection::Authenticated => with_reflection(routes).map_err(Error::internal)?,
     };
 
-    let observer = Arc::new(Observer::new(app.effects.clone(), table, Arc::clone(&app.metrics)));
-    let in_lanes = Lanes::new(app.hashing_places(), app.effects.clone(), Arc::clone(&app.metrics));
+    let observer = Arc::new(Observer::new(app.environment.clone(), table, Arc::clone(&app.metrics)));
+    let in_lanes = Lanes::new(app.hashing_places(), app.environment.clone(), Arc::clone(&app.metrics));
     // The last layer added is the outermost.
     let layered = routes
         .into_axum_router()

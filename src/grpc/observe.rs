@@ -15,26 +15,26 @@ use tracing::Instrument as _;
 use super::body::recorded;
 use super::call_log::{CallContext, CallLog, CallRecord, REQUEST_ID};
 use super::table::MethodTable;
-use crate::effects::Effects;
+use crate::environment::Environment;
 use crate::error::Error;
 use crate::metrics::Metrics;
 
 /// The state of the layer.
 pub(super) struct Observer {
-    effects: Effects,
+    environment: Environment,
     table: MethodTable,
     log: Arc<CallLog>,
 }
 
 impl Observer {
-    pub(super) fn new(effects: Effects, table: MethodTable, metrics: Arc<Metrics>) -> Observer {
-        Observer { effects, table, log: CallLog::new(metrics) }
+    pub(super) fn new(environment: Environment, table: MethodTable, metrics: Arc<Metrics>) -> Observer {
+        Observer { environment, table, log: CallLog::new(metrics) }
     }
 }
 
 /// Runs the layer.
 pub(super) async fn observe(State(observer): State<Arc<Observer>>, mut request: Request, next: Next) -> Response {
-    let context = CallContext::begin(request.headers(), &observer.effects);
+    let context = CallContext::begin(request.headers(), &observer.environment);
     let method = observer.table.find(request.uri().path());
     let record = CallRecord::begin(&observer.log, &context, method.as_ref());
     let answer = match method {

@@ -72,7 +72,7 @@ impl UserAdmin for Service {
     }
 
     async fn lock_user(&self, request: Request<v1::LockUserRequest>) -> Answer<v1::LockUserResponse> {
-        let now = self.app.effects.now();
+        let now = self.app.environment.now();
         let (caller, command) = decode(request, |message| users::lock_user(message, now))?;
         let (locked, done) = run(&self.app, |app| async move { app.lock_user(&caller, command).await }).await?;
         let user = Some(user(&self.app, &locked));

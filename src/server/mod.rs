@@ -40,7 +40,7 @@ use crate::crypto::{Hasher, HasherSettings};
 use crate::domain::lockout::ThrottleRules;
 use crate::domain::password::PasswordRules;
 use crate::domain::session::SessionLimits;
-use crate::effects::Effects;
+use crate::environment::Environment;
 use crate::error::Error;
 use crate::grpc;
 use crate::metrics::{Listener, Metrics};
@@ -106,13 +106,13 @@ async fn resolve_link(path: &Path) -> Result<PathBuf, ServeError> {
 }
 
 /// Starts everything. Returns once calls are served.
-pub async fn start(config: &Config, effects: Effects) -> Result<Running, ServeError> {
+pub async fn start(config: &Config, environment: Environment) -> Result<Running, ServeError> {
     let metrics = Arc::new(Metrics::new());
-    let hasher = start_hasher(config, &effects, &metrics);
+    let hasher = start_hasher(config, &environment, &metrics);
     let (store, lock) = open_store(config).await?;
-    let keys = open_keys(&store, &effects, &config.seal_key_file).await?;
+    let keys = open_keys(&store, &environment, &config.seal_key_file).await?;
     let hasher = hasher.join().map_err(|_| Error::internal("hashing did not start"))??;
-    let app = Arc::new(App::new(effects, Arc::clone(&metrics), settings(config), store, hasher, keys));
+    let app = Arc::new(App::new(environment, Arc::clone(&metrics), settings(config), store, hasher, keys));
     let (routes, health) = grpc::routes(Arc::clone(&app), config.reflection).await?;
 
     let (stop, stop_jobs) = (CancellationToken::new(), CancellationToken::new());
@@ -156,9 +156,13 @@ pub async fn start(config: &Config, effects: Effects) -> Result<Running, ServeEr
 
 /// Starts the hasher on a thread of its own: its calibration takes about as long as opening the database, so both run at the
 /// same time.
-fn start_hasher(config: &Config, effects: &Effects, metrics: &Arc<Metrics>) -> JoinHandle<Result<Hasher, Error>> {
-    let (settings, effects, metrics) = (hasher_settings(config), effects.clone(), Arc::clone(metrics));
-    std::thread::spawn(move || Hasher::start(settings, effects, metrics))
+fn start_hasher(
+    config: &Config,
+    environment: &Environment,
+    metrics: &Arc<Metrics>,
+) -> JoinHandle<Result<Hasher, Error>> {
+    let (settings, environment, metrics) = (hasher_settings(config), environment.clone(), Arc::clone(metrics));
+    std::thread::spawn(move || Hasher::start(settings, environment, metrics))
 }
 
 impl Running {
@@ -232,7 +236,7 @@ async fn start_tls(
 ) -> Result<CurrentTls, ServeError> {
     let Some(files) = tls::TlsFiles::of(&config.tls) else { return Ok(None) };
     let metrics = Arc::clone(&app.metrics);
-    let reloader = tls::Reloader::start(files, app.effects.clone(), metrics).await?;
+    let reloader = tls::Reloader::start(files, app.environment.clone(), metrics).await?;
     let tls = reloader.subscribe();
     jobs.spawn(reloader.run(stop.clone()));
     Ok(Some(tls))

@@ -21,7 +21,7 @@ use x509_cert::der::Decode;
 use zeroize::Zeroizing;
 
 use crate::config;
-use crate::effects::Effects;
+use crate::environment::Environment;
 use crate::metrics::{Metrics, Reload};
 
 /// How often to check whether the files have changed. Certificates are renewed days before they expire.
@@ -139,18 +139,22 @@ pub(super) struct Reloader {
     /// Whether the expiry of the certificate was logged.
     logged_expired: bool,
     current: watch::Sender<Arc<TlsConfigs>>,
-    effects: Effects,
+    environment: Environment,
     metrics: Arc<Metrics>,
 }
 
 impl Reloader {
     /// Reads the files for the first time.
-    pub(super) async fn start(files: TlsFiles, effects: Effects, metrics: Arc<Metrics>) -> Result<Reloader, TlsError> {
+    pub(super) async fn start(
+        files: TlsFiles,
+        environment: Environment,
+        metrics: Arc<Metrics>,
+    ) -> Result<Reloader, TlsError> {
         // Before the files are read, so that a change meanwhile is noticed.
         let versions = files.versions().await;
         let current = watch::Sender::new(Arc::new(files.load().await?));
         let mut reloader =
-            Reloader { current, files, versions, last_error: None, logged_expired: false, effects, metrics };
+            Reloader { current, files, versions, last_error: None, logged_expired: false, environment, metrics };
         reloader.check_expiry();
         Ok(reloader)
     }
@@ -197,7 +201,7 @@ impl Reloader {
     fn check_expiry(&mut self) {
         let not_after = self.current.borrow().not_after;
         self.metrics.certificate_ends(not_after);
-        let now = u64::try_from(self.effects.now().as_unix_seconds()).unwrap_or_default();
+        let now = u64::try_from(self.environment.now().as_unix_seconds()).unwrap_or_default();
         if not_after <= now && !self.logged_expired {
             self.logged_expired = true;
             let file = self.files.certificate.display();

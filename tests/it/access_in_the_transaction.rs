@@ -17,7 +17,7 @@ use latchkey::domain::role::Scope;
 use latchkey::domain::session::SessionLimits;
 use latchkey::domain::user::UserRef;
 use latchkey::domain::username::Username;
-use latchkey::effects::Effects;
+use latchkey::environment::Environment;
 use latchkey::error::{Error, Unauthenticated};
 use latchkey::metrics::Metrics;
 use latchkey::proto::v1::{self, EventOutcome, EventType, UserState};
@@ -29,17 +29,17 @@ use crate::harness::{Client, Harness, PASSWORD, TestClock};
 
 /// The use cases on the server's database, without the gRPC layer.
 async fn app(h: &Harness) -> App {
-    let effects = Effects { clock: Arc::<TestClock>::clone(&h.clock), ..Effects::system() };
+    let environment = Environment { clock: Arc::<TestClock>::clone(&h.clock), ..Environment::system() };
     let location = match &h.config.database {
         Database::Sqlite { path } => Location::Sqlite(path.clone()),
         Database::Postgres { url } => Location::Postgres(url.clone()),
     };
     let store = Store::connect(&location).await.expect("a database");
-    let keys = open_keys(&store, &effects, &h.config.seal_key_file).await.expect("keys");
+    let keys = open_keys(&store, &environment, &h.config.seal_key_file).await.expect("keys");
     let metrics = Arc::new(Metrics::new());
     let settings = HasherSettings { memory_kib: 64, iterations: 1, parallelism: 1, threads: Some(1) };
-    let hasher = Hasher::start(settings, effects.clone(), Arc::clone(&metrics)).expect("a hasher");
-    App::new(effects, metrics, settings_of(h), store, hasher, keys)
+    let hasher = Hasher::start(settings, environment.clone(), Arc::clone(&metrics)).expect("a hasher");
+    App::new(environment, metrics, settings_of(h), store, hasher, keys)
 }
 
 fn settings_of(h: &Harness) -> Settings {

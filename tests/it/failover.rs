@@ -4,7 +4,7 @@ use std::future::Future;
 
 use latchkey::config::Database;
 use latchkey::crypto::SealKey;
-use latchkey::effects::Effects;
+use latchkey::environment::Environment;
 use tonic::Code;
 
 use crate::database_faults::{is_outage, until_ready};
@@ -18,7 +18,7 @@ async fn on(cluster: &Cluster) -> (Harness, Proxy) {
     let proxy = Proxy::to(&cluster.address).await;
     let h = Harness::with(|config| {
         config.database = Database::Postgres { url: proxy.url(&cluster.url()).into() };
-        SealKey::create(&config.seal_key_file, &Effects::system()).expect("a seal key");
+        SealKey::create(&config.seal_key_file, &Environment::system()).expect("a seal key");
     })
     .await;
     (h, proxy)

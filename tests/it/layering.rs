@@ -257,7 +257,7 @@ fn the_store_knows_the_domain_and_errors() {
 
 #[test]
 fn the_use_cases_know_no_edge() {
-    knows_only("app", &["app", "crypto", "domain", "effects", "error", "metrics", "store"]);
+    knows_only("app", &["app", "crypto", "domain", "environment", "error", "metrics", "store"]);
     for file in files().iter().filter(|file| is_in(file, &["app"])) {
         let vocabulary: Vec<_> = file.code.match_indices("metrics::").map(|(at, _)| &file.code[at..]).collect();
         assert!(
@@ -270,7 +270,7 @@ fn the_use_cases_know_no_edge() {
 
 #[test]
 fn cryptography_knows_no_database() {
-    knows_only("crypto", &["crypto", "domain", "effects", "error", "metrics"]);
+    knows_only("crypto", &["crypto", "domain", "environment", "error", "metrics"]);
 }
 
 #[test]
@@ -320,7 +320,7 @@ fn few_functions_write_outside_a_transaction() {
 
 #[test]
 fn the_edge_reaches_the_store_through_the_use_cases() {
-    knows_only("grpc", &["grpc", "app", "config", "domain", "effects", "error", "metrics", "proto"]);
+    knows_only("grpc", &["grpc", "app", "config", "domain", "environment", "error", "metrics", "proto"]);
 }
 
 #[test]

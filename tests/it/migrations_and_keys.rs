@@ -6,7 +6,7 @@ use std::process::Command;
 
 use latchkey::config::{Config, Database};
 use latchkey::crypto::SealKey;
-use latchkey::effects::Effects;
+use latchkey::environment::Environment;
 use latchkey::proto::v1;
 use latchkey::server;
 use tonic::Code;
@@ -89,7 +89,7 @@ async fn a_live_socket_is_not_taken_away() {
     let dir = tempfile::tempdir().expect("a directory");
     let database = TestDatabase::create(dir.path()).await;
     let mut config = test_config(dir.path(), &database);
-    SealKey::create(&config.seal_key_file, &Effects::system()).expect("a key");
+    SealKey::create(&config.seal_key_file, &Environment::system()).expect("a key");
     config.socket.clone_from(&h.config.socket);
     Harness::start_error(&config).await;
     h.operator().await.who_am_i().await.expect("the socket still answers");
@@ -110,7 +110,7 @@ async fn without_its_seal_key_a_database_is_not_opened_and_the_error_names_the_k
     assert!(error.contains("latchkeyd key replace --discard-sealed"), "{error}");
     assert!(!path.exists(), "none was made in its place");
 
-    let wrong = SealKey::create(&path, &Effects::system()).expect("another key").fingerprint().to_owned();
+    let wrong = SealKey::create(&path, &Environment::system()).expect("another key").fingerprint().to_owned();
     let error = Harness::start_error(&h.config).await;
     let expected = format!(
         "the seal key {} has the fingerprint {wrong}, but the database was sealed with {right}\n",
@@ -194,11 +194,11 @@ async fn three_replicas_that_start_at_once_migrate_once() {
         return;
     }
     let config = test_config(dir.path(), &database);
-    SealKey::create(&config.seal_key_file, &Effects::system()).expect("a key");
+    SealKey::create(&config.seal_key_file, &Environment::system()).expect("a key");
     let starts = (0..3).map(|number| {
         let mut config = config.clone();
         config.socket = dir.path().join(format!("replica{number}.sock"));
-        async move { server::start(&config, Effects::system()).await }
+        async move { server::start(&config, Environment::system()).await }
     });
     for replica in at_once(starts).await {
         replica.unwrap_or_else(|error| panic!("{error}")).shutdown().await;

@@ -104,7 +104,7 @@ impl App {
         let credentials = &Credentials { password: password.as_ref().map(|password| password.hash.clone()) };
         let password = password.map(|password| password.password);
         let expires_at = password.as_ref().and_then(|password| password.expires_at);
-        let user = &new_user(UserId::from_bytes(self.effects.bytes()), command, password, now);
+        let user = &new_user(UserId::from_bytes(self.environment.bytes()), command, password, now);
         let created = self.write(caller, None, |writer| async move {
             check_creation(&writer, command, is_lasting).await?;
             let change = writer.change();

@@ -9,7 +9,7 @@ use crate::proto::v1;
 
 /// Converts an account to a message.
 pub(in crate::grpc) fn user(app: &App, user: &User) -> v1::User {
-    let now = app.effects.now();
+    let now = app.environment.now();
     v1::User {
         id: user.id.to_string(),
         kind: kind(user.kind).into(),

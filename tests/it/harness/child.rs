@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 
 use latchkey::config::Config;
 use latchkey::crypto::SealKey;
-use latchkey::effects::Effects;
+use latchkey::environment::Environment;
 use tempfile::TempDir;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::oneshot;
@@ -43,7 +43,7 @@ impl Site {
         let database = TestDatabase::create(dir.path()).await;
         let config = test_config(dir.path(), &database);
         if database.is_shared() {
-            SealKey::create(&config.seal_key_file, &Effects::system()).expect("a seal key");
+            SealKey::create(&config.seal_key_file, &Environment::system()).expect("a seal key");
         }
         Site { dir, database, config, variables: Vec::new() }
     }

@@ -25,8 +25,8 @@ use std::sync::Arc;
 
 use latchkey::config::Config;
 use latchkey::crypto::SealKey;
-use latchkey::effects::Effects;
 use latchkey::entropy::Entropy;
+use latchkey::environment::Environment;
 use latchkey::server::{self, Running};
 use tempfile::TempDir;
 
@@ -69,8 +69,8 @@ impl Harness {
     /// Restarts the server with another source of randomness.
     pub async fn with_entropy(mut self, entropy: Arc<dyn Entropy>) -> Harness {
         self.halt().await;
-        let effects = Effects { clock: Arc::<TestClock>::clone(&self.clock), entropy };
-        self.running = Some(server::start(&self.config, effects).await.unwrap_or_else(|error| panic!("{error}")));
+        let environment = Environment { clock: Arc::<TestClock>::clone(&self.clock), entropy };
+        self.running = Some(server::start(&self.config, environment).await.unwrap_or_else(|error| panic!("{error}")));
         self
     }
 
@@ -80,11 +80,11 @@ impl Harness {
     }
 
     async fn run(config: Config, clock: Arc<TestClock>, dir: Arc<TempDir>, database: Arc<TestDatabase>) -> Harness {
-        let effects = Effects { clock: Arc::<TestClock>::clone(&clock), ..Effects::system() };
+        let environment = Environment { clock: Arc::<TestClock>::clone(&clock), ..Environment::system() };
         if database.is_shared() && !config.seal_key_file.exists() {
-            SealKey::create(&config.seal_key_file, &effects).expect("a seal key");
+            SealKey::create(&config.seal_key_file, &environment).expect("a seal key");
         }
-        let running = server::start(&config, effects).await.unwrap_or_else(|error| panic!("{error}"));
+        let running = server::start(&config, environment).await.unwrap_or_else(|error| panic!("{error}"));
         Harness { running: Some(running), config, clock, dir, database }
     }
 
@@ -123,7 +123,7 @@ impl Harness {
 
     /// The error with which a server with this configuration fails to start.
     pub async fn start_error(config: &Config) -> String {
-        match server::start(config, Effects::system()).await {
+        match server::start(config, Environment::system()).await {
             Ok(_) => panic!("it started"),
             Err(error) => error.to_string(),
         }

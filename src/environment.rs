@@ -9,17 +9,17 @@ use crate::entropy::{Entropy, SystemEntropy};
 
 /// Time and randomness.
 #[derive(Clone)]
-pub struct Effects {
+pub struct Environment {
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
     /// Gives random bytes.
     pub entropy: Arc<dyn Entropy>,
 }
 
-impl Effects {
+impl Environment {
     /// Uses the clock and random generator of the machine.
-    pub fn system() -> Effects {
-        Effects { clock: Arc::new(SystemClock), entropy: Arc::new(SystemEntropy::default()) }
+    pub fn system() -> Environment {
+        Environment { clock: Arc::new(SystemClock), entropy: Arc::new(SystemEntropy::default()) }
     }
 
     /// The current time.
