@@ -72,7 +72,7 @@ macro_rules! label {
 
 label! {
     /// A queue for hashing.
-    Lane {
+    HashQueue {
         /// Sign-ins.
         SignIn = "sign_in",
         /// Operators.
@@ -187,8 +187,8 @@ struct MethodLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct LaneLabel {
-    lane: Lane,
+struct HashQueueLabel {
+    lane: HashQueue,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -247,7 +247,7 @@ pub struct Metrics {
     rpc_seconds: Family<MethodLabel, Histogram, fn() -> Histogram>,
     calls_in_flight: Family<CallLaneLabel, Gauge>,
     calls_refused: Family<CallLaneLabel, Counter>,
-    hash_queue: Family<LaneLabel, Gauge>,
+    hash_queue: Family<HashQueueLabel, Gauge>,
     hashes_in_flight: Gauge,
     hashes: Family<KindLabel, Counter>,
     hashing_seconds: Histogram,
@@ -357,8 +357,8 @@ impl Metrics {
     }
 
     /// Sets the current length of a hashing queue.
-    pub fn hash_queue(&self, lane: Lane, length: usize) {
-        self.hash_queue.get_or_create(&LaneLabel { lane }).set(i64::try_from(length).unwrap_or(i64::MAX));
+    pub fn hash_queue(&self, lane: HashQueue, length: usize) {
+        self.hash_queue.get_or_create(&HashQueueLabel { lane }).set(i64::try_from(length).unwrap_or(i64::MAX));
     }
 
     /// Records the start of a hash computation; [`Metrics::hashed`] records its end.
@@ -448,7 +448,7 @@ mod tests {
         metrics.call_entered(CallLane::Operators);
         metrics.call_left(CallLane::Operators);
         metrics.call_refused(CallLane::SignIns);
-        metrics.hash_queue(Lane::SignIn, 3);
+        metrics.hash_queue(HashQueue::SignIn, 3);
         metrics.hashing_began();
         metrics.hashing_began();
         metrics.hashed(HashKind::Dummy, Duration::from_millis(15));

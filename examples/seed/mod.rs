@@ -147,7 +147,7 @@ impl Seed {
             labels: Labels::parse(labels).map_err(|_| Error::internal("a made-up label is refused"))?,
             roles: role.into_iter().collect(),
             password,
-            change_demanded: fate == Fate::MustChange,
+            change_required: fate == Fate::MustChange,
             stored_lock: (fate == Fate::Locked).then(|| self.lock(&mut dice)),
             stored_throttle: None,
             version: 1,

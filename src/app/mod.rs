@@ -200,8 +200,8 @@ impl App {
     }
 
     /// Returns how many passwords may wait to be hashed before more are refused.
-    pub fn hashing_places(&self) -> usize {
-        self.hasher.places()
+    pub fn hashing_queue_slots(&self) -> usize {
+        self.hasher.queue_slots()
     }
 
     /// Updates the gauges that are measured on demand.

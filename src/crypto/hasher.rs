@@ -24,7 +24,7 @@ use crate::domain::password::PlainPassword;
 use crate::domain::password_hash::{HashMethod, PasswordHash as StoredHash};
 use crate::environment::Environment;
 use crate::error::{Error, Limit, Result};
-use crate::metrics::{HashKind, Lane, Metrics};
+use crate::metrics::{HashKind, HashQueue, Metrics};
 
 /// Length of a salt in bytes (RFC 9106, 3.1).
 const SALT_BYTES: usize = 16;
@@ -68,10 +68,10 @@ pub enum Priority {
 
 impl Priority {
     /// The label of the queue in the metrics.
-    fn lane(self) -> Lane {
+    fn queue(self) -> HashQueue {
         match self {
-            Priority::Operator => Lane::Operator,
-            Priority::SignIn => Lane::SignIn,
+            Priority::Operator => HashQueue::Operator,
+            Priority::SignIn => HashQueue::SignIn,
         }
     }
 }
@@ -137,7 +137,7 @@ impl Hasher {
         let mut hasher =
             Hasher { shared, sign_ins, threads: Vec::new(), params, dummy: String::new(), environment, metrics };
         hasher.calibrate(threads)?;
-        hasher.sign_ins.add_permits(hasher.places());
+        hasher.sign_ins.add_permits(hasher.queue_slots());
         for number in 0..threads {
             let shared = Arc::clone(&hasher.shared);
             let metrics = Arc::clone(&hasher.metrics);
@@ -217,7 +217,7 @@ impl Hasher {
     }
 
     /// Returns the number of slots of each queue: what the threads hash in about a second.
-    pub fn places(&self) -> usize {
+    pub fn queue_slots(&self) -> usize {
         self.shared.queue_slots.load(Ordering::Relaxed)
     }
 
@@ -235,8 +235,8 @@ impl Hasher {
         let queues = self.shared.lock();
         let (operators, sign_ins) = (queues.operators.len(), queues.sign_ins.len());
         drop(queues);
-        self.metrics.hash_queue(Priority::Operator.lane(), operators);
-        self.metrics.hash_queue(Priority::SignIn.lane(), sign_ins);
+        self.metrics.hash_queue(Priority::Operator.queue(), operators);
+        self.metrics.hash_queue(Priority::SignIn.queue(), sign_ins);
     }
 
     #[cfg(not(feature = "naive-hasher"))]
@@ -277,7 +277,7 @@ impl Hasher {
     fn enqueue(&self, priority: Priority, job: Job) -> Result<()> {
         let mut queues = self.shared.lock();
         let queue = queues.of(priority);
-        if queue.len() >= self.places() {
+        if queue.len() >= self.queue_slots() {
             drop(queues);
             return Err(self.saturated());
         }

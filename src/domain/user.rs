@@ -141,7 +141,7 @@ pub struct User {
     /// `None` for a service, and for a person until the first password is set.
     pub password: Option<Password>,
     /// An operator requires a password change at the next sign-in.
-    pub change_demanded: bool,
+    pub change_required: bool,
     /// The lock as stored, which may have expired; see [`User::lock`].
     pub stored_lock: Option<Lock>,
     /// Consecutive wrong passwords as stored; see [`User::throttle`].
@@ -184,7 +184,7 @@ impl User {
         let password = self.password.as_ref()?;
         if password.kind != PasswordKind::Lasting {
             Some(ChangeCause::Temporary)
-        } else if self.change_demanded {
+        } else if self.change_required {
             Some(ChangeCause::Operator)
         } else {
             None

@@ -86,7 +86,7 @@ pub async fn routes(app: Arc<App>, reflection: Reflection) -> Result<(Routes, He
     };
 
     let observer = Arc::new(Observer::new(app.environment.clone(), table, Arc::clone(&app.metrics)));
-    let in_lanes = Lanes::new(app.hashing_places(), app.environment.clone(), Arc::clone(&app.metrics));
+    let in_lanes = Lanes::new(app.hashing_queue_slots(), app.environment.clone(), Arc::clone(&app.metrics));
     // The last layer added is the outermost.
     let layered = routes
         .into_axum_router()

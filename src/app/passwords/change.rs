@@ -162,7 +162,7 @@ async fn change_password(
     let mut after = before.clone();
     let (method, kind) = (hash.method(), PasswordKind::Lasting);
     after.password = Some(Password { method, kind, changed_at: change.now, expires_at: None });
-    after.change_demanded = false;
+    after.change_required = false;
     after.stored_throttle = None;
     let credentials = Credentials { password: Some(hash.clone()) };
     user_save(&change.tx, before, &mut after, Some(&credentials), change.now).await?;

@@ -1,9 +1,9 @@
 //! Passwords: an operator resets them, requires a change or waives it; the user changes them.
 
 mod change;
-mod demand;
+mod require_change;
 mod reset;
 
 pub use self::change::{ChangePassword, CompletePasswordChange};
-pub use self::demand::{RequirePasswordChange, WaivePasswordChange};
+pub use self::require_change::{RequirePasswordChange, WaivePasswordChange};
 pub use self::reset::{PasswordReset, ResetPassword};

@@ -134,7 +134,7 @@ impl App {
     ) -> Result<(User, Effects, Option<Event>)> {
         let mut after = before.clone();
         after.password = Some(password.password.clone());
-        after.change_demanded = false;
+        after.change_required = false;
         after.stored_lock = None;
         after.stored_throttle = None;
         let credentials = Credentials { password: Some(password.hash.clone()) };

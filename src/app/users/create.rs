@@ -149,7 +149,7 @@ fn new_user(id: UserId, command: &CreateUser, password: Option<Password>, now: T
         labels: command.labels.clone(),
         roles: sorted(command.roles.iter().copied()),
         password,
-        change_demanded: false,
+        change_required: false,
         stored_lock: None,
         stored_throttle: None,
         version: 1,

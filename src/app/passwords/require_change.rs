@@ -54,8 +54,8 @@ impl App {
             }
             let change = writer.change();
             let mut after = before.clone();
-            if !before.change_demanded {
-                after.change_demanded = true;
+            if !before.change_required {
+                after.change_required = true;
                 user_save(&change.tx, &before, &mut after, None, change.now).await?;
             }
             let sessions = if command.revoke_sessions {
@@ -63,7 +63,7 @@ impl App {
             } else {
                 0
             };
-            if before.change_demanded && sessions == 0 {
+            if before.change_required && sessions == 0 {
                 return Ok(change.roll_back(RolledBack::NotApplied, (before, Effects::default())));
             }
             let event = Event::new(EventType::PasswordChangeRequired, Target::of(&after))
@@ -83,12 +83,12 @@ impl App {
             let before = writer.target().await?;
             writer.not_oneself(before.id)?;
             Writer::check_etag(&before, command.etag)?;
-            if !before.change_demanded {
+            if !before.change_required {
                 return Ok(writer.unchanged((before, false)));
             }
             let change = writer.change();
             let mut after = before.clone();
-            after.change_demanded = false;
+            after.change_required = false;
             user_save(&change.tx, &before, &mut after, None, change.now).await?;
             let event = Event::new(EventType::PasswordChangeWaived, Target::of(&after)).note(command.note.as_ref());
             change.commit(event, (after, true)).await
