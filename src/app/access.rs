@@ -109,7 +109,9 @@ impl App {
     /// the audit log.
     pub async fn admit(&self, who: Option<Authenticated>, rule: AccessRule, call: Call) -> Result<Caller> {
         let Authenticated { principal, scopes } = match rule.demand {
-            Demand::Anyone | Demand::Ticket => Authenticated { principal: Principal::Nobody, scopes: ScopeSet::NONE },
+            Demand::Anyone | Demand::Ticket => {
+                Authenticated { principal: Principal::Anonymous, scopes: ScopeSet::NONE }
+            }
             _ => who.ok_or(Unauthenticated::Missing)?,
         };
         let caller = Caller { principal, scopes, rule, field_scopes: Vec::new(), call };
@@ -231,7 +233,7 @@ fn check_demand(caller: &Caller) -> Result<(), Denied> {
     match (caller.rule.demand, &caller.principal) {
         (Demand::Scope(scope), _) if !caller.scopes.contains(scope) => Err(Denied::ScopeMissing(scope)),
         (Demand::OneSelf, Principal::ApiToken { .. }) => Err(Denied::ApiTokenForbidden),
-        (Demand::OneSelf, Principal::Local { .. } | Principal::Nobody) => Err(Denied::UserRequired),
+        (Demand::OneSelf, Principal::Local { .. } | Principal::Anonymous) => Err(Denied::UserRequired),
         _ => Ok(()),
     }
 }

@@ -130,7 +130,7 @@ impl App {
 /// The server itself as a caller, as it appears in the audit log.
 fn job(name: &str) -> Caller {
     Caller {
-        principal: Principal::Nobody,
+        principal: Principal::Anonymous,
         scopes: ScopeSet::NONE,
         rule: AccessRule { demand: Demand::Anyone, max_auth_age: None },
         field_scopes: Vec::new(),

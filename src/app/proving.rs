@@ -149,7 +149,7 @@ impl App {
     ) -> Result<bool> {
         let Some(typed) = password else {
             // What was typed cannot be a password. Hash a dummy, which is always wrong.
-            return self.hasher.verify(priority, PlainPassword::nobodys(), None).await;
+            return self.hasher.verify(priority, PlainPassword::decoy(), None).await;
         };
         let hash = account.and_then(|account| account.credentials.password.as_ref());
         let typed = match account.and_then(|account| account.user.password.as_ref()) {

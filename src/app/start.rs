@@ -11,7 +11,7 @@ use crate::environment::Environment;
 use crate::error::Error;
 use crate::store::audit::event_insert;
 use crate::store::keys::{key_discard_all, key_insert, key_list};
-use crate::store::sessions::session_end_everybodys;
+use crate::store::sessions::session_end_all;
 use crate::store::{Store, WriteTx};
 
 /// Why the server does not start. Each message says what to do.
@@ -174,7 +174,7 @@ pub async fn replace_seal_key(
     }
     let discarded = key_discard_all(&tx).await?;
     create(&tx, environment, path, true).await?;
-    let sessions_ended = session_end_everybodys(&tx, environment.now()).await?;
+    let sessions_ended = session_end_all(&tx, environment.now()).await?;
     event_insert(&tx, [replaced_event(environment, uid, discarded, sessions_ended)]).await?;
     tx.commit().await?;
     Ok(KeysReplaced { discarded, sessions_ended })

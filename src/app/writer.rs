@@ -213,7 +213,7 @@ impl App {
 impl<'a> Writer<'a> {
     async fn check_actor(&mut self) -> Result<()> {
         let (granted, id) = match &self.caller.principal {
-            Principal::Nobody | Principal::Local { .. } => return Ok(()),
+            Principal::Anonymous | Principal::Local { .. } => return Ok(()),
             Principal::User { granted, id, .. } => (*granted, *id),
             Principal::ApiToken { granted, user_id, .. } => (*granted, *user_id),
         };
@@ -252,7 +252,7 @@ impl<'a> Writer<'a> {
     /// a row lock or a hash.
     async fn live_actor(&mut self) -> Result<Option<User>> {
         match &self.caller.principal {
-            Principal::Nobody | Principal::Local { .. } => Ok(None),
+            Principal::Anonymous | Principal::Local { .. } => Ok(None),
             Principal::User { session_id, .. } => {
                 let found = session_with_user(&self.tx, *session_id).await?;
                 self.now = self.app.now();

@@ -54,7 +54,7 @@ impl Setting {
 
     /// A client without credentials, to sign in.
     pub(crate) fn stranger(&self) -> Result<Cli, Error> {
-        Ok(self.cli(self.wish.sign_in_at(&self.environment)?, Identity::Nobody, None))
+        Ok(self.cli(self.wish.sign_in_at(&self.environment)?, Identity::Anonymous, None))
     }
 
     /// A client with the credentials of a stored login.
@@ -66,7 +66,7 @@ impl Setting {
     fn cli(&self, target: Target, identity: Identity, store: Option<LoginStore>) -> Cli {
         let trust = match &identity {
             Identity::Login(login) => self.trust.clone().or(login.trust.clone()),
-            Identity::Token(_) | Identity::Local | Identity::Nobody => self.trust.clone(),
+            Identity::Token(_) | Identity::Local | Identity::Anonymous => self.trust.clone(),
         };
         Cli { screen: self.screen.clone(), client: Client::new(target, trust, identity, store, self.show_grpcurl) }
     }

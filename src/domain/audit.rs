@@ -114,7 +114,7 @@ impl Actor {
         let (session_id, api_token_id) = match principal {
             Principal::User { session_id, .. } => (session_id.to_string(), String::new()),
             Principal::ApiToken { id, .. } => (String::new(), id.to_string()),
-            Principal::Nobody | Principal::Local { .. } => (String::new(), String::new()),
+            Principal::Anonymous | Principal::Local { .. } => (String::new(), String::new()),
         };
         Actor {
             principal_id: principal.id(),

@@ -13,7 +13,7 @@ use super::time::Timestamp;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Principal {
     /// Anonymous: the method requires no credential.
-    Nobody,
+    Anonymous,
     /// A process on the host that connects through the local socket. It runs as the server's own user or as root.
     Local {
         /// The uid of the process.
@@ -49,7 +49,7 @@ impl Principal {
     /// Id of the account behind the principal, if there is one.
     pub fn user_id(&self) -> Option<UserId> {
         match self {
-            Principal::Nobody | Principal::Local { .. } => None,
+            Principal::Anonymous | Principal::Local { .. } => None,
             Principal::User { id, .. } => Some(*id),
             Principal::ApiToken { user_id, .. } => Some(*user_id),
         }
@@ -58,7 +58,7 @@ impl Principal {
     /// Identifier for audit events, page tokens and idempotency rows. Empty for anonymous callers.
     pub fn id(&self) -> String {
         match self {
-            Principal::Nobody => String::new(),
+            Principal::Anonymous => String::new(),
             Principal::Local { uid } => format!("local:uid={uid}"),
             Principal::User { id, .. } => id.to_string(),
             Principal::ApiToken { user_id, .. } => user_id.to_string(),
@@ -68,7 +68,7 @@ impl Principal {
     /// Name shown to people.
     pub fn name(&self) -> &str {
         match self {
-            Principal::Nobody => "",
+            Principal::Anonymous => "",
             Principal::Local { uid: 0 } => "root (local)",
             Principal::Local { .. } => "local operator",
             Principal::User { username, .. } | Principal::ApiToken { username, .. } => username,
@@ -84,7 +84,7 @@ impl Principal {
     /// Scopes granted to the credential. The effective scopes are their intersection with the user's own.
     pub fn granted(&self) -> ScopeSet {
         match self {
-            Principal::Nobody => ScopeSet::NONE,
+            Principal::Anonymous => ScopeSet::NONE,
             Principal::Local { .. } => ScopeSet::ALL,
             Principal::User { granted, .. } | Principal::ApiToken { granted, .. } => *granted,
         }

@@ -57,8 +57,8 @@ impl PlainPassword {
     }
 
     /// A fixed password that belongs to no account, hashed when the input is not usable as a password.
-    pub fn nobodys() -> PlainPassword {
-        PlainPassword(Zeroizing::new(String::from("nobody's password")))
+    pub fn decoy() -> PlainPassword {
+        PlainPassword(Zeroizing::new(String::from("a decoy, not a password")))
     }
 
     /// The plaintext. Only for the hasher.

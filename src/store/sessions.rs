@@ -118,7 +118,7 @@ pub async fn session_end(tx: &WriteTx, user: UserId, which: Which<'_>, now: Time
 }
 
 /// Ends all sessions of all users, and returns their number.
-pub async fn session_end_everybodys(tx: &WriteTx, now: Timestamp) -> Result<u32> {
+pub async fn session_end_all(tx: &WriteTx, now: Timestamp) -> Result<u32> {
     let ended = session::Entity::update_many()
         .col_expr(session::Column::EndedAt, Expr::value(now.as_micros()))
         .filter(session::Column::EndedAt.is_null())

@@ -65,7 +65,7 @@ enum Caller {
     Token(SecretString),
     Login { store: LoginStore, login: Mutex<Login> },
     Local,
-    Nobody,
+    Anonymous,
 }
 
 impl Client {
@@ -81,7 +81,7 @@ impl Client {
             (Identity::Token(token), _) => Caller::Token(token),
             (Identity::Login(login), Some(store)) => Caller::Login { store, login: Mutex::new(login) },
             (Identity::Local, _) => Caller::Local,
-            (Identity::Login(_) | Identity::Nobody, _) => Caller::Nobody,
+            (Identity::Login(_) | Identity::Anonymous, _) => Caller::Anonymous,
         };
         Client { target, trust, caller, channel: OnceCell::new(), show, reads: AtomicBool::new(false) }
     }
@@ -109,14 +109,14 @@ impl Client {
 
     /// Whether calls identify the caller.
     pub(crate) fn is_known(&self) -> bool {
-        !matches!(self.caller, Caller::Nobody)
+        !matches!(self.caller, Caller::Anonymous)
     }
 
     /// The caller's name, for people: `root (local)`, `ada at 127.0.0.1:50051`.
     pub(crate) async fn whom(&self) -> String {
         let name = match &self.caller {
             Caller::Local => return format!("{} (local)", own_name()),
-            Caller::Nobody => "nobody".to_owned(),
+            Caller::Anonymous => "nobody".to_owned(),
             Caller::Login { login, .. } => login.lock().await.username.clone(),
             Caller::Token(_) => self.token_owner().await,
         };
@@ -310,7 +310,7 @@ impl Client {
                 }
                 bearer(&login.access_token).map(Some)
             }
-            Caller::Local | Caller::Nobody => Ok(None),
+            Caller::Local | Caller::Anonymous => Ok(None),
         }
     }
 

@@ -104,7 +104,7 @@ pub(crate) enum Identity {
     /// The user of this process. The server identifies them by the socket.
     Local,
     /// No credentials.
-    Nobody,
+    Anonymous,
 }
 
 /// The server that the command line asks for.
@@ -161,10 +161,10 @@ impl Wish {
         }
         match named {
             Some(target @ Target::Socket(..)) => Ok((target, Identity::Local)),
-            Some(target @ (Target::Tcp(_) | Target::Tls(_))) => Ok((target, Identity::Nobody)),
+            Some(target @ (Target::Tcp(_) | Target::Tls(_))) => Ok((target, Identity::Anonymous)),
             None => match socket(environment) {
                 Some(target) => Ok((target, Identity::Local)),
-                None => Ok((Target::parse(DEFAULT_SERVER)?, Identity::Nobody)),
+                None => Ok((Target::parse(DEFAULT_SERVER)?, Identity::Anonymous)),
             },
         }
     }
@@ -225,7 +225,7 @@ mod tests {
         let other = Wish { server: Some("b:1".to_owned()), ..Wish::default() };
         let (target, identity) = other.resolve(&none, Some(login("http://a:1")))?;
         assert_eq!(target.place(), "b:1");
-        assert!(matches!(identity, Identity::Nobody));
+        assert!(matches!(identity, Identity::Anonymous));
         Ok(())
     }
 

@@ -108,7 +108,7 @@ pub(in crate::grpc) fn tokens(tokens: &Tokens) -> v1::TokenSet {
 pub(in crate::grpc) fn identity(app: &App, caller: &Caller, identity: &Identity) -> v1::WhoAmIResponse {
     use v1::who_am_i_response::Kind;
     let (kind, api_token_id) = match &caller.principal {
-        Principal::Nobody => (Kind::Unspecified, String::new()),
+        Principal::Anonymous => (Kind::Unspecified, String::new()),
         Principal::Local { .. } => (Kind::Local, String::new()),
         Principal::User { .. } => (Kind::User, String::new()),
         Principal::ApiToken { id, .. } => (Kind::ApiToken, id.to_string()),
