@@ -70,7 +70,7 @@ async fn the_server_describes_itself() {
         r#"option (.latchkey.v1.access) = { caller: CALLER_SCOPE, scope: "users.lock", lane: LANE_OPERATOR };"#;
     assert!(one_line.contains(access), "{method}");
     assert!(
-        method.contains("// Stops an account from signing in") && method.contains("idempotency_level = IDEMPOTENT")
+        method.contains("// Locks an account: the user cannot sign in") && method.contains("idempotency_level = IDEMPOTENT")
     );
     let field = grpcurl.describe("latchkey.v1.ResetPasswordRequest");
     assert!(field.contains(r#"unlock = 7 [(.latchkey.v1.needs) = "users.lock"];"#), "{field}");
@@ -207,7 +207,7 @@ async fn the_protoset_stands_in_for_reflection() {
     grpcurl.shell.feed("latchkeyd", &["protoset", "latchkey.pb"], "").good();
     let method = ["-protoset", "latchkey.pb", "describe", "latchkey.v1.UserAdmin.LockUser"];
     let described = grpcurl.run(&method).good();
-    assert!(described.contains(r#"scope: "users.lock""#) && described.contains("// Stops an account"), "{described}");
+    assert!(described.contains(r#"scope: "users.lock""#) && described.contains("// Locks an account"), "{described}");
     let keys = ["-protoset", "latchkey.pb", &grpcurl.address, "latchkey.v1.Auth/GetSigningKeys"];
     assert_eq!(grpcurl.run(&keys).json()["issuer"], "latchkey");
     let unknown = ["-protoset", "latchkey.pb", &grpcurl.address, "latchkey.v1.UserAdmin/ListUsers"];
