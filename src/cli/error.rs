@@ -258,7 +258,7 @@ impl Refusal {
 }
 
 /// The server's message for a passed deadline, used when this program's own timer ends a call.
-const TOO_LATE: &str = "there was no answer before the deadline; a change may have been made all the same";
+const TOO_LATE: &str = "the call did not finish before the deadline; a change may have been made anyway";
 
 /// Whether this program's own timer ended the call. tonic reports that as CANCELLED.
 fn is_own_timeout(status: &Status) -> bool {
