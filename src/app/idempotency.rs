@@ -69,8 +69,8 @@ impl App {
         let lost = match work.await {
             Ok(Some(done)) => return Ok(done),
             Ok(None) => Error::internal("an idempotency key was lost"),
-            // Perhaps because another call with the same key has committed: then the name is taken, or the etag or the state
-            // of the account has changed.
+            // Another call with this key may have committed, and so have caused this error: the name is taken, or the etag or
+            // the state of the account has changed.
             Err(error @ (Error::AlreadyExists(_) | Error::Stale { .. } | Error::Precondition(_))) => error,
             Err(error) => return Err(error),
         };

@@ -1,4 +1,4 @@
-//! Verifying passwords and hashing new ones. Nothing else uses the hasher.
+//! Verifying passwords and hashing new ones. No other file hashes or verifies.
 
 use std::time::Duration;
 
@@ -140,7 +140,8 @@ impl App {
         self.hasher.hash(Priority::SignIn, as_stored(stored, typed)).await.map(Some)
     }
 
-    /// Returns whether `password` is the account's. Always computes one hash, so that the time tells nothing.
+    /// Returns whether `password` is the account's. Always computes one hash, so that the duration does
+    /// not show whether the account exists.
     pub(super) async fn prove(
         &self,
         priority: Priority,

@@ -89,7 +89,7 @@ impl App {
                 return Ok(progress);
             }
         }
-        // The password was right, but the account was locked or reset while it was checked.
+        // Without a `refusal` the password was right, but the account was locked or reset while it was checked.
         let reason = refusal.unwrap_or(Reason::UserLocked);
         let target = match user {
             Some(user) => Target::of(user),

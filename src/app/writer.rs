@@ -5,7 +5,7 @@
 //! App::write(caller, target, |writer| …)
 //!     Writer   reads and locks rows, checks scopes
 //!       ├─ checked(), unchanged(value) ──────────────────────────────────────────┐
-//!       └─ change() ─▶ Change   what the store's write functions accept          ├─▶ Done<T>
+//!       └─ change() ─▶ Change   holds the WriteTx that writing functions need    ├─▶ Done<T>
 //!                        └─ commit(events, value), commit_unaudited, roll_back ──┘
 //! ```
 //!
@@ -98,8 +98,8 @@ pub(super) struct Done<T> {
 
 impl App {
     /// Runs `work` in a transaction for `caller`, and returns its answer once everything that the answer depends on is
-    /// durable. A transaction that lost a race with another is run again from its start. If the call is refused, an audit
-    /// event in a transaction of its own records that, with `target` as the account concerned.
+    /// durable. A transaction that lost a race with another is run again from its start. A denied call, and one
+    /// that would leave no administrator, is recorded in a transaction of its own, with `target` as the account concerned.
     pub(super) async fn write<'a, T, Fut>(
         &'a self,
         caller: &'a Caller,
@@ -162,7 +162,7 @@ impl App {
     pub(super) async fn audit_refusal(&self, caller: &Caller, target: Option<&UserRef>, error: &Error) -> Result<()> {
         let event = match error {
             Error::Denied(denied) => Event::denied(self.refused_target(target).await?, denied.reason()),
-            // A failure and not a denial: the caller has the scope, but no other administrator would be left.
+            // The outcome is FAILED and not DENIED: the caller has the scope, but no other administrator would be left.
             Error::Precondition(Unmet::LastAdministrator) => {
                 let target = self.refused_target(target).await?;
                 Event::failed(EventType::AccessDenied, target, Reason::LastAdministrator)
@@ -333,7 +333,7 @@ impl<Tx: Connection> Unit<'_, Tx> {
         named.id.ok_or_else(|| Error::no_user(named.field))
     }
 
-    /// Fails if `target` is the caller's own account: a stolen five-minute token must not become a new password.
+    /// Fails if `target` is the caller's own account. The token may be stolen, and must not reset or lock its owner.
     pub(super) fn not_oneself(&self, target: UserId) -> Result<()> {
         if self.caller.principal.user_id() == Some(target) { Err(Denied::SelfActionForbidden.into()) } else { Ok(()) }
     }

@@ -25,7 +25,7 @@ pub(crate) struct Global {
     pub(crate) server: Option<String>,
     #[arg(long, global = true, value_name = "PATH", help = SOCKET_HELP)]
     pub(crate) socket: Option<PathBuf>,
-    /// Act as the local operator, through the socket, whoever is signed in.
+    /// Act as the local operator, through the socket, even if a user is signed in.
     #[arg(long, global = true)]
     pub(crate) local: bool,
     #[command(flatten)]

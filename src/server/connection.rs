@@ -194,8 +194,8 @@ impl AsyncRead for Connection {
         if let Poll::Ready(Ok(())) = polled {
             this.received(buffer.filled().get(before..).unwrap_or_default())?;
         }
-        // After the read, because bytes that are there have arrived in time. Polling the timer also registers the reader
-        // to be woken by it.
+        // The timer is checked after the read, because bytes that are there have arrived in time. Polling it also registers
+        // the reader to be woken by it.
         this.check_timer(cx)?;
         polled
     }
@@ -229,7 +229,7 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.check_timer(cx)?;
-        // Before the peer learns that the connection is closed and can connect again.
+        // The flood is reported before the peer learns that the connection is closed and can connect again.
         self.report_flood();
         Pin::new(&mut self.io).poll_shutdown(cx)
     }

@@ -14,8 +14,8 @@ use crate::metrics::{Listener, Metrics, Refused};
 /// Time between two log lines about refused connections, so that a flood of connections does not flood the log.
 const LOG_EVERY: Duration = Duration::from_secs(5);
 
-/// Delay that a flood adds before the peer's next connection is served, and time between the connections that wait for
-/// it. A flood costs us some milliseconds of work before its connection is closed.
+/// Delay that a flood adds before the peer's next connection is served, and time between two delayed
+/// connections. A flood costs us some milliseconds of work before its connection is closed.
 const THROTTLE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Longest delay that several floods add up to. Other clients may share the peer's address.

@@ -10,7 +10,7 @@ use crate::error::Error;
 /// Why the server does not start. Each message says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The database or the keys.
+    /// The database or the keys cannot be opened.
     #[error(transparent)]
     Start(#[from] StartError),
     /// An operation on a directory, file or address failed.
@@ -47,7 +47,7 @@ pub enum ServeError {
         /// The user id of its owner.
         owner: u32,
     },
-    /// The TLS certificate, its key, or the client CA.
+    /// The TLS certificate, its key, or the client CA is not usable.
     #[error(transparent)]
     Tls(#[from] TlsError),
     /// Any other error.

@@ -157,8 +157,8 @@ async fn unless_stopped<T>(stop: &CancellationToken, next: impl Future<Output = 
     }
 }
 
-/// The accepted connection. On a failure returns `None`, after a delay unless the peer has only closed the connection before
-/// it was accepted: the other causes persist, and accepting again at once would keep a core busy.
+/// The accepted connection. Returns `None` on a failure. Pauses first, unless the peer only left: other causes persist, and
+/// accepting again at once would keep a core busy.
 async fn accepted_or_pause<T>(accepted: io::Result<T>) -> Option<T> {
     let error = match accepted {
         Ok(accepted) => return Some(accepted),

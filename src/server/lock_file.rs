@@ -1,4 +1,5 @@
-//! The lock of the SQLite database: one process owns it, and holds a lock on a file beside it until it ends.
+//! The lock of the SQLite database: one process owns the database, and until the process ends it holds a
+//! lock on a file beside the database.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;

@@ -1,7 +1,7 @@
 //! The composition root: the only place that wires the layers together.
 //!
 //! Start: lock file (SQLite) → connect → migrate → keys → bind → jobs → SERVING.
-//! Stop: `NOT_SERVING` → stop accepting → jobs end → drain → connections close.
+//! Stop: `NOT_SERVING` → listeners and jobs are told to stop → connections drain → remaining work and jobs end.
 
 mod connection;
 mod connection_limits;
@@ -166,7 +166,7 @@ fn start_hasher(
 }
 
 impl Running {
-    /// Returns whether there is an administrator who can sign in over the network.
+    /// Returns whether any user has the role `admin`.
     pub async fn has_administrator(&self) -> Result<bool, Error> {
         self.app.has_administrator().await
     }
@@ -176,8 +176,8 @@ impl Running {
         self.app.keys_replaced().await;
     }
 
-    /// Stops in order: readiness ends, jobs finish their tick, calls in progress end. Work that waits for an
-    /// unresponsive database is abandoned at the deadline.
+    /// Stops in order: readiness ends, connections drain, remaining work and jobs end. Work that waits for an unresponsive
+    /// database is abandoned at the deadline.
     pub async fn shutdown(mut self) {
         let deadline = Instant::now() + STOP_DEADLINE;
         // From here on the server is not ready, and refuses new changes.

@@ -32,7 +32,7 @@ struct Waiting {
 }
 
 impl PendingResponses {
-    /// How long the oldest of them has been waiting.
+    /// How long the oldest pending response has been waiting.
     pub(super) fn longest_unread(&self, now: Instant) -> Duration {
         let oldest = self.lock().since.values().min().copied();
         oldest.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))

@@ -27,15 +27,15 @@ pub(super) async fn bind(path: &Path) -> Result<(UnixListener, BoundSocket), Ser
         Err(_) => {}
     }
     let listener = UnixListener::bind(path).map_err(failed)?;
-    // A directory that we made is private. One that existed may not be.
+    // An existing directory may be open to others, so the socket itself is restricted.
     tokio::fs::set_permissions(path, Permissions::from_mode(0o600)).await.map_err(failed)?;
     let found = tokio::fs::symlink_metadata(path).await.map_err(failed)?;
     let bound = BoundSocket { path: path.to_owned(), inode: found.ino() };
     Ok((listener, bound))
 }
 
-/// Returns whether no process listens on the socket any more, which a refused connection shows. A full backlog means that
-/// one does. Fails if the kernel does not say, such as for lack of permission.
+/// Returns whether no process listens on the socket any more: then it refuses a connection. A full backlog means that a
+/// process listens. Fails if the kernel does not say, such as for lack of permission.
 async fn is_stale(path: &Path) -> io::Result<bool> {
     match UnixStream::connect(path).await {
         Ok(_) => Ok(false),

@@ -150,7 +150,7 @@ impl Reloader {
         environment: Environment,
         metrics: Arc<Metrics>,
     ) -> Result<Reloader, TlsError> {
-        // Before the files are read, so that a change meanwhile is noticed.
+        // The versions are noted before the files are read, so that a change meanwhile is noticed.
         let versions = files.versions().await;
         let current = watch::Sender::new(Arc::new(files.load().await?));
         let mut reloader =

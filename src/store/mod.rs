@@ -2,7 +2,8 @@
 //!
 //! State changes are guarded updates (`… WHERE id = ? AND generation = ?`) whose row count is checked. Nothing is read, decided
 //! in memory and written without a lock on its row. Functions that read accept any connection, functions that write accept a
-//! [`WriteTx`]. The differences between the two databases are in this file, `sqlite/`, `postgres.rs` and `migration/`.
+//! [`WriteTx`]. The differences between the two databases are in this file, `sqlite/`, `postgres.rs`, `bounded.rs`,
+//! `migration/` and the row locks of `users/`.
 
 pub mod api_tokens;
 pub mod audit;
@@ -48,8 +49,8 @@ use crate::error::{Error, Outage, Result};
 /// A pool or a transaction, to which statements can be sent.
 pub use sea_orm::ConnectionTrait as Connection;
 
-/// How long a statement may take, including the wait for a connection, and how long a whole transaction. Longer than the limits
-/// that the server is given, whose errors say better what was slow, and shorter than the deadline of a sign-in, 10 s.
+/// How long a statement may take, including the wait for a connection, and how long a whole transaction. Longer than
+/// PostgreSQL's own limits, so that its more precise errors arrive first. Shorter than the deadline of a sign-in, 10 s.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// How long a caller waits for a connection before the database counts as unavailable. The driver's default of 30 s is longer

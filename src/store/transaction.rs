@@ -68,7 +68,7 @@ impl WriteTx {
     }
 
     /// Makes the change visible, and then durable. [`Outage::Unconfirmed`] means that the change may or may not have been
-    /// made. Whatever the result, cached rows are no longer valid.
+    /// made. Once the commit is sent, cached rows are no longer valid, whatever its result.
     ///
     /// [`Outage::Unconfirmed`]: crate::error::Outage::Unconfirmed
     pub async fn commit(self) -> Result<()> {

@@ -70,7 +70,8 @@ async fn the_server_describes_itself() {
         r#"option (.latchkey.v1.access) = { caller: CALLER_SCOPE, scope: "users.lock", lane: LANE_OPERATOR };"#;
     assert!(one_line.contains(access), "{method}");
     assert!(
-        method.contains("// Locks an account: the user cannot sign in") && method.contains("idempotency_level = IDEMPOTENT")
+        method.contains("// Locks an account: the user cannot sign in")
+            && method.contains("idempotency_level = IDEMPOTENT")
     );
     let field = grpcurl.describe("latchkey.v1.ResetPasswordRequest");
     assert!(field.contains(r#"unlock = 7 [(.latchkey.v1.needs) = "users.lock"];"#), "{field}");

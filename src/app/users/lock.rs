@@ -1,4 +1,5 @@
-//! Locking and unlocking accounts. Locks are decided here; the rule that no lock weakens another is in `Lock::over`.
+//! Locking and unlocking accounts. Operators' locks are decided here, automatic ones in
+//! `App::attempt_failed`. No lock weakens another: `Lock::over`.
 
 use std::time::Duration;
 

@@ -12,7 +12,7 @@ use crate::proto::v1::{ChangePasswordRequest, ChangePasswordResponse};
 pub(crate) const ATTEMPTS: usize = 5;
 
 const HELP: &str = "\
-Changes the password of whoever is signed in (`latchkey login`). All your other sessions end.
+Changes the password of the user who is signed in (`latchkey login`). All your other sessions end.
 
 Examples:
   latchkey passwd

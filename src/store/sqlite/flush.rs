@@ -20,8 +20,8 @@ use tokio::time::timeout;
 use super::file::DatabaseFile;
 use crate::store::ANSWER_TIMEOUT;
 
-/// The maximum number of commits that one flush confirms. Each belongs to a call that a lane admitted, or to a job. More can
-/// wait only on a fast machine, and the next flush confirms the rest.
+/// The maximum number of commits that one flush confirms. Each belongs to a call that a lane admitted, or to a job. The next
+/// flush confirms the rest.
 const MAX_BATCH: usize = 1024;
 
 /// How long a flush may take. A disk that takes longer may never respond; callers are then told that the result is unknown.

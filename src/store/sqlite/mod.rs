@@ -97,9 +97,8 @@ pub(super) async fn connect(path: &Path) -> Result<Connected> {
     Ok(Connected { read, write, files })
 }
 
-/// Moves the log to the file. What an earlier server could not flush may exist only in the memory of the system: a later flush
-/// of the log would not write it, and later entries of the log could not be read without it. So the server starts with an empty
-/// log or not at all.
+/// Moves the log to the file. An earlier server may have failed to flush a part of the log. A later flush would skip that part,
+/// and entries after it could not be read without it. So the server starts with an empty log or not at all.
 async fn write_back(write: &DatabaseConnection, path: &Path) -> Result<()> {
     let statement = Statement::from_string(DbBackend::Sqlite, "PRAGMA wal_checkpoint(TRUNCATE)");
     let give_up = Instant::now() + BUSY_TIMEOUT;
