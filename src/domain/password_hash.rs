@@ -19,7 +19,14 @@ impl PasswordHash {
 
     /// The part before the salt.
     pub fn method(&self) -> HashMethod {
-        HashMethod(self.0.split('$').take(4).collect::<Vec<_>>().join("$"))
+        match self.0.split('$').collect::<Vec<_>>().as_slice() {
+            [empty, algorithm, version, params, _salt, _hash] => {
+                HashMethod([*empty, algorithm, version, params].join("$"))
+            }
+            // Of any other form only the algorithm is known not to be a secret.
+            [_, algorithm, ..] => HashMethod(format!("${algorithm}")),
+            _ => HashMethod(String::new()),
+        }
     }
 }
 
@@ -54,6 +61,10 @@ mod tests {
         let hash = PasswordHash::new("$argon2id$v=19$m=64,t=1,p=1$c2FsdA$aGFzaA".to_owned());
         assert_eq!(hash.method().as_str(), "$argon2id$v=19$m=64,t=1,p=1");
         assert_eq!(hash.method().algorithm(), "argon2id");
-        assert_eq!(PasswordHash::new("nonsense".to_owned()).method().algorithm(), "");
+        for (other, method) in
+            [("$2b$12$c2FsdGFuZGhhc2g", "$2b"), ("$argon2id$m=64,t=1,p=1$c2FsdA$aGFzaA", "$argon2id"), ("x", "")]
+        {
+            assert_eq!(PasswordHash::new(other.to_owned()).method().as_str(), method);
+        }
     }
 }

@@ -42,7 +42,7 @@ pub(super) async fn deadline(
     let arrived = request.extensions().get::<Arrived>().map_or_else(Instant::now, |arrived| arrived.0);
     let limit = method.deadline;
     let end = arrived + client_limit(request.headers()).map_or(limit, |client| client.min(limit));
-    let head_due = end.min(arrived + STREAM_BEGINS);
+    let head_due = if method.is_streaming { end.min(arrived + STREAM_BEGINS) } else { end };
     let mut response = timeout_at(head_due, next.run(request)).await.map_err(|_| Error::DeadlinePassed)?;
     if method.is_streaming {
         // `body.rs` enforces it.

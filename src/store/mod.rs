@@ -336,8 +336,8 @@ mod tests {
         let dir = tempfile::tempdir()?;
         let store = store_in(&dir).await?;
         store.migrate().await?.commit().await?;
-        let failing = sqlite::Files::failing(&dir.path().join("latchkey.db"))?;
-        let backend = Backend::Sqlite(Arc::new(failing));
+        let Backend::Sqlite(files) = &store.read.backend else { return Err("not SQLite".into()) };
+        let backend = Backend::Sqlite(Arc::new(files.failing()?));
         let store = Store::of(store.location.clone(), store.read.inner.clone(), store.write.inner.clone(), &backend);
 
         let tx = store.begin().await?.writable();

@@ -1,6 +1,6 @@
 //! Unusable files and directories: the real binary exits with one clear message.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use latchkey::proto::v1;
@@ -309,6 +309,22 @@ async fn while_another_program_reads_the_database_no_server_starts_on_it() {
     tx.rollback().await.expect("an end");
     reader.close().await.expect("an end");
     used(&shell, "data");
+}
+
+#[test]
+fn another_program_that_reads_the_database_and_closes_it_leaves_the_log_in_place() {
+    let shell = Shell::default();
+    if !shell.has("python3") {
+        return;
+    }
+    let server = Daemon::start(&shell, &["--data-dir", "data"]);
+    let log = || std::fs::metadata(shell.path("data/latchkey.db-wal")).expect("a log").ino();
+    let before = log();
+    // A program that closes the last connection to a database deletes the log. The lock of the server shows that it is not.
+    let read = "import sqlite3; c = sqlite3.connect('data/latchkey.db'); c.execute('SELECT 1 FROM user').fetchall(); c.close()";
+    shell.feed("python3", &["-c", read], "").good();
+    assert_eq!(log(), before, "the server writes to a log that has no name");
+    server.stop();
 }
 
 #[test]

@@ -33,17 +33,16 @@ pub(super) struct Files {
 }
 
 impl Files {
-    fn open(path: &Path, log: &Path) -> io::Result<Files> {
-        let database = Arc::new(DatabaseFile::create(path)?);
+    fn of(database: Arc<DatabaseFile>, log: &Path) -> io::Result<Files> {
         let flusher = Flusher::start(std::fs::File::open(log)?, Arc::clone(&database))?;
         Ok(Files { database, flusher })
     }
 
-    /// Files whose commits can never become durable.
+    /// The same database, with commits that can never become durable.
     #[cfg(test)]
-    pub(super) fn failing(path: &Path) -> io::Result<Files> {
+    pub(super) fn failing(&self) -> io::Result<Files> {
         // A device that cannot be flushed.
-        Files::open(path, Path::new("/dev/null"))
+        Files::of(Arc::clone(&self.database), Path::new("/dev/null"))
     }
 
     /// Fails if the database was removed or replaced, or its disk has failed.
@@ -54,7 +53,8 @@ impl Files {
 
     /// Waits until everything committed so far is durable.
     pub(super) async fn flush(&self) -> Result<(), DbErr> {
-        self.flusher.flush().await
+        // A commit to a file that was replaced is not confirmed either, and that is then the better explanation.
+        self.flusher.flush().await.map_err(|error| self.database.check().err().unwrap_or(error))
     }
 }
 
@@ -69,7 +69,9 @@ pub(super) struct Connected {
 pub(super) async fn connect(path: &Path) -> Result<Connected> {
     let failed =
         |source: io::Error| Error::Unavailable(Outage::Storage(format!("{}: {source}", path.display()).into()));
-    DatabaseFile::create(path).map_err(failed)?;
+    // The file is opened before the first connection and never again: closing any descriptor of a file drops all locks that
+    // the process holds on it (fcntl(2)), and without SQLite's lock another program may delete the log.
+    let database = Arc::new(DatabaseFile::create(path).map_err(failed)?);
     let url = format!("sqlite://{}?mode=rwc", path.display());
     let options = |connections: u32| {
         let mut options = ConnectOptions::new(url.clone());
@@ -93,7 +95,7 @@ pub(super) async fn connect(path: &Path) -> Result<Connected> {
     write_back(&write, path).await?;
     // The readers stay open as long as the store. They keep the log file, whatever happens to the writer.
     let read = Database::connect(options(READERS)).await?;
-    let files = Files::open(path, &log_of(path)).map_err(failed)?;
+    let files = Files::of(database, &log_of(path)).map_err(failed)?;
     Ok(Connected { read, write, files })
 }
 
