@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_is_kept_of_an_account_at_which_nobody_tries() {
+    async fn the_queue_of_an_account_without_attempts_is_removed() {
         let queues = Arc::new(AccountQueues::default());
         let taken = queues.take("u:1".to_owned(), LATE).await.unwrap();
         assert_eq!(queues.lock().len(), 1);

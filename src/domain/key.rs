@@ -17,7 +17,7 @@ pub enum KeyPurpose {
 pub struct SealedKey {
     /// The `kid` of a signing key.
     pub id: KeyId,
-    /// What it is for.
+    /// The purpose of the key.
     pub purpose: KeyPurpose,
     /// The key, sealed.
     pub sealed: Vec<u8>,

@@ -38,7 +38,7 @@ const FOREIGN: [(&str, Option<CallLane>, Duration, bool); 4] = [
 pub(super) struct Method {
     /// The full name, such as `latchkey.v1.UserAdmin/LockUser`.
     pub(super) name: String,
-    /// Who may call it. `None` if it is open to every client (health, and reflection by default).
+    /// The callers that it accepts. `None` if it is open to every client (health, and reflection by default).
     pub(super) rule: Option<AccessRule>,
     /// The lane that bounds how many of its calls run at once. `None` means no bound.
     pub(super) lane: Option<CallLane>,
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn checks_of_health_and_what_nobody_serves_have_no_lane() -> Result<(), ContractFault> {
+    fn health_checks_and_unknown_methods_have_no_lane() -> Result<(), ContractFault> {
         let table = MethodTable::load(Reflection::On)?;
         let lane_of = |path| table.find(path).and_then(|method| method.lane);
         assert_eq!(lane_of("/grpc.health.v1.Health/Check"), None);
