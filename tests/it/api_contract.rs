@@ -30,6 +30,19 @@ fn access(method: &MethodDescriptor, member: &str) -> Value {
 }
 
 #[test]
+fn every_file_names_its_package_for_go_java_and_csharp() {
+    let files: Vec<_> = contract().files().filter(|file| file.package_name() == PACKAGE).collect();
+    assert!(files.len() > 5, "too few files to be all");
+    for file in files {
+        let options = file.file_descriptor_proto().options.clone().unwrap_or_default();
+        assert_eq!(options.go_package(), "latchkey/v1;latchkeyv1", "{}", file.name());
+        assert_eq!(options.java_package(), PACKAGE, "{}", file.name());
+        assert!(options.java_multiple_files(), "{}", file.name());
+        assert_eq!(options.csharp_namespace(), "Latchkey.V1", "{}", file.name());
+    }
+}
+
+#[test]
 fn every_method_says_who_may_call_it() {
     for method in methods() {
         let caller = access(&method, "caller").as_enum_number().unwrap_or_default();
