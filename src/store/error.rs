@@ -1,5 +1,7 @@
 //! Conversion of database errors into the server's errors.
 
+use std::borrow::Cow;
+
 use sea_orm::{DbErr, RuntimeErr, sqlx};
 
 use crate::error::{Error, Outage, Resource};
@@ -7,7 +9,9 @@ use crate::error::{Error, Outage, Resource};
 impl From<DbErr> for Error {
     fn from(error: DbErr) -> Error {
         match advice(&error) {
-            Some(advice) => Error::Unavailable(Outage::Storage(Advised { advice, source: error }.into())),
+            Some(advice) => {
+                Error::Unavailable(Outage::Storage(Advised { advice: advice.into(), source: error }.into()))
+            }
             None if is_outage(&error) => Error::Unavailable(Outage::Storage(error.into())),
             None if is_unreadable(&error) => {
                 tracing::warn!(%error, "a stored row cannot be read");
@@ -18,10 +22,10 @@ impl From<DbErr> for Error {
     }
 }
 
-/// What is wrong with the file of the embedded database, and the remedy, for the log and for an operator who starts the server.
+/// What is wrong with the database, and the remedy, for the log and for an operator who starts the server.
 #[derive(Debug)]
 struct Advised {
-    advice: &'static str,
+    advice: Cow<'static, str>,
     source: DbErr,
 }
 
@@ -59,6 +63,23 @@ pub(super) fn commit_error(error: DbErr) -> Error {
     if is_answer { error.into() } else { Error::Unavailable(Outage::Unconfirmed(error.into())) }
 }
 
+/// Converts an error of applying these migrations.
+pub(super) fn migration_error(error: DbErr, pending: &[String]) -> Error {
+    // 42501 is `insufficient_privilege`.
+    if sql_state(&error).as_deref() != Some("42501") {
+        return error.into();
+    }
+    Error::Internal(Box::new(Advised {
+        advice: format!(
+            "the schema is behind ({}), and this role of the database may not change it; run `latchkeyd migrate` as the role \
+             that owns the tables, and grant this one reading and writing",
+            pending.join(", ")
+        )
+        .into(),
+        source: error,
+    }))
+}
+
 /// Converts an error of waiting for another server that migrates.
 pub(super) fn migration_lock_error(error: DbErr) -> Error {
     if sql_state(&error).as_deref() != Some("55P03") {
@@ -85,7 +106,7 @@ fn driver_error(error: &DbErr) -> Option<&sqlx::Error> {
 }
 
 fn sql_state(error: &DbErr) -> Option<String> {
-    driver_error(error)?.as_database_error()?.code().map(std::borrow::Cow::into_owned)
+    driver_error(error)?.as_database_error()?.code().map(Cow::into_owned)
 }
 
 /// Returns whether a column holds a value of the wrong type. Only the embedded database permits that.

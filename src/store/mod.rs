@@ -259,13 +259,7 @@ impl Store {
 
     /// Returns the names of the migrations that have not been applied. Fails if the schema is newer than this program.
     pub async fn pending_migrations(&self) -> Result<Vec<String>> {
-        let applied = migration::Migrator::get_migration_with_status_read_only(&self.read.inner).await;
-        let steps = applied.map_err(newer_schema)?;
-        Ok(steps
-            .iter()
-            .filter(|step| step.status() == sea_orm_migration::MigrationStatus::Pending)
-            .map(|step| step.name().to_owned())
-            .collect())
+        pending_migrations(&self.read.inner).await
     }
 
     /// Brings the schema up to date in one transaction, and returns that transaction for other work that must happen once. Only
@@ -274,13 +268,18 @@ impl Store {
         let inner = self.begin_inner().await?;
         lock_migrations(&inner).await?;
         failpoint!("migrate.locked");
+        let pending = pending_migrations(&inner).await?;
         let schema = SchemaManager::new(&inner);
         if schema.has_table("user").await? && !schema.has_table("seaql_migrations").await? {
             return Err(Error::internal(
                 "the database holds the tables of another program; name one of latchkey's own with --database-url",
             ));
         }
-        migration::Migrator::up(&inner, None).await.map_err(newer_schema)?;
+        // `up` begins with CREATE TABLE IF NOT EXISTS, which needs rights that the service may lack.
+        if !pending.is_empty() {
+            let done = migration::Migrator::up(&inner, None).await;
+            done.map_err(|error| error::migration_error(error, &pending))?;
+        }
         failpoint!("migrate.schema");
         Ok(self.transaction(inner, Deadline::Never).writable())
     }
@@ -291,6 +290,16 @@ impl Store {
         let _ = self.read.inner.close().await;
         let _ = self.write.inner.close().await;
     }
+}
+
+async fn pending_migrations(c: &impl sea_orm::ConnectionTrait) -> Result<Vec<String>> {
+    let applied = migration::Migrator::get_migration_with_status_read_only(c).await;
+    let steps = applied.map_err(newer_schema)?;
+    Ok(steps
+        .iter()
+        .filter(|step| step.status() == sea_orm_migration::MigrationStatus::Pending)
+        .map(|step| step.name().to_owned())
+        .collect())
 }
 
 /// Waits until no other process migrates. On `SQLite` the transaction itself is the lock.

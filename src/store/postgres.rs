@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sea_orm::sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions, PgSslMode};
 use sea_orm::sqlx::{self, Connection, Executor, Row};
-use sea_orm::{ConnectOptions, Database, DatabaseConnection};
+use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, Statement};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{Instant, timeout};
 
@@ -75,19 +75,41 @@ pub(super) async fn connect(url: &SecretString) -> Result<(DatabaseConnection, A
         .sqlx_logging(false)
         .map_sqlx_postgres_opts(connect_options)
         .map_sqlx_postgres_pool_opts(move |options| pool_options(options, &of_pool));
-    Ok((Database::connect(options).await?, doubt))
+    let database = Database::connect(options).await?;
+    warn_of_lost_settings(&database).await?;
+    Ok((database, doubt))
+}
+
+/// The settings that every connection asks for when it opens.
+const SETTINGS: [(&str, &str); 4] = [
+    // The isolation level for which the row locks are designed, whatever the default of the database.
+    ("default_transaction_isolation", "read committed"),
+    ("statement_timeout", "5s"),
+    ("lock_timeout", "2s"),
+    ("idle_in_transaction_session_timeout", "10s"),
+];
+
+/// Warns of settings that are not in force. A pooler between the server and the database may drop them: `PgBouncer` does if
+/// `ignore_startup_parameters` lists `options`.
+async fn warn_of_lost_settings(database: &DatabaseConnection) -> Result<()> {
+    for (name, wanted) in SETTINGS {
+        let show = Statement::from_string(DbBackend::Postgres, format!("SHOW {name}"));
+        let row = database.query_one_raw(show).await?;
+        let found = row.map(|row| row.try_get_by_index::<String>(0)).transpose()?.unwrap_or_default();
+        if found != wanted {
+            tracing::warn!(
+                "the database ignores {name} = '{wanted}', which the server asks for, and has '{found}'; a pooler in between may \
+                 drop it. Connect directly, or let the owner run: ALTER ROLE … SET {name} = '{wanted}'"
+            );
+        }
+    }
+    Ok(())
 }
 
 /// The settings of every connection.
 fn connect_options(options: PgConnectOptions) -> PgConnectOptions {
     let local = options.get_socket().is_some() || is_loopback(options.get_host());
-    let options = options.application_name("latchkeyd").options([
-        // The isolation level for which the row locks are designed, whatever the default of the database.
-        ("default_transaction_isolation", "read committed"),
-        ("statement_timeout", "5s"),
-        ("lock_timeout", "2s"),
-        ("idle_in_transaction_session_timeout", "10s"),
-    ]);
+    let options = options.application_name("latchkeyd").options(SETTINGS);
     // The driver's default would continue in plain text if TLS fails.
     if !local && matches!(options.get_ssl_mode(), PgSslMode::Prefer) {
         options.ssl_mode(PgSslMode::VerifyFull)

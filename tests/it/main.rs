@@ -31,6 +31,7 @@ mod crash_loop;
 mod crash_steps;
 mod creating_users;
 mod database_faults;
+mod database_role;
 mod deadlines;
 mod deleting_users;
 mod error_reasons;
