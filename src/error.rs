@@ -219,6 +219,15 @@ pub enum Error {
     /// Use a server that has this method.
     #[error("this server does not have this method")]
     MethodUnavailable,
+    /// Send the message without compression.
+    #[error("the request is compressed with `{encoding}`, which this server does not support; send it uncompressed")]
+    CompressionUnsupported {
+        /// The compression that the request names.
+        encoding: String,
+    },
+    /// Name the compression, or clear the flag.
+    #[error("the message is flagged as compressed, but `grpc-encoding` names no compression; send it uncompressed")]
+    CompressionUnnamed,
     /// Check whether the change was made, or repeat it with the same idempotency key.
     #[error(
         "the call did not finish before the deadline; a change may have been made anyway: repeat the call, with the \
@@ -309,8 +318,9 @@ impl Error {
                 Limit::Lane(_) => Reason::Overloaded,
             },
             Error::RequestTooLarge => Reason::RequestTooLarge,
-            Error::MessageMalformed => Reason::MessageMalformed,
+            Error::MessageMalformed | Error::CompressionUnnamed => Reason::MessageMalformed,
             Error::MethodUnavailable => Reason::MethodUnavailable,
+            Error::CompressionUnsupported { .. } => Reason::CompressionUnsupported,
             Error::Unavailable(Outage::ShuttingDown) => Reason::ShuttingDown,
             Error::Unavailable(Outage::Storage(_) | Outage::Unconfirmed(_)) => Reason::StorageUnavailable,
             Error::DeadlinePassed => Reason::DeadlinePassed,

@@ -53,6 +53,7 @@ pub enum Reason {
     RecordCorrupt,
     Internal,
     MethodUnavailable,
+    CompressionUnsupported,
 }
 
 impl Reason {

@@ -29,14 +29,22 @@ const RETRY_WHEN_UNAVAILABLE: Duration = Duration::from_secs(1);
 /// accept 8 to 16 KiB: the violations of a thousand wrong ids would break the call instead of explaining it.
 const MAX_VIOLATION_BYTES: usize = 2048;
 
-/// Prefixes of the messages that tonic uses for malformed requests, with the code INTERNAL or UNIMPLEMENTED.
+/// Prefixes of the messages that tonic uses for malformed requests, with the code INTERNAL.
 const MALFORMED: &[&str] = &[
     "failed to decode Protobuf message",
     "Missing request message.",
     "Unexpected EOF decoding stream.",
-    "protocol error: received message with",
-    "Content is compressed with",
+    "protocol error: received message with invalid compression flag",
 ];
+
+/// The prefix of the message that tonic uses for a compressed request.
+const COMPRESSED: &str = "Content is compressed with `";
+
+/// The prefix of the message that tonic uses for a message that is flagged as compressed in a request that is not.
+const FLAGGED: &str = "protocol error: received message with compressed-flag but no grpc-encoding";
+
+/// The maximum length of the name of a compression that we repeat to the client, in bytes.
+const MAX_ENCODING_BYTES: usize = 64;
 
 /// The prefix of the message that tonic uses for a request over the size limit of the service.
 const TOO_LARGE: &str = "Error, decoded message length too large";
@@ -79,11 +87,12 @@ fn code(error: &Error) -> Code {
         Error::Precondition(_) => Code::FailedPrecondition,
         Error::Stale { .. } => Code::Aborted,
         Error::Exhausted { .. } | Error::RequestTooLarge => Code::ResourceExhausted,
-        Error::MethodUnavailable => Code::Unimplemented,
+        Error::MethodUnavailable | Error::CompressionUnsupported { .. } => Code::Unimplemented,
         Error::Unavailable(_) => Code::Unavailable,
         Error::DeadlinePassed => Code::DeadlineExceeded,
         Error::Corrupt { .. } => Code::DataLoss,
-        Error::Internal(_) => Code::Internal,
+        // The code is the one that the specification of gRPC compression requires.
+        Error::Internal(_) | Error::CompressionUnnamed => Code::Internal,
     }
 }
 
@@ -118,6 +127,8 @@ fn details(error: &Error) -> Vec<ErrorDetail> {
         | Error::RequestTooLarge
         | Error::MessageMalformed
         | Error::MethodUnavailable
+        | Error::CompressionUnsupported { .. }
+        | Error::CompressionUnnamed
         | Error::DeadlinePassed
         | Error::Internal(_) => {}
     }
@@ -144,6 +155,7 @@ fn metadata(error: &Error) -> HashMap<String, String> {
         Error::Exhausted { limit: Limit::Lane(lane), .. } => vec![("lane", (*lane).to_owned())],
         Error::Unavailable(Outage::Unconfirmed(_)) => vec![("outcome", "unknown".to_owned())],
         Error::Stale { current } => vec![("currentEtag", current.to_string())],
+        Error::CompressionUnsupported { encoding } => vec![("encoding", encoding.clone())],
         Error::Corrupt { resource, id, etag } => {
             let etag = etag.iter().map(|etag| ("etag", etag.to_string()));
             [("resource", resource.as_str().to_owned()), ("id", id.clone())].into_iter().chain(etag).collect()
@@ -188,25 +200,43 @@ fn subject(limit: Limit) -> &'static str {
     }
 }
 
-/// Replaces a status that tonic made by one of an [`Error`], if there is one for it.
+/// Replaces a status that tonic made by one of an [`Error`], if there is one for it. The metadata stays: with it tonic says
+/// which compression the server accepts.
 pub(super) fn translated(status: Status) -> Status {
     if error_of(&status).is_some() {
         return status;
     }
-    let text = status.message();
+    let Some(error) = error_for(status.code(), status.message()) else { return status };
+    let mut translated = Status::from(error);
+    *translated.metadata_mut() = status.metadata().clone();
+    translated
+}
+
+/// Returns the error for the code and the message of a status that tonic made.
+fn error_for(code: Code, text: &str) -> Option<Error> {
     if text.starts_with(BROKEN_OFF) {
-        return Error::MessageMalformed.into();
+        return Some(Error::MessageMalformed);
     }
-    match status.code() {
-        Code::OutOfRange if text.starts_with(TOO_LARGE) => Error::RequestTooLarge.into(),
-        Code::Internal | Code::Unimplemented if MALFORMED.iter().any(|prefix| text.starts_with(prefix)) => {
-            Error::MessageMalformed.into()
-        }
-        Code::Unimplemented => Error::MethodUnavailable.into(),
+    Some(match code {
+        Code::OutOfRange if text.starts_with(TOO_LARGE) => Error::RequestTooLarge,
+        Code::Internal if text.starts_with(FLAGGED) => Error::CompressionUnnamed,
+        Code::Internal if MALFORMED.iter().any(|prefix| text.starts_with(prefix)) => Error::MessageMalformed,
+        Code::Unimplemented => match text.strip_prefix(COMPRESSED) {
+            Some(rest) => Error::CompressionUnsupported { encoding: encoding_in(rest) },
+            None => Error::MethodUnavailable,
+        },
+        // Only a watch of health ends so, at a stop.
+        Code::Unavailable => Error::Unavailable(Outage::ShuttingDown),
         // OutOfRange: a response over the size limit of the service.
-        Code::Internal | Code::Unknown | Code::OutOfRange => Error::internal(text.to_owned()).into(),
-        _ => status,
-    }
+        Code::Internal | Code::Unknown | Code::OutOfRange => Error::internal(text.to_owned()),
+        _ => return None,
+    })
+}
+
+/// Returns the name of a compression, up to its closing quote. A client may send any bytes; only printable ones are repeated.
+fn encoding_in(rest: &str) -> String {
+    let name = rest.split('`').next().unwrap_or_default();
+    name.chars().filter(char::is_ascii_graphic).take(MAX_ENCODING_BYTES).collect()
 }
 
 /// Encodes an error with its code, its text and all details.
@@ -216,13 +246,17 @@ pub fn status_of(error: &Error, request_id: &str) -> Status {
     Status::with_error_details_vec(code(error), error.to_string(), details)
 }
 
-/// Encodes the error of a status. A status without one keeps its code and message.
+/// Encodes the error of a status. A status without one keeps its code and message; the metadata stays.
 pub(super) fn encoded(status: &Status, request_id: &str) -> Status {
-    let Some(error) = error_of(status) else {
-        let details = vec![RequestInfo::new(request_id, "").into()];
-        return Status::with_error_details_vec(status.code(), status.message(), details);
+    let mut encoded = match error_of(status) {
+        Some(error) => status_of(error, request_id),
+        None => {
+            let details = vec![RequestInfo::new(request_id, "").into()];
+            Status::with_error_details_vec(status.code(), status.message(), details)
+        }
     };
-    status_of(error, request_id)
+    *encoded.metadata_mut() = status.metadata().clone();
+    encoded
 }
 
 /// Returns whether the call was shed because the server is at capacity. In an overload there are thousands of these.

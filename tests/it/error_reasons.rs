@@ -62,6 +62,7 @@ fn errors() -> Vec<Error> {
         corrupt,
         Error::internal("odd"),
         Error::MethodUnavailable,
+        Error::CompressionUnsupported { encoding: "gzip".to_owned() },
     ];
     errors.extend(unauthenticated.map(Error::Unauthenticated));
     errors.extend(denied.map(Error::Denied));

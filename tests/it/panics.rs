@@ -114,9 +114,10 @@ fn malformed_requests(bearer: &str) -> Vec<Odd> {
     }
     for encoding in ["gzip", "zstd", "snappy", "made-up"] {
         let headers = [("grpc-encoding", encoding)];
-        odd_ones.push(odd("compressed", keys(&headers), head(1, 3, b"abc"), malformed.0, malformed.1));
+        let unsupported = "COMPRESSION_UNSUPPORTED";
+        odd_ones.push(odd("compressed", keys(&headers), head(1, 3, b"abc"), Code::Unimplemented, unsupported));
     }
-    odd_ones.push(odd("compressed with nothing", keys(&[]), head(1, 3, b"abc"), malformed.0, malformed.1));
+    odd_ones.push(odd("compressed with nothing", keys(&[]), head(1, 3, b"abc"), Code::Internal, malformed.1));
     odd_ones.push(odd("too long, it says", keys(&[]), head(0, 65_537, &[]), too_large.0, too_large.1));
     odd_ones.push(odd("too long, it says", user(&[]), head(0, u32::MAX, &[]), too_large.0, too_large.1));
     let two = [framed(&v1::GetUserRequest { user: Some(named("root")) }), empty()].concat();

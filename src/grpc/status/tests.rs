@@ -98,6 +98,7 @@ fn what_tonic_makes_itself_becomes_one_of_ours() {
         (Status::unimplemented(""), Reason::MethodUnavailable),
         (Status::internal("failed to decode Protobuf message: LockUserRequest"), Reason::MessageMalformed),
         (Status::internal("Missing request message."), Reason::MessageMalformed),
+        (Status::unimplemented("Content is compressed with `gzip` which isn't"), Reason::CompressionUnsupported),
         (Status::internal("something else"), Reason::Internal),
     ] {
         let status = translated(bare);
@@ -117,4 +118,29 @@ fn no_source_reaches_the_caller() {
     let wire = format!("{} {:?}", sent.message(), String::from_utf8_lossy(sent.details()));
     assert!(!wire.contains("hunter2"), "{wire}");
     assert!(std::error::Error::source(&status).is_some());
+}
+
+#[test]
+fn the_name_of_a_compression_is_repeated_only_as_far_as_it_is_short_and_printable() {
+    for (sent, repeated) in [
+        ("gzip", "gzip"),
+        ("a\u{7f}b\nc\u{202e}d é", "abcd"),
+        (&"x".repeat(1000), &"x".repeat(64)),
+        ("", ""),
+        ("a`b", "a"),
+    ] {
+        let bare = Status::unimplemented(format!("Content is compressed with `{sent}` which isn't supported"));
+        let status = encoded(&translated(bare), "r-1");
+        assert_eq!(info(&status).metadata.get("encoding").map(String::as_str), Some(repeated));
+        assert_eq!(status.code(), Code::Unimplemented);
+    }
+}
+
+#[test]
+fn what_tonic_says_in_the_metadata_is_kept() {
+    let mut bare = Status::unimplemented("Content is compressed with `gzip` which isn't supported");
+    bare.metadata_mut().insert("grpc-accept-encoding", tonic::metadata::MetadataValue::from_static("identity"));
+    let sent = encoded(&translated(bare), "r-1");
+    let accepted = sent.metadata().get("grpc-accept-encoding").map(|value| value.to_str());
+    assert!(matches!(accepted, Some(Ok("identity"))), "{accepted:?}");
 }
