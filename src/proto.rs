@@ -33,10 +33,15 @@ pub const fn code_name(code: tonic::Code) -> &'static str {
     }
 }
 
-/// The descriptor set served by reflection: the contract, the health service, and the error details, each file once.
-pub fn protoset() -> Result<Vec<u8>, prost_reflect::DescriptorError> {
+/// The descriptors that reflection serves: the contract, the health service, and the error details, each file once.
+pub fn descriptors() -> Result<prost_reflect::DescriptorPool, prost_reflect::DescriptorError> {
     let mut pool = prost_reflect::DescriptorPool::decode(DESCRIPTORS)?;
     pool.decode_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)?;
     pool.decode_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)?;
-    Ok(pool.encode_to_vec())
+    Ok(pool)
+}
+
+/// The same as an encoded descriptor set.
+pub fn protoset() -> Result<Vec<u8>, prost_reflect::DescriptorError> {
+    Ok(descriptors()?.encode_to_vec())
 }

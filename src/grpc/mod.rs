@@ -17,6 +17,7 @@ mod health;
 mod lanes;
 mod needs;
 mod observe;
+mod reflection;
 mod status;
 mod table;
 mod user_admin;
@@ -30,7 +31,8 @@ use tonic::body::Body;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic_health::pb::health_server::HealthServer;
-use tonic_reflection::server::{Builder, Error as ReflectionError};
+use tonic_reflection::pb::v1::server_reflection_server::ServerReflectionServer;
+use tonic_reflection::pb::v1alpha::server_reflection_server::ServerReflectionServer as AlphaReflectionServer;
 use tower::layer::util::{Identity, Stack};
 use tower::util::MapRequestLayer;
 
@@ -39,12 +41,12 @@ use self::deadline::{arrived, deadline};
 use self::lanes::{Lanes, lanes};
 use self::needs::Needs;
 use self::observe::{Observer, observe};
+use self::reflection::Reflection;
 use self::table::MethodTable;
 use crate::app::App;
-use crate::config::Reflection;
+use crate::config::Reflection as ReflectionMode;
 use crate::domain::caller::Caller;
 use crate::error::{Error, Result};
-use crate::proto::DESCRIPTORS;
 use crate::proto::v1::audit_server::AuditServer;
 use crate::proto::v1::auth_server::AuthServer;
 use crate::proto::v1::user_admin_server::UserAdminServer;
@@ -65,9 +67,9 @@ const LARGE_ANSWER: usize = 4 << 20;
 
 /// Returns all services behind their layers. The network and the local socket use the same: the connection identifies the
 /// peer.
-pub async fn routes(app: Arc<App>, reflection: Reflection) -> Result<(Routes, Health)> {
+pub fn routes(app: Arc<App>, reflection: ReflectionMode) -> Result<(Routes, Health)> {
     let table = MethodTable::load(reflection).map_err(Error::internal)?;
-    let health = Health::begin().await;
+    let health = Health::begin();
 
     let user_admin = UserAdminServer::new(user_admin::Service::new(Arc::clone(&app)))
         .max_decoding_message_size(LARGE_REQUEST)
@@ -78,11 +80,17 @@ pub async fn routes(app: Arc<App>, reflection: Reflection) -> Result<(Routes, He
     let audit = AuditServer::new(audit::Service::new(Arc::clone(&app)))
         .max_decoding_message_size(SMALL_REQUEST)
         .max_encoding_message_size(LARGE_ANSWER);
-    let health_server = HealthServer::new(health.service()).max_decoding_message_size(TINY_REQUEST);
+    let health_server = HealthServer::new(health.clone()).max_decoding_message_size(TINY_REQUEST);
     let routes = Routes::new(health_server).add_service(user_admin).add_service(auth).add_service(audit);
     let routes = match reflection {
-        Reflection::Off => routes,
-        Reflection::On | Reflection::Authenticated => with_reflection(routes).map_err(Error::internal)?,
+        ReflectionMode::Off => routes,
+        ReflectionMode::On | ReflectionMode::Authenticated => {
+            let v1 = ServerReflectionServer::new(Reflection::v1().map_err(Error::internal)?);
+            let v1alpha = AlphaReflectionServer::new(Reflection::v1alpha().map_err(Error::internal)?);
+            routes
+                .add_service(v1.max_decoding_message_size(SMALL_REQUEST))
+                .add_service(v1alpha.max_decoding_message_size(SMALL_REQUEST))
+        }
     };
 
     let observer = Arc::new(Observer::new(app.environment.clone(), table, Arc::clone(&app.metrics)));
@@ -95,19 +103,6 @@ pub async fn routes(app: Arc<App>, reflection: Reflection) -> Result<(Routes, He
         .layer(from_fn(deadline))
         .layer(from_fn_with_state(observer, observe));
     Ok((Routes::from(layered).prepare(), health))
-}
-
-/// Adds both versions of reflection, with the types of error details, which `grpcurl` could not print otherwise.
-fn with_reflection(routes: Routes) -> std::result::Result<Routes, ReflectionError> {
-    let described = || {
-        Builder::configure()
-            .register_encoded_file_descriptor_set(DESCRIPTORS)
-            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-    };
-    let v1 = described().build_v1()?.max_decoding_message_size(SMALL_REQUEST);
-    let v1alpha = described().build_v1alpha()?.max_decoding_message_size(SMALL_REQUEST);
-    Ok(routes.add_service(v1).add_service(v1alpha))
 }
 
 /// The layer that stores the time at which a call arrived.

@@ -113,7 +113,7 @@ pub async fn start(config: &Config, environment: Environment) -> Result<Running,
     let keys = open_keys(&store, &environment, &config.seal_key_file).await?;
     let hasher = hasher.join().map_err(|_| Error::internal("hashing did not start"))??;
     let app = Arc::new(App::new(environment, Arc::clone(&metrics), settings(config), store, hasher, keys));
-    let (routes, health) = grpc::routes(Arc::clone(&app), config.reflection).await?;
+    let (routes, health) = grpc::routes(Arc::clone(&app), config.reflection)?;
 
     let (stop, stop_jobs) = (CancellationToken::new(), CancellationToken::new());
     let (listeners, jobs) = (TaskTracker::new(), TaskTracker::new());
@@ -135,7 +135,7 @@ pub async fn start(config: &Config, environment: Environment) -> Result<Running,
         address
     });
     crate::jobs::start(&app, &jobs, &stop_jobs);
-    health.set_serving(true).await;
+    health.set_serving(true);
     jobs.spawn(follow_readiness(Arc::clone(&app), health.clone(), stop.clone()));
     let socket = config.socket.clone();
     Ok(Running {
@@ -178,14 +178,14 @@ impl Running {
 
     /// Stops in order: readiness ends, connections drain, remaining work and jobs end. Work that waits for an unresponsive
     /// database is abandoned at the deadline.
-    pub async fn shutdown(mut self) {
+    pub async fn shutdown(self) {
         let deadline = Instant::now() + STOP_DEADLINE;
         // From here on the server is not ready, and refuses new changes.
         self.app.close();
-        self.health.set_serving(false).await;
+        self.health.set_serving(false);
         self.stop.cancel();
         // A health watch would otherwise keep its connection open.
-        self.health.end_watches().await;
+        self.health.end_watches();
         self.stop_jobs.cancel();
         self.listeners.close();
         self.jobs.close();
@@ -214,7 +214,7 @@ async fn follow_readiness(app: Arc<App>, health: grpc::Health, stop: Cancellatio
         if is_usable == serving || stop.is_cancelled() {
             continue;
         }
-        health.set_serving(is_usable).await;
+        health.set_serving(is_usable);
         serving = is_usable;
         if is_usable {
             tracing::warn!("the database is usable again");

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use futures_util::stream;
 use latchkey::domain::role::{Role, Scope};
+use prost::Message as _;
 use prost_reflect::{Kind, MethodDescriptor, Value};
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
@@ -168,6 +169,10 @@ macro_rules! check_reflection {
             "latchkey.v1.UserAdmin.LockUser",
             "latchkey.v1.ErrorReason",
             "latchkey.v1.AccessRule",
+            "latchkey.v1.AccessRule.caller",
+            "latchkey.v1.ResetPasswordRequest.method",
+            "latchkey.v1.ERROR_REASON_INTERNAL",
+            "latchkey.v1.ErrorReason.ERROR_REASON_INTERNAL",
             "google.rpc.ErrorInfo",
             "google.rpc.BadRequest",
             "google.rpc.RetryInfo",
@@ -187,6 +192,66 @@ async fn reflection_describes_everything_in_both_versions() {
     let h = Harness::start().await;
     check_reflection!(v1, h);
     check_reflection!(v1alpha, h);
+}
+
+/// Asks two questions in one stream: one that has no answer, and one that has. Then asks for the options of the contract.
+macro_rules! check_misses_and_extensions {
+    ($version:ident, $h:expr) => {{
+        use pb::server_reflection_request::MessageRequest;
+        use pb::server_reflection_response::MessageResponse;
+        use tonic_reflection::pb::$version as pb;
+        let ask = |question| pb::ServerReflectionRequest { host: "h".to_owned(), message_request: Some(question) };
+        let extension = |containing_type: &str, extension_number| {
+            let containing_type = containing_type.to_owned();
+            MessageRequest::FileContainingExtension(pb::ExtensionRequest { containing_type, extension_number })
+        };
+        let misses = [
+            MessageRequest::FileContainingSymbol("latchkey.v1.Nothing".to_owned()),
+            MessageRequest::FileContainingSymbol("latchkey.v1.User.nothing".to_owned()),
+            MessageRequest::FileByFilename("nothing.proto".to_owned()),
+            extension("google.protobuf.MethodOptions", 1),
+            extension("latchkey.v1.Nothing", 1),
+            MessageRequest::AllExtensionNumbersOfType("latchkey.v1.Nothing".to_owned()),
+        ];
+        let count = misses.len();
+        let mut client = pb::server_reflection_client::ServerReflectionClient::new($h.stranger().await.channel());
+        let questions = misses.into_iter().chain([MessageRequest::ListServices(String::new())]).map(ask);
+        let answers = client.server_reflection_info(stream::iter(questions.collect::<Vec<_>>())).await;
+        let mut answers = answers.expect("a stream").into_inner();
+        for _ in 0..count {
+            let answer = answers.message().await.expect("the stream goes on").expect("an answer");
+            let Some(MessageResponse::ErrorResponse(miss)) = answer.message_response else { panic!("{answer:?}") };
+            assert_eq!(miss.error_code, Code::NotFound as i32, "{miss:?}");
+            assert!(answer.valid_host == "h" && answer.original_request.is_some());
+        }
+        let last = answers.message().await.expect("the stream goes on").expect("an answer");
+        assert!(matches!(last.message_response, Some(MessageResponse::ListServicesResponse(_))), "{last:?}");
+
+        for (name, option) in [("access", "google.protobuf.MethodOptions"), ("needs", "google.protobuf.FieldOptions")] {
+            let known = contract().get_extension_by_name(&format!("{PACKAGE}.{name}")).expect("an extension");
+            let number = i32::try_from(known.number()).expect("a number");
+            let answer = reflect!($version, $h, AllExtensionNumbersOfType, option);
+            let MessageResponse::AllExtensionNumbersResponse(all) = answer else { panic!("{answer:?}") };
+            assert!(all.base_type_name == option && all.extension_number.contains(&number), "{all:?}");
+            let questions = stream::iter([ask(extension(option, number))]);
+            let answers = client.server_reflection_info(questions).await.expect("a stream");
+            let answer = answers.into_inner().message().await.expect("an answer").expect("an answer");
+            let Some(MessageResponse::FileDescriptorResponse(file)) = answer.message_response else {
+                panic!("{name}: {answer:?}")
+            };
+            let file = prost_types::FileDescriptorProto::decode(file.file_descriptor_proto[0].as_slice());
+            assert_eq!(file.expect("a file").name(), "latchkey/v1/options.proto");
+            let by_name = reflect!($version, $h, FileContainingSymbol, format!("{PACKAGE}.{name}"));
+            assert!(matches!(by_name, MessageResponse::FileDescriptorResponse(_)), "{by_name:?}");
+        }
+    }};
+}
+
+#[tokio::test]
+async fn reflection_tells_what_it_misses_and_goes_on_and_resolves_the_options_of_the_contract() {
+    let h = Harness::start().await;
+    check_misses_and_extensions!(v1, h);
+    check_misses_and_extensions!(v1alpha, h);
 }
 
 #[tokio::test]

@@ -153,6 +153,19 @@ async fn each_service_is_healthy_by_name() {
 }
 
 #[tokio::test]
+async fn a_watch_of_an_unknown_service_says_so_and_stays_open() {
+    let h = Harness::start().await;
+    let mut health = HealthClient::new(h.stranger().await.channel());
+    let request = HealthCheckRequest { service: "latchkey.v1.Nothing".to_owned() };
+    let mut watch = health.watch(request).await.expect("a watch").into_inner();
+    let first = watch.message().await.expect("a status").expect("a status");
+    assert_eq!(first.status(), ServingStatus::ServiceUnknown);
+    // It says nothing else until the server ends it.
+    h.stop().await;
+    refused(watch.message().await, Code::Unavailable, "SHUTTING_DOWN");
+}
+
+#[tokio::test]
 async fn a_server_ends_in_order_while_somebody_watches_its_health() {
     let h = Harness::start().await;
     let socket = h.socket().to_owned();
