@@ -108,7 +108,7 @@ pub fn main() -> ExitCode {
             Err(error) => error.exit(),
         };
     match arguments.command.unwrap_or(Command::Serve(arguments.flags)) {
-        Command::Serve(flags) => with_config(&flags, |config| block_on(serve(config))),
+        Command::Serve(flags) => with_config(&flags, |config| block_on(serve(config, &flags))),
         Command::Migrate(Migrate { check: true, flags }) => {
             with_config(&flags, |config| block_on(check_schema(config)))
         }
@@ -129,8 +129,12 @@ pub fn main() -> ExitCode {
 type Outcome = Result<ExitCode, ServeError>;
 
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment of the server")]
+fn load(flags: &Flags) -> Result<Config, config::Problems> {
+    config::load(flags, std::env::vars_os(), |path| std::fs::read_to_string(path))
+}
+
 fn with_config(flags: &Flags, run: impl FnOnce(&Config) -> Outcome) -> ExitCode {
-    match config::load(flags, std::env::vars_os(), |path| std::fs::read_to_string(path)) {
+    match load(flags) {
         Ok(config) => exit_code(run(&config)),
         Err(problems) => fail(&problems),
     }
@@ -166,20 +170,26 @@ fn block_on(work: impl Future<Output = Outcome>) -> Outcome {
 fn log_warnings(config: &Config) -> Result<(), ServeError> {
     let level = if config.log.level == "info" { "warn".to_owned() } else { config.log.level.clone() };
     let log = config::Log { level, ..config.log.clone() };
-    Ok(telemetry::init(&log, store::QUIET).map_err(crate::error::Error::internal)?)
+    telemetry::init(&log, store::QUIET).map_err(crate::error::Error::internal)?;
+    Ok(())
 }
 
-async fn serve(config: &Config) -> Outcome {
-    telemetry::init(&config.log, store::QUIET).map_err(crate::error::Error::internal)?;
+async fn serve(config: &Config, flags: &Flags) -> Outcome {
+    let level = telemetry::init(&config.log, store::QUIET).map_err(crate::error::Error::internal)?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    let mut signals = StopSignals::register()?;
+    let mut signals = Signals::register()?;
     let running = server::start(config, Environment::system()).await?;
     announce(&running, config).await;
-    let exit = tokio::select! {
-        () = signals.next() => ExitCode::SUCCESS,
-        () = running.keys_replaced() => ExitCode::from(FAILED),
+    let exit = loop {
+        tokio::select! {
+            asked = signals.next() => match asked {
+                Asked::Stop => break ExitCode::SUCCESS,
+                Asked::Reload => reload(&running, config, flags, &level),
+            },
+            () = running.keys_replaced() => break ExitCode::from(FAILED),
+        }
     };
     tracing::info!("stopping: new calls are refused, calls in progress finish; a second signal stops at once");
     tokio::select! {
@@ -187,7 +197,7 @@ async fn serve(config: &Config) -> Outcome {
             tracing::info!("stopped");
             Ok(exit)
         }
-        () = signals.next() => {
+        () = signals.stop() => {
             tracing::warn!("stopped at once: calls in progress were cut off");
             Ok(ExitCode::from(FAILED))
         }
@@ -232,28 +242,91 @@ fn socket_flag(config: &Config) -> String {
     if config.socket == by_itself { String::new() } else { format!(" --socket {}", config.socket.display()) }
 }
 
-/// The signals SIGTERM and SIGINT.
-struct StopSignals {
-    terminate: Signal,
-    interrupt: Signal,
+/// Takes up what can change while the server runs, and names the keys that need a restart.
+fn reload(running: &Running, in_use: &Config, flags: &Flags, level: &telemetry::Level) {
+    let found = tokio::task::block_in_place(|| load(flags));
+    let found = match found {
+        Ok(found) => found,
+        Err(problems) => {
+            // An entry of the log is one line.
+            let problems = problems.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+            tracing::error!(problems, "the configuration is faulty; nothing was reloaded");
+            return;
+        }
+    };
+    if let Err(error) = level.set(&found.log.level) {
+        tracing::error!(%error, "the configuration is faulty; nothing was reloaded");
+        return;
+    }
+    running.reload_tls();
+    tracing::info!(log.level = found.log.level, "reloaded: log.level and the TLS files");
+    let differing = in_use.differences(&found);
+    let waiting: Vec<&str> = differing.into_iter().filter(|key| *key != "log.level").collect();
+    if !waiting.is_empty() {
+        tracing::warn!(keys = waiting.join(", "), "changed keys take effect at the next start");
+    }
 }
 
-impl StopSignals {
+/// What a signal asks for.
+enum Asked {
+    Stop,
+    Reload,
+}
+
+/// The signals that the server handles.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    /// `None` if the program that started the server ignores it, as `nohup` does.
+    hangup: Option<Signal>,
+    /// On a terminal, SIGHUP says that the terminal is gone. A service manager sends it to ask for a reload.
+    has_terminal: bool,
+    /// They would end the process. Registering them is enough to ignore them.
+    _ignored: [Signal; 2],
+}
+
+impl Signals {
     /// Registers the handlers. Called before anything starts, so that a signal during the start is not lost.
-    fn register() -> Result<StopSignals, ServeError> {
-        let failed = |source| ServeError::Io { what: "cannot wait for signals".to_owned(), source };
-        Ok(StopSignals {
-            terminate: signal(SignalKind::terminate()).map_err(failed)?,
-            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
+    fn register() -> Result<Signals, ServeError> {
+        let handle = |kind| {
+            let failed = |source| ServeError::Io { what: "cannot wait for signals".to_owned(), source };
+            signal(kind).map_err(failed)
+        };
+        Ok(Signals {
+            hangup: if ignores_hangup() { None } else { Some(handle(SignalKind::hangup())?) },
+            terminate: handle(SignalKind::terminate())?,
+            interrupt: handle(SignalKind::interrupt())?,
+            has_terminal: std::fs::File::open("/dev/tty").is_ok(),
+            _ignored: [handle(SignalKind::user_defined1())?, handle(SignalKind::user_defined2())?],
         })
     }
 
-    async fn next(&mut self) {
+    async fn next(&mut self) -> Asked {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => Asked::Stop,
+            _ = self.interrupt.recv() => Asked::Stop,
+            _ = hangup => if self.has_terminal { Asked::Stop } else { Asked::Reload },
         }
     }
+
+    /// Waits for a signal that asks for a stop.
+    async fn stop(&mut self) {
+        while !matches!(self.next().await, Asked::Stop) {}
+    }
+}
+
+/// Returns whether this process was started with SIGHUP ignored. Linux tells; elsewhere it is taken not to be.
+fn ignores_hangup() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap_or_default();
+    // Bit n - 1 is signal n, and SIGHUP is 1.
+    u64::from_str_radix(mask.trim(), 16).is_ok_and(|mask| mask & 1 == 1)
 }
 
 /// Returns whether there is a database. SQLite would create one when it is opened.

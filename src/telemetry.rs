@@ -33,7 +33,7 @@ use tracing_subscriber::filter::{EnvFilter, ParseError};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{Layer as _, Registry, fmt};
+use tracing_subscriber::{Layer, Registry, fmt, reload};
 
 use crate::config::{Log, LogFormat};
 
@@ -67,12 +67,32 @@ pub fn dropped_lines() -> u64 {
 
 /// Starts the log of the process on standard error, including panics. At the default level, `quiet` is the filter for the
 /// libraries below us: they log only what an operator can act on. Any other level is used as it is.
-pub fn init(log: &Log, quiet: &str) -> Result<(), TelemetryFault> {
-    let level = if log.level == "info" { format!("info,{quiet}") } else { log.level.clone() };
-    let log = Log { level, ..log.clone() };
-    subscriber(&log, || Lines)?.try_init().map_err(|_| TelemetryFault::Taken)?;
+pub fn init(log: &Log, quiet: &'static str) -> Result<Level, TelemetryFault> {
+    let (filter, handle) = reload::Layer::new(filter(&log.level, quiet)?);
+    filtered(filter, log.format, || Lines).try_init().map_err(|_| TelemetryFault::Taken)?;
     std::panic::set_hook(Box::new(log_panic));
-    Ok(())
+    Ok(Level { handle, quiet })
+}
+
+/// The level of the running log.
+#[derive(Debug)]
+pub struct Level {
+    handle: reload::Handle<EnvFilter, Registry>,
+    quiet: &'static str,
+}
+
+impl Level {
+    /// Replaces the level.
+    pub fn set(&self, level: &str) -> Result<(), TelemetryFault> {
+        let filter = filter(level, self.quiet)?;
+        // It fails only if the log has ended, and then there is nothing to filter.
+        let _ = self.handle.reload(filter);
+        Ok(())
+    }
+}
+
+fn filter(level: &str, quiet: &str) -> Result<EnvFilter, ParseError> {
+    if level == "info" { EnvFilter::try_new(format!("info,{quiet}")) } else { EnvFilter::try_new(level) }
 }
 
 /// Standard error, written to only while something reads it.
@@ -114,14 +134,21 @@ pub fn subscriber<W>(log: &Log, writer: W) -> Result<impl Subscriber + Send + Sy
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::try_new(&log.level)?;
+    Ok(filtered(EnvFilter::try_new(&log.level)?, log.format, writer))
+}
+
+fn filtered<F, W>(filter: F, format: LogFormat, writer: W) -> impl Subscriber + Send + Sync + 'static
+where
+    F: Layer<Registry> + Send + Sync + 'static,
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
     let lines = fmt::layer().with_writer(writer);
-    let lines = match log.format {
+    let lines = match format {
         // Colours would write control characters to files and journals.
         LogFormat::Text => lines.with_ansi(false).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
-    Ok(Registry::default().with(filter).with(lines))
+    Registry::default().with(filter).with(lines)
 }
 
 /// Logs the location of a panic, but not its message, which may contain values.

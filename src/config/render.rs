@@ -27,6 +27,13 @@ impl Config {
         text
     }
 
+    /// The names of the keys whose values differ in `other`.
+    pub fn differences(&self, other: &Config) -> Vec<&'static str> {
+        let pairs = self.written().into_iter().flatten().zip(other.written().into_iter().flatten());
+        let differing = keys::all().zip(pairs).filter(|(_, (own, others))| own != others);
+        differing.map(|(key, _)| key.name).collect()
+    }
+
     /// The values of every section, in the order of its keys.
     fn written(&self) -> [Vec<String>; keys::SECTIONS.len()] {
         let database_url = match &self.database_file {

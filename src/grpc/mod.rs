@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::middleware::{from_fn, from_fn_with_state};
+use tokio_util::sync::CancellationToken;
 use tonic::Request;
 use tonic::body::Body;
 use tonic::service::Routes;
@@ -66,8 +67,8 @@ const SMALL_ANSWER: usize = 256 << 10;
 const LARGE_ANSWER: usize = 4 << 20;
 
 /// Returns all services behind their layers. The network and the local socket use the same: the connection identifies the
-/// peer.
-pub fn routes(app: Arc<App>, reflection: ReflectionMode) -> Result<(Routes, Health)> {
+/// peer. Streams of reflection end with `stop`; for those of health see [`Health::end_watches`].
+pub fn routes(app: Arc<App>, reflection: ReflectionMode, stop: &CancellationToken) -> Result<(Routes, Health)> {
     let table = MethodTable::load(reflection).map_err(Error::internal)?;
     let health = Health::begin();
 
@@ -85,8 +86,8 @@ pub fn routes(app: Arc<App>, reflection: ReflectionMode) -> Result<(Routes, Heal
     let routes = match reflection {
         ReflectionMode::Off => routes,
         ReflectionMode::On | ReflectionMode::Authenticated => {
-            let v1 = ServerReflectionServer::new(Reflection::v1().map_err(Error::internal)?);
-            let v1alpha = AlphaReflectionServer::new(Reflection::v1alpha().map_err(Error::internal)?);
+            let v1 = ServerReflectionServer::new(Reflection::v1(stop).map_err(Error::internal)?);
+            let v1alpha = AlphaReflectionServer::new(Reflection::v1alpha(stop).map_err(Error::internal)?);
             routes
                 .add_service(v1.max_decoding_message_size(SMALL_REQUEST))
                 .add_service(v1alpha.max_decoding_message_size(SMALL_REQUEST))

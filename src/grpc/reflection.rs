@@ -6,46 +6,52 @@
 
 use std::sync::Arc;
 
-use futures_util::stream::{BoxStream, StreamExt as _};
+use futures_util::stream::{self, BoxStream, Stream, StreamExt as _};
 use prost_reflect::{DescriptorError, DescriptorPool, FileDescriptor, MessageDescriptor};
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_reflection::pb;
 
+use crate::error::{Error, Outage};
 use crate::proto;
 
 /// What is described. Each version describes itself, but not the other.
 #[derive(Debug, Clone)]
-pub(super) struct Reflection(Arc<DescriptorPool>);
+pub(super) struct Reflection {
+    pool: Arc<DescriptorPool>,
+    /// Cancelled when the server stops. Streams then end.
+    stop: CancellationToken,
+}
 
 /// Why a question has no answer: the code and the text of an `error_response`.
 type Miss = (Code, String);
 
 impl Reflection {
-    pub(super) fn v1() -> Result<Reflection, DescriptorError> {
-        Reflection::with(pb::v1::FILE_DESCRIPTOR_SET)
+    pub(super) fn v1(stop: &CancellationToken) -> Result<Reflection, DescriptorError> {
+        Reflection::with(stop, pb::v1::FILE_DESCRIPTOR_SET)
     }
 
-    pub(super) fn v1alpha() -> Result<Reflection, DescriptorError> {
-        Reflection::with(pb::v1alpha::FILE_DESCRIPTOR_SET)
+    pub(super) fn v1alpha(stop: &CancellationToken) -> Result<Reflection, DescriptorError> {
+        Reflection::with(stop, pb::v1alpha::FILE_DESCRIPTOR_SET)
     }
 
-    fn with(own: &[u8]) -> Result<Reflection, DescriptorError> {
+    fn with(stop: &CancellationToken, own: &[u8]) -> Result<Reflection, DescriptorError> {
         let mut pool = proto::descriptors()?;
         pool.decode_file_descriptor_set(own)?;
-        Ok(Reflection(Arc::new(pool)))
+        Ok(Reflection { pool: Arc::new(pool), stop: stop.clone() })
     }
 
     fn services(&self) -> Vec<String> {
-        self.0.services().map(|service| service.full_name().to_owned()).collect()
+        self.pool.services().map(|service| service.full_name().to_owned()).collect()
     }
 
     fn file(&self, name: &str) -> Result<Vec<u8>, Miss> {
-        encoded(self.0.get_file_by_name(name), || format!("no file {name}"))
+        encoded(self.pool.get_file_by_name(name), || format!("no file {name}"))
     }
 
     /// The file that defines a symbol: a message, enum, service or extension, or a member of one.
     fn file_of(&self, symbol: &str) -> Result<Vec<u8>, Miss> {
-        let pool = &self.0;
+        let pool = &self.pool;
         let file = pool.get_message_by_name(symbol).map(|found| found.parent_file());
         let file = file.or_else(|| Some(pool.get_enum_by_name(symbol)?.parent_file()));
         let file = file.or_else(|| Some(pool.get_service_by_name(symbol)?.parent_file()));
@@ -56,16 +62,16 @@ impl Reflection {
     /// The file that defines a method, a field, a oneof or a value of an enum.
     fn file_of_member(&self, symbol: &str) -> Option<FileDescriptor> {
         let (parent, name) = symbol.rsplit_once('.')?;
-        if let Some(service) = self.0.get_service_by_name(parent) {
+        if let Some(service) = self.pool.get_service_by_name(parent) {
             return service.methods().any(|method| method.name() == name).then(|| service.parent_file());
         }
-        if let Some(message) = self.0.get_message_by_name(parent)
+        if let Some(message) = self.pool.get_message_by_name(parent)
             && (message.get_field_by_name(name).is_some() || message.oneofs().any(|oneof| oneof.name() == name))
         {
             return Some(message.parent_file());
         }
         // A value is named beside its enum, not in it. Other servers also accept it there.
-        let mut enums = self.0.all_enums();
+        let mut enums = self.pool.all_enums();
         let of_value = enums.find(|found| {
             let beside = found.full_name().rsplit_once('.').map_or("", |(scope, _)| scope);
             [beside, found.full_name()].contains(&parent) && found.get_value_by_name(name).is_some()
@@ -79,12 +85,13 @@ impl Reflection {
     }
 
     fn extension_numbers(&self, message: &str) -> Result<Vec<i32>, Miss> {
-        let numbers = self.extendee(message)?.extensions().filter_map(|found| i32::try_from(found.number()).ok()).collect();
+        let numbers =
+            self.extendee(message)?.extensions().filter_map(|found| i32::try_from(found.number()).ok()).collect();
         Ok(numbers)
     }
 
     fn extendee(&self, name: &str) -> Result<MessageDescriptor, Miss> {
-        self.0.get_message_by_name(name).ok_or_else(|| (Code::NotFound, format!("no message {name}")))
+        self.pool.get_message_by_name(name).ok_or_else(|| (Code::NotFound, format!("no message {name}")))
     }
 }
 
@@ -93,17 +100,31 @@ fn encoded(file: Option<FileDescriptor>, missing: impl FnOnce() -> String) -> Re
     file.map(|file| file.encode_to_vec()).ok_or_else(|| (Code::NotFound, missing()))
 }
 
+/// The answers until the server stops, which ends the stream with `SHUTTING_DOWN`.
+fn until<T: Send + Sync + 'static>(
+    stop: CancellationToken,
+    answers: impl Stream<Item = Result<T, Status>> + Send + 'static,
+) -> impl Stream<Item = Result<T, Status>> + Send + 'static {
+    let last = stop.clone();
+    let refusal = move || last.is_cancelled().then(|| Err(Error::Unavailable(Outage::ShuttingDown).into()));
+    answers.take_until(stop.cancelled_owned()).chain(stream::iter(std::iter::once_with(refusal).flatten()))
+}
+
 /// Implements one version. Both have the same messages but no common type.
 macro_rules! serve {
     ($version:ident, $answer:ident) => {
-        fn $answer(described: &Reflection, question: pb::$version::ServerReflectionRequest) -> pb::$version::ServerReflectionResponse {
+        fn $answer(
+            described: &Reflection,
+            question: pb::$version::ServerReflectionRequest,
+        ) -> pb::$version::ServerReflectionResponse {
             use pb::$version::server_reflection_request::MessageRequest as Question;
             use pb::$version::server_reflection_response::MessageResponse as Answer;
             use pb::$version::{
                 ErrorResponse, ExtensionNumberResponse, FileDescriptorResponse, ListServiceResponse,
                 ServerReflectionResponse, ServiceResponse,
             };
-            let in_file = |file| Answer::FileDescriptorResponse(FileDescriptorResponse { file_descriptor_proto: vec![file] });
+            let in_file =
+                |file| Answer::FileDescriptorResponse(FileDescriptorResponse { file_descriptor_proto: vec![file] });
             let answer = match &question.message_request {
                 None => Err((Code::InvalidArgument, "the request asks nothing".to_owned())),
                 Some(Question::ListServices(_)) => {
@@ -118,13 +139,15 @@ macro_rules! serve {
                 Some(Question::AllExtensionNumbersOfType(name)) => {
                     described.extension_numbers(name).map(|extension_number| {
                         let base_type_name = name.clone();
-                        Answer::AllExtensionNumbersResponse(ExtensionNumberResponse { base_type_name, extension_number })
+                        Answer::AllExtensionNumbersResponse(ExtensionNumberResponse {
+                            base_type_name,
+                            extension_number,
+                        })
                     })
                 }
             };
-            let miss = |(code, error_message)| {
-                Answer::ErrorResponse(ErrorResponse { error_code: code as i32, error_message })
-            };
+            let miss =
+                |(code, error_message)| Answer::ErrorResponse(ErrorResponse { error_code: code as i32, error_message });
             ServerReflectionResponse {
                 valid_host: question.host.clone(),
                 message_response: Some(answer.unwrap_or_else(miss)),
@@ -142,8 +165,9 @@ macro_rules! serve {
                 questions: Request<Streaming<pb::$version::ServerReflectionRequest>>,
             ) -> Result<Response<Self::ServerReflectionInfoStream>, Status> {
                 let described = self.clone();
+                let stop = described.stop.clone();
                 let answers = questions.into_inner().map(move |question| Ok($answer(&described, question?)));
-                Ok(Response::new(answers.boxed()))
+                Ok(Response::new(until(stop, answers).boxed()))
             }
         }
     };

@@ -248,13 +248,11 @@ pub fn status_of(error: &Error, request_id: &str) -> Status {
 
 /// Encodes the error of a status. A status without one keeps its code and message; the metadata stays.
 pub(super) fn encoded(status: &Status, request_id: &str) -> Status {
-    let mut encoded = match error_of(status) {
-        Some(error) => status_of(error, request_id),
-        None => {
-            let details = vec![RequestInfo::new(request_id, "").into()];
-            Status::with_error_details_vec(status.code(), status.message(), details)
-        }
+    let unknown = || {
+        let details = vec![RequestInfo::new(request_id, "").into()];
+        Status::with_error_details_vec(status.code(), status.message(), details)
     };
+    let mut encoded = error_of(status).map_or_else(unknown, |error| status_of(error, request_id));
     *encoded.metadata_mut() = status.metadata().clone();
     encoded
 }

@@ -1,20 +1,21 @@
-//! A connection with a permit. It is closed if the peer sends nothing at first, floods, or leaves responses unread.
+//! A connection with a permit. It is closed if the peer sends nothing at first, floods, or leaves responses unread, and at a stop
+//! as soon as no call needs it. hyper alone would wait until the peer answers a PING.
 //!
 //! It then returns an I/O error to hyper, which drops everything that belongs to the connection.
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
+use super::calls::ConnectInfo;
 use super::connection_limits::Permit;
 use super::http2_frames::{PREFACE_LENGTH, ReceivedFrames, SentFrames};
-use super::responses::{ConnectInfo, PeerInfo};
 use crate::metrics::Refused;
 
 /// A byte stream in both directions: TCP, TLS or a Unix socket.
@@ -38,6 +39,9 @@ pub(super) enum Protocol {
 /// just when the next scrape comes.
 const HTTP1_MAX_AGE: Duration = Duration::from_secs(97);
 
+/// How often a stop looks whether the connection is still needed.
+const STOP_CHECK: Duration = Duration::from_millis(250);
+
 /// Length of the shortest HTTP/1 request in bytes: `GET / HTTP/1.0` and two line ends.
 const HTTP1_SHORTEST_REQUEST: usize = 18;
 
@@ -55,6 +59,10 @@ pub(super) struct Connection {
     first_bytes_due: usize,
     /// Since when the socket has accepted no bytes although there are some to write.
     write_blocked_since: Option<Instant>,
+    /// Completes when the server stops.
+    stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// When the connection learned of the stop.
+    stopped_at: Option<Instant>,
     /// Next check: at first whether the first bytes have arrived in time, then for unread responses or the maximum age.
     timer: Pin<Box<Sleep>>,
 }
@@ -63,16 +71,16 @@ impl Connection {
     /// A connection that begins now. Its first bytes must arrive within `start_timeout`.
     pub(super) fn new(
         io: Box<dyn Duplex>,
-        peer: PeerInfo,
+        info: ConnectInfo,
         permit: Permit,
         protocol: Protocol,
         start_timeout: Duration,
+        stop: &CancellationToken,
     ) -> Connection {
         let (frames, first_bytes_due) = match protocol {
             Protocol::Http2 { .. } => (Some((ReceivedFrames::new(Instant::now()), SentFrames::new())), PREFACE_LENGTH),
             Protocol::Http1 => (None, HTTP1_SHORTEST_REQUEST),
         };
-        let info = ConnectInfo { peer, responses: Arc::default() };
         Connection {
             io,
             info,
@@ -82,14 +90,25 @@ impl Connection {
             first_bytes_due,
             is_reported: false,
             write_blocked_since: None,
+            // A token of its own, because all connections would contend for the lock of a shared one.
+            stop: Box::pin(stop.child_token().cancelled_owned()),
+            stopped_at: None,
             timer: Box::pin(sleep(start_timeout)),
         }
     }
 
     /// Fails if the timer has expired and the connection must be closed.
     fn check_timer(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        if self.stopped_at.is_none() && self.stop.as_mut().poll(cx).is_ready() {
+            self.stopped_at = Some(Instant::now());
+            self.timer.set(sleep(STOP_CHECK));
+        }
         while self.timer.as_mut().poll(cx).is_ready() {
             match self.protocol {
+                _ if self.stopped_at.is_some_and(|at| !self.info.calls.delay_stop(at, Instant::now())) => {
+                    return Err(io::ErrorKind::ConnectionAborted.into());
+                }
+                _ if self.stopped_at.is_some() => self.timer.set(sleep(STOP_CHECK)),
                 _ if self.first_bytes_due > 0 => return Err(self.close(Refused::Silent)),
                 Protocol::Http1 => return Err(io::ErrorKind::TimedOut.into()),
                 Protocol::Http2 { read_timeout } if self.longest_unread() >= read_timeout => {
@@ -105,7 +124,7 @@ impl Connection {
     fn longest_unread(&self) -> Duration {
         let now = Instant::now();
         let blocked = self.write_blocked_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
-        blocked.max(self.info.responses.longest_unread(now))
+        blocked.max(self.info.calls.longest_unread(now))
     }
 
     fn restart_timer(&mut self) {
@@ -128,7 +147,7 @@ impl Connection {
         }
         if self.first_bytes_due > 0 {
             self.first_bytes_due = self.first_bytes_due.saturating_sub(bytes.len());
-            if self.first_bytes_due == 0 {
+            if self.first_bytes_due == 0 && self.stopped_at.is_none() {
                 self.restart_timer();
             }
         }

@@ -16,9 +16,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::server::Connected;
 
+use super::calls::{AllCalls, ConnectInfo, PeerInfo};
 use super::connection::{Connection, Duplex, Protocol};
 use super::connection_limits::{ConnectionLimits, Permit};
-use super::responses::PeerInfo;
 use super::tls::TlsConfigs;
 use crate::metrics::Refused;
 
@@ -45,6 +45,9 @@ pub(super) struct Acceptor {
     pub(super) tls: CurrentTls,
     /// Limit for the TLS handshake, and again for the first bytes after it.
     pub(super) start_timeout: Duration,
+    pub(super) calls: Arc<AllCalls>,
+    /// Cancelled when the server stops.
+    pub(super) stop: CancellationToken,
 }
 
 /// Ready connections. The channel closes when the listener ends.
@@ -60,26 +63,22 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Accepts connections over TCP until the server stops.
-pub(super) fn accept_tcp(
-    listener: TcpListener,
-    acceptor: Acceptor,
-    tasks: &TaskTracker,
-    stop: CancellationToken,
-) -> Incoming {
+pub(super) fn accept_tcp(listener: TcpListener, acceptor: Acceptor, tasks: &TaskTracker) -> Incoming {
     let (ready, incoming) = mpsc::channel(READY_CONNECTIONS);
     let handshakes = tasks.clone();
     tasks.spawn(async move {
-        while let Some(accepted) = unless_stopped(&stop, listener.accept()).await {
+        while let Some(accepted) = unless_stopped(&acceptor.stop, listener.accept()).await {
             let Some((stream, address)) = accepted_or_pause(accepted).await else { continue };
             // Calls in progress must not wait for a burst of new connections.
             yield_now().await;
             let Some(permit) = acceptor.limits.acquire(Some(address.ip())) else { continue };
-            let (acceptor, ready, stop) = (acceptor.clone(), ready.clone(), stop.clone());
+            let (acceptor, ready) = (acceptor.clone(), ready.clone());
             handshakes.spawn(async move {
-                if unless_stopped(&stop, permit.wait(|| !is_closed_by_peer(&stream))).await != Some(true) {
+                let stop = &acceptor.stop;
+                if unless_stopped(stop, permit.wait(|| !is_closed_by_peer(&stream))).await != Some(true) {
                     return;
                 }
-                if let Some(connection) = acceptor.accept(stream, permit).await {
+                if let Some(Some(connection)) = unless_stopped(stop, acceptor.accept(stream, permit)).await {
                     // Fails if the server has stopped; then the connection is dropped.
                     let _ = ready.send(Ok(connection)).await;
                 }
@@ -90,15 +89,10 @@ pub(super) fn accept_tcp(
 }
 
 /// Accepts connections on the local socket until the server stops.
-pub(super) fn accept_local(
-    listener: UnixListener,
-    acceptor: Acceptor,
-    tasks: &TaskTracker,
-    stop: CancellationToken,
-) -> Incoming {
+pub(super) fn accept_local(listener: UnixListener, acceptor: Acceptor, tasks: &TaskTracker) -> Incoming {
     let (ready, incoming) = mpsc::channel(READY_CONNECTIONS);
     tasks.spawn(async move {
-        while let Some(accepted) = unless_stopped(&stop, listener.accept()).await {
+        while let Some(accepted) = unless_stopped(&acceptor.stop, listener.accept()).await {
             let Some((stream, _)) = accepted_or_pause(accepted).await else { continue };
             let Some(permit) = acceptor.limits.acquire(None) else { continue };
             let peer = PeerInfo::Local(stream.connect_info());
@@ -139,7 +133,8 @@ impl Acceptor {
     }
 
     fn connection(&self, io: Box<dyn Duplex>, peer: PeerInfo, permit: Permit) -> Connection {
-        Connection::new(io, peer, permit, self.protocol, self.start_timeout)
+        let info = ConnectInfo { peer, calls: self.calls.connection() };
+        Connection::new(io, info, permit, self.protocol, self.start_timeout, &self.stop)
     }
 }
 

@@ -3,6 +3,7 @@
 //! Start: lock file (SQLite) → connect → migrate → keys → bind → jobs → SERVING.
 //! Stop: `NOT_SERVING` → listeners and jobs are told to stop → connections drain → remaining work and jobs end.
 
+mod calls;
 mod connection;
 mod connection_limits;
 mod error;
@@ -10,7 +11,6 @@ mod http;
 mod http2_frames;
 mod listen;
 mod lock_file;
-mod responses;
 mod socket;
 mod tls;
 
@@ -22,12 +22,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, timeout, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 
+use self::calls::AllCalls;
 use self::connection::Protocol;
 use self::connection_limits::ConnectionLimits;
 pub use self::error::ServeError;
@@ -51,6 +53,9 @@ use crate::store::{Location, Store};
 /// service managers kill a process.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(25);
 
+/// After this time a stop says what it waits for. Connections without work have ended by then.
+const QUIET_DRAIN: Duration = Duration::from_secs(5);
+
 /// How long a stop may take in total, counted from its signal: the 30 s after which service managers kill a process, less
 /// the time that ending the process takes.
 const STOP_DEADLINE: Duration = Duration::from_secs(28);
@@ -70,6 +75,8 @@ pub struct Running {
     pub metrics: Arc<Metrics>,
     app: Arc<App>,
     health: grpc::Health,
+    calls: Arc<AllCalls>,
+    reload_tls: Arc<Notify>,
     stop: CancellationToken,
     listeners: TaskTracker,
     jobs: TaskTracker,
@@ -113,12 +120,14 @@ pub async fn start(config: &Config, environment: Environment) -> Result<Running,
     let keys = open_keys(&store, &environment, &config.seal_key_file).await?;
     let hasher = hasher.join().map_err(|_| Error::internal("hashing did not start"))??;
     let app = Arc::new(App::new(environment, Arc::clone(&metrics), settings(config), store, hasher, keys));
-    let (routes, health) = grpc::routes(Arc::clone(&app), config.reflection)?;
-
     let (stop, stop_jobs) = (CancellationToken::new(), CancellationToken::new());
+    let (routes, health) = grpc::routes(Arc::clone(&app), config.reflection, &stop)?;
+
     let (listeners, jobs) = (TaskTracker::new(), TaskTracker::new());
-    let tls = start_tls(config, &app, &jobs, &stop).await?;
-    let acceptors = Acceptors { config, metrics: &metrics, tls };
+    let reload_tls = Arc::<Notify>::default();
+    let tls = start_tls(config, &app, &jobs, &stop, &reload_tls).await?;
+    let calls = Arc::<AllCalls>::default();
+    let acceptors = Acceptors { config, metrics: &metrics, tls, calls: &calls, stop: &stop };
     raise_descriptor_limit(config.connections.max);
 
     // All listeners are bound before any is served. The socket is last, because a failure after it would leave its file.
@@ -126,10 +135,10 @@ pub async fn start(config: &Config, environment: Environment) -> Result<Running,
     let http = config.http_listen.map(|listen| bind("--http-listen", listen)).transpose()?;
     let (unix, bound_socket) = socket::bind(&config.socket).await?;
 
-    serve_grpc(&routes, listen::accept_tcp(tcp, acceptors.grpc(), &listeners, stop.clone()), &listeners, &stop);
-    serve_grpc(&routes, listen::accept_local(unix, acceptors.local(), &listeners, stop.clone()), &listeners, &stop);
+    serve_grpc(&routes, listen::accept_tcp(tcp, acceptors.grpc(), &listeners), &listeners, &stop);
+    serve_grpc(&routes, listen::accept_local(unix, acceptors.local(), &listeners), &listeners, &stop);
     let http_address = http.map(|(tcp, address)| {
-        let incoming = listen::accept_tcp(tcp, acceptors.http(address), &listeners, stop.clone());
+        let incoming = listen::accept_tcp(tcp, acceptors.http(address), &listeners);
         let incoming = HttpIncoming { incoming, address };
         listeners.spawn(log_end("HTTP", http::serve(incoming, Arc::clone(&app), stop.clone().cancelled_owned())));
         address
@@ -145,6 +154,8 @@ pub async fn start(config: &Config, environment: Environment) -> Result<Running,
         metrics,
         app,
         health,
+        calls,
+        reload_tls,
         stop,
         listeners,
         jobs,
@@ -176,6 +187,11 @@ impl Running {
         self.app.keys_replaced().await;
     }
 
+    /// Reads the TLS files again, if there are any. The log says whether they are in use.
+    pub fn reload_tls(&self) {
+        self.reload_tls.notify_one();
+    }
+
     /// Stops in order: readiness ends, connections drain, remaining work and jobs end. Work that waits for an unresponsive
     /// database is abandoned at the deadline.
     pub async fn shutdown(self) {
@@ -189,14 +205,26 @@ impl Running {
         self.stop_jobs.cancel();
         self.listeners.close();
         self.jobs.close();
-        if timeout(DRAIN_DEADLINE, self.listeners.wait()).await.is_err() {
-            tracing::warn!("calls in progress at the deadline were cut off");
-        }
+        self.drain_calls().await;
         let work = async { tokio::join!(self.app.drain(), self.jobs.wait()) };
         if timeout_at(deadline, work).await.is_err() {
             tracing::warn!("work that waits for the database did not end in time and was abandoned");
         }
         self.bound_socket.remove().await;
+    }
+
+    /// Waits until all connections have ended. Says for which calls it waits if that takes long.
+    async fn drain_calls(&self) {
+        let deadline = Instant::now() + DRAIN_DEADLINE;
+        let ended = self.listeners.wait();
+        tokio::pin!(ended);
+        if timeout(QUIET_DRAIN, &mut ended).await.is_ok() {
+            return;
+        }
+        tracing::info!(calls = self.calls.in_progress(), "stopping: waiting for calls in progress");
+        if timeout_at(deadline, ended).await.is_err() {
+            tracing::warn!(calls = self.calls.in_progress(), "calls in progress at the deadline were cut off");
+        }
     }
 }
 
@@ -233,12 +261,13 @@ async fn start_tls(
     app: &App,
     jobs: &TaskTracker,
     stop: &CancellationToken,
+    reload: &Arc<Notify>,
 ) -> Result<CurrentTls, ServeError> {
     let Some(files) = tls::TlsFiles::of(&config.tls) else { return Ok(None) };
     let metrics = Arc::clone(&app.metrics);
     let reloader = tls::Reloader::start(files, app.environment.clone(), metrics).await?;
     let tls = reloader.subscribe();
-    jobs.spawn(reloader.run(stop.clone()));
+    jobs.spawn(reloader.run(stop.clone(), Arc::clone(reload)));
     Ok(Some(tls))
 }
 
@@ -247,13 +276,16 @@ struct Acceptors<'a> {
     config: &'a Config,
     metrics: &'a Arc<Metrics>,
     tls: CurrentTls,
+    calls: &'a Arc<AllCalls>,
+    stop: &'a CancellationToken,
 }
 
 impl Acceptors<'_> {
     fn acceptor(&self, listener: Listener, protocol: Protocol, tls: CurrentTls) -> Acceptor {
         let config = &self.config.connections;
         let limits = ConnectionLimits::new(listener, config, Arc::clone(self.metrics));
-        Acceptor { limits, protocol, tls, start_timeout: config.start_timeout }
+        let (calls, stop) = (Arc::clone(self.calls), self.stop.clone());
+        Acceptor { limits, protocol, tls, start_timeout: config.start_timeout, calls, stop }
     }
 
     fn http2(&self) -> Protocol {
@@ -276,7 +308,7 @@ impl Acceptors<'_> {
 }
 
 fn serve_grpc(routes: &Routes, incoming: Incoming, listeners: &TaskTracker, stop: &CancellationToken) {
-    let tracked = routes.clone().into_axum_router().layer(axum::middleware::from_fn(responses::track));
+    let tracked = routes.clone().into_axum_router().layer(axum::middleware::from_fn(calls::track));
     let server = grpc::transport().add_routes(Routes::from(tracked).prepare());
     let connections = ReceiverStream::new(incoming);
     let ended = server.serve_with_incoming_shutdown(connections, stop.clone().cancelled_owned());

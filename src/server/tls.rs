@@ -15,7 +15,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, ServerConfig};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use x509_cert::der::Decode;
 use zeroize::Zeroizing;
@@ -164,13 +164,17 @@ impl Reloader {
         self.current.subscribe()
     }
 
-    /// Checks the files until the server stops.
-    pub(super) async fn run(mut self, stop: CancellationToken) {
+    /// Checks the files until the server stops. Reads them on `request` even if they have not changed.
+    pub(super) async fn run(mut self, stop: CancellationToken, request: Arc<Notify>) {
         let mut ticks = tokio::time::interval(CHECK_EVERY);
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
+                () = request.notified() => {
+                    self.versions.clear();
+                    self.last_error = None;
+                }
             }
             self.check_expiry();
             let versions = self.files.versions().await;

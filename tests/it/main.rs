@@ -67,6 +67,7 @@ mod self_service_change;
 mod sessions;
 mod shutdown;
 mod sign_in;
+mod signals;
 mod source_limits;
 mod throttle;
 mod tls;

@@ -4,6 +4,7 @@ use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use futures_util::StreamExt as _;
 use latchkey::proto::v1::auth_client::AuthClient;
 use latchkey::proto::v1::{self, sign_in_progress::Step};
 use tonic::transport::{Channel, Endpoint};
@@ -15,7 +16,7 @@ use crate::harness::database::TestDatabase;
 use crate::harness::h2::{self, Raw};
 use crate::harness::transcript::Shell;
 use crate::harness::wire::{Wire, framed};
-use crate::harness::{PASSWORD, at_once, eventually};
+use crate::harness::{PASSWORD, at_once, eventually, refused};
 
 /// How long service managers wait before they kill a process. It is also the default of Kubernetes.
 const LIMIT: std::time::Duration = std::time::Duration::from_secs(30);
@@ -109,6 +110,74 @@ async fn a_server_ends_in_time_whatever_is_open_and_what_it_acknowledged_holds()
     let kept = database.query("SELECT count(*) FROM session WHERE ended_at IS NULL").await;
     assert!(acknowledged > 0);
     assert_eq!(kept, [acknowledged.to_string()], "a session for each answer");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_waits_for_no_connection_without_work() {
+    let shell = Shell::default();
+    let daemon = Daemon::start(&shell, &[]);
+    let (grpc, http) = (daemon.address.as_str(), daemon.http_address.as_str());
+    let mut open = Vec::new();
+    // Each sends this much, and then nothing: it answers neither PING nor GOAWAY.
+    for (address, first) in [(grpc, &b""[..]), (grpc, &h2::PREFACE[..10]), (http, b""), (http, b"GET /metr")] {
+        let mut raw = Raw::silent(address).await.expect("a connection");
+        raw.send(first).await.expect("a start");
+        open.push(raw);
+    }
+    let reflection = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+    let calls = [
+        vec![],
+        h2::call(1, "/latchkey.v1.Auth/GetSigningKeys"),
+        h2::call(1, reflection),
+        h2::empty_call(1, "/grpc.health.v1.Health/Watch"),
+    ];
+    for call in calls {
+        let mut raw = Raw::open(grpc, &[]).await.expect("a connection");
+        raw.send(&call).await.expect("a call");
+        raw.next_of(h2::kind::SETTINGS).await.expect("settings");
+        open.push(raw);
+    }
+    let mut unread = Raw::open(grpc, &[(h2::INITIAL_WINDOW_SIZE, 0)]).await.expect("a connection");
+    unread.send(&h2::empty_call(1, "/latchkey.v1.Auth/GetSigningKeys")).await.expect("a call");
+    unread.next_of(h2::kind::HEADERS).await.expect("the answer has begun");
+    open.push(unread);
+    let local = tokio::net::UnixStream::connect(shell.path("latchkey-data/latchkey.sock")).await.expect("the socket");
+    let mut local = Raw { stream: local };
+    local.greet(&[]).await.expect("a preface");
+    local.next_of(h2::kind::SETTINGS).await.expect("settings");
+
+    let (code, log) = daemon.stop();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.ends_with("stopped\n") && !log.contains("calls in progress at") && !log.contains("waiting"), "{log}");
+    drop((open, local));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_ends_streams_in_order() {
+    use tonic_reflection::pb::v1::ServerReflectionRequest;
+    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+    let shell = Shell::default();
+    let daemon = Daemon::start(&shell, &[]);
+    let channel = connect(&daemon).await;
+    let question = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let questions = futures_util::stream::iter([question]).chain(futures_util::stream::pending());
+    let mut reflection = ServerReflectionClient::new(channel.clone());
+    let mut answers = reflection.server_reflection_info(questions).await.expect("a stream").into_inner();
+    answers.message().await.expect("an answer").expect("an answer");
+    let mut watch = HealthClient::new(channel);
+    let mut watch = watch.watch(HealthCheckRequest::default()).await.expect("a watch").into_inner();
+    watch.message().await.expect("a status").expect("a status");
+
+    daemon.terminate();
+    let told = watch.message().await.expect("a status").map(|told| told.status());
+    assert_eq!(told, Some(ServingStatus::NotServing));
+    refused(watch.message().await, tonic::Code::Unavailable, "SHUTTING_DOWN");
+    refused(answers.message().await, tonic::Code::Unavailable, "SHUTTING_DOWN");
+    assert_eq!(daemon.end().0, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

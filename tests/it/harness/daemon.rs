@@ -27,9 +27,20 @@ impl Daemon {
         daemon
     }
 
+    /// As `start`, by a program that replaces itself by the server.
+    pub fn start_by(shell: &Shell, program: &str, args: &[&str]) -> Daemon {
+        let mut daemon = Daemon::launch_by(shell, program, args);
+        daemon.until(" grpc=");
+        daemon
+    }
+
     /// Starts the server on free ports.
     pub fn launch(shell: &Shell, args: &[&str]) -> Daemon {
-        let mut command = shell.command("latchkeyd");
+        Daemon::launch_by(shell, "latchkeyd", args)
+    }
+
+    fn launch_by(shell: &Shell, program: &str, args: &[&str]) -> Daemon {
+        let mut command = shell.command(program);
         command.args(args).env("LATCHKEY_LISTEN", "127.0.0.1:0").env("LATCHKEY_HTTP_LISTEN", "127.0.0.1:0");
         let mut child = command.stderr(Stdio::piped()).spawn().expect("a process");
         let log = BufReader::new(child.stderr.take().expect("a log"));
