@@ -109,11 +109,11 @@ async fn name_or_id(cli: &Cli, user: Option<&UserRef>) -> Result<Option<String>,
 fn table(events: &[Event], clock: &Clock) -> Table {
     let mut table = Table::new(&[
         Column::fixed("TIME"),
-        Column::fixed("EVENT"),
-        Column::free("USER"),
-        Column::free("BY"),
-        Column::free("FROM"),
-        Column::note("NOTE"),
+        Column::wrapped("EVENT"),
+        Column::fixed("USER"),
+        Column::fixed("BY").left_out(3),
+        Column::fixed("FROM").left_out(1),
+        Column::note("NOTE").left_out(2),
     ]);
     for event in events {
         let actor = event.actor.clone().unwrap_or_default();

@@ -136,12 +136,12 @@ impl List {
 
 fn table(users: &[User], clock: &Clock) -> Table {
     let mut table = Table::new(&[
-        Column::free("USER"),
-        Column::free("NAME"),
+        Column::fixed("USER"),
+        Column::free("NAME").left_out(2),
         Column::fixed("STATE"),
-        Column::fixed("PASSWORD"),
-        Column::fixed("SIGNED IN"),
-        Column::note("ATTENTION"),
+        Column::fixed("PASSWORD").left_out(4),
+        Column::fixed("SIGNED IN").left_out(1),
+        Column::note("ATTENTION").left_out(3),
     ]);
     for user in users {
         table.row([
