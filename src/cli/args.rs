@@ -15,7 +15,8 @@ const PAGE_MAX: i32 = 500;
 
 const SERVER_HELP: &str =
     "The server, as https://host:port, or host:port [env: LATCHKEY_SERVER] [default: http://127.0.0.1:50051]";
-const SOCKET_HELP: &str = "The server's local socket [env: LATCHKEY_SOCKET, else LATCHKEY_DATA_DIR/latchkey.sock]";
+const SOCKET_HELP: &str = "The server's local socket [env: LATCHKEY_SOCKET, else latchkey.sock in LATCHKEY_DATA_DIR; \
+    else in ./latchkey-data, /run/latchkey or /var/lib/latchkey]";
 
 /// The options of every command.
 #[derive(Debug, Args)]

@@ -1,13 +1,15 @@
 //! The client: a connection to a server, and calls over it.
 
 pub(crate) mod call;
+mod fault;
 pub(crate) mod grpcurl;
+pub(crate) mod local;
 pub(crate) mod login;
 pub(crate) mod socket;
 pub(crate) mod target;
 pub(crate) mod tls;
+pub(crate) mod wish;
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -22,15 +24,15 @@ use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
 
 use super::contract::dynamic;
-use super::error::{Error, Refusal, innermost};
+use super::error::{Error, Refusal};
 use super::output::Screen;
 use crate::proto::v1::who_am_i_response::Kind;
 use crate::proto::v1::{ListRolesRequest, RefreshTokensRequest, WhoAmIRequest};
 use call::{Call, Method, subject};
 use login::{Login, LoginStore};
-use socket::Stranger;
-use target::{Identity, Target};
+use target::{ChosenBy, Target};
 use tls::Trust;
+use wish::Identity;
 
 /// The timeout for connecting.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -115,7 +117,11 @@ impl Client {
     /// The caller's name, for people: `root (local)`, `ada at 127.0.0.1:50051`.
     pub(crate) async fn whom(&self) -> String {
         let name = match &self.caller {
-            Caller::Local => return format!("{} (local)", own_name()),
+            // The path tells which server it is, where the user did not say it.
+            Caller::Local if !matches!(self.target, Target::Socket(_, ChosenBy::System)) => {
+                return format!("{} (local)", own_name());
+            }
+            Caller::Local => format!("{} (local)", own_name()),
             Caller::Anonymous => "nobody".to_owned(),
             Caller::Login { login, .. } => login.lock().await.username.clone(),
             Caller::Token(_) => self.token_owner().await,
@@ -194,20 +200,6 @@ impl Client {
         }
     }
 
-    /// The hint for a connection that the peer closed without an answer.
-    fn broken_off(&self) -> Option<String> {
-        match &self.target {
-            Target::Tcp(_) => {
-                Some(format!("check that latchkeyd listens there; if it uses TLS: `--server https://{}`", self.target.place()))
-            }
-            Target::Tls(_) => Some(
-                "if the server requires a client certificate, its CA must have signed it: `--tls-cert FILE --tls-key FILE`"
-                    .to_owned(),
-            ),
-            Target::Socket(..) => None,
-        }
-    }
-
     /// The roles that include a scope, for the caller to ask for. Only asks if the caller is known to have the right: an
     /// attempt without it would write a second refusal to the audit log.
     async fn roles_with(&self, scope: &str) -> Option<Vec<String>> {
@@ -230,22 +222,20 @@ impl Client {
     async fn send<C: Call>(&self, method: &Method, request: C, bearer: Option<Bearer>) -> Result<C::Answer, Sent> {
         let channel = self.channel().await?.clone();
         let mut grpc = Grpc::new(channel);
-        grpc.ready().await.map_err(|fault| Status::unavailable(fault.to_string()))?;
+        if let Err(fault) = grpc.ready().await {
+            let mut status = Status::unavailable(fault.to_string());
+            status.set_source(Arc::new(fault));
+            return Err(self.explained(status).await);
+        }
         let mut request = Request::new(request);
         request.set_timeout(DEADLINE);
         if let Some(bearer) = bearer {
             request.metadata_mut().insert("authorization", bearer);
         }
         let codec = ProstCodec::<C, C::Answer>::default();
-        let answer = grpc.unary(request, method.path()?, codec).await;
-        Ok(answer.map_err(|status| self.explained(status))?.into_inner())
-    }
-
-    /// In TLS 1.3 the server can reject the client's certificate after the handshake has ended for the client.
-    fn explained(&self, status: Status) -> Sent {
-        match tls::explain(&status, &self.target.place()) {
-            Some(error) => Sent::Not(error),
-            None => Sent::Status(status),
+        match grpc.unary(request, method.path()?, codec).await {
+            Ok(answer) => Ok(answer.into_inner()),
+            Err(status) => Err(self.explained(status).await),
         }
     }
 
@@ -275,29 +265,6 @@ impl Client {
             }
         };
         connected.map_err(|fault| self.unreachable(&fault))
-    }
-
-    fn unreachable(&self, fault: &tonic::transport::Error) -> Error {
-        if let Some(error) = tls::explain(fault, &self.target.place()) {
-            return error;
-        }
-        let cause = innermost(fault);
-        let fault = cause.downcast_ref::<io::Error>();
-        let kind = fault.map(io::Error::kind);
-        let strange = matches!(fault.and_then(io::Error::get_ref), Some(inner) if inner.is::<Stranger>());
-        let hint = match (&self.target, kind) {
-            (Target::Socket(..), _) if strange => "if this is the right server, name its socket: `--socket PATH`",
-            (Target::Socket(..), Some(io::ErrorKind::PermissionDenied)) => {
-                "only root and the user of latchkeyd may use the socket: run this as one of them, or use `latchkey login`"
-            }
-            (Target::Socket(..), _) => {
-                "check that latchkeyd is running here; --socket names its socket, --server another server"
-            }
-            (Target::Tcp(_) | Target::Tls(_), _) => {
-                "check that latchkeyd is running there; --server or LATCHKEY_SERVER sets the address"
-            }
-        };
-        Error::unexpected(format!("cannot reach {}: {cause}", self.target.place())).hint(hint)
     }
 
     async fn bearer(&self, expired: bool) -> Result<Option<Bearer>, Error> {
