@@ -81,6 +81,7 @@ impl Setting {
             Identity::Login(login) => self.trust.clone().or(login.trust.clone()),
             Identity::Token(_) | Identity::Local | Identity::Anonymous => self.trust.clone(),
         };
-        Cli { screen: self.screen.clone(), client: Client::new(target, trust, identity, store, self.show_grpcurl) }
+        let screen = self.screen.clone();
+        Cli { client: Client::new(target, trust, identity, store, self.show_grpcurl, screen.clone()), screen }
     }
 }

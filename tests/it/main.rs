@@ -26,6 +26,7 @@ mod broken_files;
 mod broken_rows;
 mod calling_applications;
 mod cli;
+mod cli_waiting;
 mod config;
 mod crash_loop;
 mod crash_steps;

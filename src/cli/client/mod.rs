@@ -17,6 +17,7 @@ use std::time::Duration;
 use prost_reflect::DynamicMessage;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{Mutex, OnceCell};
+use tokio::time::Instant;
 use tonic::client::Grpc;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -36,10 +37,12 @@ use wish::Identity;
 
 /// The timeout for connecting.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// The timeout for a call. Longer than the server's own limit of 15 s.
+/// The timeout for a call, with its retries. Longer than the server's own limit of 15 s.
 const DEADLINE: Duration = Duration::from_secs(30);
 /// The pauses between retries of a call that is safe to repeat, unless the server sends a retry delay.
-const PAUSES: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(400), Duration::from_millis(1600)];
+const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(400)];
+/// The pause before every further retry.
+const LAST_PAUSE: Duration = Duration::from_millis(1600);
 /// The longest pause between retries, whatever retry delay the server sends.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -59,6 +62,10 @@ pub(crate) struct Client {
     show: bool,
     /// Whether a call has proved that the caller may read users and roles.
     reads: AtomicBool,
+    /// For what is said while a call is repeated.
+    screen: Screen,
+    /// Whether it was said that a call is repeated.
+    has_said: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -78,6 +85,7 @@ impl Client {
         identity: Identity,
         store: Option<LoginStore>,
         show: bool,
+        screen: Screen,
     ) -> Client {
         let caller = match (identity, store) {
             (Identity::Token(token), _) => Caller::Token(token),
@@ -85,7 +93,8 @@ impl Client {
             (Identity::Local, _) => Caller::Local,
             (Identity::Login(_) | Identity::Anonymous, _) => Caller::Anonymous,
         };
-        Client { target, trust, caller, channel: OnceCell::new(), show, reads: AtomicBool::new(false) }
+        let (reads, has_said) = (AtomicBool::new(false), AtomicBool::new(false));
+        Client { target, trust, caller, channel: OnceCell::new(), show, reads, screen, has_said }
     }
 
     /// The address of the server.
@@ -140,23 +149,47 @@ impl Client {
         }
     }
 
-    /// Makes a call. Repeats it up to three times while the server is UNAVAILABLE, if that is safe.
+    /// Makes a call. While the server is UNAVAILABLE, says so and repeats the call within its deadline, if that is safe.
     pub(crate) async fn call<C: Call>(&self, request: C) -> Result<C::Answer, Error> {
+        let end = Instant::now() + DEADLINE;
+        let mut pauses = PAUSES.into_iter();
+        loop {
+            let outcome = self.try_call(request.clone(), end).await;
+            let Err(Error::Refused(refusal)) = &outcome else { return outcome };
+            let pause = pauses.next().unwrap_or(LAST_PAUSE);
+            let pause = refusal.retry_after.unwrap_or(pause).min(LONGEST_PAUSE);
+            if refusal.code != Code::Unavailable || Instant::now() + pause >= end || !repeats_safely(&request)? {
+                return outcome;
+            }
+            self.say_that_it_waits(refusal);
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Makes a call once. For what should answer at once, even if the answer is that the server is unavailable.
+    pub(crate) async fn call_once<C: Call>(&self, request: C) -> Result<C::Answer, Error> {
+        self.try_call(request, Instant::now() + DEADLINE).await
+    }
+
+    async fn try_call<C: Call>(&self, request: C, end: Instant) -> Result<C::Answer, Error> {
         if self.show {
             return Err(Error::Shown(self.grpcurl(&request)?));
         }
         let method = Method::of::<C>()?;
         let reflected = method.request(&request)?;
-        let repeatable = method.repeats_safely(&reflected);
-        for pause in PAUSES {
-            match self.call_as_caller(&method, &reflected, request.clone()).await {
-                Err(Error::Refused(refusal)) if repeatable && refusal.code == Code::Unavailable => {
-                    tokio::time::sleep(refusal.retry_after.unwrap_or(pause).min(LONGEST_PAUSE)).await;
-                }
-                outcome => return outcome,
-            }
+        self.call_as_caller(&method, &reflected, request, end).await
+    }
+
+    /// Says once, and only to people, why the command takes time.
+    fn say_that_it_waits(&self, refusal: &Refusal) {
+        if self.screen.is_json() || self.has_said.swap(true, Ordering::Relaxed) {
+            return;
         }
-        self.call_as_caller(&method, &reflected, request).await
+        let what = match refusal.reason.as_str() {
+            "STORAGE_UNAVAILABLE" => "the database is away",
+            _ => "the server is unavailable",
+        };
+        self.screen.note(format!("{what}; trying again for up to {} s …", DEADLINE.as_secs()));
     }
 
     /// Makes a call with the caller's token. If the server reports a stored login's token as expired, renews it and repeats
@@ -166,13 +199,14 @@ impl Client {
         method: &Method,
         reflected: &DynamicMessage,
         request: C,
+        end: Instant,
     ) -> Result<C::Answer, Error> {
         let bearer = if method.wants_identity() { self.bearer(false).await? } else { None };
-        let outcome = self.send(method, request.clone(), bearer).await;
+        let outcome = self.send_before(end, method, request.clone(), bearer).await;
         let outcome = match outcome {
             Err(Sent::Status(status)) if self.has_expired_login(&status, method) => {
                 let bearer = self.bearer(true).await?;
-                self.send(method, request, bearer).await
+                self.send_before(end, method, request, bearer).await
             }
             outcome => outcome,
         };
@@ -220,6 +254,16 @@ impl Client {
     }
 
     async fn send<C: Call>(&self, method: &Method, request: C, bearer: Option<Bearer>) -> Result<C::Answer, Sent> {
+        self.send_before(Instant::now() + DEADLINE, method, request, bearer).await
+    }
+
+    async fn send_before<C: Call>(
+        &self,
+        end: Instant,
+        method: &Method,
+        request: C,
+        bearer: Option<Bearer>,
+    ) -> Result<C::Answer, Sent> {
         let channel = self.channel().await?.clone();
         let mut grpc = Grpc::new(channel);
         if let Err(fault) = grpc.ready().await {
@@ -228,7 +272,7 @@ impl Client {
             return Err(self.explained(status).await);
         }
         let mut request = Request::new(request);
-        request.set_timeout(DEADLINE);
+        request.set_timeout(end.saturating_duration_since(Instant::now()));
         if let Some(bearer) = bearer {
             request.metadata_mut().insert("authorization", bearer);
         }
@@ -333,6 +377,11 @@ impl From<Error> for Sent {
     fn from(error: Error) -> Sent {
         Sent::Not(error)
     }
+}
+
+fn repeats_safely<C: Call>(request: &C) -> Result<bool, Error> {
+    let method = Method::of::<C>()?;
+    Ok(method.repeats_safely(&method.request(request)?))
 }
 
 fn endpoint(uri: Uri) -> Result<Endpoint, Error> {
