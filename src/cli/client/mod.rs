@@ -1,5 +1,6 @@
 //! The client: a connection to a server, and calls over it.
 
+mod alike;
 pub(crate) mod call;
 mod fault;
 pub(crate) mod grpcurl;
@@ -228,6 +229,9 @@ impl Client {
                 }
                 if let Some(scope) = refusal.scope_missing() {
                     refusal.roles = self.roles_with(scope).await.unwrap_or_default();
+                }
+                if let (Some(typed), "USER_NOT_FOUND") = (&refusal.subject, refusal.reason.as_str()) {
+                    refusal.alike = self.alike(typed).await;
                 }
                 Err(Error::Refused(Box::new(refusal)))
             }
