@@ -55,7 +55,7 @@ pub(crate) struct Paging {
     /// At most this many, on one page.
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(i32).range(1..=i64::from(PAGE_MAX)))]
     pub(crate) limit: i32,
-    /// All of them. With --output json, one object a page, each on a line.
+    /// All; as JSON, one object a page, each on a line.
     #[arg(long, conflicts_with_all = ["limit", "page_token"])]
     pub(crate) all: bool,
     /// Go on after an earlier page: its nextPageToken.

@@ -1,4 +1,4 @@
-//! Usernames from the server that are like a mistyped one.
+//! Usernames from the server: those that begin with some letters, and those that are like a mistyped one.
 
 use std::time::Duration;
 
@@ -16,6 +16,19 @@ const PROPOSALS: usize = 3;
 const PAGE: i32 = 100;
 
 impl Client {
+    /// The usernames that begin with `prefix`, for the completion of a command line. Empty if the server does not answer
+    /// each call within `patience`, or if the caller may not read users.
+    pub(crate) async fn usernames(&self, prefix: &str, patience: Duration) -> Option<Vec<String>> {
+        timeout(patience, self.channel()).await.ok()?.ok()?;
+        // A renewal of the login is not cut short: its refresh token works once, so the new one must be stored.
+        let bearer = self.bearer(false).await.ok()?;
+        let users = timeout(patience, async {
+            if self.may_read(bearer.clone()).await { self.beginning_with(prefix, bearer).await } else { None }
+        });
+        let users = users.await.ok()??.into_iter().map(|user| user.username);
+        Some(users.filter(|name| name.starts_with(prefix)).collect())
+    }
+
     /// The usernames that are like `typed`, best first. `None` if the caller may not read users, or the search fails.
     pub(super) async fn alike(&self, typed: &str) -> Option<Vec<String>> {
         if typed.contains(':') {

@@ -126,7 +126,7 @@ Examples:
 /// End a user's sessions: all of them, or those named. Or your own.
 #[derive(Debug, Args)]
 #[command(after_help = REVOKE_HELP, override_usage = "latchkey sessions revoke [OPTIONS] USER [ID]...\n       \
-    latchkey sessions revoke [OPTIONS] --mine <ID...|--others>")]
+    latchkey sessions revoke --mine [ID...|--others]")]
 pub(crate) struct Revoke {
     /// The user, then the ids of the sessions to end; without ids, all end. With --mine only ids.
     #[arg(value_name = "USER|ID", required_unless_present = "mine")]

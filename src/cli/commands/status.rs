@@ -31,7 +31,7 @@ Examples:
   latchkey status --server id.example.org:50051
   latchkey status --output json | jq .attention";
 
-/// Look here first: is the server well, who are you, what needs attention.
+/// Look here first: the server, who you are, what needs attention.
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Status {}

@@ -140,6 +140,17 @@ impl Screen {
         self.write(text.trim_end_matches('\n'))
     }
 
+    /// Prints a help of clap's, which wraps all but the usage.
+    pub(crate) fn help(&self, styled: &str) -> Result<(), Error> {
+        styled.trim_end_matches('\n').lines().try_for_each(|line| {
+            let plain = Text::from(anstream::adapter::strip_str(line).to_string());
+            if self.width.is_none_or(|width| plain.width() <= width) {
+                return self.write(line);
+            }
+            self.lines(flowed(plain, self.width, 2))
+        })
+    }
+
     /// Prints JSON on several lines.
     pub(crate) fn json(&self, value: &impl Serialize) -> Result<(), Error> {
         self.write(&json::pretty(value)?)
@@ -168,6 +179,16 @@ impl Screen {
     pub(crate) fn note_fields(&self, fields: impl IntoIterator<Item = (&'static str, Text)>) {
         for line in aligned(fields, self.aside_width) {
             self.aside(&format!("{line}\n"));
+        }
+    }
+
+    /// Prints what is wrong with the command line to standard error.
+    pub(crate) fn usage(&self, text: &str) {
+        for line in text.lines() {
+            self.note(match line.strip_prefix("error: ") {
+                Some(message) => Text::toned(Tone::Bad, "error: ").and(Tone::Plain, message),
+                None => Text::from(line),
+            });
         }
     }
 
