@@ -67,6 +67,7 @@ mod sessions;
 mod shutdown;
 mod sign_in;
 mod source_limits;
+mod terminals;
 mod throttle;
 mod tls;
 mod transport;
