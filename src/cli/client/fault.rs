@@ -2,7 +2,7 @@
 
 use std::io;
 
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::socket::Stranger;
 use super::target::{ChosenBy, Target};
@@ -30,8 +30,11 @@ impl Client {
             (Target::Socket(..), _) => {
                 "check that latchkeyd is running here; --socket names its socket, --server another server"
             }
-            (Target::Tcp(_) | Target::Tls(_), _) => {
+            (Target::Tcp(_), _) => {
                 "check that latchkeyd is running there; --server or LATCHKEY_SERVER sets the address"
+            }
+            (Target::Tls(_), _) => {
+                "check that latchkeyd is running there with TLS; --server or LATCHKEY_SERVER sets the address"
             }
         };
         Error::unexpected(format!("cannot reach {}: {cause}", self.target.place())).hint(hint)
@@ -43,8 +46,10 @@ impl Client {
         if let Some(error) = tls::explain(&status, &self.target.place()) {
             return Sent::Not(error);
         }
+        // A timeout of this program is CANCELLED.
+        let is_broken_off = std::error::Error::source(&status).is_some() && status.code() != Code::Cancelled;
         match &self.target {
-            Target::Tcp(uri) if std::error::Error::source(&status).is_some() && tls::is_spoken_at(uri).await => {
+            Target::Tcp(uri) if is_broken_off && tls::is_spoken_at(uri).await => {
                 let place = self.target.place();
                 let error = Error::unexpected(format!("cannot reach {place} without TLS: the server speaks TLS"));
                 Sent::Not(error.hint(format!(
@@ -58,7 +63,7 @@ impl Client {
     /// The hint for a connection that the peer closed without an answer.
     pub(super) fn broken_off(&self) -> Option<String> {
         match &self.target {
-            Target::Tcp(_) => Some("check that latchkeyd listens there; `latchkey status` shows its state".to_owned()),
+            Target::Tcp(_) => Some("check that latchkeyd, and no other program, listens there".to_owned()),
             Target::Tls(_) => Some(
                 "if the server requires a client certificate, its CA must have signed it: `--tls-cert FILE --tls-key FILE`"
                     .to_owned(),

@@ -40,6 +40,8 @@ use wish::Identity;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The timeout for a call, with its retries. Longer than the server's own limit of 15 s.
 const DEADLINE: Duration = Duration::from_secs(30);
+/// The timeout for a call whose answer is wanted at once. Longer than the server waits for its database.
+const SHORT_DEADLINE: Duration = Duration::from_secs(5);
 /// The pauses between retries of a call that is safe to repeat, unless the server sends a retry delay.
 const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(400)];
 /// The pause before every further retry.
@@ -167,9 +169,10 @@ impl Client {
         }
     }
 
-    /// Makes a call once. For what should answer at once, even if the answer is that the server is unavailable.
+    /// Makes a call once, and waits for a short time only. For what should answer at once, even if the answer is that the
+    /// server is unavailable.
     pub(crate) async fn call_once<C: Call>(&self, request: C) -> Result<C::Answer, Error> {
-        self.try_call(request, Instant::now() + DEADLINE).await
+        self.try_call(request, Instant::now() + SHORT_DEADLINE).await
     }
 
     async fn try_call<C: Call>(&self, request: C, end: Instant) -> Result<C::Answer, Error> {
@@ -224,13 +227,16 @@ impl Client {
                 if matches!(self.caller, Caller::Token(_)) && refusal.is_of_token() {
                     refusal.hint = Some("unset LATCHKEY_TOKEN, or set a valid one".to_owned());
                 }
-                if std::error::Error::source(&status).is_some() {
+                if std::error::Error::source(&status).is_some() && refusal.reason.is_empty() {
                     refusal.hint = self.broken_off();
                 }
                 if let Some(scope) = refusal.scope_missing() {
                     refusal.roles = self.roles_with(scope).await.unwrap_or_default();
                 }
-                if let (Some(typed), "USER_NOT_FOUND") = (&refusal.subject, refusal.reason.as_str()) {
+                // Machines get no hints.
+                if let (Some(typed), "USER_NOT_FOUND", false) =
+                    (&refusal.subject, refusal.reason.as_str(), self.screen.is_json())
+                {
                     refusal.alike = self.alike(typed).await;
                 }
                 Err(Error::Refused(Box::new(refusal)))
