@@ -15,7 +15,8 @@ const PAGE_MAX: i32 = 500;
 
 const SERVER_HELP: &str =
     "The server, as https://host:port, or host:port [env: LATCHKEY_SERVER] [default: http://127.0.0.1:50051]";
-const SOCKET_HELP: &str = "The server's local socket [env: LATCHKEY_SOCKET, else LATCHKEY_DATA_DIR/latchkey.sock]";
+const SOCKET_HELP: &str = "The server's local socket [env: LATCHKEY_SOCKET, else latchkey.sock in LATCHKEY_DATA_DIR; \
+    else in ./latchkey-data, /run/latchkey or /var/lib/latchkey]";
 
 /// The options of every command.
 #[derive(Debug, Args)]
@@ -54,7 +55,7 @@ pub(crate) struct Paging {
     /// At most this many, on one page.
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(i32).range(1..=i64::from(PAGE_MAX)))]
     pub(crate) limit: i32,
-    /// All of them. With --output json, one object a page, each on a line.
+    /// All; as JSON, one object a page, each on a line.
     #[arg(long, conflicts_with_all = ["limit", "page_token"])]
     pub(crate) all: bool,
     /// Go on after an earlier page: its nextPageToken.

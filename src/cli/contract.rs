@@ -1,5 +1,6 @@
 //! The descriptors of the contract: messages by reflection, and the names of enum values.
 
+use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
@@ -26,6 +27,25 @@ pub(crate) fn enum_choices(enum_name: &str, prefix: &str) -> Vec<(String, i32)> 
     let word = |name: &str| name.trim_start_matches(prefix).to_ascii_lowercase().replace('_', "-");
     let known = values.values().filter(|value| value.number() != 0);
     known.map(|value| (word(value.name()), value.number())).collect()
+}
+
+/// The scopes that methods and fields need, sorted by name.
+pub(crate) fn scopes() -> Vec<String> {
+    let named = |options: &DynamicMessage, extension: &str, field: Option<&str>| {
+        let extension = POOL.get_extension_by_name(extension).filter(|extension| options.has_extension(extension))?;
+        let value = options.get_extension(&extension).into_owned();
+        let value = match field {
+            Some(field) => value.as_message()?.get_field_by_name(field)?.into_owned(),
+            None => value,
+        };
+        value.as_str().map(str::to_owned).filter(|scope| !scope.is_empty())
+    };
+    let methods = POOL.services().flat_map(|service| service.methods().collect::<Vec<_>>());
+    let methods = methods.filter_map(|method| named(&method.options(), "latchkey.v1.access", Some("scope")));
+    let fields = POOL.all_messages().flat_map(|message| message.fields().collect::<Vec<_>>());
+    let fields = fields.filter_map(|field| named(&field.options(), "latchkey.v1.needs", None));
+    let scopes: BTreeSet<String> = methods.chain(fields).collect();
+    scopes.into_iter().collect()
 }
 
 /// An enum value in words: `EVENT_TYPE_USER_LOCKED` becomes `user locked`.

@@ -74,6 +74,8 @@ pub(crate) struct Refusal {
     pub(crate) subject: Option<String>,
     /// The roles that include the missing scope, if they are known.
     pub(crate) roles: Vec<String>,
+    /// The usernames that are like the subject's, best first. `None` if they are unknown.
+    pub(crate) alike: Option<Vec<String>>,
     /// A better hint than the one that follows from the reason.
     pub(crate) hint: Option<String>,
 }
@@ -205,6 +207,7 @@ impl Refusal {
             request_id: details.request_info().map(|request| request.request_id.clone()).unwrap_or_default(),
             subject,
             roles: Vec::new(),
+            alike: None,
             hint: None,
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! | module | contents |
 //! | --- | --- |
+//! | `completion` | the values that a shell proposes for a command line |
 //! | `command_line` | the command line as a whole |
 //! | `commands` | one file per command: its arguments, its calls, its output |
 //! | `prompt`, `setting`, `args` | what commands share: questions, server and caller, arguments |
@@ -15,6 +16,7 @@ mod args;
 mod client;
 mod command_line;
 mod commands;
+mod completion;
 mod contract;
 mod env;
 mod error;
@@ -26,11 +28,11 @@ mod user_ref;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::error::ErrorKind;
 
-use command_line::{Arguments, Command};
+use command_line::Command;
 use error::{Error, Exit};
-use output::Screen;
+use output::{Colour, Format, Screen};
 use setting::Setting;
 
 /// Runs the command in `args`, whose first element is the name of the program.
@@ -38,13 +40,13 @@ use setting::Setting;
 /// The exit code is 0 for success; 1 if the server refused, or the person at the prompt; 2 for a wrong command line;
 /// 3 if the server cannot be reached or something unexpected happened.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let arguments = match Arguments::try_parse_from(args) {
+    let args: Vec<OsString> = args.into_iter().collect();
+    if let Some(exit) = completion::answered(&args) {
+        return exit.into();
+    }
+    let arguments = match command_line::parse(args) {
         Ok(arguments) => arguments,
-        Err(answer) => {
-            // This includes --help and --version. A closed standard output is not worth an error.
-            let _ = answer.print();
-            return if answer.use_stderr() { Exit::Usage } else { Exit::Done }.into();
-        }
+        Err(answer) => return explain(&answer).into(),
     };
     let screen = Screen::new(arguments.global.output, arguments.global.color);
     let outcome = block_on(dispatch(arguments.command, Setting::new(arguments.global, screen.clone())));
@@ -61,9 +63,26 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// Prints a help, or what is wrong with the command line.
+fn explain(answer: &clap::Error) -> Exit {
+    if answer.use_stderr() && answer.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        Screen::new(Format::Text, Colour::Auto).usage(&answer.render().to_string());
+        return Exit::Usage;
+    }
+    if answer.use_stderr() {
+        let _ = answer.print(); // A closed standard error is not worth an error.
+        return Exit::Usage;
+    }
+    let _ = Screen::new(Format::Text, Colour::Auto).help(&answer.render().ansi().to_string());
+    Exit::Done
+}
+
 fn block_on(work: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(|fault| Error::unexpected(format!("cannot start: {fault}")))?.block_on(work)
+    runtime().map_err(|fault| Error::unexpected(format!("cannot start: {fault}")))?.block_on(work)
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
 async fn dispatch(command: Command, setting: Setting) -> Result<(), Error> {
@@ -78,7 +97,8 @@ async fn dispatch(command: Command, setting: Setting) -> Result<(), Error> {
         Command::Passwd(passwd) => passwd.run(&setting.caller()?).await,
         Command::Login(login) => login.run(&setting.stranger()?, &setting.store()?).await,
         Command::Logout(logout) => logout.run(&setting, &setting.store()?).await,
-        Command::Completions(completions) => completions.run(&setting.screen, Arguments::command()),
-        Command::Man(man) => man.run(&setting.screen, Arguments::command()),
+        Command::Completions(completions) => completions.run(&setting.screen),
+        Command::Man(man) => man.run(&setting.screen, command_line::complete()),
+        Command::Options(_) => setting.screen.help(&command_line::options_help()),
     }
 }

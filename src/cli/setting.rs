@@ -2,9 +2,11 @@
 
 use super::args::Global;
 use super::client::Client;
+use super::client::local;
 use super::client::login::{Login, LoginStore};
-use super::client::target::{Identity, Target, Wish};
+use super::client::target::{AskedBy, Target};
 use super::client::tls::Trust;
+use super::client::wish::{Identity, Wish};
 use super::env::Environment;
 use super::error::Error;
 use super::output::Screen;
@@ -32,8 +34,10 @@ impl Setting {
     pub(crate) fn new(global: Global, screen: Screen) -> Setting {
         let Global { server, socket, local, trust, show_grpcurl, .. } = global;
         let environment = Environment::read();
+        let tls = trust.flag().map(AskedBy::Flag).or(environment.tls_ca.as_ref().map(|_| AskedBy::Variable));
+        let wish = Wish { server, socket, local, tls, insecure_plaintext: trust.bears_plaintext() };
         let trust = trust.or(Trust::of_ca(environment.tls_ca.clone()));
-        Setting { screen, environment, wish: Wish { server, socket, local }, trust, show_grpcurl }
+        Setting { screen, environment, wish, trust, show_grpcurl }
     }
 
     /// The store of the login.
@@ -41,8 +45,17 @@ impl Setting {
         LoginStore::new(&self.environment)
     }
 
-    /// A client for the caller. Reads the stored login only if nothing takes precedence over it.
+    /// A client for the caller. If several local sockets were found, says which one is used.
     pub(crate) fn caller(&self) -> Result<Cli, Error> {
+        let cli = self.quiet_caller()?;
+        if let Some(choice) = local::choice(cli.client.target()).filter(|_| !self.screen.is_json()) {
+            self.screen.note(choice);
+        }
+        Ok(cli)
+    }
+
+    /// A client for the caller. Reads the stored login only if nothing takes precedence over it. Prints nothing.
+    pub(crate) fn quiet_caller(&self) -> Result<Cli, Error> {
         let store = self.store().ok();
         let login = match &store {
             Some(store) if !self.wish.local && self.environment.token.is_none() => store.read()?,
@@ -59,7 +72,7 @@ impl Setting {
 
     /// A client with the credentials of a stored login.
     pub(crate) fn member(&self, store: &LoginStore, login: Login) -> Result<Cli, Error> {
-        let target = Target::parse(&login.server)?;
+        let target = self.wish.signed_in_at(&login)?;
         Ok(self.cli(target, Identity::Login(login), Some(store.clone())))
     }
 
@@ -68,6 +81,7 @@ impl Setting {
             Identity::Login(login) => self.trust.clone().or(login.trust.clone()),
             Identity::Token(_) | Identity::Local | Identity::Anonymous => self.trust.clone(),
         };
-        Cli { screen: self.screen.clone(), client: Client::new(target, trust, identity, store, self.show_grpcurl) }
+        let screen = self.screen.clone();
+        Cli { client: Client::new(target, trust, identity, store, self.show_grpcurl, screen.clone()), screen }
     }
 }

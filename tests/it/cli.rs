@@ -423,7 +423,7 @@ async fn the_call_that_is_shown_for_grpcurl_works() {
 #[test]
 fn completions_and_manual_pages_are_made() {
     let shell = Shell::default();
-    for (name, mark) in [("bash", "_latchkey()"), ("zsh", "#compdef latchkey"), ("fish", "complete -c latchkey")] {
+    for (name, mark) in [("bash", "_latchkey()"), ("zsh", "#compdef latchkey"), ("fish", "--command latchkey")] {
         assert!(shell.latchkey(&["completions", name]).good().contains(mark), "{name}");
     }
     let parsed = shell.bash("latchkey completions bash > completions && bash -n completions");

@@ -295,8 +295,11 @@ async fn the_command_line_says_what_is_wrong_with_tls() {
     told(&["--server", &named, "--tls-ca", &key], 2, "there is no certificate in it", "PEM");
     told(&["--server", &named, "--tls-ca", "none.pem"], 2, "none.pem: I/O error", "PEM");
     let no_tls = format!("https://{}", plain.address());
-    told(&["--server", &no_tls, "--tls-ca", &ca], 3, "there is no TLS", &format!("http://{}", plain.address()));
-    told(&["--server", &format!("http://{}", h.address())], 3, "", &format!("--server https://{}", h.address()));
+    told(&["--server", &no_tls, "--tls-ca", &ca], 3, "does not speak TLS", &format!("http://{}", plain.address()));
+    let plaintext = format!("http://{}", h.address());
+    told(&["--server", &plaintext], 3, "the server speaks TLS", &format!("--server https://{}", h.address()));
+    told(&["--server", &plaintext], 3, "the server speaks TLS", "`--tls-ca FILE`");
+    told(&["--server", &plain.address(), "--tls-ca", &ca], 3, "does not speak TLS", "leave out the --tls-… flags");
     // As `openssl req -x509` makes it by default.
     files.authority.issue_with(&["localhost"], &files.path("cert.pem"), &files.path("key.pem"), |params| {
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
@@ -323,4 +326,93 @@ async fn a_stored_login_remembers_the_ca_and_the_server_sees_the_peer() {
     let events = h.operator().await.events().await;
     let sign_in = events.iter().find(|event| format!("{event:?}").contains("127.0.0.1"));
     assert!(sign_in.is_some(), "{events:#?}");
+}
+
+/// A server that keeps what it gets, and answers as HTTP/2 without TLS does.
+struct Eavesdropper {
+    address: String,
+    heard: Arc<std::sync::Mutex<Vec<u8>>>,
+}
+
+impl Eavesdropper {
+    async fn start() -> Eavesdropper {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address").to_string();
+        let heard = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let all = Arc::clone(&heard);
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let all = Arc::clone(&all);
+                tokio::spawn(async move {
+                    // RFC 9113, section 6.5: an empty SETTINGS frame.
+                    let _ = stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await;
+                    let mut buffer = [0; 4096];
+                    while let Ok(read @ 1..) = stream.read(&mut buffer).await {
+                        all.lock().expect("the bytes").extend_from_slice(&buffer[..read]);
+                    }
+                });
+            }
+        });
+        Eavesdropper { address, heard }
+    }
+
+    fn heard(&self) -> Vec<u8> {
+        std::mem::take(&mut *self.heard.lock().expect("the bytes"))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_password_and_no_token_goes_in_the_clear_where_tls_is_asked_for() {
+    let files = Files::new();
+    files.authority.issue(&["client"], &files.path("client.pem"), &files.path("client.key"));
+    let server = Eavesdropper::start().await;
+    let (ca, address) = (files.text("ca.pem"), server.address.as_str());
+    let (certificate, key) = (files.text("client.pem"), files.text("client.key"));
+    let only_tls = |ran: &Ran, what: &str| {
+        assert!(ran.code == 3 && ran.stderr.contains("does not speak TLS"), "{what}: {ran:?}");
+        let heard = server.heard();
+        // RFC 8446, section 5.1: the record of a handshake begins with 22, 3.
+        assert!(heard.starts_with(&[22, 3]), "{what}: {heard:?}");
+        assert!(!String::from_utf8_lossy(&heard).contains("c4nary"), "{what}");
+    };
+    let login = ["login", "ada", "--password-stdin", "--server", address];
+    let shell = Shell::default();
+    only_tls(&shell.feed("latchkey", &[&login[..], &["--tls-ca", &ca]].concat(), PASSWORD), "--tls-ca");
+    let own = ["--tls-cert", &certificate, "--tls-key", &key];
+    only_tls(&shell.feed("latchkey", &[&login[..], &own].concat(), PASSWORD), "--tls-cert");
+    let mut shell = Shell::default();
+    shell.set("LATCHKEY_TLS_CA", &ca);
+    only_tls(&shell.feed("latchkey", &login, PASSWORD), "LATCHKEY_TLS_CA");
+    shell.set("LATCHKEY_TOKEN", "lka_c4nary");
+    only_tls(&shell.latchkey(&["whoami", "--server", address]), "a token");
+
+    // An earlier version stored such a login without TLS.
+    let shell = Shell::default();
+    let directory = shell.path("state/latchkey");
+    std::fs::create_dir_all(&directory).expect("a directory");
+    let stored = serde_json::json!({
+        "server": format!("http://{address}"), "trust": {"tls_ca": ca}, "username": "ada", "session_id": "x",
+        "access_token": "c4nary", "access_expire_second": i64::MAX, "refresh_token": "c4nary",
+    });
+    std::fs::write(directory.join("login.json"), stored.to_string()).expect("a file");
+    shell.bash("chmod 600 state/latchkey/login.json");
+    let ran = shell.latchkey(&["whoami"]);
+    assert!(ran.code == 2 && ran.stderr.contains("sign in again with `latchkey login`"), "{ran:?}");
+    assert_eq!(server.heard(), b"", "nothing was sent");
+}
+
+#[test]
+fn flags_that_contradict_each_other_are_refused_before_anything_is_sent() {
+    let shell = Shell::default();
+    let refused = |args: &[&str], text: &str| {
+        let ran = shell.latchkey(&[&["status"], args].concat());
+        assert!(ran.code == 2 && ran.stderr.contains(text) && ran.stdout.is_empty(), "{args:?}: {ran:?}");
+    };
+    refused(&["--server", "http://localhost:1", "--tls-ca", "ca.pem"], "http://localhost:1 is without TLS");
+    refused(&["--socket", "x.sock", "--tls-ca", "ca.pem"], "the local socket has no TLS");
+    refused(&["--local", "--tls-ca", "ca.pem"], "the local socket has no TLS");
+    refused(&["--server", "unix:/x.sock", "--tls-ca", "ca.pem"], "the local socket has no TLS");
+    refused(&["--server", "https://localhost:1", "--insecure-plaintext"], "--insecure-plaintext is for http://");
+    refused(&["--local", "--insecure-plaintext"], "--insecure-plaintext is for http://");
+    refused(&["--server", "localhost:1", "--tls-cert", "own.pem"], "--tls-key <FILE>");
 }

@@ -1,13 +1,16 @@
 //! The client: a connection to a server, and calls over it.
 
+mod alike;
 pub(crate) mod call;
+mod fault;
 pub(crate) mod grpcurl;
+pub(crate) mod local;
 pub(crate) mod login;
 pub(crate) mod socket;
 pub(crate) mod target;
 pub(crate) mod tls;
+pub(crate) mod wish;
 
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -15,6 +18,7 @@ use std::time::Duration;
 use prost_reflect::DynamicMessage;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{Mutex, OnceCell};
+use tokio::time::Instant;
 use tonic::client::Grpc;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -22,22 +26,26 @@ use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
 
 use super::contract::dynamic;
-use super::error::{Error, Refusal, innermost};
+use super::error::{Error, Refusal};
 use super::output::Screen;
 use crate::proto::v1::who_am_i_response::Kind;
 use crate::proto::v1::{ListRolesRequest, RefreshTokensRequest, WhoAmIRequest};
 use call::{Call, Method, subject};
 use login::{Login, LoginStore};
-use socket::Stranger;
-use target::{Identity, Target};
+use target::{ChosenBy, Target};
 use tls::Trust;
+use wish::Identity;
 
 /// The timeout for connecting.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// The timeout for a call. Longer than the server's own limit of 15 s.
+/// The timeout for a call, with its retries. Longer than the server's own limit of 15 s.
 const DEADLINE: Duration = Duration::from_secs(30);
+/// The timeout for a call whose answer is wanted at once. Longer than the server waits for its database.
+const SHORT_DEADLINE: Duration = Duration::from_secs(5);
 /// The pauses between retries of a call that is safe to repeat, unless the server sends a retry delay.
-const PAUSES: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(400), Duration::from_millis(1600)];
+const PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(400)];
+/// The pause before every further retry.
+const LAST_PAUSE: Duration = Duration::from_millis(1600);
 /// The longest pause between retries, whatever retry delay the server sends.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -57,6 +65,10 @@ pub(crate) struct Client {
     show: bool,
     /// Whether a call has proved that the caller may read users and roles.
     reads: AtomicBool,
+    /// For what is said while a call is repeated.
+    screen: Screen,
+    /// Whether it was said that a call is repeated.
+    has_said: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -76,6 +88,7 @@ impl Client {
         identity: Identity,
         store: Option<LoginStore>,
         show: bool,
+        screen: Screen,
     ) -> Client {
         let caller = match (identity, store) {
             (Identity::Token(token), _) => Caller::Token(token),
@@ -83,7 +96,8 @@ impl Client {
             (Identity::Local, _) => Caller::Local,
             (Identity::Login(_) | Identity::Anonymous, _) => Caller::Anonymous,
         };
-        Client { target, trust, caller, channel: OnceCell::new(), show, reads: AtomicBool::new(false) }
+        let (reads, has_said) = (AtomicBool::new(false), AtomicBool::new(false));
+        Client { target, trust, caller, channel: OnceCell::new(), show, reads, screen, has_said }
     }
 
     /// The address of the server.
@@ -115,7 +129,11 @@ impl Client {
     /// The caller's name, for people: `root (local)`, `ada at 127.0.0.1:50051`.
     pub(crate) async fn whom(&self) -> String {
         let name = match &self.caller {
-            Caller::Local => return format!("{} (local)", own_name()),
+            // The path tells which server it is, where the user did not say it.
+            Caller::Local if !matches!(self.target, Target::Socket(_, ChosenBy::System)) => {
+                return format!("{} (local)", own_name());
+            }
+            Caller::Local => format!("{} (local)", own_name()),
             Caller::Anonymous => "nobody".to_owned(),
             Caller::Login { login, .. } => login.lock().await.username.clone(),
             Caller::Token(_) => self.token_owner().await,
@@ -134,23 +152,48 @@ impl Client {
         }
     }
 
-    /// Makes a call. Repeats it up to three times while the server is UNAVAILABLE, if that is safe.
+    /// Makes a call. While the server is UNAVAILABLE, says so and repeats the call within its deadline, if that is safe.
     pub(crate) async fn call<C: Call>(&self, request: C) -> Result<C::Answer, Error> {
+        let end = Instant::now() + DEADLINE;
+        let mut pauses = PAUSES.into_iter();
+        loop {
+            let outcome = self.try_call(request.clone(), end).await;
+            let Err(Error::Refused(refusal)) = &outcome else { return outcome };
+            let pause = pauses.next().unwrap_or(LAST_PAUSE);
+            let pause = refusal.retry_after.unwrap_or(pause).min(LONGEST_PAUSE);
+            if refusal.code != Code::Unavailable || Instant::now() + pause >= end || !repeats_safely(&request)? {
+                return outcome;
+            }
+            self.say_that_it_waits(refusal);
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Makes a call once, and waits for a short time only. For what should answer at once, even if the answer is that the
+    /// server is unavailable.
+    pub(crate) async fn call_once<C: Call>(&self, request: C) -> Result<C::Answer, Error> {
+        self.try_call(request, Instant::now() + SHORT_DEADLINE).await
+    }
+
+    async fn try_call<C: Call>(&self, request: C, end: Instant) -> Result<C::Answer, Error> {
         if self.show {
             return Err(Error::Shown(self.grpcurl(&request)?));
         }
         let method = Method::of::<C>()?;
         let reflected = method.request(&request)?;
-        let repeatable = method.repeats_safely(&reflected);
-        for pause in PAUSES {
-            match self.call_as_caller(&method, &reflected, request.clone()).await {
-                Err(Error::Refused(refusal)) if repeatable && refusal.code == Code::Unavailable => {
-                    tokio::time::sleep(refusal.retry_after.unwrap_or(pause).min(LONGEST_PAUSE)).await;
-                }
-                outcome => return outcome,
-            }
+        self.call_as_caller(&method, &reflected, request, end).await
+    }
+
+    /// Says once, and only to people, why the command takes time.
+    fn say_that_it_waits(&self, refusal: &Refusal) {
+        if self.screen.is_json() || self.has_said.swap(true, Ordering::Relaxed) {
+            return;
         }
-        self.call_as_caller(&method, &reflected, request).await
+        let what = match refusal.reason.as_str() {
+            "STORAGE_UNAVAILABLE" => "the database is away",
+            _ => "the server is unavailable",
+        };
+        self.screen.note(format!("{what}; trying again for up to {} s …", DEADLINE.as_secs()));
     }
 
     /// Makes a call with the caller's token. If the server reports a stored login's token as expired, renews it and repeats
@@ -160,13 +203,14 @@ impl Client {
         method: &Method,
         reflected: &DynamicMessage,
         request: C,
+        end: Instant,
     ) -> Result<C::Answer, Error> {
         let bearer = if method.wants_identity() { self.bearer(false).await? } else { None };
-        let outcome = self.send(method, request.clone(), bearer).await;
+        let outcome = self.send_before(end, method, request.clone(), bearer).await;
         let outcome = match outcome {
             Err(Sent::Status(status)) if self.has_expired_login(&status, method) => {
                 let bearer = self.bearer(true).await?;
-                self.send(method, request, bearer).await
+                self.send_before(end, method, request, bearer).await
             }
             outcome => outcome,
         };
@@ -183,28 +227,20 @@ impl Client {
                 if matches!(self.caller, Caller::Token(_)) && refusal.is_of_token() {
                     refusal.hint = Some("unset LATCHKEY_TOKEN, or set a valid one".to_owned());
                 }
-                if std::error::Error::source(&status).is_some() {
+                if std::error::Error::source(&status).is_some() && refusal.reason.is_empty() {
                     refusal.hint = self.broken_off();
                 }
                 if let Some(scope) = refusal.scope_missing() {
                     refusal.roles = self.roles_with(scope).await.unwrap_or_default();
                 }
+                // Machines get no hints.
+                if let (Some(typed), "USER_NOT_FOUND", false) =
+                    (&refusal.subject, refusal.reason.as_str(), self.screen.is_json())
+                {
+                    refusal.alike = self.alike(typed).await;
+                }
                 Err(Error::Refused(Box::new(refusal)))
             }
-        }
-    }
-
-    /// The hint for a connection that the peer closed without an answer.
-    fn broken_off(&self) -> Option<String> {
-        match &self.target {
-            Target::Tcp(_) => {
-                Some(format!("check that latchkeyd listens there; if it uses TLS: `--server https://{}`", self.target.place()))
-            }
-            Target::Tls(_) => Some(
-                "if the server requires a client certificate, its CA must have signed it: `--tls-cert FILE --tls-key FILE`"
-                    .to_owned(),
-            ),
-            Target::Socket(..) => None,
         }
     }
 
@@ -228,24 +264,32 @@ impl Client {
     }
 
     async fn send<C: Call>(&self, method: &Method, request: C, bearer: Option<Bearer>) -> Result<C::Answer, Sent> {
+        self.send_before(Instant::now() + DEADLINE, method, request, bearer).await
+    }
+
+    async fn send_before<C: Call>(
+        &self,
+        end: Instant,
+        method: &Method,
+        request: C,
+        bearer: Option<Bearer>,
+    ) -> Result<C::Answer, Sent> {
         let channel = self.channel().await?.clone();
         let mut grpc = Grpc::new(channel);
-        grpc.ready().await.map_err(|fault| Status::unavailable(fault.to_string()))?;
+        if let Err(fault) = grpc.ready().await {
+            let mut status = Status::unavailable(fault.to_string());
+            status.set_source(Arc::new(fault));
+            return Err(self.explained(status).await);
+        }
         let mut request = Request::new(request);
-        request.set_timeout(DEADLINE);
+        request.set_timeout(end.saturating_duration_since(Instant::now()));
         if let Some(bearer) = bearer {
             request.metadata_mut().insert("authorization", bearer);
         }
         let codec = ProstCodec::<C, C::Answer>::default();
-        let answer = grpc.unary(request, method.path()?, codec).await;
-        Ok(answer.map_err(|status| self.explained(status))?.into_inner())
-    }
-
-    /// In TLS 1.3 the server can reject the client's certificate after the handshake has ended for the client.
-    fn explained(&self, status: Status) -> Sent {
-        match tls::explain(&status, &self.target.place()) {
-            Some(error) => Sent::Not(error),
-            None => Sent::Status(status),
+        match grpc.unary(request, method.path()?, codec).await {
+            Ok(answer) => Ok(answer.into_inner()),
+            Err(status) => Err(self.explained(status).await),
         }
     }
 
@@ -275,29 +319,6 @@ impl Client {
             }
         };
         connected.map_err(|fault| self.unreachable(&fault))
-    }
-
-    fn unreachable(&self, fault: &tonic::transport::Error) -> Error {
-        if let Some(error) = tls::explain(fault, &self.target.place()) {
-            return error;
-        }
-        let cause = innermost(fault);
-        let fault = cause.downcast_ref::<io::Error>();
-        let kind = fault.map(io::Error::kind);
-        let strange = matches!(fault.and_then(io::Error::get_ref), Some(inner) if inner.is::<Stranger>());
-        let hint = match (&self.target, kind) {
-            (Target::Socket(..), _) if strange => "if this is the right server, name its socket: `--socket PATH`",
-            (Target::Socket(..), Some(io::ErrorKind::PermissionDenied)) => {
-                "only root and the user of latchkeyd may use the socket: run this as one of them, or use `latchkey login`"
-            }
-            (Target::Socket(..), _) => {
-                "check that latchkeyd is running here; --socket names its socket, --server another server"
-            }
-            (Target::Tcp(_) | Target::Tls(_), _) => {
-                "check that latchkeyd is running there; --server or LATCHKEY_SERVER sets the address"
-            }
-        };
-        Error::unexpected(format!("cannot reach {}: {cause}", self.target.place())).hint(hint)
     }
 
     async fn bearer(&self, expired: bool) -> Result<Option<Bearer>, Error> {
@@ -366,6 +387,11 @@ impl From<Error> for Sent {
     fn from(error: Error) -> Sent {
         Sent::Not(error)
     }
+}
+
+fn repeats_safely<C: Call>(request: &C) -> Result<bool, Error> {
+    let method = Method::of::<C>()?;
+    Ok(method.repeats_safely(&method.request(request)?))
 }
 
 fn endpoint(uri: Uri) -> Result<Endpoint, Error> {

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
+use super::local::is_of_the_service;
 use super::target::ChosenBy;
 
 /// The socket was chosen by default and belongs to another user.
@@ -28,18 +29,23 @@ pub(crate) async fn connect(path: PathBuf, chosen_by: ChosenBy) -> io::Result<To
     }
     let own = rustix::process::geteuid().as_raw();
     familiar(file.uid(), own, chosen_by).map_err(|fault| io::Error::new(io::ErrorKind::PermissionDenied, fault))?;
+    if chosen_by == ChosenBy::System && !is_of_the_service(&path) {
+        let fault = Stranger { owner: file.uid(), own };
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, fault));
+    }
     let stream = UnixStream::connect(path).await?;
     let peer = stream.peer_cred()?.uid();
     trusted(file.uid(), peer, own).map_err(|fault| io::Error::new(io::ErrorKind::PermissionDenied, fault))?;
     Ok(TokioIo::new(stream))
 }
 
-/// Checks the owner before connecting. A socket chosen by default is in the current directory, which may be another
-/// user's, who could then read passwords. It must therefore belong to the user of this process, even if that is root.
+/// Checks the owner before connecting. The current directory may be another user's, who could then read passwords. A socket
+/// that was found there must therefore belong to the user of this process, even if that is root. One in a directory of a
+/// service is checked by [`is_of_the_service`].
 fn familiar(owner: u32, own: u32, chosen_by: ChosenBy) -> Result<(), Stranger> {
     match chosen_by {
         ChosenBy::Default if owner != own => Err(Stranger { owner, own }),
-        ChosenBy::Default | ChosenBy::User => Ok(()),
+        ChosenBy::Default | ChosenBy::System | ChosenBy::User => Ok(()),
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use hyper_util::rt::TokioIo;
@@ -18,6 +19,9 @@ use tokio_rustls::client::TlsStream;
 use tonic::transport::Uri;
 
 use crate::cli::error::{Error, innermost};
+
+/// The timeout for finding out whether a server speaks TLS.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The TLS settings. A stored login keeps them.
 #[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
@@ -57,6 +61,12 @@ impl Trust {
     /// The settings with only a CA, as the environment can give them.
     pub(crate) fn of_ca(tls_ca: Option<PathBuf>) -> Trust {
         Trust { tls_ca, ..Trust::default() }
+    }
+
+    /// The first flag that asks for TLS, if one is set.
+    pub(crate) fn flag(&self) -> Option<&'static str> {
+        let flags = [("--tls-ca", &self.tls_ca), ("--tls-cert", &self.tls_cert), ("--tls-key", &self.tls_key)];
+        flags.into_iter().find_map(|(flag, path)| path.is_some().then_some(flag))
     }
 
     /// Whether to send secrets over a network in plain text.
@@ -126,6 +136,24 @@ pub(crate) async fn connect(uri: Uri, config: Arc<ClientConfig>) -> io::Result<T
     Ok(TokioIo::new(stream))
 }
 
+/// Whether the server answers a TLS handshake, be it with an alert. No certificate is trusted, so nothing but the handshake
+/// is sent.
+pub(crate) async fn is_spoken_at(uri: &Uri) -> bool {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let Ok(config) = config else { return false };
+    let mut config = config.with_root_certificates(RootCertStore::empty()).with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    match tokio::time::timeout(PROBE_TIMEOUT, connect(uri.clone(), Arc::new(config))).await {
+        Ok(Ok(_)) => true,
+        Ok(Err(fault)) => match fault.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            Some(rustls::Error::InvalidMessage(_)) | None => false,
+            Some(_) => true,
+        },
+        Err(_) => false,
+    }
+}
+
 /// The error and its hint. `None` if the failure has nothing to do with TLS.
 pub(crate) fn explain(fault: &(dyn std::error::Error + 'static), place: &str) -> Option<Error> {
     let fault = innermost(fault);
@@ -133,7 +161,8 @@ pub(crate) fn explain(fault: &(dyn std::error::Error + 'static), place: &str) ->
     let (what, way_out) = match tls {
         rustls::Error::InvalidCertificate(fault) => certificate(fault),
         rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
-            ("there is no TLS".to_owned(), format!("use http://{place} for a server without TLS"))
+            let way_out = "leave out the --tls-… flags and LATCHKEY_TLS_CA";
+            ("the server does not speak TLS".to_owned(), format!("{way_out}, and use http://{place}"))
         }
         rustls::Error::AlertReceived(alert) => alerted(*alert),
         other => (format!("TLS failed: {other}"), "`openssl s_client -connect` shows details".to_owned()),

@@ -40,7 +40,7 @@ const HELP: &str = "\
 Examples:
   latchkey audit list --user ada --since 2h
   latchkey audit list --failed --since 2026-11-01
-  latchkey audit list --actor root --type user-locked --type user-deleted --all --output json";
+  latchkey audit list --actor root --type user-locked --all --output json";
 
 /// List events, newest first.
 #[derive(Debug, Args)]
@@ -52,8 +52,8 @@ pub(crate) struct List {
     /// Done by this user.
     #[arg(long, value_name = "USER", value_parser = user_ref::parse)]
     actor: Option<UserRef>,
-    /// Of this type; more than once for more.
-    #[arg(long = "type", value_name = "TYPE", value_parser = enum_parser("latchkey.v1.EventType", "EVENT_TYPE_"))]
+    /// Of this type, such as user-locked; a wrong one lists all.
+    #[arg(long = "type", value_name = "TYPE", hide_possible_values = true, value_parser = enum_parser("latchkey.v1.EventType", "EVENT_TYPE_"))]
     types: Vec<i32>,
     /// Not older than this: 2h, 2026-11-01, 08:00.
     #[arg(long, value_name = "TIME")]
@@ -109,11 +109,11 @@ async fn name_or_id(cli: &Cli, user: Option<&UserRef>) -> Result<Option<String>,
 fn table(events: &[Event], clock: &Clock) -> Table {
     let mut table = Table::new(&[
         Column::fixed("TIME"),
-        Column::fixed("EVENT"),
-        Column::free("USER"),
-        Column::free("BY"),
-        Column::free("FROM"),
-        Column::note("NOTE"),
+        Column::wrapped("EVENT"),
+        Column::fixed("USER"),
+        Column::fixed("BY").left_out(3),
+        Column::fixed("FROM").left_out(1),
+        Column::note("NOTE").left_out(2),
     ]);
     for event in events {
         let actor = event.actor.clone().unwrap_or_default();

@@ -34,7 +34,7 @@ impl Roles {
     pub(crate) async fn run(self, cli: &Cli) -> Result<(), Error> {
         let (None | Some(Verb::List)) = self.verb;
         cli.answer(ListRolesRequest {}, |screen, answer| {
-            let mut table = Table::new(&[Column::fixed("ROLE"), Column::free("FOR"), Column::note("SCOPES")]);
+            let mut table = Table::new(&[Column::fixed("ROLE"), Column::wrapped("FOR"), Column::note("SCOPES")]);
             for role in &answer.roles {
                 table.row([
                     Text::toned(Tone::Strong, &role.name),

@@ -86,11 +86,11 @@ impl List {
 fn table(sessions: &[Session], clock: &Clock) -> Table {
     let mut table = Table::new(&[
         Column::fixed("SESSION"),
-        Column::free("APPLICATION"),
-        Column::free("CLIENT"),
-        Column::free("ADDRESS"),
-        Column::fixed("BEGAN"),
-        Column::fixed("LAST USED"),
+        Column::free("APPLICATION").left_out(2),
+        Column::free("CLIENT").left_out(3),
+        Column::fixed("ADDRESS").left_out(5),
+        Column::fixed("BEGAN").left_out(1),
+        Column::fixed("LAST USED").left_out(4),
         Column::fixed("STATE"),
     ]);
     let ago = |at: Option<&prost_types::Timestamp>| instant(at).map(|at| clock.ago(at)).unwrap_or_default();
@@ -126,7 +126,7 @@ Examples:
 /// End a user's sessions: all of them, or those named. Or your own.
 #[derive(Debug, Args)]
 #[command(after_help = REVOKE_HELP, override_usage = "latchkey sessions revoke [OPTIONS] USER [ID]...\n       \
-    latchkey sessions revoke [OPTIONS] --mine <ID...|--others>")]
+    latchkey sessions revoke --mine [ID...|--others]")]
 pub(crate) struct Revoke {
     /// The user, then the ids of the sessions to end; without ids, all end. With --mine only ids.
     #[arg(value_name = "USER|ID", required_unless_present = "mine")]

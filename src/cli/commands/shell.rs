@@ -5,12 +5,20 @@ use std::path::PathBuf;
 
 use clap::{Args, Command};
 use clap_complete::Shell;
+use clap_complete::env::Shells;
 
 use crate::cli::error::Error;
 use crate::cli::output::Screen;
 
+/// The variable by which a shell asks for completions.
+pub(crate) const COMPLETION_VARIABLE: &str = "LATCHKEY_COMPLETE";
+
 const COMPLETIONS_HELP: &str = "\
+The script asks latchkey, and latchkey asks the server for usernames, if you may read them.
+Write it again after an upgrade.
+
 Examples:
+  source <(latchkey completions bash)
   latchkey completions bash > /etc/bash_completion.d/latchkey
   latchkey completions zsh > \"${fpath[1]}/_latchkey\"
   latchkey completions fish > ~/.config/fish/completions/latchkey.fish";
@@ -24,10 +32,14 @@ pub(crate) struct Completions {
 }
 
 impl Completions {
-    /// Prints the completions for `command`.
-    pub(crate) fn run(self, screen: &Screen, mut command: Command) -> Result<(), Error> {
+    /// Prints the script.
+    pub(crate) fn run(self, screen: &Screen) -> Result<(), Error> {
+        let (shells, name) = (Shells::builtins(), self.shell.to_string());
+        let unknown = || Error::unexpected(format!("there are no completions for {name}"));
+        let shell = shells.completer(&name).ok_or_else(unknown)?;
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut command, "latchkey", &mut script);
+        let written = shell.write_registration(COMPLETION_VARIABLE, "latchkey", "latchkey", "latchkey", &mut script);
+        written.map_err(|fault| Error::unexpected(format!("cannot make the completions: {fault}")))?;
         screen.verbatim(&String::from_utf8_lossy(&script))
     }
 }

@@ -31,7 +31,7 @@ Examples:
   latchkey status --server id.example.org:50051
   latchkey status --output json | jq .attention";
 
-/// Look here first: is the server well, who are you, what needs attention.
+/// Look here first: the server, who you are, what needs attention.
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Status {}
@@ -78,15 +78,15 @@ impl Findings {
         let mut health = Vec::new();
         for service in SERVICES {
             let request = HealthCheckRequest { service: service.to_owned() };
-            let status = match cli.client.call(request).await {
+            let status = match cli.client.call_once(request).await {
                 Ok(HealthCheckResponse { status }) => ServingStatus::try_from(status).ok(),
                 Err(Error::Refused(_)) if !service.is_empty() => None,
                 Err(error) => return Err(error),
             };
             health.push((service, status));
         }
-        let caller = cli.client.call(WhoAmIRequest {}).await;
-        let keys = cli.client.call(GetSigningKeysRequest::default()).await;
+        let caller = cli.client.call_once(WhoAmIRequest {}).await;
+        let keys = cli.client.call_once(GetSigningKeysRequest::default()).await;
         let may_look = caller.as_ref().is_ok_and(|caller| caller.scopes.iter().any(|scope| scope == "users.read"));
         let attention = if may_look { Some(Attention::count(cli).await) } else { None };
         Ok(Findings { health, caller, keys, attention })
@@ -239,7 +239,7 @@ fn counting(filter: UserFilter) -> ListUsersRequest {
 }
 
 async fn total(cli: &Cli, filter: UserFilter) -> Result<i32, Error> {
-    Ok(cli.client.call(counting(filter)).await?.total_size.unwrap_or_default())
+    Ok(cli.client.call_once(counting(filter)).await?.total_size.unwrap_or_default())
 }
 
 /// `key 7f…, in use for 3 d; the next from tomorrow 02:14`.

@@ -135,11 +135,11 @@ async fn names(cli: &Cli, tokens: &[ApiToken]) -> BTreeMap<String, String> {
 fn table(tokens: &[ApiToken], names: &BTreeMap<String, String>, clock: &Clock) -> Table {
     let mut table = Table::new(&[
         Column::fixed("TOKEN"),
-        Column::free("USER"),
-        Column::free("NAME"),
-        Column::fixed("LAST USED"),
+        Column::fixed("USER"),
+        Column::free("NAME").left_out(3),
+        Column::fixed("LAST USED").left_out(1),
         Column::fixed("STATE"),
-        Column::note("SCOPES"),
+        Column::note("SCOPES").left_out(2),
     ]);
     for token in tokens {
         let used = instant(token.last_used_time.as_ref());

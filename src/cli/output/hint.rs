@@ -28,10 +28,7 @@ pub(crate) fn of(refusal: &Refusal) -> Option<String> {
         "API_TOKEN_FORBIDDEN" => {
             "an API token cannot do this: unset LATCHKEY_TOKEN and sign in with `latchkey login`".to_owned()
         }
-        "USER_NOT_FOUND" => match prefix(user) {
-            Some(prefix) => format!("search with `latchkey users list {prefix}`"),
-            None => "`latchkey users list` lists all users".to_owned(),
-        },
+        "USER_NOT_FOUND" => not_found(refusal.alike.as_deref()),
         "SESSION_NOT_FOUND" => "`latchkey sessions list` lists the ids".to_owned(),
         "API_TOKEN_NOT_FOUND" => "`latchkey tokens list` lists the ids".to_owned(),
         "USERNAME_TAKEN" => format!("see who has it with `latchkey users show {user}`"),
@@ -83,13 +80,14 @@ fn unexpected(refusal: &Refusal) -> Option<String> {
     }
 }
 
-/// The first half of a name, to search by: typos usually come later. `None` for an id, which lists do not search.
-fn prefix(user: &str) -> Option<String> {
-    if user.contains(':') {
-        return None;
+/// Names that are like the mistyped one, if they are known.
+fn not_found(alike: Option<&[String]>) -> String {
+    match alike {
+        None => "check the spelling; an id is written id:…, the id of another system ext:…".to_owned(),
+        Some([]) => "no name is like it; `latchkey users list` lists all users".to_owned(),
+        Some([name]) => format!("did you mean {name}?"),
+        Some([names @ .., last]) => format!("did you mean {} or {last}?", names.join(", ")),
     }
-    let symbols: Vec<char> = user.split('@').next().unwrap_or(user).chars().collect();
-    Some(symbols.iter().take(symbols.len().div_ceil(2)).collect())
 }
 
 #[cfg(test)]
@@ -97,10 +95,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_search_starts_with_half_of_the_name() {
-        assert_eq!(prefix("grcae").as_deref(), Some("grc"));
-        assert_eq!(prefix("ada@example.com").as_deref(), Some("ad"));
-        assert_eq!(prefix("id:01jdtestetestetestetestete"), None);
-        assert_eq!(prefix("ext:E-4711"), None);
+    fn the_nearest_names_are_proposed() {
+        let names = ["ada", "adam", "adan"].map(str::to_owned);
+        assert_eq!(not_found(Some(&names[..1])), "did you mean ada?");
+        assert_eq!(not_found(Some(&names)), "did you mean ada, adam or adan?");
+        assert!(not_found(Some(&[])).contains("`latchkey users list`"));
     }
 }

@@ -22,8 +22,12 @@ use super::error::{Error, Exit};
 use text::{Text, Tone};
 use time::Clock;
 
-/// The assumed width without a terminal, for wrapped texts and for the last line of a list.
+/// The assumed width without a terminal, for the last line of a list.
 const WIDTH: usize = 80;
+/// The widest last line of a list.
+const FOOTER_MAX: usize = 100;
+/// The label of the next command.
+const NEXT: &str = "next: ";
 
 /// In which form answers are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -62,14 +66,18 @@ impl From<Colour> for ColorChoice {
 pub(crate) struct Screen {
     format: Format,
     colour: ColorChoice,
+    /// The width of standard output. `None` if it is not a terminal: then nothing is wrapped, cut or left out.
     width: Option<usize>,
+    /// The same of standard error.
+    aside_width: Option<usize>,
     clock: Clock,
 }
 
 impl Screen {
     /// A screen over the standard streams, as wide as the terminal.
     pub(crate) fn new(format: Format, colour: Colour) -> Screen {
-        Screen { format, colour: colour.into(), width: terminal_width(), clock: Clock::system() }
+        let (width, aside_width) = (terminal_width(&io::stdout()), terminal_width(&io::stderr()));
+        Screen { format, colour: colour.into(), width, aside_width, clock: Clock::system() }
     }
 
     /// The clock for relative times.
@@ -82,14 +90,14 @@ impl Screen {
         self.format == Format::Json
     }
 
-    /// Prints one line of an answer.
+    /// Prints one line of an answer, wrapped at spaces.
     pub(crate) fn line(&self, text: impl Into<Text>) -> Result<(), Error> {
-        self.write(&text.into().to_string())
+        self.lines(flowed(text.into(), self.width, 0))
     }
 
-    /// Prints lines of an answer.
-    pub(crate) fn lines(&self, lines: impl IntoIterator<Item = Text>) -> Result<(), Error> {
-        lines.into_iter().try_for_each(|line| self.line(line))
+    /// Prints lines of an answer as they are.
+    fn lines(&self, lines: impl IntoIterator<Item = Text>) -> Result<(), Error> {
+        lines.into_iter().try_for_each(|line| self.write(&line.to_string()))
     }
 
     /// Prints a table, or one page of it.
@@ -106,24 +114,41 @@ impl Screen {
     pub(crate) fn footer(&self, amount: &str, next: Option<&str>) -> Result<(), Error> {
         let line = Text::new().and(Tone::Plain, "  ").and(Tone::Dim, amount);
         let Some(next) = next else { return self.line(line) };
-        let next = Text::toned(Tone::Dim, "next: ").and(Tone::Plain, next);
-        let place = self.width.unwrap_or(WIDTH).min(100).saturating_sub(next.width());
-        self.line(line.and(Tone::Plain, "   ").padded(place).join(next))
+        let command = Text::toned(Tone::Dim, NEXT).and(Tone::Plain, next);
+        let place = self.width.unwrap_or(WIDTH).min(FOOTER_MAX).saturating_sub(command.width());
+        let side_by_side = line.clone().and(Tone::Plain, "   ").padded(place).join(command);
+        if self.width.is_none_or(|width| side_by_side.width() <= width) {
+            return self.lines([side_by_side]);
+        }
+        self.line(line)?;
+        self.next(next)
     }
 
-    /// Prints the next command, after something was done.
+    /// Prints the next command, after something was done. A command that is too long goes on after a `\`, so that it can be
+    /// copied. A remark may follow the command after a comma.
     pub(crate) fn next(&self, command: &str) -> Result<(), Error> {
-        self.line(Text::toned(Tone::Dim, "  next: ").and(Tone::Plain, command))
+        self.lines(next_lines(command, self.width))
     }
 
     /// Prints `✔` and what was done.
     pub(crate) fn done(&self, text: impl Into<Text>) -> Result<(), Error> {
-        self.line(Text::toned(Tone::Good, "✔ ").join(text.into()))
+        self.lines(flowed(Text::toned(Tone::Good, "✔ ").join(text.into()), self.width, 2))
     }
 
     /// Prints a text of this program, unescaped.
     pub(crate) fn verbatim(&self, text: &str) -> Result<(), Error> {
         self.write(text.trim_end_matches('\n'))
+    }
+
+    /// Prints a help of clap's, which wraps all but the usage.
+    pub(crate) fn help(&self, styled: &str) -> Result<(), Error> {
+        styled.trim_end_matches('\n').lines().try_for_each(|line| {
+            let plain = Text::from(anstream::adapter::strip_str(line).to_string());
+            if self.width.is_none_or(|width| plain.width() <= width) {
+                return self.write(line);
+            }
+            self.lines(flowed(plain, self.width, 2))
+        })
     }
 
     /// Prints JSON on several lines.
@@ -138,18 +163,32 @@ impl Screen {
 
     /// Prints a line to standard error, for the person at the terminal.
     pub(crate) fn note(&self, text: impl Into<Text>) {
-        self.aside(&format!("{}\n", text.into()));
+        for line in flowed(text.into(), self.aside_width, 0) {
+            self.aside(&format!("{line}\n"));
+        }
     }
 
     /// Prints a question. The answer is typed on the same line.
     pub(crate) fn question(&self, text: &str) {
-        self.aside(&Text::toned(Tone::Strong, text).and(Tone::Plain, " ").to_string());
+        let lines = flowed(Text::toned(Tone::Strong, text), self.aside_width.map(|width| width - 1), 0);
+        let lines: Vec<String> = lines.iter().map(ToString::to_string).collect();
+        self.aside(&format!("{} ", lines.join("\n")));
     }
 
     /// Prints lines of `name  text` to standard error.
     pub(crate) fn note_fields(&self, fields: impl IntoIterator<Item = (&'static str, Text)>) {
-        for line in aligned(fields, self.width) {
-            self.note(line);
+        for line in aligned(fields, self.aside_width) {
+            self.aside(&format!("{line}\n"));
+        }
+    }
+
+    /// Prints what is wrong with the command line to standard error.
+    pub(crate) fn usage(&self, text: &str) {
+        for line in text.lines() {
+            self.note(match line.strip_prefix("error: ") {
+                Some(message) => Text::toned(Tone::Bad, "error: ").and(Tone::Plain, message),
+                None => Text::from(line),
+            });
         }
     }
 
@@ -183,24 +222,96 @@ impl Screen {
     }
 }
 
+/// A line of prose, wrapped to the width of a terminal. Further lines are indented as the first one, and by `more` columns.
+fn flowed(text: Text, width: Option<usize>, more: usize) -> Vec<Text> {
+    match width {
+        Some(width) => text.flowed_below(width, more),
+        None => vec![text],
+    }
+}
+
 fn aligned(fields: impl IntoIterator<Item = (&'static str, Text)>, width: Option<usize>) -> Vec<Text> {
     let fields: Vec<_> = fields.into_iter().filter(|(_, text)| !text.is_empty()).collect();
     let indent = fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 4;
-    let room = width.unwrap_or(WIDTH).saturating_sub(indent).max(20);
+    let room = width.map_or(usize::MAX, |width| width.saturating_sub(indent).max(20));
     let lines = |(name, text): (&'static str, Text)| {
         let name = Text::new().and(Tone::Plain, "  ").and(Tone::Dim, name).padded(indent);
         let mut names = std::iter::once(name).chain(std::iter::repeat_with(move || Text::new().padded(indent)));
-        text.wrapped(room).into_iter().map(move |line| names.next().unwrap_or_default().join(line))
+        text.flowed(room).into_iter().map(move |line| names.next().unwrap_or_default().join(line))
     };
     fields.into_iter().flat_map(lines).collect()
 }
 
-/// The width of the terminal in columns. `None` if standard output is not a terminal.
-fn terminal_width() -> Option<usize> {
-    let stdout = io::stdout();
-    if !stdout.is_terminal() {
+fn next_lines(command: &str, width: Option<usize>) -> Vec<Text> {
+    let label = || Text::toned(Tone::Dim, format!("  {NEXT}"));
+    let whole = label().and(Tone::Plain, command);
+    let Some(width) = width.filter(|width| whole.width() > *width) else { return vec![whole] };
+    let (command, remark) =
+        command.split_once(", ").map_or((command, None), |(command, remark)| (command, Some(remark)));
+    let mut lines = vec![label()];
+    let indent = lines.first().map_or(0, Text::width);
+    for (at, word) in shell_words(command).into_iter().enumerate() {
+        let Some(line) = lines.last_mut() else { break };
+        let space = if at == 0 { "" } else { " " };
+        // Two columns are left for the ` \` of a line that goes on.
+        if at > 0 && line.width() + 1 + Text::from(word).width() + 2 > width {
+            *line = std::mem::take(line).and(Tone::Plain, " \\");
+            lines.push(Text::new().padded(indent + 2).and(Tone::Plain, word));
+        } else {
+            *line = std::mem::take(line).and(Tone::Plain, space).and(Tone::Plain, word);
+        }
+    }
+    let remark = remark.map(|remark| Text::new().padded(indent).and(Tone::Dim, remark));
+    lines.extend(remark.into_iter().flat_map(|remark| remark.flowed_below(width, 0)));
+    lines
+}
+
+/// The words of a command, with their quotes.
+fn shell_words(command: &str) -> Vec<&str> {
+    let mut is_quoted = false;
+    let is_space = |symbol: char| {
+        is_quoted ^= symbol == '\'';
+        symbol == ' ' && !is_quoted
+    };
+    command.split(is_space).filter(|word| !word.is_empty()).collect()
+}
+
+/// The width of a terminal in columns. `None` if the stream is not a terminal.
+fn terminal_width(stream: &(impl IsTerminal + std::os::fd::AsFd)) -> Option<usize> {
+    if !stream.is_terminal() {
         return None;
     }
-    let size = rustix::termios::tcgetwinsize(&stdout).ok()?;
+    let size = rustix::termios::tcgetwinsize(stream).ok()?;
     (size.ws_col > 0).then_some(usize::from(size.ws_col))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plain(lines: &[Text]) -> Vec<String> {
+        lines.iter().map(|line| anstream::adapter::strip_str(&line.to_string()).to_string()).collect()
+    }
+
+    #[test]
+    fn a_long_command_can_be_copied() {
+        let command = "latchkey tokens create 'a b' --name TEXT --scope SCOPE, when it is needed";
+        assert_eq!(plain(&next_lines(command, None)), [format!("  next: {command}")]);
+        assert_eq!(
+            plain(&next_lines(command, Some(40))),
+            [
+                "  next: latchkey tokens create 'a b' \\",
+                "          --name TEXT --scope SCOPE",
+                "        when it is needed",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_pipe_gets_the_whole_text() {
+        let fields = || [("scopes", Text::from("users.read ".repeat(20).trim_end()))];
+        assert_eq!(aligned(fields(), None).len(), 1);
+        let lines = aligned(fields(), Some(60));
+        assert!(lines.len() > 1 && lines.iter().all(|line| line.width() <= 60), "{:#?}", plain(&lines));
+    }
 }

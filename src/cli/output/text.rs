@@ -6,7 +6,8 @@
 use std::fmt;
 
 use anstyle::{AnsiColor, Style};
-use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+use unicode_segmentation::UnicodeSegmentation;
+use unicode_width::UnicodeWidthStr;
 
 use super::escape::escape;
 
@@ -35,7 +36,8 @@ impl Tone {
             Tone::Strong => style.bold(),
             Tone::Dim => style.dimmed(),
             Tone::Good => style.fg_color(Some(anstyle::Color::Ansi(AnsiColor::Green))),
-            Tone::Warn => style.fg_color(Some(anstyle::Color::Ansi(AnsiColor::Yellow))),
+            // Not yellow, which is unreadable on a white background.
+            Tone::Warn => style.fg_color(Some(anstyle::Color::Ansi(AnsiColor::Magenta))),
             Tone::Bad => style.fg_color(Some(anstyle::Color::Ansi(AnsiColor::Red))),
         }
     }
@@ -92,7 +94,7 @@ impl Text {
 
     /// The width in columns of the terminal.
     pub(crate) fn width(&self) -> usize {
-        self.pieces.iter().map(|(_, text)| text.width()).sum()
+        self.symbols().iter().map(|symbol| symbol.columns).sum()
     }
 
     /// Cuts the line to `width` columns, with `…` for the rest.
@@ -101,69 +103,151 @@ impl Text {
         if self.width() <= width {
             return self;
         }
+        let symbols = self.symbols();
         let mut room = width.saturating_sub(1);
-        let mut short = Text::new();
-        for (tone, text) in self.pieces {
-            let mut kept = String::new();
-            for symbol in text.chars() {
-                let columns = symbol.width().unwrap_or(0);
-                if columns > room {
-                    kept.push('…');
-                    short.pieces.push((tone, kept));
-                    return short;
-                }
-                room -= columns;
-                kept.push(symbol);
-            }
-            short.pieces.push((tone, kept));
+        let kept = symbols.iter().take_while(|symbol| {
+            let fits = symbol.columns <= room;
+            room = room.saturating_sub(symbol.columns);
+            fits
+        });
+        let kept = kept.count();
+        let mut short = Text::of(symbols.get(..kept).unwrap_or_default());
+        match (short.pieces.last_mut(), symbols.get(kept)) {
+            (Some((tone, text)), Some(cut)) if *tone == cut.tone => text.push('…'),
+            (_, cut) => short.pieces.push((cut.map_or(Tone::Plain, |cut| cut.tone), "…".to_owned())),
         }
         short
     }
 
     /// Wraps the line at spaces to `width` columns. Breaks a longer word where the line ends.
     pub(crate) fn wrapped(self, width: usize) -> Vec<Text> {
+        self.broken(|symbols| line_end(symbols, width, false))
+    }
+
+    /// Wraps the line at spaces to `width` columns, for people who may copy from it: a longer word, such as a token, stays
+    /// whole, and so does a command between backticks that fits into a line. Texts without spaces between wide symbols are
+    /// broken where the line ends.
+    pub(crate) fn flowed(self, width: usize) -> Vec<Text> {
+        self.broken(|symbols| line_end(symbols, width, true))
+    }
+
+    /// Wraps like [`flowed`](Self::flowed). Further lines are indented as the first one, and by `more` columns.
+    pub(crate) fn flowed_below(self, width: usize, more: usize) -> Vec<Text> {
         if self.width() <= width {
             return vec![self];
         }
-        let symbols: Vec<(Tone, char)> =
-            self.pieces.iter().flat_map(|(tone, text)| text.chars().map(move |symbol| (*tone, symbol))).collect();
-        let mut rest = symbols.as_slice();
+        let indent = self.symbols().iter().take_while(|symbol| symbol.text == " ").count();
+        let below = Text::new().padded(indent + more);
         let mut lines = Vec::new();
-        while !rest.is_empty() {
-            let (line, after) = rest.split_at(line_end(rest, width));
-            lines.push(Text::of_symbols(line));
-            rest = after;
-            while let [(_, ' '), after @ ..] = rest {
-                rest = after;
-            }
+        let mut rest = self.flowed_once(width);
+        while let (line, Some(after)) = rest {
+            lines.push(line);
+            rest = below.clone().join(after).flowed_once(width);
         }
+        lines.push(rest.0);
         lines
     }
 
-    fn of_symbols(symbols: &[(Tone, char)]) -> Text {
+    /// The first line, and the rest. `None` if there is no rest, or if the line cannot be broken.
+    fn flowed_once(self, width: usize) -> (Text, Option<Text>) {
+        let symbols = self.symbols();
+        let indent = symbols.iter().take_while(|symbol| symbol.text == " ").count();
+        let text = symbols.get(indent..).unwrap_or_default();
+        let end = line_end(text, width.saturating_sub(indent), true);
+        let (line, rest) = symbols.split_at((indent + end).min(symbols.len()));
+        let rest = without_spaces(rest);
+        (Text::of(line), (!rest.is_empty()).then(|| Text::of(rest)))
+    }
+
+    fn broken(self, end: impl Fn(&[Symbol<'_>]) -> usize) -> Vec<Text> {
+        let symbols = self.symbols();
+        let mut rest = symbols.as_slice();
+        let mut lines = Vec::new();
+        while !rest.is_empty() {
+            let (line, after) = rest.split_at(end(rest).clamp(1, rest.len()));
+            lines.push(Text::of(line));
+            rest = without_spaces(after);
+        }
+        if lines.is_empty() { vec![Text::new()] } else { lines }
+    }
+
+    fn symbols(&self) -> Vec<Symbol<'_>> {
+        let mut symbols = Vec::new();
+        for (tone, text) in &self.pieces {
+            let (tone, graphemes) = (*tone, text.graphemes(true));
+            symbols.extend(graphemes.map(|text| Symbol { tone, text, columns: text.width() }));
+        }
+        symbols
+    }
+
+    fn of(symbols: &[Symbol<'_>]) -> Text {
         let mut text = Text::new();
-        for run in symbols.chunk_by(|(before, _), (after, _)| before == after) {
-            let tone = run.first().map_or(Tone::Plain, |(tone, _)| *tone);
-            text.pieces.push((tone, run.iter().map(|(_, symbol)| symbol).collect()));
+        for run in symbols.chunk_by(|before, after| before.tone == after.tone) {
+            let tone = run.first().map_or(Tone::Plain, |symbol| symbol.tone);
+            text.pieces.push((tone, run.iter().map(|symbol| symbol.text).collect()));
         }
         text
     }
 }
 
-/// The number of symbols in the first line, at least one.
-fn line_end(symbols: &[(Tone, char)], width: usize) -> usize {
+/// What a reader sees as one symbol: a letter with its marks, or an emoji of several code points.
+#[derive(Debug, Clone, Copy)]
+struct Symbol<'a> {
+    tone: Tone,
+    text: &'a str,
+    columns: usize,
+}
+
+fn without_spaces<'a, 'b>(symbols: &'a [Symbol<'b>]) -> &'a [Symbol<'b>] {
+    let spaces = symbols.iter().take_while(|symbol| symbol.text == " ").count();
+    symbols.get(spaces..).unwrap_or_default()
+}
+
+/// The number of symbols in the first line, at least one. With `whole`, a word of narrow symbols and a short command between
+/// backticks are not broken.
+fn line_end(symbols: &[Symbol<'_>], width: usize, whole: bool) -> usize {
     let mut columns = 0;
     let mut last_space = None;
-    for (at, (_, symbol)) in symbols.iter().enumerate() {
-        if *symbol == ' ' {
+    let mut command_end = 0;
+    for (at, symbol) in symbols.iter().enumerate() {
+        if whole && symbol.text == "`" && at >= command_end {
+            command_end = end_of_command(symbols, at, width);
+        }
+        if symbol.text == " " && at >= command_end {
             last_space = Some(at);
         }
-        columns += symbol.width().unwrap_or(0);
-        if columns > width {
-            return last_space.filter(|space| *space > 0).unwrap_or(at).max(1);
+        columns += symbol.columns;
+        if columns <= width {
+            continue;
         }
+        let next = symbols.iter().enumerate().skip(at.max(command_end)).find(|(_, symbol)| symbol.text == " ");
+        let next = next.map_or(symbols.len(), |(at, _)| at);
+        let word = last_space.map_or(0, |space| space + 1)..next;
+        let word = symbols.get(word).unwrap_or_default();
+        let is_breakable = !whole || word.iter().any(|symbol| symbol.columns > 1);
+        // A new line does not help a word that is longer than a line.
+        let is_too_long = !is_breakable && word.iter().map(|symbol| symbol.columns).sum::<usize>() > width;
+        return match last_space.filter(|space| *space > 0) {
+            _ if is_too_long => next,
+            Some(space) => space,
+            None => at.max(1),
+        };
     }
     symbols.len()
+}
+
+/// The end of the command whose opening backtick is at `start`. `start` if it is too long for a line, or is not closed.
+fn end_of_command(symbols: &[Symbol<'_>], start: usize, width: usize) -> usize {
+    let mut columns = 1;
+    for (at, symbol) in symbols.iter().enumerate().skip(start + 1) {
+        columns += symbol.columns;
+        match symbol.text {
+            _ if columns > width => break,
+            "`" => return at,
+            _ => {}
+        }
+    }
+    start
 }
 
 impl From<&str> for Text {
@@ -220,6 +304,28 @@ mod tests {
         assert_eq!(wrapped(text, 33), ["users.read users.lock users.reset"]);
         assert_eq!(wrapped(Text::from("张伟明 abc"), 4), ["张伟", "明", "abc"]);
         assert_eq!(wrapped(Text::from("abcdef"), 0), ["a", "b", "c", "d", "e", "f"]);
+    }
+
+    #[test]
+    fn a_symbol_of_several_code_points_is_one() {
+        let family = "👩\u{200d}👩\u{200d}👧";
+        assert_eq!(Text::from(family).width(), 2);
+        assert_eq!(plain(&Text::from(format!("{family}{family}")).shortened(3)), format!("{family}…"));
+        assert_eq!(Text::from("e\u{301}").width(), 1);
+        assert_eq!(Text::from("علی\u{200c}رضا").width(), 6);
+        let wrapped: Vec<String> = Text::from(format!("{family}{family}")).wrapped(2).iter().map(plain).collect();
+        assert_eq!(wrapped, [family, family]);
+    }
+
+    #[test]
+    fn what_is_to_be_copied_stays_whole() {
+        let flowed = |text: &str, width| Text::from(text).flowed(width).iter().map(plain).collect::<Vec<_>>();
+        assert_eq!(flowed("see `latchkey users list` now", 22), ["see", "`latchkey users list`", "now"]);
+        assert_eq!(flowed("lka_0123456789 shown once", 8), ["lka_0123456789", "shown", "once"]);
+        assert_eq!(flowed("✔ lka_0123456789 shown", 8), ["✔ lka_0123456789", "shown"]);
+        assert_eq!(flowed("张伟明张伟明", 4), ["张伟", "明张", "伟明"]);
+        let below: Vec<String> = Text::from("  one two three").flowed_below(9, 2).iter().map(plain).collect();
+        assert_eq!(below, ["  one two", "    three"]);
     }
 
     #[test]

@@ -184,7 +184,21 @@ impl Shell {
 
     /// Runs a command on its own terminal. Types each answer when its prompt appears.
     pub fn type_at(&self, command: &str, answers: &[(&str, &str)]) -> (String, i32) {
-        let line = format!("stty cols 100; exec {command}");
+        self.type_at_width(100, command, answers)
+    }
+
+    /// Runs one step on a terminal of this width.
+    pub fn play_at_width(&self, columns: usize, step: &Step) {
+        let command = step.command.split("  # exit").next().unwrap_or_default();
+        let (printed, exit) = self.type_at_width(columns, command, &[]);
+        if let Err(fault) = self.compare(step, &printed, &exit.to_string()) {
+            panic!("{columns} columns: {fault}");
+        }
+    }
+
+    /// Runs a command on its own terminal of this width. Types each answer when its prompt appears.
+    pub fn type_at_width(&self, columns: usize, command: &str, answers: &[(&str, &str)]) -> (String, i32) {
+        let line = format!("stty cols {columns} rows 50; exec {command}");
         let mut script = self.command("timeout");
         script.args(["60", "script", "-qec", &line, "/dev/null"]).env("NO_COLOR", "1").env("SHELL", "/bin/bash");
         let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("script");

@@ -17,12 +17,11 @@ use crate::proto::v1::create_user_response::Secret;
 use crate::proto::v1::{CreateUserRequest, TemporaryPassword, UserState};
 
 const HELP: &str = "\
-Without a password the account waits: give it one later with `latchkey users reset`.
+Without a password the account waits for `latchkey users reset`.
 
 Examples:
-  latchkey users create grace --name \"Grace Hopper\" --email grace@example.com --temporary-password
-  latchkey users create ada --role helpdesk --role auditor --temporary-password --ttl 4h
-  latchkey users create alan --set-password --lasting
+  latchkey users create grace --name \"Grace Hopper\" --temporary-password
+  latchkey users create ada --role helpdesk,auditor --set-password --lasting
   latchkey users create mailer --kind service
   pass show latchkey/bob | latchkey users create bob --password-stdin --lasting";
 
@@ -39,13 +38,13 @@ pub(crate) struct Create {
     /// The address.
     #[arg(long, default_value = "", hide_default_value = true)]
     email: String,
-    /// A role; more than once for more. `latchkey roles` names them.
+    /// A role; `latchkey roles` lists them.
     #[arg(long = "role", value_name = "ROLE", value_delimiter = ',')]
     roles: Vec<String>,
-    /// A person signs in with a password, a service acts with API tokens.
-    #[arg(long, default_value = "person", value_parser = enum_parser("latchkey.v1.UserKind", "USER_KIND_"))]
+    /// A person, or a service, which acts with API tokens.
+    #[arg(long, default_value = "person", hide_possible_values = true, hide_default_value = true, value_parser = enum_parser("latchkey.v1.UserKind", "USER_KIND_"))]
     kind: i32,
-    /// A note that other systems read; more than once for more. Not for secrets.
+    /// A note that other systems read. Not for secrets.
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = args::label)]
     labels: Vec<(String, String)>,
     /// The language to greet the user in, as a BCP 47 tag.
@@ -54,19 +53,19 @@ pub(crate) struct Create {
     /// The id that another system gave the user.
     #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
     external_id: String,
-    /// Generate a password, show it once, and have it changed at the first sign-in.
+    /// Generate a password, and show it once.
     #[arg(long, conflicts_with = "chosen")]
     temporary_password: bool,
     /// How long the temporary password works; 72h at most.
     #[arg(long, value_name = "TIME", requires = "temporary_password", conflicts_with_all = ["password_stdin", "set_password"], value_parser = args::duration)]
     ttl: Option<Duration>,
-    /// Use a password of your choice, to be changed at the first sign-in; it is asked for.
+    /// Use a password of your choice; it is asked for.
     #[arg(long)]
     set_password: bool,
-    /// Read that password from standard input instead of asking for it.
+    /// Read that password from standard input.
     #[arg(long)]
     password_stdin: bool,
-    /// Let that password last.
+    /// Let that password last after the first sign-in.
     #[arg(long, requires = "chosen", conflicts_with = "temporary_password")]
     lasting: bool,
     /// Why, for the audit log.

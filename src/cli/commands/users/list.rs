@@ -12,13 +12,12 @@ use crate::cli::setting::Cli;
 use crate::proto::v1::{ListUsersRequest, ListUsersResponse, User, UserFilter, UserFlag, UserOrder, UserState};
 
 const HELP: &str = "\
-Conditions of different kinds must all hold; of --state, --kind and --role, any one of those given.
+All conditions must hold; of --state, --kind and --role, any one of those given.
 
 Examples:
   latchkey users list --attention
-  latchkey users list ad                       names, addresses and usernames that begin with ad
+  latchkey users list ad
   latchkey users list --role admin --count
-  latchkey users list --never-signed-in --order created
   latchkey users list --all --output json | jq -r '.users[].email // empty'";
 
 /// List accounts.
@@ -35,8 +34,8 @@ pub(crate) struct List {
     /// Only those to look at: locked, made to wait, or made to change the password.
     #[arg(long)]
     attention: bool,
-    /// Only in this state; more than once for more.
-    #[arg(long = "state", value_name = "STATE", value_parser = enum_parser("latchkey.v1.UserState", "USER_STATE_"))]
+    /// Only in this state: pending, active or locked.
+    #[arg(long = "state", value_name = "STATE", hide_possible_values = true, value_parser = enum_parser("latchkey.v1.UserState", "USER_STATE_"))]
     states: Vec<i32>,
     /// Only locked accounts.
     #[arg(long, conflicts_with = "states")]
@@ -53,16 +52,23 @@ pub(crate) struct List {
     /// Only those who have never signed in.
     #[arg(long)]
     never_signed_in: bool,
-    /// Only with this role; more than once for more.
+    /// Only with this role.
     #[arg(long = "role", value_name = "ROLE", value_delimiter = ',')]
     roles: Vec<String>,
-    /// Only people, or only services.
-    #[arg(long = "kind", value_name = "KIND", value_parser = enum_parser("latchkey.v1.UserKind", "USER_KIND_"))]
+    /// Only this kind: person or service.
+    #[arg(long = "kind", value_name = "KIND", hide_possible_values = true, value_parser = enum_parser("latchkey.v1.UserKind", "USER_KIND_"))]
     kinds: Vec<i32>,
-    /// By username, or the newest first.
-    #[arg(long, value_enum, value_name = "username|created", default_value_t, hide_possible_values = true)]
+    /// By username, or the newest first: created.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "ORDER",
+        default_value_t,
+        hide_possible_values = true,
+        hide_default_value = true
+    )]
     order: Order,
-    /// Also count all matches. On a large table this takes a while.
+    /// Also count all matches, which may take a while.
     #[arg(long)]
     count: bool,
     #[command(flatten)]
@@ -136,12 +142,12 @@ impl List {
 
 fn table(users: &[User], clock: &Clock) -> Table {
     let mut table = Table::new(&[
-        Column::free("USER"),
-        Column::free("NAME"),
+        Column::fixed("USER"),
+        Column::free("NAME").left_out(2),
         Column::fixed("STATE"),
-        Column::fixed("PASSWORD"),
-        Column::fixed("SIGNED IN"),
-        Column::note("ATTENTION"),
+        Column::fixed("PASSWORD").left_out(4),
+        Column::fixed("SIGNED IN").left_out(1),
+        Column::note("ATTENTION").left_out(3),
     ]);
     for user in users {
         table.row([

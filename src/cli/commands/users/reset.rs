@@ -28,7 +28,7 @@ Examples:
   latchkey users reset ada --temporary-password --note \"ticket 4711\"
   latchkey users reset ada --temporary-password --ttl 4h --unlock
   latchkey users reset ada --set-password
-  latchkey users reset ada --temporary-password --yes --output json | jq -r .temporaryPassword";
+  latchkey users reset ada --temporary-password --yes --output json";
 
 /// Give a user a new password.
 #[derive(Debug, Args)]

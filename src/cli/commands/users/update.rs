@@ -14,7 +14,7 @@ What is not named stays as it is; an empty value clears.
 
 Examples:
   latchkey users update ada --email ada@example.org
-  latchkey users update ada --add-role operator --remove-role helpdesk --note \"ticket 4711\"
+  latchkey users update ada --add-role operator --remove-role helpdesk
   latchkey users update ada --label team=engine --label desk=";
 
 /// Change fields of an account.
