@@ -8,6 +8,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::client::tls::Trust;
 use super::contract::enum_choices;
+use super::output::typed_time::read_length;
 use super::output::{Colour, Format};
 
 /// The largest page that the server allows (`ListUsersRequest.page_size`).
@@ -71,10 +72,10 @@ impl Paging {
 
 /// Parses a length of time: `2h`, `1h 30m`, `90d`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(duration) if duration.as_secs() > 0 => Ok(duration),
-        Ok(_) => Err("it must be at least 1 s".to_owned()),
-        Err(_) => Err("give a length of time such as 30m, 4h or 90d".to_owned()),
+    match read_length(text) {
+        Some(length) if length.as_secs() > 0 => Ok(length),
+        Some(_) => Err("it must be at least 1 s".to_owned()),
+        None => Err("give a length of time such as 30m, 4h, 90d or \"1h 30m\"".to_owned()),
     }
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod json;
 pub(crate) mod table;
 pub(crate) mod text;
 pub(crate) mod time;
+pub(crate) mod typed_time;
 pub(crate) mod words;
 
 use std::io::{self, IsTerminal, Write};

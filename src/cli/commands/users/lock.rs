@@ -31,7 +31,7 @@ pub(crate) struct Lock {
     /// Only for this long: 30m, 2h, 7d.
     #[arg(long = "for", value_name = "TIME", value_parser = args::duration, conflicts_with = "until")]
     length: Option<Duration>,
-    /// Only until then: 2026-12-01, 08:00, "tomorrow 08:00", or RFC 3339.
+    /// Only until then: 08:00, "tomorrow 08:00", monday, 2026-12-01, "2026-12-01 08:00", or RFC 3339.
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
     /// Why: other operators and the audit log are told.
