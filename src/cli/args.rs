@@ -32,7 +32,15 @@ pub(crate) struct Global {
     #[command(flatten)]
     pub(crate) trust: Trust,
     /// Print tables for people, or proto3 JSON for machines.
-    #[arg(long, global = true, value_name = "text|json", value_enum, default_value_t, hide_possible_values = true)]
+    #[arg(
+        long,
+        short,
+        global = true,
+        value_name = "text|json",
+        value_enum,
+        default_value_t,
+        hide_possible_values = true
+    )]
     pub(crate) output: Format,
     /// When to use colour.
     #[arg(
@@ -47,6 +55,14 @@ pub(crate) struct Global {
     /// Print the same call for grpcurl, with placeholders for secrets, and do nothing.
     #[arg(long, global = true)]
     pub(crate) show_grpcurl: bool,
+}
+
+/// The option of every command that changes something.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Confirmation {
+    /// Do not ask for a confirmation.
+    #[arg(long, short)]
+    pub(crate) yes: bool,
 }
 
 /// The options of every list: which part of it to print.

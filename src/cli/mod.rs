@@ -24,13 +24,14 @@ mod setting;
 mod user_ref;
 
 use std::ffi::OsString;
+use std::io;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
 use command_line::{Arguments, Command};
 use error::{Error, Exit};
-use output::Screen;
+use output::{Colour, Format, Screen};
 use setting::Setting;
 
 /// Runs the command in `args`, whose first element is the name of the program.
@@ -42,8 +43,15 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(arguments) => arguments,
         Err(answer) => {
             // This includes --help and --version. A closed standard output is not worth an error.
-            let _ = answer.print();
-            return if answer.use_stderr() { Exit::Usage } else { Exit::Done }.into();
+            return match answer.print() {
+                _ if answer.use_stderr() => Exit::Usage,
+                Err(fault) if fault.kind() != io::ErrorKind::BrokenPipe => {
+                    Screen::new(Format::Text, Colour::Auto).error(&Error::unwritten(&fault));
+                    Exit::Unexpected
+                }
+                Ok(()) | Err(_) => Exit::Done,
+            }
+            .into();
         }
     };
     let screen = Screen::new(arguments.global.output, arguments.global.color);

@@ -116,7 +116,7 @@ impl Client {
     pub(crate) async fn whom(&self) -> String {
         let name = match &self.caller {
             Caller::Local => return format!("{} (local)", own_name()),
-            Caller::Anonymous => "nobody".to_owned(),
+            Caller::Anonymous => "a caller without credentials".to_owned(),
             Caller::Login { login, .. } => login.lock().await.username.clone(),
             Caller::Token(_) => self.token_owner().await,
         };

@@ -23,8 +23,9 @@ impl Clock {
         Clock { now: Timestamp::now(), zone: TimeZone::system() }
     }
 
+    /// A clock that stands still.
     #[cfg(test)]
-    pub(super) fn new(now: Timestamp, zone: TimeZone) -> Clock {
+    pub(crate) fn new(now: Timestamp, zone: TimeZone) -> Clock {
         Clock { now, zone }
     }
 
