@@ -8,7 +8,7 @@ use crate::cli::output::words::{change_cause, person, shell_word};
 use crate::cli::prompt::Question;
 use crate::cli::setting::Cli;
 use crate::cli::user_ref;
-use crate::proto::v1::{RequirePasswordChangeRequest, UserRef, WaivePasswordChangeRequest};
+use crate::proto::v1::{PasswordChangeCause, RequirePasswordChangeRequest, UserRef, WaivePasswordChangeRequest};
 
 const REQUIRE_HELP: &str = "\
 The password still proves who the user is, and is changed at the next sign-in.
@@ -55,9 +55,13 @@ impl Require {
         }
         cli.answer(request, |screen, answer| {
             let user = answer.user.unwrap_or_default();
+            let status = user.password_status.clone().unwrap_or_default();
             let outcome = if answer.changed { "has to change" } else { "already had to change" };
             screen.done(format!("{} {outcome} the password at the next sign-in", person(&user)))?;
             Cli::effects(screen, answer.effects.as_ref(), None)?;
+            if status.change_cause() != PasswordChangeCause::Operator {
+                return Ok(());
+            }
             screen.next(&format!("latchkey users waive-change {}, to take it back", shell_word(&user.username)))
         })
         .await
