@@ -8,6 +8,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use super::client::tls::Trust;
 use super::contract::enum_choices;
+use super::output::typed_time::read_length;
 use super::output::{Colour, Format};
 
 /// The largest page that the server allows (`ListUsersRequest.page_size`).
@@ -32,7 +33,15 @@ pub(crate) struct Global {
     #[command(flatten)]
     pub(crate) trust: Trust,
     /// Print tables for people, or proto3 JSON for machines.
-    #[arg(long, global = true, value_name = "text|json", value_enum, default_value_t, hide_possible_values = true)]
+    #[arg(
+        long,
+        short,
+        global = true,
+        value_name = "text|json",
+        value_enum,
+        default_value_t,
+        hide_possible_values = true
+    )]
     pub(crate) output: Format,
     /// When to use colour.
     #[arg(
@@ -47,6 +56,14 @@ pub(crate) struct Global {
     /// Print the same call for grpcurl, with placeholders for secrets, and do nothing.
     #[arg(long, global = true)]
     pub(crate) show_grpcurl: bool,
+}
+
+/// The option of every command that changes something.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Confirmation {
+    /// Do not ask for a confirmation.
+    #[arg(long, short)]
+    pub(crate) yes: bool,
 }
 
 /// The options of every list: which part of it to print.
@@ -72,10 +89,10 @@ impl Paging {
 
 /// Parses a length of time: `2h`, `1h 30m`, `90d`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(duration) if duration.as_secs() > 0 => Ok(duration),
-        Ok(_) => Err("it must be at least 1 s".to_owned()),
-        Err(_) => Err("give a length of time such as 30m, 4h or 90d".to_owned()),
+    match read_length(text) {
+        Some(length) if length.as_secs() > 0 => Ok(length),
+        Some(_) => Err("it must be at least 1 s".to_owned()),
+        None => Err("give a length of time such as 30m, 4h, 90d or \"1h 30m\"".to_owned()),
     }
 }
 

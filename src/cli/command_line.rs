@@ -112,4 +112,17 @@ mod tests {
         Arguments::command().debug_assert();
         brief().debug_assert();
     }
+
+    #[test]
+    fn errors_name_flags_that_exist() {
+        let mut unseen = vec![Arguments::command()];
+        let mut flags = std::collections::BTreeSet::new();
+        while let Some(command) = unseen.pop() {
+            flags.extend(command.get_arguments().filter_map(|argument| argument.get_long().map(str::to_owned)));
+            unseen.extend(command.get_subcommands().cloned());
+        }
+        for (field, argument) in crate::cli::output::error::ARGUMENTS {
+            assert!(argument.strip_prefix("--").is_none_or(|flag| flags.contains(flag)), "{field}: {argument}");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! The errors of the command line, with their exit codes and their JSON form.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -40,6 +41,8 @@ pub(crate) enum Error {
     Refused(Box<Refusal>),
     /// Everything is printed already; only the exit code is left.
     Silent(Exit),
+    /// A secret that the server shows only once could not be written to standard output.
+    Lost(io::Error),
     /// With `--show-grpcurl`: the call to print. It was not made.
     Shown(String),
 }
@@ -102,6 +105,11 @@ impl Error {
         Error::stopped(Exit::Unexpected, message)
     }
 
+    /// A failure to write to standard output.
+    pub(crate) fn unwritten(fault: &io::Error) -> Error {
+        Error::unexpected(format!("cannot write to standard output: {fault}"))
+    }
+
     /// An error that this program found.
     pub(crate) fn stopped(exit: Exit, message: impl Into<String>) -> Error {
         Error::Stopped(Box::new(Complaint { exit, message: message.into(), hint: None }))
@@ -113,7 +121,7 @@ impl Error {
         match &mut self {
             Error::Stopped(complaint) => complaint.hint = Some(hint.into()),
             Error::Refused(refusal) => refusal.hint = Some(hint.into()),
-            Error::Silent(_) | Error::Shown(_) => {}
+            Error::Silent(_) | Error::Lost(_) | Error::Shown(_) => {}
         }
         self
     }
@@ -133,6 +141,7 @@ impl Error {
         match self {
             Error::Stopped(complaint) => complaint.exit,
             Error::Silent(exit) => *exit,
+            Error::Lost(_) => Exit::Stopped,
             Error::Shown(_) => Exit::Done,
             Error::Refused(refusal) => refusal.exit(),
         }
@@ -143,7 +152,7 @@ impl Error {
         match self {
             Error::Stopped(complaint) => &complaint.message,
             Error::Refused(refusal) => &refusal.message,
-            Error::Silent(_) | Error::Shown(_) => "",
+            Error::Silent(_) | Error::Lost(_) | Error::Shown(_) => "",
         }
     }
 
@@ -154,7 +163,7 @@ impl Error {
                 ReportBody { code: complaint.exit.into(), message: &complaint.message, ..ReportBody::default() }
             }
             Error::Refused(refusal) => refusal.report(),
-            Error::Silent(_) | Error::Shown(_) => return None,
+            Error::Silent(_) | Error::Lost(_) | Error::Shown(_) => return None,
         };
         Some(Report { error })
     }
@@ -293,7 +302,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_call_that_took_too_long_is_told_as_such_whoever_gave_up() {
+    fn a_timeout_of_the_client_is_reported_like_one_of_the_server() {
         // The status that tonic's client makes when its timer ends a call.
         let own = Refusal::from_status(&Status::cancelled("Timeout expired"), None);
         assert_eq!(

@@ -73,8 +73,14 @@ fn explain(answer: &clap::Error) -> Exit {
         let _ = answer.print(); // A closed standard error is not worth an error.
         return Exit::Usage;
     }
-    let _ = Screen::new(Format::Text, Colour::Auto).help(&answer.render().ansi().to_string());
-    Exit::Done
+    let screen = Screen::new(Format::Text, Colour::Auto);
+    match screen.help(&answer.render().ansi().to_string()) {
+        Ok(()) => Exit::Done,
+        Err(error) => {
+            screen.error(&error);
+            Exit::Unexpected
+        }
+    }
 }
 
 fn block_on(work: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {

@@ -5,10 +5,13 @@ use std::io::{self, BufRead, IsTerminal};
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use secrecy::{ExposeSecret, SecretString};
+use tonic::Code;
 
-use super::error::{Error, Exit};
+use super::client::call::{Call, Method};
+use super::error::{Error, Exit, Refusal};
 use super::output::text::{Text, Tone};
 use super::setting::Cli;
+use crate::proto::v1::WhoAmIRequest;
 
 /// The longest line to read: the contract's 4096 bytes for a password, and the line ending.
 const LONGEST_LINE: u64 = 4098;
@@ -47,6 +50,27 @@ impl Cli {
             return Ok(true);
         }
         Err(Error::usage("this needs a confirmation, and there is no terminal").hint("confirm with --yes"))
+    }
+
+    /// Fails if the server would refuse the call, so that no confirmation is asked for in vain: by a dry run if the method
+    /// has one, otherwise by the caller's scopes.
+    pub(crate) async fn rehearse<C: Call>(&self, request: &C) -> Result<(), Error> {
+        match Method::of::<C>()?.dry_run(request)? {
+            Some(dry) => self.client.call(dry).await.map(drop),
+            None => self.check_scopes(request).await,
+        }
+    }
+
+    /// Fails if the caller lacks a scope that the call needs.
+    pub(crate) async fn check_scopes<C: Call>(&self, request: &C) -> Result<(), Error> {
+        let method = Method::of::<C>()?;
+        let needed = method.scopes(&method.request(request)?);
+        let known = self.client.call(WhoAmIRequest {}).await?.scopes;
+        let Some(missing) = needed.into_iter().find(|scope| !known.contains(scope)) else { return Ok(()) };
+        let message = format!("this needs the scope {missing}");
+        let mut refusal = Refusal::foreseen(Code::PermissionDenied, "SCOPE_MISSING", &message, None);
+        refusal.metadata.insert("scope".to_owned(), missing);
+        Err(Error::Refused(Box::new(refusal)))
     }
 
     /// Asks for confirmation. Any answer but yes ends the command before it changes anything.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::convert::user::{effects, user};
+use super::convert::user::{effects, lock, user};
 use super::convert::{passwords, sessions, tokens, users};
 use super::{decode, run};
 use crate::app::App;
@@ -74,16 +74,26 @@ impl UserAdmin for Service {
     async fn lock_user(&self, request: Request<v1::LockUserRequest>) -> Answer<v1::LockUserResponse> {
         let now = self.app.environment.now();
         let (caller, command) = decode(request, |message| users::lock_user(message, now))?;
-        let (locked, done) = run(&self.app, |app| async move { app.lock_user(&caller, command).await }).await?;
+        let (locked, earlier, done) =
+            run(&self.app, |app| async move { app.lock_user(&caller, command).await }).await?;
         let user = Some(user(&self.app, &locked));
-        Ok(Response::new(v1::LockUserResponse { user, effects: Some(effects(&done)) }))
+        Ok(Response::new(v1::LockUserResponse {
+            user,
+            effects: Some(effects(&done)),
+            earlier_lock: earlier.as_ref().map(lock),
+        }))
     }
 
     async fn unlock_user(&self, request: Request<v1::UnlockUserRequest>) -> Answer<v1::UnlockUserResponse> {
         let (caller, command) = decode(request, users::unlock_user)?;
-        let (unlocked, done) = run(&self.app, |app| async move { app.unlock_user(&caller, command).await }).await?;
+        let (unlocked, lifted, done) =
+            run(&self.app, |app| async move { app.unlock_user(&caller, command).await }).await?;
         let user = Some(user(&self.app, &unlocked));
-        Ok(Response::new(v1::UnlockUserResponse { user, effects: Some(effects(&done)) }))
+        Ok(Response::new(v1::UnlockUserResponse {
+            user,
+            effects: Some(effects(&done)),
+            lifted_lock: lifted.as_ref().map(lock),
+        }))
     }
 
     async fn reset_password(&self, request: Request<v1::ResetPasswordRequest>) -> Answer<v1::ResetPasswordResponse> {
@@ -98,6 +108,7 @@ impl UserAdmin for Service {
             expire_time: reset.expires_at.map(super::convert::stamp),
             effects: Some(effects(&reset.effects)),
             replayed: reset.replayed,
+            lifted_lock: reset.lifted_lock.as_ref().map(lock),
         }))
     }
 
@@ -106,10 +117,10 @@ impl UserAdmin for Service {
         request: Request<v1::RequirePasswordChangeRequest>,
     ) -> Answer<v1::RequirePasswordChangeResponse> {
         let (caller, command) = decode(request, passwords::require_change)?;
-        let (known, done) =
+        let (known, done, changed) =
             run(&self.app, |app| async move { app.require_password_change(&caller, command).await }).await?;
         let user = Some(user(&self.app, &known));
-        Ok(Response::new(v1::RequirePasswordChangeResponse { user, effects: Some(effects(&done)) }))
+        Ok(Response::new(v1::RequirePasswordChangeResponse { user, effects: Some(effects(&done)), changed }))
     }
 
     async fn waive_password_change(

@@ -211,7 +211,7 @@ async fn a_lock_suspends_tokens_a_reset_leaves_them_and_a_deletion_ends_them() {
 }
 
 #[tokio::test]
-async fn a_token_makes_no_other_and_signs_nobody_in() {
+async fn a_token_neither_makes_another_nor_signs_a_user_in() {
     let h = Harness::start().await;
     h.create("root", &["admin"], PASSWORD).await;
     let operator = h.operator().await;

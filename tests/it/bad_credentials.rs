@@ -100,7 +100,7 @@ async fn start() -> Harness {
 }
 
 #[tokio::test]
-async fn what_is_nearly_a_credential_is_none_and_harms_nobody() {
+async fn a_malformed_credential_is_rejected_and_has_no_effect() {
     let h = start().await;
     let kinds = kinds(&h).await;
     for kind in &kinds {

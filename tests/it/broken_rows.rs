@@ -122,7 +122,7 @@ async fn a_broken_account_fails_closed_and_alone() {
 }
 
 #[tokio::test]
-async fn an_account_with_a_broken_id_is_there_for_nobody() {
+async fn an_account_with_a_broken_id_is_not_found() {
     let h = Harness::start().await;
     let operator = h.operator().await;
     h.create("eve", &[], PASSWORD).await;
@@ -154,7 +154,7 @@ const NO_HASHES: [&str; 12] = [
 ];
 
 #[tokio::test]
-async fn a_hash_that_is_none_lets_nobody_in_and_keeps_nobody_from_the_account() {
+async fn a_malformed_hash_fails_every_sign_in_and_can_be_replaced() {
     let h = Harness::start().await;
     let operator = h.operator().await;
     h.create("bob", &[], PASSWORD).await;
@@ -301,7 +301,7 @@ async fn a_broken_answer_of_an_idempotency_key_is_no_leave_to_do_it_again() {
 }
 
 #[tokio::test]
-async fn broken_counts_of_wrong_passwords_lock_nobody_in_or_out() {
+async fn broken_counts_of_wrong_passwords_neither_lock_nor_unlock_an_account() {
     let h = Harness::start().await;
     let (operator, stranger) = (h.operator().await, h.stranger().await);
     h.create("bob", &[], PASSWORD).await;
@@ -326,7 +326,7 @@ async fn broken_counts_of_wrong_passwords_lock_nobody_in_or_out() {
 }
 
 #[tokio::test]
-async fn an_account_whose_version_cannot_go_on_is_broken_for_whoever_changes_it() {
+async fn an_account_whose_version_cannot_go_on_is_broken_for_every_change() {
     let h = Harness::start().await;
     let operator = h.operator().await;
     h.create("bob", &[], PASSWORD).await;
@@ -374,7 +374,7 @@ async fn a_column_of_another_type_is_a_broken_row_wherever_it_is() {
     h.sql("UPDATE ticket SET created_at = 'now'").await;
     is_broken(of(&stranger.complete(&step.ticket, OTHER_PASSWORD).await.expect_err("a refusal")), "a ticket");
 
-    stranger.sign_in("nobody", PASSWORD).await.expect_err("nobody");
+    stranger.sign_in("nobody", PASSWORD).await.expect_err("an unknown user");
     h.sql("UPDATE throttle SET waits_until = 'tomorrow' WHERE user_id IS NULL").await;
     is_broken(of(&stranger.sign_in("nobody", PASSWORD).await.expect_err("a refusal")), "a wait");
 }

@@ -98,7 +98,7 @@ fn a_socket_that_was_only_found_is_used_if_it_is_ones_own() {
         );
     }
     listener.set_nonblocking(true).expect("a listener");
-    assert!(listener.accept().is_err(), "nobody has connected");
+    assert!(listener.accept().is_err(), "there was no connection");
     // A socket given by name can belong to another user, but only to the one that listens there.
     let named = shell.latchkey(&["whoami", "--socket", &path.display().to_string()]);
     assert!(named.stderr.contains("the socket belongs to uid 998, but uid 0 listens there"), "{named:?}");
@@ -183,7 +183,7 @@ async fn a_person_is_made_to_change_the_password_at_the_terminal() {
     let (printed, code) = shell.type_at(&format!("latchkey login ada --server {}", h.address()), &answers);
     assert_eq!(code, 0, "{printed}");
     assert!(printed.contains("This password was given to you by an operator."), "{printed}");
-    assert!(printed.contains("new_password: shorter than 15 characters"), "{printed}");
+    assert!(printed.contains("new password: shorter than 15 characters"), "{printed}");
     assert!(printed.contains("The passwords differ. Try again:"), "{printed}");
     assert!(printed.contains("✔ signed in as ada at "), "{printed}");
     assert!(!printed.contains("c4nary") && !printed.contains(&given), "typed passwords are not shown: {printed}");
@@ -436,19 +436,215 @@ fn completions_and_manual_pages_are_made() {
 
 #[test]
 fn every_command_explains_itself_with_examples() {
-    let shell = Shell::default();
+    let commands = commands(&Shell::default());
+    for (command, help) in &commands {
+        assert!(help.contains("Examples:"), "{command:?}: {help}");
+    }
+    assert!(commands.len() >= 28, "{} commands", commands.len());
+}
+
+/// All commands and groups of commands, with their help.
+fn commands(shell: &Shell) -> Vec<(Vec<String>, String)> {
     let mut unseen = vec![Vec::<String>::new()];
-    let mut seen = 0;
+    let mut seen = Vec::new();
     while let Some(command) = unseen.pop() {
         let arguments: Vec<&str> = command.iter().map(String::as_str).chain(["--help"]).collect();
         let help = shell.latchkey(&arguments).good();
-        seen += 1;
-        assert!(help.contains("Examples:"), "{command:?}: {help}");
         let names =
             help.split_once("Commands:\n").map_or("", |(_, rest)| rest.split("\n\n").next().unwrap_or_default());
         let names = names.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
         let names = names.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help");
         unseen.extend(names.map(|name| command.iter().cloned().chain([name.to_owned()]).collect()));
+        seen.push((command, help));
     }
-    assert!(seen >= 28, "{seen} commands");
+    seen
+}
+
+/// Arguments with which each command calls the server.
+const CALLS: &[(&str, &[&str])] = &[
+    ("status", &[]),
+    ("users list", &[]),
+    ("users show", &["bob"]),
+    ("users create", &["bob"]),
+    ("users update", &["bob", "--remove-role", "helpdesk"]),
+    ("users delete", &["bob"]),
+    ("users lock", &["bob"]),
+    ("users unlock", &["bob"]),
+    ("users reset", &["bob", "--temporary-password"]),
+    ("users require-change", &["bob", "--end-sessions"]),
+    ("users waive-change", &["bob"]),
+    ("sessions list", &["bob"]),
+    ("sessions revoke", &["bob"]),
+    ("tokens create", &["bob", "--name", "x", "--scope", "users.read"]),
+    ("tokens list", &[]),
+    ("tokens revoke", &["01jq3m8d7hw4zk9x6c2v5b1n0t"]),
+    ("roles", &[]),
+    ("roles list", &[]),
+    ("audit list", &[]),
+    ("login", &["ada", "--password-stdin"]),
+    ("logout", &[]),
+    ("whoami", &[]),
+    ("passwd", &["--password-stdin"]),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_command_takes_output_and_every_change_takes_yes() {
+    let h = Harness::start().await;
+    h.create("ada", &["admin"], PASSWORD).await;
+    let shell = terminal_of(&h, "ada");
+    let pool = DescriptorPool::decode(DESCRIPTORS).expect("descriptors");
+    let changes = |method: &str| {
+        let (service, name) = method.split_once('/').expect("a method");
+        let service = pool.get_service_by_name(service).expect("a service");
+        let method = service.methods().find(|method| method.name() == name).expect("a method");
+        let level = method.options().get_field_by_name("idempotency_level").expect("a level").as_enum_number();
+        level != Some(1)
+    };
+    let mut changing = 0;
+    for (command, help) in commands(&shell) {
+        let name = command.join(" ");
+        let group = help.contains("Commands:\n") && name != "roles";
+        if group || ["completions", "man"].contains(&name.as_str()) {
+            continue;
+        }
+        let (_, arguments) = CALLS.iter().find(|(known, _)| *known == name).unwrap_or_else(|| panic!("{name}: no row"));
+        let run = |flags: &[&str]| {
+            let words: Vec<&str> = command.iter().map(String::as_str).chain(arguments.iter().copied()).collect();
+            let flags = [flags, &["--show-grpcurl"]].concat();
+            shell.feed("latchkey", &[words, flags].concat(), &format!("{PASSWORD}\n{OTHER_PASSWORD}\n")).good()
+        };
+        let shown = run(&["-o", "json"]);
+        let methods = shown.split_whitespace().filter(|word| word.starts_with("latchkey.v1.") && word.contains('/'));
+        if methods.clone().any(changes) {
+            changing += 1;
+            run(&["--yes"]);
+            run(&["-y"]);
+        }
+    }
+    assert!(changing >= 14, "{changing} commands change something");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_ends_something_for_others_is_confirmed() {
+    let h = Harness::start().await;
+    h.create("bob", &["helpdesk"], PASSWORD).await;
+    h.signed_in("bob", PASSWORD).await;
+    let shell = terminal(&h);
+    for ending in [
+        ["sessions", "revoke", "bob"].as_slice(),
+        &["tokens", "revoke", "01jq3m8d7hw4zk9x6c2v5b1n0t"],
+        &["users", "update", "bob", "--remove-role", "helpdesk"],
+        &["users", "require-change", "bob", "--end-sessions"],
+        &["users", "lock", "bob"],
+        &["users", "delete", "bob"],
+        &["users", "reset", "bob", "--temporary-password"],
+    ] {
+        let refused = shell.latchkey(ending);
+        assert!(refused.code == 2 && refused.stderr.contains("hint: confirm with --yes"), "{ending:?}: {refused:?}");
+    }
+    if !shell.has("script") {
+        return;
+    }
+    let (printed, code) = shell.type_at("latchkey sessions revoke bob", &[("[y/N] ", "n")]);
+    assert!(code == 1 && printed.contains("End all sessions of bob?\n  ends   1 session\n"), "{printed}");
+    let (printed, code) = shell.type_at("latchkey users update bob --remove-role helpdesk", &[("[y/N] ", "y")]);
+    assert!(code == 0 && printed.contains("Take 1 role from bob?\n  roles  helpdesk\n"), "{printed}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_missing_right_is_told_before_the_question() {
+    let h = Harness::start().await;
+    h.create("ada", &["viewer"], PASSWORD).await;
+    h.create("bob", &[], PASSWORD).await;
+    let shell = terminal_of(&h, "ada");
+    if !shell.has("script") {
+        return;
+    }
+    for (command, scope) in [
+        ("users delete bob", "users.delete"),
+        ("users lock bob", "users.lock"),
+        ("users reset bob", "users.reset"),
+        ("users reset bob --set-password", "users.reset"),
+        ("users update bob --remove-role helpdesk", "users.write"),
+        ("users require-change bob --end-sessions", "users.reset"),
+        ("sessions revoke bob", "sessions.revoke"),
+        ("tokens revoke 01jq3m8d7hw4zk9x6c2v5b1n0t", "tokens.revoke"),
+    ] {
+        let (printed, code) = shell.type_at(&format!("latchkey {command}"), &[]);
+        assert!(code == 1 && printed.contains(&format!("error: this needs the scope {scope}")), "{command}: {printed}");
+        assert!(!printed.contains("[y/N]"), "{command}: {printed}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reset_without_a_kind_proposes_a_temporary_password() {
+    let h = Harness::start().await;
+    h.create("ada", &[], PASSWORD).await;
+    let shell = terminal(&h);
+    if !shell.has("script") {
+        return;
+    }
+    let (printed, code) = shell.type_at("latchkey users reset ada", &[("[y/N] ", "y")]);
+    assert!(code == 0 && printed.contains("Reset the password of ada by a temporary password?\n"), "{printed}");
+    assert!(printed.contains("Shown once."), "{printed}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_secret_that_could_not_be_written_is_exit_1_and_says_how_to_get_another() {
+    let h = Harness::start().await;
+    h.create("ada", &[], PASSWORD).await;
+    h.create("bob", &[], PASSWORD).await;
+    let shell = terminal(&h);
+    // The login is stored, so the other commands say as whom they act.
+    let login = format!("echo {PASSWORD:?} | latchkey login bob --password-stdin -o json --server {}", h.address());
+    let closed = |command: &str| {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        shell.command("bash").args(["-c", command]).stdout(writer).output().expect("bash")
+    };
+    let full = |command: &str| shell.bash(&format!("{command} >/dev/full"));
+    for (number, run) in [(1, &closed as &dyn Fn(&str) -> std::process::Output), (2, &full)] {
+        for (command, said) in [
+            (
+                format!("latchkey --local users create eve{number} --temporary-password"),
+                format!("eve{number} is created, but"),
+            ),
+            (
+                format!("latchkey --local users create eva{number} --temporary-password -o json"),
+                format!("eva{number} is created, but"),
+            ),
+            (
+                "latchkey --local users reset ada --temporary-password -y".to_owned(),
+                "the password of ada is reset, but".to_owned(),
+            ),
+            ("latchkey --local users reset ada --temporary-password -y -o json".to_owned(), "is lost".to_owned()),
+            (
+                "latchkey --local tokens create ada --name x --scope users.read".to_owned(),
+                "hint: end it with".to_owned(),
+            ),
+            (login.clone(), "you are signed in, but the tokens".to_owned()),
+        ] {
+            let ran = run(&command);
+            let printed = String::from_utf8_lossy(&ran.stderr);
+            assert!(ran.status.code() == Some(1) && printed.contains(&said), "{command}: {ran:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_device_is_an_error_and_a_closed_pipe_is_none() {
+    let h = Harness::start().await;
+    h.create("ada", &[], PASSWORD).await;
+    let shell = terminal(&h);
+    for command in
+        ["users list", "users show ada -o json", "status", "roles", "completions bash", "--help", "users unlock ada"]
+    {
+        let full = shell.bash(&format!("latchkey {command} >/dev/full"));
+        assert!(full.status.code() == Some(3) && !full.stderr.is_empty(), "{command}: {full:?}");
+    }
+    let locked = shell.bash("latchkey users lock ada --yes >/dev/full");
+    let printed = String::from_utf8_lossy(&locked.stderr);
+    assert!(printed.contains("hint: the server has done what you asked for"), "{printed}");
+    let quiet = shell.bash("set -o pipefail; latchkey users unlock ada | true");
+    assert!(quiet.status.success() && quiet.stderr.is_empty(), "{quiet:?}");
 }

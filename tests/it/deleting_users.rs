@@ -140,7 +140,7 @@ async fn only_somebody_with_every_scope_deletes_a_broken_record() {
 }
 
 #[tokio::test]
-async fn a_hash_that_cannot_be_verified_lets_nobody_in_and_a_reset_mends_it() {
+async fn a_hash_that_cannot_be_verified_fails_the_sign_in_and_a_reset_mends_it() {
     let h = Harness::start().await;
     let operator = h.operator().await;
     let stranger = h.stranger().await;

@@ -225,7 +225,7 @@ async fn a_lock_counts_at_once_where_latchkey_is_asked_and_later_where_it_is_not
 }
 
 #[tokio::test]
-async fn a_service_that_asks_lets_nobody_in_while_latchkey_is_away() {
+async fn a_service_that_asks_rejects_every_caller_while_latchkey_is_away() {
     let h = Harness::start().await;
     h.create("ada", &[], PASSWORD).await;
     let Some(service) = introspect(&h).await else { return };

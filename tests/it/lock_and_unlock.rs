@@ -225,3 +225,37 @@ async fn a_pending_user_is_pending_again_after_a_lock() {
     assert_eq!(operator.lock("bob").await.expect("a lock").user.expect("a user").state(), UserState::Locked);
     assert_eq!(operator.unlock("bob").await.expect("an unlock").user.expect("a user").state(), UserState::Pending);
 }
+
+#[tokio::test]
+async fn the_answer_has_the_lock_that_was_in_force_before() {
+    let h = Harness::start().await;
+    let admin = h.admin().await;
+    h.user("bob").await;
+    let hours = |hours: i64, note: &str| v1::LockUserRequest {
+        user: Some(named("bob")),
+        note: note.to_owned(),
+        end: Some(End::Duration(prost_types::Duration { seconds: hours * 3600, nanos: 0 })),
+        ..Default::default()
+    };
+    let mut client = admin.client.user_admin();
+    let first = client.lock_user(hours(2, "laptop lost")).await.expect("a lock").into_inner();
+    assert_eq!(first.earlier_lock, None);
+    let second = client.lock_user(hours(1, "phone lost")).await.expect("a lock").into_inner();
+    let earlier = second.earlier_lock.expect("the first lock");
+    let first_lock = first.user.and_then(|user| user.lock).expect("a lock");
+    assert_eq!((earlier.note.as_str(), earlier.expire_time), ("laptop lost", first_lock.expire_time));
+    assert_eq!(earlier.actor_name, first_lock.actor_name);
+    let standing = second.user.and_then(|user| user.lock).expect("a lock");
+    assert_eq!(standing.expire_time, first_lock.expire_time, "the longer lock stays");
+
+    let unlocked = admin.client.unlock("bob").await.expect("an unlock");
+    assert_eq!(unlocked.lifted_lock, Some(standing));
+    assert_eq!(admin.client.unlock("bob").await.expect("an unlock").lifted_lock, None);
+
+    client.lock_user(hours(1, "phone lost")).await.expect("a lock");
+    let method = v1::reset_password_request::Method::TemporaryPassword(v1::TemporaryPassword::default());
+    let reset =
+        v1::ResetPasswordRequest { user: Some(named("bob")), method: Some(method), unlock: true, ..Default::default() };
+    let reset = client.reset_password(reset).await.expect("a reset").into_inner();
+    assert_eq!(reset.lifted_lock.map(|lock| lock.note), Some("phone lost".to_owned()));
+}

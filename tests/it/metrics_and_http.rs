@@ -48,7 +48,7 @@ async fn metrics_count_what_happened_and_name_nobody() {
 }
 
 #[tokio::test]
-async fn a_method_that_nobody_serves_is_counted_under_one_name() {
+async fn unknown_methods_are_counted_under_one_name() {
     let h = Harness::start().await;
     let mut grpc = tonic::client::Grpc::new(h.stranger().await.channel());
     for path in ["/latchkey.v1.Auth/Guess1", "/a/b", "/latchkey.v1.Nothing/SignIn"] {

@@ -76,9 +76,10 @@ async fn asking_twice_is_asking_once() {
     let h = Harness::start().await;
     let operator = h.operator().await;
     h.create("bob", &[], PASSWORD).await;
-    let first = operator.require_change("bob").await.unwrap().user.unwrap();
-    let second = operator.require_change("bob").await.unwrap().user.unwrap();
-    assert_eq!(first, second);
+    let first = operator.require_change("bob").await.unwrap();
+    let second = operator.require_change("bob").await.unwrap();
+    assert_eq!(first.user, second.user);
+    assert_eq!((first.changed, second.changed), (true, false));
 }
 
 #[tokio::test]

@@ -130,7 +130,7 @@ async fn nor_does_it_show_while_accounts_are_locked_unlocked_and_reset_at_the_sa
     };
     let ((), made) = tokio::join!(strangers, change_repeatedly(&operator, calls / 5));
     let hashes = h.metric("latchkey_hashes_total").await - before;
-    assert_eq!(hashes, u64::try_from(calls).expect("few") + made, "one hash a try, whoever is meant");
+    assert_eq!(hashes, u64::try_from(calls).expect("few") + made, "one hash a try, whichever user is named");
 }
 
 /// A refusal without the part that varies over time: the delay before a retry.

@@ -164,7 +164,7 @@ async fn a_sign_out_refused_for_overload_keeps_the_login() {
         1,
         "error: too many calls of this kind are under way; try again in …\n\nhint: on the host of latchkeyd …",
     );
-    assert!(shell.path("state/latchkey/login.json").exists(), "or nobody could end the session any more");
+    assert!(shell.path("state/latchkey/login.json").exists(), "or the session could not be ended any more");
     held.into_iter().for_each(Open::cancel);
     comes_back(&h).await;
     shell.latchkey(&["logout"]).good();
@@ -332,7 +332,7 @@ async fn of_many_sign_ins_half_are_taken_back() {
 }
 
 #[tokio::test]
-async fn tokens_that_nobody_made_write_nothing() {
+async fn forged_tokens_write_nothing() {
     let h = Harness::start().await;
     let checker = h.token(&["tokens.introspect"]).await;
     let rows = || async {

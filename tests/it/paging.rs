@@ -74,7 +74,7 @@ async fn paging_shows_every_stable_user_once_while_others_come_and_go() {
         stop.store(true, Ordering::SeqCst);
     };
     let (rounds, ()) = tokio::join!(churn(&operator, &stop), reading);
-    assert!(rounds > 10, "nobody came or went");
+    assert!(rounds > 10, "no user came or went");
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ struct Brittle {
 
 impl Entropy for Brittle {
     fn fill(&self, bytes: &mut [u8]) {
-        assert!(bytes.len() != self.length.load(Ordering::SeqCst), "a c4nary that nobody may see");
+        assert!(bytes.len() != self.length.load(Ordering::SeqCst), "a c4nary that must not be seen");
         self.real.fill(bytes);
     }
 }
@@ -104,7 +104,7 @@ fn malformed_requests(bearer: &str) -> Vec<Odd> {
         "latchkey.v1.Auth/Nothing",
         "grpc.health.v1.Health/List",
     ] {
-        odd_ones.push(odd("a path that nobody serves", post(path, &[]), empty(), gone.0, gone.1));
+        odd_ones.push(odd("a path that is not served", post(path, &[]), empty(), gone.0, gone.1));
     }
     let no_auth = format!("{KEYS}/more?query=1");
     odd_ones.push(odd("a path that goes on", post(&no_auth, &[]), empty(), gone.0, gone.1));

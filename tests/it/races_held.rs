@@ -163,7 +163,7 @@ async fn waiting(site: &Site, how_many: i64) {
     // Other tests use the same database, but different tables.
     let sql = "SELECT COUNT(*) FROM pg_locks waiting WHERE locktype = 'advisory' AND NOT granted AND EXISTS ( \
         SELECT 1 FROM pg_locks WHERE pid = waiting.pid AND relation = '\"user\"'::regclass)";
-    eventually("whoever is to wait", || async {
+    eventually("the call that is to wait", || async {
         let found: i64 = site.database.query(sql).await[0].parse().expect("a number");
         (found == how_many).then_some(())
     })

@@ -285,7 +285,7 @@ async fn replicas_roll_to_the_next_version_under_load_and_clients_that_retry_not
     for customer in customers {
         assert!(customer.await.expect("no other error than UNAVAILABLE") > 0);
     }
-    assert!(retried.load(Ordering::Relaxed) > 0, "nobody met a replica that went");
+    assert!(retried.load(Ordering::Relaxed) > 0, "no client met a replica that went");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

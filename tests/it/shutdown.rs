@@ -92,7 +92,7 @@ async fn a_server_ends_in_time_whatever_is_open_and_what_it_acknowledged_holds()
     let (code, log) = daemon.end();
     assert_eq!(code, Some(0), "{log}");
     assert!(signalled_at.elapsed() < LIMIT && log.ends_with("stopped\n"), "{log}");
-    assert_ne!(last, ServingStatus::Serving, "whoever watches its health was told");
+    assert_ne!(last, ServingStatus::Serving, "a watcher of its health was told");
 
     let mut acknowledged = 0;
     for answer in answers {

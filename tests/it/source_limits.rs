@@ -89,7 +89,7 @@ async fn dead_tickets_and_forged_tokens_count_too() {
     refused(stranger.complete("no ticket", OTHER_PASSWORD).await, Code::ResourceExhausted, "RATE_LIMITED");
     stranger.refresh(&bob.tokens.refresh_token).await.expect("strangers cannot stall live sessions");
     refused(bob.client.change_password(PASSWORD, OTHER_PASSWORD).await, Code::ResourceExhausted, "RATE_LIMITED");
-    bob.client.who_am_i().await.expect("whoever is signed in stays so");
+    bob.client.who_am_i().await.expect("a signed-in user stays signed in");
     let failed = h.operator().await.events().await;
     let failed = failed.iter().filter(|event| event.r#type() == v1::EventType::SignInFailed).count();
     assert_eq!(failed, 4, "what is turned away is not recorded");

@@ -357,7 +357,7 @@ async fn a_wait_survives_a_restart_and_replicas_share_one_budget() {
 }
 
 #[tokio::test]
-async fn waits_of_names_that_nobody_has_keep_no_user_waiting_for_theirs_to_end() {
+async fn waits_of_unknown_names_do_not_prolong_the_waits_of_users() {
     let (h, operator, stranger) = with_bob().await;
     for _ in 0..5 {
         wrong(&stranger, "bob").await;

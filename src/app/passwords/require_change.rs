@@ -36,12 +36,12 @@ pub struct WaivePasswordChange {
 
 impl App {
     /// Requires a password change at the next sign-in, which still accepts the old password. Ends sessions only if asked to.
-    /// Fails for service accounts and for accounts without a password.
+    /// Fails for service accounts and for accounts without a password. Also returns whether no change was required before.
     pub async fn require_password_change(
         &self,
         caller: &Caller,
         command: RequirePasswordChange,
-    ) -> Result<(User, Effects)> {
+    ) -> Result<(User, Effects, bool)> {
         let command = &command;
         self.write(caller, Some(&command.user), |mut writer| async move {
             let before = writer.target().await?;
@@ -64,13 +64,13 @@ impl App {
                 0
             };
             if before.change_required && sessions == 0 {
-                return Ok(change.roll_back(RolledBack::NotApplied, (before, Effects::default())));
+                return Ok(change.roll_back(RolledBack::NotApplied, (before, Effects::default(), false)));
             }
             let event = Event::new(EventType::PasswordChangeRequired, Target::of(&after))
                 .note(command.note.as_ref())
                 .detail("sessionsRevoked", sessions);
             let effects = self.effects_of_ending(sessions, change.now);
-            change.commit(event, (after, effects)).await
+            change.commit(event, (after, effects, before.change_cause().is_none())).await
         })
         .await
     }

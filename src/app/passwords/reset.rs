@@ -8,7 +8,7 @@ use crate::domain::audit::{Event, EventType, Target};
 use crate::domain::caller::Caller;
 use crate::domain::credentials::{Credentials, StoredPassword};
 use crate::domain::idempotency::Remembered;
-use crate::domain::lockout::LockCause;
+use crate::domain::lockout::{Lock, LockCause};
 use crate::domain::profile::Note;
 use crate::domain::temporary_password::TemporaryPassword;
 use crate::domain::time::Timestamp;
@@ -59,6 +59,8 @@ pub struct PasswordReset {
     pub expires_at: Option<Timestamp>,
     /// What else the reset changed.
     pub effects: Effects,
+    /// The lock that was lifted.
+    pub lifted_lock: Option<Lock>,
     /// Whether this repeats the answer of an earlier call; nothing was done again.
     pub replayed: bool,
 }
@@ -81,6 +83,7 @@ impl App {
             temporary_password: None,
             expires_at: answer.expires_at.map(Timestamp::from_micros),
             effects: answer.effects,
+            lifted_lock: None,
             replayed: true,
         })
         .await
@@ -106,9 +109,10 @@ impl App {
         let done = self.write(caller, Some(&reset.user), |mut writer| async move {
             let before = resettable(&mut writer, reset).await?;
             let change = writer.change();
+            let lifted = before.lock(change.now).cloned();
             let (after, effects, throttle_ended) = self.write_reset(&change, &before, password).await?;
             if reset.validate_only {
-                return Ok(change.roll_back(RolledBack::DryRun, Some((after, effects))));
+                return Ok(change.roll_back(RolledBack::DryRun, Some((after, effects, lifted))));
             }
             let expires_at = expires_at.map(Timestamp::as_micros);
             let answer = Remembered { user_id: after.id, expires_at, effects };
@@ -117,13 +121,14 @@ impl App {
             {
                 return Ok(change.roll_back(RolledBack::LostIdempotencyRace, None));
             }
-            change.commit(reset_event(&after, reset, &effects).and(throttle_ended), Some((after, effects))).await
+            let event = reset_event(&after, reset, &effects).and(throttle_ended);
+            change.commit(event, Some((after, effects, lifted))).await
         });
-        let Some((user, effects)) = done.await? else { return Ok(None) };
+        let Some((user, effects, lifted_lock)) = done.await? else { return Ok(None) };
         if !reset.validate_only {
             self.metrics.password_reset();
         }
-        Ok(Some(PasswordReset { user, temporary_password, expires_at, effects, replayed: false }))
+        Ok(Some(PasswordReset { user, temporary_password, expires_at, effects, lifted_lock, replayed: false }))
     }
 
     async fn write_reset(

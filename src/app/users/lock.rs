@@ -52,8 +52,8 @@ pub struct UnlockUser {
 impl App {
     /// Locks an account, and ends all its sessions and tickets. Nothing is issued to the account once this has returned: every
     /// call that issues something first locks the same row and reads it again. Fails if this would lock the last
-    /// administrator.
-    pub async fn lock_user(&self, caller: &Caller, command: LockUser) -> Result<(User, Effects)> {
+    /// administrator. Also returns the lock that was in force before.
+    pub async fn lock_user(&self, caller: &Caller, command: LockUser) -> Result<(User, Option<Lock>, Effects)> {
         let command = &command;
         let locked = self.write(caller, Some(&command.user), |mut writer| async move {
             let before = writer.target().await?;
@@ -72,15 +72,16 @@ impl App {
             let (after, sessions) = lock_account(&change, &before, lock).await?;
             let effects = self.effects_of_ending(sessions, change.now);
             let event = locked_event(&after, command.note.as_ref(), sessions);
-            change.commit(event, (after, effects)).await
+            let earlier = before.lock(change.now).cloned();
+            change.commit(event, (after, earlier, effects)).await
         });
         let locked = locked.await?;
         self.metrics.user_locked(LockCause::Operator);
         Ok(locked)
     }
 
-    /// Lifts a lock, and clears failed sign-ins with their throttle. The password stays as it is.
-    pub async fn unlock_user(&self, caller: &Caller, command: UnlockUser) -> Result<(User, Effects)> {
+    /// Lifts a lock, and clears failed sign-ins with their throttle. The password stays as it is. Also returns the lock.
+    pub async fn unlock_user(&self, caller: &Caller, command: UnlockUser) -> Result<(User, Option<Lock>, Effects)> {
         let command = &command;
         self.write(caller, Some(&command.user), |mut writer| async move {
             let before = writer.target().await?;
@@ -89,10 +90,11 @@ impl App {
             writer.not_oneself(before.id)?;
             Writer::check_etag(&before, command.etag)?;
             let change = writer.change();
-            let lock_lifted = before.lock(change.now).is_some();
+            let lifted = before.lock(change.now).cloned();
+            let lock_lifted = lifted.is_some();
             let (cleared, throttle_ended) = change.clear_throttle(&before).await?;
             if before.stored_lock.is_none() && !cleared.had_failures && !cleared.was_waiting {
-                return Ok(change.roll_back(RolledBack::NotApplied, (before, Effects::default())));
+                return Ok(change.roll_back(RolledBack::NotApplied, (before, None, Effects::default())));
             }
             let throttle_cleared = cleared.was_waiting;
             let mut after = before.clone();
@@ -106,7 +108,7 @@ impl App {
                 .note(command.note.as_ref())
                 .detail("lockLifted", lock_lifted)
                 .detail("throttleCleared", throttle_cleared);
-            change.commit(event.and(throttle_ended), (after, effects)).await
+            change.commit(event.and(throttle_ended), (after, lifted, effects)).await
         })
         .await
     }

@@ -77,6 +77,33 @@ impl Method {
         matches!(level, Some(1 | 2)) || keyed
     }
 
+    /// Whether the method changes nothing.
+    pub(crate) fn is_read_only(&self) -> bool {
+        let level =
+            self.descriptor.options().get_field_by_name("idempotency_level").and_then(|level| level.as_enum_number());
+        level == Some(1)
+    }
+
+    /// The scopes that `request` needs: that of the method and those of its fields.
+    pub(crate) fn scopes(&self, request: &DynamicMessage) -> Vec<String> {
+        let own = self.access().and_then(|rule| rule.get_field_by_name("scope")?.as_str().map(str::to_owned));
+        let Some(needs) = POOL.get_extension_by_name("latchkey.v1.needs") else { return own.into_iter().collect() };
+        let input = self.descriptor.input();
+        let of_fields = input
+            .fields()
+            .filter(|field| request.has_field(field))
+            .filter_map(|field| field.options().get_extension(&needs).as_str().map(str::to_owned));
+        own.into_iter().chain(of_fields).filter(|scope| !scope.is_empty()).collect()
+    }
+
+    /// The same request with `validate_only`. `None` if the method has no dry run.
+    pub(crate) fn dry_run<C: Call>(&self, request: &C) -> Result<Option<C>, Error> {
+        let mut dry = self.request(request)?;
+        let Some(field) = self.descriptor.input().get_field_by_name("validate_only") else { return Ok(None) };
+        dry.set_field(&field, Value::Bool(true));
+        dry.transcode_to::<C>().map(Some).map_err(|fault| Error::unexpected(fault.to_string()))
+    }
+
     /// Whether the method needs the caller's token. Methods for `CALLER_ANYONE` or `CALLER_TICKET` and the health check do
     /// not.
     pub(crate) fn wants_identity(&self) -> bool {
@@ -176,6 +203,19 @@ mod tests {
         assert!(Method::of::<GetUserRequest>()?.proves("users.read"));
         assert!(!Method::of::<LockUserRequest>()?.proves("users.read"));
         assert!(!Method::of::<WhoAmIRequest>()?.proves("users.read"));
+        Ok(())
+    }
+
+    #[test]
+    fn the_scopes_of_a_request_are_known_before_it_is_sent() -> Result<(), Error> {
+        let reset = Method::of::<ResetPasswordRequest>()?;
+        let set = reset_password_request::Method::SetPassword(SetPassword::default());
+        let request = ResetPasswordRequest { method: Some(set), unlock: true, ..ResetPasswordRequest::default() };
+        assert_eq!(reset.scopes(&reset.request(&request)?), ["users.reset", "users.reset.secrets", "users.lock"]);
+        assert_eq!(reset.dry_run(&request)?.map(|dry| dry.validate_only), Some(true));
+        let lock = Method::of::<LockUserRequest>()?;
+        assert_eq!(lock.scopes(&lock.request(&LockUserRequest::default())?), ["users.lock"]);
+        assert_eq!(lock.dry_run(&LockUserRequest::default())?, None);
         Ok(())
     }
 

@@ -134,7 +134,7 @@ impl Client {
                 return format!("{} (local)", own_name());
             }
             Caller::Local => format!("{} (local)", own_name()),
-            Caller::Anonymous => "nobody".to_owned(),
+            Caller::Anonymous => "a caller without credentials".to_owned(),
             Caller::Login { login, .. } => login.lock().await.username.clone(),
             Caller::Token(_) => self.token_owner().await,
         };

@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_socket_that_nobody_named_is_found() -> Result<(), Error> {
+    fn a_socket_is_searched_for_only_if_none_is_named() -> Result<(), Error> {
         let chosen_by = |wish: &Wish, environment: &Environment| match wish.resolve(environment, None)? {
             (Target::Socket(_, chosen_by), Identity::Local) => Ok::<_, Error>(Some(chosen_by)),
             _ => Ok(None),

@@ -55,7 +55,7 @@ pub(crate) struct List {
     /// Of this type, such as user-locked; a wrong one lists all.
     #[arg(long = "type", value_name = "TYPE", hide_possible_values = true, value_parser = enum_parser("latchkey.v1.EventType", "EVENT_TYPE_"))]
     types: Vec<i32>,
-    /// Not older than this: 2h, 2026-11-01, 08:00.
+    /// Not older than this: 2h, 08:00, yesterday, monday, 2026-11-01, "2026-11-01 08:00", or RFC 3339.
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
     /// Only what failed or was denied.

@@ -6,6 +6,7 @@ use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::passwd::ATTEMPTS;
+use crate::cli::args::Confirmation;
 use crate::cli::client::Client;
 use crate::cli::client::call::Call;
 use crate::cli::client::login::{Login, LoginStore};
@@ -15,7 +16,8 @@ use crate::cli::output::time::instant;
 use crate::cli::setting::Cli;
 use crate::proto::v1::sign_in_progress::Step;
 use crate::proto::v1::{
-    CompletePasswordChangeRequest, PasswordChangeCause, PasswordChangeStep, SignInProgress, SignInRequest, TokenSet,
+    CompletePasswordChangeRequest, CompletePasswordChangeResponse, PasswordChangeCause, PasswordChangeStep,
+    SignInProgress, SignInRequest, TokenSet,
 };
 
 const HELP: &str = "\
@@ -36,6 +38,8 @@ pub(crate) struct SignIn {
     /// Read the password from standard input; where it has to be changed, a second line is the new one.
     #[arg(long)]
     password_stdin: bool,
+    #[command(flatten)]
+    confirmation: Confirmation,
 }
 
 impl SignIn {
@@ -60,8 +64,8 @@ impl SignIn {
         let answer = cli.client.call(request).await?;
         match step(answer.progress.clone())? {
             Step::Tokens(tokens) => {
-                print_json::<SignInRequest>(cli, &answer)?;
-                keep(cli, store, login, tokens).await
+                keep(cli, store, login, tokens).await?;
+                print_json::<SignInRequest>(cli, &answer)
             }
             Step::PasswordChange(change) => self.change(cli, store, login, change).await,
         }
@@ -83,7 +87,10 @@ impl SignIn {
         for _ in 0..attempts {
             let new = self.new_password(cli)?;
             match complete(cli, &step, &new).await {
-                Ok(tokens) => return keep(cli, store, login, tokens).await,
+                Ok((answer, tokens)) => {
+                    keep(cli, store, login, tokens).await?;
+                    return print_json::<CompletePasswordChangeRequest>(cli, &answer);
+                }
                 Err(error) if error.reason() == "PASSWORD_REJECTED" => {
                     if !self.password_stdin {
                         cli.screen.error(&error);
@@ -109,7 +116,11 @@ impl SignIn {
     }
 }
 
-async fn complete(cli: &Cli, step: &PasswordChangeStep, new: &SecretString) -> Result<TokenSet, Error> {
+async fn complete(
+    cli: &Cli,
+    step: &PasswordChangeStep,
+    new: &SecretString,
+) -> Result<(CompletePasswordChangeResponse, TokenSet), Error> {
     let request = CompletePasswordChangeRequest {
         ticket: step.ticket.clone(),
         new_password: new.expose_secret().to_owned(),
@@ -117,10 +128,7 @@ async fn complete(cli: &Cli, step: &PasswordChangeStep, new: &SecretString) -> R
     };
     let answer = cli.client.call(request).await?;
     match self::step(answer.progress.clone())? {
-        Step::Tokens(tokens) => {
-            print_json::<CompletePasswordChangeRequest>(cli, &answer)?;
-            Ok(tokens)
-        }
+        Step::Tokens(tokens) => Ok((answer, tokens)),
         Step::PasswordChange(_) => Err(Error::unexpected("the server asks for a new password twice")),
     }
 }
@@ -131,8 +139,18 @@ fn step(progress: Option<SignInProgress>) -> Result<Step, Error> {
     })
 }
 
+/// Prints the tokens as JSON, after the login is stored: a failure to print must not lose the session.
 fn print_json<C: Call>(cli: &Cli, answer: &C::Answer) -> Result<(), Error> {
-    if cli.screen.is_json() { cli.screen.json(&Client::reflected::<C>(answer)?) } else { Ok(()) }
+    if !cli.screen.is_json() {
+        return Ok(());
+    }
+    cli.screen.secret_json(&Client::reflected::<C>(answer)?).map_err(|error| match error {
+        Error::Lost(fault) => {
+            let message = format!("you are signed in, but the tokens could not be written to standard output: {fault}");
+            Error::stopped(Exit::Stopped, message).hint("the login is stored; `latchkey logout` ends it")
+        }
+        error => error,
+    })
 }
 
 /// Stores the login, under the lock: another process may be renewing the login that this one replaces.

@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use crate::cli::args::Confirmation;
 use crate::cli::client::login::LoginStore;
 use crate::cli::error::{Error, Exit};
 use crate::cli::setting::Setting;
@@ -19,6 +20,8 @@ pub(crate) struct Logout {
     /// Only forget the login here: the server is gone, or cannot be reached.
     #[arg(long)]
     forget: bool,
+    #[command(flatten)]
+    confirmation: Confirmation,
 }
 
 impl Logout {

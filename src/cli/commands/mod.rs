@@ -12,17 +12,20 @@ pub(crate) mod tokens;
 pub(crate) mod users;
 pub(crate) mod whoami;
 
+use std::io;
+
 use super::args::Paging;
 use super::client::Client;
-use super::client::call::Call;
-use super::error::Error;
+use super::client::call::{Call, Method};
+use super::error::{Error, Exit};
 use super::output::Screen;
 use super::output::table::{Layout, Table};
 use super::output::time::instant;
-use super::output::words::count;
+use super::output::words::{count, locked};
 use super::setting::Cli;
 use crate::proto::v1::{
     Effects, ListApiTokensRequest, ListEventsRequest, ListSessionsRequest, ListUserSessionsRequest, ListUsersRequest,
+    UserLock,
 };
 
 /// More pages than any list has. A server that sends more repeats itself.
@@ -52,6 +55,27 @@ macro_rules! paged {
 
 paged!(ListUsersRequest ListUserSessionsRequest ListApiTokensRequest ListSessionsRequest ListEventsRequest);
 
+/// The hint if an answer cannot be printed although the call succeeded.
+const DONE: &str = "the server has done what you asked for; only its answer could not be printed";
+
+/// What is lost with a secret that could not be written.
+struct Loss {
+    /// What was done: "the password of ada is reset".
+    done: String,
+    /// The secret: "temporary password".
+    secret: &'static str,
+    /// How to get another one.
+    remedy: String,
+}
+
+impl Loss {
+    fn error(self, fault: &io::Error) -> Error {
+        let Loss { done, secret, remedy } = self;
+        let message = format!("{done}, but its {secret} could not be written to standard output and is lost: {fault}");
+        Error::stopped(Exit::Stopped, message).hint(remedy)
+    }
+}
+
 /// What was printed of a list.
 struct Listed {
     count: usize,
@@ -67,10 +91,34 @@ impl Cli {
         show: impl FnOnce(&Screen, C::Answer) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let answer = self.client.call(request).await?;
-        if self.screen.is_json() {
-            return self.screen.json(&Client::reflected::<C>(&answer)?);
-        }
-        show(&self.screen, answer)
+        let shown = if self.screen.is_json() {
+            self.screen.json(&Client::reflected::<C>(&answer)?)
+        } else {
+            show(&self.screen, answer)
+        };
+        let read_only = Method::of::<C>()?.is_read_only();
+        shown.map_err(|error| if read_only { error } else { error.hint(DONE) })
+    }
+
+    /// Makes a call and prints an answer with a secret that the server shows only once. `loss` says what to do if it cannot
+    /// be written; `None` if the answer has no secret.
+    async fn answer_once<C: Call>(
+        &self,
+        request: C,
+        loss: impl FnOnce(&C::Answer) -> Option<Loss>,
+        show: impl FnOnce(&Screen, C::Answer) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let answer = self.client.call(request).await?;
+        let loss = loss(&answer);
+        let shown = match (self.screen.is_json(), &loss) {
+            (true, Some(_)) => self.screen.secret_json(&Client::reflected::<C>(&answer)?),
+            (true, None) => self.screen.json(&Client::reflected::<C>(&answer)?),
+            (false, _) => show(&self.screen, answer),
+        };
+        shown.map_err(|error| match (error, loss) {
+            (Error::Lost(fault), Some(loss)) => loss.error(&fault),
+            (error, _) => error.hint(DONE),
+        })
     }
 
     /// Prints a page of a list, or all pages.
@@ -116,7 +164,7 @@ impl Cli {
     }
 
     /// Prints the side effects of a call.
-    fn effects(screen: &Screen, effects: Option<&Effects>) -> Result<(), Error> {
+    fn effects(screen: &Screen, effects: Option<&Effects>, lifted_lock: Option<&UserLock>) -> Result<(), Error> {
         let Some(effects) = effects else { return Ok(()) };
         let mut ended = Vec::new();
         if effects.password_ended {
@@ -130,10 +178,11 @@ impl Cli {
         }
         let mut lifted = Vec::new();
         if effects.lock_lifted {
-            lifted.push("the lock");
+            let lock = lifted_lock.map(|lock| format!(" ({})", locked(lock, screen.clock())));
+            lifted.push(format!("the lock{}", lock.unwrap_or_default()));
         }
         if effects.throttle_cleared {
-            lifted.push("the wait after wrong passwords");
+            lifted.push("the wait after wrong passwords".to_owned());
         }
         let clock = screen.clock();
         let offline = instant(effects.access_expire_time.as_ref()).filter(|end| !clock.is_past(*end));

@@ -3,6 +3,7 @@
 use clap::Args;
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::cli::args::Confirmation;
 use crate::cli::error::Error;
 use crate::cli::output::words::count;
 use crate::cli::setting::Cli;
@@ -25,6 +26,8 @@ pub(crate) struct Passwd {
     /// Read two lines from standard input: the password of today and the new one.
     #[arg(long)]
     password_stdin: bool,
+    #[command(flatten)]
+    confirmation: Confirmation,
 }
 
 impl Passwd {

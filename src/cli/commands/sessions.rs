@@ -2,12 +2,13 @@
 
 use clap::{Args, Subcommand};
 
-use crate::cli::args::Paging;
+use crate::cli::args::{Confirmation, Paging};
 use crate::cli::error::Error;
 use crate::cli::output::table::{Column, Table};
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::time::{Clock, instant};
-use crate::cli::output::words::{count, shell_word};
+use crate::cli::output::words::{count, person, shell_word};
+use crate::cli::prompt::Question;
 use crate::cli::setting::Cli;
 use crate::cli::user_ref;
 use crate::proto::v1::revoke_session_request::Target;
@@ -140,6 +141,8 @@ pub(crate) struct Revoke {
     /// Why, for the audit log.
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true, conflicts_with = "mine")]
     note: String,
+    #[command(flatten)]
+    confirmation: Confirmation,
 }
 
 impl Revoke {
@@ -167,12 +170,24 @@ impl Revoke {
         let mut names = self.names.into_iter();
         let name = names.next().unwrap_or_default();
         let user = user_ref::parse(&name).map_err(Error::usage)?;
-        let request = RevokeUserSessionsRequest { user: Some(user), session_ids: names.collect(), note: self.note };
+        let session_ids: Vec<String> = names.collect();
+        let request = RevokeUserSessionsRequest { user: Some(user.clone()), session_ids, note: self.note };
+        if cli.asks(self.confirmation.yes)? {
+            cli.rehearse(&request).await?;
+            let user = cli.user(user).await?;
+            let all = cli.sessions_of(&user).await.unwrap_or_else(|| "no session".to_owned());
+            let (which, ends) = match request.session_ids.as_slice() {
+                [] => ("all sessions".to_owned(), all),
+                ids => (count(ids.len(), "session"), ids.join(", ")),
+            };
+            let question = Question::new(format!("End {which} of {}", person(&user))).row("ends", ends);
+            cli.confirm(question.row("stays", "the password and API tokens")).await?;
+        }
         cli.answer(request, |screen, answer| {
             let ended = answer.effects.as_ref().map_or(0, |effects| effects.sessions_revoked);
             screen.done(format!("{} of {name} ended", ended_sessions(ended)))?;
             let rest = answer.effects.map(|effects| Effects { sessions_revoked: 0, ..effects });
-            Cli::effects(screen, rest.as_ref())
+            Cli::effects(screen, rest.as_ref(), None)
         })
         .await
     }

@@ -100,7 +100,7 @@ impl Findings {
         let screen = &cli.screen;
         let caller = match &self.caller {
             Ok(_) => Text::from(cli.client.whom().await),
-            Err(_) if !cli.client.is_known() => Text::toned(Tone::Dim, "nobody"),
+            Err(_) if !cli.client.is_known() => Text::toned(Tone::Dim, "not signed in"),
             Err(error) => Text::toned(Tone::Bad, "✖ ").and(Tone::Plain, error.message()),
         };
         let known = self.caller.as_ref().ok();
@@ -206,7 +206,7 @@ impl Attention {
 
     fn text(&self) -> Text {
         if self.all == 0 {
-            return Text::toned(Tone::Good, "●").and(Tone::Plain, " nobody");
+            return Text::toned(Tone::Good, "●").and(Tone::Plain, " none");
         }
         let parts = [
             (Tone::Bad, self.locked, "locked"),

@@ -5,16 +5,18 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use crate::cli::args::{self, Paging};
+use super::Loss;
+use crate::cli::args::{self, Confirmation, Paging};
 use crate::cli::error::Error;
 use crate::cli::output::table::{Column, Table};
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::time::{Clock, instant};
+use crate::cli::prompt::Question;
 use crate::cli::setting::Cli;
 use crate::cli::user_ref;
 use crate::proto::v1::{
-    ApiToken, CreateApiTokenRequest, ListApiTokensRequest, ListApiTokensResponse, ListUsersRequest,
-    RevokeApiTokenRequest, UserFilter, UserRef,
+    ApiToken, CreateApiTokenRequest, CreateApiTokenResponse, ListApiTokensRequest, ListApiTokensResponse,
+    ListUsersRequest, RevokeApiTokenRequest, UserFilter, UserRef,
 };
 
 const HELP: &str = "\
@@ -64,6 +66,8 @@ pub(crate) struct Create {
     /// How long it works; 90 days if absent, 400 at most.
     #[arg(long, value_name = "TIME", value_parser = args::duration)]
     ttl: Option<Duration>,
+    #[command(flatten)]
+    confirmation: Confirmation,
 }
 
 impl Create {
@@ -74,11 +78,20 @@ impl Create {
             scopes: self.scopes,
             ttl: self.ttl.map(args::wire_duration),
         };
-        cli.answer(request, |screen, answer| {
+        let loss = |answer: &CreateApiTokenResponse| {
+            let id = answer.api_token.as_ref().map(|token| token.id.as_str()).unwrap_or_default();
+            Some(Loss {
+                done: format!("the API token {id} is created"),
+                secret: "text",
+                remedy: format!("end it with `latchkey tokens revoke {id}` and create another"),
+            })
+        };
+        cli.answer_once(request, loss, |screen, answer| {
             let end = answer.api_token.as_ref().and_then(|token| instant(token.expire_time.as_ref()));
             let end = end.map(|end| format!("good until {}. ", screen.clock().moment(end))).unwrap_or_default();
             let secret = Text::toned(Tone::Strong, &answer.secret);
-            screen.done(secret.and(Tone::Dim, format!("    {end}Shown once.")))?;
+            let line = Text::toned(Tone::Good, "✔ ").join(secret).and(Tone::Dim, format!("    {end}Shown once."));
+            screen.secret(line)?;
             let id = answer.api_token.map(|token| token.id).unwrap_or_default();
             screen.next(&format!("latchkey tokens revoke {id}, when it is no longer needed"))
         })
@@ -181,6 +194,8 @@ pub(crate) struct Revoke {
     /// Why, for the audit log.
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     note: String,
+    #[command(flatten)]
+    confirmation: Confirmation,
 }
 
 impl Revoke {
@@ -191,6 +206,11 @@ impl Revoke {
             );
         }
         let request = RevokeApiTokenRequest { api_token_id: self.id, note: self.note };
+        if cli.asks(self.confirmation.yes)? {
+            cli.rehearse(&request).await?;
+            let question = Question::new(format!("End the API token {}", request.api_token_id));
+            cli.confirm(question.row("ends", "the token, now and for good").row("stays", "its user")).await?;
+        }
         cli.answer(request, |screen, answer| {
             let name = answer.api_token.map(|token| format!("{} ({})", token.name, token.id)).unwrap_or_default();
             let before = if answer.changed { "is revoked" } else { "was revoked before" };

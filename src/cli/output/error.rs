@@ -13,11 +13,12 @@ pub(crate) fn lines(error: &Error) -> Vec<Text> {
         Error::Refused(refusal) => {
             (message(refusal), &refusal.violations, refusal.hint.clone().or_else(|| hint::of(refusal)))
         }
-        Error::Silent(_) | Error::Shown(_) => return Vec::new(),
+        Error::Silent(_) | Error::Lost(_) | Error::Shown(_) => return Vec::new(),
     };
     let mut lines = vec![Text::toned(Tone::Bad, "error: ").and(Tone::Plain, message)];
     for Violation { field, description, .. } in violations {
-        lines.push(Text::from("  ").and(Tone::Strong, field).and(Tone::Plain, format!(": {description}")));
+        let description = in_words_of_the_command_line(description);
+        lines.push(Text::from("  ").and(Tone::Strong, argument(field)).and(Tone::Plain, format!(": {description}")));
     }
     if let Some(hint) = hint {
         lines.push(Text::new());
@@ -30,6 +31,90 @@ pub(crate) fn lines(error: &Error) -> Vec<Text> {
 fn message(refusal: &Refusal) -> Cow<'_, str> {
     match &refusal.subject {
         Some(user) if refusal.reason == "USER_NOT_FOUND" => format!("there is no user {user}").into(),
+        _ if refusal.reason == "API_TOKEN_NOT_FOUND" => "there is no API token with this id".into(),
+        _ if refusal.reason == "SESSION_NOT_FOUND" => "there is no session with this id".into(),
         _ => refusal.message.as_str().into(),
+    }
+}
+
+/// Fields of requests whose argument has another name than the field, or that are arguments without a name.
+pub(crate) const ARGUMENTS: &[(&str, &str)] = &[
+    ("display_name", "--name"),
+    ("name", "--name"),
+    ("email", "--email"),
+    ("locale", "--locale"),
+    ("external_id", "--external-id"),
+    ("labels", "--label"),
+    ("roles", "--role"),
+    ("add_roles", "--add-role"),
+    ("remove_roles", "--remove-role"),
+    ("kind", "--kind"),
+    ("note", "--note"),
+    ("etag", "--etag"),
+    ("ttl", "--ttl"),
+    ("duration", "--for"),
+    ("until_time", "--until"),
+    ("start_time", "--since"),
+    ("types", "--type"),
+    ("actors", "--actor"),
+    ("targets", "--user"),
+    ("request_id", "--request"),
+    ("scopes", "--scope"),
+    ("page_size", "--limit"),
+    ("page_token", "--page-token"),
+    ("text", "PREFIX"),
+    ("login", "USER"),
+    ("session_id", "ID"),
+    ("session_ids", "ID"),
+    ("api_token_id", "ID"),
+    ("password", "password"),
+    ("current_password", "current password"),
+    ("new_password", "new password"),
+];
+
+/// The words of the API in the server's messages, and the words of the command line.
+const WORDS: &[(&str, &str)] = &[
+    ("ListRoles names them", "`latchkey roles` lists them"),
+    ("is also in add_roles", "is also in --add-role"),
+    ("must not be before start_time", "must not be before --since"),
+];
+
+/// The argument behind a field of a request: `--role, value 2` for `roles[1]`.
+fn argument(field: &str) -> String {
+    if field == "user" || field.starts_with("user.") {
+        return "USER".to_owned();
+    }
+    let last = field.rsplit('.').next().unwrap_or(field);
+    let (name, index) = match last.strip_suffix(']').and_then(|item| item.split_once('[')) {
+        Some((name, index)) => (name, index.parse::<usize>().ok()),
+        None => (last, None),
+    };
+    let Some((_, argument)) = ARGUMENTS.iter().find(|(known, _)| *known == name) else { return field.to_owned() };
+    match index {
+        Some(index) => format!("{argument}, value {}", index + 1),
+        None => (*argument).to_owned(),
+    }
+}
+
+fn in_words_of_the_command_line(description: &str) -> String {
+    WORDS.iter().fold(description.to_owned(), |text, (of_the_api, own)| text.replace(of_the_api, own))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_and_methods_are_named_as_arguments_and_commands() {
+        assert_eq!(argument("user.id"), "USER");
+        assert_eq!(argument("roles[1]"), "--role, value 2");
+        assert_eq!(argument("temporary_password.ttl"), "--ttl");
+        assert_eq!(argument("set_password.password"), "password");
+        assert_eq!(argument("filter.time.start_time"), "--since");
+        assert_eq!(argument("username"), "username");
+        assert_eq!(
+            in_words_of_the_command_line("no such role; ListRoles names them"),
+            "no such role; `latchkey roles` lists them"
+        );
     }
 }

@@ -10,6 +10,7 @@ pub(crate) mod json;
 pub(crate) mod table;
 pub(crate) mod text;
 pub(crate) mod time;
+pub(crate) mod typed_time;
 pub(crate) mod words;
 
 use std::io::{self, IsTerminal, Write};
@@ -135,6 +136,21 @@ impl Screen {
         self.lines(flowed(Text::toned(Tone::Good, "✔ ").join(text.into()), self.width, 2))
     }
 
+    /// Prints `!` and what was not done, or not all of it.
+    pub(crate) fn caution(&self, text: impl Into<Text>) -> Result<(), Error> {
+        self.line(Text::toned(Tone::Warn, "! ").join(text.into()))
+    }
+
+    /// Prints a line with a secret that is shown only once.
+    pub(crate) fn secret(&self, text: impl Into<Text>) -> Result<(), Error> {
+        self.try_write(&text.into().to_string()).map_err(Error::Lost)
+    }
+
+    /// Prints JSON that contains such a secret.
+    pub(crate) fn secret_json(&self, value: &impl Serialize) -> Result<(), Error> {
+        self.try_write(&json::pretty(value)?).map_err(Error::Lost)
+    }
+
     /// Prints a text of this program, unescaped.
     pub(crate) fn verbatim(&self, text: &str) -> Result<(), Error> {
         self.write(text.trim_end_matches('\n'))
@@ -211,13 +227,17 @@ impl Screen {
         let _ = stream.write_all(text.as_bytes()).and_then(|()| stream.flush());
     }
 
-    fn write(&self, text: &str) -> Result<(), Error> {
+    fn try_write(&self, text: &str) -> io::Result<()> {
         let mut stream = AutoStream::new(io::stdout(), self.colour).lock();
-        let written =
-            stream.write_all(text.as_bytes()).and_then(|()| stream.write_all(b"\n")).and_then(|()| stream.flush());
-        written.map_err(|fault| match fault.kind() {
+        stream.write_all(text.as_bytes())?;
+        stream.write_all(b"\n")?;
+        stream.flush()
+    }
+
+    fn write(&self, text: &str) -> Result<(), Error> {
+        self.try_write(text).map_err(|fault| match fault.kind() {
             io::ErrorKind::BrokenPipe => Error::Silent(Exit::Done),
-            _ => Error::unexpected(format!("cannot write to standard output: {fault}")),
+            _ => Error::unwritten(&fault),
         })
     }
 }

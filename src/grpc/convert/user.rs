@@ -2,7 +2,7 @@
 
 use super::{count, stamp};
 use crate::app::App;
-use crate::domain::lockout::LockCause;
+use crate::domain::lockout::{Lock, LockCause};
 use crate::domain::time::Timestamp;
 use crate::domain::user::{ChangeCause, Effects, User, UserFlag, UserKind, UserState};
 use crate::proto::v1;
@@ -21,7 +21,7 @@ pub(in crate::grpc) fn user(app: &App, user: &User) -> v1::User {
         labels: user.labels.as_map().clone(),
         roles: user.roles.iter().map(ToString::to_string).collect(),
         state: state(user.state(now)).into(),
-        lock: lock(user, now),
+        lock: user.lock(now).map(lock),
         throttle: user.throttle(now).map(|throttle| v1::SignInThrottle {
             failures: count(throttle.failures),
             until_time: Some(stamp(throttle.until)),
@@ -39,15 +39,16 @@ fn text(value: Option<&impl ToString>) -> String {
     value.map(ToString::to_string).unwrap_or_default()
 }
 
-fn lock(user: &User, now: Timestamp) -> Option<v1::UserLock> {
-    user.lock(now).map(|lock| v1::UserLock {
+/// Converts a lock to a message.
+pub(in crate::grpc) fn lock(lock: &Lock) -> v1::UserLock {
+    v1::UserLock {
         cause: lock_cause(lock.cause).into(),
         note: lock.note.clone(),
         lock_time: Some(stamp(lock.locked_at)),
         expire_time: lock.expires_at.map(stamp),
         actor_id: lock.actor_id.clone(),
         actor_name: lock.actor_name.clone(),
-    })
+    }
 }
 
 fn password_status(app: &App, user: &User) -> v1::PasswordStatus {

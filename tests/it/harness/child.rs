@@ -187,6 +187,6 @@ impl Barrier {
     /// Waits until a task has reached the failpoint.
     pub async fn reached(&self) -> Held {
         let arrived = tokio::time::timeout(std::time::Duration::from_secs(30), self.listener.accept());
-        Held(arrived.await.expect("nobody came").expect("a connection").0)
+        Held(arrived.await.expect("no process came").expect("a connection").0)
     }
 }

@@ -161,7 +161,7 @@ impl<'a> Judge<'a> {
     fn play(&mut self, event: &'a Event) {
         let Some(entry) = self.entries.get(event.request_id.as_str()).copied() else {
             if event.r#type().as_str_name().contains("USER_") {
-                self.fault("I7", format!("an event of nobody's: {event:?}"));
+                self.fault("I7", format!("an event of an unknown call: {event:?}"));
             }
             return;
         };

@@ -41,7 +41,7 @@ impl World {
     }
 
     fn heard(&self) -> MutexGuard<'_, BTreeMap<String, Known>> {
-        self.heard.lock().expect("nobody panicked")
+        self.heard.lock().expect("no thread panicked")
     }
 
     /// Additional accounts that were created and not yet deleted.

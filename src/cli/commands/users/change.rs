@@ -2,11 +2,13 @@
 
 use clap::Args;
 
+use crate::cli::args::Confirmation;
 use crate::cli::error::Error;
-use crate::cli::output::words::{person, shell_word};
+use crate::cli::output::words::{change_cause, person, shell_word};
+use crate::cli::prompt::Question;
 use crate::cli::setting::Cli;
 use crate::cli::user_ref;
-use crate::proto::v1::{RequirePasswordChangeRequest, UserRef, WaivePasswordChangeRequest};
+use crate::proto::v1::{PasswordChangeCause, RequirePasswordChangeRequest, UserRef, WaivePasswordChangeRequest};
 
 const REQUIRE_HELP: &str = "\
 The password still proves who the user is, and is changed at the next sign-in.
@@ -28,6 +30,8 @@ pub(crate) struct Require {
     /// Why, for the audit log.
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     note: String,
+    #[command(flatten)]
+    confirmation: Confirmation,
     /// Only if the account is still as it was with this etag.
     #[arg(long, default_value = "", hide_default_value = true)]
     etag: String,
@@ -36,15 +40,28 @@ pub(crate) struct Require {
 impl Require {
     pub(super) async fn run(self, cli: &Cli) -> Result<(), Error> {
         let request = RequirePasswordChangeRequest {
-            user: Some(self.user),
+            user: Some(self.user.clone()),
             revoke_sessions: self.end_sessions,
             note: self.note,
             etag: self.etag,
         };
+        if self.end_sessions && cli.asks(self.confirmation.yes)? {
+            cli.rehearse(&request).await?;
+            let user = cli.user(self.user).await?;
+            let ends = cli.sessions_of(&user).await.map(|sessions| format!("{sessions}, now"));
+            let question = Question::new(format!("End the sessions of {} and require a new password", person(&user)));
+            cli.confirm(question.row("ends", ends.unwrap_or_default()).row("stays", "the password, for one sign-in"))
+                .await?;
+        }
         cli.answer(request, |screen, answer| {
             let user = answer.user.unwrap_or_default();
-            screen.done(format!("{} has to change the password at the next sign-in", person(&user)))?;
-            Cli::effects(screen, answer.effects.as_ref())?;
+            let status = user.password_status.clone().unwrap_or_default();
+            let outcome = if answer.changed { "has to change" } else { "already had to change" };
+            screen.done(format!("{} {outcome} the password at the next sign-in", person(&user)))?;
+            Cli::effects(screen, answer.effects.as_ref(), None)?;
+            if status.change_cause() != PasswordChangeCause::Operator {
+                return Ok(());
+            }
             screen.next(&format!("latchkey users waive-change {}, to take it back", shell_word(&user.username)))
         })
         .await
@@ -67,6 +84,8 @@ pub(crate) struct Waive {
     /// Why, for the audit log.
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     note: String,
+    #[command(flatten)]
+    confirmation: Confirmation,
     /// Only if the account is still as it was with this etag.
     #[arg(long, default_value = "", hide_default_value = true)]
     etag: String,
@@ -78,12 +97,15 @@ impl Waive {
         cli.answer(request, |screen, answer| {
             let user = answer.user.unwrap_or_default();
             let status = user.password_status.clone().unwrap_or_default();
-            let outcome = match (answer.changed, status.change_required) {
-                (_, true) => "still has to change the password: it was given by an operator",
-                (true, false) => "need not change the password",
-                (false, false) => "did not have to change the password",
-            };
-            screen.done(format!("{} {outcome}", person(&user)))
+            let person = person(&user);
+            match (answer.changed, status.change_required) {
+                (_, true) => screen.caution(format!(
+                    "{person} still has to change the password at the next sign-in: {}",
+                    change_cause(&status)
+                )),
+                (true, false) => screen.done(format!("{person} need not change the password")),
+                (false, false) => screen.done(format!("{person} did not have to change the password")),
+            }
         })
         .await
     }

@@ -7,14 +7,15 @@ use secrecy::ExposeSecret;
 
 use super::idempotency_key;
 use super::reset::{show_secret, shown_once};
-use crate::cli::args::{self, enum_parser};
+use crate::cli::args::{self, Confirmation, enum_parser};
+use crate::cli::commands::Loss;
 use crate::cli::error::Error;
-use crate::cli::output::text::Text;
+use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::words::{person, shell_word};
 use crate::cli::setting::Cli;
 use crate::proto::v1::create_user_request::Credential;
 use crate::proto::v1::create_user_response::Secret;
-use crate::proto::v1::{CreateUserRequest, TemporaryPassword, UserState};
+use crate::proto::v1::{CreateUserRequest, CreateUserResponse, TemporaryPassword, UserState};
 
 const HELP: &str = "\
 Without a password the account waits for `latchkey users reset`.
@@ -71,6 +72,8 @@ pub(crate) struct Create {
     /// Why, for the audit log.
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     note: String,
+    #[command(flatten)]
+    confirmation: Confirmation,
 }
 
 impl Create {
@@ -102,16 +105,26 @@ impl Create {
             idempotency_key: idempotency_key()?,
             validate_only: false,
         };
-        cli.answer(request, |screen, answer| {
+        let name = shell_word(&request.username);
+        let loss = |answer: &CreateUserResponse| {
+            answer.secret.is_some().then(|| Loss {
+                done: format!("{name} is created"),
+                secret: "temporary password",
+                remedy: format!("give it another one with `latchkey users reset {name} --temporary-password`"),
+            })
+        };
+        cli.answer_once(request, loss, |screen, answer| {
             let user = answer.user.unwrap_or_default();
-            screen.done(format!("{} is created", person(&user)))?;
+            let created = Text::toned(Tone::Good, "✔ ").and(Tone::Plain, format!("{} is created", person(&user)));
             let secret = answer.secret.map(|Secret::TemporaryPassword(password)| password);
-            match secret {
-                Some(secret) => {
-                    let shown = shown_once(screen, &secret, answer.expire_time.as_ref());
-                    screen.line(Text::from("  ").join(shown))?;
-                }
-                None => show_secret(screen, None, answer.expire_time.as_ref(), answer.replayed && generated)?,
+            if let Some(secret) = secret {
+                // If this line cannot be written, the next one cannot either.
+                screen.secret(created)?;
+                let shown = shown_once(screen, &secret, answer.expire_time.as_ref());
+                screen.secret(Text::from("  ").join(shown))?;
+            } else {
+                screen.line(created)?;
+                show_secret(screen, None, answer.expire_time.as_ref(), answer.replayed && generated)?;
             }
             let name = shell_word(&user.username);
             match user.state() {

@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use crate::cli::args::Confirmation;
 use crate::cli::error::Error;
 use crate::cli::output::words::{person, shell_word};
 use crate::cli::prompt::Question;
@@ -23,9 +24,8 @@ pub(crate) struct Delete {
     /// The user.
     #[arg(value_parser = user_ref::parse)]
     user: UserRef,
-    /// Do not ask.
-    #[arg(long, short)]
-    yes: bool,
+    #[command(flatten)]
+    confirmation: Confirmation,
     /// Why, for the audit log.
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     note: String,
@@ -37,28 +37,31 @@ pub(crate) struct Delete {
 impl Delete {
     pub(super) async fn run(self, cli: &Cli) -> Result<(), Error> {
         let named = user_ref::text(&self.user).unwrap_or_default();
-        let asks = cli.asks(self.yes)?;
-        let etag = match self.etag {
+        let asks = cli.asks(self.confirmation.yes)?;
+        let mut request =
+            DeleteUserRequest { user: Some(self.user.clone()), note: self.note, ..DeleteUserRequest::default() };
+        request.etag = match self.etag {
             Some(etag) => {
                 if asks {
+                    cli.rehearse(&DeleteUserRequest { etag: etag.clone(), ..request.clone() }).await?;
                     cli.confirm(Question::new(format!("Delete {named}")).row("ends", ENDS).row("stays", STAYS)).await?;
                 }
                 etag
             }
             None if cli.client.is_showing() => format!("<etag of: latchkey users show {}>", shell_word(&named)),
             None => {
-                let user = cli.user(self.user.clone()).await?;
+                let user = cli.user(self.user).await?;
                 if asks {
+                    cli.rehearse(&DeleteUserRequest { etag: user.etag.clone(), ..request.clone() }).await?;
                     cli.confirm(question(cli, &user).await).await?;
                 }
                 user.etag
             }
         };
-        let request = DeleteUserRequest { user: Some(self.user), etag, note: self.note, validate_only: false };
         cli.answer(request, |screen, answer| {
             let name = answer.user.as_ref().map_or(named, person);
             screen.done(format!("{name} is deleted"))?;
-            Cli::effects(screen, answer.effects.as_ref())
+            Cli::effects(screen, answer.effects.as_ref(), None)
         })
         .await
     }

@@ -4,16 +4,17 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::cli::args;
+use crate::cli::args::{self, Confirmation};
 use crate::cli::error::Error;
+use crate::cli::output::Screen;
 use crate::cli::output::text::{Text, Tone};
-use crate::cli::output::time::{instant, length, stamp};
+use crate::cli::output::time::{Clock, instant, length, stamp};
 use crate::cli::output::words::{locked, person, shell_word};
 use crate::cli::prompt::Question;
 use crate::cli::setting::Cli;
 use crate::cli::user_ref;
 use crate::proto::v1::lock_user_request::End;
-use crate::proto::v1::{LockUserRequest, UnlockUserRequest, User, UserRef};
+use crate::proto::v1::{LockUserRequest, UnlockUserRequest, User, UserKind, UserLock, UserRef, UserState};
 
 const LOCK_HELP: &str = "\
 Examples:
@@ -31,15 +32,14 @@ pub(crate) struct Lock {
     /// Only for this long: 30m, 2h, 7d.
     #[arg(long = "for", value_name = "TIME", value_parser = args::duration, conflicts_with = "until")]
     length: Option<Duration>,
-    /// Only until then: 2026-12-01, 08:00, "tomorrow 08:00", or RFC 3339.
+    /// Only until then: 08:00, "tomorrow 08:00", monday, 2026-12-01, "2026-12-01 08:00", or RFC 3339.
     #[arg(long, value_name = "TIME")]
     until: Option<String>,
     /// Why: other operators and the audit log are told.
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     note: String,
-    /// Do not ask.
-    #[arg(long, short)]
-    yes: bool,
+    #[command(flatten)]
+    confirmation: Confirmation,
     /// Only if the account is still as it was with this etag.
     #[arg(long, default_value = "", hide_default_value = true)]
     etag: String,
@@ -57,28 +57,40 @@ impl Lock {
             (None, Some(at)) => (Some(End::UntilTime(stamp(at))), format!("until {}", clock.moment(at))),
             (None, None) => (None, "until it is unlocked".to_owned()),
         };
-        if cli.asks(self.yes)? {
-            let user = cli.user(self.user.clone()).await?;
-            cli.confirm(question(cli, &user, &words).await).await?;
-        }
         let request = LockUserRequest {
-            user: Some(self.user),
+            user: Some(self.user.clone()),
             note: self.note,
             end,
             etag: self.etag,
             ..LockUserRequest::default()
         };
+        if cli.asks(self.confirmation.yes)? {
+            cli.rehearse(&request).await?;
+            let user = cli.user(self.user).await?;
+            cli.confirm(question(cli, &user, &words).await).await?;
+        }
         cli.answer(request, |screen, answer| {
             let user = answer.user.unwrap_or_default();
-            let clock = screen.clock();
-            let end = user.lock.as_ref().and_then(|lock| instant(lock.expire_time.as_ref()));
-            let end = end.map(|end| format!(" until {}", clock.moment(end))).unwrap_or_default();
-            screen.done(format!("{} is locked{end}", person(&user)))?;
-            Cli::effects(screen, answer.effects.as_ref())?;
+            show_lock(screen, &user, answer.earlier_lock.as_ref())?;
+            Cli::effects(screen, answer.effects.as_ref(), None)?;
             screen.next(&format!("latchkey users unlock {}", shell_word(&user.username)))
         })
         .await
     }
+}
+
+/// Prints how long the account is locked. An earlier lock that ends later stays in force.
+fn show_lock(screen: &Screen, user: &User, earlier: Option<&UserLock>) -> Result<(), Error> {
+    let ends_at = |lock: &UserLock| instant(lock.expire_time.as_ref());
+    let end = user.lock.as_ref().and_then(ends_at);
+    let until = end.map(|end| format!(" until {}", screen.clock().moment(end))).unwrap_or_default();
+    let Some(earlier) = earlier else { return screen.done(format!("{} is locked{until}", person(user))) };
+    if ends_at(earlier) == end {
+        screen.done(format!("{} was locked already and stays locked{until}", person(user)))?;
+    } else {
+        screen.done(format!("{} is locked{until}, longer than before", person(user)))?;
+    }
+    screen.fields([("earlier", locked(earlier, screen.clock()).into())])
 }
 
 async fn question(cli: &Cli, user: &User, words: &str) -> Question {
@@ -107,6 +119,8 @@ pub(crate) struct Unlock {
     /// Why, for the audit log.
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     note: String,
+    #[command(flatten)]
+    confirmation: Confirmation,
     /// Only if the account is still as it was with this etag.
     #[arg(long, default_value = "", hide_default_value = true)]
     etag: String,
@@ -119,10 +133,50 @@ impl Unlock {
             let user = answer.user.unwrap_or_default();
             let effects = answer.effects.unwrap_or_default();
             let was = effects.lock_lifted || effects.throttle_cleared;
-            screen.done(format!("{} {}", person(&user), if was { "can sign in again" } else { "was not locked" }))?;
-            Cli::effects(screen, Some(&effects))?;
-            screen.next(&format!("latchkey users show {}", shell_word(&user.username)))
+            let (person, name) = (person(&user), shell_word(&user.username));
+            let before = if was { "is not locked any more" } else { "was not locked" };
+            match obstacle(&user, screen.clock()) {
+                Some(obstacle) => screen.caution(format!("{person} {before}, but cannot sign in: {obstacle}"))?,
+                None if !was => screen.done(format!("{person} {before}"))?,
+                None if user.kind() == UserKind::Service => {
+                    screen.done(format!("{person} can use its API tokens again"))?;
+                }
+                None => screen.done(format!("{person} can sign in again"))?,
+            }
+            Cli::effects(screen, Some(&effects), answer.lifted_lock.as_ref())?;
+            match obstacle(&user, screen.clock()) {
+                Some(_) => screen.next(&format!("latchkey users reset {name} --temporary-password")),
+                None => screen.next(&format!("latchkey users show {name}")),
+            }
         })
         .await
+    }
+}
+
+/// What keeps an account from signing in that is not locked.
+fn obstacle(user: &User, clock: &Clock) -> Option<&'static str> {
+    let end = user.password_status.as_ref().and_then(|status| instant(status.temporary_expire_time.as_ref()));
+    match user.state() {
+        UserState::Pending => Some("it has no password yet"),
+        _ if end.is_some_and(|end| clock.is_past(end)) => Some("the temporary password has expired"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::v1::PasswordStatus;
+
+    #[test]
+    fn an_expired_temporary_password_still_stands_in_the_way_of_an_unlocked_user() -> Result<(), jiff::Error> {
+        let end: jiff::Timestamp = "2026-11-25T08:00:00Z".parse()?;
+        let status = PasswordStatus { temporary_expire_time: Some(stamp(end)), ..PasswordStatus::default() };
+        let state = UserState::Active.into();
+        let user = User { state, password_status: Some(status), ..User::default() };
+        let at = |now: jiff::Timestamp| Clock::new(now, jiff::tz::TimeZone::UTC);
+        assert_eq!(obstacle(&user, &at("2026-11-25T07:59:59Z".parse()?)), None);
+        assert_eq!(obstacle(&user, &at(end)), Some("the temporary password has expired"));
+        Ok(())
     }
 }

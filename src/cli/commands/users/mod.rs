@@ -58,13 +58,13 @@ impl Users {
 
 impl Cli {
     /// Reads one account.
-    async fn user(&self, user: UserRef) -> Result<User, Error> {
+    pub(in crate::cli::commands) async fn user(&self, user: UserRef) -> Result<User, Error> {
         let answer = self.client.call(GetUserRequest { user: Some(user) }).await?;
         answer.user.ok_or_else(|| Error::unexpected("the server sent no user"))
     }
 
     /// `2 sessions`: the number of a user's sessions. `None` if there are none; "all sessions" if the number is unknown.
-    async fn sessions_of(&self, user: &User) -> Option<String> {
+    pub(in crate::cli::commands) async fn sessions_of(&self, user: &User) -> Option<String> {
         let request = ListUserSessionsRequest {
             user: Some(user_ref::of_id(&user.id)),
             page_size: 500,

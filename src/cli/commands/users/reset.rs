@@ -7,20 +7,24 @@ use secrecy::ExposeSecret;
 use tonic::Code;
 
 use super::idempotency_key;
-use crate::cli::args;
+use crate::cli::args::{self, Confirmation};
+use crate::cli::commands::Loss;
 use crate::cli::error::{Error, Refusal};
 use crate::cli::output::Screen;
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::time::instant;
-use crate::cli::output::words::{count, locked, person};
+use crate::cli::output::words::{count, locked, person, shell_word};
 use crate::cli::prompt::Question;
 use crate::cli::setting::Cli;
 use crate::cli::user_ref;
 use crate::proto::v1::reset_password_request::Method;
 use crate::proto::v1::reset_password_response::Secret;
-use crate::proto::v1::{LockCause, ResetPasswordRequest, SetPassword, TemporaryPassword, User, UserRef, UserState};
+use crate::proto::v1::{
+    LockCause, ResetPasswordRequest, ResetPasswordResponse, SetPassword, TemporaryPassword, User, UserRef, UserState,
+};
 
 const HELP: &str = "\
+At a terminal a temporary password is proposed; elsewhere name one of the two.
 Either way the old password and all sessions end at once, and the next sign-in has to choose a new password.
 A lock by an operator stays, unless --unlock; one after wrong passwords is lifted.
 
@@ -43,7 +47,7 @@ pub(crate) struct Reset {
     #[arg(long, value_name = "TIME", conflicts_with = "set_password", value_parser = args::duration)]
     ttl: Option<Duration>,
     /// Read the password from standard input instead of asking for it.
-    #[arg(long, conflicts_with = "temporary_password")]
+    #[arg(long, conflicts_with = "temporary_password", requires = "set_password")]
     password_stdin: bool,
     /// Lift a lock as well, whatever its cause.
     #[arg(long)]
@@ -51,9 +55,8 @@ pub(crate) struct Reset {
     /// Why, for the audit log.
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     note: String,
-    /// Do not ask.
-    #[arg(long, short)]
-    yes: bool,
+    #[command(flatten)]
+    confirmation: Confirmation,
     /// Only if the account is still as it was with this etag.
     #[arg(long, default_value = "", hide_default_value = true)]
     etag: String,
@@ -61,7 +64,7 @@ pub(crate) struct Reset {
 
 /// The kind of the new password.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
+#[group(multiple = false)]
 struct Way {
     /// Generate a password, fit for the telephone, and show it once.
     #[arg(long)]
@@ -73,25 +76,43 @@ struct Way {
 
 impl Reset {
     pub(super) async fn run(self, cli: &Cli) -> Result<(), Error> {
-        if cli.asks(self.yes)? {
+        let asks = self.asks(cli)?;
+        let generated = !self.way.set_password;
+        let mut request = ResetPasswordRequest {
+            user: Some(self.user.clone()),
+            method: Some(self.placeholder()),
+            unlock: self.unlock,
+            note: self.note.clone(),
+            etag: self.etag.clone(),
+            ..ResetPasswordRequest::default()
+        };
+        if asks {
+            // A dry run would need the password, which is asked for last.
+            if generated {
+                cli.rehearse(&request).await?;
+            } else {
+                cli.check_scopes(&request).await?;
+            }
             let user = cli.user(self.user.clone()).await?;
             self.stop_at_lock(&user)?;
             cli.confirm(self.question(cli, &user).await).await?;
         }
-        let generated = self.way.temporary_password;
-        let request = ResetPasswordRequest {
-            user: Some(self.user.clone()),
-            method: Some(self.method(cli)?),
-            unlock: self.unlock,
-            note: self.note,
-            etag: self.etag,
-            idempotency_key: idempotency_key()?,
-            validate_only: false,
+        if !generated {
+            request.method = Some(self.chosen(cli)?);
+        }
+        request.idempotency_key = idempotency_key()?;
+        let loss = |answer: &ResetPasswordResponse| {
+            let name = shell_word(&user_ref::text(&self.user).unwrap_or_default());
+            answer.secret.is_some().then(|| Loss {
+                done: format!("the password of {name} is reset"),
+                secret: "temporary password",
+                remedy: format!("reset it once more with `latchkey users reset {name} --temporary-password`"),
+            })
         };
-        cli.answer(request, |screen, answer| {
+        cli.answer_once(request, loss, |screen, answer| {
             let secret = answer.secret.map(|Secret::TemporaryPassword(password)| password);
             show_secret(screen, secret.as_deref(), answer.expire_time.as_ref(), answer.replayed && generated)?;
-            Cli::effects(screen, answer.effects.as_ref())
+            Cli::effects(screen, answer.effects.as_ref(), answer.lifted_lock.as_ref())
         })
         .await
     }
@@ -107,10 +128,25 @@ impl Reset {
         Err(Error::Refused(Box::new(refusal)))
     }
 
-    fn method(&self, cli: &Cli) -> Result<Method, Error> {
-        if self.way.temporary_password {
-            return Ok(Method::TemporaryPassword(TemporaryPassword { ttl: self.ttl.map(args::wire_duration) }));
+    /// Returns whether to ask for confirmation. Only a question can propose the kind of password.
+    fn asks(&self, cli: &Cli) -> Result<bool, Error> {
+        let asks = cli.asks(self.confirmation.yes);
+        if self.way.temporary_password || self.way.set_password || matches!(asks, Ok(true)) {
+            return asks;
         }
+        let hint = "--temporary-password generates a password and shows it; --set-password asks for one";
+        Err(Error::usage("say which kind of password").hint(hint))
+    }
+
+    /// The method, without a chosen password.
+    fn placeholder(&self) -> Method {
+        if self.way.set_password {
+            return Method::SetPassword(SetPassword::default());
+        }
+        Method::TemporaryPassword(TemporaryPassword { ttl: self.ttl.map(args::wire_duration) })
+    }
+
+    fn chosen(&self, cli: &Cli) -> Result<Method, Error> {
         let password =
             if self.password_stdin { cli.read_required_secret("the password")? } else { cli.ask_new_password()? };
         Ok(Method::SetPassword(SetPassword { password: password.expose_secret().to_owned() }))
@@ -134,7 +170,9 @@ impl Reset {
         if let Some(throttle) = &user.throttle {
             lifts.push(format!("the wait after {}", count(throttle.failures, "wrong password")));
         }
-        Question::new(format!("Reset the password of {}", person(user)))
+        let proposed = !self.way.temporary_password && !self.way.set_password;
+        let way = if proposed { " by a temporary password" } else { "" };
+        Question::new(format!("Reset the password of {}{way}", person(user)))
             .row("ends", ends)
             .row("lifts", lifts.join(", "))
             .row("stays", "API tokens")
@@ -151,10 +189,10 @@ pub(super) fn show_secret(
 ) -> Result<(), Error> {
     let good = good_until(screen, expire_time);
     match (secret, good) {
-        (Some(secret), _) => screen.done(shown_once(screen, secret, expire_time)),
+        (Some(secret), _) => screen.secret(Text::toned(Tone::Good, "✔ ").join(shown_once(screen, secret, expire_time))),
         (None, _) if lost => {
             let lost = "it was done, but the answer with the password was lost, and a password is shown only once";
-            screen.line(Text::toned(Tone::Warn, "! ").and(Tone::Plain, lost))?;
+            screen.caution(lost)?;
             screen.next("the same `latchkey users reset` once more")
         }
         (None, Some(good)) => screen.done(format!("the password is set: {good}")),

@@ -2,9 +2,10 @@
 
 use clap::Args;
 
-use crate::cli::args;
+use crate::cli::args::{self, Confirmation};
 use crate::cli::error::Error;
-use crate::cli::output::words::{person, shell_word};
+use crate::cli::output::words::{count, person, shell_word};
+use crate::cli::prompt::Question;
 use crate::cli::setting::Cli;
 use crate::cli::user_ref;
 use crate::proto::v1::{UpdateUserRequest, UserRef};
@@ -51,6 +52,8 @@ pub(crate) struct Update {
     /// Why, for the audit log.
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     note: String,
+    #[command(flatten)]
+    confirmation: Confirmation,
     /// Only if the account is still as it was with this etag.
     #[arg(long, default_value = "", hide_default_value = true)]
     etag: String,
@@ -63,7 +66,7 @@ impl Update {
         }
         let wanted = self.username.clone();
         let request = UpdateUserRequest {
-            user: Some(self.user),
+            user: Some(self.user.clone()),
             username: self.username,
             email: self.email,
             display_name: self.name,
@@ -76,10 +79,20 @@ impl Update {
             etag: self.etag,
             validate_only: false,
         };
+        // Only the loss of a role ends something.
+        if !request.remove_roles.is_empty() && cli.asks(self.confirmation.yes)? {
+            cli.rehearse(&request).await?;
+            let user = cli.user(self.user).await?;
+            let roles = count(request.remove_roles.len(), "role");
+            let ends = cli.sessions_of(&user).await.map(|sessions| format!("{sessions}, now"));
+            let question = Question::new(format!("Take {roles} from {}", person(&user)));
+            let question = question.row("roles", request.remove_roles.join(", ")).row("ends", ends.unwrap_or_default());
+            cli.confirm(question).await?;
+        }
         cli.answer(request, |screen, answer| {
             let user = answer.user.unwrap_or_default();
             screen.done(format!("{} is changed", person(&user)))?;
-            Cli::effects(screen, answer.effects.as_ref())?;
+            Cli::effects(screen, answer.effects.as_ref(), None)?;
             screen.next(&format!("latchkey users show {}", shell_word(&user.username)))
         })
         .await
