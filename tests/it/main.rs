@@ -65,6 +65,7 @@ mod self_service_change;
 mod sessions;
 mod shutdown;
 mod sign_in;
+mod sign_in_ability;
 mod source_limits;
 mod throttle;
 mod tls;

@@ -23,6 +23,7 @@ use super::output::words::count;
 use super::setting::Cli;
 use crate::proto::v1::{
     Effects, ListApiTokensRequest, ListEventsRequest, ListSessionsRequest, ListUserSessionsRequest, ListUsersRequest,
+    WhoAmIRequest,
 };
 
 /// More pages than any list has. A server that sends more repeats itself.
@@ -52,6 +53,11 @@ macro_rules! paged {
 
 paged!(ListUsersRequest ListUserSessionsRequest ListApiTokensRequest ListSessionsRequest ListEventsRequest);
 
+/// Whether `scopes` include this one.
+fn may(scopes: &[String], scope: &str) -> bool {
+    scopes.iter().any(|own| own == scope)
+}
+
 /// What was printed of a list.
 struct Listed {
     count: usize,
@@ -60,6 +66,11 @@ struct Listed {
 }
 
 impl Cli {
+    /// The scopes of the caller, so that no command is proposed that the caller may not use. Empty if they are unknown.
+    async fn scopes(&self) -> Vec<String> {
+        self.client.call(WhoAmIRequest {}).await.map(|caller| caller.scopes).unwrap_or_default()
+    }
+
     /// Makes a call and prints the answer, as JSON or with `show`.
     async fn answer<C: Call>(
         &self,

@@ -8,6 +8,7 @@ use secrecy::ExposeSecret;
 use super::idempotency_key;
 use super::reset::{show_secret, shown_once};
 use crate::cli::args::{self, enum_parser};
+use crate::cli::commands::may;
 use crate::cli::error::Error;
 use crate::cli::output::text::Text;
 use crate::cli::output::words::{person, shell_word};
@@ -103,6 +104,8 @@ impl Create {
             idempotency_key: idempotency_key()?,
             validate_only: false,
         };
+        let is_for_people = !cli.client.is_showing() && !cli.screen.is_json();
+        let scopes = if is_for_people { cli.scopes().await } else { Vec::new() };
         cli.answer(request, |screen, answer| {
             let user = answer.user.unwrap_or_default();
             screen.done(format!("{} is created", person(&user)))?;
@@ -116,8 +119,10 @@ impl Create {
             }
             let name = shell_word(&user.username);
             match user.state() {
-                UserState::Pending => screen.next(&format!("latchkey users reset {name} --temporary-password")),
-                _ if user.kind() == crate::proto::v1::UserKind::Service => {
+                UserState::Pending if may(&scopes, "users.reset.temporary") => {
+                    screen.next(&format!("latchkey users reset {name} --temporary-password"))
+                }
+                _ if user.kind() == crate::proto::v1::UserKind::Service && may(&scopes, "tokens.write") => {
                     screen.next(&format!("latchkey tokens create {name} --name TEXT --scope SCOPE"))
                 }
                 _ => screen.next(&format!("latchkey users show {name}")),
