@@ -486,6 +486,7 @@ async fn the_next_command_is_one_that_helps_and_that_the_caller_may_use() {
         }
         let shown = shell.latchkey(&["users", "show", "bob"]).good();
         assert!(shown.lines().nth(1).is_some_and(|line| line.contains("✖ cannot sign in: temporary password expired")));
+        assert!(!shown.contains("at the next sign-in"), "there is none: {shown}");
         let has_failures = shown.contains("last failures") && shown.contains("password wrong, from 127.0.0.1");
         assert_eq!(has_failures, role == "helpdesk" || role == "admin", "{role}\n{shown}");
         if role != "auditor" {

@@ -11,7 +11,9 @@ use crate::cli::output::words::{
 };
 use crate::cli::setting::Cli;
 use crate::cli::user_ref;
-use crate::proto::v1::{GetUserRequest, ListRolesRequest, SignInFailure, User, UserKind, UserRef, WhoAmIRequest};
+use crate::proto::v1::{
+    GetUserRequest, ListRolesRequest, SignInAbilityReason, SignInFailure, User, UserKind, UserRef, WhoAmIRequest,
+};
 
 const HELP: &str = "\
 Examples:
@@ -87,8 +89,10 @@ fn sign_in(user: &User, clock: &Clock) -> [(&'static str, Text); 6] {
         let left = instant(throttle.until_time.as_ref()).map(|at| clock.left(at)).unwrap_or_default();
         Text::toned(Tone::Warn, format!("after {} wrong passwords, {left}", throttle.failures))
     });
-    let status = user.password_status.as_ref();
-    let change = status.filter(|status| status.change_required);
+    let (status, can) = (user.password_status.as_ref(), user.sign_in_ability.as_ref());
+    // Without a next sign-in, nothing is changed at it.
+    let is_expired = can.is_some_and(|can| can.reason() == SignInAbilityReason::TemporaryPasswordExpired);
+    let change = status.filter(|status| status.change_required && !is_expired);
     let change = change.map(|status| Text::toned(Tone::Warn, format!("at the next sign-in: {}", change_cause(status))));
     let scheme = status.filter(|status| status.password_set).map(|status| {
         let renewed = if status.rehash_pending { ", to be renewed at the next sign-in" } else { "" };
