@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use latchkey::config::{Config, Database};
 use latchkey::crypto::{HasherSettings, SealKey};
-use latchkey::domain::user::{UserFilter, UserOrder};
+use latchkey::domain::user_filter::{UserFilter, UserOrder};
 use latchkey::environment::Environment;
 use latchkey::server;
 use latchkey::store::Store;

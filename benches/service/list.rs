@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use latchkey::proto::v1::user_admin_client::UserAdminClient;
-use latchkey::proto::v1::{ListUsersRequest, UserFilter, UserFlag, UserKind, UserOrder, UserState};
+use latchkey::proto::v1::{ListUsersRequest, SignInAbilityKind, UserFilter, UserFlag, UserKind, UserOrder, UserState};
 use tonic::transport::Channel;
 
 use crate::database::Filled;
@@ -94,6 +94,8 @@ fn filters(somebody: &str) -> Vec<Listing> {
     let role = UserFilter { roles: vec!["viewer".to_owned()], ..UserFilter::default() };
     let services = UserFilter { kinds: vec![UserKind::Service.into()], ..UserFilter::default() };
     let attention = UserFilter { needs_attention: true, ..UserFilter::default() };
+    let unable = [SignInAbilityKind::NotUntil, SignInAbilityKind::No].map(i32::from).to_vec();
+    let unable = UserFilter { sign_in_abilities: unable, ..UserFilter::default() };
     let both = |prefix: &str, filter: UserFilter| UserFilter { text: prefix.to_owned(), ..filter };
     let locked_and_flag = UserFilter { states: vec![UserState::Locked.into()], ..flag(UserFlag::MustChange) };
     let (natural, newest) = (UserOrder::Unspecified, UserOrder::CreateTimeDesc);
@@ -114,7 +116,8 @@ fn filters(somebody: &str) -> Vec<Listing> {
         ("services", services, natural, true),
         ("throttled", flag(UserFlag::Throttled), natural, false),
         ("role", role.clone(), natural, false),
-        ("needs attention", attention.clone(), natural, false),
+        ("needs attention", attention.clone(), natural, true),
+        ("cannot sign in", unable, natural, true),
         ("locked, must change", locked_and_flag, natural, false),
         ("locked, prefix broad", both("a", state(UserState::Locked)), natural, false),
         ("locked, prefix one user", both(somebody, state(UserState::Locked)), natural, false),

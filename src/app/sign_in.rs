@@ -16,6 +16,7 @@ use crate::domain::password::{PasswordRules, PlainPassword};
 use crate::domain::reason::Reason;
 use crate::domain::secret::TicketSecret;
 use crate::domain::session::SignInWish;
+use crate::domain::sign_in_ability::Refusal;
 use crate::domain::ticket::{TICKET_TTL, Ticket, TicketPurpose};
 use crate::domain::time::Timestamp;
 use crate::domain::user::{ChangeCause, User, UserKind};
@@ -195,10 +196,10 @@ impl App {
     }
 
     /// Returns whether the password that was proved for `read` still signs in to `found`, the same account read again under a
-    /// row lock. It does if the account is not locked, the password has not expired, and the hash is the same, or was renewed
-    /// from the same password by another sign-in.
+    /// row lock. It does if the account does not refuse it, and the hash is the same, or was renewed from the same password by
+    /// another sign-in.
     fn is_as_proved(&self, found: &UserWithCredentials, read: &UserWithCredentials, now: Timestamp) -> bool {
-        if found.user.lock(now).is_some() {
+        if found.user.refusal(now).is_some() {
             return false;
         }
         let (Some(password), Some(earlier)) = (&found.user.password, &read.user.password) else { return false };
@@ -207,7 +208,7 @@ impl App {
                 && self.is_rehash_pending(earlier)
                 && !self.is_rehash_pending(password)
         };
-        !password.is_expired(now) && (found.credentials == read.credentials || is_renewed())
+        found.credentials == read.credentials || is_renewed()
     }
 }
 
@@ -232,8 +233,7 @@ impl Change<'_> {
     /// read. Then one update, guarded by what was read, both locks the row and records the sign-in.
     async fn signing_in(&mut self, read: &UserWithCredentials) -> Result<Option<User>> {
         let (now, user) = (self.now, &read.user);
-        let is_expired = user.password.as_ref().is_none_or(|password| password.is_expired(now));
-        let is_complete = user.change_cause().is_none() && user.lock(now).is_none() && !is_expired;
+        let is_complete = user.change_cause().is_none() && user.refusal(now).is_none();
         if is_complete && user_signed_in_as_read(&self.tx, read, now).await? {
             self.now = self.app.now();
             return Ok(Some(User { last_sign_in_at: Some(self.now), ..user.clone() }));
@@ -256,16 +256,12 @@ fn parse_login(login: &str) -> Option<Login> {
 
 /// The reason to refuse a sign-in, for the audit log. Returns `None` if there is none.
 fn refusal(user: &User, proved: bool, now: Timestamp) -> Option<Reason> {
-    if user.lock(now).is_some() {
-        return Some(Reason::UserLocked);
-    }
-    if user.kind == UserKind::Service {
-        return Some(Reason::UserIsService);
-    }
-    match &user.password {
-        None => Some(Reason::UserPending),
-        Some(_) if !proved => Some(Reason::PasswordWrong),
-        Some(password) if password.is_expired(now) => Some(Reason::TemporaryPasswordExpired),
-        Some(_) => None,
+    match user.refusal(now) {
+        Some(Refusal::Locked) => Some(Reason::UserLocked),
+        _ if user.kind == UserKind::Service => Some(Reason::UserIsService),
+        Some(Refusal::Pending) => Some(Reason::UserPending),
+        _ if !proved => Some(Reason::PasswordWrong),
+        Some(Refusal::TemporaryPasswordExpired) => Some(Reason::TemporaryPasswordExpired),
+        None => None,
     }
 }

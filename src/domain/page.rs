@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::sign_in_ability::Concern;
+
 /// Lifetime of a page token.
 pub const PAGE_TOKEN_TTL: Duration = Duration::from_hours(1);
 
@@ -46,6 +48,9 @@ pub enum Cursor {
     Text(String, String),
     /// Ordered by a time in microseconds, then by id.
     Time(i64, String),
+    /// Ordered by concern, and by another cursor among the accounts of one concern. The instant of the first page, in
+    /// microseconds, decides who has which concern on all pages, so that no account moves because time passes.
+    Concern(i64, Concern, Box<Cursor>),
 }
 
 /// One page of a list.

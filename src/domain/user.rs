@@ -7,8 +7,8 @@
 //!                              └──────────────────────────────┘
 //! ```
 //!
-//! One function computes the state and one the flags, so that lists, single reads and sign-ins agree. The store has the
-//! same rules as SQL predicates; a test compares the two.
+//! One function computes the state and one the flags, so that lists and single reads agree. The store has the same rules as
+//! SQL predicates; a test compares the two. Whether a user can sign in is decided in `sign_in_ability.rs`.
 
 use super::email::EmailAddress;
 use super::id::UserId;
@@ -53,14 +53,14 @@ pub enum UserKind {
     Service,
 }
 
-/// Whether an account can sign in.
+/// The stage of an account's life. Whether its user can sign in is another question: see `User::sign_in_ability`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub enum UserState {
     /// Created, but a credential has never been set.
     Pending,
-    /// Can sign in.
+    /// Neither pending nor locked.
     Active,
-    /// Cannot sign in.
+    /// Locked.
     Locked,
 }
 
@@ -172,7 +172,7 @@ impl User {
     pub fn state(&self, now: Timestamp) -> UserState {
         if self.lock(now).is_some() {
             UserState::Locked
-        } else if self.kind == UserKind::Person && self.password.is_none() {
+        } else if self.is_pending() {
             UserState::Pending
         } else {
             UserState::Active
@@ -213,10 +213,7 @@ impl User {
 
     /// Returns whether the account could administer users at `now`: it has the role, a usable password and no lock.
     pub fn is_able_administrator(&self, now: Timestamp) -> bool {
-        self.roles.contains(&Role::Admin)
-            && self.kind == UserKind::Person
-            && self.lock(now).is_none()
-            && self.password.as_ref().is_some_and(|password| !password.is_expired(now))
+        self.roles.contains(&Role::Admin) && self.kind == UserKind::Person && self.refusal(now).is_none()
     }
 
     /// The current etag.
@@ -260,41 +257,6 @@ pub struct Effects {
     pub throttle_cleared: bool,
     /// A lock was removed.
     pub lock_lifted: bool,
-}
-
-/// Selects users. All set fields must match; within a list, any element may match unless documented otherwise.
-#[derive(Debug, Clone, Default, serde::Serialize)]
-pub struct UserFilter {
-    /// Prefix of the username, the e-mail address or a word of the display name.
-    pub text: Option<super::profile::SearchText>,
-    /// Matches any of these states.
-    pub states: Vec<UserState>,
-    /// Matches any of these kinds.
-    pub kinds: Vec<UserKind>,
-    /// Matches accounts locked for any of these causes.
-    pub lock_causes: Vec<super::lockout::LockCause>,
-    /// Matches accounts that have all of these flags.
-    pub flags: Vec<UserFlag>,
-    /// Matches accounts that have none of these flags.
-    pub without_flags: Vec<UserFlag>,
-    /// Matches accounts that have any of these roles.
-    pub roles: Vec<Role>,
-    /// Matches exactly these ids.
-    pub user_ids: Vec<UserId>,
-    /// Matches accounts that are locked, throttled, or must change the password.
-    pub needs_attention: bool,
-}
-
-/// Order of a list of users.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
-pub enum UserOrder {
-    /// By username; with a text filter, by the matching term.
-    #[default]
-    Natural,
-    /// By username, ascending.
-    Username,
-    /// Newest account first.
-    CreatedAtDescending,
 }
 
 #[cfg(test)]

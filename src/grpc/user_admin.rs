@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::convert::user::{effects, lock, user};
+use super::convert::user::{effects, failure, lock, user};
 use super::convert::{passwords, sessions, tokens, users};
 use super::{decode, run};
 use crate::app::App;
@@ -39,8 +39,9 @@ impl UserAdmin for Service {
 
     async fn get_user(&self, request: Request<v1::GetUserRequest>) -> Answer<v1::GetUserResponse> {
         let (caller, whom) = decode(request, users::show_user)?;
-        let known = self.app.show_user(&caller, &whom).await?;
-        Ok(Response::new(v1::GetUserResponse { user: Some(user(&self.app, &known)) }))
+        let (known, failures) = self.app.show_user(&caller, &whom).await?;
+        let recent_failures = failures.iter().map(failure).collect();
+        Ok(Response::new(v1::GetUserResponse { user: Some(user(&self.app, &known)), recent_failures }))
     }
 
     async fn create_user(&self, request: Request<v1::CreateUserRequest>) -> Answer<v1::CreateUserResponse> {

@@ -1,7 +1,9 @@
 //! Audit events. They are only added: no function here changes or deletes one.
 
-use sea_orm::sea_query::Condition;
-use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, Set};
+use sea_orm::sea_query::{Condition, Expr, ExprTrait, Query};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, EntityTrait, Order, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select, Set,
+};
 
 use super::WriteTx;
 use super::entity::audit_event;
@@ -9,7 +11,7 @@ use super::page::newest_first;
 use super::single::{record, records};
 use super::text::{Decoder, json, readable};
 use crate::domain::audit::{Actor, EventClass, EventFilter, EventType, Outcome, RecordedEvent, Target};
-use crate::domain::id::EventId;
+use crate::domain::id::{EventId, UserId};
 use crate::domain::page::{Cursor, Page, PageSize};
 use crate::domain::reason::Reason;
 use crate::error::{Resource, Result};
@@ -38,6 +40,34 @@ pub async fn event_list(
     let rows: Vec<audit_event::Model> = records(c, Resource::Event, newest_first(select, columns, after, size)).await?;
     let page = Page::cut(rows, size, |row| Cursor::Time(row.at, row.id.clone()));
     Ok(Page { next: page.next, rows: readable(page.rows.into_iter().map(decode))? })
+}
+
+/// How many of the last events about a user are searched for failed sign-ins.
+const SEARCHED_EVENTS: u64 = 100;
+
+/// How many failed sign-ins are returned.
+const RECENT_FAILURES: u64 = 5;
+
+/// Reads the last failed sign-ins of a user, newest first. Looks only at the last events about the user, by the index of
+/// targets: a user with a million events and no failure must not be searched for one.
+pub async fn event_recent_failures(c: &impl ConnectionTrait, user: UserId) -> Result<Vec<RecordedEvent>> {
+    use audit_event::Column;
+    let newest = |select: Select<audit_event::Entity>| select.order_by_desc(Column::At).order_by_desc(Column::Id);
+    let recent = audit_event::Entity::find().select_only().column(Column::Id).column(Column::Kind).column(Column::At);
+    let recent = newest(recent.filter(Column::TargetUserId.eq(user.to_string()))).limit(SEARCHED_EVENTS);
+    let mut failed = Query::select();
+    failed
+        .column(Column::Id)
+        .from_subquery(recent.into_query(), "recent")
+        .and_where(Expr::col(Column::Kind).eq(EventType::SignInFailed.as_str()))
+        .order_by(Column::At, Order::Desc)
+        .order_by(Column::Id, Order::Desc)
+        .limit(RECENT_FAILURES);
+    let mut ids = Query::select();
+    ids.column(Column::Id).from_subquery(failed, "failed");
+    let events = newest(audit_event::Entity::find().filter(Column::Id.in_subquery(ids)));
+    let rows: Vec<audit_event::Model> = records(c, Resource::Event, events).await?;
+    readable(rows.into_iter().map(decode))
 }
 
 fn condition(filter: &EventFilter) -> Condition {

@@ -235,13 +235,14 @@ pub async fn throttle_clear(tx: &WriteTx, user: UserId, now: Timestamp) -> Resul
     Ok(Cleared { was_waiting, had_failures, wait_ended: was_over || was_waiting })
 }
 
-/// Ends a batch of throttles that have expired, or that end later than any rule permits. Returns the users whose throttles
-/// ended, with `None` for an unknown name or a user that cannot be read.
+/// Ends a batch of throttles that have expired, or that end later than any rule permits: all of them, if failures are not
+/// counted any more. Returns the users whose throttles ended, with `None` for an unknown name or a user that cannot be read.
 pub async fn throttle_end_waits(tx: &WriteTx, rules: &ThrottleRules, now: Timestamp) -> Result<Vec<Option<UserId>>> {
     /// Rows in one transaction. Few enough not to delay sign-ins.
     const BATCH: u64 = 200;
     let is_over = || {
         let latest = now.saturating_add(rules.max).saturating_add(MAX_CLOCK_ERROR).as_micros();
+        let latest = if rules.are_on() { latest } else { 0 };
         throttle::Column::WaitsUntil.lte(now.as_micros()).or(throttle::Column::WaitsUntil.gt(latest))
     };
     let over: Vec<(String, Option<String>)> = throttle::Entity::find()

@@ -239,7 +239,7 @@ async fn json_is_the_contracts_own() {
     let operator = h.operator().await;
     let shell = terminal(&h);
 
-    let user = v1::GetUserResponse { user: Some(operator.user("ada").await) };
+    let user = v1::GetUserResponse { user: Some(operator.user("ada").await), ..Default::default() };
     assert_eq!(shell.latchkey(&["users", "show", "ada", "--output", "json"]).json(), proto3(&user, "GetUserResponse"));
     let roles = operator.user_admin().list_roles(v1::ListRolesRequest {}).await.expect("roles").into_inner();
     assert_eq!(shell.latchkey(&["roles", "--output", "json"]).json(), proto3(&roles, "ListRolesResponse"));
@@ -647,4 +647,90 @@ async fn a_full_device_is_an_error_and_a_closed_pipe_is_none() {
     assert!(printed.contains("hint: the server has done what you asked for"), "{printed}");
     let quiet = shell.bash("set -o pipefail; latchkey users unlock ada | true");
     assert!(quiet.status.success() && quiet.stderr.is_empty(), "{quiet:?}");
+}
+
+/// Whether a printed text proposes this command next.
+fn proposes(shown: &str, command: &str) -> bool {
+    shown.lines().any(|line| line.trim_end().ends_with(&format!("next: {command}")))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_next_command_is_one_that_helps_and_that_the_caller_may_use() {
+    let h = Harness::start().await;
+    let operator = h.operator().await;
+    for (name, roles) in [("bob", &[][..]), ("root", &["admin"])] {
+        h.create(name, roles, PASSWORD).await;
+        operator.reset(name).await.expect("a reset");
+    }
+    operator.create(v1::CreateUserRequest { username: "carl".to_owned(), ..Default::default() }).await.expect("carl");
+    h.stranger().await.sign_in("bob", OTHER_PASSWORD).await.expect_err("wrong");
+    h.clock.advance(Duration::from_hours(25));
+    operator.lock("carl").await.expect("a lock");
+    let mut shell = Shell::default();
+    shell.set("LATCHKEY_SERVER", &h.address());
+    for (role, bob, carl, root) in [
+        ("viewer", "sessions list bob", "sessions list carl", "sessions list root"),
+        ("helpdesk", "users reset bob --temporary-password", "users unlock carl", "sessions list root"),
+        ("auditor", "audit list --user bob", "audit list --user carl", "audit list --user root"),
+        ("admin", "users reset bob --temporary-password", "users unlock carl", "users reset root --temporary-password"),
+    ] {
+        let name = format!("a.{role}");
+        shell.set("LATCHKEY_TOKEN", &h.person(&name, &[role]).await.tokens.access_token);
+        for (user, next) in [("bob", bob), ("carl", carl), ("root", root)] {
+            let shown = shell.latchkey(&["users", "show", user]).good();
+            assert!(proposes(&shown, &format!("latchkey {next}")), "{role}: {next}\n{shown}");
+        }
+        let shown = shell.latchkey(&["users", "show", "bob"]).good();
+        assert!(shown.lines().nth(1).is_some_and(|line| line.contains("✖ cannot sign in: temporary password expired")));
+        assert!(!shown.contains("at the next sign-in"), "there is none: {shown}");
+        let has_failures = shown.contains("last failures") && shown.contains("password wrong, from 127.0.0.1");
+        assert_eq!(has_failures, role == "helpdesk" || role == "admin", "{role}\n{shown}");
+        if role != "auditor" {
+            let may_end = role != "viewer";
+            let sessions = shell.latchkey(&["sessions", "list", &name]).good();
+            assert_eq!(proposes(&sessions, &format!("latchkey sessions revoke {name}")), may_end, "{sessions}");
+            let tokens = shell.latchkey(&["tokens", "list"]).good();
+            assert_eq!(tokens.contains("latchkey tokens create"), role == "admin", "{tokens}");
+        }
+    }
+    operator.unlock("carl").await.expect("an unlock");
+    let shown = shell.latchkey(&["users", "show", "carl"]).good();
+    assert!(proposes(&shown, "latchkey users reset carl --temporary-password"), "{shown}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_number_of_those_who_need_attention_is_shown_with_the_number_of_all() {
+    let h = Harness::start().await;
+    let operator = h.operator().await;
+    for name in ["ada", "bob", "carl", "dora"] {
+        h.create(name, &[], PASSWORD).await;
+    }
+    operator.require_change("ada").await.expect("a requirement");
+    operator.reset("bob").await.expect("a reset");
+    h.clock.advance(Duration::from_hours(25));
+    operator.lock("carl").await.expect("a lock");
+    let mut shell = Shell::default();
+    shell.set("LATCHKEY_SOCKET", &h.socket().display().to_string());
+    let listed = shell.latchkey(&["--local", "users", "list", "--attention"]).good();
+    let names: Vec<&str> = listed.lines().skip(1).take(3).filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!(names, ["carl", "bob", "ada"], "{listed}");
+    assert!(listed.contains("3 of 4 users need attention; 2 cannot sign in"), "{listed}");
+    let status = shell.latchkey(&["--local", "status"]).good();
+    assert!(status.contains("2 cannot sign in, 1 must change the password"), "{status}");
+    let answer = shell.latchkey(&["--local", "status", "--output", "json"]).json();
+    assert_eq!(
+        answer["attention"],
+        serde_json::json!({
+            "all": 3, "cannotSignIn": 2, "locked": 1, "mustChange": 2, "throttled": 0
+        })
+    );
+    let answer = shell.latchkey(&["--local", "users", "show", "bob", "--output", "json"]).json();
+    assert_eq!(
+        answer["user"]["signInAbility"],
+        serde_json::json!({
+            "kind": "SIGN_IN_ABILITY_KIND_NO",
+            "reason": "SIGN_IN_ABILITY_REASON_TEMPORARY_PASSWORD_EXPIRED",
+            "nextMethod": "latchkey.v1.UserAdmin/ResetPassword"
+        })
+    );
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use latchkey::proto::v1::{self, LockCause, UserFilter, UserFlag, UserKind, UserOrder, UserState};
+use latchkey::proto::v1::{self, LockCause, SignInAbilityKind, UserFilter, UserFlag, UserKind, UserOrder, UserState};
 use tonic::Code;
 
 use crate::harness::actors::named;
@@ -111,7 +111,7 @@ async fn all_users(operator: &Client) -> Vec<v1::User> {
 fn is_selected(user: &v1::User, filter: &UserFilter) -> bool {
     let cause = user.lock.as_ref().map(|lock| lock.cause);
     let one_of = |wanted: &[i32], is: i32| wanted.is_empty() || wanted.contains(&is);
-    let waits = user.throttle.is_some();
+    let ability = user.sign_in_ability.as_ref().expect("an answer").kind();
     one_of(&filter.states, user.state)
         && one_of(&filter.kinds, user.kind)
         && (filter.lock_causes.is_empty() || cause.is_some_and(|cause| filter.lock_causes.contains(&cause)))
@@ -120,10 +120,8 @@ fn is_selected(user: &v1::User, filter: &UserFilter) -> bool {
         && (filter.roles.is_empty() || filter.roles.iter().any(|role| user.roles.contains(role)))
         && (filter.user_ids.is_empty() || filter.user_ids.contains(&user.id))
         && user.username.starts_with(&filter.text)
-        && (!filter.needs_attention
-            || user.state() == UserState::Locked
-            || waits
-            || user.flags.contains(&UserFlag::MustChange.into()))
+        && (!filter.needs_attention || ability != SignInAbilityKind::Yes)
+        && one_of(&filter.sign_in_abilities, ability.into())
 }
 
 /// Every filter with one field set.
@@ -144,6 +142,13 @@ fn single_filters(users: &[v1::User]) -> Vec<UserFilter> {
     all.extend(subsets(&causes).into_iter().map(|lock_causes| UserFilter { lock_causes, ..Default::default() }));
     all.extend(subsets(&flags).into_iter().map(|flags| UserFilter { flags, ..Default::default() }));
     all.extend(subsets(&flags).into_iter().map(|without_flags| UserFilter { without_flags, ..Default::default() }));
+    let abilities =
+        [SignInAbilityKind::Yes, SignInAbilityKind::YesThen, SignInAbilityKind::NotUntil, SignInAbilityKind::No];
+    all.extend(
+        subsets(&abilities.map(i32::from))
+            .into_iter()
+            .map(|sign_in_abilities| UserFilter { sign_in_abilities, ..Default::default() }),
+    );
     for roles in [vec!["viewer"], vec!["admin", "auditor"], vec!["app"]] {
         let roles = roles.into_iter().map(str::to_owned).collect();
         all.push(UserFilter { roles, ..Default::default() });
@@ -169,6 +174,7 @@ fn both(a: &UserFilter, b: &UserFilter) -> UserFilter {
         roles: [a.roles.as_slice(), &b.roles].concat(),
         user_ids: [a.user_ids.as_slice(), &b.user_ids].concat(),
         needs_attention: a.needs_attention || b.needs_attention,
+        sign_in_abilities: joined(&a.sign_in_abilities, &b.sign_in_abilities),
     }
 }
 

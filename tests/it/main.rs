@@ -68,6 +68,7 @@ mod self_service_change;
 mod sessions;
 mod shutdown;
 mod sign_in;
+mod sign_in_ability;
 mod signals;
 mod source_limits;
 mod terminals;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use latchkey::proto::v1::{self, UserFilter, UserOrder, UserState};
 use tonic::Code;
 
-use crate::harness::{Client, Harness, refused};
+use crate::harness::{Client, Harness, PASSWORD, refused};
 
 async fn fill(operator: &Client, names: impl Iterator<Item = String>) {
     for username in names {
@@ -81,8 +81,16 @@ async fn paging_shows_every_stable_user_once_while_others_come_and_go() {
 async fn pages_of_a_filter_by_attention_are_complete() {
     let h = Harness::start().await;
     let operator = h.operator().await;
-    let names = ["a1", "a2", "b1", "b2", "c1", "c2", "d1"];
-    fill(&operator, names.iter().map(|name| (*name).to_owned())).await;
+    for name in ["a1", "a2", "b1", "b2", "c1", "c2", "d1"] {
+        let request = v1::CreateUserRequest {
+            username: name.to_owned(),
+            display_name: "Stable Person".to_owned(),
+            credential: Some(v1::create_user_request::Credential::Password(PASSWORD.to_owned())),
+            password_change_required: Some(false),
+            ..Default::default()
+        };
+        operator.create(request).await.unwrap();
+    }
     for name in ["a2", "b2", "c2", "d1"] {
         operator.lock(name).await.unwrap();
     }

@@ -10,13 +10,16 @@ pub(super) use self::lock::{lock_account, locked_event};
 pub use self::update::{DeleteUser, UpdateUser};
 use super::App;
 use super::writer::Unit;
-use crate::domain::caller::Caller;
+use crate::domain::audit::RecordedEvent;
+use crate::domain::caller::{Caller, check_rank};
 use crate::domain::page::PageRequest;
-use crate::domain::role::Role;
-use crate::domain::user::{User, UserFilter, UserOrder, UserRef};
+use crate::domain::role::{Role, Scope};
+use crate::domain::user::{User, UserRef};
+use crate::domain::user_filter::{UserFilter, UserOrder};
 use crate::domain::username::Username;
 use crate::error::{Error, Result, Taken};
 use crate::store::Connection;
+use crate::store::audit::event_recent_failures;
 use crate::store::users::{UserListing, reservation_find, user_by_ref, user_count, user_list};
 
 /// A command to list accounts.
@@ -57,9 +60,13 @@ impl App {
         Ok(UserPage { users: rows.rows, next_page_token, total })
     }
 
-    /// Reads one account.
-    pub async fn show_user(&self, _caller: &Caller, user: &UserRef) -> Result<User> {
-        user_by_ref(self.store.reader(), user).await?.ok_or_else(|| Error::no_user(user.field()))
+    /// Reads one account, and its last failed sign-ins if the caller may reset its password.
+    pub async fn show_user(&self, caller: &Caller, user: &UserRef) -> Result<(User, Vec<RecordedEvent>)> {
+        let reader = self.store.reader();
+        let user = user_by_ref(reader, user).await?.ok_or_else(|| Error::no_user(user.field()))?;
+        let may_reset = caller.scopes.contains(Scope::UsersReset) && check_rank(caller.scopes, user.scopes()).is_ok();
+        let failures = if may_reset { event_recent_failures(reader, user.id).await? } else { Vec::new() };
+        Ok((user, failures))
     }
 }
 

@@ -25,7 +25,7 @@ use super::output::words::{count, locked};
 use super::setting::Cli;
 use crate::proto::v1::{
     Effects, ListApiTokensRequest, ListEventsRequest, ListSessionsRequest, ListUserSessionsRequest, ListUsersRequest,
-    UserLock,
+    UserLock, WhoAmIRequest,
 };
 
 /// More pages than any list has. A server that sends more repeats itself.
@@ -76,6 +76,11 @@ impl Loss {
     }
 }
 
+/// Whether `scopes` include this one.
+fn may(scopes: &[String], scope: &str) -> bool {
+    scopes.iter().any(|own| own == scope)
+}
+
 /// What was printed of a list.
 struct Listed {
     count: usize,
@@ -84,6 +89,11 @@ struct Listed {
 }
 
 impl Cli {
+    /// The scopes of the caller, so that no command is proposed that the caller may not use. Empty if they are unknown.
+    async fn scopes(&self) -> Vec<String> {
+        self.client.call(WhoAmIRequest {}).await.map(|caller| caller.scopes).unwrap_or_default()
+    }
+
     /// Makes a call and prints the answer, as JSON or with `show`.
     async fn answer<C: Call>(
         &self,

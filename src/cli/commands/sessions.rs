@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 
+use super::may;
 use crate::cli::args::{Confirmation, Paging};
 use crate::cli::error::Error;
 use crate::cli::output::table::{Column, Table};
@@ -77,10 +78,12 @@ impl List {
             cli.pages(&self.paging, request, page).await?
         };
         let next = match self.user.as_ref().and_then(user_ref::text) {
-            Some(user) => format!("latchkey sessions revoke {}", shell_word(&user)),
-            None => "latchkey sessions revoke --mine --others".to_owned(),
+            _ if listed.count == 0 || cli.screen.is_json() => None,
+            Some(user) => may(&cli.scopes().await, "sessions.revoke")
+                .then(|| format!("latchkey sessions revoke {}", shell_word(&user))),
+            None => Some("latchkey sessions revoke --mine --others".to_owned()),
         };
-        cli.list_footer(&listed, "session", (listed.count > 0).then_some(next.as_str()))
+        cli.list_footer(&listed, "session", next.as_deref())
     }
 }
 

@@ -13,11 +13,11 @@ use crate::cli::output::Screen;
 use crate::cli::output::json;
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::time::{Clock, instant, length};
-use crate::cli::output::words::count;
+use crate::cli::output::words::{count, grouped};
 use crate::cli::setting::Cli;
 use crate::proto::v1::{
-    GetSigningKeysRequest, GetSigningKeysResponse, ListUsersRequest, UserFilter, UserFlag, UserState, WhoAmIRequest,
-    WhoAmIResponse,
+    GetSigningKeysRequest, GetSigningKeysResponse, ListUsersRequest, SignInAbilityKind, UserFilter, UserFlag,
+    UserState, WhoAmIRequest, WhoAmIResponse,
 };
 
 /// The services in the health check. The empty name means the whole server.
@@ -49,6 +49,7 @@ struct Findings {
 #[serde(rename_all = "camelCase")]
 struct Attention {
     all: i32,
+    cannot_sign_in: i32,
     locked: i32,
     must_change: i32,
     throttled: i32,
@@ -196,8 +197,10 @@ impl Attention {
     async fn count(cli: &Cli) -> Result<Attention, Error> {
         let locked = UserFilter { states: vec![UserState::Locked.into()], ..UserFilter::default() };
         let flagged = |flag: UserFlag| UserFilter { flags: vec![flag.into()], ..UserFilter::default() };
+        let unable = [SignInAbilityKind::NotUntil, SignInAbilityKind::No].map(i32::from).to_vec();
         Ok(Attention {
             all: total(cli, attention_filter()).await?,
+            cannot_sign_in: total(cli, UserFilter { sign_in_abilities: unable, ..UserFilter::default() }).await?,
             locked: total(cli, locked).await?,
             must_change: total(cli, flagged(UserFlag::MustChange)).await?,
             throttled: total(cli, flagged(UserFlag::Throttled)).await?,
@@ -209,14 +212,13 @@ impl Attention {
             return Text::toned(Tone::Good, "●").and(Tone::Plain, " none");
         }
         let parts = [
-            (Tone::Bad, self.locked, "locked"),
-            (Tone::Warn, self.must_change, "must change the password"),
-            (Tone::Warn, self.throttled, "waiting after wrong passwords"),
+            (Tone::Bad, self.cannot_sign_in, "cannot sign in"),
+            (Tone::Warn, self.all.saturating_sub(self.cannot_sign_in), "must change the password"),
         ];
         let mut text = Text::new();
         for (tone, number, what) in parts.into_iter().filter(|(_, number, _)| *number > 0) {
             let comma = if text.is_empty() { "" } else { ", " };
-            text = text.and(Tone::Plain, comma).and(tone, format!("{number} {what}"));
+            text = text.and(Tone::Plain, comma).and(tone, format!("{} {what}", grouped(number)));
         }
         text
     }
@@ -238,7 +240,8 @@ fn counting(filter: UserFilter) -> ListUsersRequest {
     ListUsersRequest { page_size: 1, include_total: true, filter: Some(filter), ..ListUsersRequest::default() }
 }
 
-async fn total(cli: &Cli, filter: UserFilter) -> Result<i32, Error> {
+/// The number of users that a filter selects.
+pub(super) async fn total(cli: &Cli, filter: UserFilter) -> Result<i32, Error> {
     Ok(cli.client.call_once(counting(filter)).await?.total_size.unwrap_or_default())
 }
 

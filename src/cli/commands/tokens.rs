@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::Loss;
+use super::{Loss, may};
 use crate::cli::args::{self, Confirmation, Paging};
 use crate::cli::error::Error;
 use crate::cli::output::table::{Column, Table};
@@ -127,7 +127,9 @@ impl List {
             table(&answer.api_tokens, &names, cli.screen.clock())
         };
         let listed = cli.pages(&self.paging, request, page).await?;
-        cli.list_footer(&listed, "token", Some("latchkey tokens create USER --name TEXT --scope SCOPE"))
+        let may_create = !cli.screen.is_json() && may(&cli.scopes().await, "tokens.write");
+        let next = may_create.then_some("latchkey tokens create USER --name TEXT --scope SCOPE");
+        cli.list_footer(&listed, "token", next)
     }
 }
 

@@ -42,7 +42,7 @@ pub(crate) fn of(refusal: &Refusal) -> Option<String> {
             format!("unlock it with `latchkey users unlock {user}`, or reset with --unlock")
         }
         "USER_PENDING" => format!("set a first password with `latchkey users reset {user} --temporary-password`"),
-        "USER_IS_SERVICE" => format!("create an API token for it with `latchkey tokens create {user}`"),
+        "USER_IS_SERVICE" => format!("it has API tokens in place of a password: `latchkey tokens list {user}`"),
         "LAST_ADMINISTRATOR" => {
             "make another user an administrator first, or run this on the host with --local".to_owned()
         }
@@ -52,7 +52,9 @@ pub(crate) fn of(refusal: &Refusal) -> Option<String> {
             "on the host of latchkeyd you can still use --local".to_owned()
         }
         "PAGE_TOKEN_INVALID" | "PAGE_TOKEN_MISMATCH" => "start again without --page-token, or use --all".to_owned(),
-        "RECORD_CORRUPT" => "see latchkeyd's log; `latchkey users delete` can remove the account".to_owned(),
+        "RECORD_CORRUPT" => {
+            "see latchkeyd's log; an administrator can remove the account with `latchkey users delete`".to_owned()
+        },
         "DEADLINE_PASSED" => "try again; `latchkey status` shows the state of the server".to_owned(),
         "METHOD_UNAVAILABLE" => "the server is older than this client: `latchkey status`".to_owned(),
         _ => return unexpected(refusal),

@@ -2,7 +2,10 @@
 
 use super::text::{Text, Tone};
 use super::time::{Clock, instant};
-use crate::proto::v1::{LockCause, PasswordChangeCause, PasswordStatus, User, UserKind, UserLock, UserState};
+use crate::proto::v1::{
+    LockCause, PasswordChangeCause, PasswordStatus, SignInAbility, SignInAbilityKind, SignInAbilityReason, User,
+    UserKind, UserLock, UserState,
+};
 
 /// `Ada Lovelace (ada)`, or the username alone.
 pub(crate) fn person(user: &User) -> String {
@@ -13,18 +16,92 @@ pub(crate) fn person(user: &User) -> String {
     }
 }
 
-/// `✖ locked 22m`, `● active`.
-pub(crate) fn state(user: &User, clock: &Clock) -> Text {
-    match user.state() {
-        UserState::Active => Text::toned(Tone::Good, "●").and(Tone::Plain, " active"),
-        UserState::Pending => Text::toned(Tone::Warn, "○").and(Tone::Plain, " pending"),
-        UserState::Locked => {
-            let since = user.lock.as_ref().and_then(|lock| instant(lock.lock_time.as_ref()));
-            let since = since.map(|at| format!(" {}", clock.compact(at))).unwrap_or_default();
-            Text::toned(Tone::Bad, "✖ locked").and(Tone::Plain, since)
-        }
-        UserState::Unspecified => Text::toned(Tone::Warn, format!("? {}", user.state)),
+/// The colour of an account, and its mark, by whether its user can sign in.
+fn mark(user: &User) -> (Tone, &'static str) {
+    match ability(user).kind() {
+        SignInAbilityKind::Yes => (Tone::Good, "●"),
+        SignInAbilityKind::YesThen => (Tone::Warn, "▲"),
+        SignInAbilityKind::NotUntil | SignInAbilityKind::No => (Tone::Bad, "✖"),
+        SignInAbilityKind::Unspecified => (Tone::Warn, "?"),
     }
+}
+
+/// The server's answer to whether the user can sign in. Unspecified if the server is too old to say.
+fn ability(user: &User) -> &SignInAbility {
+    user.sign_in_ability.as_ref().unwrap_or(&UNKNOWN)
+}
+
+static UNKNOWN: SignInAbility = SignInAbility { kind: 0, reason: 0, until_time: None, next_method: String::new() };
+
+/// `✖ locked 22m`, `✖ expired`, `● active`.
+pub(crate) fn state(user: &User, clock: &Clock) -> Text {
+    let (tone, mark) = mark(user);
+    let word = match (ability(user).reason(), user.state()) {
+        (SignInAbilityReason::TemporaryPasswordExpired, _) => "expired".to_owned(),
+        (SignInAbilityReason::Throttled, _) => "throttled".to_owned(),
+        (_, UserState::Active) => "active".to_owned(),
+        (_, UserState::Pending) => "pending".to_owned(),
+        (_, UserState::Locked) => "locked".to_owned(),
+        (_, UserState::Unspecified) => user.state.to_string(),
+    };
+    let since = user.lock.as_ref().filter(|_| word == "locked").and_then(|lock| instant(lock.lock_time.as_ref()));
+    let since = since.map(|at| format!(" {}", clock.compact(at))).unwrap_or_default();
+    match tone {
+        Tone::Bad => Text::toned(tone, format!("{mark} {word}")).and(Tone::Plain, since),
+        _ => Text::toned(tone, mark).and(Tone::Plain, format!(" {word}{since}")),
+    }
+}
+
+/// `✖ cannot sign in: temporary password expired 3 h ago`, `● can sign in`.
+pub(crate) fn can_sign_in(user: &User, clock: &Clock) -> Text {
+    let (tone, mark) = mark(user);
+    let answer = ability(user);
+    let until = instant(answer.until_time.as_ref()).map(|at| clock.moment(at));
+    let because = obstacle(user, clock).map(|what| format!(": {what}")).unwrap_or_default();
+    let text = match (answer.kind(), until) {
+        (SignInAbilityKind::Yes, _) if user.kind() == UserKind::Service => "can sign in, with an API token".to_owned(),
+        (SignInAbilityKind::Yes, _) => "can sign in".to_owned(),
+        (SignInAbilityKind::YesThen, _) => "can sign in, then must change the password".to_owned(),
+        (SignInAbilityKind::NotUntil, Some(end)) => format!("not until {end}{because}"),
+        (SignInAbilityKind::NotUntil | SignInAbilityKind::No, _) => format!("cannot sign in{because}"),
+        (SignInAbilityKind::Unspecified, _) => "this server does not say".to_owned(),
+    };
+    match tone {
+        Tone::Bad => Text::toned(tone, format!("{mark} {text}")),
+        _ => Text::toned(tone, mark).and(Tone::Plain, format!(" {text}")),
+    }
+}
+
+/// What keeps a user from signing in. `None` if nothing does.
+fn obstacle(user: &User, clock: &Clock) -> Option<String> {
+    match ability(user).reason() {
+        SignInAbilityReason::Locked => {
+            let lock = user.lock.as_ref()?;
+            Some(match (ability(user).kind(), &lock.expire_time) {
+                (SignInAbilityKind::NotUntil, _) => locked_by(lock),
+                (_, None) => format!("{}, until it is unlocked", locked_by(lock)),
+                (_, Some(_)) => format!("{}, when the temporary password has expired", locked(lock, clock)),
+            })
+        }
+        SignInAbilityReason::TemporaryPasswordExpired => Some(expired(user, clock)),
+        SignInAbilityReason::Pending => Some("no password has been set yet".to_owned()),
+        SignInAbilityReason::Throttled => {
+            let failures = user.throttle.as_ref()?.failures;
+            let too_long = ability(user).kind() == SignInAbilityKind::No;
+            let expires = if too_long { ", until the temporary password has expired" } else { "" };
+            Some(format!("throttled after {}{expires}", count(failures, "wrong password")))
+        }
+        SignInAbilityReason::Unspecified
+        | SignInAbilityReason::PasswordTemporary
+        | SignInAbilityReason::ChangeRequired => None,
+    }
+}
+
+/// `temporary password expired 3 h ago`.
+fn expired(user: &User, clock: &Clock) -> String {
+    let end = user.password_status.as_ref().and_then(|status| instant(status.temporary_expire_time.as_ref()));
+    let ago = end.map(|end| format!(" {}", clock.ago(end))).unwrap_or_default();
+    format!("temporary password expired{ago}")
 }
 
 /// `changed 1 y ago`, `temporary, 3 h left`.
@@ -47,23 +124,39 @@ pub(crate) fn password(user: &User, clock: &Clock) -> Text {
 
 /// What needs an operator's attention. Empty if nothing does.
 pub(crate) fn attention(user: &User, clock: &Clock) -> Text {
+    let answer = ability(user);
+    if answer.kind() == SignInAbilityKind::Yes {
+        return Text::new();
+    }
     let mut concerns = Vec::new();
     if let Some(lock) = &user.lock {
         concerns.push(locked(lock, clock));
     }
-    if let Some(throttle) = &user.throttle {
+    if let Some(throttle) = user.throttle.as_ref().filter(|_| user.kind() == UserKind::Person) {
         let wait = instant(throttle.until_time.as_ref()).map(|at| clock.left(at)).unwrap_or_default();
         concerns.push(format!("waits after {}, {wait}", count(throttle.failures, "wrong password")));
     }
-    if user.password_status.as_ref().is_some_and(|status| status.change_required) {
-        concerns.push("must change".to_owned());
+    let must_change = user.password_status.as_ref().is_some_and(|status| status.change_required);
+    match answer.reason() {
+        SignInAbilityReason::TemporaryPasswordExpired => concerns.push(expired(user, clock)),
+        SignInAbilityReason::Pending => concerns.push("no password yet".to_owned()),
+        _ if must_change => concerns.push("must change".to_owned()),
+        _ => {}
     }
-    let tone = if user.state() == UserState::Locked { Tone::Bad } else { Tone::Warn };
-    Text::toned(tone, concerns.join("; "))
+    Text::toned(mark(user).0, concerns.join("; "))
 }
 
 /// `locked by root: laptop lost, until tomorrow 08:00`.
 pub(crate) fn locked(lock: &UserLock, clock: &Clock) -> String {
+    let text = locked_by(lock);
+    match instant(lock.expire_time.as_ref()) {
+        Some(end) => format!("{text}, until {}", clock.moment(end)),
+        None => text,
+    }
+}
+
+/// `locked by root: laptop lost`.
+fn locked_by(lock: &UserLock) -> String {
     let mut text = match lock.cause() {
         LockCause::FailedSignIns => "locked after wrong passwords".to_owned(),
         _ if lock.actor_name.is_empty() => "locked".to_owned(),
@@ -72,10 +165,7 @@ pub(crate) fn locked(lock: &UserLock, clock: &Clock) -> String {
     if !lock.note.is_empty() {
         text = format!("{text}: {}", lock.note);
     }
-    match instant(lock.expire_time.as_ref()) {
-        Some(end) => format!("{text}, until {}", clock.moment(end)),
-        None => text,
-    }
+    text
 }
 
 /// The reason why a password must be changed.
@@ -96,26 +186,56 @@ pub(crate) fn signed_in(user: &User, clock: &Clock) -> Text {
     }
 }
 
-/// The command that is most useful next for `user`.
-pub(crate) fn next_step(user: &User) -> String {
+/// A command that may be useful next.
+pub(crate) struct Step {
+    /// The scopes that it needs.
+    pub(crate) scopes: &'static [&'static str],
+    /// Whether it acts on the account, which needs each scope of its user, too.
+    pub(crate) acts: bool,
+    /// The command.
+    pub(crate) command: String,
+}
+
+/// The commands that may be useful next for `user`, the most useful first.
+pub(crate) fn next_steps(user: &User) -> Vec<Step> {
     let name = shell_word(&user.username);
-    if user.state() == UserState::Locked || user.throttle.is_some() {
-        format!("latchkey users unlock {name}")
-    } else if user.state() == UserState::Pending {
-        format!("latchkey users reset {name} --temporary-password")
-    } else if user.kind() == UserKind::Service {
-        format!("latchkey tokens list {name}")
-    } else {
-        format!("latchkey audit list --user {name}")
-    }
+    let act = |scopes, command| Step { scopes, acts: true, command };
+    let read = |scopes, command| Step { scopes, acts: false, command };
+    let reset = format!("latchkey users reset {name} --temporary-password");
+    let help = match ability(user).next_method.rsplit('/').next() {
+        Some("UnlockUser") => Some(act(&["users.lock"], format!("latchkey users unlock {name}"))),
+        Some("ResetPassword") if user.lock.is_some() => {
+            Some(act(&["users.reset", "users.reset.temporary", "users.lock"], format!("{reset} --unlock")))
+        }
+        Some("ResetPassword") => Some(act(&["users.reset", "users.reset.temporary"], reset)),
+        _ => None,
+    };
+    let tokens =
+        (user.kind() == UserKind::Service).then(|| read(&["tokens.read"], format!("latchkey tokens list {name}")));
+    let events = read(&["audit.read"], format!("latchkey audit list --user {name}"));
+    let sessions = read(&["sessions.read"], format!("latchkey sessions list {name}"));
+    help.into_iter().chain(tokens).chain([events, sessions]).collect()
 }
 
 /// `1 session`, `2 sessions`.
 pub(crate) fn count(number: impl TryInto<i64>, noun: &str) -> String {
     match number.try_into().unwrap_or(i64::MAX) {
         1 => format!("1 {noun}"),
-        number => format!("{number} {noun}s"),
+        number => format!("{} {noun}s", grouped(number)),
     }
+}
+
+/// `1 204`, with a space before each three digits.
+pub(crate) fn grouped(number: impl Into<i64>) -> String {
+    let digits = number.into().to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(' ');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 /// `text` as one word of a shell, quoted if necessary.
@@ -135,6 +255,8 @@ mod tests {
     fn nouns_agree_with_their_number() {
         assert_eq!(count(1, "session"), "1 session");
         assert_eq!(count(0, "session"), "0 sessions");
+        assert_eq!(count(1_234_567, "user"), "1 234 567 users");
+        assert_eq!(grouped(204), "204");
     }
 
     #[test]

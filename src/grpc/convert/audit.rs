@@ -4,6 +4,7 @@ use super::{Wrong, each, finish, instant, page, stamp};
 use crate::app::ListEvents;
 use crate::domain::audit::{Actor, EventFilter, EventType, Outcome, RecordedEvent};
 use crate::domain::id::EventId;
+use crate::domain::reason::Reason;
 use crate::domain::text::{TextFault, plain_text};
 use crate::domain::violation::{Fault, Violations};
 use crate::error::Result;
@@ -75,10 +76,9 @@ fn outcome_of(number: i32) -> std::result::Result<Outcome, Wrong> {
 
 /// Converts an event to a message.
 pub(in crate::grpc) fn event(event: RecordedEvent) -> v1::Event {
-    // The domain and the contract use the same names; a test compares them.
+    // The domain and the contract use the same names for types and reasons; a test compares them.
     let kind = v1::EventType::from_str_name(&format!("EVENT_TYPE_{}", event.kind.as_str()));
-    let reason =
-        event.reason.and_then(|reason| v1::ErrorReason::from_str_name(&format!("ERROR_REASON_{}", reason.as_str())));
+    let reason = reason(event.reason);
     let outcome = match event.outcome {
         Outcome::Succeeded => v1::EventOutcome::Succeeded,
         Outcome::Failed => v1::EventOutcome::Failed,
@@ -89,7 +89,7 @@ pub(in crate::grpc) fn event(event: RecordedEvent) -> v1::Event {
         time: Some(stamp(event.at)),
         r#type: kind.unwrap_or_default().into(),
         outcome: outcome.into(),
-        reason: reason.unwrap_or_default().into(),
+        reason: reason.into(),
         actor: Some(actor(event.actor)),
         target_user_id: event.target.user_id,
         target_username: event.target.username,
@@ -100,6 +100,12 @@ pub(in crate::grpc) fn event(event: RecordedEvent) -> v1::Event {
         method: event.method,
         request_id: event.request_id,
     }
+}
+
+/// Converts the reason of an event.
+pub(super) fn reason(reason: Option<Reason>) -> v1::ErrorReason {
+    let known = reason.and_then(|reason| v1::ErrorReason::from_str_name(&format!("ERROR_REASON_{}", reason.as_str())));
+    known.unwrap_or_default()
 }
 
 fn actor(actor: Actor) -> v1::Actor {

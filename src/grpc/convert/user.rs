@@ -2,7 +2,9 @@
 
 use super::{count, stamp};
 use crate::app::App;
+use crate::domain::audit::RecordedEvent;
 use crate::domain::lockout::{Lock, LockCause};
+use crate::domain::sign_in_ability::{AbilityKind, Concern, Remedy, SignInAbility};
 use crate::domain::time::Timestamp;
 use crate::domain::user::{ChangeCause, Effects, User, UserFlag, UserKind, UserState};
 use crate::proto::v1;
@@ -32,6 +34,45 @@ pub(in crate::grpc) fn user(app: &App, user: &User) -> v1::User {
         update_time: Some(stamp(user.updated_at)),
         last_sign_in_time: user.last_sign_in_at.map(stamp),
         etag: user.etag().to_string(),
+        sign_in_ability: Some(ability(user.sign_in_ability(now))),
+    }
+}
+
+fn ability(ability: SignInAbility) -> v1::SignInAbility {
+    let kind = match ability.kind {
+        AbilityKind::Yes => v1::SignInAbilityKind::Yes,
+        AbilityKind::YesThen => v1::SignInAbilityKind::YesThen,
+        AbilityKind::NotUntil => v1::SignInAbilityKind::NotUntil,
+        AbilityKind::No => v1::SignInAbilityKind::No,
+    };
+    let reason = match ability.concern {
+        None => v1::SignInAbilityReason::Unspecified,
+        Some(Concern::LockedWithoutEnd | Concern::LockedWithEnd) => v1::SignInAbilityReason::Locked,
+        Some(Concern::TemporaryPasswordExpired) => v1::SignInAbilityReason::TemporaryPasswordExpired,
+        Some(Concern::Pending) => v1::SignInAbilityReason::Pending,
+        Some(Concern::Throttled) => v1::SignInAbilityReason::Throttled,
+        Some(Concern::TemporaryPassword) => v1::SignInAbilityReason::PasswordTemporary,
+        Some(Concern::ChangeRequired) => v1::SignInAbilityReason::ChangeRequired,
+    };
+    let next_method = match ability.concern.and_then(Concern::remedy) {
+        None => "",
+        Some(Remedy::Unlock) => "latchkey.v1.UserAdmin/UnlockUser",
+        Some(Remedy::ResetPassword) => "latchkey.v1.UserAdmin/ResetPassword",
+    };
+    v1::SignInAbility {
+        kind: kind.into(),
+        reason: reason.into(),
+        until_time: ability.until.map(stamp),
+        next_method: next_method.to_owned(),
+    }
+}
+
+/// Converts a failed sign-in to a message.
+pub(in crate::grpc) fn failure(event: &RecordedEvent) -> v1::SignInFailure {
+    v1::SignInFailure {
+        time: Some(stamp(event.at)),
+        reason: super::audit::reason(event.reason).into(),
+        client_address: event.actor.client_address.clone(),
     }
 }
 

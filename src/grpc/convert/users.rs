@@ -14,8 +14,10 @@ use crate::domain::lockout::LockCause;
 use crate::domain::password::PlainPassword;
 use crate::domain::profile::{DisplayName, ExternalId, LabelChanges, Labels, Locale, SearchText};
 use crate::domain::role::Role;
+use crate::domain::sign_in_ability::AbilityKind;
 use crate::domain::time::Timestamp;
-use crate::domain::user::{UserFilter, UserFlag, UserKind, UserOrder, UserRef, UserState};
+use crate::domain::user::{UserFlag, UserKind, UserRef, UserState};
+use crate::domain::user_filter::{UserFilter, UserOrder};
 use crate::domain::username::Username;
 use crate::domain::violation::{Describe, Fault, Violations};
 use crate::error::Result;
@@ -46,6 +48,7 @@ fn filter(faults: &mut Violations, message: &v1::UserFilter) -> Option<UserFilte
     let without_flags = each(faults, "filter.without_flags", &message.without_flags, 16, |number| flag(*number));
     let roles = roles(faults, "filter.roles", &message.roles);
     let user_ids = each(faults, "filter.user_ids", &message.user_ids, 1000, |text| text.parse::<UserId>());
+    let abilities = each(faults, "filter.sign_in_abilities", &message.sign_in_abilities, 8, |number| ability(*number));
     Some(UserFilter {
         text: text?,
         states: states?,
@@ -56,6 +59,7 @@ fn filter(faults: &mut Violations, message: &v1::UserFilter) -> Option<UserFilte
         roles: roles?,
         user_ids: user_ids?,
         needs_attention: message.needs_attention,
+        abilities: abilities?,
     })
 }
 
@@ -257,6 +261,16 @@ fn state(number: i32) -> std::result::Result<UserState, Wrong> {
         Ok(v1::UserState::Active) => Ok(UserState::Active),
         Ok(v1::UserState::Locked) => Ok(UserState::Locked),
         Ok(v1::UserState::Unspecified) | Err(_) => Err(Wrong::Number),
+    }
+}
+
+fn ability(number: i32) -> std::result::Result<AbilityKind, Wrong> {
+    match v1::SignInAbilityKind::try_from(number) {
+        Ok(v1::SignInAbilityKind::Yes) => Ok(AbilityKind::Yes),
+        Ok(v1::SignInAbilityKind::YesThen) => Ok(AbilityKind::YesThen),
+        Ok(v1::SignInAbilityKind::NotUntil) => Ok(AbilityKind::NotUntil),
+        Ok(v1::SignInAbilityKind::No) => Ok(AbilityKind::No),
+        Ok(v1::SignInAbilityKind::Unspecified) | Err(_) => Err(Wrong::Number),
     }
 }
 

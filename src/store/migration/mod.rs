@@ -1,6 +1,7 @@
 //! The migrations. Append-only: a migration that has been released is never changed.
 
 mod m0001_first;
+mod m0002_ability_and_reservations;
 
 use sea_orm_migration::prelude::*;
 
@@ -9,7 +10,7 @@ pub(super) struct Migrator;
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m0001_first::Migration)]
+        vec![Box::new(m0001_first::Migration), Box::new(m0002_ability_and_reservations::Migration)]
     }
 }
 

@@ -1,22 +1,24 @@
 //! Lists of accounts: filters, orders and pages.
 //!
-//! The predicates are the SQL equivalents of `User::state` and `User::flags`; a test compares them. Each is written like the
-//! partial index that serves it.
+//! A list of the accounts that need attention, the worst first, reads one concern after the other, each from its own index.
 
 use sea_orm::sea_query::{Condition, Expr, ExprTrait, Query, SelectStatement, SimpleExpr, UnionType};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, JoinType, Order, PaginatorTrait, QueryFilter,
-    QueryOrder, QuerySelect, Select,
+    QueryOrder, QuerySelect, QueryTrait, Select,
 };
 
+use super::condition::{besides, flag, holds, indexed, locked, matching, outlasts_password, state, throttled_people};
 use super::row::{UserRow, cause_number, kind_number};
 use super::with_throttle;
 use crate::domain::page::{Cursor, Page, PageSize};
 use crate::domain::profile::SearchText;
+use crate::domain::sign_in_ability::{AbilityKind, Concern};
 use crate::domain::time::Timestamp;
-use crate::domain::user::{User, UserFilter, UserFlag, UserOrder, UserState};
-use crate::error::{Resource, Result};
-use crate::store::entity::{throttle, user, user_role, user_term};
+use crate::domain::user::User;
+use crate::domain::user_filter::{UserFilter, UserOrder};
+use crate::error::{Error, Resource, Result};
+use crate::store::entity::{user, user_role, user_term};
 use crate::store::single::records;
 use crate::store::text::{count, readable};
 
@@ -41,12 +43,11 @@ pub async fn user_list(
     after: Option<&Cursor>,
     size: PageSize,
 ) -> Result<Page<User>> {
+    if listing.is_by_concern() {
+        return listing.page_by_concern(c, after, size).await;
+    }
     let rows: Vec<ListedRow> = records(c, Resource::User, listing.select(after, size)).await?;
-    let size = size.at_most(rows_that_fit(&rows));
-    let page = Page::cut(rows, size, |row| listing.cursor(row));
-    let next = page.next;
-    let users = readable(page.rows.into_iter().map(|row| row.row.decode()))?;
-    Ok(Page { rows: users, next })
+    listing.page(rows, size)
 }
 
 /// Returns how many of these rows fit into one response.
@@ -62,12 +63,13 @@ fn rows_that_fit(rows: &[ListedRow]) -> u32 {
 /// Counts all accounts that match.
 pub async fn user_count(c: &impl ConnectionTrait, listing: &UserListing<'_>) -> Result<u64> {
     let mut condition = listing.filtered();
-    if listing.filter.needs_attention {
-        condition = condition.add(attention(listing.now));
-    }
     if let Some(text) = &listing.filter.text {
         condition = condition.add(user::Column::Id.in_subquery(ids_with_term(text)));
     }
+    if is_about_concerns(listing.filter) {
+        return count_by_concern(c, listing, &condition).await;
+    }
+    condition = condition.add(matching(listing.filter, listing.now));
     Ok(user::Entity::find().filter(condition).count(c).await?)
 }
 
@@ -79,9 +81,33 @@ struct ListedRow {
     sort_id: String,
     sort_created_at: i64,
     sort_term: Option<String>,
+    #[sea_orm(skip)]
+    concern: Option<Concern>,
+}
+
+/// Selects all columns of [`ListedRow`] but the term.
+fn columns() -> Select<user::Entity> {
+    with_throttle(user::Entity::find())
+        .column_as(user::Column::Username, "sort_username")
+        .column_as(user::Column::Id, "sort_id")
+        .column_as(user::Column::CreatedAt, "sort_created_at")
+}
+
+/// Selects the columns of [`ListedRow`], without a term.
+fn rows() -> Select<user::Entity> {
+    columns().expr_as(Expr::cust("NULL"), "sort_term")
 }
 
 impl UserListing<'_> {
+    /// Cuts a page from its rows and one more, and decodes them.
+    fn page(&self, rows: Vec<ListedRow>, size: PageSize) -> Result<Page<User>> {
+        let size = size.at_most(rows_that_fit(&rows));
+        let page = Page::cut(rows, size, |row| self.cursor(row));
+        let next = page.next;
+        let users = readable(page.rows.into_iter().map(|row| row.row.decode()))?;
+        Ok(Page { rows: users, next })
+    }
+
     fn select(&self, after: Option<&Cursor>, size: PageSize) -> Select<user::Entity> {
         let limit = u64::from(size.rows()) + 1;
         let mut condition = self.filtered();
@@ -92,20 +118,15 @@ impl UserListing<'_> {
             // The cursor replaces the lower bound of the prefix. With both bounds, SQLite would start from the lower one.
             condition = condition.add(if after.is_some() { before_prefix_end(text) } else { has_prefix(text) });
         }
-        if self.filter.needs_attention {
-            let ids = self.attention_ids(condition.clone(), limit);
+        condition = condition.add(matching(self.filter, self.now));
+        if is_about_concerns(self.filter) {
+            let ids = self.concerned_ids(condition.clone(), limit);
             condition = condition.add(user::Column::Id.in_subquery(ids));
         }
-        let select = with_throttle(user::Entity::find())
-            .column_as(user::Column::Username, "sort_username")
-            .column_as(user::Column::Id, "sort_id")
-            .column_as(user::Column::CreatedAt, "sort_created_at");
         let select = match &self.filter.text {
-            Some(text) if self.is_by_term() => join_first_term(select, text),
-            Some(text) => select
-                .expr_as(Expr::cust("NULL"), "sort_term")
-                .filter(user::Column::Id.in_subquery(ids_with_term(text))),
-            None => select.expr_as(Expr::cust("NULL"), "sort_term"),
+            Some(text) if self.is_by_term() => join_first_term(columns(), text),
+            Some(text) => rows().filter(user::Column::Id.in_subquery(ids_with_term(text))),
+            None => rows(),
         };
         self.sorted(select.filter(condition)).limit(limit)
     }
@@ -138,6 +159,8 @@ impl UserListing<'_> {
             ])
             .gt(Expr::tuple([Expr::val(term.as_str()), Expr::val(id.as_str())])),
             Cursor::Text(username, _) => user::Column::Username.gt(username.as_str()),
+            // Only lists by concern have such a cursor.
+            Cursor::Concern(..) => Expr::val(false),
             Cursor::Time(at, id) => Expr::tuple([
                 Expr::col((user::Entity, user::Column::CreatedAt)),
                 Expr::col((user::Entity, user::Column::Id)),
@@ -147,6 +170,9 @@ impl UserListing<'_> {
     }
 
     fn cursor(&self, row: &ListedRow) -> Cursor {
+        if let Some(concern) = row.concern {
+            return Cursor::Concern(self.now.as_micros(), concern, Box::new(position(concern, row)));
+        }
         match (&row.sort_term, self.order) {
             (Some(term), _) => Cursor::Text(term.clone(), row.sort_id.clone()),
             (None, UserOrder::CreatedAtDescending) => Cursor::Time(row.sort_created_at, row.sort_id.clone()),
@@ -154,7 +180,7 @@ impl UserListing<'_> {
         }
     }
 
-    /// The conditions of the filter, except text and `needs_attention`.
+    /// The conditions of the filter, except text, `needs_attention` and the ability to sign in.
     fn filtered(&self) -> Condition {
         let filter = self.filter;
         let mut all = Condition::all();
@@ -189,21 +215,138 @@ impl UserListing<'_> {
         }
         all
     }
+}
 
-    /// Selects the ids of accounts that need attention: from the index of locked accounts and those that must change their
-    /// password, as many as fit on the page; and all throttled accounts. A single predicate with OR would scan the whole table.
-    fn attention_ids(&self, condition: Condition, limit: u64) -> SelectStatement {
+impl UserListing<'_> {
+    /// Returns whether accounts are ordered by concern: if all have one, unless the caller chose an order or searches by text.
+    fn is_by_concern(&self) -> bool {
+        is_about_concerns(self.filter) && self.filter.text.is_none() && self.order == UserOrder::Natural
+    }
+
+    /// The concerns that can match, the worst first, each with a further condition.
+    fn concerns(&self) -> impl Iterator<Item = (Concern, Condition)> {
+        Concern::ALL.iter().filter_map(|concern| Some((*concern, self.wanted(*concern)?)))
+    }
+
+    /// The condition under which an account with this concern has a wanted ability to sign in. `None` if there is none.
+    fn wanted(&self, concern: Concern) -> Option<Condition> {
+        let is_wanted = |kind: &AbilityKind| self.filter.abilities.is_empty() || self.filter.abilities.contains(kind);
+        match (concern.kinds(), concern.kinds().iter().filter(|kind| is_wanted(kind)).count()) {
+            (_, 0) => None,
+            (kinds, wanted) if kinds.len() == wanted => Some(Condition::all()),
+            _ if is_wanted(&AbilityKind::No) => Some(outlasts_password(self.now)),
+            _ => Some(outlasts_password(self.now).not()),
+        }
+    }
+
+    /// Reads one page, the worst concern first.
+    async fn page_by_concern(
+        &self,
+        c: &impl ConnectionTrait,
+        after: Option<&Cursor>,
+        size: PageSize,
+    ) -> Result<Page<User>> {
+        let (now, begin, mut key) = match after {
+            None => (self.now, None, None),
+            Some(Cursor::Concern(at, concern, key)) => (Timestamp::from_micros(*at), Some(*concern), Some(&**key)),
+            // A token of a server that had another order.
+            Some(_) => return Err(Error::PageTokenInvalid),
+        };
+        let listing = UserListing { filter: self.filter, order: self.order, now };
+        let condition = listing.filtered();
+        let mut found: Vec<ListedRow> = Vec::new();
+        for (concern, wanted) in listing.concerns().filter(|(concern, _)| begin.is_none_or(|begin| *concern >= begin)) {
+            let missing = (u64::from(size.rows()) + 1).saturating_sub(found.len() as u64);
+            if missing == 0 {
+                break;
+            }
+            let select = rows().filter(condition.clone()).filter(wanted).limit(missing);
+            let select = in_order(select, concern, key.take(), now);
+            let rows: Vec<ListedRow> = records(c, Resource::User, select).await?;
+            found.extend(rows.into_iter().map(|row| ListedRow { concern: Some(concern), ..row }));
+        }
+        listing.page(found, size)
+    }
+
+    /// Selects the ids of accounts that need attention, for lists in another order: from the index of such accounts, as many as
+    /// fit on the page; and all throttled people. A single predicate with OR would scan the whole table.
+    fn concerned_ids(&self, condition: Condition, limit: u64) -> SelectStatement {
         let select = user::Entity::find().select_only().column(user::Column::Id);
         let select = match &self.filter.text {
             Some(text) if self.is_by_term() => join_first_term(select, text).select_only().column(user::Column::Id),
             Some(text) => select.filter(user::Column::Id.in_subquery(ids_with_term(text))),
             None => select,
         };
-        let select = self.sorted(select.filter(condition).filter(demanding(self.now))).limit(limit);
+        let select = self.sorted(select.filter(condition).filter(indexed(self.now))).limit(limit);
         let mut page = Query::select();
-        page.column("id").from_subquery(sea_orm::QueryTrait::into_query(select), "demanding");
-        page.union(UnionType::Distinct, waiting_ids(self.now));
+        page.column("id").from_subquery(select.into_query(), "demanding");
+        page.union(UnionType::Distinct, throttled_people(self.now));
         page
+    }
+}
+
+/// The order among the accounts of one concern, and the key of a row in it.
+enum Key {
+    /// By username.
+    Username,
+    /// By the time at which the temporary password expires or has expired, the earliest first.
+    PasswordExpiry,
+    /// By the time at which the lock ends, the latest first.
+    LockExpiry,
+}
+
+fn key_of(concern: Concern) -> Key {
+    match concern {
+        Concern::TemporaryPasswordExpired | Concern::TemporaryPassword => Key::PasswordExpiry,
+        Concern::LockedWithEnd => Key::LockExpiry,
+        Concern::LockedWithoutEnd | Concern::Pending | Concern::Throttled | Concern::ChangeRequired => Key::Username,
+    }
+}
+
+fn position(concern: Concern, row: &ListedRow) -> Cursor {
+    let at = |at: Option<i64>| Cursor::Time(at.unwrap_or_default(), row.sort_id.clone());
+    match key_of(concern) {
+        Key::Username => Cursor::Text(row.sort_username.clone(), row.sort_id.clone()),
+        Key::PasswordExpiry => at(row.row.password_expires_at()),
+        Key::LockExpiry => at(row.row.lock_expires_at()),
+    }
+}
+
+/// Selects the accounts with a concern after the cursor, in order.
+fn in_order(
+    select: Select<user::Entity>,
+    concern: Concern,
+    after: Option<&Cursor>,
+    now: Timestamp,
+) -> Select<user::Entity> {
+    let pair = |column: user::Column| {
+        Expr::tuple([Expr::col((user::Entity, column)), Expr::col((user::Entity, user::Column::Id))])
+    };
+    let passed = |at: i64, id: &str| Expr::tuple([Expr::val(at), Expr::val(id)]);
+    let after = after.map(|after| match (key_of(concern), after) {
+        (Key::PasswordExpiry, Cursor::Time(at, id)) => pair(user::Column::PasswordExpiresAt).gt(passed(*at, id)),
+        (Key::LockExpiry, Cursor::Time(at, id)) => pair(user::Column::LockExpiresAt).lt(passed(*at, id)),
+        (_, Cursor::Text(username, _)) => user::Column::Username.gt(username.as_str()),
+        // Unreachable: the cursor was made by `position`.
+        _ => Expr::val(false),
+    });
+    let select = match after {
+        // The cursor replaces the lower bound. With both, SQLite would start from the bound.
+        Some(after) if concern == Concern::TemporaryPassword => {
+            let has_expiry = user::Column::PasswordExpiresAt.is_not_null();
+            select.filter(after).filter(has_expiry).filter(besides(concern, now))
+        }
+        Some(after) => select.filter(after).filter(holds(concern, now)),
+        None => select.filter(holds(concern, now)),
+    };
+    match key_of(concern) {
+        Key::Username => select.order_by(user::Column::Username, Order::Asc),
+        Key::PasswordExpiry => {
+            select.order_by(user::Column::PasswordExpiresAt, Order::Asc).order_by(user::Column::Id, Order::Asc)
+        }
+        Key::LockExpiry => {
+            select.order_by(user::Column::LockExpiresAt, Order::Desc).order_by(user::Column::Id, Order::Desc)
+        }
     }
 }
 
@@ -233,56 +376,62 @@ fn before_prefix_end(text: &SearchText) -> Condition {
     Condition::all().add_option(text.prefix_end().map(|end| user_term::Column::Term.lt(end)))
 }
 
-fn waiting_ids(now: Timestamp) -> SelectStatement {
-    let mut ids = Query::select();
-    ids.column(throttle::Column::UserId)
-        .from(throttle::Entity)
-        .and_where(throttle::Column::WaitsUntil.gt(now.as_micros()))
-        .and_where(throttle::Column::UserId.is_not_null());
-    ids
+/// Returns whether only accounts with a concern can match.
+fn is_about_concerns(filter: &UserFilter) -> bool {
+    filter.needs_attention || !filter.abilities.is_empty() && !filter.abilities.contains(&AbilityKind::Yes)
 }
 
-fn locked(now: Timestamp) -> Condition {
-    Condition::all().add(Expr::cust(r#""user".lock_cause IS NOT NULL"#)).add(
-        Condition::any()
-            .add(user::Column::LockExpiresAt.is_null())
-            .add(user::Column::LockExpiresAt.gt(now.as_micros())),
-    )
-}
-
-fn pending() -> SimpleExpr {
-    Expr::cust(r#"("user".kind = 1 AND "user".password_hash IS NULL)"#)
-}
-
-fn must_change() -> SimpleExpr {
-    Expr::cust(r#"("user".change_demanded OR "user".password_kind > 1)"#)
-}
-
-fn state(state: UserState, now: Timestamp) -> Condition {
-    match state {
-        UserState::Locked => locked(now),
-        UserState::Pending => Condition::all().add(pending()).add(locked(now).not()),
-        UserState::Active => Condition::all().add(pending().not()).add(locked(now).not()),
+/// Counts the matching accounts, each concern by its own index.
+async fn count_by_concern(c: &impl ConnectionTrait, listing: &UserListing<'_>, condition: &Condition) -> Result<u64> {
+    let mut total = 0;
+    for (concern, wanted) in listing.concerns() {
+        let select = user::Entity::find().filter(condition.clone()).filter(holds(concern, listing.now)).filter(wanted);
+        total += select.count(c).await?;
     }
+    Ok(total)
 }
 
-fn flag(flag: UserFlag, now: Timestamp) -> Condition {
-    let holds = match flag {
-        UserFlag::MustChange => must_change(),
-        UserFlag::TemporaryPassword => Expr::cust(r#""user".password_kind > 1"#),
-        UserFlag::Throttled => user::Column::Id.in_subquery(waiting_ids(now)),
-        UserFlag::NeverSignedIn => Expr::cust(r#"("user".kind = 1 AND "user".last_sign_in_at IS NULL)"#),
-    };
-    Condition::all().add(holds)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Location, Store};
 
-/// Selects accounts that are locked or must change their password, written so that the partial index serves it.
-fn demanding(now: Timestamp) -> Condition {
-    Condition::all()
-        .add(Expr::cust(r#"("user".lock_cause IS NOT NULL OR "user".change_demanded OR "user".password_kind > 1)"#))
-        .add(Condition::any().add(locked(now)).add(must_change()))
-}
+    type Outcome = std::result::Result<(), Box<dyn std::error::Error>>;
 
-fn attention(now: Timestamp) -> Condition {
-    Condition::any().add(demanding(now)).add(user::Column::Id.in_subquery(waiting_ids(now)))
+    /// The steps by which `SQLite` runs a query.
+    async fn plan(store: &Store, select: Select<user::Entity>) -> std::result::Result<Vec<String>, sea_orm::DbErr> {
+        let mut statement = select.build(sea_orm::DbBackend::Sqlite);
+        statement.sql = format!("EXPLAIN QUERY PLAN {}", statement.sql);
+        let rows = store.reader().query_all_raw(statement).await?;
+        rows.iter().map(|row| row.try_get("", "detail")).collect()
+    }
+
+    #[tokio::test]
+    async fn each_concern_is_read_in_order_from_an_index_of_its_own() -> Outcome {
+        let dir = tempfile::tempdir()?;
+        let store = Store::connect(&Location::Sqlite(dir.path().join("latchkey.db"))).await?;
+        store.migrate().await?.commit().await?;
+        let now = Timestamp::from_micros(1_000_000);
+        for (concern, index, cursor) in [
+            (Concern::LockedWithoutEnd, "user_locked_for_good", Cursor::Text("ada".to_owned(), "x".to_owned())),
+            (Concern::TemporaryPasswordExpired, "user_password_expiry", Cursor::Time(5, "x".to_owned())),
+            (Concern::Pending, "user_pending", Cursor::Text("ada".to_owned(), "x".to_owned())),
+            (Concern::LockedWithEnd, "user_lock_expiry", Cursor::Time(5, "x".to_owned())),
+            (Concern::TemporaryPassword, "user_password_expiry", Cursor::Time(5, "x".to_owned())),
+            (Concern::ChangeRequired, "user_change_required", Cursor::Text("ada".to_owned(), "x".to_owned())),
+        ] {
+            for after in [None, Some(&cursor)] {
+                let plan = plan(&store, in_order(rows(), concern, after, now).limit(51)).await?;
+                let first = plan.first().map(String::as_str).unwrap_or_default();
+                assert!(first.contains(&format!("INDEX {index}")), "{concern:?} after {after:?}: {plan:#?}");
+                assert!(
+                    !plan.iter().any(|step| step.contains("TEMP B-TREE")),
+                    "{concern:?} after {after:?}: {plan:#?}"
+                );
+            }
+        }
+        let throttled = plan(&store, in_order(rows(), Concern::Throttled, None, now).limit(51)).await?;
+        assert!(!throttled.iter().any(|step| step.starts_with("SCAN user")), "{throttled:#?}");
+        Ok(())
+    }
 }

@@ -1,5 +1,6 @@
 //! Accounts.
 
+mod condition;
 mod list;
 mod row;
 mod write;

@@ -28,6 +28,16 @@ impl UserRow {
         self.user.labels.len()
     }
 
+    /// Returns when the temporary password expires, in microseconds.
+    pub(super) fn password_expires_at(&self) -> Option<i64> {
+        self.user.password_expires_at
+    }
+
+    /// Returns when the lock ends, in microseconds.
+    pub(super) fn lock_expires_at(&self) -> Option<i64> {
+        self.user.lock_expires_at
+    }
+
     /// Decodes the account with its credentials.
     pub(super) fn decode_with_credentials(self) -> Result<UserWithCredentials> {
         let password = self.user.password_hash.clone().map(PasswordHash::new);

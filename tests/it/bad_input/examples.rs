@@ -70,6 +70,7 @@ async fn of_users(h: &Harness, root: &Client) -> Vec<(&'static str, Client, Valu
             "text": "b", "states": ["USER_STATE_ACTIVE"], "kinds": ["USER_KIND_PERSON"],
             "lockCauses": ["LOCK_CAUSE_OPERATOR"], "flags": ["USER_FLAG_MUST_CHANGE"],
             "withoutFlags": ["USER_FLAG_THROTTLED"], "roles": ["viewer"], "userIds": [bob.id], "needsAttention": true,
+            "signInAbilities": ["SIGN_IN_ABILITY_KIND_NO"],
         },
     });
     let profile = json!({

@@ -8,7 +8,7 @@ use secrecy::ExposeSecret;
 use super::idempotency_key;
 use super::reset::{show_secret, shown_once};
 use crate::cli::args::{self, Confirmation, enum_parser};
-use crate::cli::commands::Loss;
+use crate::cli::commands::{Loss, may};
 use crate::cli::error::Error;
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::words::{person, shell_word};
@@ -113,6 +113,8 @@ impl Create {
                 remedy: format!("give it another one with `latchkey users reset {name} --temporary-password`"),
             })
         };
+        let is_for_people = !cli.client.is_showing() && !cli.screen.is_json();
+        let scopes = if is_for_people { cli.scopes().await } else { Vec::new() };
         cli.answer_once(request, loss, |screen, answer| {
             let user = answer.user.unwrap_or_default();
             let created = Text::toned(Tone::Good, "✔ ").and(Tone::Plain, format!("{} is created", person(&user)));
@@ -128,8 +130,10 @@ impl Create {
             }
             let name = shell_word(&user.username);
             match user.state() {
-                UserState::Pending => screen.next(&format!("latchkey users reset {name} --temporary-password")),
-                _ if user.kind() == crate::proto::v1::UserKind::Service => {
+                UserState::Pending if may(&scopes, "users.reset.temporary") => {
+                    screen.next(&format!("latchkey users reset {name} --temporary-password"))
+                }
+                _ if user.kind() == crate::proto::v1::UserKind::Service && may(&scopes, "tokens.write") => {
                     screen.next(&format!("latchkey tokens create {name} --name TEXT --scope SCOPE"))
                 }
                 _ => screen.next(&format!("latchkey users show {name}")),

@@ -3,19 +3,23 @@
 use clap::Args;
 
 use crate::cli::args::{Paging, enum_parser};
+use crate::cli::commands::status::total;
 use crate::cli::error::Error;
 use crate::cli::output::table::{Column, Table};
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::time::Clock;
-use crate::cli::output::words::{attention, count, password, shell_word, signed_in, state};
+use crate::cli::output::words::{attention, count, grouped, password, shell_word, signed_in, state};
 use crate::cli::setting::Cli;
-use crate::proto::v1::{ListUsersRequest, ListUsersResponse, User, UserFilter, UserFlag, UserOrder, UserState};
+use crate::proto::v1::{
+    ListUsersRequest, ListUsersResponse, SignInAbilityKind, User, UserFilter, UserFlag, UserOrder, UserState,
+};
 
 const HELP: &str = "\
 All conditions must hold; of --state, --kind and --role, any one of those given.
 
 Examples:
-  latchkey users list --attention
+  latchkey users list --attention              those who need help, the worst first
+  latchkey users list --can-sign-in no --count
   latchkey users list ad
   latchkey users list --role admin --count
   latchkey users list --all --output json | jq -r '.users[].email // empty'";
@@ -31,9 +35,12 @@ pub(crate) struct List {
     /// The same, for a text that begins with a hyphen.
     #[arg(long, value_name = "PREFIX", conflicts_with = "prefix", allow_hyphen_values = true)]
     text: Option<String>,
-    /// Only those to look at: locked, made to wait, or made to change the password.
+    /// Only those who cannot sign in, or must then change the password; the worst first.
     #[arg(long)]
     attention: bool,
+    /// Only with this answer: yes, yes-then, not-until or no.
+    #[arg(long, value_name = "ANSWER", hide_possible_values = true, value_parser = enum_parser("latchkey.v1.SignInAbilityKind", "SIGN_IN_ABILITY_KIND_"))]
+    can_sign_in: Vec<i32>,
     /// Only in this state: pending, active or locked.
     #[arg(long = "state", value_name = "STATE", hide_possible_values = true, value_parser = enum_parser("latchkey.v1.UserState", "USER_STATE_"))]
     states: Vec<i32>,
@@ -103,6 +110,10 @@ impl List {
             table(&answer.users, cli.screen.clock())
         };
         let listed = cli.pages(&self.paging, request, page).await?;
+        if self.attention && !cli.screen.is_json() {
+            let amount = self.attention_of(cli, listed.more).await?;
+            return cli.screen.footer(&amount, first.as_deref());
+        }
         match total {
             Some(total) if listed.more && !cli.screen.is_json() => {
                 let amount = format!("{} of {}; the others with --all", listed.count, count(total, "user"));
@@ -110,6 +121,19 @@ impl List {
             }
             _ => cli.list_footer(&listed, "user", first.as_deref()),
         }
+    }
+
+    /// `3 of 1 204 users need attention; 2 cannot sign in`.
+    async fn attention_of(&self, cli: &Cli, more: bool) -> Result<String, Error> {
+        let all = UserFilter { needs_attention: false, ..self.filter() };
+        let unable = [SignInAbilityKind::NotUntil, SignInAbilityKind::No].map(i32::from).to_vec();
+        let concerned = total(cli, self.filter()).await?;
+        let all = total(cli, all).await?;
+        let unable = total(cli, UserFilter { sign_in_abilities: unable, ..self.filter() }).await?;
+        let unable = if unable > 0 { format!("; {} cannot sign in", grouped(unable)) } else { String::new() };
+        let more = if more { "; there are more: --all" } else { "" };
+        let need = if concerned == 1 { "needs" } else { "need" };
+        Ok(format!("{} of {} {need} attention{unable}{more}", grouped(concerned), count(all, "user")))
     }
 
     fn order(&self) -> UserOrder {
@@ -135,6 +159,7 @@ impl List {
             flags,
             roles: self.roles.clone(),
             needs_attention: self.attention,
+            sign_in_abilities: self.can_sign_in.clone(),
             ..UserFilter::default()
         }
     }

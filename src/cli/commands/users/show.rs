@@ -2,13 +2,18 @@
 
 use clap::Args;
 
+use crate::cli::contract::enum_words;
 use crate::cli::error::Error;
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::time::{Clock, instant};
-use crate::cli::output::words::{change_cause, locked, next_step, password, person, signed_in, state};
+use crate::cli::output::words::{
+    Step, can_sign_in, change_cause, locked, next_steps, password, person, signed_in, state,
+};
 use crate::cli::setting::Cli;
 use crate::cli::user_ref;
-use crate::proto::v1::{GetUserRequest, User, UserKind, UserRef};
+use crate::proto::v1::{
+    GetUserRequest, ListRolesRequest, SignInAbilityReason, SignInFailure, User, UserKind, UserRef, WhoAmIRequest,
+};
 
 const HELP: &str = "\
 Examples:
@@ -31,11 +36,12 @@ impl Show {
         if cli.client.is_showing() || cli.screen.is_json() {
             return cli.answer(request, |_, _| Ok(())).await;
         }
-        let user = cli.user(self.user).await?;
+        let answer = cli.client.call(request).await?;
+        let user = answer.user.ok_or_else(|| Error::unexpected("the server sent no user"))?;
         let clock = cli.screen.clock();
         let sessions = cli.sessions_of(&user).await;
         cli.screen.line(Text::toned(Tone::Strong, person(&user)))?;
-        cli.screen.fields(profile(&user))?;
+        cli.screen.fields(profile(&user, clock))?;
         cli.screen.line("")?;
         cli.screen.fields(
             sign_in(&user, clock)
@@ -44,14 +50,22 @@ impl Show {
         )?;
         cli.screen.line("")?;
         cli.screen.fields(history(&user, clock))?;
-        cli.screen.next(&next_step(&user))
+        if !answer.recent_failures.is_empty() {
+            cli.screen.line("")?;
+            cli.screen.fields(failures(&answer.recent_failures, clock))?;
+        }
+        match cli.next_step(&user).await {
+            Some(next) => cli.screen.next(&next),
+            None => Ok(()),
+        }
     }
 }
 
-fn profile(user: &User) -> [(&'static str, Text); 8] {
+fn profile(user: &User, clock: &Clock) -> [(&'static str, Text); 9] {
     let labels: Vec<String> = user.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let kind = if user.kind() == UserKind::Service { "a service" } else { "a person" };
     [
+        ("sign-in", can_sign_in(user, clock)),
         ("id", user.id.as_str().into()),
         ("username", user.username.as_str().into()),
         ("kind", kind.into()),
@@ -75,8 +89,10 @@ fn sign_in(user: &User, clock: &Clock) -> [(&'static str, Text); 6] {
         let left = instant(throttle.until_time.as_ref()).map(|at| clock.left(at)).unwrap_or_default();
         Text::toned(Tone::Warn, format!("after {} wrong passwords, {left}", throttle.failures))
     });
-    let status = user.password_status.as_ref();
-    let change = status.filter(|status| status.change_required);
+    let (status, can) = (user.password_status.as_ref(), user.sign_in_ability.as_ref());
+    // Without a next sign-in, nothing is changed at it.
+    let is_expired = can.is_some_and(|can| can.reason() == SignInAbilityReason::TemporaryPasswordExpired);
+    let change = status.filter(|status| status.change_required && !is_expired);
     let change = change.map(|status| Text::toned(Tone::Warn, format!("at the next sign-in: {}", change_cause(status))));
     let scheme = status.filter(|status| status.password_set).map(|status| {
         let renewed = if status.rehash_pending { ", to be renewed at the next sign-in" } else { "" };
@@ -90,6 +106,42 @@ fn sign_in(user: &User, clock: &Clock) -> [(&'static str, Text); 6] {
         ("must change", change.unwrap_or_default()),
         ("hashed with", scheme.unwrap_or_default().into()),
     ]
+}
+
+/// `2 h ago: password wrong, from 192.0.2.7`, one line for each failed sign-in.
+fn failures(failures: &[SignInFailure], clock: &Clock) -> Vec<(&'static str, Text)> {
+    let line = |failure: &SignInFailure| {
+        let at = instant(failure.time.as_ref()).map(|at| clock.full_and_ago(at)).unwrap_or_default();
+        let reason = enum_words("latchkey.v1.ErrorReason", "ERROR_REASON_", failure.reason);
+        let from = failure.client_address.as_str();
+        let from = if from.is_empty() { String::new() } else { format!(", from {from}") };
+        Text::from(format!("{at}: {reason}{from}"))
+    };
+    let names = std::iter::once("last failures").chain(std::iter::repeat(""));
+    names.zip(failures.iter().map(line)).collect()
+}
+
+impl Cli {
+    /// The most useful command for `user` among those that the caller may use. A command that acts on the account needs each
+    /// scope of its user, too, and is not for oneself.
+    async fn next_step(&self, user: &User) -> Option<String> {
+        let caller = self.client.call(WhoAmIRequest {}).await.ok()?;
+        let is_self = caller.user.as_ref().is_some_and(|own| own.id == user.id);
+        let may = |scopes: &[&str]| scopes.iter().all(|scope| caller.scopes.iter().any(|own| own == scope));
+        let steps: Vec<Step> = next_steps(user).into_iter().filter(|step| may(step.scopes)).collect();
+        let outranks = !is_self && steps.iter().any(|step| step.acts) && self.outranks(&caller.scopes, user).await;
+        steps.into_iter().find(|step| outranks || !step.acts).map(|step| step.command)
+    }
+
+    /// Whether `scopes` include every scope of a user.
+    async fn outranks(&self, scopes: &[String], user: &User) -> bool {
+        if user.roles.is_empty() {
+            return true;
+        }
+        let Ok(answer) = self.client.call(ListRolesRequest {}).await else { return false };
+        let held = answer.roles.iter().filter(|role| user.roles.contains(&role.name));
+        held.flat_map(|role| &role.scopes).all(|scope| scopes.contains(scope))
+    }
 }
 
 fn history(user: &User, clock: &Clock) -> [(&'static str, Text); 4] {

@@ -1,0 +1,44 @@
+//! Indexes for lists by the ability to sign in.
+//!
+//! Only adds, so that replicas of the version before work with the new schema while they are being replaced. The index that
+//! is dropped is one that they can do without.
+
+use sea_orm_migration::prelude::*;
+
+use super::Dialect;
+
+pub(super) struct Migration;
+
+impl MigrationName for Migration {
+    fn name(&self) -> &'static str {
+        "m0002_ability_and_reservations"
+    }
+}
+
+#[async_trait::async_trait]
+impl MigrationTrait for Migration {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let connection = manager.get_connection();
+        let dialect = Dialect::of(manager.get_database_backend());
+        for statement in STATEMENTS {
+            connection.execute_unprepared(&dialect.render(statement)).await?;
+            super::statement_done().await?;
+        }
+        Ok(())
+    }
+}
+
+const STATEMENTS: &[&str] = &[
+    // Accounts that need attention. `IS TRUE` hides the alternatives: of several indexes that serve a query, SQLite uses the
+    // one that was created last, and would scan this wide one for each of them.
+    r#"CREATE INDEX user_needs_attention ON "user" (username)
+        WHERE (lock_cause IS NOT NULL OR change_demanded OR password_kind > 1 OR (kind = 1 AND password_hash IS NULL)) IS TRUE"#,
+    // The parts of that list, worst first, where no index served them yet.
+    r#"CREATE INDEX user_locked_for_good ON "user" (username) WHERE lock_cause IS NOT NULL AND lock_expires_at IS NULL"#,
+    r#"CREATE INDEX user_lock_expiry ON "user" (lock_expires_at, id) WHERE lock_expires_at IS NOT NULL"#,
+    r#"CREATE INDEX user_password_expiry ON "user" (password_expires_at, id) WHERE password_expires_at IS NOT NULL"#,
+    r#"CREATE INDEX user_change_required ON "user" (username)
+        WHERE (change_demanded OR password_kind > 1) AND password_expires_at IS NULL"#,
+    // Last, because on PostgreSQL it keeps out readers until the transaction ends.
+    "DROP INDEX user_attention",
+];
