@@ -1,18 +1,15 @@
 //! Plaintext passwords, and the rules for new ones.
 //!
-//! Every password is prepared with the `OpaqueString` profile of RFC 8265, 4.2, both when it is set and when it is
-//! verified: non-ASCII spaces become the ASCII space, the text is normalised to NFC, control characters and unassigned
-//! code points are rejected. Case and width are kept. NIST SP 800-63B-4, 3.1.1.2 recommends such a normalisation,
-//! because keyboards differ in how they compose accents.
+//! Every password is prepared in the same way when it is set and when it is verified: other spaces become the ASCII space,
+//! the text is normalised to NFC, control characters and unassigned code points are rejected. Case and width are kept. NIST
+//! SP 800-63B-4, 3.1.1.2 recommends such a normalisation, because keyboards differ in how they compose accents.
 //!
-//! The code point tables are those of Unicode 6.3, as in the IANA registry for PRECIS; newer characters are rejected.
-//! This must not change: an upgrade must not prepare an existing password differently.
+//! What was accepted once must be prepared alike for ever, or its hashes are lost: see ADR 0007.
 
-use std::borrow::Cow;
 use std::fmt;
 
-use precis_profiles::OpaqueString;
-use precis_profiles::precis_core::profile::{Profile, Rules};
+use unicode_normalization::UnicodeNormalization;
+use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 use zeroize::Zeroizing;
 
 use super::violation::{Describe, Fault};
@@ -33,8 +30,8 @@ pub enum PasswordFault {
     /// The text is longer than the maximum in bytes.
     #[error("longer than {MAX_BYTES} bytes")]
     TooLong,
-    /// The text does not conform to RFC 8265.
-    #[error("may not contain control characters, characters newer than Unicode 6.3, or others that RFC 8265 excludes")]
+    /// Contains a control character or an unassigned code point.
+    #[error("may not contain control characters or code points that Unicode does not assign")]
     NotText,
 }
 
@@ -48,7 +45,7 @@ impl PlainPassword {
         if text.len() > MAX_BYTES {
             return Err(PasswordFault::TooLong);
         }
-        prepared(text).map(PlainPassword).ok_or(PasswordFault::NotText)
+        prepared(&text).map(PlainPassword).ok_or(PasswordFault::NotText)
     }
 
     /// Wraps printable ASCII, which needs no preparation.
@@ -79,18 +76,27 @@ impl PlainPassword {
     }
 }
 
-/// Applies the steps of the profile one by one, so that intermediate texts are wiped too. Buffers that the library
-/// reallocates internally are not wiped; this affects only passwords that are not in NFC.
-fn prepared(text: Zeroizing<String>) -> Option<Zeroizing<String>> {
-    let profile = OpaqueString::new();
-    profile.prepare(text.as_str()).ok()?;
-    let changed = |step: Cow<'_, str>| match step {
-        Cow::Borrowed(_) => None,
-        Cow::Owned(text) => Some(Zeroizing::new(text)),
-    };
-    let mapped = changed(profile.additional_mapping_rule(text.as_str()).ok()?).unwrap_or(text);
-    let normalised = changed(profile.normalization_rule(mapped.as_str()).ok()?).unwrap_or(mapped);
-    Some(normalised)
+/// Maps spaces and normalises. Returns `None` if a character is not allowed.
+fn prepared(text: &str) -> Option<Zeroizing<String>> {
+    if !text.chars().all(is_allowed) {
+        return None;
+    }
+    // Allocated with the largest size, so that growing leaves no copy behind.
+    let mut prepared = Zeroizing::new(String::with_capacity(text.len() * NFC_GROWTH));
+    prepared.extend(text.chars().map(mapped).nfc());
+    Some(prepared)
+}
+
+/// The factor by which NFC can lengthen a text in UTF-8 (UAX #15, 14.1).
+const NFC_GROWTH: usize = 3;
+
+fn is_allowed(c: char) -> bool {
+    !matches!(c.general_category(), GeneralCategory::Control | GeneralCategory::Unassigned)
+}
+
+/// Maps every space to the one on all keyboards.
+fn mapped(c: char) -> char {
+    if c.general_category() == GeneralCategory::SpaceSeparator { ' ' } else { c }
 }
 
 impl fmt::Debug for PlainPassword {
@@ -168,7 +174,7 @@ pub enum RuleBroken {
     /// Same as the old password.
     #[error("the same as the old password")]
     Reused,
-    /// Does not conform to RFC 8265.
+    /// Contains a control character or an unassigned code point.
     #[error("{}", PasswordFault::NotText)]
     NotText,
 }
@@ -244,16 +250,101 @@ mod tests {
 
     #[test]
     fn what_is_not_text_is_refused_and_simply_wrong_at_sign_in() {
-        for wrong in ["a\0b", "a\nb", "\u{7f}", "a\u{200b}b", "a\u{202e}b", "\u{378}", "\u{fffe}", "\u{e000}"] {
+        for wrong in ["a\0b", "a\nb", "\u{7f}", "\u{85}", "\u{378}", "\u{fdd0}", "\u{fffe}", "\u{10ffff}"] {
             assert_eq!(prepared(wrong), Err(PasswordFault::NotText), "{wrong:?}");
             assert!(PlainPassword::parse(wrong.to_owned()).is_err(), "{wrong:?}");
         }
     }
 
     #[test]
-    fn characters_newer_than_unicode_6_3_are_refused() {
-        assert_eq!(prepared("\u{1f408}"), Ok("\u{1f408}".into()), "a cat, of Unicode 6.0");
-        assert_eq!(prepared("\u{1f916}"), Err(PasswordFault::NotText), "a robot, of Unicode 8.0");
+    fn a_password_may_contain_emoji_newer_than_2013() {
+        for typed in ["\u{1f408}", "\u{1f916}", "\u{1fae9}", "\u{1f1fa}\u{1f1e6}"] {
+            assert_eq!(prepared(typed), Ok(typed.into()), "{typed}");
+        }
+    }
+
+    #[test]
+    fn a_password_may_contain_joiners_and_variation_selectors() {
+        let family = "\u{1f469}\u{200d}\u{1f469}\u{200d}\u{1f467}";
+        let written = ["\u{915}\u{94d}\u{200c}\u{937}", "\u{2764}\u{fe0f}", "\u{845b}\u{e0100}", "a\u{200b}b"];
+        for typed in written.into_iter().chain([family]) {
+            assert_eq!(prepared(typed), Ok(typed.into()), "{typed:?}");
+        }
+        assert_ne!(prepared("\u{2764}\u{fe0f}"), prepared("\u{2764}"), "what is typed counts");
+    }
+
+    #[test]
+    fn a_password_may_contain_every_assigned_character_but_controls() {
+        for typed in ["\u{20bf}", "\u{1e9e}", "\u{10d4a}", "\u{1100}\u{1161}", "\u{e000}", "\u{202e}", "\u{2028}"] {
+            assert!(prepared(typed).is_ok(), "{typed:?}");
+        }
+    }
+
+    #[test]
+    fn the_normalisation_knows_every_character_that_is_accepted() {
+        let (major, minor, update) = unicode_normalization::UNICODE_VERSION;
+        let normalisation = (u64::from(major), u64::from(minor), u64::from(update));
+        assert!(unicode_properties::UNICODE_VERSION <= normalisation, "a later table could change accepted passwords");
+    }
+
+    /// The characters that earlier versions accepted anywhere in a password: those of OpaqueString in `precis-profiles`.
+    const ACCEPTED_BEFORE: &str = include_str!("password/accepted_before.txt");
+
+    /// The digest of what `precis-profiles` made of the samples.
+    const PREPARED_BEFORE: u64 = 0xb3f1_e26b_2864_beef;
+
+    #[test]
+    fn a_password_that_was_accepted_before_is_prepared_to_the_same_bytes() {
+        let accepted = ACCEPTED_BEFORE.split_whitespace().flat_map(range).collect::<Vec<char>>();
+        assert_eq!(accepted.len(), 109_319);
+        let prepared = samples(&accepted).into_iter().map(|text| prepared(&text).expect("accepted before"));
+        assert_eq!(digest(prepared), PREPARED_BEFORE, "old hashes would no longer verify");
+        // What was accepted only between certain neighbours.
+        let between = ["l\u{b7}l", "\u{915}\u{94d}\u{200d}\u{937}", "\u{375}\u{3b1}", "\u{5d0}\u{5f3}", "\u{661}\u{662}"];
+        for typed in between {
+            assert_eq!(super::prepared(typed).map(|text| text.to_string()), Some(typed.to_owned()), "{typed}");
+        }
+    }
+
+    /// The characters of `41-5a`, or of `41`.
+    fn range(text: &str) -> impl Iterator<Item = char> {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let code = |text| u32::from_str_radix(text, 16).expect("a code point");
+        (code(first)..=code(last)).filter_map(char::from_u32)
+    }
+
+    /// Each of the characters, its decomposition, and random strings of both.
+    fn samples(accepted: &[char]) -> Vec<String> {
+        let is_accepted = |text: &String| text.chars().all(|c| accepted.binary_search(&c).is_ok());
+        let decompositions = accepted.iter().map(|c| c.to_string().nfd().collect::<String>()).filter(is_accepted);
+        let decompositions = decompositions.collect::<Vec<_>>();
+        let composed = decompositions.iter().filter(|text| text.chars().count() > 1);
+        let parts = composed.flat_map(|text| text.chars()).collect::<Vec<_>>();
+        let mut state: u64 = 1;
+        let mut below = |bound: usize| {
+            // xorshift64 (Marsaglia 2003).
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            usize::try_from(state % bound as u64).unwrap_or_default()
+        };
+        let mut random = Vec::new();
+        for _ in 0..50_000 {
+            let length = 1 + below(8);
+            let mut text = String::new();
+            for _ in 0..length {
+                let from = if below(4) > 0 { parts.as_slice() } else { accepted };
+                text.extend(from.get(below(from.len())));
+            }
+            random.push(text);
+        }
+        accepted.iter().map(ToString::to_string).chain(decompositions).chain(random).collect()
+    }
+
+    /// FNV-1a, with a NUL after each text.
+    fn digest(texts: impl Iterator<Item = String>) -> u64 {
+        let bytes = texts.flat_map(|text| text.into_bytes().into_iter().chain([0]));
+        bytes.fold(0xcbf2_9ce4_8422_2325, |digest, byte| (digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
     }
 
     #[test]

@@ -3,8 +3,7 @@
 //! SQLite stores NUL and PostgreSQL rejects it. Other control characters can forge log lines (OWASP Logging Cheat
 //! Sheet). Characters that change the writing direction can make one name look like another (CVE-2021-42574).
 
-use precis_profiles::OpaqueString;
-use precis_profiles::precis_core::profile::Rules;
+use unicode_normalization::UnicodeNormalization;
 
 use super::violation::{Describe, Fault};
 
@@ -78,8 +77,7 @@ fn is_noncharacter(c: char) -> bool {
 
 /// Normalises to NFC, so that an accent is the same however it was typed.
 pub fn nfc(text: &str) -> String {
-    // The normalisation step of the password profile, which is plain NFC (RFC 8265, 4.2.2). It cannot fail.
-    OpaqueString::new().normalization_rule(text).map_or_else(|_| text.to_owned(), Into::into)
+    text.nfc().collect()
 }
 
 #[cfg(test)]

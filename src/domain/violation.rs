@@ -28,7 +28,7 @@ pub enum Fault {
     Conflict,
     /// The new password is the old one.
     Reused,
-    /// The password does not conform to RFC 8265.
+    /// The password has a control character or an unassigned code point.
     NotText,
 }
 
