@@ -146,9 +146,12 @@ pub enum Outage {
     /// The server is shutting down.
     #[error("the server is shutting down; try again")]
     ShuttingDown,
-    /// The database cannot be reached.
+    /// The database cannot be reached, or must not be read.
     #[error("the database cannot be used")]
     Storage(#[source] Source),
+    /// The database can be read, but takes no changes: another program has locked it, or its disk is full or read-only.
+    #[error("the database accepts no changes at the moment; what only reads still works")]
+    ReadOnly(#[source] Source),
     /// The connection to the database broke during commit. It is unknown whether the change was made, so the server
     /// must not retry it.
     #[error(
@@ -263,13 +266,18 @@ impl Error {
         Error::NotFound { resource: Resource::User, field }
     }
 
-    /// The text with its cause, which callers never see and an operator needs.
+    /// The text with its causes, outermost first, which callers never see and an operator needs. Libraries often repeat the text
+    /// of a cause in their own; each is said once.
     pub fn with_source(&self) -> String {
-        match (self, std::error::Error::source(self)) {
-            (Error::Internal(source), _) => source.to_string(),
-            (error, Some(source)) => format!("{error}: {source}"),
-            (error, None) => error.to_string(),
+        let own = Some(self.to_string()).filter(|_| !matches!(self, Error::Internal(_)));
+        let causes = std::iter::successors(std::error::Error::source(self), |cause| cause.source());
+        let mut said: Vec<String> = Vec::new();
+        for text in own.into_iter().chain(causes.map(ToString::to_string)) {
+            if said.last().is_none_or(|last| !last.contains(&text)) {
+                said.push(text);
+            }
         }
+        said.join(": ")
     }
 
     /// The reason that clients switch on.
@@ -322,7 +330,9 @@ impl Error {
             Error::MethodUnavailable => Reason::MethodUnavailable,
             Error::CompressionUnsupported { .. } => Reason::CompressionUnsupported,
             Error::Unavailable(Outage::ShuttingDown) => Reason::ShuttingDown,
-            Error::Unavailable(Outage::Storage(_) | Outage::Unconfirmed(_)) => Reason::StorageUnavailable,
+            Error::Unavailable(Outage::Storage(_) | Outage::ReadOnly(_) | Outage::Unconfirmed(_)) => {
+                Reason::StorageUnavailable
+            }
             Error::DeadlinePassed => Reason::DeadlinePassed,
             Error::Corrupt { .. } => Reason::RecordCorrupt,
             Error::Internal(_) => Reason::Internal,
@@ -340,5 +350,23 @@ fn invalid_fields(violations: &Violations) -> String {
 impl From<IdMalformed> for Error {
     fn from(malformed: IdMalformed) -> Error {
         Error::internal(malformed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("Failed to acquire connection: {0}")]
+    struct Repeating(#[source] std::io::Error);
+
+    #[test]
+    fn the_causes_are_for_the_log_and_each_is_said_once() {
+        assert_eq!(Error::internal(std::io::Error::other("disk full")).with_source(), "disk full");
+        let repeating = Repeating(std::io::Error::other("timed out"));
+        let storage = Error::Unavailable(Outage::Storage(repeating.into()));
+        assert_eq!(storage.with_source(), "the database cannot be used: Failed to acquire connection: timed out");
+        assert_eq!(storage.to_string(), "the database cannot be used", "callers never see a cause");
     }
 }

@@ -70,7 +70,7 @@ impl Seed {
             let throttled = (written..end).zip(&users).filter(|(n, _)| self.is_throttled(*n));
             let throttled: Vec<_> = throttled.map(|(_, account)| Account::Known(account.user.id)).collect();
             for account in &throttled {
-                throttle_reserve(store.autocommit(), account, &ONE_WRONG, self.now).await?;
+                throttle_reserve(store.autocommit()?, account, &ONE_WRONG, self.now).await?;
             }
             let tx = store.begin_long().await?.writable();
             for account in &throttled {

@@ -205,7 +205,8 @@ impl App {
             return;
         }
         self.token_cache.uses.insert(id, now);
-        match tokio::time::timeout(NOTE_USE_TIMEOUT, api_token_used(self.store.autocommit(), id, now)).await {
+        let noted = async { api_token_used(self.store.autocommit()?, id, now).await };
+        match tokio::time::timeout(NOTE_USE_TIMEOUT, noted).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {
                 let cause = std::error::Error::source(&error).map(ToString::to_string);

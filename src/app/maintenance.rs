@@ -59,7 +59,7 @@ impl App {
 
     /// Deletes expired tickets, idempotency keys, username reservations, throttles, source blocks, keys and ended sessions.
     pub async fn sweep(&self) -> Result<()> {
-        let (c, now) = (self.store.autocommit(), self.now());
+        let (c, now) = (self.store.autocommit()?, self.now());
         tickets_sweep(c, now).await?;
         idempotency_sweep(c, now).await?;
         reservations_sweep(c, now).await?;

@@ -22,7 +22,6 @@ mod writer;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -53,9 +52,9 @@ use crate::domain::user::{Effects, Password, User};
 use crate::environment::Environment;
 use crate::error::{Error, Outage, Result};
 use crate::metrics::Metrics;
-use crate::store::Store;
 use crate::store::sources::SourceRules;
 use crate::store::users::role_has_members;
+use crate::store::{Condition, Store};
 
 /// The settings for accounts and tokens.
 #[derive(Debug, Clone)]
@@ -103,8 +102,6 @@ pub struct App {
     keys: KeyRing,
     seal: SealKey,
     work: TaskTracker,
-    /// Whether the database was usable at the last check.
-    database_usable: AtomicBool,
     /// Cancelled when the keys in the database are no longer those of this process.
     keys_replaced: CancellationToken,
 }
@@ -131,7 +128,6 @@ impl App {
             keys: KeyRing::new(keys),
             seal,
             work: TaskTracker::new(),
-            database_usable: AtomicBool::new(true),
             keys_replaced: CancellationToken::new(),
         }
     }
@@ -156,22 +152,15 @@ impl App {
         self.work.wait().await;
     }
 
-    /// Returns whether the server is ready for calls: the database was usable at the last check, and the server is not
-    /// stopping.
+    /// Returns whether the server is ready for calls: at the last look the database answered and accepted changes, and the server
+    /// is not stopping.
     pub fn ready(&self) -> bool {
-        !self.work.is_closed() && self.database_usable.load(Ordering::Relaxed)
+        !self.work.is_closed() && self.store.condition() == Condition::Usable
     }
 
-    /// Returns whether the database is usable, after 3 s at most, and remembers the result for [`App::ready`].
-    pub async fn check_database(&self) -> bool {
-        let usable = self.store.check().await.is_ok();
-        self.database_usable.store(usable, Ordering::Relaxed);
-        usable
-    }
-
-    /// Fails with the reason why the database is not usable.
-    pub async fn diagnose_database(&self) -> Result<()> {
-        self.store.probe().await
+    /// Looks at what the database can do. Until the next look, calls that need more fail at once.
+    pub async fn look_at_database(&self) -> Condition {
+        self.store.look().await
     }
 
     /// Waits until an operator has replaced the keys in the database. This process must then stop.

@@ -84,7 +84,7 @@ impl App {
         let admitted = self.admit_to_hash()?;
         loop {
             let now = self.now();
-            match throttle_reserve(self.store.autocommit(), &account, rules, now).await? {
+            match throttle_reserve(self.store.autocommit()?, &account, rules, now).await? {
                 Reservation::Taken => {
                     return Ok(Attempt { account, counted, _slot: Some(slot), _admitted: admitted });
                 }
@@ -102,7 +102,7 @@ impl App {
 
     /// Releases an attempt whose password was not verified.
     pub(super) async fn release(&self, attempt: &Attempt) -> Result<()> {
-        if attempt.counted { throttle_release(self.store.autocommit(), &attempt.account).await } else { Ok(()) }
+        if attempt.counted { throttle_release(self.store.autocommit()?, &attempt.account).await } else { Ok(()) }
     }
 
     /// Releases an attempt if `result` is an error, and returns `result` even if releasing fails. An attempt whose commit was

@@ -300,7 +300,8 @@ mod tests {
         let prepared = samples(&accepted).into_iter().map(|text| prepared(&text).expect("accepted before"));
         assert_eq!(digest(prepared), PREPARED_BEFORE, "old hashes would no longer verify");
         // What was accepted only between certain neighbours.
-        let between = ["l\u{b7}l", "\u{915}\u{94d}\u{200d}\u{937}", "\u{375}\u{3b1}", "\u{5d0}\u{5f3}", "\u{661}\u{662}"];
+        let between =
+            ["l\u{b7}l", "\u{915}\u{94d}\u{200d}\u{937}", "\u{375}\u{3b1}", "\u{5d0}\u{5f3}", "\u{661}\u{662}"];
         for typed in between {
             assert_eq!(super::prepared(typed).map(|text| text.to_string()), Some(typed.to_owned()), "{typed}");
         }

@@ -141,7 +141,7 @@ impl CallRecord {
         let is_ours = self.method.as_ref().is_none_or(|method| method.rule.is_some());
         let code = code_name(code);
         let reason = error.map_or("", |error| error.reason().as_str());
-        let cause = error.filter(|error| status::is_our_fault(error)).map(chain);
+        let cause = error.filter(|error| status::is_our_fault(error)).map(Error::with_source);
         let is_shed = error.is_some_and(status::is_shed);
         let elapsed = self.started.elapsed();
         let duration_ms = (elapsed.as_secs_f64() * 1e6).round() / 1e3;
@@ -181,13 +181,6 @@ impl Drop for CallRecord {
     }
 }
 
-/// Returns the sources of an error, outermost first, or its text if it has none. For the log only.
-fn chain(error: &Error) -> String {
-    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
-    let causes: Vec<String> = causes.map(ToString::to_string).collect();
-    if causes.is_empty() { error.to_string() } else { causes.join(": ") }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -199,11 +192,5 @@ mod tests {
         for wrong in ["", "a b", "a\"b", "ä", &"a".repeat(129)] {
             assert!(!is_request_id(wrong), "{wrong:?}");
         }
-    }
-
-    #[test]
-    fn the_chain_of_causes_is_for_the_log() {
-        let inner = std::io::Error::other("disk full");
-        assert_eq!(chain(&Error::internal(inner)), "disk full");
     }
 }

@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
-use tokio::time::{Instant, MissedTickBehavior, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -47,7 +47,7 @@ use crate::error::Error;
 use crate::grpc;
 use crate::metrics::{Listener, Metrics};
 use crate::store::sources::SourceRules;
-use crate::store::{Location, Store};
+use crate::store::{Condition, Location, Store};
 
 /// How long calls in progress may take at a stop. Longer than the deadline of any call, shorter than the time after which
 /// service managers kill a process.
@@ -60,8 +60,11 @@ const QUIET_DRAIN: Duration = Duration::from_secs(5);
 /// the time that ending the process takes.
 const STOP_DEADLINE: Duration = Duration::from_secs(28);
 
-/// How often readiness checks the database. Load balancers should learn of an outage within seconds.
+/// The time between two looks at the database. Load balancers should learn of an outage within seconds.
 const READINESS_EVERY: Duration = Duration::from_secs(2);
+
+/// The same while the database is not usable. Until a look finds that it is, calls fail.
+const RECOVERY_EVERY: Duration = Duration::from_millis(500);
 
 /// A running server.
 pub struct Running {
@@ -228,30 +231,32 @@ impl Running {
     }
 }
 
-/// Sets the health status by the state of the database, until the server stops.
+/// Looks at the database again and again and sets the health status accordingly, until the server stops.
 async fn follow_readiness(app: Arc<App>, health: grpc::Health, stop: CancellationToken) {
-    let mut ticks = tokio::time::interval(READINESS_EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut serving = true;
+    let mut known = Condition::Usable;
     loop {
-        tokio::select! {
+        let pause = if known == Condition::Usable { READINESS_EVERY } else { RECOVERY_EVERY };
+        let look = async {
+            sleep(pause).await;
+            app.look_at_database().await
+        };
+        let found = tokio::select! {
             () = stop.cancelled() => return,
-            _ = ticks.tick() => {}
+            found = look => found,
+        };
+        health.set_serving(found == Condition::Usable);
+        if std::mem::discriminant(&found) != std::mem::discriminant(&known) {
+            match &found {
+                Condition::Usable => tracing::warn!("the database is usable again"),
+                Condition::ReadOnly(cause) => {
+                    tracing::warn!(cause, "the database accepts no changes; this server is not ready for calls");
+                }
+                Condition::Away(cause) => {
+                    tracing::warn!(cause, "the database is not usable; this server is not ready for calls");
+                }
+            }
         }
-        let is_usable = app.check_database().await;
-        if is_usable == serving || stop.is_cancelled() {
-            continue;
-        }
-        health.set_serving(is_usable);
-        serving = is_usable;
-        if is_usable {
-            tracing::warn!("the database is usable again");
-        } else {
-            // The status was set first, because finding the cause takes up to two seconds.
-            let cause = app.diagnose_database().await.err();
-            let cause = cause.as_ref().and_then(std::error::Error::source).map(ToString::to_string);
-            tracing::warn!(cause, "the database is not usable; this server is not ready for calls");
-        }
+        known = found;
     }
 }
 

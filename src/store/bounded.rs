@@ -12,7 +12,8 @@ use sea_orm_migration::async_trait::async_trait;
 use tokio::time::{Instant, timeout_at};
 
 use super::ANSWER_TIMEOUT;
-use super::error::{commit_error, is_read_only};
+use super::condition::Watched;
+use super::error::{commit_error, is_disk_failure, is_read_only};
 use super::postgres::Doubt;
 use super::sqlite::Files;
 
@@ -29,7 +30,14 @@ pub(super) enum Deadline {
 
 /// What is monitored to detect that the database is lost or replaced.
 #[derive(Debug, Clone)]
-pub(super) enum Backend {
+pub(super) struct Backend {
+    pub(super) kind: Kind,
+    pub(super) watched: Arc<Watched>,
+}
+
+/// What is monitored of each kind of database.
+#[derive(Debug, Clone)]
+pub(super) enum Kind {
     /// Files, which may be removed or replaced, on a disk that may fail.
     Sqlite(Arc<Files>),
     /// A server, which may be lost or replaced.
@@ -37,12 +45,16 @@ pub(super) enum Backend {
 }
 
 impl Backend {
+    pub(super) fn of(kind: Kind) -> Backend {
+        Backend { kind, watched: Arc::default() }
+    }
+
     /// Waits until everything committed so far is durable. `PostgreSQL` confirms a commit only when it is durable.
     pub(super) async fn flush(&self) -> crate::error::Result<()> {
         failpoint!("store.flush");
-        match self {
-            Backend::Sqlite(files) => files.flush().await.map_err(commit_error),
-            Backend::Postgres(_) => Ok(()),
+        match &self.kind {
+            Kind::Sqlite(files) => files.flush().await.map_err(commit_error),
+            Kind::Postgres(_) => Ok(()),
         }
     }
 }
@@ -68,13 +80,21 @@ pub(super) async fn run<T>(
     backend: &Backend,
     work: impl Future<Output = Result<T, DbErr>>,
 ) -> Result<T, DbErr> {
-    let doubt = match backend {
+    // A transaction that has begun has a connection, which tells better whether it works.
+    if matches!(deadline, Deadline::Each) {
+        backend.watched.check()?;
+    }
+    let doubt = match &backend.kind {
         // Dropping the future would not stop a disk operation, so there is no deadline.
-        Backend::Sqlite(files) => {
+        Kind::Sqlite(files) => {
             files.check()?;
-            return work.await;
+            let done = work.await;
+            if done.as_ref().is_err_and(is_disk_failure) {
+                backend.watched.disk_refused();
+            }
+            return done;
         }
-        Backend::Postgres(doubt) => doubt,
+        Kind::Postgres(doubt) => doubt,
     };
     let deadline = match deadline {
         Deadline::Each => Instant::now() + ANSWER_TIMEOUT,

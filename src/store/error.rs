@@ -4,21 +4,36 @@ use std::borrow::Cow;
 
 use sea_orm::{DbErr, RuntimeErr, sqlx};
 
-use crate::error::{Error, Outage, Resource};
+use super::ACQUIRE_TIMEOUT;
+use crate::error::{Error, Outage, Resource, Source};
 
 impl From<DbErr> for Error {
     fn from(error: DbErr) -> Error {
         match advice(&error) {
+            Some(advice) if refuses_changes(&error) => {
+                Error::Unavailable(Outage::ReadOnly(Advised { advice: advice.into(), source: error }.into()))
+            }
             Some(advice) => {
                 Error::Unavailable(Outage::Storage(Advised { advice: advice.into(), source: error }.into()))
             }
-            None if is_outage(&error) => Error::Unavailable(Outage::Storage(error.into())),
+            None if is_outage(&error) => Error::Unavailable(Outage::Storage(cause(error))),
             None if is_unreadable(&error) => {
                 tracing::warn!(%error, "a stored row cannot be read");
                 Error::Corrupt { resource: Resource::Row, id: String::new(), etag: None }
             }
             None => Error::internal(error),
         }
+    }
+}
+
+/// The cause in plain words, where the library's would not help.
+fn cause(error: DbErr) -> Source {
+    match error {
+        DbErr::ConnectionAcquire(_) => {
+            format!("no connection to it could be had within {} s", ACQUIRE_TIMEOUT.as_secs()).into()
+        }
+        DbErr::Conn(RuntimeErr::Internal(text)) => text.into(),
+        other => other.into(),
     }
 }
 
@@ -43,8 +58,7 @@ impl std::error::Error for Advised {}
 
 /// Returns the advice for the class of a `SQLite` code, or `None` if there is none.
 fn advice(error: &DbErr) -> Option<&'static str> {
-    let code = sql_state(error).filter(|code| code.len() != 5)?.parse::<u32>().ok()?;
-    Some(match code & 0xff {
+    Some(match sqlite_class(error)? {
         5 | 6 => "another program has locked the database; end it",
         8 => "the database is read-only; the server must be able to write to its file and directory",
         10 => "the disk fails to read or write; look at the log of the system",
@@ -54,6 +68,22 @@ fn advice(error: &DbErr) -> Option<&'static str> {
         26 => "the file is not a database of SQLite; restore it from the backup, or name another with --database-url",
         _ => return None,
     })
+}
+
+/// Returns the class of a code of `SQLite`.
+fn sqlite_class(error: &DbErr) -> Option<u32> {
+    let code = sql_state(error).filter(|code| code.len() != 5)?;
+    Some(code.parse::<u32>().ok()? & 0xff)
+}
+
+/// Returns whether the embedded database still answers but takes no changes: BUSY, LOCKED, READONLY, FULL.
+fn refuses_changes(error: &DbErr) -> bool {
+    matches!(sqlite_class(error), Some(5 | 6 | 8 | 13))
+}
+
+/// Returns whether the disk of the embedded database took no change: READONLY, IOERR, FULL.
+pub(super) fn is_disk_failure(error: &DbErr) -> bool {
+    matches!(sqlite_class(error), Some(8 | 10 | 13))
 }
 
 /// Converts an error of a commit. Without a response, the caller does not know whether the change was made. A response from a

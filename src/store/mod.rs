@@ -9,6 +9,7 @@ pub mod api_tokens;
 pub mod audit;
 mod bounded;
 mod commits;
+mod condition;
 mod entity;
 mod error;
 pub mod idempotency;
@@ -31,20 +32,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sea_orm::{
-    DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, SqliteTransactionMode, Statement, TransactionOptions,
-    TransactionTrait,
+    DatabaseConnection, DatabaseTransaction, DbBackend, DbErr, QueryResult, SqliteTransactionMode, Statement,
+    TransactionOptions, TransactionTrait,
 };
 use sea_orm_migration::{MigratorTrait, SchemaManager};
 use secrecy::SecretString;
 use tokio::time::{Instant, timeout};
 
 pub use self::bounded::Bounded;
-use self::bounded::{Backend, Deadline};
+use self::bounded::{Backend, Deadline, Kind};
 use self::commits::Commits;
+pub use self::condition::Condition;
 pub use self::error::is_lost_race;
+use self::postgres::Doubt;
 pub use self::transaction::{Autocommit, Transaction, WriteTx};
 use crate::domain::time::Timestamp;
-use crate::error::{Error, Outage, Result};
+use crate::error::{Error, Result};
 
 /// A pool or a transaction, to which statements can be sent.
 pub use sea_orm::ConnectionTrait as Connection;
@@ -57,8 +60,12 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
 /// than any of our deadlines.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a check of the database may take. With a check every 2 s, an outage is detected within 5 s.
+/// How long a read may take with which we look whether the database answers.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How recent a commit must be to show that the embedded database takes changes. In an overload a look could wait in vain for
+/// the lock that our own writer takes again and again.
+const RECENT_CHANGE: Duration = Duration::from_secs(2);
 
 /// How long a starting server waits for another replica that migrates.
 const MIGRATION_WAIT: Duration = Duration::from_mins(10);
@@ -83,6 +90,8 @@ pub struct Store {
     /// `SQLite`: the only writer. `PostgreSQL`: the same pool.
     write: Bounded<DatabaseConnection>,
     autocommit: Autocommit,
+    /// `SQLite`: tries whether a change can be made. `PostgreSQL`: the same pool as `read`.
+    look: DatabaseConnection,
     location: Location,
     commits: Arc<Commits>,
     /// The number of commits when the log was last moved to the database file.
@@ -92,24 +101,21 @@ pub struct Store {
 impl Store {
     /// Connects to the database. The embedded database is created if there is none, readable by its owner alone.
     pub async fn connect(location: &Location) -> Result<Store> {
-        let (read, write, backend) = match location {
+        let (read, write, look, kind) = match location {
             Location::Sqlite(path) => {
-                let sqlite::Connected { read, write, files } = sqlite::connect(path).await?;
-                (read, write, Backend::Sqlite(Arc::new(files)))
+                let sqlite::Connected { read, write, look, files } = sqlite::connect(path).await?;
+                (read, write, look, Kind::Sqlite(Arc::new(files)))
             }
             Location::Postgres(url) => {
                 let (pool, doubt) = postgres::connect(url).await?;
-                (pool.clone(), pool, Backend::Postgres(doubt))
+                (pool.clone(), pool.clone(), pool, Kind::Postgres(doubt))
             }
         };
-        Ok(Store::of(location.clone(), read, write, &backend))
-    }
-
-    fn of(location: Location, read: DatabaseConnection, write: DatabaseConnection, backend: &Backend) -> Store {
+        let backend = Backend::of(kind);
         let bounded = |inner| Bounded { inner, deadline: Deadline::Each, backend: backend.clone() };
         let (read, write, commits) = (bounded(read), bounded(write), Arc::<Commits>::default());
         let autocommit = Autocommit::new(write.clone(), Arc::clone(&commits));
-        Store { read, write, autocommit, location, commits, in_file: AtomicU64::new(0) }
+        Ok(Store { read, write, autocommit, look, location: location.clone(), commits, in_file: AtomicU64::new(0) })
     }
 
     /// Returns the connections for queries that change nothing.
@@ -117,12 +123,15 @@ impl Store {
         &self.read
     }
 
-    /// Returns the connections for single statements, each a transaction of its own.
-    pub fn autocommit(&self) -> &Autocommit {
-        &self.autocommit
+    /// Returns the connections for single statements, each a transaction of its own. Fails at once if the database accepts no
+    /// changes.
+    pub fn autocommit(&self) -> Result<&Autocommit> {
+        self.write.backend.watched.check_changes()?;
+        Ok(&self.autocommit)
     }
 
-    /// Begins a transaction. `SQLite`: it takes the only writer at once. `PostgreSQL`: READ COMMITTED with row locks.
+    /// Begins a transaction. `SQLite`: it takes the only writer at once. `PostgreSQL`: READ COMMITTED with row locks. Fails at
+    /// once if the database accepts no changes.
     pub async fn begin(&self) -> Result<Transaction> {
         let deadline = Deadline::At(Instant::now() + ANSWER_TIMEOUT);
         Ok(self.transaction(self.begin_inner().await?, deadline))
@@ -134,12 +143,8 @@ impl Store {
     }
 
     async fn begin_inner(&self) -> Result<DatabaseTransaction> {
-        // A deferred transaction that later writes would fail with BUSY at once, whatever the timeout.
-        let immediate = TransactionOptions {
-            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
-            ..TransactionOptions::default()
-        };
-        Ok(self.write.run(self.write.inner.begin_with_options(immediate)).await?)
+        self.write.backend.watched.check_changes()?;
+        Ok(self.write.run(self.write.inner.begin_with_options(immediate())).await?)
     }
 
     fn transaction(&self, inner: DatabaseTransaction, deadline: Deadline) -> Transaction {
@@ -197,42 +202,72 @@ impl Store {
         self.is_embedded()
     }
 
-    /// Checks that the database is usable, in at most 3 s. The error says why it is not.
-    pub async fn check(&self) -> Result<()> {
-        match timeout(CHECK_TIMEOUT, self.run_check()).await {
-            Ok(answer) => answer,
-            Err(_) => Err(self.mark_lost()),
+    /// Returns what the database could do at the last look.
+    pub fn condition(&self) -> Condition {
+        self.write.backend.watched.condition()
+    }
+
+    /// Looks at what the database can do, in at most 8 s, and remembers it: until the next look, calls that need more fail at
+    /// once.
+    pub async fn look(&self) -> Condition {
+        let condition = match (&self.location, &self.read.backend.kind) {
+            (Location::Postgres(url), Kind::Postgres(doubt)) => self.look_at_server(url, doubt).await,
+            _ => self.look_at_file().await,
+        };
+        self.read.backend.watched.set(condition.clone());
+        condition
+    }
+
+    async fn look_at_server(&self, url: &SecretString, doubt: &Doubt) -> Condition {
+        match timeout(CHECK_TIMEOUT, self.ask("SHOW transaction_read_only")).await {
+            Ok(Ok(Some(row))) if row.try_get_by_index::<String>(0).is_ok_and(|value| value == "off") => {
+                return Condition::Usable;
+            }
+            // Every connection is in use, or none can be opened.
+            Ok(Err(DbErr::ConnectionAcquire(_))) => {}
+            // Have the open connections replaced.
+            _ => doubt.raise(),
+        }
+        // A new connection tells whether the server can be used, and why not.
+        match postgres::probe(url).await {
+            Ok(()) => Condition::Usable,
+            Err(error) => Condition::Away(cause_of(&error)),
         }
     }
 
-    async fn run_check(&self) -> Result<()> {
+    async fn look_at_file(&self) -> Condition {
+        let read = async {
+            if let Kind::Sqlite(files) = &self.read.backend.kind {
+                files.check()?;
+            }
+            // A read that touches the file.
+            self.ask("PRAGMA schema_version").await
+        };
+        match timeout(CHECK_TIMEOUT, read).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => return Condition::Away(cause_of(&error.into())),
+            Err(_) => return Condition::Away("its file cannot be read in time".to_owned()),
+        }
+        let watched = &self.write.backend.watched;
+        if watched.changed_within(RECENT_CHANGE) {
+            return Condition::Usable;
+        }
+        let doubts_disk = watched.doubts_disk();
+        match sqlite::try_change(&self.look, doubts_disk).await {
+            Ok(()) if doubts_disk => watched.committed(),
+            Ok(()) => {}
+            Err(error) if !watched.changed_within(RECENT_CHANGE) => {
+                return Condition::ReadOnly(cause_of(&error.into()));
+            }
+            Err(_) => {}
+        }
+        Condition::Usable
+    }
+
+    /// Asks past [`Watched`], for which the answer is.
+    async fn ask(&self, sql: &str) -> Result<Option<QueryResult>, DbErr> {
         use sea_orm::ConnectionTrait;
-        // SQLite: a read that touches the file. PostgreSQL: whether the server accepts writes.
-        let sql = if self.is_embedded() { "PRAGMA schema_version" } else { "SHOW transaction_read_only" };
-        let asked = self.read.query_one_raw(Statement::from_string(self.read.get_database_backend(), sql));
-        match (asked.await, &self.location) {
-            (answer, Location::Sqlite(_)) => Ok(answer.map(|_| ())?),
-            (Ok(Some(row)), _) if row.try_get_by_index::<String>(0)? == "off" => Ok(()),
-            // Every connection is in use, or none can be opened. A new connection tells which.
-            (Err(DbErr::ConnectionAcquire(_)), Location::Postgres(url)) => postgres::probe(url).await,
-            _ => Err(self.mark_lost()),
-        }
-    }
-
-    /// Has the open connections replaced, and returns the error.
-    fn mark_lost(&self) -> Error {
-        if let Backend::Postgres(doubt) = &self.read.backend {
-            doubt.raise();
-        }
-        Error::Unavailable(Outage::Storage("the database does not answer, or takes no writes".into()))
-    }
-
-    /// Checks with a new connection whether `PostgreSQL` is usable. The error says why it is not.
-    pub async fn probe(&self) -> Result<()> {
-        match &self.location {
-            Location::Sqlite(_) => self.check().await,
-            Location::Postgres(url) => postgres::probe(url).await,
-        }
+        self.read.inner.query_one_raw(Statement::from_string(self.read.get_database_backend(), sql)).await
     }
 
     /// Returns the time of the database's clock, or `None` if it uses the clock of this machine.
@@ -289,6 +324,7 @@ impl Store {
         // A connection that fails to close needs no further cleanup.
         let _ = self.read.inner.close().await;
         let _ = self.write.inner.close().await;
+        let _ = self.look.close().await;
     }
 }
 
@@ -300,6 +336,20 @@ async fn pending_migrations(c: &impl sea_orm::ConnectionTrait) -> Result<Vec<Str
         .filter(|step| step.status() == sea_orm_migration::MigrationStatus::Pending)
         .map(|step| step.name().to_owned())
         .collect())
+}
+
+/// The options of every transaction. On `SQLite`, a deferred one that later writes would fail with BUSY at once, whatever the
+/// timeout.
+fn immediate() -> TransactionOptions {
+    TransactionOptions {
+        sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+        ..TransactionOptions::default()
+    }
+}
+
+/// Why the database cannot be used, without the sentence for callers.
+fn cause_of(error: &Error) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 /// Waits until no other process migrates. On `SQLite` the transaction itself is the lock.
@@ -335,6 +385,7 @@ fn newer_schema(error: sea_orm::DbErr) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Outage;
 
     async fn store_in(dir: &tempfile::TempDir) -> Result<Store> {
         Store::connect(&Location::Sqlite(dir.path().join("latchkey.db"))).await
@@ -345,9 +396,9 @@ mod tests {
         let dir = tempfile::tempdir()?;
         let store = store_in(&dir).await?;
         store.migrate().await?.commit().await?;
-        let Backend::Sqlite(files) = &store.read.backend else { return Err("not SQLite".into()) };
-        let backend = Backend::Sqlite(Arc::new(files.failing()?));
-        let store = Store::of(store.location.clone(), store.read.inner.clone(), store.write.inner.clone(), &backend);
+        let mut store = store;
+        let Kind::Sqlite(files) = &store.write.backend.kind else { return Err("not SQLite".into()) };
+        store.write.backend = Backend::of(Kind::Sqlite(Arc::new(files.failing()?)));
 
         let tx = store.begin().await?.writable();
         let commits = store.commits();

@@ -206,6 +206,7 @@ async fn check_server(url: &SecretString) -> Result<u32> {
         // Without the line of PostgreSQL's source code, which the driver would add.
         Ok(Err(sqlx::Error::Database(error))) => Err(unreachable(format!("{address}: {}", error.message()))),
         Ok(Err(sqlx::Error::Protocol(text))) => Err(unreachable(format!("{address}: {text}"))),
+        Ok(Err(sqlx::Error::Io(error))) => Err(unreachable(format!("{address}: {error}"))),
         Ok(Err(error)) => Err(unreachable(format!("{address}: {error}"))),
         Err(_) => Err(unreachable(format!("{address} does not answer"))),
     }

@@ -80,6 +80,7 @@ impl WriteTx {
         let committed = bounded::run(deadline, &backend, inner.commit()).await;
         drop(counted);
         committed.map_err(commit_error)?;
+        backend.watched.committed();
         backend.flush().await
     }
 }
@@ -160,7 +161,7 @@ mod tests {
 
     async fn counters(dir: &tempfile::TempDir) -> Result<Store, Box<dyn std::error::Error>> {
         let store = Store::connect(&Location::Sqlite(dir.path().join("latchkey.db"))).await?;
-        store.autocommit().execute_unprepared("CREATE TABLE counter (name TEXT UNIQUE, n INTEGER)").await?;
+        store.autocommit()?.execute_unprepared("CREATE TABLE counter (name TEXT UNIQUE, n INTEGER)").await?;
         Ok(store)
     }
 

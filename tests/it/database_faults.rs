@@ -102,6 +102,7 @@ async fn survives_network(network: Network) {
     }
     until_ready(&h, false).await;
     assert_eq!(h.http("/livez").await.status, 200, "it should not be restarted");
+    fails_at_once(&h, &bob).await;
     // Calls that need no database still succeed.
     let keys = h.stranger().await.auth().get_signing_keys(v1::GetSigningKeysRequest::default()).await;
     assert_eq!(keys.expect("keys").into_inner().keys.len(), 1);
@@ -120,6 +121,19 @@ async fn survives_network(network: Network) {
             answer => answer.unwrap_or_else(|status| panic!("{what}: {status:?}")),
         }
     }
+}
+
+/// Makes so many calls one after another that they would take minutes if each waited for a connection.
+async fn fails_at_once(h: &Harness, bob: &Person) {
+    let stranger = h.stranger().await;
+    let calls = async {
+        for _ in 0..30 {
+            let refusal = refused(bob.client.who_am_i().await, Code::Unavailable, "STORAGE_UNAVAILABLE");
+            assert!(refusal.retry_after().is_some(), "{refusal:?}");
+            refused(stranger.sign_in("bob", PASSWORD).await, Code::Unavailable, "STORAGE_UNAVAILABLE");
+        }
+    };
+    in_time("a call while the database is known to be away", calls).await;
 }
 
 /// Runs `latchkey status` as the local operator.
@@ -312,7 +326,7 @@ async fn with_fewer_connections_than_the_pool_wants_calls_wait_for_each_other() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_embedded_database_that_another_program_locks_refuses_changes_and_still_reads() {
+async fn an_embedded_database_that_another_program_locks_refuses_changes_at_once_and_still_reads() {
     let h = Harness::start().await;
     if h.is_postgres() {
         return;
@@ -324,12 +338,26 @@ async fn an_embedded_database_that_another_program_locks_refuses_changes_and_sti
     for answer in answers {
         refused(answer, Code::Unavailable, "STORAGE_UNAVAILABLE");
     }
+    until_ready(&h, false).await;
+    assert_eq!(h.http("/livez").await.status, 200, "nobody should restart it");
+    // So many changes that they would take minutes if each waited for the lock.
+    let (operator, user) = (h.operator().await, named("bob"));
+    let changes = async {
+        for _ in 0..30 {
+            let refusal = refused(stranger.sign_in("bob", PASSWORD).await, Code::Unavailable, "STORAGE_UNAVAILABLE");
+            assert!(refusal.message.contains("accepts no changes"), "{refusal:?}");
+            assert!(refusal.retry_after().is_some(), "{refusal:?}");
+            refused(operator.lock("bob").await, Code::Unavailable, "STORAGE_UNAVAILABLE");
+        }
+    };
+    in_time("a change while the database is known to accept none", changes).await;
     bob.client.who_am_i().await.expect("reads go on");
+    operator.user_admin().get_user(v1::GetUserRequest { user: Some(user) }).await.expect("reads go on");
     // Also calls with API tokens, which otherwise record the last use.
     let request = v1::IntrospectTokenRequest { token: bob.tokens.access_token.clone(), ..Default::default() };
     service.auth().introspect_token(request).await.expect("an answer");
-    assert_eq!(h.http("/readyz").await.status, 200);
     held.rollback().await.expect("an end");
+    until_ready(&h, true).await;
     stranger.tokens("bob", PASSWORD).await.expect("tokens");
 }
 

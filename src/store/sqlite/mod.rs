@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sea_orm::{ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, DbErr, Statement};
+use sea_orm::{
+    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DbBackend, DbErr, Statement, TransactionTrait,
+};
 
 use self::file::DatabaseFile;
 use self::flush::{Flusher, log_of};
@@ -58,10 +60,11 @@ impl Files {
     }
 }
 
-/// Connections for reading and for writing, and the files behind them.
+/// Connections for reading, for writing, and for looking whether writing works, and the files behind them.
 pub(super) struct Connected {
     pub(super) read: DatabaseConnection,
     pub(super) write: DatabaseConnection,
+    pub(super) look: DatabaseConnection,
     pub(super) files: Files,
 }
 
@@ -91,12 +94,13 @@ pub(super) async fn connect(path: &Path) -> Result<Connected> {
     writer.map_sqlx_sqlite_pool_opts(writer_options);
     // The writer comes first: of several connections that create the log of a new database, all but one would fail with
     // "database is locked".
-    let write = Database::connect(writer).await?;
+    let write = Database::connect(writer.clone()).await?;
     write_back(&write, path).await?;
+    let look = Database::connect(writer).await?;
     // The readers stay open as long as the store. They keep the log file, whatever happens to the writer.
     let read = Database::connect(options(READERS)).await?;
     let files = Files::of(database, &log_of(path)).map_err(failed)?;
-    Ok(Connected { read, write, files })
+    Ok(Connected { read, write, look, files })
 }
 
 /// Moves the log to the file. An earlier server may have failed to flush a part of the log. A later flush would skip that part,
@@ -117,6 +121,18 @@ async fn write_back(write: &DatabaseConnection, path: &Path) -> Result<()> {
     }
     let read = format!("{}: another program reads it, a backup perhaps; start again when it has ended", path.display());
     Err(Error::Unavailable(Outage::Storage(read.into())))
+}
+
+/// Begins a transaction that writes, and rolls it back. It waits for a lock as long as any other change. With `really`, it makes
+/// a change that changes nothing: only a commit shows whether the disk has room.
+pub(super) async fn try_change(look: &DatabaseConnection, really: bool) -> Result<(), DbErr> {
+    let tx = look.begin_with_options(super::immediate()).await?;
+    if !really {
+        return tx.rollback().await;
+    }
+    // No part of the program uses this number.
+    tx.execute_unprepared("PRAGMA user_version = 0").await?;
+    tx.commit().await
 }
 
 fn connect_options(options: SqliteConnectOptions) -> SqliteConnectOptions {
