@@ -13,7 +13,8 @@ use tokio::time::{Sleep, sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
-use super::calls::ConnectInfo;
+use super::authority::AuthorityRewriter;
+use super::calls::{ConnectInfo, PeerInfo};
 use super::connection_limits::Permit;
 use super::http2_frames::{PREFACE_LENGTH, ReceivedFrames, SentFrames};
 use crate::metrics::Refused;
@@ -53,6 +54,8 @@ pub(super) struct Connection {
     protocol: Protocol,
     /// The frames in both directions; `None` for HTTP/1.
     frames: Option<(ReceivedFrames, SentFrames)>,
+    /// For a client on the local socket.
+    authority: Option<AuthorityRewriter>,
     /// Whether the peer was throttled for a flood on this connection.
     is_reported: bool,
     /// Bytes of the connection preface, or of the shortest HTTP/1 request, that have not arrived yet.
@@ -81,10 +84,12 @@ impl Connection {
             Protocol::Http2 { .. } => (Some((ReceivedFrames::new(Instant::now()), SentFrames::new())), PREFACE_LENGTH),
             Protocol::Http1 => (None, HTTP1_SHORTEST_REQUEST),
         };
+        let authority = matches!(info.peer, PeerInfo::Local(_)).then(AuthorityRewriter::new);
         Connection {
             io,
             info,
             permit,
+            authority,
             protocol,
             frames,
             first_bytes_due,
@@ -211,7 +216,11 @@ impl AsyncRead for Connection {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut this.io).poll_read(cx, buffer);
         if let Poll::Ready(Ok(())) = polled {
-            this.received(buffer.filled().get(before..).unwrap_or_default())?;
+            let bytes = buffer.filled_mut().get_mut(before..).unwrap_or_default();
+            if let Some(authority) = &mut this.authority {
+                authority.rewrite(bytes);
+            }
+            this.received(bytes)?;
         }
         // The timer is checked after the read, because bytes that are there have arrived in time. Polling it also registers
         // the reader to be woken by it.

@@ -3,6 +3,7 @@
 //! Start: lock file (SQLite) → connect → migrate → keys → bind → jobs → SERVING.
 //! Stop: `NOT_SERVING` → listeners and jobs are told to stop → connections drain → remaining work and jobs end.
 
+mod authority;
 mod calls;
 mod connection;
 mod connection_limits;

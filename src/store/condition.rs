@@ -104,7 +104,7 @@ mod tests {
     #[test]
     fn a_disk_that_refused_a_change_is_doubted_until_it_takes_one() {
         let watched = Watched::default();
-        let long = Duration::from_secs(60);
+        let long = Duration::from_mins(1);
         assert!(!watched.changed_within(long));
         watched.committed();
         assert!(watched.changed_within(long));

@@ -254,14 +254,13 @@ impl Store {
         }
         let doubts_disk = watched.doubts_disk();
         match sqlite::try_change(&self.look, doubts_disk).await {
-            Ok(()) if doubts_disk => watched.committed(),
-            Ok(()) => {}
-            Err(error) if !watched.changed_within(RECENT_CHANGE) => {
-                return Condition::ReadOnly(cause_of(&error.into()));
+            Err(error) if !watched.changed_within(RECENT_CHANGE) => Condition::ReadOnly(cause_of(&error.into())),
+            Ok(()) if doubts_disk => {
+                watched.committed();
+                Condition::Usable
             }
-            Err(_) => {}
+            _ => Condition::Usable,
         }
-        Condition::Usable
     }
 
     /// Asks past [`Watched`], for which the answer is.

@@ -215,3 +215,32 @@ async fn a_header_block_that_stops_ends_its_connection() {
     raw.end().await;
     assert!(is_served(&h).await);
 }
+
+#[tokio::test]
+async fn on_the_local_socket_a_client_may_state_the_percent_encoded_path_as_authority() {
+    let h = Harness::start().await;
+    let stream = UnixStream::connect(h.socket()).await.expect("a connection");
+    let mut raw = Raw { stream };
+    raw.greet(&[]).await.expect("a preface");
+    // A literal with incremental indexing, its index, and then a literal with a literal name, as gRPC's C core sends it.
+    let authority = b"%2Frun%2Flatchkey%2Flatchkey.sock";
+    let literal = [&[0x41, u8::try_from(authority.len()).expect("a length")], &authority[..]].concat();
+    let named = [&b"\x40\x0a:authority"[..], &literal[1..]].concat();
+    for (stream, authority) in [(1, literal), (3, vec![0x80 | 62]), (5, named)] {
+        let fields = [(":method", "POST"), (":scheme", "http"), (":path", "/grpc.health.v1.Health/Check")];
+        let rest = h2::header_block(&[("content-type", "application/grpc"), ("te", "trailers")]);
+        let block = [h2::header_block(&fields), authority, rest].concat();
+        let call = frame(kind::HEADERS, flag::END_HEADERS, stream, &block);
+        let message = frame(kind::DATA, flag::END_STREAM, stream, &[0; 5]);
+        raw.send(&[call, message].concat()).await.expect("a call");
+        loop {
+            let found = raw.next().await.expect("an answer");
+            assert_ne!(found.kind, kind::RST_STREAM, "{found:?}");
+            if found.kind == kind::DATA && found.stream == stream {
+                // A message of two bytes: field 1, SERVING.
+                assert_eq!(found.payload, [0, 0, 0, 0, 2, 8, 1]);
+                break;
+            }
+        }
+    }
+}

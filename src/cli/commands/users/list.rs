@@ -15,30 +15,29 @@ use crate::proto::v1::{
 };
 
 const HELP: &str = "\
-All conditions must hold; of --state, --kind and --role, any one of those given.
+All conditions must hold; of --state, --kind and --role, any of those given.
 
 Examples:
-  latchkey users list --attention              those who need help, the worst first
+  latchkey users list --attention
   latchkey users list --can-sign-in no --count
   latchkey users list ad
-  latchkey users list --role admin --count
-  latchkey users list --all --output json | jq -r '.users[].email // empty'";
+  latchkey users list --all -o json | jq -r '.users[].email // empty'";
 
 /// List accounts.
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(crate) struct List {
-    /// The beginning of a username, of an address or of a word of the name.
+    /// The beginning of a username, an address or a word of the name.
     #[arg(value_name = "PREFIX")]
     prefix: Option<String>,
     /// The same, for a text that begins with a hyphen.
     #[arg(long, value_name = "PREFIX", conflicts_with = "prefix", allow_hyphen_values = true)]
     text: Option<String>,
-    /// Only those who cannot sign in, or must then change the password; the worst first.
+    /// Only those who need help, the worst first.
     #[arg(long)]
     attention: bool,
-    /// Only with this answer: yes, yes-then, not-until or no.
+    /// Only with this answer: yes, yes-then, not-until, no.
     #[arg(long, value_name = "ANSWER", hide_possible_values = true, value_parser = enum_parser("latchkey.v1.SignInAbilityKind", "SIGN_IN_ABILITY_KIND_"))]
     can_sign_in: Vec<i32>,
     /// Only in this state: pending, active or locked.
