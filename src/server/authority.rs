@@ -225,19 +225,20 @@ mod tests {
     /// What is sent, and what shall arrive.
     fn sample() -> (Vec<u8>, Vec<u8>) {
         let sent = |authority: &str| {
-            let long = [&[0x41, 0x7f, 0x0e][..], &[b'%'; 141]].concat();
-            let long = if authority.contains('%') { long } else { [&long[..3], &[b'-'; 141]].concat() };
+            let filler = if authority.contains('%') { [b'%'; 141] } else { [b'-'; 141] };
+            let long = [&[0x41, 0x7f, 0x0e][..], &filler].concat();
             // `:path` (index 4), an indexed field, a table size, names that are text, and a value with a large index.
             let others = &[0x04, 2, b'/', b'%', 0x83, 0x3f, 0x10, 0x00, 1, b'%', 1, b'%', 0x7f, 0x01, 1, b'%'][..];
             let value =
                 [&[0x41, 8][..], authority.as_bytes(), b"\x40\x0a:authority\x08", authority.as_bytes()].concat();
             let block = [others, b"\x00\x0b:authority%\x01%\x00\x03:au\x01%", &value, &long].concat();
+            let (first, rest) = block.split_at(20);
             let padded = [&[3][..], &[0x80, 0, 0, 0, 5], &value, &[0; 3]].concat();
             [
                 &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..],
                 &frame(0x4, 0, &[0, 1, 0, 0, 0, b'%']),
-                &frame(HEADERS, 0, &block[..20]),
-                &frame(CONTINUATION, 4, &block[20..]),
+                &frame(HEADERS, 0, first),
+                &frame(CONTINUATION, 4, rest),
                 &frame(0x0, 1, b"\x41\x08run%2Fda"),
                 &frame(HEADERS, PADDED | PRIORITY, &padded),
                 &frame(CONTINUATION, 4, &value),
@@ -268,14 +269,17 @@ mod tests {
         let mut state = 1_u64;
         let mut random = || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            state.to_be_bytes()[0]
+            let [highest, ..] = state.to_be_bytes();
+            highest
         };
         let (sample, _) = sample();
         for round in 0..4_000 {
             let mut bytes = sample.clone();
             for _ in 0..round % 40 {
                 let at = usize::from(random()) * bytes.len() / 256;
-                bytes[at] = random();
+                if let Some(byte) = bytes.get_mut(at) {
+                    *byte = random();
+                }
             }
             let mut rewritten = bytes.clone();
             AuthorityRewriter::new().rewrite(&mut rewritten);

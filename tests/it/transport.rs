@@ -226,7 +226,7 @@ async fn on_the_local_socket_a_client_may_state_the_percent_encoded_path_as_auth
     let authority = b"%2Frun%2Flatchkey%2Flatchkey.sock";
     let literal = [&[0x41, u8::try_from(authority.len()).expect("a length")], &authority[..]].concat();
     let named = [&b"\x40\x0a:authority"[..], &literal[1..]].concat();
-    for (stream, authority) in [(1, literal), (3, vec![0x80 | 62]), (5, named)] {
+    for (stream, authority) in [(1, literal), (3, vec![0x80 | 0x3e]), (5, named)] {
         let fields = [(":method", "POST"), (":scheme", "http"), (":path", "/grpc.health.v1.Health/Check")];
         let rest = h2::header_block(&[("content-type", "application/grpc"), ("te", "trailers")]);
         let block = [h2::header_block(&fields), authority, rest].concat();
