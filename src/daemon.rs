@@ -259,7 +259,7 @@ fn reload(running: &Running, in_use: &Config, flags: &Flags, level: &telemetry::
         return;
     }
     running.reload_tls();
-    tracing::info!(log.level = found.log.level, "reloaded: log.level and the TLS files");
+    tracing::info!(log.level = found.log.level, "reloaded log.level; the TLS files, if any, are read again");
     let differing = in_use.differences(&found);
     let waiting: Vec<&str> = differing.into_iter().filter(|key| *key != "log.level").collect();
     if !waiting.is_empty() {
@@ -315,9 +315,12 @@ impl Signals {
         }
     }
 
-    /// Waits for a signal that asks for a stop.
+    /// Waits for a signal that can only ask for a stop. A terminal that closes may send SIGHUP twice.
     async fn stop(&mut self) {
-        while !matches!(self.next().await, Asked::Stop) {}
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }
 

@@ -73,8 +73,8 @@ struct Open {
 #[derive(Debug)]
 struct Call {
     uri: Uri,
-    /// Whether all of the request has arrived.
-    is_complete: bool,
+    /// Whether the call waits for the rest of the request.
+    is_receiving: bool,
     /// Since when the response waits for the peer.
     unread_since: Option<Instant>,
 }
@@ -94,7 +94,7 @@ impl Calls {
         within(IDLE_GRACE, open.ended_at.unwrap_or(stopped))
             || open.calls.values().any(|call| match call.unread_since {
                 Some(since) => within(PEER_GRACE, since),
-                None => call.is_complete || within(PEER_GRACE, stopped),
+                None => !call.is_receiving || within(PEER_GRACE, stopped),
             })
     }
 
@@ -102,7 +102,7 @@ impl Calls {
         let mut open = lock(&self.0);
         let id = open.next;
         open.next += 1;
-        open.calls.insert(id, Call { uri, is_complete: false, unread_since: None });
+        open.calls.insert(id, Call { uri, is_receiving: false, unread_since: None });
         drop(open);
         OpenCall { calls: self, id }
     }
@@ -166,16 +166,12 @@ pub(super) async fn track(mut request: Request, next: Next) -> Response {
     let call = Arc::clone(&info.calls).begin(request.uri().clone());
     info.peer.insert_into(request.extensions_mut());
     let (calls, id) = (info.calls, call.id);
-    let request = request.map(|body| {
-        let mut body = RequestBody { body, calls, id };
-        body.note_end();
-        Body::new(body)
-    });
+    let request = request.map(|body| Body::new(RequestBody { body, calls, id }));
     let response = next.run(request).await;
     response.map(|body| Body::new(ResponseBody::new(body, call)))
 }
 
-/// The body of a request, which notes when all of it has arrived.
+/// The body of a request, which notes whether the call waits for it.
 struct RequestBody {
     body: Body,
     calls: Arc<Calls>,
@@ -183,12 +179,16 @@ struct RequestBody {
 }
 
 impl RequestBody {
-    fn note_end(&mut self) {
-        if self.body.is_end_stream()
-            && let Some(call) = lock(&self.calls.0).calls.get_mut(&self.id)
-        {
-            call.is_complete = true;
+    fn set_receiving(&self, is_receiving: bool) {
+        if let Some(call) = lock(&self.calls.0).calls.get_mut(&self.id) {
+            call.is_receiving = is_receiving;
         }
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        self.set_receiving(false);
     }
 }
 
@@ -198,9 +198,7 @@ impl HttpBody for RequestBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
-        if polled.is_ready() {
-            self.note_end();
-        }
+        self.set_receiving(polled.is_pending());
         polled
     }
 
@@ -293,9 +291,11 @@ mod tests {
         let delays = |seconds| calls.delay_stop(stopped, stopped + Duration::from_secs(seconds));
         assert!(delays(0) && !delays(1), "without a call");
         let call = Arc::clone(&calls).begin(Uri::from_static("/latchkey.v1.Auth/SignIn"));
+        assert!(delays(20), "work, although the request was not read yet");
+        let request = RequestBody { body: Body::empty(), calls: Arc::clone(&calls), id: call.id };
+        request.set_receiving(true);
         assert!(delays(1) && !delays(3), "a request that does not end");
-        let mut request = RequestBody { body: Body::empty(), calls: Arc::clone(&calls), id: call.id };
-        request.note_end();
+        drop(request);
         assert!(delays(20), "work");
         assert_eq!(all.in_progress(), "latchkey.v1.Auth/SignIn: 1");
         call.set_unread(Some(stopped));

@@ -82,11 +82,16 @@ fn rows(document: &str) -> Vec<(String, String, String)> {
 }
 
 #[test]
-fn the_table_of_grpcurl_commands_runs_word_for_word() {
+fn the_calls_of_grpcurl_run_word_for_word() {
     let (_daemon, shell) = two_terminals();
     if !shell.has("grpcurl") || !shell.has("jq") {
         return;
     }
+    let of_readme = blocks(README, &["console grpcurl"]);
+    assert_eq!(of_readme.len(), 1);
+    shell.latchkey(&["users", "create", "ada", "--temporary-password"]).good();
+    shell.play(&steps(&of_readme[0].1));
+
     let rows = rows(GRPCURL);
     assert!(rows.len() >= 15, "{} rows", rows.len());
 
