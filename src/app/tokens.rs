@@ -19,6 +19,7 @@ use crate::domain::session::Session;
 use crate::domain::time::Timestamp;
 use crate::domain::token::Claims;
 use crate::domain::user::{User, UserRef};
+use crate::domain::violation::{Fault, Violations};
 use crate::error::{Error, Resource, Result};
 use crate::store::api_tokens::{api_token_by_id, api_token_insert, api_token_list, api_token_revoke};
 use crate::store::sessions::session_by_id;
@@ -108,8 +109,19 @@ pub struct Identity {
     pub session: Option<Session>,
 }
 
+/// Fails if the user's roles do not grant one of these scopes: the token could never use it.
+fn granted(user: &User, scopes: ScopeSet) -> Result<()> {
+    let mut faults = Violations::new();
+    for scope in scopes.difference(user.scopes()).iter() {
+        let roles: Vec<&str> = Role::with(scope).map(Role::as_str).collect();
+        let roles = roles.join(", ");
+        faults.push("scopes", Fault::Conflict, format!("no role of the user grants {scope}; these roles do: {roles}"));
+    }
+    faults.finish().map_err(Error::InvalidInput)
+}
+
 impl App {
-    /// Creates an API token. Fails if the caller is an API token itself, or lacks one of the scopes.
+    /// Creates an API token. Fails if the caller is an API token itself, or if the caller or the user lacks one of the scopes.
     pub async fn create_api_token(
         &self,
         caller: &Caller,
@@ -125,6 +137,7 @@ impl App {
             }
             let user = writer.target().await?;
             writer.outranks(command.scopes)?;
+            granted(&user, command.scopes)?;
             let change = writer.change();
             let token = ApiToken {
                 id,

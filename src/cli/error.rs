@@ -246,6 +246,11 @@ impl Refusal {
         self.metadata.get("scope").filter(|_| self.reason == "SCOPE_MISSING").map(String::as_str)
     }
 
+    /// Whether the server refused scopes that no role of the user grants.
+    pub(crate) fn is_of_scopes(&self) -> bool {
+        self.violations.iter().any(|violation| violation.field == "scopes" && violation.reason == "CONFLICT")
+    }
+
     /// Whether the server refused the token.
     pub(crate) fn is_of_token(&self) -> bool {
         matches!(self.reason.as_str(), "TOKEN_EXPIRED" | "TOKEN_INVALID" | "SESSION_REVOKED")

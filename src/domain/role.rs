@@ -183,6 +183,11 @@ impl Role {
         self.into()
     }
 
+    /// The roles that grant `scope`, sorted by name. The role `admin` grants every scope.
+    pub fn with(scope: Scope) -> impl Iterator<Item = Role> {
+        Role::ALL.iter().copied().filter(move |role| role.scopes().contains(scope))
+    }
+
     /// Parses a name returned by [`Role::as_str`].
     pub fn parse(text: &str) -> Option<Role> {
         text.parse().ok()

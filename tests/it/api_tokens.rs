@@ -66,7 +66,7 @@ async fn a_token_is_shown_once_and_listed_without_its_secret() {
 async fn tokens_are_listed_newest_first_for_one_user_or_for_all() {
     let h = Harness::start().await;
     let root = h.admin().await.client;
-    h.create("ann", &[], PASSWORD).await;
+    h.create("ann", &["viewer"], PASSWORD).await;
     let mut made = Vec::new();
     for whose in ["ann", "root", "ann", "root", "ann"] {
         made.push(create(&root, make(whose, &["users.read"], None)).await.0);
@@ -124,6 +124,28 @@ async fn every_fault_of_a_new_token_is_named() {
 }
 
 #[tokio::test]
+async fn an_api_token_for_a_scope_that_its_owner_lacks_is_refused_and_the_roles_are_named() {
+    let h = Harness::start().await;
+    let root = h.admin().await.client;
+    h.create("ann", &["verifier"], PASSWORD).await;
+    let request = make("ann", &["tokens.introspect", "users.lock", "audit.read"], None);
+    let answer = root.user_admin().create_api_token(request).await;
+    let refusal = refused(answer, Code::InvalidArgument, "FIELD_INVALID");
+    assert_eq!(refusal.violations(), ["scopes: CONFLICT", "scopes: CONFLICT"]);
+    let told = format!("{refusal:?}");
+    assert!(told.contains("no role of the user grants audit.read; these roles do: admin, auditor"), "{told}");
+    assert!(
+        told.contains("no role of the user grants users.lock; these roles do: admin, helpdesk, operator"),
+        "{told}"
+    );
+    assert_eq!(list(&root, Some("ann")).await, []);
+
+    let roles = json!({"user": {"username": "ann"}, "addRoles": ["helpdesk", "auditor"]});
+    root.call("UserAdmin/UpdateUser", roles).await.expect("more roles");
+    create(&root, make("ann", &["tokens.introspect", "users.lock", "audit.read"], None)).await;
+}
+
+#[tokio::test]
 async fn the_last_use_is_known_to_the_hour() {
     let h = Harness::start().await;
     let root = h.admin().await.client;
@@ -161,7 +183,7 @@ async fn a_revoked_token_is_over_at_once_and_stays_listed() {
 async fn a_token_may_do_what_both_it_and_its_user_may() {
     let h = Harness::start().await;
     let operator = h.operator().await;
-    h.create("ann", &["helpdesk"], PASSWORD).await;
+    h.create("ann", &["admin"], PASSWORD).await;
     let secret = operator.api_token("ann", &["users.lock", "users.delete", "audit.read"]).await;
     let program = h.stranger().await.bearing(&secret);
     let change = |change: Value| {
@@ -171,6 +193,8 @@ async fn a_token_may_do_what_both_it_and_its_user_may() {
         }
         request
     };
+    let helpdesk = change(json!({"addRoles": ["helpdesk"], "removeRoles": ["admin"]}));
+    operator.call("UserAdmin/UpdateUser", helpdesk).await.expect("other roles");
     assert_eq!(scopes(&program).await.expect("good"), ["users.lock"]);
     for (request, expected) in [
         (json!({"addRoles": ["auditor"]}), vec!["audit.read", "users.lock"]),

@@ -19,7 +19,7 @@ async fn scenario(h: &Harness) {
     let operator = h.operator().await;
     let admin = h.admin().await;
     let root = &admin.client;
-    for (username, roles) in [("bob", vec!["viewer".to_owned()]), ("eve", vec![])] {
+    for (username, roles) in [("bob", vec!["viewer".to_owned()]), ("eve", vec!["viewer".to_owned()])] {
         let credential = v1::create_user_request::Credential::TemporaryPassword(v1::TemporaryPassword::default());
         let request = v1::CreateUserRequest {
             username: username.to_owned(),

@@ -592,7 +592,7 @@ async fn a_reset_without_a_kind_proposes_a_temporary_password() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_secret_that_could_not_be_written_is_exit_1_and_says_how_to_get_another() {
     let h = Harness::start().await;
-    h.create("ada", &[], PASSWORD).await;
+    h.create("ada", &["viewer"], PASSWORD).await;
     h.create("bob", &[], PASSWORD).await;
     let shell = terminal(&h);
     // The login is stored, so the other commands say as whom they act.

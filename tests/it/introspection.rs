@@ -83,8 +83,11 @@ async fn what_a_token_allows_follows_the_roles_of_its_user() {
 async fn a_good_api_token_is_told_too() {
     let h = Harness::start().await;
     let verifier = verifier(&h).await;
-    h.create("ann", &["helpdesk"], PASSWORD).await;
-    let secret = h.operator().await.api_token("ann", &["users.lock", "audit.read"]).await;
+    let operator = h.operator().await;
+    h.create("ann", &["helpdesk", "auditor"], PASSWORD).await;
+    let secret = operator.api_token("ann", &["users.lock", "audit.read"]).await;
+    let demote = json!({"user": {"username": "ann"}, "removeRoles": ["auditor"]});
+    operator.call("UserAdmin/UpdateUser", demote).await.expect("fewer roles");
     for audience in ["", "https://billing.example"] {
         let known = introspect(&verifier, &secret, audience).await;
         assert!(known.active);

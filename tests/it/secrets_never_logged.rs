@@ -72,7 +72,7 @@ fn bob() -> Value {
 /// Passwords of every kind, tickets and tokens.
 async fn passwords(h: &Harness, record: &Record, root: &Client) -> String {
     let stranger = h.stranger().await;
-    let create = json!({"username": "bob", "email": "bob@example.org", "temporaryPassword": {}, "note": "new"});
+    let create = json!({"username": "bob", "email": "bob@example.org", "roles": ["viewer"], "temporaryPassword": {}, "note": "new"});
     let created = record.done(root, "UserAdmin/CreateUser", create).await;
     let temporary = record.secret("temporary password", &created["temporaryPassword"]);
     let signed_in = record.done(&stranger, "Auth/SignIn", json!({"login": "bob", "password": temporary})).await;

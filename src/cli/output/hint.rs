@@ -16,6 +16,9 @@ pub(crate) fn of(refusal: &Refusal) -> Option<String> {
         }
         "TICKET_INVALID" | "REAUTHENTICATION_REQUIRED" => "sign in again with `latchkey login`".to_owned(),
         "SCOPE_MISSING" => scope_missing(refusal),
+        "FIELD_INVALID" if refusal.is_of_scopes() => {
+            format!("give {user} such a role with `latchkey users update {user} --add-role ROLE`, or leave the scope out")
+        }
         "TARGET_OUTRANKS_CALLER" => {
             "`latchkey roles` lists the roles with more rights: ask a user who has one, or run this on the host with --local"
                 .to_owned()
