@@ -246,9 +246,9 @@ impl Refusal {
         self.metadata.get("scope").filter(|_| self.reason == "SCOPE_MISSING").map(String::as_str)
     }
 
-    /// Whether the server refused scopes that no role of the user grants.
-    pub(crate) fn is_of_scopes(&self) -> bool {
-        self.violations.iter().any(|violation| violation.field == "scopes" && violation.reason == "CONFLICT")
+    /// Whether a field is invalid for this reason.
+    pub(crate) fn has_violation(&self, field: &str, reason: &str) -> bool {
+        self.violations.iter().any(|violation| violation.field == field && violation.reason == reason)
     }
 
     /// Whether the server refused the token.

@@ -7,8 +7,10 @@ use strum::{EnumString, IntoStaticStr, VariantArray};
 use super::caller::{Call, Principal};
 use super::id::EventId;
 use super::reason::Reason;
+use super::text::{TextFault, plain_text};
 use super::time::Timestamp;
 use super::user::User;
+use super::username::Username;
 
 /// What happened. The entries of the same name in `proto/latchkey/v1/events.proto` document each type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, EnumString, IntoStaticStr, VariantArray)]
@@ -282,6 +284,43 @@ pub struct RecordedEvent {
     pub request_id: String,
 }
 
+/// The maximum length of a [`PartyName`], in bytes: that of an e-mail address.
+const MAX_PARTY_BYTES: usize = 254;
+
+/// The id or the name of an actor or a target, as a caller gives it. What can be a username is in lower case, as in events.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct PartyName(String);
+
+impl PartyName {
+    /// Parses an id or a name. Not every name is a username: the local operator and unknown logins have others. Stored values
+    /// have no control characters, and one of the databases rejects a query with them.
+    pub fn parse(text: &str) -> Result<PartyName, TextFault> {
+        plain_text(text, MAX_PARTY_BYTES)?;
+        Ok(PartyName(Username::parse(text).map_or_else(|_| text.to_owned(), |username| username.to_string())))
+    }
+
+    /// The text, in lower case if it can be a username.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The actors or the targets whose events are selected. Any may match.
+#[derive(Debug, Clone, Default)]
+pub struct Parties {
+    /// Ids of accounts and other principals.
+    pub ids: Vec<String>,
+    /// Names in events, of which no account has one now.
+    pub names: Vec<String>,
+}
+
+impl Parties {
+    /// Whether every event matches.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty() && self.names.is_empty()
+    }
+}
+
 /// Selects events. All set fields must match; within a list, any element may match.
 #[derive(Debug, Clone, Default, serde::Serialize)]
 pub struct EventFilter {
@@ -293,10 +332,10 @@ pub struct EventFilter {
     pub kinds: Vec<EventType>,
     /// Matches any of these outcomes.
     pub outcomes: Vec<Outcome>,
-    /// Matches any of these actors, by id or name.
-    pub actors: Vec<String>,
-    /// Matches any of these targets, by id or username.
-    pub targets: Vec<String>,
+    /// Matches any of these actors.
+    pub actors: Vec<PartyName>,
+    /// Matches any of these targets.
+    pub targets: Vec<PartyName>,
     /// Matches events of this request.
     pub request_id: Option<String>,
 }

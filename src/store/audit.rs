@@ -10,7 +10,7 @@ use super::entity::audit_event;
 use super::page::newest_first;
 use super::single::{record, records};
 use super::text::{Decoder, json, readable};
-use crate::domain::audit::{Actor, EventClass, EventFilter, EventType, Outcome, RecordedEvent, Target};
+use crate::domain::audit::{Actor, EventClass, EventFilter, EventType, Outcome, Parties, RecordedEvent, Target};
 use crate::domain::id::{EventId, UserId};
 use crate::domain::page::{Cursor, Page, PageSize};
 use crate::domain::reason::Reason;
@@ -28,14 +28,33 @@ pub async fn event_by_id(c: &impl ConnectionTrait, id: EventId) -> Result<Option
     record(c, Resource::Event, audit_event::Entity::find_by_id(id.to_string())).await?.map(decode).transpose()
 }
 
+/// Whether an event has this id as its actor or its target.
+pub async fn event_records_id(c: &impl ConnectionTrait, id: &str) -> Result<bool> {
+    use audit_event::Column;
+    Ok(exists(c, Column::TargetUserId.eq(id)).await? || exists(c, Column::ActorId.eq(id)).await?)
+}
+
+/// Whether an event has this name for its actor or its target.
+pub async fn event_records_name(c: &impl ConnectionTrait, name: &str) -> Result<bool> {
+    use audit_event::Column;
+    Ok(exists(c, Column::TargetUsername.eq(name)).await? || exists(c, Column::ActorName.eq(name)).await?)
+}
+
+async fn exists(c: &impl ConnectionTrait, condition: Expr) -> Result<bool> {
+    let select = audit_event::Entity::find().select_only().column(audit_event::Column::Id).filter(condition);
+    Ok(select.into_tuple::<String>().one(c).await?.is_some())
+}
+
 /// Lists events, newest first.
 pub async fn event_list(
     c: &impl ConnectionTrait,
     filter: &EventFilter,
+    actors: &Parties,
+    targets: &Parties,
     after: Option<&Cursor>,
     size: PageSize,
 ) -> Result<Page<RecordedEvent>> {
-    let select = audit_event::Entity::find().filter(condition(filter));
+    let select = audit_event::Entity::find().filter(condition(filter, actors, targets));
     let columns = (audit_event::Column::At, audit_event::Column::Id);
     let rows: Vec<audit_event::Model> = records(c, Resource::Event, newest_first(select, columns, after, size)).await?;
     let page = Page::cut(rows, size, |row| Cursor::Time(row.at, row.id.clone()));
@@ -70,11 +89,8 @@ pub async fn event_recent_failures(c: &impl ConnectionTrait, user: UserId) -> Re
     readable(rows.into_iter().map(decode))
 }
 
-fn condition(filter: &EventFilter) -> Condition {
+fn condition(filter: &EventFilter, actors: &Parties, targets: &Parties) -> Condition {
     use audit_event::Column;
-    let one_of = |by_id: Column, by_name: Column, wanted: &[String]| {
-        Condition::any().add(by_id.is_in(wanted)).add(by_name.is_in(wanted))
-    };
     let mut all = Condition::all();
     if let Some(from) = filter.from {
         all = all.add(Column::At.gte(from.as_micros()));
@@ -88,16 +104,22 @@ fn condition(filter: &EventFilter) -> Condition {
     if !filter.outcomes.is_empty() {
         all = all.add(Column::Outcome.is_in(filter.outcomes.iter().map(|outcome| outcome_number(*outcome))));
     }
-    if !filter.actors.is_empty() {
-        all = all.add(one_of(Column::ActorId, Column::ActorName, &filter.actors));
+    if !actors.is_empty() {
+        all = all.add(one_of(actors, Column::ActorId, Column::ActorName));
     }
-    if !filter.targets.is_empty() {
-        all = all.add(one_of(Column::TargetUserId, Column::TargetUsername, &filter.targets));
+    if !targets.is_empty() {
+        all = all.add(one_of(targets, Column::TargetUserId, Column::TargetUsername));
     }
     if let Some(request_id) = &filter.request_id {
         all = all.add(Column::RequestId.eq(request_id));
     }
     all
+}
+
+/// Leaves out an empty list, so that the index of the other one serves the order too.
+fn one_of(parties: &Parties, by_id: audit_event::Column, by_name: audit_event::Column) -> Condition {
+    let some = |column: audit_event::Column, texts: &[String]| (!texts.is_empty()).then(|| column.is_in(texts));
+    Condition::any().add_option(some(by_id, &parties.ids)).add_option(some(by_name, &parties.names))
 }
 
 /// Returns the number of an outcome in the API.

@@ -208,6 +208,50 @@ async fn filters_select_what_they_say() {
 }
 
 #[tokio::test]
+async fn a_name_in_a_filter_is_folded_and_follows_its_account_and_an_unknown_one_is_refused() {
+    let h = Harness::start().await;
+    let operator = h.operator().await;
+    let rename = async |from: &str, to: &str| {
+        let username = Some(to.to_owned());
+        let request = v1::UpdateUserRequest { user: Some(named(from)), username, ..Default::default() };
+        operator.update(request).await.expect("another name").user.expect("a user")
+    };
+    let list = async |actors: &[&str], targets: &[&str]| {
+        let texts = |all: &[&str]| all.iter().map(|text| (*text).to_owned()).collect();
+        let filter = EventFilter { actors: texts(actors), targets: texts(targets), ..Default::default() };
+        let request = v1::ListEventsRequest { filter: Some(filter), ..Default::default() };
+        operator.audit().list_events(request).await.map(|answer| answer.into_inner().events)
+    };
+    let names = |events: Vec<v1::Event>| -> Vec<String> {
+        events.into_iter().rev().map(|event| event.target_username).collect()
+    };
+    let admin = h.admin().await.client;
+    h.create("mccase", &[], PASSWORD).await;
+    admin.lock("mccase").await.expect("a lock");
+    assert_eq!(names(list(&["ROOT"], &["McCase"]).await.expect("events")), ["mccase"]);
+
+    // The account that has a name now has its whole story, and none of an account that had the name before.
+    rename("mccase", "renata").await;
+    rename("renata", "rebecca").await;
+    h.create("renata", &[], PASSWORD).await;
+    assert_eq!(names(list(&[], &["renata"]).await.expect("events")), ["renata"]);
+    let told = names(list(&[], &["rebecca"]).await.expect("events"));
+    assert_eq!(told, ["mccase", "mccase", "mccase", "renata"]);
+
+    // A name that no account has now is found as it was recorded.
+    let before = names(list(&[], &["MCCASE"]).await.expect("events"));
+    assert!(before.len() == 3 && before.iter().all(|name| name == "mccase"), "{before:?}");
+    let gone = operator.user("rebecca").await;
+    operator.delete("rebecca", &gone.etag).await.expect("a deletion");
+    assert_eq!(names(list(&[], &["rebecca"]).await.expect("events")), ["rebecca"]);
+    assert_eq!(list(&[], &[&gone.id]).await.expect("events").len(), 5);
+    assert!(list(&["renata"], &[]).await.expect("an account that did nothing").is_empty());
+
+    let refusal = refused(list(&["nobody", "root"], &["root", "nobody"]).await, Code::InvalidArgument, "FIELD_INVALID");
+    assert_eq!(refusal.violations(), ["filter.actors[0]: UNKNOWN", "filter.targets[1]: UNKNOWN"]);
+}
+
+#[tokio::test]
 async fn wrong_filters_are_named() {
     let h = Harness::start().await;
     let at = |seconds| Some(prost_types::Timestamp { seconds, nanos: 0 });

@@ -72,6 +72,9 @@ pub(crate) const ARGUMENTS: &[(&str, &str)] = &[
     ("new_password", "new password"),
 ];
 
+/// Fields with a list of values whose argument takes one value only.
+const OF_ONE_VALUE: &[&str] = &["actors", "targets"];
+
 /// The words of the API in the server's messages, and the words of the command line.
 const WORDS: &[(&str, &str)] = &[
     ("ListRoles names them", "`latchkey roles` lists them"),
@@ -86,7 +89,7 @@ fn argument(field: &str) -> String {
     }
     let last = field.rsplit('.').next().unwrap_or(field);
     let (name, index) = match last.strip_suffix(']').and_then(|item| item.split_once('[')) {
-        Some((name, index)) => (name, index.parse::<usize>().ok()),
+        Some((name, index)) => (name, index.parse::<usize>().ok().filter(|_| !OF_ONE_VALUE.contains(&name))),
         None => (last, None),
     };
     let Some((_, argument)) = ARGUMENTS.iter().find(|(known, _)| *known == name) else { return field.to_owned() };

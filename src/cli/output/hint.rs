@@ -16,7 +16,9 @@ pub(crate) fn of(refusal: &Refusal) -> Option<String> {
         }
         "TICKET_INVALID" | "REAUTHENTICATION_REQUIRED" => "sign in again with `latchkey login`".to_owned(),
         "SCOPE_MISSING" => scope_missing(refusal),
-        "FIELD_INVALID" if refusal.is_of_scopes() => {
+        "FIELD_INVALID" if refusal.has_violation("filter.actors[0]", "UNKNOWN") => not_found(None),
+        "FIELD_INVALID" if refusal.has_violation("filter.targets[0]", "UNKNOWN") => not_found(None),
+        "FIELD_INVALID" if refusal.has_violation("scopes", "CONFLICT") => {
             format!("give {user} such a role with `latchkey users update {user} --add-role ROLE`, or leave the scope out")
         }
         "TARGET_OUTRANKS_CALLER" => {

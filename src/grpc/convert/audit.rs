@@ -2,16 +2,13 @@
 
 use super::{Wrong, each, finish, instant, page, stamp};
 use crate::app::ListEvents;
-use crate::domain::audit::{Actor, EventFilter, EventType, Outcome, RecordedEvent};
+use crate::domain::audit::{Actor, EventFilter, EventType, Outcome, PartyName, RecordedEvent};
 use crate::domain::id::EventId;
 use crate::domain::reason::Reason;
 use crate::domain::text::{TextFault, plain_text};
 use crate::domain::violation::{Fault, Violations};
 use crate::error::Result;
 use crate::proto::v1;
-
-/// The maximum length of an id or name in a filter, in bytes: that of an e-mail address.
-const MAX_NAME_BYTES: usize = 254;
 
 /// The maximum length of a request id in a filter, in bytes.
 const MAX_REQUEST_ID_BYTES: usize = 128;
@@ -34,8 +31,8 @@ fn filter(faults: &mut Violations, message: v1::EventFilter) -> Option<EventFilt
     }
     let kinds = each(faults, "filter.types", &message.types, 64, |number| kind_of(*number));
     let outcomes = each(faults, "filter.outcomes", &message.outcomes, 4, |number| outcome_of(*number));
-    let actors = each(faults, "filter.actors", &message.actors, 100, |name| text(name.clone(), MAX_NAME_BYTES));
-    let targets = each(faults, "filter.targets", &message.targets, 100, |name| text(name.clone(), MAX_NAME_BYTES));
+    let actors = each(faults, "filter.actors", &message.actors, 100, |name| PartyName::parse(name));
+    let targets = each(faults, "filter.targets", &message.targets, 100, |name| PartyName::parse(name));
     let request_id = faults.check("filter.request_id", text(message.request_id, MAX_REQUEST_ID_BYTES));
     Some(EventFilter {
         from: from?,

@@ -1,4 +1,4 @@
-//! Indexes for lists by the ability to sign in.
+//! Indexes for lists by the ability to sign in, and for events by a name that no account has now.
 //!
 //! Only adds, so that replicas of the version before work with the new schema while they are being replaced. The index that
 //! is dropped is one that they can do without.
@@ -39,6 +39,9 @@ const STATEMENTS: &[&str] = &[
     r#"CREATE INDEX user_password_expiry ON "user" (password_expires_at, id) WHERE password_expires_at IS NOT NULL"#,
     r#"CREATE INDEX user_change_required ON "user" (username)
         WHERE (change_demanded OR password_kind > 1) AND password_expires_at IS NULL"#,
+    // Events of users who were deleted or renamed.
+    "CREATE INDEX audit_event_actor_name ON audit_event (actor_name, at, id)",
+    "CREATE INDEX audit_event_target_name ON audit_event (target_username, at, id)",
     // Last, because on PostgreSQL it keeps out readers until the transaction ends.
     "DROP INDEX user_attention",
 ];
