@@ -63,12 +63,15 @@ pub enum Taken {
     /// The sign-in name.
     #[error("this username is taken")]
     Username,
-    /// The sign-in name of a deleted account, reserved until this time.
-    #[error("this username belonged to a deleted account and is reserved until {0}")]
+    /// The sign-in name that another account gave up, reserved until this time.
+    #[error("this username belonged to another account and is reserved until {0}")]
     UsernameReserved(Timestamp),
     /// The e-mail address.
     #[error("this e-mail address is taken")]
     Email,
+    /// The e-mail address that another account gave up, reserved until this time.
+    #[error("this e-mail address belonged to another account and is reserved until {0}")]
+    EmailReserved(Timestamp),
     /// The id assigned by another system.
     #[error("this external id is taken")]
     ExternalId,
@@ -309,7 +312,7 @@ impl Error {
             Error::AlreadyExists(taken) => match taken {
                 Taken::Username => Reason::UsernameTaken,
                 Taken::UsernameReserved(_) => Reason::UsernameReserved,
-                Taken::Email => Reason::EmailTaken,
+                Taken::Email | Taken::EmailReserved(_) => Reason::EmailTaken,
                 Taken::ExternalId => Reason::ExternalIdTaken,
             },
             Error::Precondition(unmet) => match unmet {

@@ -202,9 +202,14 @@ impl App {
         self.environment.now()
     }
 
+    /// When the last access token issued until now expires.
+    fn last_access_end(&self, now: Timestamp) -> Timestamp {
+        now.saturating_add(self.settings.access_ttl)
+    }
+
     /// Returns the effects of ending this many sessions.
     fn effects_of_ending(&self, sessions_revoked: u32, now: Timestamp) -> Effects {
-        let last_token = (sessions_revoked > 0).then(|| now.saturating_add(self.settings.access_ttl).as_micros());
+        let last_token = (sessions_revoked > 0).then(|| self.last_access_end(now).as_micros());
         Effects { sessions_revoked, access_expires_at: last_token, ..Effects::default() }
     }
 }

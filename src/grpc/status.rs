@@ -150,7 +150,9 @@ fn metadata(error: &Error) -> HashMap<String, String> {
         Error::Denied(Denied::ScopeMissing(scope)) => vec![("scope", scope.to_string())],
         Error::Denied(Denied::TargetOutranksCaller { missing }) => vec![("missingScopes", missing.to_text())],
         Error::NotFound { field, .. } => vec![("field", (*field).to_owned())],
-        Error::AlreadyExists(Taken::UsernameReserved(until)) => vec![("availableTime", until.to_string())],
+        Error::AlreadyExists(Taken::UsernameReserved(until) | Taken::EmailReserved(until)) => {
+            vec![("availableTime", until.to_string())]
+        }
         Error::Precondition(Unmet::UserLocked(cause)) => vec![("lockCause", cause.as_str().to_owned())],
         Error::Exhausted { limit: Limit::Lane(lane), .. } => vec![("lane", (*lane).to_owned())],
         Error::Unavailable(Outage::Unconfirmed(_)) => vec![("outcome", "unknown".to_owned())],

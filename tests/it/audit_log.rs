@@ -233,6 +233,7 @@ async fn a_name_in_a_filter_is_folded_and_follows_its_account_and_an_unknown_one
     // The account that has a name now has its whole story, and none of an account that had the name before.
     rename("mccase", "renata").await;
     rename("renata", "rebecca").await;
+    h.clock.advance(Duration::from_hours(31 * 24));
     h.create("renata", &[], PASSWORD).await;
     assert_eq!(names(list(&[], &["renata"]).await.expect("events")), ["renata"]);
     let told = names(list(&[], &["rebecca"]).await.expect("events"));

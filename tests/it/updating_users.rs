@@ -1,6 +1,7 @@
 //! Changing accounts.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use latchkey::proto::v1;
 use tonic::Code;
@@ -84,6 +85,48 @@ async fn a_new_name_signs_in_and_the_old_one_does_not() {
     let stranger = h.stranger().await;
     stranger.tokens("robert", PASSWORD).await.expect("the new name");
     refused(stranger.sign_in("bob", PASSWORD).await, Code::Unauthenticated, "CREDENTIALS_REJECTED");
+}
+
+#[tokio::test]
+async fn a_name_and_an_address_that_an_account_gave_up_are_reserved_for_it_for_thirty_days() {
+    let h = with_bob().await;
+    let operator = h.operator().await;
+    h.signed_in("bob", PASSWORD).await;
+    let change = async |name: &str, username: &str, email: &str| {
+        let user = Some(named(name));
+        let (username, email) = (Some(username.to_owned()), Some(email.to_owned()));
+        operator.update(v1::UpdateUserRequest { user, username, email, ..Default::default() }).await
+    };
+    let answer = change("bob", "robert", "robert@example.com").await.expect("another name");
+    let effects = answer.effects.expect("effects");
+    assert_eq!(effects.sessions_revoked, 0, "sessions stay");
+    let carried = effects.access_expire_time.expect("a time until which access tokens carry the old name");
+    let changed = answer.user.and_then(|user| user.update_time).expect("the time of the change");
+    assert!(carried.seconds > changed.seconds, "{carried:?}");
+
+    h.create("eve", &[], PASSWORD).await;
+    let refusal = refused(change("eve", "BOB", "").await, Code::AlreadyExists, "USERNAME_RESERVED");
+    assert!(!refusal.metadata("availableTime").is_empty());
+    let refusal = refused(change("eve", "eve", "BOB@example.com").await, Code::AlreadyExists, "EMAIL_TAKEN");
+    assert!(!refusal.metadata("availableTime").is_empty());
+    let create = |username: &str, email: &str| v1::CreateUserRequest {
+        username: username.to_owned(),
+        email: email.to_owned(),
+        ..Default::default()
+    };
+    refused(operator.create(create("bob", "")).await, Code::AlreadyExists, "USERNAME_RESERVED");
+    refused(operator.create(create("dan", "bob@example.com")).await, Code::AlreadyExists, "EMAIL_TAKEN");
+
+    // The account takes both back, which ends their reservation and begins that of the others.
+    change("robert", "bob", "bob@example.com").await.expect("the old name");
+    refused(change("eve", "bob", "").await, Code::AlreadyExists, "USERNAME_TAKEN");
+    refused(change("eve", "robert", "").await, Code::AlreadyExists, "USERNAME_RESERVED");
+    h.clock.advance(Duration::from_hours(30 * 24));
+    change("eve", "robert", "robert@example.com").await.expect("a name that is no longer reserved");
+
+    let bob = operator.user("bob").await;
+    operator.delete("bob", &bob.etag).await.expect("a deletion");
+    refused(operator.create(create("dan", "bob@example.com")).await, Code::AlreadyExists, "EMAIL_TAKEN");
 }
 
 #[tokio::test]

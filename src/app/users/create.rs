@@ -1,6 +1,6 @@
 //! Creating accounts.
 
-use super::{check_reservation, sorted};
+use super::{check_reservations, sorted};
 use crate::app::App;
 use crate::app::idempotency::{Idempotency, Retry};
 use crate::app::proving::{GivenPassword, NewPassword};
@@ -110,7 +110,7 @@ impl App {
             let change = writer.change();
             user_insert(&change.tx, user, credentials).await?;
             // Checked again: the insert may have waited until the last account of this name was deleted.
-            check_reservation(&change, &command.username).await?;
+            check_reservations(&change, Some(&command.username), command.email.as_ref(), None).await?;
             if command.validate_only {
                 return Ok(change.roll_back(RolledBack::DryRun, true));
             }
@@ -134,7 +134,7 @@ async fn check_creation(writer: &Writer<'_>, command: &CreateUser, is_lasting: b
     if is_lasting {
         writer.need(Scope::UsersResetSecrets)?;
     }
-    check_reservation(writer, &command.username).await
+    check_reservations(writer, Some(&command.username), command.email.as_ref(), None).await
 }
 
 fn new_user(id: UserId, command: &CreateUser, password: Option<Password>, now: Timestamp) -> User {

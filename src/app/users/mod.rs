@@ -12,6 +12,8 @@ use super::App;
 use super::writer::Unit;
 use crate::domain::audit::RecordedEvent;
 use crate::domain::caller::{Caller, check_rank};
+use crate::domain::email::EmailAddress;
+use crate::domain::id::UserId;
 use crate::domain::page::PageRequest;
 use crate::domain::role::{Role, Scope};
 use crate::domain::user::{User, UserRef};
@@ -20,7 +22,7 @@ use crate::domain::username::Username;
 use crate::error::{Error, Result, Taken};
 use crate::store::Connection;
 use crate::store::audit::event_recent_failures;
-use crate::store::users::{UserListing, reservation_find, user_by_ref, user_count, user_list};
+use crate::store::users::{Login, UserListing, reservation_find, user_by_ref, user_count, user_list};
 
 /// A command to list accounts.
 #[derive(Debug)]
@@ -70,12 +72,24 @@ impl App {
     }
 }
 
-/// Fails if the username is reserved, because its last account was deleted lately.
-async fn check_reservation<Tx: Connection>(unit: &Unit<'_, Tx>, username: &Username) -> Result<()> {
-    match reservation_find(&unit.tx, username, unit.now).await? {
-        Some(until) => Err(Error::AlreadyExists(Taken::UsernameReserved(until))),
-        None => Ok(()),
+/// Fails if the username or the address is reserved, because another account than `owner` gave it up lately.
+async fn check_reservations<Tx: Connection>(
+    unit: &Unit<'_, Tx>,
+    username: Option<&Username>,
+    email: Option<&EmailAddress>,
+    owner: Option<UserId>,
+) -> Result<()> {
+    if let Some(username) = username
+        && let Some(until) = reservation_find(&unit.tx, &Login::Username(username.clone()), owner, unit.now).await?
+    {
+        return Err(Error::AlreadyExists(Taken::UsernameReserved(until)));
     }
+    if let Some(email) = email
+        && let Some(until) = reservation_find(&unit.tx, &Login::Email(email.clone()), owner, unit.now).await?
+    {
+        return Err(Error::AlreadyExists(Taken::EmailReserved(until)));
+    }
+    Ok(())
 }
 
 /// Sorts roles by name, without repetition.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{check_reservation, sorted};
+use super::{check_reservations, sorted};
 use crate::app::App;
 use crate::app::writer::{RolledBack, Writer};
 use crate::domain::audit::{Event, EventType, Events, Target};
@@ -16,10 +16,11 @@ use crate::domain::violation::Violations;
 use crate::error::{Error, Result};
 use crate::store::api_tokens::api_token_count_live;
 use crate::store::sessions::{Which, session_end};
-use crate::store::users::{user_delete, user_lock_version, user_save};
+use crate::store::users::{reservations_move, user_delete, user_lock_version, user_save};
 
-/// How long the username of a deleted account stays reserved, so that no new account receives what is still sent to it.
-const USERNAME_RESERVATION: Duration = Duration::from_hours(30 * 24);
+/// How long a username and an address stay reserved that an account gave up, so that no other account receives what is still
+/// sent to it.
+const RESERVATION: Duration = Duration::from_hours(30 * 24);
 
 /// A command to update an account. `None` keeps a field, `Some(None)` clears it.
 #[derive(Debug)]
@@ -89,14 +90,19 @@ impl App {
             };
             let change = writer.change();
             user_save(&change.tx, &before, &mut after, None, change.now).await?;
-            if before.username != after.username {
-                // After the write, which may have waited until the last account of this name was deleted.
-                check_reservation(&change, &after.username).await?;
-            }
+            let is_renamed = before.username != after.username;
+            // After the write, which may have waited until the last account of this name was deleted.
+            let username = is_renamed.then_some(&after.username);
+            let email = after.email.as_ref().filter(|_| before.email != after.email);
+            check_reservations(&change, username, email, Some(before.id)).await?;
+            reservations_move(&change.tx, &before, &after, change.now.saturating_add(RESERVATION)).await?;
             let lost_role = before.roles.iter().any(|role| !after.roles.contains(role));
             let sessions =
                 if lost_role { session_end(&change.tx, before.id, Which::All, change.now).await? } else { 0 };
-            let effects = self.effects_of_ending(sessions, change.now);
+            let mut effects = self.effects_of_ending(sessions, change.now);
+            if is_renamed && before.last_sign_in_at.is_some() {
+                effects.access_expires_at = Some(self.last_access_end(change.now).as_micros());
+            }
             if command.validate_only {
                 return Ok(change.roll_back(RolledBack::DryRun, (after, effects)));
             }
@@ -133,7 +139,7 @@ impl App {
             let sessions = session_end(&change.tx, id, Which::All, change.now).await?;
             let api_tokens_revoked = api_token_count_live(&change.tx, id, change.now).await?;
             let password_ended = user.as_ref().is_some_and(|user| user.password.is_some());
-            user_delete(&change.tx, id, version, change.now.saturating_add(USERNAME_RESERVATION)).await?;
+            user_delete(&change.tx, id, version, change.now.saturating_add(RESERVATION)).await?;
             let effects =
                 Effects { password_ended, api_tokens_revoked, ..self.effects_of_ending(sessions, change.now) };
             if command.validate_only {

@@ -37,6 +37,9 @@ pub(crate) fn of(refusal: &Refusal) -> Option<String> {
         "SESSION_NOT_FOUND" => "`latchkey sessions list` lists the ids".to_owned(),
         "API_TOKEN_NOT_FOUND" => "`latchkey tokens list` lists the ids".to_owned(),
         "USERNAME_TAKEN" => format!("see who has it with `latchkey users show {user}`"),
+        "EMAIL_TAKEN" if refusal.metadata.contains_key("availableTime") => {
+            "it belonged to another account: choose another address, or wait until then".to_owned()
+        }
         "EMAIL_TAKEN" => "see who has it with `latchkey users show ADDRESS`".to_owned(),
         "EXTERNAL_ID_TAKEN" => "see who has it with `latchkey users show ext:ID`".to_owned(),
         "USERNAME_RESERVED" => "it belonged to another account: choose another name, or wait until then".to_owned(),

@@ -1,4 +1,4 @@
-//! Indexes for lists by the ability to sign in, and for events by a name that no account has now.
+//! Indexes for lists by the ability to sign in, and for events by a name that no account has now; owners of reservations.
 //!
 //! Only adds, so that replicas of the version before work with the new schema while they are being replaced. The index that
 //! is dropped is one that they can do without.
@@ -42,6 +42,8 @@ const STATEMENTS: &[&str] = &[
     // Events of users who were deleted or renamed.
     "CREATE INDEX audit_event_actor_name ON audit_event (actor_name, at, id)",
     "CREATE INDEX audit_event_target_name ON audit_event (target_username, at, id)",
+    // The account that gave up the name. NULL in rows of the version before, which reserved the names of deleted accounts only.
+    "ALTER TABLE username_reservation ADD COLUMN user_id {key} NULL",
     // Last, because on PostgreSQL it keeps out readers until the transaction ends.
     "DROP INDEX user_attention",
 ];

@@ -8,6 +8,7 @@ use sea_orm::{
     SqlErr,
 };
 
+use super::Login;
 use super::row::encode;
 use crate::domain::credentials::{Credentials, UserWithCredentials};
 use crate::domain::id::UserId;
@@ -16,7 +17,6 @@ use crate::domain::profile::search_terms;
 use crate::domain::role::Role;
 use crate::domain::time::Timestamp;
 use crate::domain::user::{Etag, User};
-use crate::domain::username::Username;
 use crate::error::{Error, Resource, Result, Taken};
 use crate::store::entity::{administrator_guard, user, user_role, user_term, username_reservation};
 use crate::store::text::instant;
@@ -125,10 +125,12 @@ pub async fn user_rehash(tx: &WriteTx, id: UserId, verified: &PasswordHash, rene
     Ok(changed.rows_affected == 1)
 }
 
-/// Deletes an account with its sessions, tickets and API tokens, and reserves its username. Does not parse the record.
+/// Deletes an account with its sessions, tickets and API tokens, and reserves its username and address. Does not parse the
+/// record.
 pub async fn user_delete(tx: &WriteTx, id: UserId, version: i64, reserved_until: Timestamp) -> Result<()> {
-    let select = user::Entity::find_by_id(id.to_string()).select_only().column(user::Column::Username);
-    let username: Option<String> = select.into_tuple().one(tx).await?;
+    let select = user::Entity::find_by_id(id.to_string()).select_only();
+    let select = select.column(user::Column::Username).column(user::Column::EmailKey);
+    let given_up: Option<(String, Option<String>)> = select.into_tuple().one(tx).await?;
     let deleted = user::Entity::delete_many()
         .filter(user::Column::Id.eq(id.to_string()))
         .filter(user::Column::Version.eq(version))
@@ -138,25 +140,54 @@ pub async fn user_delete(tx: &WriteTx, id: UserId, version: i64, reserved_until:
         return Err(Error::NotFound { resource: Resource::User, field: "user" });
     }
     failpoint!("store.user_delete");
-    let Some(username) = username else { return Ok(()) };
-    let reservation =
-        username_reservation::ActiveModel { username: Set(username), available_at: Set(reserved_until.as_micros()) };
+    let Some((username, email)) = given_up else { return Ok(()) };
+    for name in [username].into_iter().chain(email) {
+        reservation_insert(tx, name, id, reserved_until).await?;
+    }
+    Ok(())
+}
+
+/// Reserves the username and the address that an account gives up, and ends the reservations of those that it takes back.
+pub async fn reservations_move(tx: &WriteTx, before: &User, after: &User, until: Timestamp) -> Result<()> {
+    let names = |user: &User| -> BTreeSet<String> {
+        let email = user.email.as_ref().map(|email| email.key().to_owned());
+        [user.username.to_string()].into_iter().chain(email).collect()
+    };
+    let (old, new) = (names(before), names(after));
+    for name in new.difference(&old) {
+        username_reservation::Entity::delete_by_id(name.clone()).exec(tx).await?;
+    }
+    for name in old.difference(&new) {
+        reservation_insert(tx, name.clone(), before.id, until).await?;
+    }
+    Ok(())
+}
+
+async fn reservation_insert(tx: &WriteTx, name: String, owner: UserId, until: Timestamp) -> Result<()> {
+    let reservation = username_reservation::ActiveModel {
+        username: Set(name),
+        available_at: Set(until.as_micros()),
+        user_id: Set(Some(owner.to_string())),
+    };
     let replace = OnConflict::column(username_reservation::Column::Username)
-        .update_column(username_reservation::Column::AvailableAt)
+        .update_columns([username_reservation::Column::AvailableAt, username_reservation::Column::UserId])
         .to_owned();
     username_reservation::Entity::insert(reservation).on_conflict(replace).exec_without_returning(tx).await?;
     failpoint!("store.reservation_insert");
     Ok(())
 }
 
-/// Returns until when the username of a deleted account stays reserved, or `None` if it is not reserved.
+/// Returns until when a username or an address stays reserved for another account than `owner`, or `None` if it is not.
 pub async fn reservation_find(
     c: &impl ConnectionTrait,
-    username: &Username,
+    login: &Login,
+    owner: Option<UserId>,
     now: Timestamp,
 ) -> Result<Option<Timestamp>> {
-    let row = username_reservation::Entity::find_by_id(username.as_str().to_owned()).one(c).await?;
-    Ok(row.map(|row| instant(row.available_at)).filter(|available_at| *available_at > now))
+    let row = username_reservation::Entity::find_by_id(login.key().to_owned()).one(c).await?;
+    let owner = owner.map(|id| id.to_string());
+    let of_others = row.filter(|row| owner.is_none() || row.user_id != owner);
+    Ok(of_others.map(|row| instant(row.available_at)).filter(|available_at| *available_at > now))
 }
 
 /// Deletes expired reservations.

@@ -68,7 +68,7 @@ impl Delete {
 }
 
 const ENDS: &str = "the account, its password, sessions and API tokens, for good";
-const STAYS: &str = "what the audit log says of it; the username stays reserved for a while";
+const STAYS: &str = "what the audit log says of it; its username and address stay reserved for 30 days";
 
 async fn question(cli: &Cli, user: &User) -> Question {
     let sessions = cli.sessions_of(user).await.map(|sessions| format!(" {sessions}")).unwrap_or_default();
