@@ -7,7 +7,7 @@
 //! Reads text with the colours of ECMA-48 (`ESC [ … m`) on standard input. Other control sequences are left out.
 
 use std::fmt::Write as _;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 
 /// Width and height of a character, and the margin, in pixels.
 const WIDTH: f64 = 8.4;
@@ -142,6 +142,6 @@ fn draw(text: &str) -> Result<String, std::fmt::Error> {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut text = String::new();
     std::io::stdin().read_to_string(&mut text)?;
-    print!("{}", draw(&text)?);
+    std::io::stdout().write_all(draw(&text)?.as_bytes())?;
     Ok(())
 }
