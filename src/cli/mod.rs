@@ -48,7 +48,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(arguments) => arguments,
         Err(answer) => return explain(&answer).into(),
     };
-    let screen = Screen::new(arguments.global.output, arguments.global.color);
+    let global = &arguments.global;
+    let screen = Screen::new(global.output, global.color).acting_locally(global.local);
     let outcome = block_on(dispatch(arguments.command, Setting::new(arguments.global, screen.clone())));
     let outcome = match outcome {
         Err(Error::Shown(call)) => screen.verbatim(&call),

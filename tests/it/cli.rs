@@ -144,7 +144,7 @@ async fn what_ends_something_is_asked_before_and_no_is_exit_1() {
     assert_eq!(h.operator().await.user("ada").await.state(), v1::UserState::Active);
 
     let (printed, code) = shell.type_at("latchkey users lock ada", &[("[y/N] ", "yes")]);
-    assert!(code == 0 && printed.contains("✔ ada is locked\n  ended     1 session\n"), "{printed}");
+    assert!(code == 0 && printed.contains("✔ ada is locked\n  ended  1 session\n"), "{printed}");
     let (printed, code) = shell.type_at("latchkey users reset ada --temporary-password", &[]);
     assert_eq!(
         (printed.as_str(), code),

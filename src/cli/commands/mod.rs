@@ -197,11 +197,11 @@ impl Cli {
         let clock = screen.clock();
         let offline = instant(effects.access_expire_time.as_ref()).filter(|end| !clock.is_past(*end));
         let offline =
-            offline.map(|end| format!("access tokens, for those who check offline, until {}", clock.moment(end)));
+            offline.map(|end| format!("access tokens that services check offline, until {}", clock.moment(end)));
         screen.fields([
             ("ended", ended.join(", ").into()),
             ("lifted", lifted.join(", ").into()),
-            ("works on", offline.unwrap_or_default().into()),
+            ("stay", offline.unwrap_or_default().into()),
         ])
     }
 }

@@ -72,13 +72,15 @@ pub(crate) struct Screen {
     /// The same of standard error.
     aside_width: Option<usize>,
     clock: Clock,
+    /// Whether the user acts as the local operator by `--local`, so that the next command needs it too.
+    is_local: bool,
 }
 
 impl Screen {
     /// A screen over the standard streams, as wide as the terminal.
     pub(crate) fn new(format: Format, colour: Colour) -> Screen {
         let (width, aside_width) = (terminal_width(&io::stdout()), terminal_width(&io::stderr()));
-        Screen { format, colour: colour.into(), width, aside_width, clock: Clock::system() }
+        Screen { format, colour: colour.into(), width, aside_width, clock: Clock::system(), is_local: false }
     }
 
     /// The clock for relative times.
@@ -111,11 +113,21 @@ impl Screen {
         self.lines(aligned(fields, self.width))
     }
 
+    /// The same screen for somebody who used `--local` or not.
+    pub(crate) fn acting_locally(self, is_local: bool) -> Screen {
+        Screen { is_local, ..self }
+    }
+
+    /// A command of this program as the user has to type it.
+    fn typed(&self, command: &str) -> String {
+        if self.is_local { command.replacen("latchkey ", "latchkey --local ", 1) } else { command.to_owned() }
+    }
+
     /// Prints the last line of a list: the number of entries, and the next command.
     pub(crate) fn footer(&self, amount: &str, next: Option<&str>) -> Result<(), Error> {
         let line = Text::new().and(Tone::Plain, "  ").and(Tone::Dim, amount);
         let Some(next) = next else { return self.line(line) };
-        let command = Text::toned(Tone::Dim, NEXT).and(Tone::Plain, next);
+        let command = Text::toned(Tone::Dim, NEXT).and(Tone::Plain, self.typed(next));
         let place = self.width.unwrap_or(WIDTH).min(FOOTER_MAX).saturating_sub(command.width());
         let side_by_side = line.clone().and(Tone::Plain, "   ").padded(place).join(command);
         if self.width.is_none_or(|width| side_by_side.width() <= width) {
@@ -128,7 +140,7 @@ impl Screen {
     /// Prints the next command, after something was done. A command that is too long goes on after a `\`, so that it can be
     /// copied. A remark may follow the command after a comma.
     pub(crate) fn next(&self, command: &str) -> Result<(), Error> {
-        self.lines(next_lines(command, self.width))
+        self.lines(next_lines(&self.typed(command), self.width))
     }
 
     /// Prints `✔` and what was done.

@@ -134,12 +134,16 @@ impl Unlock {
             let effects = answer.effects.unwrap_or_default();
             let was = effects.lock_lifted || effects.throttle_cleared;
             let (person, name) = (person(&user), shell_word(&user.username));
+            let must_change = user.password_status.as_ref().is_some_and(|status| status.change_required);
             let before = if was { "is not locked any more" } else { "was not locked" };
             match obstacle(&user, screen.clock()) {
                 Some(obstacle) => screen.caution(format!("{person} {before}, but cannot sign in: {obstacle}"))?,
                 None if !was => screen.done(format!("{person} {before}"))?,
                 None if user.kind() == UserKind::Service => {
                     screen.done(format!("{person} can use its API tokens again"))?;
+                }
+                None if must_change => {
+                    screen.done(format!("{person} can sign in again, and then must change the password"))?;
                 }
                 None => screen.done(format!("{person} can sign in again"))?,
             }
