@@ -219,7 +219,7 @@ impl Store {
     }
 
     async fn look_at_server(&self, url: &SecretString, doubt: &Doubt) -> Condition {
-        match timeout(CHECK_TIMEOUT, self.ask("SHOW transaction_read_only")).await {
+        match timeout(CHECK_TIMEOUT, ask(&self.read.inner, "SHOW transaction_read_only")).await {
             Ok(Ok(Some(row))) if row.try_get_by_index::<String>(0).is_ok_and(|value| value == "off") => {
                 return Condition::Usable;
             }
@@ -240,8 +240,8 @@ impl Store {
             if let Kind::Sqlite(files) = &self.read.backend.kind {
                 files.check()?;
             }
-            // A read that touches the file.
-            self.ask("PRAGMA schema_version").await
+            // A read that touches the file, on a connection of its own: the others may be busy with long reads.
+            ask(&self.look, "PRAGMA schema_version").await
         };
         match timeout(CHECK_TIMEOUT, read).await {
             Ok(Ok(_)) => {}
@@ -261,12 +261,6 @@ impl Store {
             }
             _ => Condition::Usable,
         }
-    }
-
-    /// Asks past [`Watched`], for which the answer is.
-    async fn ask(&self, sql: &str) -> Result<Option<QueryResult>, DbErr> {
-        use sea_orm::ConnectionTrait;
-        self.read.inner.query_one_raw(Statement::from_string(self.read.get_database_backend(), sql)).await
     }
 
     /// Returns the time of the database's clock, or `None` if it uses the clock of this machine.
@@ -346,6 +340,12 @@ fn immediate() -> TransactionOptions {
     }
 }
 
+/// Asks past [`Watched`](condition::Watched), for which the answer is.
+async fn ask(connection: &DatabaseConnection, sql: &str) -> Result<Option<QueryResult>, DbErr> {
+    use sea_orm::ConnectionTrait;
+    connection.query_one_raw(Statement::from_string(connection.get_database_backend(), sql)).await
+}
+
 /// Why the database cannot be used, without the sentence for callers.
 fn cause_of(error: &Error) -> String {
     std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
@@ -406,6 +406,20 @@ mod tests {
         assert_ne!(store.commits(), commits, "it may have been made");
         let next = store.begin().await.map(|_| ());
         assert!(matches!(next, Err(Error::Unavailable(Outage::Storage(_)))), "{next:?}");
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_database_whose_readers_are_all_busy_is_usable() -> Result<(), Box<dyn std::error::Error>> {
+        let dir = tempfile::tempdir()?;
+        let store = store_in(&dir).await?;
+        let readers = store.read.inner.get_sqlite_connection_pool();
+        let mut held = Vec::new();
+        for _ in 0..readers.options().get_max_connections() {
+            held.push(readers.acquire().await?);
+        }
+        assert!(readers.try_acquire().is_none() && held.len() > 1, "all are busy");
+        assert_eq!(store.look().await, Condition::Usable);
         Ok(())
     }
 

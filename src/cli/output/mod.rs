@@ -113,7 +113,7 @@ impl Screen {
         self.lines(aligned(fields, self.width))
     }
 
-    /// The same screen for somebody who used `--local` or not.
+    /// The same screen, for a command line with or without `--local`.
     pub(crate) fn acting_locally(self, is_local: bool) -> Screen {
         Screen { is_local, ..self }
     }
