@@ -131,7 +131,7 @@ impl Error {
         if let Error::Refused(refusal) = self { &refusal.reason } else { "" }
     }
 
-    /// Whether the server refused the token of the call.
+    /// Returns whether the server refused the token of the call.
     pub(crate) fn is_signed_out(&self) -> bool {
         matches!(self, Error::Refused(refusal) if refusal.is_of_token())
     }
@@ -246,17 +246,17 @@ impl Refusal {
         self.metadata.get("scope").filter(|_| self.reason == "SCOPE_MISSING").map(String::as_str)
     }
 
-    /// Whether a field is invalid for this reason.
+    /// Returns whether a field is invalid for this reason.
     pub(crate) fn has_violation(&self, field: &str, reason: &str) -> bool {
         self.violations.iter().any(|violation| violation.field == field && violation.reason == reason)
     }
 
-    /// Whether the server refused the token.
+    /// Returns whether the server refused the token.
     pub(crate) fn is_of_token(&self) -> bool {
         matches!(self.reason.as_str(), "TOKEN_EXPIRED" | "TOKEN_INVALID" | "SESSION_REVOKED")
     }
 
-    /// Whether the server is at fault. The request id then helps its operator.
+    /// Returns whether the server is at fault. The request id then helps its operator.
     pub(crate) fn is_unexpected(&self) -> bool {
         self.exit() == Exit::Unexpected
     }
@@ -277,7 +277,7 @@ impl Refusal {
 /// The server's message for a passed deadline, used when this program's own timer ends a call.
 const TOO_LATE: &str = "the call did not finish before the deadline; a change may have been made anyway";
 
-/// Whether this program's own timer ended the call. tonic reports that as CANCELLED.
+/// Returns whether this program's own timer ended the call. tonic reports that as CANCELLED.
 fn is_own_timeout(status: &Status) -> bool {
     status.code() == Code::Cancelled && status.message() == "Timeout expired"
 }

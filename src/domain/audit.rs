@@ -315,7 +315,7 @@ pub struct Parties {
 }
 
 impl Parties {
-    /// Whether every event matches.
+    /// Returns whether every event matches.
     pub fn is_empty(&self) -> bool {
         self.ids.is_empty() && self.names.is_empty()
     }

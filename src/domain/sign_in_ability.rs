@@ -96,7 +96,7 @@ pub enum Refusal {
 }
 
 impl User {
-    /// Whether the user can sign in at `now` with the right credentials: a person by password, a service by API token.
+    /// Returns the answer at `now` for the right credentials: of a person a password, of a service an API token.
     pub fn sign_in_ability(&self, now: Timestamp) -> SignInAbility {
         let concern = self.concern(now);
         let (kind, until) = match concern {

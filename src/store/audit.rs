@@ -28,13 +28,13 @@ pub async fn event_by_id(c: &impl ConnectionTrait, id: EventId) -> Result<Option
     record(c, Resource::Event, audit_event::Entity::find_by_id(id.to_string())).await?.map(decode).transpose()
 }
 
-/// Whether an event has this id as its actor or its target.
+/// Returns whether an event has this id as its actor or its target.
 pub async fn event_records_id(c: &impl ConnectionTrait, id: &str) -> Result<bool> {
     use audit_event::Column;
     Ok(exists(c, Column::TargetUserId.eq(id)).await? || exists(c, Column::ActorId.eq(id)).await?)
 }
 
-/// Whether an event has this name for its actor or its target.
+/// Returns whether an event has this name for its actor or its target.
 pub async fn event_records_name(c: &impl ConnectionTrait, name: &str) -> Result<bool> {
     use audit_event::Column;
     Ok(exists(c, Column::TargetUsername.eq(name)).await? || exists(c, Column::ActorName.eq(name)).await?)

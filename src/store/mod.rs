@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_is_told_of_a_commit_that_the_disk_did_not_take() -> Result<(), Box<dyn std::error::Error>> {
+    async fn a_commit_that_the_disk_did_not_take_is_not_confirmed() -> Result<(), Box<dyn std::error::Error>> {
         let dir = tempfile::tempdir()?;
         let store = store_in(&dir).await?;
         store.migrate().await?.commit().await?;

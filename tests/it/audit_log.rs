@@ -246,9 +246,10 @@ async fn a_name_in_a_filter_is_folded_and_follows_its_account_and_an_unknown_one
     operator.delete("rebecca", &gone.etag).await.expect("a deletion");
     assert_eq!(names(list(&[], &["rebecca"]).await.expect("events")), ["rebecca"]);
     assert_eq!(list(&[], &[&gone.id]).await.expect("events").len(), 5);
-    assert!(list(&["renata"], &[]).await.expect("an account that did nothing").is_empty());
+    assert!(list(&["renata"], &[]).await.expect("an account without actions").is_empty());
 
-    let refusal = refused(list(&["nobody", "root"], &["root", "nobody"]).await, Code::InvalidArgument, "FIELD_INVALID");
+    let refusal =
+        refused(list(&["unknown", "root"], &["root", "unknown"]).await, Code::InvalidArgument, "FIELD_INVALID");
     assert_eq!(refusal.violations(), ["filter.actors[0]: UNKNOWN", "filter.targets[1]: UNKNOWN"]);
 }
 

@@ -374,9 +374,9 @@ async fn a_column_of_another_type_is_a_broken_row_wherever_it_is() {
     h.sql("UPDATE ticket SET created_at = 'now'").await;
     is_broken(of(&stranger.complete(&step.ticket, OTHER_PASSWORD).await.expect_err("a refusal")), "a ticket");
 
-    stranger.sign_in("nobody", PASSWORD).await.expect_err("an unknown user");
+    stranger.sign_in("unknown", PASSWORD).await.expect_err("an unknown user");
     h.sql("UPDATE throttle SET waits_until = 'tomorrow' WHERE user_id IS NULL").await;
-    is_broken(of(&stranger.sign_in("nobody", PASSWORD).await.expect_err("a refusal")), "a wait");
+    is_broken(of(&stranger.sign_in("unknown", PASSWORD).await.expect_err("a refusal")), "a wait");
 }
 
 #[tokio::test]

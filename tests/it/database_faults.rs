@@ -339,7 +339,7 @@ async fn an_embedded_database_that_another_program_locks_refuses_changes_at_once
         refused(answer, Code::Unavailable, "STORAGE_UNAVAILABLE");
     }
     until_ready(&h, false).await;
-    assert_eq!(h.http("/livez").await.status, 200, "nobody should restart it");
+    assert_eq!(h.http("/livez").await.status, 200, "it should not be restarted");
     // So many changes that they would take minutes if each waited for the lock.
     let (operator, user) = (h.operator().await, named("bob"));
     let changes = async {

@@ -312,7 +312,7 @@ async fn failures(reader: &Client, username: &str) -> Vec<&'static str> {
 }
 
 #[tokio::test]
-async fn the_last_failures_are_shown_to_those_who_may_reset_the_password_and_to_nobody_else() {
+async fn the_last_failures_are_shown_only_to_callers_who_may_reset_the_password() {
     let h = server().await;
     let (operator, stranger) = (h.operator().await, h.stranger().await);
     let helpdesk = h.person("helpdesk", &["helpdesk"]).await.client;

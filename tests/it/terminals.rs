@@ -269,11 +269,11 @@ async fn completions_know_roles_scopes_states_and_users() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn completions_are_silent_without_a_server_and_write_no_event_without_the_right() {
     let h = populated().await;
-    h.create("nobody.special", &[], PASSWORD).await;
+    h.create("without.roles", &[], PASSWORD).await;
     let nowhere = Shell::default();
     assert!(offered(&nowhere, "latchkey --server 127.0.0.1:1 users show m").is_empty());
     assert!(offered(&nowhere, "latchkey --socket /nowhere.sock users show m").is_empty());
-    let shell = crate::cli::terminal_of(&h, "nobody.special");
+    let shell = crate::cli::terminal_of(&h, "without.roles");
     assert!(offered(&shell, "latchkey users show m").is_empty());
     let denied = ["--local", "audit", "list", "--type", "access-denied", "--output", "json"];
     assert!(shell.latchkey(&denied).json()["events"].as_array().is_none_or(Vec::is_empty));

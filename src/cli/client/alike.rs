@@ -50,7 +50,7 @@ impl Client {
         timeout(SEARCH_TIMEOUT, search).await.ok()?
     }
 
-    /// Whether the caller may read users. An attempt without the right would write a refusal to the audit log.
+    /// Returns whether the caller may read users. An attempt without the right would write a refusal to the audit log.
     async fn may_read(&self, bearer: Option<Bearer>) -> bool {
         let Ok(method) = Method::of::<WhoAmIRequest>() else { return false };
         let answer = self.send(&method, WhoAmIRequest {}, bearer).await;

@@ -67,8 +67,8 @@ impl Method {
         self.descriptor.output()
     }
 
-    /// Whether `request` may be sent again after its answer was lost: the method is idempotent, or the request carries an
-    /// idempotency key.
+    /// Returns whether `request` may be sent again after its answer was lost: the method is idempotent, or the request carries
+    /// an idempotency key.
     pub(crate) fn repeats_safely(&self, request: &DynamicMessage) -> bool {
         // google.protobuf.MethodOptions.IdempotencyLevel: NO_SIDE_EFFECTS = 1, IDEMPOTENT = 2.
         let level =
@@ -77,7 +77,7 @@ impl Method {
         matches!(level, Some(1 | 2)) || keyed
     }
 
-    /// Whether the method changes nothing.
+    /// Returns whether the method changes nothing.
     pub(crate) fn is_read_only(&self) -> bool {
         let level =
             self.descriptor.options().get_field_by_name("idempotency_level").and_then(|level| level.as_enum_number());
@@ -104,15 +104,15 @@ impl Method {
         dry.transcode_to::<C>().map(Some).map_err(|fault| Error::unexpected(fault.to_string()))
     }
 
-    /// Whether the method needs the caller's token. Methods for `CALLER_ANYONE` or `CALLER_TICKET` and the health check do
-    /// not.
+    /// Returns whether the method needs the caller's token. Methods for `CALLER_ANYONE` or `CALLER_TICKET` and the health check
+    /// do not.
     pub(crate) fn wants_identity(&self) -> bool {
         let Some(rule) = self.access() else { return false };
         let caller = rule.get_field_by_name("caller").and_then(|caller| caller.as_enum_number());
         !matches!(caller, Some(1 | 2))
     }
 
-    /// Whether a successful call of this method proves that the caller has the scope.
+    /// Returns whether a successful call of this method proves that the caller has the scope.
     pub(crate) fn proves(&self, scope: &str) -> bool {
         let needed = self.access().and_then(|rule| rule.get_field_by_name("scope").map(Cow::into_owned));
         needed.is_some_and(|needed| needed.as_str() == Some(scope))

@@ -96,8 +96,8 @@ fn sockets(here: &Path, system: &[PathBuf], own: u32) -> Vec<Found> {
     here.into_iter().chain(system).collect()
 }
 
-/// Whether the socket belongs to root or to the owner of its directory, into which no other user may write. Only root can
-/// create that directory, so its owner is the user of the service.
+/// Returns whether the socket belongs to root or to the owner of its directory, into which no other user may write. Only root
+/// can create that directory, so its owner is the user of the service.
 pub(crate) fn is_of_the_service(path: &Path) -> bool {
     let (Ok(file), Some(Ok(directory))) = (fs::metadata(path), path.parent().map(fs::metadata)) else { return false };
     let is_private = directory.mode() & 0o022 == 0;

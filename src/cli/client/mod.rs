@@ -110,7 +110,7 @@ impl Client {
         &self.trust
     }
 
-    /// Whether calls are printed instead of being made.
+    /// Returns whether calls are printed instead of being made.
     pub(crate) fn is_showing(&self) -> bool {
         self.show
     }
@@ -121,7 +121,7 @@ impl Client {
         grpcurl::show(&self.target, &self.trust, has_token, request)
     }
 
-    /// Whether calls identify the caller.
+    /// Returns whether calls identify the caller.
     pub(crate) fn is_known(&self) -> bool {
         !matches!(self.caller, Caller::Anonymous)
     }

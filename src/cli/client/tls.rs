@@ -69,7 +69,7 @@ impl Trust {
         flags.into_iter().find_map(|(flag, path)| path.is_some().then_some(flag))
     }
 
-    /// Whether to send secrets over a network in plain text.
+    /// Returns whether to send secrets over a network in plain text.
     pub(crate) fn bears_plaintext(&self) -> bool {
         self.insecure_plaintext
     }
@@ -136,8 +136,8 @@ pub(crate) async fn connect(uri: Uri, config: Arc<ClientConfig>) -> io::Result<T
     Ok(TokioIo::new(stream))
 }
 
-/// Whether the server answers a TLS handshake, be it with an alert. No certificate is trusted, so nothing but the handshake
-/// is sent.
+/// Returns whether the server answers a TLS handshake, be it with an alert. No certificate is trusted, so nothing but the
+/// handshake is sent.
 pub(crate) async fn is_spoken_at(uri: &Uri) -> bool {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();

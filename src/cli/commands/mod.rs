@@ -76,7 +76,7 @@ impl Loss {
     }
 }
 
-/// Whether `scopes` include this one.
+/// Returns whether `scopes` include this one.
 fn may(scopes: &[String], scope: &str) -> bool {
     scopes.iter().any(|own| own == scope)
 }
@@ -201,7 +201,7 @@ impl Cli {
         screen.fields([
             ("ended", ended.join(", ").into()),
             ("lifted", lifted.join(", ").into()),
-            ("stay", offline.unwrap_or_default().into()),
+            ("stays", offline.unwrap_or_default().into()),
         ])
     }
 }

@@ -43,7 +43,7 @@ pub(crate) fn escape_json(text: &str) -> String {
     shown
 }
 
-/// Whether `symbol` is a control character, a line or paragraph separator, a direction mark, or has no width.
+/// Returns whether `symbol` is a control character, a line or paragraph separator, a direction mark, or has no width.
 fn acts(symbol: char) -> bool {
     symbol.is_control()
         || matches!(symbol,
@@ -56,8 +56,8 @@ fn acts(symbol: char) -> bool {
             | '\u{e0000}'..='\u{e007f}')
 }
 
-/// Whether `symbol` is a joiner that changes how its neighbours are drawn: between two letters of a script that joins its
-/// letters, or, in an emoji, after a picture and before one.
+/// Returns whether `symbol` is a joiner that changes how its neighbours are drawn: between two letters of a script that joins
+/// its letters, or, in an emoji, after a picture and before one.
 fn joins(before: Option<char>, symbol: char, after: Option<char>) -> bool {
     let (Some(before), Some(after)) = (before, after) else { return false };
     match symbol {

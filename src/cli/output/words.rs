@@ -27,7 +27,7 @@ fn mark(user: &User) -> (Tone, &'static str) {
 }
 
 /// The server's answer to whether the user can sign in. Unspecified if the server is too old to say.
-fn ability(user: &User) -> &SignInAbility {
+pub(crate) fn ability(user: &User) -> &SignInAbility {
     user.sign_in_ability.as_ref().unwrap_or(&UNKNOWN)
 }
 

@@ -5,8 +5,6 @@
 
 use sea_orm_migration::prelude::*;
 
-use super::Dialect;
-
 pub(super) struct Migration;
 
 impl MigrationName for Migration {
@@ -18,13 +16,7 @@ impl MigrationName for Migration {
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let connection = manager.get_connection();
-        let dialect = Dialect::of(manager.get_database_backend());
-        for statement in STATEMENTS {
-            connection.execute_unprepared(&dialect.render(statement)).await?;
-            super::statement_done().await?;
-        }
-        Ok(())
+        super::execute(manager, STATEMENTS).await
     }
 }
 

@@ -14,6 +14,16 @@ impl MigratorTrait for Migrator {
     }
 }
 
+/// Executes the statements of a migration, in the dialect of the database.
+async fn execute(manager: &SchemaManager<'_>, statements: &[&str]) -> Result<(), DbErr> {
+    let dialect = Dialect::of(manager.get_database_backend());
+    for statement in statements {
+        manager.get_connection().execute_unprepared(&dialect.render(statement)).await?;
+        statement_done().await?;
+    }
+    Ok(())
+}
+
 /// Runs after every statement of a migration.
 async fn statement_done() -> Result<(), DbErr> {
     let done = async {

@@ -8,13 +8,15 @@ use crate::cli::args::{self, Confirmation};
 use crate::cli::error::Error;
 use crate::cli::output::Screen;
 use crate::cli::output::text::{Text, Tone};
-use crate::cli::output::time::{Clock, instant, length, stamp};
-use crate::cli::output::words::{locked, person, shell_word};
+use crate::cli::output::time::{instant, length, stamp};
+use crate::cli::output::words::{ability, locked, person, shell_word};
 use crate::cli::prompt::Question;
 use crate::cli::setting::Cli;
 use crate::cli::user_ref;
 use crate::proto::v1::lock_user_request::End;
-use crate::proto::v1::{LockUserRequest, UnlockUserRequest, User, UserKind, UserLock, UserRef, UserState};
+use crate::proto::v1::{
+    LockUserRequest, SignInAbilityKind, SignInAbilityReason, UnlockUserRequest, User, UserKind, UserLock, UserRef,
+};
 
 const LOCK_HELP: &str = "\
 Examples:
@@ -134,9 +136,9 @@ impl Unlock {
             let effects = answer.effects.unwrap_or_default();
             let was = effects.lock_lifted || effects.throttle_cleared;
             let (person, name) = (person(&user), shell_word(&user.username));
-            let must_change = user.password_status.as_ref().is_some_and(|status| status.change_required);
+            let must_change = ability(&user).kind() == SignInAbilityKind::YesThen;
             let before = if was { "is not locked any more" } else { "was not locked" };
-            match obstacle(&user, screen.clock()) {
+            match obstacle(&user) {
                 Some(obstacle) => screen.caution(format!("{person} {before}, but cannot sign in: {obstacle}"))?,
                 None if !was => screen.done(format!("{person} {before}"))?,
                 None if user.kind() == UserKind::Service => {
@@ -148,7 +150,7 @@ impl Unlock {
                 None => screen.done(format!("{person} can sign in again"))?,
             }
             Cli::effects(screen, Some(&effects), answer.lifted_lock.as_ref())?;
-            match obstacle(&user, screen.clock()) {
+            match obstacle(&user) {
                 Some(_) => screen.next(&format!("latchkey users reset {name} --temporary-password")),
                 None => screen.next(&format!("latchkey users show {name}")),
             }
@@ -157,12 +159,11 @@ impl Unlock {
     }
 }
 
-/// What keeps an account from signing in that is not locked.
-fn obstacle(user: &User, clock: &Clock) -> Option<&'static str> {
-    let end = user.password_status.as_ref().and_then(|status| instant(status.temporary_expire_time.as_ref()));
-    match user.state() {
-        UserState::Pending => Some("it has no password yet"),
-        _ if end.is_some_and(|end| clock.is_past(end)) => Some("the temporary password has expired"),
+/// What keeps an account from signing in that is not locked, as the server answers. Returns `None` if nothing does.
+fn obstacle(user: &User) -> Option<&'static str> {
+    match ability(user).reason() {
+        SignInAbilityReason::Pending => Some("it has no password yet"),
+        SignInAbilityReason::TemporaryPasswordExpired => Some("the temporary password has expired"),
         _ => None,
     }
 }
@@ -170,17 +171,15 @@ fn obstacle(user: &User, clock: &Clock) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::v1::PasswordStatus;
+    use crate::proto::v1::SignInAbility;
 
     #[test]
-    fn an_expired_temporary_password_still_stands_in_the_way_of_an_unlocked_user() -> Result<(), jiff::Error> {
-        let end: jiff::Timestamp = "2026-11-25T08:00:00Z".parse()?;
-        let status = PasswordStatus { temporary_expire_time: Some(stamp(end)), ..PasswordStatus::default() };
-        let state = UserState::Active.into();
-        let user = User { state, password_status: Some(status), ..User::default() };
-        let at = |now: jiff::Timestamp| Clock::new(now, jiff::tz::TimeZone::UTC);
-        assert_eq!(obstacle(&user, &at("2026-11-25T07:59:59Z".parse()?)), None);
-        assert_eq!(obstacle(&user, &at(end)), Some("the temporary password has expired"));
-        Ok(())
+    fn an_expired_temporary_password_still_stands_in_the_way_of_an_unlocked_user() {
+        let of = |reason: SignInAbilityReason| {
+            let sign_in_ability = Some(SignInAbility { reason: reason.into(), ..SignInAbility::default() });
+            obstacle(&User { sign_in_ability, ..User::default() })
+        };
+        assert_eq!(of(SignInAbilityReason::PasswordTemporary), None);
+        assert_eq!(of(SignInAbilityReason::TemporaryPasswordExpired), Some("the temporary password has expired"));
     }
 }

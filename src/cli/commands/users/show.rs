@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use crate::cli::commands::may;
 use crate::cli::contract::enum_words;
 use crate::cli::error::Error;
 use crate::cli::output::text::{Text, Tone};
@@ -127,13 +128,13 @@ impl Cli {
     async fn next_step(&self, user: &User) -> Option<String> {
         let caller = self.client.call(WhoAmIRequest {}).await.ok()?;
         let is_self = caller.user.as_ref().is_some_and(|own| own.id == user.id);
-        let may = |scopes: &[&str]| scopes.iter().all(|scope| caller.scopes.iter().any(|own| own == scope));
-        let steps: Vec<Step> = next_steps(user).into_iter().filter(|step| may(step.scopes)).collect();
+        let may_all = |step: &Step| step.scopes.iter().all(|scope| may(&caller.scopes, scope));
+        let steps: Vec<Step> = next_steps(user).into_iter().filter(may_all).collect();
         let outranks = !is_self && steps.iter().any(|step| step.acts) && self.outranks(&caller.scopes, user).await;
         steps.into_iter().find(|step| outranks || !step.acts).map(|step| step.command)
     }
 
-    /// Whether `scopes` include every scope of a user.
+    /// Returns whether `scopes` include every scope of a user.
     async fn outranks(&self, scopes: &[String], user: &User) -> bool {
         if user.roles.is_empty() {
             return true;

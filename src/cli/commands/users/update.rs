@@ -106,7 +106,7 @@ impl Update {
                 let end =
                     end.map(|end| format!("access tokens with the old name, until {}", screen.clock().moment(end)));
                 screen.fields([
-                    ("stay", end.unwrap_or_default().into()),
+                    ("stays", end.unwrap_or_default().into()),
                     ("stays", "the old name, reserved for this user for 30 days".into()),
                 ])?;
             }
