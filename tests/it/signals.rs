@@ -77,19 +77,20 @@ fn a_hangup_of_the_terminal_stops_in_order_unless_it_is_ignored() {
         return;
     }
     configure(&shell, "http_listen = \"off\"\nlisten = \"127.0.0.1:0\"\n");
-    let serve = |prefix: &str| {
+    // Each run has a log of its own: the next must not take the lines of the one before for its own.
+    let serve = |prefix: &str, log: &str| {
         // The shell of the terminal signals its child once it serves, and shows how it ended.
         let line = format!(
-            "{prefix} latchkeyd serve --config latchkey.toml >log 2>&1 & \
-             until grep -q ' grpc=' log; do :; done; kill -HUP $!; {}",
+            "{prefix} latchkeyd serve --config latchkey.toml >{log} 2>&1 & \
+             until grep -q ' grpc=' {log}; do :; done; kill -HUP $!; {}",
             if prefix.is_empty() { "wait $!; echo exit $?" } else { "kill -0 $! && kill $!; wait $!; echo exit $?" }
         );
         let output = shell.command("script").args(["-qec", &line, "/dev/null"]).output().expect("a terminal");
-        let log = std::fs::read_to_string(shell.path("log")).expect("a log");
+        let log = std::fs::read_to_string(shell.path(log)).expect("a log");
         (String::from_utf8_lossy(&output.stdout).into_owned(), log)
     };
-    let (shown, log) = serve("");
+    let (shown, log) = serve("", "first.log");
     assert!(shown.contains("exit 0") && log.ends_with("stopped\n"), "{shown} {log}");
-    let (shown, log) = serve("nohup");
+    let (shown, log) = serve("nohup", "second.log");
     assert!(shown.contains("exit 0") && log.ends_with("stopped\n") && !log.contains("reloaded"), "{shown} {log}");
 }
