@@ -243,6 +243,7 @@ impl std::fmt::Display for Etag {
 
 /// Side effects of an operator's call on an account.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(default)] // The version before stored fewer fields.
 pub struct Effects {
     /// Number of sessions that were revoked.
     pub sessions_revoked: u32,
@@ -257,6 +258,10 @@ pub struct Effects {
     pub throttle_cleared: bool,
     /// A lock was removed.
     pub lock_lifted: bool,
+    /// Until when the username or the address that the account gave up stays reserved for it, in microseconds.
+    pub reserve_expires_at: Option<i64>,
+    /// Number of live API tokens that lost scopes with a role of the user.
+    pub api_tokens_narrowed: u32,
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! API tokens.
 
 use sea_orm::sea_query::{Expr, ExprTrait};
-use sea_orm::{ColumnTrait, Condition, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryTrait, Set};
+use sea_orm::{
+    ColumnTrait, Condition, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter, QuerySelect, QueryTrait, Set,
+};
 
 use super::entity::api_token;
 use super::page::newest_first;
@@ -80,11 +82,21 @@ pub async fn api_token_revoke(tx: &WriteTx, id: ApiTokenId, now: Timestamp) -> R
 
 /// Counts the API tokens of a user that are valid at `now`.
 pub async fn api_token_count_live(c: &impl ConnectionTrait, user: UserId, now: Timestamp) -> Result<u32> {
-    let live = Condition::all()
+    Ok(count(api_token::Entity::find().filter(live(user, now)).count(c).await?))
+}
+
+/// Reads the scopes of each API token of a user that is valid at `now`.
+pub async fn api_token_scopes_live(c: &impl ConnectionTrait, user: UserId, now: Timestamp) -> Result<Vec<ScopeSet>> {
+    let select = api_token::Entity::find().filter(live(user, now)).select_only().column(api_token::Column::Scopes);
+    let scopes: Vec<String> = select.into_tuple().all(c).await?;
+    Ok(scopes.iter().map(|scopes| ScopeSet::from_text(scopes)).collect())
+}
+
+fn live(user: UserId, now: Timestamp) -> Condition {
+    Condition::all()
         .add(api_token::Column::UserId.eq(user.to_string()))
         .add(api_token::Column::RevokedAt.is_null())
-        .add(api_token::Column::ExpiresAt.gt(now.as_micros()));
-    Ok(count(api_token::Entity::find().filter(live).count(c).await?))
+        .add(api_token::Column::ExpiresAt.gt(now.as_micros()))
 }
 
 /// Lists the API tokens of one user or of all users, newest first.

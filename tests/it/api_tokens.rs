@@ -180,6 +180,27 @@ async fn a_revoked_token_is_over_at_once_and_stays_listed() {
 }
 
 #[tokio::test]
+async fn a_change_of_roles_says_how_many_live_api_tokens_lose_scopes() {
+    let h = Harness::start().await;
+    let operator = h.operator().await;
+    h.create("ann", &["helpdesk", "auditor"], PASSWORD).await;
+    for scopes in [&["users.lock"][..], &["users.lock", "audit.read"], &["users.read"]] {
+        operator.api_token("ann", scopes).await;
+    }
+    let (ended, _) = create(&operator, make("ann", &["users.lock"], None)).await;
+    revoke(&operator, &ended.id).await;
+    let narrowed = async |add: &[&str], remove: &[&str]| {
+        let request = json!({"user": {"username": "ann"}, "addRoles": add, "removeRoles": remove});
+        let answer = operator.call("UserAdmin/UpdateUser", request).await.expect("other roles");
+        answer["effects"]["apiTokensNarrowed"].as_i64().unwrap_or_default()
+    };
+    assert_eq!(narrowed(&["viewer"], &[]).await, 0, "nothing is lost");
+    assert_eq!(narrowed(&[], &["viewer"]).await, 0, "another role grants the same");
+    assert_eq!(narrowed(&[], &["helpdesk"]).await, 2);
+    assert_eq!(narrowed(&[], &["auditor"]).await, 2, "users.read and audit.read");
+}
+
+#[tokio::test]
 async fn a_token_may_do_what_both_it_and_its_user_may() {
     let h = Harness::start().await;
     let operator = h.operator().await;

@@ -130,6 +130,29 @@ async fn a_name_and_an_address_that_an_account_gave_up_are_reserved_for_it_for_t
 }
 
 #[tokio::test]
+async fn a_change_says_until_when_it_reserves_what_it_gives_up_and_reserves_nothing_else() {
+    let h = with_bob().await;
+    let operator = h.operator().await;
+    let reserved_for = async |request: v1::UpdateUserRequest| {
+        let answer = operator.update(request).await.expect("a change");
+        let changed = answer.user.and_then(|user| user.update_time).expect("the time of the change");
+        let end = answer.effects.and_then(|effects| effects.reserve_expire_time);
+        end.map(|end| end.seconds - changed.seconds)
+    };
+    let month = Some(30 * 24 * 3600);
+    let username = |name: &str| v1::UpdateUserRequest { username: Some(name.to_owned()), ..of_bob() };
+    let email = |address: &str| v1::UpdateUserRequest { email: Some(address.to_owned()), ..of_bob() };
+    assert_eq!(reserved_for(username("BOB")).await, None, "the same name");
+    assert_eq!(reserved_for(email("Bob@Example.com")).await, None, "the same address");
+    assert_eq!(reserved_for(email("robert@example.com")).await, month);
+    assert_eq!(reserved_for(email("")).await, month);
+    assert_eq!(reserved_for(email("bob@example.com")).await, None, "nothing was given up");
+    assert_eq!(reserved_for(username("robert")).await, month);
+    let answer = operator.delete("robert", &operator.user("robert").await.etag).await.expect("a deletion");
+    assert!(answer.effects.is_some_and(|effects| effects.reserve_expire_time.is_some()));
+}
+
+#[tokio::test]
 async fn labels_are_merged_and_an_empty_value_removes_one() {
     let h = with_bob().await;
     let operator = h.operator().await;

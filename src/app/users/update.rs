@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{check_reservations, sorted};
 use crate::app::App;
-use crate::app::writer::{RolledBack, Writer};
+use crate::app::writer::{Change, RolledBack, Writer};
 use crate::domain::audit::{Event, EventType, Events, Target};
 use crate::domain::caller::Caller;
 use crate::domain::email::EmailAddress;
@@ -14,7 +14,7 @@ use crate::domain::user::{Effects, Etag, User, UserRef};
 use crate::domain::username::Username;
 use crate::domain::violation::Violations;
 use crate::error::{Error, Result};
-use crate::store::api_tokens::api_token_count_live;
+use crate::store::api_tokens::{api_token_count_live, api_token_scopes_live};
 use crate::store::sessions::{Which, session_end};
 use crate::store::users::{reservations_move, user_delete, user_lock_version, user_save};
 
@@ -95,11 +95,16 @@ impl App {
             let username = is_renamed.then_some(&after.username);
             let email = after.email.as_ref().filter(|_| before.email != after.email);
             check_reservations(&change, username, email, Some(before.id)).await?;
-            reservations_move(&change.tx, &before, &after, change.now.saturating_add(RESERVATION)).await?;
+            let reserved_until = change.now.saturating_add(RESERVATION);
+            let is_reserved = reservations_move(&change.tx, &before, &after, reserved_until).await?;
             let lost_role = before.roles.iter().any(|role| !after.roles.contains(role));
             let sessions =
                 if lost_role { session_end(&change.tx, before.id, Which::All, change.now).await? } else { 0 };
-            let mut effects = self.effects_of_ending(sessions, change.now);
+            let mut effects = Effects {
+                reserve_expires_at: is_reserved.then(|| reserved_until.as_micros()),
+                api_tokens_narrowed: api_tokens_narrowed(&change, &before, &after).await?,
+                ..self.effects_of_ending(sessions, change.now)
+            };
             if is_renamed && before.last_sign_in_at.is_some() {
                 effects.access_expires_at = Some(self.last_access_end(change.now).as_micros());
             }
@@ -139,9 +144,14 @@ impl App {
             let sessions = session_end(&change.tx, id, Which::All, change.now).await?;
             let api_tokens_revoked = api_token_count_live(&change.tx, id, change.now).await?;
             let password_ended = user.as_ref().is_some_and(|user| user.password.is_some());
-            user_delete(&change.tx, id, version, change.now.saturating_add(RESERVATION)).await?;
-            let effects =
-                Effects { password_ended, api_tokens_revoked, ..self.effects_of_ending(sessions, change.now) };
+            let reserved_until = change.now.saturating_add(RESERVATION);
+            user_delete(&change.tx, id, version, reserved_until).await?;
+            let effects = Effects {
+                password_ended,
+                api_tokens_revoked,
+                reserve_expires_at: Some(reserved_until.as_micros()),
+                ..self.effects_of_ending(sessions, change.now)
+            };
             if command.validate_only {
                 return Ok(change.roll_back(RolledBack::DryRun, (user, effects)));
             }
@@ -154,6 +164,17 @@ impl App {
         })
         .await
     }
+}
+
+/// Counts the API tokens that lose a scope by the change of the roles.
+async fn api_tokens_narrowed(change: &Change<'_>, before: &User, after: &User) -> Result<u32> {
+    let lost = before.scopes().difference(after.scopes());
+    if lost.is_empty() {
+        return Ok(0);
+    }
+    let tokens = api_token_scopes_live(&change.tx, before.id, change.now).await?;
+    let narrowed = tokens.iter().filter(|scopes| !scopes.intersection(lost).is_empty()).count();
+    Ok(u32::try_from(narrowed).unwrap_or(u32::MAX))
 }
 
 fn changed(before: &User, command: &UpdateUser) -> Result<User> {

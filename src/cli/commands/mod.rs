@@ -198,10 +198,16 @@ impl Cli {
         let offline = instant(effects.access_expire_time.as_ref()).filter(|end| !clock.is_past(*end));
         let offline =
             offline.map(|end| format!("access tokens that services check offline, until {}", clock.moment(end)));
+        let reserved = instant(effects.reserve_expire_time.as_ref());
+        let reserved = reserved.map(|end| format!("the old username or address, until {}", clock.moment(end)));
+        let narrowed = effects.api_tokens_narrowed;
+        let narrowed = (narrowed > 0).then(|| format!("{}, to the scopes that are left", count(narrowed, "API token")));
         screen.fields([
             ("ended", ended.join(", ").into()),
+            ("narrowed", narrowed.unwrap_or_default().into()),
             ("lifted", lifted.join(", ").into()),
             ("stays", offline.unwrap_or_default().into()),
+            ("reserved", reserved.unwrap_or_default().into()),
         ])
     }
 }

@@ -154,5 +154,7 @@ pub(in crate::grpc) fn effects(effects: &Effects) -> v1::Effects {
         api_tokens_revoked: count(effects.api_tokens_revoked),
         throttle_cleared: effects.throttle_cleared,
         lock_lifted: effects.lock_lifted,
+        reserve_expire_time: effects.reserve_expires_at.map(|micros| stamp(Timestamp::from_micros(micros))),
+        api_tokens_narrowed: count(effects.api_tokens_narrowed),
     }
 }

@@ -148,7 +148,8 @@ pub async fn user_delete(tx: &WriteTx, id: UserId, version: i64, reserved_until:
 }
 
 /// Reserves the username and the address that an account gives up, and ends the reservations of those that it takes back.
-pub async fn reservations_move(tx: &WriteTx, before: &User, after: &User, until: Timestamp) -> Result<()> {
+/// Returns whether it gives up one of them.
+pub async fn reservations_move(tx: &WriteTx, before: &User, after: &User, until: Timestamp) -> Result<bool> {
     let names = |user: &User| -> BTreeSet<String> {
         let email = user.email.as_ref().map(|email| email.key().to_owned());
         [user.username.to_string()].into_iter().chain(email).collect()
@@ -160,7 +161,7 @@ pub async fn reservations_move(tx: &WriteTx, before: &User, after: &User, until:
     for name in old.difference(&new) {
         reservation_insert(tx, name.clone(), before.id, until).await?;
     }
-    Ok(())
+    Ok(!old.is_subset(&new))
 }
 
 async fn reservation_insert(tx: &WriteTx, name: String, owner: UserId, until: Timestamp) -> Result<()> {

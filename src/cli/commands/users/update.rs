@@ -9,8 +9,7 @@ use crate::cli::output::words::{count, person, shell_word};
 use crate::cli::prompt::Question;
 use crate::cli::setting::Cli;
 use crate::cli::user_ref;
-use crate::proto::v1::user_ref::Ref;
-use crate::proto::v1::{Effects, UpdateUserRequest, UserRef};
+use crate::proto::v1::{UpdateUserRequest, UserRef};
 
 const HELP: &str = "\
 What is not named stays as it is; an empty value clears.
@@ -67,12 +66,6 @@ impl Update {
             return Err(Error::usage("say what to change").hint("`latchkey users update --help` lists the fields"));
         }
         let wanted = self.username.clone();
-        let current = match &self.user.r#ref {
-            Some(Ref::Username(name)) => Some(name.clone()),
-            _ => None,
-        };
-        let renamed =
-            wanted.as_ref().is_some_and(|name| !current.is_some_and(|current| current.eq_ignore_ascii_case(name)));
         let request = UpdateUserRequest {
             user: Some(self.user.clone()),
             username: self.username,
@@ -100,18 +93,15 @@ impl Update {
         cli.answer(request, |screen, answer| {
             let user = answer.user.unwrap_or_default();
             screen.done(format!("{} is changed", person(&user)))?;
-            let effects = answer.effects.unwrap_or_default();
-            if renamed {
-                let end = instant(effects.access_expire_time.as_ref());
-                let end =
-                    end.map(|end| format!("access tokens with the old name, until {}", screen.clock().moment(end)));
-                screen.fields([
-                    ("stays", end.unwrap_or_default().into()),
-                    ("stays", "the old name, reserved for this user for 30 days".into()),
-                ])?;
+            let mut effects = answer.effects.unwrap_or_default();
+            // Without an end of sessions, only a change of the username concerns access tokens.
+            if effects.sessions_revoked == 0
+                && let Some(end) = instant(effects.access_expire_time.take().as_ref())
+            {
+                let end = format!("access tokens with the old name, until {}", screen.clock().moment(end));
+                screen.fields([("stays", end.into())])?;
             }
-            let access_expire_time = effects.access_expire_time.filter(|_| effects.sessions_revoked > 0);
-            Cli::effects(screen, Some(&Effects { access_expire_time, ..effects }), None)?;
+            Cli::effects(screen, Some(&effects), None)?;
             screen.next(&format!("latchkey users show {}", shell_word(&user.username)))
         })
         .await
