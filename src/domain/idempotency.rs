@@ -47,6 +47,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_answer_that_the_version_before_stored_is_still_read() {
+        let stored = r#"{"user_id":"00000000000000000000000000","expires_at":null,"effects":{"sessions_revoked":2,
+            "access_expires_at":7,"password_ended":true,"api_tokens_revoked":0,"throttle_cleared":false,"lock_lifted":false}}"#;
+        let effects = serde_json::from_str(stored).ok().map(|answer: Remembered| answer.effects);
+        let expected =
+            Effects { sessions_revoked: 2, access_expires_at: Some(7), password_ended: true, ..Effects::default() };
+        assert_eq!(effects, Some(expected));
+    }
+
+    #[test]
     fn a_key_is_a_uuid() {
         let key = IdempotencyKey::parse("6F1D2C1E-0f3b-4c55-9a38-0d6bb1c6b4f7");
         assert_eq!(key.as_ref().map(IdempotencyKey::as_str), Some("6f1d2c1e-0f3b-4c55-9a38-0d6bb1c6b4f7"));
