@@ -14,6 +14,12 @@ fn requests() -> Vec<(&'static str, &'static str, serde_json::Value)> {
     vec![
         ("UserAdmin/CreateUser", "roles", json!({"username": "eve", "roles": ["viewer"]})),
         ("UserAdmin/CreateUser", "temporary_password", json!({"username": "mallory", "temporaryPassword": {}})),
+        ("UserAdmin/CreateUser", "take_reserved", json!({"username": "carol", "takeReserved": true})),
+        (
+            "UserAdmin/UpdateUser",
+            "take_reserved",
+            json!({"user": bob(), "email": "bob@example.net", "takeReserved": true}),
+        ),
         ("UserAdmin/UpdateUser", "email", json!({"user": bob(), "email": "bob@example.org"})),
         ("UserAdmin/UpdateUser", "add_roles", json!({"user": bob(), "addRoles": ["viewer"]})),
         ("UserAdmin/UpdateUser", "remove_roles", json!({"user": bob(), "removeRoles": ["viewer"]})),

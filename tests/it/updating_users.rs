@@ -130,6 +130,37 @@ async fn a_name_and_an_address_that_an_account_gave_up_are_reserved_for_it_for_t
 }
 
 #[tokio::test]
+async fn an_administrator_gives_a_reserved_name_and_address_to_another_account() {
+    let h = with_bob().await;
+    let (helpdesk, admin) = (h.token(&["users.read", "users.write", "users.email"]).await, h.operator().await);
+    let rename = |user: &str, username: &str, email: &str, take_reserved: bool| v1::UpdateUserRequest {
+        user: Some(named(user)),
+        username: Some(username.to_owned()),
+        email: Some(email.to_owned()),
+        take_reserved,
+        ..Default::default()
+    };
+    admin.update(rename("bob", "robert", "robert@example.com", false)).await.expect("a mistyped name");
+    let create = |take_reserved| v1::CreateUserRequest {
+        username: "bob".to_owned(),
+        email: "bob@example.com".to_owned(),
+        take_reserved,
+        ..Default::default()
+    };
+    refused(admin.create(create(false)).await, Code::AlreadyExists, "USERNAME_RESERVED");
+    refused(helpdesk.create(create(true)).await, Code::PermissionDenied, "SCOPE_MISSING");
+    admin.create(create(true)).await.expect("an administrator takes it");
+    let events = admin.events().await;
+    assert!(events.iter().any(|event| event.details.get("take_reserved").is_some_and(|taken| taken == "true")));
+
+    // The account that gave them up cannot take them back, even once they are free again.
+    admin.update(rename("bob", "bobby", "", false)).await.expect("another name");
+    refused(admin.update(rename("robert", "bob", "", false)).await, Code::AlreadyExists, "USERNAME_RESERVED");
+    admin.update(rename("robert", "bob", "bob@example.com", true)).await.expect("an administrator gives it back");
+    refused(admin.update(rename("bobby", "bob", "", true)).await, Code::AlreadyExists, "USERNAME_TAKEN");
+}
+
+#[tokio::test]
 async fn a_change_says_until_when_it_reserves_what_it_gives_up_and_reserves_nothing_else() {
     let h = with_bob().await;
     let operator = h.operator().await;

@@ -4,7 +4,7 @@ use super::{check_reservations, sorted};
 use crate::app::App;
 use crate::app::idempotency::{Idempotency, Retry};
 use crate::app::proving::{GivenPassword, NewPassword};
-use crate::app::writer::{RolledBack, Writer};
+use crate::app::writer::{RolledBack, Unit, Writer};
 use crate::domain::audit::{Event, EventType, Target};
 use crate::domain::caller::Caller;
 use crate::domain::credentials::Credentials;
@@ -18,7 +18,8 @@ use crate::domain::time::Timestamp;
 use crate::domain::user::{Effects, Password, User, UserKind};
 use crate::domain::username::Username;
 use crate::error::Result;
-use crate::store::users::user_insert;
+use crate::store::Connection;
+use crate::store::users::{reservations_end, user_insert};
 
 /// A command to create an account.
 #[derive(Debug)]
@@ -41,6 +42,8 @@ pub struct CreateUser {
     pub roles: Vec<Role>,
     /// The first password. `None` leaves the account pending.
     pub credential: Option<NewPassword>,
+    /// Whether to use a username and an address that are reserved for another account.
+    pub take_reserved: bool,
     /// Why, for the audit log.
     pub note: Option<Note>,
     /// If set, makes a retry safe.
@@ -110,7 +113,10 @@ impl App {
             let change = writer.change();
             user_insert(&change.tx, user, credentials).await?;
             // Checked again: the insert may have waited until the last account of this name was deleted.
-            check_reservations(&change, Some(&command.username), command.email.as_ref(), None).await?;
+            check_not_reserved(&change, command).await?;
+            if command.take_reserved {
+                reservations_end(&change.tx, user).await?;
+            }
             if command.validate_only {
                 return Ok(change.roll_back(RolledBack::DryRun, true));
             }
@@ -121,7 +127,7 @@ impl App {
             {
                 return Ok(change.roll_back(RolledBack::LostIdempotencyRace, false));
             }
-            change.commit(created_event(user, command.note.as_ref()), true).await
+            change.commit(created_event(user, command), true).await
         });
         let created = created.await?;
         Ok(created.then(|| CreatedUser { user: user.clone(), temporary_password, expires_at, replayed: false }))
@@ -134,7 +140,14 @@ async fn check_creation(writer: &Writer<'_>, command: &CreateUser, is_lasting: b
     if is_lasting {
         writer.need(Scope::UsersResetSecrets)?;
     }
-    check_reservations(writer, Some(&command.username), command.email.as_ref(), None).await
+    check_not_reserved(writer, command).await
+}
+
+async fn check_not_reserved<Tx: Connection>(unit: &Unit<'_, Tx>, command: &CreateUser) -> Result<()> {
+    if command.take_reserved {
+        return Ok(());
+    }
+    check_reservations(unit, Some(&command.username), command.email.as_ref(), None).await
 }
 
 fn new_user(id: UserId, command: &CreateUser, password: Option<Password>, now: Timestamp) -> User {
@@ -159,8 +172,9 @@ fn new_user(id: UserId, command: &CreateUser, password: Option<Password>, now: T
     }
 }
 
-fn created_event(user: &User, note: Option<&Note>) -> Event {
-    let event = Event::new(EventType::UserCreated, Target::of(user)).note(note);
+fn created_event(user: &User, command: &CreateUser) -> Event {
+    let event = Event::new(EventType::UserCreated, Target::of(user)).note(command.note.as_ref());
+    let event = if command.take_reserved { event.detail("take_reserved", true) } else { event };
     let roles: Vec<&str> = user.roles.iter().map(|role| role.as_str()).collect();
     if roles.is_empty() { event } else { event.detail("roles", roles.join(" ")) }
 }

@@ -43,6 +43,8 @@ pub struct UpdateUser {
     pub add_roles: Vec<Role>,
     /// The roles to remove.
     pub remove_roles: Vec<Role>,
+    /// Whether to use a username and an address that are reserved for another account.
+    pub take_reserved: bool,
     /// Why, for the audit log.
     pub note: Option<Note>,
     /// If set, must match the current version.
@@ -85,7 +87,7 @@ impl App {
                 // token with few scopes must not take over the account of its user.
                 writer.outranks(before.scopes())?;
             }
-            let Some(events) = update_events(&before, &after, command.note.as_ref()) else {
+            let Some(events) = update_events(&before, &after, command) else {
                 return Ok(writer.unchanged((before, Effects::default())));
             };
             let change = writer.change();
@@ -94,7 +96,9 @@ impl App {
             // After the write, which may have waited until the last account of this name was deleted.
             let username = is_renamed.then_some(&after.username);
             let email = after.email.as_ref().filter(|_| before.email != after.email);
-            check_reservations(&change, username, email, Some(before.id)).await?;
+            if !command.take_reserved {
+                check_reservations(&change, username, email, Some(before.id)).await?;
+            }
             let reserved_until = change.now.saturating_add(RESERVATION);
             let is_reserved = reservations_move(&change.tx, &before, &after, reserved_until).await?;
             let lost_role = before.roles.iter().any(|role| !after.roles.contains(role));
@@ -205,19 +209,20 @@ fn changed(before: &User, command: &UpdateUser) -> Result<User> {
 }
 
 /// Makes one audit event for each kind of change. Returns `None` if nothing changes.
-fn update_events(before: &User, after: &User, note: Option<&Note>) -> Option<Events> {
+fn update_events(before: &User, after: &User, command: &UpdateUser) -> Option<Events> {
+    let note = command.note.as_ref();
     let target = || Target::of(before);
     let mut events = Vec::new();
     let fields = changed_fields(before, after);
     if !fields.is_empty() {
         let mut event = Event::new(EventType::UserUpdated, target()).note(note);
         event.changed_fields = fields;
-        events.push(event);
+        events.push(if command.take_reserved { event.detail("take_reserved", true) } else { event });
     }
     if before.email != after.email {
         let mut event = Event::new(EventType::EmailChanged, target()).note(note);
         event.changed_fields = vec!["email"];
-        events.push(event);
+        events.push(if command.take_reserved { event.detail("take_reserved", true) } else { event });
     }
     if before.roles != after.roles {
         let names = |of: &User, but: &User| {

@@ -199,7 +199,8 @@ impl Cli {
         let offline =
             offline.map(|end| format!("access tokens that services check offline, until {}", clock.moment(end)));
         let reserved = instant(effects.reserve_expire_time.as_ref());
-        let reserved = reserved.map(|end| format!("the old username or address, until {}", clock.moment(end)));
+        let reserved =
+            reserved.map(|end| format!("the name or address that was given up, until {}", clock.moment(end)));
         let narrowed = effects.api_tokens_narrowed;
         let narrowed = (narrowed > 0).then(|| format!("{}, to the scopes that are left", count(narrowed, "API token")));
         screen.fields([

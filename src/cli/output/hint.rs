@@ -38,11 +38,11 @@ pub(crate) fn of(refusal: &Refusal) -> Option<String> {
         "API_TOKEN_NOT_FOUND" => "`latchkey tokens list` lists the ids".to_owned(),
         "USERNAME_TAKEN" => format!("see who has it with `latchkey users show {user}`"),
         "EMAIL_TAKEN" if refusal.metadata.contains_key("availableTime") => {
-            "it belonged to another account: choose another address, or wait until then".to_owned()
+            "choose another address, or wait; an administrator can take it with --take-reserved".to_owned()
         }
         "EMAIL_TAKEN" => "see who has it with `latchkey users show ADDRESS`".to_owned(),
         "EXTERNAL_ID_TAKEN" => "see who has it with `latchkey users show ext:ID`".to_owned(),
-        "USERNAME_RESERVED" => "it belonged to another account: choose another name, or wait until then".to_owned(),
+        "USERNAME_RESERVED" => "choose another name, or wait; an administrator can take it with --take-reserved".to_owned(),
         "ETAG_MISMATCH" => {
             format!("see what has changed with `latchkey users show {user}` and try again")
         }

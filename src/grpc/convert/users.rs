@@ -83,7 +83,7 @@ pub(in crate::grpc) fn create_user(mut message: v1::CreateUserRequest) -> Result
     let roles = roles(&mut faults, "roles", &message.roles);
     let credential = credential(&mut faults, message.credential, message.password_change_required, kind);
     let note = note(&mut faults, &message.note);
-    let validate_only = message.validate_only;
+    let (take_reserved, validate_only) = (message.take_reserved, message.validate_only);
     finish(faults, || {
         Some(CreateUser {
             username: username?,
@@ -95,6 +95,7 @@ pub(in crate::grpc) fn create_user(mut message: v1::CreateUserRequest) -> Result
             labels: labels?,
             roles: roles?,
             credential: credential?,
+            take_reserved,
             note: note?,
             idempotency: idempotency?,
             validate_only,
@@ -158,7 +159,7 @@ pub(in crate::grpc) fn update_user(message: v1::UpdateUserRequest) -> Result<Upd
     check_disjoint(&mut faults, add_roles.as_deref(), remove_roles.as_deref());
     let note = note(&mut faults, &message.note);
     let etag = etag(&mut faults, &message.etag);
-    let validate_only = message.validate_only;
+    let (take_reserved, validate_only) = (message.take_reserved, message.validate_only);
     finish(faults, || {
         Some(UpdateUser {
             user: user?,
@@ -170,6 +171,7 @@ pub(in crate::grpc) fn update_user(message: v1::UpdateUserRequest) -> Result<Upd
             labels: labels?,
             add_roles: add_roles?,
             remove_roles: remove_roles?,
+            take_reserved,
             note: note?,
             etag: etag?,
             validate_only,

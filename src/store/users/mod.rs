@@ -13,7 +13,7 @@ use sea_orm::{
 
 pub use self::list::{UserListing, user_count, user_list};
 pub use self::write::{
-    administrators_lock, reservation_find, reservations_move, reservations_sweep, role_has_members,
+    administrators_lock, reservation_find, reservations_end, reservations_move, reservations_sweep, role_has_members,
     user_count_able_administrators, user_delete, user_insert, user_insert_many, user_rehash, user_save, user_signed_in,
     user_signed_in_as_read,
 };

@@ -150,11 +150,7 @@ pub async fn user_delete(tx: &WriteTx, id: UserId, version: i64, reserved_until:
 /// Reserves the username and the address that an account gives up, and ends the reservations of those that it takes back.
 /// Returns whether it gives up one of them.
 pub async fn reservations_move(tx: &WriteTx, before: &User, after: &User, until: Timestamp) -> Result<bool> {
-    let names = |user: &User| -> BTreeSet<String> {
-        let email = user.email.as_ref().map(|email| email.key().to_owned());
-        [user.username.to_string()].into_iter().chain(email).collect()
-    };
-    let (old, new) = (names(before), names(after));
+    let (old, new) = (names_of(before), names_of(after));
     for name in new.difference(&old) {
         username_reservation::Entity::delete_by_id(name.clone()).exec(tx).await?;
     }
@@ -162,6 +158,19 @@ pub async fn reservations_move(tx: &WriteTx, before: &User, after: &User, until:
         reservation_insert(tx, name.clone(), before.id, until).await?;
     }
     Ok(!old.is_subset(&new))
+}
+
+/// Ends the reservations of the username and the address of an account.
+pub async fn reservations_end(tx: &WriteTx, user: &User) -> Result<()> {
+    for name in names_of(user) {
+        username_reservation::Entity::delete_by_id(name).exec(tx).await?;
+    }
+    Ok(())
+}
+
+fn names_of(user: &User) -> BTreeSet<String> {
+    let email = user.email.as_ref().map(|email| email.key().to_owned());
+    [user.username.to_string()].into_iter().chain(email).collect()
 }
 
 async fn reservation_insert(tx: &WriteTx, name: String, owner: UserId, until: Timestamp) -> Result<()> {

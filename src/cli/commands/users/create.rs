@@ -69,6 +69,9 @@ pub(crate) struct Create {
     /// Let that password last after the first sign-in.
     #[arg(long, requires = "chosen", conflicts_with = "temporary_password")]
     lasting: bool,
+    /// Use a name or address that another account gave up and that is still reserved.
+    #[arg(long)]
+    take_reserved: bool,
     /// Why, for the audit log.
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     note: String,
@@ -104,6 +107,7 @@ impl Create {
             note: self.note,
             idempotency_key: idempotency_key()?,
             validate_only: false,
+            take_reserved: self.take_reserved,
         };
         let name = shell_word(&request.username);
         let loss = |answer: &CreateUserResponse| {

@@ -50,6 +50,9 @@ pub(crate) struct Update {
     /// A role to take away, which ends the user's sessions.
     #[arg(long = "remove-role", value_name = "ROLE", value_delimiter = ',')]
     remove_roles: Vec<String>,
+    /// Use a name or address that another account gave up and that is still reserved.
+    #[arg(long)]
+    take_reserved: bool,
     /// Why, for the audit log.
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     note: String,
@@ -79,6 +82,7 @@ impl Update {
             note: self.note,
             etag: self.etag,
             validate_only: false,
+            take_reserved: self.take_reserved,
         };
         // Only the loss of a role ends something.
         if !request.remove_roles.is_empty() && cli.asks(self.confirmation.yes)? {
