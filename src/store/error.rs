@@ -56,8 +56,18 @@ impl std::fmt::Display for Advised {
 
 impl std::error::Error for Advised {}
 
-/// Returns the advice for the class of a `SQLite` code, or `None` if there is none.
+/// Returns the advice for a code of `PostgreSQL` or for the class of a code of `SQLite`, or `None` if there is none.
 fn advice(error: &DbErr) -> Option<&'static str> {
+    match sql_state(error)?.as_str() {
+        "42501" => {
+            return Some("the server's role of the database lacks a right; docs/operations.md lists what to grant");
+        }
+        // duplicate_prepared_statement, invalid_sql_statement_name
+        "42P05" | "26000" => {
+            return Some("a pooler gives each transaction another connection; let it keep one for a session");
+        }
+        _ => {}
+    }
     Some(match sqlite_class(error)? {
         5 | 6 => "another program has locked the database; end it",
         8 => "the database is read-only; the server must be able to write to its file and directory",
