@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 use latchkey::proto::v1::auth_client::AuthClient;
 use latchkey::proto::v1::user_admin_client::UserAdminClient;
 use latchkey::proto::v1::{
@@ -20,6 +20,7 @@ use tonic_health::pb::health_client::HealthClient;
 use crate::Outcome;
 use crate::database::Filled;
 use crate::measure::cores;
+use crate::seed::Seed;
 use crate::server::Server;
 use crate::sign_in::{able, access_token};
 
@@ -38,6 +39,7 @@ pub(crate) struct Program {
     bearer: MetadataValue<Ascii>,
     access_tokens: Vec<String>,
     user_ids: Vec<String>,
+    seed: Seed,
 }
 
 /// The calls of a program.
@@ -51,6 +53,8 @@ pub(crate) enum Ask {
     GetUser,
     /// `LockUser`, of an account that is not locked.
     Lock,
+    /// `SignIn` of the nth user who can.
+    SignIn(u64),
 }
 
 impl Program {
@@ -77,7 +81,7 @@ impl Program {
             user_ids.push(admin.get_user(request).await?.into_inner().user.ok_or("no user")?.id);
         }
         let bearer = format!("Bearer {secret}").parse()?;
-        Ok(Program { channels, bearer, access_tokens, user_ids })
+        Ok(Program { channels, bearer, access_tokens, user_ids, seed: filled.seed.clone() })
     }
 
     /// Makes the nth call.
@@ -104,6 +108,10 @@ impl Program {
                 let user = Some(named(&lockable(n as u64 % LOCKABLE)));
                 let request = self.request(LockUserRequest { user, ..LockUserRequest::default() });
                 UserAdminClient::new(channel).lock_user(request).await?;
+            }
+            Ask::SignIn(owner) => {
+                let login = self.seed.username(able(&self.seed, owner));
+                access_token(&mut AuthClient::new(channel), login).await?;
             }
         }
         Ok(())
@@ -144,11 +152,30 @@ impl Program {
     /// Makes calls at a constant rate, however long earlier calls take. Returns the time of each since it was due, in
     /// milliseconds, sorted. A call that starts late because of earlier calls is late for its caller too.
     pub(crate) async fn latencies(&self, ask: Ask, per_second: u32, time: Duration) -> Outcome<Vec<f64>> {
+        let mut took = try_join_all(self.paced(ask, per_second, time)).await?;
+        took.sort_unstable_by(f64::total_cmp);
+        Ok(took)
+    }
+
+    /// The same, with an infinite time for each call that is refused.
+    pub(crate) async fn attempts(&self, ask: Ask, per_second: u32, time: Duration) -> Vec<f64> {
+        let calls = self.paced(ask, per_second, time).map(async |call| call.await.unwrap_or(f64::INFINITY));
+        let mut took = join_all(calls).await;
+        took.sort_unstable_by(f64::total_cmp);
+        took
+    }
+
+    fn paced(
+        &self,
+        ask: Ask,
+        per_second: u32,
+        time: Duration,
+    ) -> impl Iterator<Item = impl Future<Output = Outcome<f64>>> {
         let pause = Duration::from_secs(1) / per_second;
-        let count = usize::try_from(time.as_nanos() / pause.as_nanos().max(1))?;
         let began = tokio::time::Instant::now();
-        let calls = (0..count).map(|n| async move {
-            let due = began + pause * u32::try_from(n)?;
+        let dues = (0_u32..).map(move |n| pause * n).take_while(move |after| *after < time);
+        (0..).zip(dues).map(move |(n, after)| async move {
+            let due = began + after;
             tokio::time::sleep_until(due).await;
             // The timer of tokio has a resolution of a millisecond, which must not count as the server's time.
             let woken = due.max(tokio::time::Instant::now() - Duration::from_millis(1));
@@ -156,10 +183,7 @@ impl Program {
             let took = woken.elapsed().as_secs_f64() * 1000.0;
             self.undo(ask, n).await?;
             Outcome::Ok(took)
-        });
-        let mut took = try_join_all(calls).await?;
-        took.sort_unstable_by(f64::total_cmp);
-        Ok(took)
+        })
     }
 }
 

@@ -7,6 +7,7 @@
 //! Absolute figures of a shared machine vary by half from one run to the next. Ratios of two things that are measured
 //! in turn (A B A B …) do not. So a row is a ratio: the median of the rounds, with the lowest and the highest.
 
+mod attack;
 mod database;
 mod flood;
 mod footprint;
@@ -45,7 +46,7 @@ struct Line {
     #[arg(long, default_value_t = 10_000)]
     users: u64,
     /// Which rows to measure
-    #[arg(long, value_delimiter = ',', default_value = "P1,P2,P3,P4,P5,P6,P7,P10,P11,P12,F11")]
+    #[arg(long, value_delimiter = ',', default_value = "P1,P2,P3,P4,P5,P6,P7,P10,P11,P12,F11,F12")]
     rows: Vec<Wanted>,
     /// Number of rounds; in each, the things that are compared take turns
     #[arg(long, default_value_t = 5)]
@@ -112,6 +113,9 @@ enum Wanted {
     /// The latency of another client during floods, compared with its usual latency
     #[value(name = "F11")]
     Floods,
+    /// The latency of operators and owners during attacks, compared with their usual latency
+    #[value(name = "F12")]
+    Attacks,
 }
 
 /// One thread: the client must not use the cores that it measures.
@@ -164,6 +168,9 @@ async fn run(line: &Line) -> Outcome<()> {
     }
     if wants(Wanted::Floods) {
         rows.extend(flood::measure(rounds, turn, &filled).await?);
+    }
+    if wants(Wanted::Attacks) {
+        rows.extend(attack::measure(rounds, turn, &filled).await?);
     }
     let report = Report::of(&filled, line.rounds, rows);
     std::io::stdout().write_all(report.table().as_bytes())?;
