@@ -51,13 +51,26 @@ impl App {
             let text = name.as_str();
             if let Some(id) = self.party_id(text).await? {
                 parties.ids.push(id);
-            } else if event_records_name(self.store.reader(), text).await? {
-                parties.names.push(text.to_owned());
-            } else {
-                faults.push(format!("{field}[{index}]"), Fault::Unknown, "no account and no event has this name");
+                continue;
+            }
+            match self.recorded_name(text).await? {
+                Some(recorded) => parties.names.push(recorded),
+                None => {
+                    faults.push(format!("{field}[{index}]"), Fault::Unknown, "no account and no event has this name")
+                }
             }
         }
         Ok(parties)
+    }
+
+    /// The name in events that a text is, or that it is with the addition for a local operator.
+    async fn recorded_name(&self, text: &str) -> Result<Option<String>> {
+        for name in [text.to_owned(), format!("{text} (local)")] {
+            if event_records_name(self.store.reader(), &name).await? {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
     }
 
     /// The id that a text is, or that the account with this name has. An account that had the name before is another one, and an

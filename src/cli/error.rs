@@ -251,6 +251,12 @@ impl Refusal {
         self.violations.iter().any(|violation| violation.field == field && violation.reason == reason)
     }
 
+    /// Returns whether the call names a user whom the server does not know.
+    pub(crate) fn names_nobody(&self) -> bool {
+        let of_filter = ["filter.actors[0]", "filter.targets[0]"];
+        self.reason == "USER_NOT_FOUND" || of_filter.iter().any(|field| self.has_violation(field, "UNKNOWN"))
+    }
+
     /// Returns whether the server refused the token.
     pub(crate) fn is_of_token(&self) -> bool {
         matches!(self.reason.as_str(), "TOKEN_EXPIRED" | "TOKEN_INVALID" | "SESSION_REVOKED")

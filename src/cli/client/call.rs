@@ -129,13 +129,26 @@ impl Method {
     }
 }
 
-/// The user that a request is about, as a USER argument: from its field `user`, `login` or `username`.
+/// The user that a request is about, as a USER argument: from its field `user`, `login` or `username`, or from the filter of
+/// events.
 pub(crate) fn subject(request: &DynamicMessage) -> Option<String> {
     let text =
         |name: &str| request.get_field_by_name(name)?.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
-    let Some(user) = request.get_field_by_name("user") else { return text("login").or_else(|| text("username")) };
+    let Some(user) = request.get_field_by_name("user") else {
+        return text("login").or_else(|| text("username")).or_else(|| of_filter(request));
+    };
     let reference = user.as_message()?.transcode_to::<UserRef>().ok()?;
     user_ref::text(&reference)
+}
+
+/// The first user in the filter of a request for events.
+fn of_filter(request: &DynamicMessage) -> Option<String> {
+    let filter = request.get_field_by_name("filter")?;
+    let first = |name: &str| {
+        let names = filter.as_message()?.get_field_by_name(name)?;
+        names.as_list()?.first()?.as_str().map(str::to_owned)
+    };
+    first("targets").or_else(|| first("actors"))
 }
 
 /// Replaces every secret in a message by a placeholder. The contract marks secrets with `debug_redact`.

@@ -234,8 +234,9 @@ impl Client {
                     refusal.roles = self.roles_with(scope).await.unwrap_or_default();
                 }
                 // Machines get no hints.
-                if let (Some(typed), "USER_NOT_FOUND", false) =
-                    (&refusal.subject, refusal.reason.as_str(), self.screen.is_json())
+                if let Some(typed) = &refusal.subject
+                    && refusal.names_nobody()
+                    && !self.screen.is_json()
                 {
                     refusal.alike = self.alike(typed).await;
                 }

@@ -40,7 +40,7 @@ const HELP: &str = "\
 Examples:
   latchkey audit list --user ada --since 2h
   latchkey audit list --failed --since 2026-11-01
-  latchkey audit list --actor root --type user-locked --all --output json";
+  latchkey audit list --actor root --type user-locked --all -o json";
 
 /// List events, newest first.
 #[derive(Debug, Args)]
@@ -52,7 +52,7 @@ pub(crate) struct List {
     /// Done by this user.
     #[arg(long, value_name = "USER", value_parser = user_ref::parse)]
     actor: Option<UserRef>,
-    /// Of this type, such as user-locked; a wrong one lists all.
+    /// Of this type, such as user-locked; `--type help` names all.
     #[arg(long = "type", value_name = "TYPE", hide_possible_values = true, value_parser = enum_parser("latchkey.v1.EventType", "EVENT_TYPE_"))]
     types: Vec<i32>,
     /// Not older than this: 2h, 08:00, yesterday, monday, 2026-11-01, "2026-11-01 08:00", or RFC 3339.

@@ -38,7 +38,12 @@ impl WhoAmI {
                 ("roles", answer.user.as_ref().map(|user| user.roles.join(", ")).unwrap_or_default().into()),
                 ("scopes", scopes(&answer)),
                 ("signed in", signed_in.map(|at| clock.full_and_ago(at)).unwrap_or_default().into()),
-                ("until", ends.map(|at| format!("{}, {}", clock.full(at), clock.left(at))).unwrap_or_default().into()),
+                (
+                    "until",
+                    ends.map(|at| format!("{} at the latest, {}", clock.full(at), clock.left(at)))
+                        .unwrap_or_default()
+                        .into(),
+                ),
             ])
         })
         .await

@@ -12,14 +12,13 @@ pub(crate) fn of(refusal: &Refusal) -> Option<String> {
         }
         "CREDENTIALS_REJECTED" => format!("an operator sees what is wrong with `latchkey users show {user}`"),
         "TOKEN_EXPIRED" | "TOKEN_INVALID" | "SESSION_REVOKED" | "REFRESH_REUSED" => {
-            "sign in again with `latchkey login`, or set another LATCHKEY_TOKEN".to_owned()
+            "sign in again with `latchkey login`".to_owned()
         }
         "TICKET_INVALID" | "REAUTHENTICATION_REQUIRED" => "sign in again with `latchkey login`".to_owned(),
         "SCOPE_MISSING" => scope_missing(refusal),
-        "FIELD_INVALID" if refusal.has_violation("filter.actors[0]", "UNKNOWN") => not_found(None),
-        "FIELD_INVALID" if refusal.has_violation("filter.targets[0]", "UNKNOWN") => not_found(None),
+        "FIELD_INVALID" if refusal.names_nobody() => not_found(refusal.alike.as_deref()),
         "FIELD_INVALID" if refusal.has_violation("scopes", "CONFLICT") => {
-            format!("give {user} such a role with `latchkey users update {user} --add-role ROLE`, or leave the scope out")
+            format!("give {user} one of these roles with `latchkey users update {user} --add-role`, or leave the scope out")
         }
         "TARGET_OUTRANKS_CALLER" => {
             "`latchkey roles` lists the roles with more rights: ask a user who has one, or run this on the host with --local"

@@ -49,10 +49,8 @@ impl Clock {
 
     /// `22m`: the time since `then`, for narrow columns.
     pub(crate) fn compact(&self, then: Timestamp) -> String {
-        match short(self.since(then)) {
-            (0..5, "s") => "now".to_owned(),
-            (number, unit) => format!("{number}{unit}"),
-        }
+        let (number, unit) = short(self.since(then));
+        format!("{number}{unit}")
     }
 
     /// `3 h left`, or `expired`. Rounds to the nearest minute, so that three hours granted a moment ago are shown as three.

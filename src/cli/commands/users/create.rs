@@ -23,7 +23,6 @@ Without a password the account waits for `latchkey users reset`.
 Examples:
   latchkey users create grace --name \"Grace Hopper\" --temporary-password
   latchkey users create ada --role helpdesk,auditor --set-password --lasting
-  latchkey users create mailer --kind service
   pass show latchkey/bob | latchkey users create bob --password-stdin --lasting";
 
 /// Create an account.
@@ -32,6 +31,7 @@ Examples:
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(crate) struct Create {
     /// The sign-in name.
+    #[arg(hide = true)]
     username: String,
     /// For people to read.
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
@@ -69,7 +69,7 @@ pub(crate) struct Create {
     /// Let that password last after the first sign-in.
     #[arg(long, requires = "chosen", conflicts_with = "temporary_password")]
     lasting: bool,
-    /// Use a name or address that another account gave up and that is still reserved.
+    /// Use a name or address that is reserved for another account.
     #[arg(long)]
     take_reserved: bool,
     /// Why, for the audit log.

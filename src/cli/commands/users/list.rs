@@ -20,19 +20,18 @@ All conditions must hold; of --state, --kind and --role, any of those given.
 Examples:
   latchkey users list --attention
   latchkey users list --can-sign-in no --count
-  latchkey users list ad
   latchkey users list --all -o json | jq -r '.users[].email // empty'";
 
-/// List accounts.
+/// List accounts; PREFIX begins a username, an address or a name.
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(crate) struct List {
     /// The beginning of a username, an address or a word of the name.
-    #[arg(value_name = "PREFIX")]
+    #[arg(value_name = "PREFIX", hide = true)]
     prefix: Option<String>,
     /// The same, for a text that begins with a hyphen.
-    #[arg(long, value_name = "PREFIX", conflicts_with = "prefix", allow_hyphen_values = true)]
+    #[arg(long, value_name = "PREFIX", hide = true, conflicts_with = "prefix", allow_hyphen_values = true)]
     text: Option<String>,
     /// Only those who need help, the worst first.
     #[arg(long)]

@@ -24,14 +24,12 @@ use crate::proto::v1::{
 };
 
 const HELP: &str = "\
-At a terminal a temporary password is proposed; elsewhere name one of the two.
-Either way the old password and all sessions end at once, and the next sign-in has to choose a new password.
-A lock by an operator stays, unless --unlock; one after wrong passwords is lifted.
+At a terminal a temporary password is proposed. The old password and all sessions end at once, and
+the next sign-in must choose a new password. A lock after wrong passwords is lifted, others stay.
 
 Examples:
   latchkey users reset ada --temporary-password --note \"ticket 4711\"
   latchkey users reset ada --temporary-password --ttl 4h --unlock
-  latchkey users reset ada --set-password
   latchkey users reset ada --temporary-password --yes --output json";
 
 /// Give a user a new password.
@@ -39,7 +37,7 @@ Examples:
 #[command(after_help = HELP)]
 pub(crate) struct Reset {
     /// The user.
-    #[arg(value_parser = user_ref::parse)]
+    #[arg(hide = true, value_parser = user_ref::parse)]
     user: UserRef,
     #[command(flatten)]
     way: Way,

@@ -7,9 +7,7 @@ use crate::cli::contract::enum_words;
 use crate::cli::error::Error;
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::time::{Clock, instant};
-use crate::cli::output::words::{
-    Step, can_sign_in, change_cause, locked, next_steps, password, person, signed_in, state,
-};
+use crate::cli::output::words::{Step, can_sign_in, change_cause, next_steps, password, person, signed_in, state};
 use crate::cli::setting::Cli;
 use crate::cli::user_ref;
 use crate::proto::v1::{
@@ -81,11 +79,8 @@ fn profile(user: &User, clock: &Clock) -> [(&'static str, Text); 9] {
 fn sign_in(user: &User, clock: &Clock) -> [(&'static str, Text); 6] {
     let lock = user.lock.as_ref();
     let lock_age = lock.and_then(|lock| instant(lock.lock_time.as_ref())).map(|at| clock.full_and_ago(at));
-    let lock = lock.map(|lock| {
-        let end = if lock.expire_time.is_none() { ", until it is unlocked" } else { "" };
-        Text::toned(Tone::Bad, format!("{}{end}", locked(lock, clock)))
-            .and(Tone::Plain, lock_age.map(|age| format!("; since {age}")).unwrap_or_default())
-    });
+    // The first line says why, by whom and until when.
+    let lock = lock.map(|_| Text::from(lock_age.map(|age| format!("since {age}")).unwrap_or_default()));
     let wait = user.throttle.as_ref().map(|throttle| {
         let left = instant(throttle.until_time.as_ref()).map(|at| clock.left(at)).unwrap_or_default();
         Text::toned(Tone::Warn, format!("after {} wrong passwords, {left}", throttle.failures))
@@ -101,7 +96,7 @@ fn sign_in(user: &User, clock: &Clock) -> [(&'static str, Text); 6] {
     });
     [
         ("state", state(user, clock)),
-        ("lock", lock.unwrap_or_default()),
+        ("locked", lock.unwrap_or_default()),
         ("waits", wait.unwrap_or_default()),
         ("password", password(user, clock)),
         ("must change", change.unwrap_or_default()),

@@ -24,7 +24,7 @@ Examples:
 #[command(after_help = HELP)]
 pub(crate) struct Update {
     /// The user.
-    #[arg(value_parser = user_ref::parse)]
+    #[arg(hide = true, value_parser = user_ref::parse)]
     user: UserRef,
     /// A new sign-in name.
     #[arg(long)]
@@ -50,7 +50,7 @@ pub(crate) struct Update {
     /// A role to take away, which ends the user's sessions.
     #[arg(long = "remove-role", value_name = "ROLE", value_delimiter = ',')]
     remove_roles: Vec<String>,
-    /// Use a name or address that another account gave up and that is still reserved.
+    /// Use a name or address that is reserved for another account.
     #[arg(long)]
     take_reserved: bool,
     /// Why, for the audit log.
