@@ -1,10 +1,11 @@
 //! Makes the `:authority` of clients on the local socket one that h2 accepts.
 //!
 //! gRPC's C core, which serves Python, C++, Ruby and PHP, sends the percent-encoded path of the socket as `:authority`. RFC 3986
-//! allows this, but the `http` crate refuses it, and h2 resets the stream before any layer of ours sees the call. On the local
-//! socket the authority means nothing. So each `%` in it becomes `-` on the way in, which changes no length.
+//! allows this, but the `http` crate refuses it, and h2 resets the stream before any layer of ours sees the call. grpc-java sends
+//! the plain path. On the local socket the authority means nothing. So each `%` and `/` in it becomes `-` on the way in, which
+//! changes no length.
 //!
-//! A value with Huffman coding stays as it is, since its symbols do not end at bytes. The C core does not use it.
+//! A value with Huffman coding stays as it is, since its symbols do not end at bytes. Neither client uses it.
 
 use super::http2_frames::PREFACE_LENGTH;
 
@@ -167,7 +168,7 @@ impl Field {
                 }
             }
             Field::Content { text, left } => {
-                if text == Text::Authority && *byte == b'%' {
+                if text == Text::Authority && matches!(*byte, b'%' | b'/') {
                     *byte = b'-';
                 }
                 Field::content(text.after(*byte), left - 1)
@@ -245,7 +246,7 @@ mod tests {
             ]
             .concat()
         };
-        (sent("run%2Fda"), sent("run-2Fda"))
+        (sent("run%2F/a"), sent("run-2F-a"))
     }
 
     #[test]
@@ -264,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn any_bytes_are_survived_and_only_percent_signs_change() {
+    fn any_bytes_are_survived_and_only_percent_signs_and_slashes_change() {
         // Numbers of a linear congruential generator, as many as a debug build tests in a second.
         let mut state = 1_u64;
         let mut random = || {
@@ -284,7 +285,7 @@ mod tests {
             let mut rewritten = bytes.clone();
             AuthorityRewriter::new().rewrite(&mut rewritten);
             for (before, after) in bytes.iter().zip(&rewritten) {
-                assert!(before == after || (*before == b'%' && *after == b'-'), "{bytes:?}");
+                assert!(before == after || (b"%/".contains(before) && *after == b'-'), "{bytes:?}");
             }
         }
     }

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use crate::harness::transcript::prose;
+
 /// Top-level folders whose contents the document can name.
 const ROOTS: &[&str] = &["src/", "tests/", "proto/", "docs/", "examples/", "benches/", ".ci/", ".github/"];
 
@@ -77,7 +79,7 @@ fn every_link_between_documents_leads_somewhere() {
     }
     let mut broken = Vec::new();
     for document in documents {
-        let text = std::fs::read_to_string(root().join(&document)).expect("a document");
+        let text = prose(&std::fs::read_to_string(root().join(&document)).expect("a document"));
         let folder = root().join(&document).parent().expect("a folder").to_owned();
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             let file = link.split('#').next().unwrap_or_default();

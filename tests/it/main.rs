@@ -27,6 +27,7 @@ mod broken_rows;
 mod calling_applications;
 mod cli;
 mod cli_waiting;
+mod clients;
 mod compression;
 mod config;
 mod crash_loop;

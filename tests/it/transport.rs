@@ -217,7 +217,7 @@ async fn a_header_block_that_stops_ends_its_connection() {
 }
 
 #[tokio::test]
-async fn on_the_local_socket_a_client_may_state_the_percent_encoded_path_as_authority() {
+async fn on_the_local_socket_a_client_may_state_the_path_as_authority_percent_encoded_or_plain() {
     let h = Harness::start().await;
     let stream = UnixStream::connect(h.socket()).await.expect("a connection");
     let mut raw = Raw { stream };
@@ -226,7 +226,9 @@ async fn on_the_local_socket_a_client_may_state_the_percent_encoded_path_as_auth
     let authority = b"%2Frun%2Flatchkey%2Flatchkey.sock";
     let literal = [&[0x41, u8::try_from(authority.len()).expect("a length")], &authority[..]].concat();
     let named = [&b"\x40\x0a:authority"[..], &literal[1..]].concat();
-    for (stream, authority) in [(1, literal), (3, vec![0x80 | 0x3e]), (5, named)] {
+    // As grpc-java sends it.
+    let plain = b"\x41\x1b/run/latchkey/latchkey.sock".to_vec();
+    for (stream, authority) in [(1, literal), (3, vec![0x80 | 0x3e]), (5, named), (7, plain)] {
         let fields = [(":method", "POST"), (":scheme", "http"), (":path", "/grpc.health.v1.Health/Check")];
         let rest = h2::header_block(&[("content-type", "application/grpc"), ("te", "trailers")]);
         let block = [h2::header_block(&fields), authority, rest].concat();

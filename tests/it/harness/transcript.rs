@@ -36,6 +36,20 @@ pub fn blocks(document: &str, marks: &[&str]) -> Vec<(String, String)> {
     blocks
 }
 
+/// The text of a document outside of its blocks.
+pub fn prose(document: &str) -> String {
+    let mut prose = String::new();
+    let mut is_block = false;
+    for line in document.lines() {
+        if line.starts_with("```") {
+            is_block = !is_block;
+        } else if !is_block {
+            prose.extend([line, "\n"]);
+        }
+    }
+    prose
+}
+
 /// The steps of a block.
 pub fn steps(block: &str) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
