@@ -162,8 +162,9 @@ async fn keep(cli: &Cli, store: &LoginStore, login: String, tokens: TokenSet) ->
     if cli.screen.is_json() {
         return Ok(());
     }
-    let until =
-        ends.map(|end| format!(", until {} or longer while in use", cli.screen.clock().moment(end))).unwrap_or_default();
+    let until = ends
+        .map(|end| format!(", until {} or longer while in use", cli.screen.clock().moment(end)))
+        .unwrap_or_default();
     cli.screen.done(format!("signed in as {login} at {}{until}", cli.client.target().place()))?;
     cli.screen.next("latchkey whoami")
 }

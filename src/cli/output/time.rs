@@ -193,7 +193,7 @@ mod tests {
         assert_eq!(clock.ago("2026-11-25T07:12:58Z".parse()?), "just now");
         assert_eq!(clock.ago("2026-11-19T07:00:00Z".parse()?), "6 d ago");
         assert_eq!(clock.compact("2026-11-25T06:51:00Z".parse()?), "22m");
-        assert_eq!(clock.compact("2026-11-25T07:12:58Z".parse()?), "now");
+        assert_eq!(clock.compact("2026-11-25T07:12:58Z".parse()?), "2s");
         assert_eq!(clock.left("2026-11-25T10:14:00Z".parse()?), "3 h left");
         assert_eq!(clock.left("2026-11-25T10:12:58Z".parse()?), "3 h left");
         assert_eq!(clock.left("2026-11-25T07:12:59Z".parse()?), "expired");
