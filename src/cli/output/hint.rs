@@ -14,7 +14,10 @@ pub(crate) fn of(refusal: &Refusal) -> Option<String> {
         "TOKEN_EXPIRED" | "TOKEN_INVALID" | "SESSION_REVOKED" | "REFRESH_REUSED" => {
             "sign in again with `latchkey login`, or set another LATCHKEY_TOKEN".to_owned()
         }
-        "TICKET_INVALID" | "REAUTHENTICATION_REQUIRED" => "sign in again with `latchkey login`".to_owned(),
+        "TICKET_INVALID" => "sign in again with `latchkey login`".to_owned(),
+        "REAUTHENTICATION_REQUIRED" => {
+            "at a terminal your password is asked for; elsewhere sign in again with `latchkey login`".to_owned()
+        }
         "SCOPE_MISSING" => scope_missing(refusal),
         "FIELD_INVALID" if refusal.has_violation("filter.actors[0]", "UNKNOWN") => not_found(None),
         "FIELD_INVALID" if refusal.has_violation("filter.targets[0]", "UNKNOWN") => not_found(None),
