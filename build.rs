@@ -1,6 +1,6 @@
 //! Compiles the contract into messages and services, the descriptor set that reflection serves, `Debug` implementations
-//! that hide secrets, the checks of scopes that single fields need, and the calls of the command line. The build fails if
-//! a method has no `caller` or no `lane` in its `access` option.
+//! that hide secrets, the checks of what single fields need, and the calls of the command line. The build fails if
+//! a method has no `caller` or no `lane` in its `access` option, or a `recent_sign_in` that does not say when.
 //!
 //! protox compiles the files, so `protoc` is not needed. Its `encode_file_descriptor_set` keeps our own options and
 //! `debug_redact`; the decoded form loses them.
@@ -76,9 +76,9 @@ fn extension(pool: &DescriptorPool, name: &str) -> Result<ExtensionDescriptor> {
     extension.ok_or_else(|| format!("the contract does not define the option `{name}`").into())
 }
 
-/// Fails if the `access` option of a method lacks `caller` or `lane`.
+/// Fails if the `access` option of a method lacks `caller` or `lane`, or if its `recent_sign_in` does not say when.
 fn check_access(pool: &DescriptorPool) -> Result<()> {
-    let access = extension(pool, "access")?;
+    let (access, recent) = (extension(pool, "access")?, extension(pool, "recent_sign_in")?);
     for method in methods(pool) {
         let options = method.options();
         let rule = options.get_extension(&access);
@@ -87,6 +87,9 @@ fn check_access(pool: &DescriptorPool) -> Result<()> {
             if value.unwrap_or_default() == 0 {
                 return Err(format!("{}: set `{field}` in `option (access)`", method.full_name()).into());
             }
+        }
+        if options.has_extension(&recent) && options.get_extension(&recent).as_enum_number() == Some(0) {
+            return Err(format!("{} does not say when it needs a recent sign-in", method.full_name()).into());
         }
     }
     Ok(())
@@ -179,7 +182,7 @@ fn oneof_debug(code: &mut String, oneof: &OneofDescriptor) -> Result<()> {
     Ok(())
 }
 
-/// Writes `impl Needs` for the request of each method: the scopes that its set fields need.
+/// Writes `impl Needs` for the request of each method: the scopes and the recent sign-in that its set fields need.
 fn needs(pool: &DescriptorPool) -> Result<String> {
     let mut code = String::new();
     for method in methods(pool) {
@@ -190,11 +193,15 @@ fn needs(pool: &DescriptorPool) -> Result<String> {
 
 fn request_needs(code: &mut String, pool: &DescriptorPool, request: &MessageDescriptor) -> Result<()> {
     top_level(request)?;
-    let mut checks = String::new();
+    let (mut checks, mut recent) = (String::new(), String::from("None"));
     for field in request.fields() {
         if let Some(scope) = needed_scope(pool, &field)? {
             let (set, name) = (is_set(&field)?, field.name());
             writeln!(checks, "        if {set} {{\n            needs.push(({name:?}, {scope:?}));\n        }}")?;
+        }
+        if let Some(when) = needed_sign_in(pool, &field)? {
+            let set = is_set(&field)?;
+            recent = format!("::core::cmp::max({recent}, ({set}).then_some(RecentSignIn::{when}))");
         }
         // No check is generated for a nested field, so `needs` there would grant access silently.
         if let Kind::Message(inner) = field.kind() {
@@ -204,11 +211,27 @@ fn request_needs(code: &mut String, pool: &DescriptorPool, request: &MessageDesc
     writeln!(code, "impl Needs for v1::{} {{", request.name())?;
     writeln!(code, "    fn needs(&self) -> Vec<(&'static str, &'static str)> {{")?;
     if checks.is_empty() {
-        writeln!(code, "        Vec::new()\n    }}\n}}")?;
+        writeln!(code, "        Vec::new()\n    }}")?;
     } else {
-        writeln!(code, "        let mut needs = Vec::new();\n{checks}        needs\n    }}\n}}")?;
+        writeln!(code, "        let mut needs = Vec::new();\n{checks}        needs\n    }}")?;
     }
+    writeln!(code, "    fn needs_recent_sign_in(&self) -> Option<RecentSignIn> {{\n        {recent}\n    }}\n}}")?;
     Ok(())
+}
+
+/// Returns when setting a field needs a recent sign-in, as the variant of the enum in the domain.
+fn needed_sign_in(pool: &DescriptorPool, field: &FieldDescriptor) -> Result<Option<String>> {
+    let extension = extension(pool, "needs_recent_sign_in")?;
+    let options = field.options();
+    if !options.has_extension(&extension) {
+        return Ok(None);
+    }
+    let Kind::Enum(values) = extension.kind() else { return Err("`needs_recent_sign_in` is no enum".into()) };
+    let number = options.get_extension(&extension).as_enum_number().unwrap_or_default();
+    let value = values.get_value(number).filter(|value| value.number() != 0);
+    let value = value.ok_or_else(|| format!("{} does not say when it needs a recent sign-in", field.full_name()))?;
+    let variant = value.name().trim_start_matches("RECENT_SIGN_IN_").to_ascii_lowercase();
+    Ok(Some(camel(&variant)))
 }
 
 /// Returns the scope that setting a field needs.
@@ -224,16 +247,17 @@ fn needed_scope(pool: &DescriptorPool, field: &FieldDescriptor) -> Result<Option
     }
 }
 
-/// Fails if a message inside a request has a field with `needs`: only fields of the request itself may have it.
+/// Fails if a message inside a request has a field with `needs` or `needs_recent_sign_in`: only fields of the request itself
+/// may have them.
 fn refuse_needs_within(pool: &DescriptorPool, message: &MessageDescriptor, seen: &mut Vec<String>) -> Result<()> {
     if seen.iter().any(|name| name == message.full_name()) {
         return Ok(());
     }
     seen.push(message.full_name().to_owned());
     for field in message.fields() {
-        if needed_scope(pool, &field)?.is_some() {
+        if needed_scope(pool, &field)?.is_some() || needed_sign_in(pool, &field)?.is_some() {
             return Err(format!(
-                "{} is inside a request: `needs` is checked only in the request itself",
+                "{} is inside a request: what a field needs is checked only in the request itself",
                 field.full_name()
             )
             .into());

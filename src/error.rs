@@ -119,7 +119,7 @@ pub enum Unauthenticated {
     #[error("the ticket was used or replaced, or has expired; sign in again")]
     TicketInvalid,
     /// The password was verified too long ago.
-    #[error("this needs a more recent sign-in; sign in again")]
+    #[error("this needs a sign-in within the last {} minutes; authenticate again", max_auth_age.as_secs() / 60)]
     TooOld {
         /// The maximum age.
         max_auth_age: Duration,

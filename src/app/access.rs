@@ -9,7 +9,9 @@ use super::App;
 use super::token_cache::Verified;
 use crate::crypto::Keys;
 use crate::domain::api_token::{ApiToken, LAST_USE_RESOLUTION};
-use crate::domain::caller::{AccessRule, Call, Caller, CallingApp, Demand, Denied, Principal};
+use crate::domain::caller::{
+    AccessRule, Call, Caller, CallingApp, Demand, Denied, Principal, RECENT_SIGN_IN, RecentSignIn,
+};
 use crate::domain::id::ApiTokenId;
 use crate::domain::reason::Reason;
 use crate::domain::role::{Scope, ScopeSet};
@@ -105,8 +107,8 @@ impl App {
         Ok(CallingApp { name: user.username.as_str().to_owned(), is_proxy: scopes.contains(Scope::AuthProxy) })
     }
 
-    /// Applies the access rule of a method: the kind of caller, the scope and the age of the sign-in. A denial is recorded in
-    /// the audit log.
+    /// Applies the access rule of a method: the kind of caller, the scope and the recent sign-in. A denial is recorded in the
+    /// audit log.
     pub async fn admit(&self, who: Option<Authenticated>, rule: AccessRule, call: Call) -> Result<Caller> {
         let Authenticated { principal, scopes } = match rule.demand {
             Demand::Anyone | Demand::Ticket => {
@@ -114,27 +116,16 @@ impl App {
             }
             _ => who.ok_or(Unauthenticated::Missing)?,
         };
-        let caller = Caller { principal, scopes, rule, field_scopes: Vec::new(), call };
+        let recent_sign_in = rule.recent_sign_in;
+        let caller = Caller { principal, scopes, rule, field_scopes: Vec::new(), recent_sign_in, call };
         if let Err(denied) = check_demand(&caller) {
             let error = denied.into();
             self.audit_refusal(&caller, None, &error).await?;
             return Err(error);
         }
-        self.check_auth_age(&caller)?;
+        // What depends on fields and target is checked in the transaction.
+        check_recent_sign_in(&caller, self.now(), None)?;
         Ok(caller)
-    }
-
-    /// Fails if the sign-in is older than the rule allows. API tokens and the local operator are authenticated by each call,
-    /// so they have no such age.
-    fn check_auth_age(&self, caller: &Caller) -> Result<()> {
-        match (&caller.principal, caller.rule.max_auth_age) {
-            (Principal::User { auth_at, .. }, Some(max_auth_age))
-                if self.now().duration_since(*auth_at) > max_auth_age =>
-            {
-                Err(Unauthenticated::TooOld { max_auth_age }.into())
-            }
-            _ => Ok(()),
-        }
     }
 
     /// Checks signature, header, times and issuer of an access token, but neither the audience nor whether the session is
@@ -228,6 +219,20 @@ fn verify_signature(keys: &Keys, token: &str, now: Timestamp) -> Option<Verified
     let key = keys.verifier(&header.kid, now)?;
     let claims = jsonwebtoken::decode::<Claims>(token, key, &signature_only()).ok()?.claims;
     Some(Verified { key: header.kid, claims })
+}
+
+/// Fails if the call needs a recent sign-in and the caller has none. `target` has the scopes of the target, before or after
+/// the change, once they are known.
+pub(super) fn check_recent_sign_in(caller: &Caller, now: Timestamp, target: Option<ScopeSet>) -> Result<()> {
+    let is_needed = match caller.recent_sign_in {
+        None => false,
+        Some(RecentSignIn::Always) => true,
+        Some(RecentSignIn::IfTargetHasScopes) => target.is_some_and(|scopes| !scopes.is_empty()),
+    };
+    if is_needed && !caller.principal.has_recent_sign_in(now) {
+        return Err(Unauthenticated::TooOld { max_auth_age: RECENT_SIGN_IN }.into());
+    }
+    Ok(())
 }
 
 fn check_demand(caller: &Caller) -> Result<(), Denied> {

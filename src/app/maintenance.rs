@@ -132,8 +132,9 @@ fn job(name: &str) -> Caller {
     Caller {
         principal: Principal::Anonymous,
         scopes: ScopeSet::NONE,
-        rule: AccessRule { demand: Demand::Anyone, max_auth_age: None },
+        rule: AccessRule { demand: Demand::Anyone, recent_sign_in: None },
         field_scopes: Vec::new(),
+        recent_sign_in: None,
         call: Call { method: name.to_owned(), ..Call::default() },
     }
 }

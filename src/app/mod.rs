@@ -11,6 +11,7 @@ mod maintenance;
 mod page_tokens;
 mod passwords;
 mod proving;
+mod reauthenticate;
 mod sessions;
 mod sign_in;
 mod start;
@@ -35,6 +36,7 @@ pub use self::passwords::{
     ChangePassword, CompletePasswordChange, PasswordReset, RequirePasswordChange, ResetPassword, WaivePasswordChange,
 };
 pub use self::proving::NewPassword;
+pub use self::reauthenticate::Reauthenticate;
 pub use self::sessions::{RefreshTokens, RevokeTarget, RevokeUserSessions, SessionPage, Tokens};
 pub use self::sign_in::{Progress, SignIn};
 pub use self::start::{KeysReplaced, StartError, migrate, open_keys, replace_seal_key};

@@ -131,7 +131,7 @@ impl App {
     }
 
     /// Makes the tokens of a session. `wish` is that of the session or a narrower one.
-    fn tokens(&self, session: &Session, user: &User, wish: &SignInWish, now: Timestamp) -> Result<Tokens> {
+    pub(super) fn tokens(&self, session: &Session, user: &User, wish: &SignInWish, now: Timestamp) -> Result<Tokens> {
         let access_expires_at = now.saturating_add(self.settings.access_ttl).min(session.expires_at);
         let scopes = wish.grant(user.scopes());
         let issued_at = now.as_unix_seconds();
@@ -301,15 +301,21 @@ impl App {
         user: &User,
         wish: &SignInWish,
     ) -> Result<Tokens> {
-        let idle = change.now.saturating_add(self.settings.session_limits(user).idle).min(session.expires_at);
-        let address = caller.call.client_address.map(|address| address.to_string());
-        let address = address.unwrap_or_else(|| session.client_address.clone());
-        if !session_rotate(&change.tx, &session, &address, change.now, idle).await? {
+        self.touch(&mut session, caller, user, change.now);
+        if !session_rotate(&change.tx, &session, change.now).await? {
             return Err(Unauthenticated::SessionRevoked.into());
         }
         session.generation = session.generation.saturating_add(1);
-        session.idle_expires_at = idle;
         self.tokens(&session, user, wish, change.now)
+    }
+
+    /// Notes a use of a session, which moves the end that follows from idleness.
+    pub(super) fn touch(&self, session: &mut Session, caller: &Caller, user: &User, now: Timestamp) {
+        session.last_used_at = now;
+        session.idle_expires_at = now.saturating_add(self.settings.session_limits(user).idle).min(session.expires_at);
+        if let Some(address) = caller.call.client_address {
+            session.client_address = address.to_string();
+        }
     }
 }
 
@@ -326,7 +332,7 @@ fn one_id(ids: &[SessionId]) -> String {
     }
 }
 
-fn own_session(caller: &Caller) -> Result<(UserId, SessionId)> {
+pub(super) fn own_session(caller: &Caller) -> Result<(UserId, SessionId)> {
     match &caller.principal {
         Principal::User { id, session_id, .. } => Ok((*id, *session_id)),
         _ => Err(Denied::UserRequired.into()),

@@ -112,7 +112,7 @@ impl App {
 
     /// Returns whether `password` is the account's. Fails if the source was blocked while the password was hashed: of many
     /// guesses in parallel, those that finish after the block learn nothing.
-    async fn prove_unblocked(
+    pub(super) async fn prove_unblocked(
         &self,
         caller: &Caller,
         password: Option<&PlainPassword>,
@@ -169,7 +169,12 @@ impl App {
 
     /// Replaces a hash that is weaker than today's settings, unless the password was reset meanwhile. A failure is only
     /// logged: the user is signed in, and the next sign-in tries again.
-    async fn renew_hash(&self, caller: &Caller, account: &UserWithCredentials, password: Option<&PlainPassword>) {
+    pub(super) async fn renew_hash(
+        &self,
+        caller: &Caller,
+        account: &UserWithCredentials,
+        password: Option<&PlainPassword>,
+    ) {
         let (id, Some(verified)) = (account.user.id, &account.credentials.password) else { return };
         let renewed = match self.rehash(account, password).await {
             Ok(None) => return,

@@ -16,6 +16,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use super::App;
+use super::access::check_recent_sign_in;
 use crate::domain::audit::{Actor, Event, EventType, Events, RecordedEvent, Target};
 use crate::domain::caller::{Caller, Demand, Denied, Principal, check_rank};
 use crate::domain::id::{EventId, UserId};
@@ -226,7 +227,8 @@ impl<'a> Writer<'a> {
         if let Demand::Scope(scope) = self.caller.rule.demand {
             self.need(scope)?;
         }
-        self.caller.field_scopes.iter().try_for_each(|scope| self.need(*scope))
+        self.caller.field_scopes.iter().try_for_each(|scope| self.need(*scope))?;
+        check_recent_sign_in(self.caller, self.now, None)
     }
 
     /// Locks the caller's row until the transaction ends.
@@ -285,12 +287,15 @@ impl<'a> Writer<'a> {
         Done { value: (), is_durable: true }
     }
 
-    /// Locks and reads the account that the call names. Fails if there is none, or if it has a scope that the caller lacks.
+    /// Locks and reads the account that the call names. Fails if there is none, if it has a scope that the caller lacks, or
+    /// if the call needs a recent sign-in for it.
     pub(super) async fn target(&mut self) -> Result<User> {
         let id = self.target_id()?;
         let Some(target) = self.locked(id).await? else { return Err(Error::no_user(self.named()?.field)) };
-        // Not for the caller's own account, which may have scopes that were not given to the caller's token.
-        if self.caller.principal.user_id() != Some(id) {
+        // The caller's own account may have scopes that were not given to the caller's token.
+        if self.caller.principal.user_id() == Some(id) {
+            check_recent_sign_in(self.caller, self.now, Some(target.scopes()))?;
+        } else {
             self.outranks(target.scopes())?;
         }
         Ok(target)
@@ -318,9 +323,11 @@ impl<Tx: Connection> Unit<'_, Tx> {
         if self.scopes.contains(scope) { Ok(()) } else { Err(Denied::ScopeMissing(scope).into()) }
     }
 
-    /// Fails if the caller lacks one of these scopes, which another account has or is about to get.
+    /// Fails if the caller lacks one of these scopes, which another account has or is about to get, or if the call needs a
+    /// recent sign-in for an account with scopes.
     pub(super) fn outranks(&self, scopes: ScopeSet) -> Result<()> {
-        Ok(check_rank(self.scopes, scopes)?)
+        check_rank(self.scopes, scopes)?;
+        check_recent_sign_in(self.caller, self.now, Some(scopes))
     }
 
     fn named(&self) -> Result<&NamedAccount> {

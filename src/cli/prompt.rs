@@ -16,6 +16,9 @@ use crate::proto::v1::WhoAmIRequest;
 /// The longest line to read: the contract's 4096 bytes for a password, and the line ending.
 const LONGEST_LINE: u64 = 4098;
 
+/// The number of attempts to prove the password before a command ends.
+const PROOFS: usize = 3;
+
 /// Replaces a secret when the call is only printed, so that nothing is asked. It is never printed itself.
 const UNASKED: &str = "secret";
 
@@ -52,11 +55,47 @@ impl Cli {
         Err(Error::usage("this needs a confirmation, and there is no terminal").hint("confirm with --yes"))
     }
 
+    /// Makes a call. If the server wants a recent sign-in for it, asks for the caller's password at the terminal and makes
+    /// the same call again. Without a terminal, or without a stored login, the refusal stands.
+    pub(crate) async fn call<C: Call>(&self, request: C) -> Result<C::Answer, Error> {
+        match self.client.call(request.clone()).await {
+            Err(error) if error.reason() == "REAUTHENTICATION_REQUIRED" => {
+                if !self.client.has_login() || !has_terminal() {
+                    return Err(error);
+                }
+                self.reauthenticate().await?;
+                self.client.call(request).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn reauthenticate(&self) -> Result<(), Error> {
+        self.screen.note("This needs a recent sign-in.");
+        self.client.warn_if_overheard(&self.screen);
+        let question = format!("Password of {}", self.client.whom().await);
+        let mut rejected = 0;
+        loop {
+            match self.client.reauthenticate(&self.ask_secret(&question)?).await {
+                Err(error) if error.reason() == "CREDENTIALS_REJECTED" => {
+                    rejected += 1;
+                    if rejected == PROOFS {
+                        return Err(
+                            error.hint("nothing was changed; if you forgot the password, an operator can reset it")
+                        );
+                    }
+                    self.screen.note(Text::toned(Tone::Warn, "The password is wrong. Try again:"));
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
     /// Fails if the server would refuse the call, so that no confirmation is asked for in vain: by a dry run if the method
     /// has one, otherwise by the caller's scopes.
     pub(crate) async fn rehearse<C: Call>(&self, request: &C) -> Result<(), Error> {
         match Method::of::<C>()?.dry_run(request)? {
-            Some(dry) => self.client.call(dry).await.map(drop),
+            Some(dry) => self.call(dry).await.map(drop),
             None => self.check_scopes(request).await,
         }
     }
@@ -153,9 +192,18 @@ struct Unseen {
     before: Termios,
 }
 
+/// Opens the terminal of this process, wherever its standard streams lead.
+fn open_terminal() -> io::Result<File> {
+    File::options().read(true).write(true).open("/dev/tty")
+}
+
+fn has_terminal() -> bool {
+    open_terminal().is_ok()
+}
+
 impl Unseen {
     fn begin() -> io::Result<Unseen> {
-        let terminal = File::options().read(true).write(true).open("/dev/tty")?;
+        let terminal = open_terminal()?;
         let before = tcgetattr(&terminal)?;
         let mut unseen = before.clone();
         unseen.local_modes.remove(LocalModes::ECHO);

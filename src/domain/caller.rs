@@ -7,7 +7,10 @@ use std::time::Duration;
 use super::id::{ApiTokenId, SessionId, UserId};
 use super::reason::Reason;
 use super::role::{Scope, ScopeSet};
-use super::time::Timestamp;
+use super::time::{MAX_CLOCK_SKEW, Timestamp};
+
+/// How long a sign-in is recent (OWASP ASVS 5.0, 7.5.3 asks for a proof before sensitive changes; the length is ours).
+pub const RECENT_SIGN_IN: Duration = Duration::from_mins(15);
 
 /// The identity of a caller, once its credential has been verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,7 +78,19 @@ impl Principal {
         }
     }
 
-    /// Returns whether this is an operator on the host. `max_auth_age` and the protection of the last administrator do
+    /// Returns whether the password was verified within [`RECENT_SIGN_IN`]. API tokens and the local operator are
+    /// authenticated by each call. If the clock was set back, a sign-in in the future is not recent.
+    pub fn has_recent_sign_in(&self, now: Timestamp) -> bool {
+        match self {
+            Principal::Anonymous => false,
+            Principal::Local { .. } | Principal::ApiToken { .. } => true,
+            Principal::User { auth_at, .. } => {
+                now.duration_since(*auth_at) <= RECENT_SIGN_IN && auth_at.duration_since(now) <= MAX_CLOCK_SKEW
+            }
+        }
+    }
+
+    /// Returns whether this is an operator on the host. [`RecentSignIn`] and the protection of the last administrator do
     /// not apply to it, because a compromised only administrator must still be lockable.
     pub fn is_local(&self) -> bool {
         matches!(self, Principal::Local { .. })
@@ -106,13 +121,23 @@ pub enum Demand {
     Principal,
 }
 
-/// The `access` option of one method.
+/// When a call needs a recent sign-in: the options `recent_sign_in` and `needs_recent_sign_in` of the contract. The later
+/// variant is the stricter one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RecentSignIn {
+    /// If the target has scopes, before or after the change.
+    IfTargetHasScopes,
+    /// For every target.
+    Always,
+}
+
+/// The options `access` and `recent_sign_in` of one method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AccessRule {
     /// The requirement.
     pub demand: Demand,
-    /// Maximum age of the last password verification.
-    pub max_auth_age: Option<Duration>,
+    /// When the method needs a recent sign-in. `None` means never.
+    pub recent_sign_in: Option<RecentSignIn>,
 }
 
 /// Origin of a call or connection, for limits: an IPv4 address or an IPv6 /64, which is what one home or rented machine
@@ -182,6 +207,8 @@ pub struct Caller {
     /// Scopes that the fields of the request require in addition: the `needs` option of the contract. Checked again
     /// too.
     pub field_scopes: Vec<Scope>,
+    /// When the call needs a recent sign-in: the stricter of what the method and the fields of the request say.
+    pub recent_sign_in: Option<RecentSignIn>,
     /// Metadata of the call.
     pub call: Call,
 }
@@ -239,6 +266,24 @@ mod tests {
         assert!(matches!(denied, Err(Denied::TargetOutranksCaller { missing }) if missing.contains(Scope::RolesWrite)));
         assert_eq!(check_rank(Role::Admin.scopes(), Role::Admin.scopes()), Ok(()));
         assert_eq!(check_rank(Role::Helpdesk.scopes(), Role::Viewer.scopes()), Ok(()));
+    }
+
+    #[test]
+    fn a_sign_in_is_recent_for_fifteen_minutes_and_not_after_the_clock_was_set_back() {
+        let at = |seconds: i64| Timestamp::from_micros(seconds * 1_000_000);
+        let user = Principal::User {
+            id: UserId::from_bytes([1; 16]),
+            username: "ada".to_owned(),
+            session_id: SessionId::from_bytes([2; 16]),
+            auth_at: at(10_000),
+            granted: ScopeSet::ALL,
+        };
+        assert!(user.has_recent_sign_in(at(10_000)) && user.has_recent_sign_in(at(10_900)));
+        assert!(!user.has_recent_sign_in(at(10_901)));
+        assert!(user.has_recent_sign_in(at(9_996)), "clocks of replicas differ a little");
+        assert!(!user.has_recent_sign_in(at(9_000)));
+        assert!(Principal::Local { uid: 0 }.has_recent_sign_in(at(0)));
+        assert!(!Principal::Anonymous.has_recent_sign_in(at(0)));
     }
 
     #[test]

@@ -51,6 +51,12 @@ impl Auth for Service {
         Ok(Response::new(v1::ChangePasswordResponse { sessions_revoked: super::convert::count(revoked) }))
     }
 
+    async fn reauthenticate(&self, request: Request<v1::ReauthenticateRequest>) -> Answer<v1::ReauthenticateResponse> {
+        let (caller, command) = decode(request, passwords::reauthenticate)?;
+        let tokens = run(&self.app, |app| async move { app.reauthenticate(&caller, command).await }).await?;
+        Ok(Response::new(v1::ReauthenticateResponse { tokens: Some(auth::tokens(&tokens)) }))
+    }
+
     async fn refresh_tokens(&self, request: Request<v1::RefreshTokensRequest>) -> Answer<v1::RefreshTokensResponse> {
         let (caller, command) = decode(request, auth::refresh_tokens)?;
         let tokens = run(&self.app, |app| async move { app.refresh_tokens(&caller, command).await }).await?;

@@ -141,10 +141,11 @@ fn admitted<M>(request: Request<M>) -> Result<(Caller, M)> {
     Ok((caller, message))
 }
 
-/// Decodes a request into a command. Adds the scopes that set fields need to the caller.
+/// Decodes a request into a command. Adds what set fields need to the caller.
 fn decode<M: Needs, C>(request: Request<M>, convert: impl FnOnce(M) -> Result<C>) -> Result<(Caller, C)> {
     let (mut caller, message) = admitted(request)?;
     caller.field_scopes = needs::scopes(&message)?;
+    caller.recent_sign_in = caller.recent_sign_in.max(message.needs_recent_sign_in());
     Ok((caller, convert(message)?))
 }
 

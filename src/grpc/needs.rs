@@ -1,16 +1,21 @@
-//! Scopes that single fields need in addition to the scope of their method: the option `needs` of the contract.
+//! What single fields need in addition to what their method needs: the options `needs` and `needs_recent_sign_in` of the
+//! contract.
 //!
-//! build.rs writes an implementation for the request of every method, so no marked field is missed. The caller carries the
-//! scopes to the use case, which checks them together with the scope of the method.
+//! build.rs writes an implementation for the request of every method, so no marked field is missed. The caller carries both
+//! to the use case, which checks them together with what the method needs.
 
+use crate::domain::caller::RecentSignIn;
 use crate::domain::role::Scope;
 use crate::error::{Error, Result};
 use crate::proto::v1;
 
-/// The scopes that a request needs besides the scope of its method.
+/// What a request needs besides what its method needs.
 pub(super) trait Needs {
     /// Returns each set field that needs a scope, with that scope, in the order of the fields.
     fn needs(&self) -> Vec<(&'static str, &'static str)>;
+
+    /// Returns when the set fields need a recent sign-in: the strictest of them.
+    fn needs_recent_sign_in(&self) -> Option<RecentSignIn>;
 }
 
 include!(concat!(env!("OUT_DIR"), "/latchkey.v1.needs.rs"));
@@ -30,6 +35,7 @@ mod tests {
     #[test]
     fn a_field_that_is_not_set_needs_nothing() {
         assert_eq!(v1::UpdateUserRequest::default().needs(), []);
+        assert_eq!(v1::UpdateUserRequest::default().needs_recent_sign_in(), None);
         assert_eq!(v1::ResetPasswordRequest::default().needs(), []);
     }
 
@@ -42,6 +48,9 @@ mod tests {
             ..v1::UpdateUserRequest::default()
         };
         assert_eq!(update.needs(), [("email", "users.email"), ("remove_roles", "roles.write")]);
+        assert_eq!(update.needs_recent_sign_in(), Some(RecentSignIn::IfTargetHasScopes));
+        let update = v1::UpdateUserRequest { add_roles: vec!["admin".to_owned()], ..update };
+        assert_eq!(update.needs_recent_sign_in(), Some(RecentSignIn::Always));
 
         let method = v1::reset_password_request::Method::SetPassword(v1::SetPassword::default());
         let reset = v1::ResetPasswordRequest { method: Some(method), unlock: true, ..Default::default() };

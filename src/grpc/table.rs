@@ -1,5 +1,5 @@
-//! The method table: who may call each method, and under which limits. It is read once, at the start, from the `access`
-//! options of the contract.
+//! The method table: who may call each method, and under which limits. It is read once, at the start, from the options
+//! `access` and `recent_sign_in` of the contract.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use prost_reflect::{DescriptorPool, ExtensionDescriptor, MethodDescriptor, Value};
 
 use crate::config::Reflection;
-use crate::domain::caller::{AccessRule, Demand};
+use crate::domain::caller::{AccessRule, Demand, RecentSignIn};
 use crate::domain::role::Scope;
 use crate::metrics::CallLane;
 use crate::proto::v1::access_rule::{Caller, Lane};
@@ -96,11 +96,12 @@ impl MethodTable {
     fn read(descriptors: &[u8], reflection: Reflection) -> Result<MethodTable, ContractFault> {
         let pool = DescriptorPool::decode(descriptors).map_err(|error| ContractFault::Unreadable(error.to_string()))?;
         check_needs(&pool)?;
-        let access = extension(&pool, "access")?;
+        let options =
+            Options { access: extension(&pool, "access")?, recent_sign_in: extension(&pool, "recent_sign_in")? };
         let mut methods: Vec<Method> = foreign(reflection).collect();
         for service in pool.services().filter(|service| service.package_name() == PACKAGE) {
             for method in service.methods() {
-                methods.push(of_contract(&method, &access)?);
+                methods.push(of_contract(&method, &options)?);
             }
         }
         let by_path = methods.into_iter().map(|method| (format!("/{}", method.name), Arc::new(method)));
@@ -115,7 +116,7 @@ impl MethodTable {
 
 /// Returns the methods of health, and those of reflection unless it is off.
 fn foreign(reflection: Reflection) -> impl Iterator<Item = Method> {
-    let signed_in = AccessRule { demand: Demand::Principal, max_auth_age: None };
+    let signed_in = AccessRule { demand: Demand::Principal, recent_sign_in: None };
     FOREIGN.into_iter().filter_map(move |(name, lane, deadline, is_streaming)| {
         let rule = match reflection {
             _ if lane != Some(CallLane::Reflection) => None,
@@ -127,22 +128,29 @@ fn foreign(reflection: Reflection) -> impl Iterator<Item = Method> {
     })
 }
 
+/// The options of methods.
+struct Options {
+    access: ExtensionDescriptor,
+    recent_sign_in: ExtensionDescriptor,
+}
+
 fn extension(pool: &DescriptorPool, option: &str) -> Result<ExtensionDescriptor, ContractFault> {
     let extension = pool.get_extension_by_name(&format!("{PACKAGE}.{option}"));
     extension.ok_or_else(|| ContractFault::Unreadable(format!("the option `{option}` is not defined")))
 }
 
-fn of_contract(method: &MethodDescriptor, access: &ExtensionDescriptor) -> Result<Method, ContractFault> {
+fn of_contract(method: &MethodDescriptor, known: &Options) -> Result<Method, ContractFault> {
     let options = method.options();
-    let option = options.get_extension(access);
+    let option = options.get_extension(&known.access);
     let Value::Message(message) = option.as_ref() else {
         return Err(ContractFault::Unreadable("the option `access` is no message".to_owned()));
     };
     let stated: v1::AccessRule =
         message.transcode_to().map_err(|error| ContractFault::Unreadable(error.to_string()))?;
     let name = format!("{}/{}", method.parent_service().full_name(), method.name());
+    let recent_sign_in = recent_sign_in(options.get_extension(&known.recent_sign_in).as_enum_number());
     Ok(Method {
-        rule: Some(rule(&name, &stated)?),
+        rule: Some(AccessRule { demand: demand(&name, &stated)?, recent_sign_in }),
         lane: Some(lane(&name, &stated)?),
         deadline: duration(&name, stated.deadline)?.unwrap_or(UNARY),
         is_streaming: method.is_server_streaming(),
@@ -150,8 +158,8 @@ fn of_contract(method: &MethodDescriptor, access: &ExtensionDescriptor) -> Resul
     })
 }
 
-fn rule(method: &str, stated: &v1::AccessRule) -> Result<AccessRule, ContractFault> {
-    let demand = match stated.caller() {
+fn demand(method: &str, stated: &v1::AccessRule) -> Result<Demand, ContractFault> {
+    Ok(match stated.caller() {
         // A method without the option has this value too.
         Caller::Unspecified => return Err(ContractFault::NoAccess { method: method.to_owned() }),
         Caller::Anyone => Demand::Anyone,
@@ -162,8 +170,16 @@ fn rule(method: &str, stated: &v1::AccessRule) -> Result<AccessRule, ContractFau
             Some(scope) => Demand::Scope(scope),
             None => return Err(ContractFault::UnknownScope { name: method.to_owned() }),
         },
-    };
-    Ok(AccessRule { demand, max_auth_age: duration(method, stated.max_auth_age)? })
+    })
+}
+
+/// Reads the option `recent_sign_in`. A value that this build does not know is the strictest one.
+fn recent_sign_in(stated: Option<i32>) -> Option<RecentSignIn> {
+    match v1::RecentSignIn::try_from(stated?) {
+        Ok(v1::RecentSignIn::Unspecified) => None,
+        Ok(v1::RecentSignIn::IfTargetHasScopes) => Some(RecentSignIn::IfTargetHasScopes),
+        Ok(v1::RecentSignIn::Always) | Err(_) => Some(RecentSignIn::Always),
+    }
 }
 
 fn lane(method: &str, stated: &v1::AccessRule) -> Result<CallLane, ContractFault> {
@@ -221,7 +237,7 @@ mod tests {
             name: "latchkey.v1.UserAdmin/DeleteUser".to_owned(),
             rule: Some(AccessRule {
                 demand: Demand::Scope(Scope::UsersDelete),
-                max_auth_age: Some(Duration::from_mins(15)),
+                recent_sign_in: Some(RecentSignIn::Always),
             }),
             lane: Some(CallLane::Operators),
             deadline: UNARY,
@@ -233,7 +249,7 @@ mod tests {
 
     #[test]
     fn reflection_is_open_guarded_or_absent() -> Result<(), ContractFault> {
-        let guarded = AccessRule { demand: Demand::Principal, max_auth_age: None };
+        let guarded = AccessRule { demand: Demand::Principal, recent_sign_in: None };
         for (mode, expected) in
             [(Reflection::On, Some(None)), (Reflection::Authenticated, Some(Some(guarded))), (Reflection::Off, None)]
         {

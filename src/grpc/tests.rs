@@ -39,7 +39,7 @@ fn no_message_prints_a_secret() -> Result<(), Box<dyn std::error::Error>> {
             }
             let text = printed_as!(
                 ChangePasswordRequest CompletePasswordChangeRequest CreateApiTokenResponse CreateUserRequest
-                CreateUserResponse IntrospectTokenRequest PasswordChangeStep RefreshTokensRequest
+                CreateUserResponse IntrospectTokenRequest PasswordChangeStep ReauthenticateRequest RefreshTokensRequest
                 ResetPasswordResponse SetPassword SignInRequest TokenSet
             );
             assert!(text.contains("[redacted]") && !text.contains(MARKER), "{text}");

@@ -3,6 +3,7 @@
 use sea_orm::sea_query::{Expr, LockType, Query};
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, EntityTrait, Order, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Set,
+    UpdateMany,
 };
 
 use super::entity::session;
@@ -73,28 +74,36 @@ pub async fn session_lock_row(c: &impl ConnectionTrait, id: SessionId) -> Result
     record(c, Resource::Session, select).await?.map(decode).transpose()
 }
 
-/// Increments the generation of a live session if it is still the one that was read, and returns whether it was.
-pub async fn session_rotate(
-    tx: &WriteTx,
-    session: &Session,
-    address: &str,
-    now: Timestamp,
-    idle: Timestamp,
-) -> Result<bool> {
+/// Stores the last use of a live session and increments its generation, if that is still the one that was read. Returns
+/// whether it was.
+pub async fn session_rotate(tx: &WriteTx, session: &Session, now: Timestamp) -> Result<bool> {
     let generation = i32::try_from(session.generation).unwrap_or(i32::MAX);
-    let rotated = session::Entity::update_many()
+    let rotated = used(session, now)
         .col_expr(session::Column::Generation, Expr::value(generation.saturating_add(1)))
         .col_expr(session::Column::RotatedAt, Expr::value(now.as_micros()))
-        .col_expr(session::Column::LastUsedAt, Expr::value(now.as_micros()))
-        .col_expr(session::Column::IdleExpiresAt, Expr::value(idle.as_micros()))
-        .col_expr(session::Column::ClientAddress, Expr::value(address))
-        .filter(session::Column::Id.eq(session.id.to_string()))
         .filter(session::Column::Generation.eq(generation))
-        .filter(live(now))
         .exec(tx)
         .await?;
     failpoint!("store.session_rotate");
     Ok(rotated.rows_affected == 1)
+}
+
+/// Stores the last use and the time of the last proof of a session, and returns whether it was live.
+pub async fn session_reauthenticate(tx: &WriteTx, session: &Session, now: Timestamp) -> Result<bool> {
+    let proved =
+        used(session, now).col_expr(session::Column::AuthAt, Expr::value(session.auth_at.as_micros())).exec(tx).await?;
+    failpoint!("store.session_reauthenticate");
+    Ok(proved.rows_affected == 1)
+}
+
+/// An update of the last use of a session, if the session is live.
+fn used(session: &Session, now: Timestamp) -> UpdateMany<session::Entity> {
+    session::Entity::update_many()
+        .col_expr(session::Column::LastUsedAt, Expr::value(session.last_used_at.as_micros()))
+        .col_expr(session::Column::IdleExpiresAt, Expr::value(session.idle_expires_at.as_micros()))
+        .col_expr(session::Column::ClientAddress, Expr::value(session.client_address.as_str()))
+        .filter(session::Column::Id.eq(session.id.to_string()))
+        .filter(live(now))
 }
 
 /// Ends sessions of a user, and returns how many of them were live. Sessions that seem to have expired are ended too: otherwise

@@ -44,6 +44,7 @@ const TABLE: &[(&str, Demand)] = &[
     ("Auth/GetSigningKeys", Anyone),
     ("Auth/IntrospectToken", Scoped("tokens.introspect", VERIFIERS)),
     ("Auth/ListSessions", OneSelf),
+    ("Auth/Reauthenticate", OneSelf),
     ("Auth/RefreshTokens", Anyone),
     ("Auth/RevokeSession", OneSelf),
     ("Auth/SignIn", Anyone),
@@ -66,7 +67,8 @@ const TABLE: &[(&str, Demand)] = &[
     ("UserAdmin/WaivePasswordChange", Scoped("users.reset", HELPERS)),
 ];
 
-/// Methods that require a password verified within the last fifteen minutes.
+/// Methods that require a password verified within the last fifteen minutes, whatever the request. `recent_sign_in.rs` has
+/// those for which it depends on the target, and fields.
 const FRESH: &[&str] = &["UserAdmin/CreateApiToken", "UserAdmin/DeleteUser"];
 
 /// Methods with their expected rules. `RevokeSession` comes last, because it ends the caller's session.

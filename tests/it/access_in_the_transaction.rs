@@ -76,7 +76,7 @@ fn settings_of(h: &Harness) -> Settings {
 async fn admitted(app: &App, client: &Client) -> Caller {
     let token = client.metadata.bearer.as_deref().expect("a token");
     let who = app.authenticate(token).await.expect("a good token");
-    let rule = AccessRule { demand: Demand::Scope(Scope::UsersLock), max_auth_age: None };
+    let rule = AccessRule { demand: Demand::Scope(Scope::UsersLock), recent_sign_in: None };
     let call = Call { method: "latchkey.v1.UserAdmin/LockUser".to_owned(), ..Call::default() };
     app.admit(Some(who), rule, call).await.expect("the rule lets them in")
 }

@@ -227,7 +227,13 @@ macro_rules! check_misses_and_extensions {
         let last = answers.message().await.expect("the stream goes on").expect("an answer");
         assert!(matches!(last.message_response, Some(MessageResponse::ListServicesResponse(_))), "{last:?}");
 
-        for (name, option) in [("access", "google.protobuf.MethodOptions"), ("needs", "google.protobuf.FieldOptions")] {
+        let (of_methods, of_fields) = ("google.protobuf.MethodOptions", "google.protobuf.FieldOptions");
+        for (name, option) in [
+            ("access", of_methods),
+            ("recent_sign_in", of_methods),
+            ("needs", of_fields),
+            ("needs_recent_sign_in", of_fields),
+        ] {
             let known = contract().get_extension_by_name(&format!("{PACKAGE}.{name}")).expect("an extension");
             let number = i32::try_from(known.number()).expect("a number");
             let answer = reflect!($version, $h, AllExtensionNumbersOfType, option);

@@ -103,7 +103,7 @@ async fn state(site: &Site) -> Vec<String> {
     for statement in [
         r#"SELECT id || version || COALESCE(password_hash, '') || COALESCE(lock_cause, 0)
             || change_demanded || roles || COALESCE(last_sign_in_at, 0) FROM "user" ORDER BY id"#,
-        "SELECT id || generation || COALESCE(ended_at, 0) FROM session ORDER BY id",
+        "SELECT id || generation || auth_at || COALESCE(ended_at, 0) FROM session ORDER BY id",
         "SELECT user_id || expires_at FROM ticket ORDER BY user_id",
         "SELECT username FROM username_reservation ORDER BY username",
         "SELECT idempotency_key FROM idempotency_key ORDER BY idempotency_key",
@@ -137,16 +137,18 @@ fn each_step_fails(methods: &[&str]) -> String {
 async fn a_change_whose_audit_event_cannot_be_written_is_not_made() {
     let site = Site::new().await;
     let methods = ["CreateUser", "LockUser", "UnlockUser", "ResetPassword", "RequirePasswordChange", "UpdateUser"];
-    let more = ["SignIn", "CompletePasswordChange", "ChangePassword", "DeleteUser"];
+    let more = ["SignIn", "CompletePasswordChange", "ChangePassword", "Reauthenticate", "DeleteUser"];
     let faults = each_step_fails(&[&methods[..], &more[..]].concat());
     let refresh = "RefreshTokens.begin=1*return(error);RefreshTokens.commit=1*return(error)";
-    let server = site.start(&format!("{faults};{refresh}")).await;
+    let proof = "store.session_reauthenticate=1*return(error)";
+    let server = site.start(&format!("{faults};{refresh};{proof}")).await;
     let (operator, stranger) = (server.operator().await, server.stranger().await);
 
     fails_whole(&site, 3, || operator.create(with_password("bob"))).await;
     let tokens = fails_whole(&site, 3, || stranger.tokens("bob", PASSWORD)).await;
     let tokens = fails_whole(&site, 2, || stranger.refresh(&tokens.refresh_token)).await;
     let bob = stranger.bearing(&tokens.access_token);
+    fails_whole(&site, 4, || bob.reauthenticate(PASSWORD)).await;
     fails_whole(&site, 3, || bob.change_password(PASSWORD, OTHER_PASSWORD)).await;
     fails_whole(&site, 3, || operator.lock("bob")).await;
     fails_whole(&site, 3, || operator.unlock("bob")).await;

@@ -61,6 +61,8 @@ mod parallel_use;
 mod races;
 mod races_held;
 mod readme;
+mod reauthenticate;
+mod recent_sign_in;
 mod refusals_in_the_audit_log;
 mod replicas;
 mod roles;

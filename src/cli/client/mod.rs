@@ -29,7 +29,7 @@ use super::contract::dynamic;
 use super::error::{Error, Refusal};
 use super::output::Screen;
 use crate::proto::v1::who_am_i_response::Kind;
-use crate::proto::v1::{ListRolesRequest, RefreshTokensRequest, WhoAmIRequest};
+use crate::proto::v1::{ListRolesRequest, ReauthenticateRequest, RefreshTokensRequest, WhoAmIRequest};
 use call::{Call, Method, subject};
 use login::{Login, LoginStore};
 use target::{ChosenBy, Target};
@@ -124,6 +124,11 @@ impl Client {
     /// Returns whether calls identify the caller.
     pub(crate) fn is_known(&self) -> bool {
         !matches!(self.caller, Caller::Anonymous)
+    }
+
+    /// Returns whether calls are made with a stored login.
+    pub(crate) fn has_login(&self) -> bool {
+        matches!(self.caller, Caller::Login { .. })
     }
 
     /// The caller's name, for people: `root (local)`, `ada at 127.0.0.1:50051`.
@@ -226,6 +231,9 @@ impl Client {
                 let mut refusal = Refusal::from_status(&status, subject(reflected));
                 if matches!(self.caller, Caller::Token(_)) && refusal.is_of_token() {
                     refusal.hint = Some("unset LATCHKEY_TOKEN, or set a valid one".to_owned());
+                }
+                if matches!(self.caller, Caller::Token(_)) && refusal.reason == "REAUTHENTICATION_REQUIRED" {
+                    refusal.hint = Some("unset LATCHKEY_TOKEN and sign in with `latchkey login`".to_owned());
                 }
                 if std::error::Error::source(&status).is_some() && refusal.reason.is_empty() {
                     refusal.hint = self.broken_off();
@@ -355,6 +363,38 @@ impl Client {
         let login = stored.renewed(tokens);
         store.write(&login)?;
         Ok(login)
+    }
+
+    /// Proves the password of a stored login again, and stores the new tokens. Holds the lock meanwhile: another process
+    /// that renews the login must neither overwrite these tokens nor be overwritten.
+    pub(crate) async fn reauthenticate(&self, password: &SecretString) -> Result<(), Error> {
+        let Caller::Login { store, login } = &self.caller else {
+            return Err(Error::unexpected("there is no stored login"));
+        };
+        let method = Method::of::<ReauthenticateRequest>()?;
+        let request = ReauthenticateRequest { password: password.expose_secret().to_owned() };
+        let mut expired = false;
+        loop {
+            let bearer = self.bearer(expired).await?;
+            let _lock = store.lock().await?;
+            match self.send(&method, request.clone(), bearer).await {
+                Ok(answer) => {
+                    let tokens = answer.tokens.ok_or_else(|| Error::unexpected("the server sent no tokens"))?;
+                    let mut login = login.lock().await;
+                    *login = login.clone().renewed(tokens);
+                    // The user may have signed in anew in another process; that login stays.
+                    let is_stored = store.read()?.is_some_and(|stored| stored.session_id == login.session_id);
+                    return if is_stored { store.write(&login) } else { Ok(()) };
+                }
+                // The clock of this machine may be wrong.
+                Err(Sent::Status(status)) if !expired && self.has_expired_login(&status, &method) => expired = true,
+                Err(Sent::Status(status)) => {
+                    let name = login.lock().await.username.clone();
+                    return Err(Error::Refused(Box::new(Refusal::from_status(&status, Some(name)))));
+                }
+                Err(Sent::Not(error)) => return Err(error),
+            }
+        }
     }
 
     /// Converts a response to a reflected message, which serializes as proto3 JSON.

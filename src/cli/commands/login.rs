@@ -22,6 +22,7 @@ use crate::proto::v1::{
 
 const HELP: &str = "\
 Keeps the login in $XDG_STATE_HOME/latchkey/login.json, for you alone, and renews it as needed.
+Commands with lasting effects on rights ask for the password again 15 minutes after the sign-in.
 With --output json the tokens are printed as well: keep them out of logs.
 
 Examples:

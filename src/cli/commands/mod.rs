@@ -100,7 +100,7 @@ impl Cli {
         request: C,
         show: impl FnOnce(&Screen, C::Answer) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let answer = self.client.call(request).await?;
+        let answer = self.call(request).await?;
         let shown = if self.screen.is_json() {
             self.screen.json(&Client::reflected::<C>(&answer)?)
         } else {
@@ -118,7 +118,7 @@ impl Cli {
         loss: impl FnOnce(&C::Answer) -> Option<Loss>,
         show: impl FnOnce(&Screen, C::Answer) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let answer = self.client.call(request).await?;
+        let answer = self.call(request).await?;
         let loss = loss(&answer);
         let shown = match (self.screen.is_json(), &loss) {
             (true, Some(_)) => self.screen.secret_json(&Client::reflected::<C>(&answer)?),

@@ -14,7 +14,10 @@ pub(crate) fn of(refusal: &Refusal) -> Option<String> {
         "TOKEN_EXPIRED" | "TOKEN_INVALID" | "SESSION_REVOKED" | "REFRESH_REUSED" => {
             "sign in again with `latchkey login`".to_owned()
         }
-        "TICKET_INVALID" | "REAUTHENTICATION_REQUIRED" => "sign in again with `latchkey login`".to_owned(),
+        "TICKET_INVALID" => "sign in again with `latchkey login`".to_owned(),
+        "REAUTHENTICATION_REQUIRED" => {
+            "at a terminal your password is asked for; elsewhere sign in again with `latchkey login`".to_owned()
+        }
         "SCOPE_MISSING" => scope_missing(refusal),
         "FIELD_INVALID" if refusal.names_nobody() => not_found(refusal.alike.as_deref()),
         "FIELD_INVALID" if refusal.has_violation("scopes", "CONFLICT") => {

@@ -5,7 +5,8 @@
 use super::users::{MAX_TEMPORARY_TTL, idempotency};
 use super::{bounded, duration, etag, finish, note, user_ref};
 use crate::app::{
-    ChangePassword, CompletePasswordChange, NewPassword, RequirePasswordChange, ResetPassword, WaivePasswordChange,
+    ChangePassword, CompletePasswordChange, NewPassword, Reauthenticate, RequirePasswordChange, ResetPassword,
+    WaivePasswordChange,
 };
 use crate::domain::password::{PasswordFault, PlainPassword};
 use crate::domain::secret::TicketSecret;
@@ -91,6 +92,12 @@ pub(in crate::grpc) fn change_password(message: v1::ChangePasswordRequest) -> Re
     let new_password = new_password(&mut faults, message.new_password);
     let validate_only = message.validate_only;
     finish(faults, || Some(ChangePassword { current: current?, new_password: new_password?, validate_only }))
+}
+
+pub(in crate::grpc) fn reauthenticate(message: v1::ReauthenticateRequest) -> Result<Reauthenticate> {
+    let mut faults = Violations::new();
+    let password = proof(&mut faults, "password", message.password);
+    finish(faults, || Some(Reauthenticate { password: password? }))
 }
 
 /// Reads a password that proves identity. One that is not text counts as a wrong password.

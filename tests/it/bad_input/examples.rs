@@ -21,6 +21,7 @@ impl World {
             config.throttle.threshold = 0;
             config.throttle.lockout_threshold = 0;
             config.token.access_ttl = std::time::Duration::from_hours(1);
+            config.session.admin_idle = config.session.idle;
         })
         .await;
         let examples = examples(&h).await;
@@ -161,6 +162,7 @@ async fn of_oneself(h: &Harness, root: &Client) -> Vec<(&'static str, Client, Va
         ("Auth/SignIn", stranger.clone(), sign_in),
         ("Auth/CompletePasswordChange", stranger.clone(), complete),
         ("Auth/ChangePassword", person(h, "changes").await, change),
+        ("Auth/Reauthenticate", person(h, "proves").await, json!({"password": PASSWORD})),
         ("Auth/RefreshTokens", stranger.clone(), refresh),
         ("Auth/ListSessions", person(h, "lists").await, json!({"pageSize": 10})),
         ("Auth/RevokeSession", leaver, json!({"sessionId": ended})),

@@ -4,7 +4,7 @@
 //! `outcomes.txt` lists the outcome of each input, which is the same on both databases. After an intended change,
 //! `TEST_BLESS=1 cargo test --test it bad_input::` rewrites the file: review the difference.
 
-mod examples;
+pub mod examples;
 mod inputs;
 mod terminal;
 

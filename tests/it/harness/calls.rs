@@ -65,6 +65,13 @@ impl Client {
         self.auth().change_password(request).await.map(Response::into_inner)
     }
 
+    /// Proves the password again in the session, and returns the new tokens.
+    pub async fn reauthenticate(&self, password: &str) -> Answer<v1::TokenSet> {
+        let request = v1::ReauthenticateRequest { password: password.to_owned() };
+        let answer = self.auth().reauthenticate(request).await?.into_inner();
+        Ok(answer.tokens.expect("tokens"))
+    }
+
     pub async fn who_am_i(&self) -> Answer<v1::WhoAmIResponse> {
         self.auth().who_am_i(v1::WhoAmIRequest {}).await.map(Response::into_inner)
     }

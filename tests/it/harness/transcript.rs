@@ -11,6 +11,8 @@ use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
+use super::PASSWORD;
+
 /// A command and its expected output.
 #[derive(Debug, Default, Clone)]
 pub struct Step {
@@ -182,15 +184,17 @@ impl Shell {
         assert!(faults.is_empty(), "{faults}");
     }
 
-    /// Runs one step on a terminal and types the answers shown after its prompts: `[y/N] y`.
+    /// Runs one step on a terminal and types the answers shown after its prompts: `[y/N] y`. Where the caller's password is
+    /// asked for, types [`PASSWORD`], which is not shown.
     pub fn play_at_terminal(&self, step: &Step) {
-        let answers: Vec<(&str, &str)> = step
-            .prints
-            .iter()
-            .filter_map(|line| line.split_once("[y/N] "))
-            .map(|(_, answer)| ("[y/N] ", answer))
-            .collect();
-        let (printed, exit) = self.type_at(&step.command, &answers);
+        let answers = step.prints.iter().filter_map(|line| match line.split_once("[y/N] ") {
+            Some((_, answer)) => Some(("[y/N] ".to_owned(), answer)),
+            None => line.starts_with("Password of ").then(|| (format!("{} ", self.here(line)), PASSWORD)),
+        });
+        let answers: Vec<(String, &str)> = answers.collect();
+        let answers: Vec<(&str, &str)> = answers.iter().map(|(prompt, answer)| (prompt.as_str(), *answer)).collect();
+        let command = step.command.split("  # exit").next().unwrap_or_default();
+        let (printed, exit) = self.type_at(command, &answers);
         if let Err(fault) = self.compare(step, &printed, &exit.to_string()) {
             panic!("{fault}");
         }
