@@ -4,7 +4,6 @@
 //! change without authorisation or audit does not compile.
 
 mod access;
-mod account_queue;
 mod audit;
 mod idempotency;
 mod maintenance;
@@ -17,6 +16,7 @@ mod start;
 mod throttle;
 mod token_cache;
 mod tokens;
+mod turns;
 mod users;
 mod writer;
 
@@ -48,7 +48,7 @@ use crate::domain::password::PasswordRules;
 use crate::domain::role::Role;
 use crate::domain::session::SessionLimits;
 use crate::domain::time::Timestamp;
-use crate::domain::user::{Effects, Password, User};
+use crate::domain::user::{Effects, User};
 use crate::environment::Environment;
 use crate::error::{Error, Outage, Result};
 use crate::metrics::Metrics;
@@ -96,8 +96,7 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     settings: Settings,
     store: Store,
-    hasher: Hasher,
-    account_queues: Arc<account_queue::AccountQueues>,
+    gate: proving::Gate,
     token_cache: token_cache::TokenCache,
     keys: KeyRing,
     seal: SealKey,
@@ -122,8 +121,7 @@ impl App {
             metrics,
             settings,
             store,
-            hasher,
-            account_queues: Arc::default(),
+            gate: proving::Gate::new(hasher),
             token_cache: token_cache::TokenCache::new(),
             keys: KeyRing::new(keys),
             seal,
@@ -178,24 +176,9 @@ impl App {
         role_has_members(self.store.reader(), Role::Admin).await
     }
 
-    /// Returns whether a hash is weaker than today's settings. If so, the next sign-in renews it.
-    pub fn is_rehash_pending(&self, password: &Password) -> bool {
-        self.hasher.is_outdated(&password.method)
-    }
-
     /// Returns the rules for new passwords.
     pub fn password_rules(&self) -> PasswordRules {
         self.settings.password_rules
-    }
-
-    /// Returns how many passwords may wait to be hashed before more are refused.
-    pub fn hashing_queue_slots(&self) -> usize {
-        self.hasher.queue_slots()
-    }
-
-    /// Updates the gauges that are measured on demand.
-    pub fn report_queues(&self) {
-        self.hasher.report_queues();
     }
 
     fn now(&self) -> Timestamp {
