@@ -37,7 +37,7 @@ pub use self::passwords::{
 pub use self::proving::NewPassword;
 pub use self::sessions::{RefreshTokens, RevokeTarget, RevokeUserSessions, SessionPage, Tokens};
 pub use self::sign_in::{Progress, SignIn};
-pub use self::start::{KeysReplaced, StartError, migrate, open_keys, replace_seal_key};
+pub use self::start::{KeysReplaced, StartError, migrate, open_keys, replace_seal_key, revoke_signing_key};
 pub use self::tokens::{ApiTokenPage, CreateApiToken, Identity, Introspection, RevokeApiToken, SigningKeys};
 pub use self::users::{
     CreateUser, CreatedUser, DeleteUser, ListUsers, LockEnd, LockUser, UnlockUser, UpdateUser, UserPage,
