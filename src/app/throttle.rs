@@ -10,7 +10,7 @@ use super::writer::Change;
 use crate::crypto::HashPermit;
 use crate::domain::audit::{Event, EventType, Target};
 use crate::domain::caller::{Caller, Source};
-use crate::domain::id::{EventId, UserId};
+use crate::domain::id::EventId;
 use crate::domain::lockout::{Lock, LockCause};
 use crate::domain::reason::Reason;
 use crate::domain::time::Timestamp;
@@ -131,9 +131,8 @@ impl App {
         let (target, rules) = (&target, &self.settings.throttle);
         self.metrics.sign_in_rejected();
         let failed = self.write(caller, None, |mut writer| async move {
-            // The user's row comes first, because every call takes locks in this order. For an unknown name this looks up an
-            // id that does not exist, so that it costs the same round trips.
-            let user = writer.locked(user.map_or(UserId::from_bytes([0; 16]), |user| user.id)).await?;
+            // The user's row comes first, because every call takes locks in this order.
+            let user = writer.locked_or_decoy(user.map(|user| user.id)).await?;
             let change = writer.change();
             let (mut events, mut is_locked) = (Vec::new(), false);
             if attempt.counted {
