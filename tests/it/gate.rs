@@ -143,7 +143,7 @@ impl Scene {
                 admin().create_user(request).await.map(drop)
             }
             "UserAdmin/ResetPassword" => {
-                let set = v1::SetPassword { password: OTHER_PASSWORD.to_owned(), ..Default::default() };
+                let set = v1::SetPassword { password: OTHER_PASSWORD.to_owned() };
                 let request = v1::ResetPasswordRequest {
                     user: Some(named("eve")),
                     method: Some(v1::reset_password_request::Method::SetPassword(set)),
@@ -279,7 +279,7 @@ async fn replicas_share_the_tries_of_a_ticket() {
 const AT_ONCE: usize = 72;
 const CALLS: usize = 360;
 
-/// Calls CompletePasswordChange with one ticket from one address, always so many at once. Returns the answers.
+/// Calls `CompletePasswordChange` with one ticket from one address, always so many at once. Returns the answers.
 async fn flood(h: &Harness, ticket: &str) -> BTreeMap<String, usize> {
     let wires =
         [Wire::connect_from("127.0.0.9", &h.address()).await, Wire::connect_from("127.0.0.9", &h.address()).await];
