@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::app::{StartError, migrate, replace_seal_key};
+use crate::app::{StartError, migrate, replace_seal_key, revoke_signing_key};
 use crate::config::{self, Config, Database, Flags};
 use crate::crypto::SealKey;
 use crate::environment::Environment;
@@ -51,7 +51,7 @@ enum Command {
     /// Look at the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
-    /// Handle the seal key
+    /// Handle the seal key and the signing keys
     #[command(subcommand)]
     Key(KeyCommand),
     /// Write the descriptor set of the API, for `grpcurl -protoset` where reflection is off
@@ -81,7 +81,6 @@ enum ConfigCommand {
 }
 
 #[derive(Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one, and it is taken apart at once")]
 enum KeyCommand {
     /// Make a seal key, for replicas to share
     New {
@@ -93,6 +92,13 @@ enum KeyCommand {
         /// Discard what the lost key sealed: all sessions end, and signing keys are made anew
         #[arg(long, required = true)]
         discard_sealed: bool,
+        #[command(flatten)]
+        flags: Flags,
+    },
+    /// Revoke one signing key: tokens that it signed are refused, sessions go on
+    Revoke {
+        /// Its id: the `kid` in the header of a token
+        id: String,
         #[command(flatten)]
         flags: Flags,
     },
@@ -122,6 +128,9 @@ pub fn main() -> ExitCode {
         Command::Config(ConfigCommand::Reference) => print(&config::reference()),
         Command::Key(KeyCommand::New { file }) => exit_code(new_key(&file)),
         Command::Key(KeyCommand::Replace { flags, .. }) => with_config(&flags, |config| block_on(replace_key(config))),
+        Command::Key(KeyCommand::Revoke { id, flags }) => {
+            with_config(&flags, |config| block_on(revoke_key(config, &id)))
+        }
         Command::Protoset { file } => exit_code(write_protoset(file)),
     }
 }
@@ -389,6 +398,22 @@ async fn replace_key(config: &Config) -> Outcome {
         "discarded {} sealed keys, made new ones and ended {} sessions; all users must sign in again, \
          and services that verify tokens must fetch the signing keys again\n",
         replaced.discarded, replaced.sessions_ended
+    )))
+}
+
+async fn revoke_key(config: &Config, id: &str) -> Outcome {
+    if !is_there(config).await {
+        return Err(StartError::NothingSealed.into());
+    }
+    log_warnings(config)?;
+    let (store, _lock): (Store, _) = server::open_store(config).await?;
+    let uid = rustix::process::getuid().as_raw();
+    let successor = revoke_signing_key(&store, &Environment::system(), &config.seal_key_file, id, uid).await?;
+    store.close().await;
+    let signs = successor.map(|successor| format!("{successor} signs from now on; ")).unwrap_or_default();
+    Ok(print(&format!(
+        "revoked the signing key {id}; {signs}servers follow within ten seconds, and services that verify tokens offline \
+         when they next fetch the keys, within five minutes\n"
     )))
 }
 

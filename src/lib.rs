@@ -19,6 +19,7 @@ pub mod app;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod core_dump;
 pub mod crypto;
 pub mod daemon;
 pub mod domain;

@@ -5,6 +5,7 @@
 //! | `latchkey_rpc_total` | `method`, `code`, `reason` | finished calls |
 //! | `latchkey_rpc_duration_seconds` | `method` | how long they took |
 //! | `latchkey_calls_in_flight` | `lane` | calls in progress |
+//! | `latchkey_calls_limit` | `lane` | how many calls a lane admits |
 //! | `latchkey_calls_refused_total` | `lane` | calls refused because their lane was full |
 //! | `latchkey_hash_queue_length` | `lane` | passwords waiting to be hashed |
 //! | `latchkey_hashes_in_flight` | | passwords being hashed |
@@ -245,6 +246,7 @@ pub struct Metrics {
     registry: Registry,
     rpcs: Family<RpcLabels, Counter>,
     rpc_seconds: Family<MethodLabel, Histogram, fn() -> Histogram>,
+    calls_limit: Family<CallLaneLabel, Gauge>,
     calls_in_flight: Family<CallLaneLabel, Gauge>,
     calls_refused: Family<CallLaneLabel, Counter>,
     hash_queue: Family<HashQueueLabel, Gauge>,
@@ -278,6 +280,7 @@ impl Metrics {
             registry: Registry::with_prefix("latchkey"),
             rpcs: Family::default(),
             rpc_seconds: Family::new_with_constructor(seconds),
+            calls_limit: Family::default(),
             calls_in_flight: Family::default(),
             calls_refused: Family::default(),
             hash_queue: Family::default(),
@@ -314,6 +317,7 @@ impl Metrics {
         registry.register("rpc_duration_seconds", "How long calls took", self.rpc_seconds.clone());
         registry.register_collector(Box::new(DroppedLines));
         registry.register("calls_in_flight", "Calls in progress", self.calls_in_flight.clone());
+        registry.register("calls_limit", "How many calls a lane admits", self.calls_limit.clone());
         registry.register("calls_refused", "Calls refused because their lane was full", self.calls_refused.clone());
         registry.register("hashes_in_flight", "Passwords being hashed", self.hashes_in_flight.clone());
         registry.register("hash_queue_length", "Passwords waiting to be hashed", self.hash_queue.clone());
@@ -339,6 +343,11 @@ impl Metrics {
         let labels = RpcLabels { method: method.to_owned(), code, reason: reason.to_owned() };
         self.rpcs.get_or_create(&labels).inc();
         self.rpc_seconds.get_or_create(&MethodLabel { method: method.to_owned() }).observe(took.as_secs_f64());
+    }
+
+    /// Sets how many calls a lane admits.
+    pub fn calls_limit(&self, lane: CallLane, bound: usize) {
+        self.calls_limit.get_or_create(&CallLaneLabel { lane }).set(i64::try_from(bound).unwrap_or(i64::MAX));
     }
 
     /// Records that a call has entered its lane.

@@ -7,6 +7,7 @@
 //! Absolute figures of a shared machine vary by half from one run to the next. Ratios of two things that are measured
 //! in turn (A B A B …) do not. So a row is a ratio: the median of the rounds, with the lowest and the highest.
 
+mod alike;
 mod attack;
 mod database;
 mod flood;
@@ -116,6 +117,9 @@ enum Wanted {
     /// The latency of operators and owners during attacks, compared with their usual latency
     #[value(name = "F12")]
     Attacks,
+    /// Failed sign-ins at known and unknown names, compared by their duration
+    #[value(name = "F19")]
+    Alike,
 }
 
 /// One thread: the client must not use the cores that it measures.
@@ -171,6 +175,9 @@ async fn run(line: &Line) -> Outcome<()> {
     }
     if wants(Wanted::Attacks) {
         rows.extend(attack::measure(rounds, turn, &filled).await?);
+    }
+    if wants(Wanted::Alike) {
+        rows.extend(alike::measure(&filled).await?);
     }
     let report = Report::of(&filled, line.rounds, rows);
     std::io::stdout().write_all(report.table().as_bytes())?;

@@ -4,7 +4,6 @@
 //! change without authorisation or audit does not compile.
 
 mod access;
-mod account_queue;
 mod audit;
 mod idempotency;
 mod maintenance;
@@ -18,6 +17,7 @@ mod start;
 mod throttle;
 mod token_cache;
 mod tokens;
+mod turns;
 mod users;
 mod writer;
 
@@ -39,7 +39,7 @@ pub use self::proving::NewPassword;
 pub use self::reauthenticate::Reauthenticate;
 pub use self::sessions::{RefreshTokens, RevokeTarget, RevokeUserSessions, SessionPage, Tokens};
 pub use self::sign_in::{Progress, SignIn};
-pub use self::start::{KeysReplaced, StartError, migrate, open_keys, replace_seal_key};
+pub use self::start::{KeysReplaced, StartError, migrate, open_keys, replace_seal_key, revoke_signing_key};
 pub use self::tokens::{ApiTokenPage, CreateApiToken, Identity, Introspection, RevokeApiToken, SigningKeys};
 pub use self::users::{
     CreateUser, CreatedUser, DeleteUser, ListUsers, LockEnd, LockUser, UnlockUser, UpdateUser, UserPage,
@@ -50,7 +50,7 @@ use crate::domain::password::PasswordRules;
 use crate::domain::role::Role;
 use crate::domain::session::SessionLimits;
 use crate::domain::time::Timestamp;
-use crate::domain::user::{Effects, Password, User};
+use crate::domain::user::{Effects, User};
 use crate::environment::Environment;
 use crate::error::{Error, Outage, Result};
 use crate::metrics::Metrics;
@@ -98,8 +98,7 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     settings: Settings,
     store: Store,
-    hasher: Hasher,
-    account_queues: Arc<account_queue::AccountQueues>,
+    gate: proving::Gate,
     token_cache: token_cache::TokenCache,
     keys: KeyRing,
     seal: SealKey,
@@ -124,8 +123,7 @@ impl App {
             metrics,
             settings,
             store,
-            hasher,
-            account_queues: Arc::default(),
+            gate: proving::Gate::new(hasher),
             token_cache: token_cache::TokenCache::new(),
             keys: KeyRing::new(keys),
             seal,
@@ -180,24 +178,9 @@ impl App {
         role_has_members(self.store.reader(), Role::Admin).await
     }
 
-    /// Returns whether a hash is weaker than today's settings. If so, the next sign-in renews it.
-    pub fn is_rehash_pending(&self, password: &Password) -> bool {
-        self.hasher.is_outdated(&password.method)
-    }
-
     /// Returns the rules for new passwords.
     pub fn password_rules(&self) -> PasswordRules {
         self.settings.password_rules
-    }
-
-    /// Returns how many passwords may wait to be hashed before more are refused.
-    pub fn hashing_queue_slots(&self) -> usize {
-        self.hasher.queue_slots()
-    }
-
-    /// Updates the gauges that are measured on demand.
-    pub fn report_queues(&self) {
-        self.hasher.report_queues();
     }
 
     fn now(&self) -> Timestamp {

@@ -1,19 +1,42 @@
-//! Verifying passwords and hashing new ones. No other file hashes or verifies.
+//! The gate for all that proves a password or a ticket, or hashes a new password. Only this file reaches the hasher.
+//!
+//! - [`App::enter`] takes a turn of the source, and rejects a blocked source.
+//! - [`App::prove`] proves a password: it takes a turn of the account, a permit to hash and an attempt of the account's budget
+//!   (`throttle.rs`), hashes, and counts and audits a failure.
+//! - [`App::prove_ticket`] does the same for a ticket, which has a budget of its own ([`MAX_TRIES`]).
+//! - [`App::hash_given`] hashes a password that an operator gives; each operator has a few turns too.
 
-use std::time::Duration;
-
-use tokio::sync::OwnedSemaphorePermit;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::App;
-use crate::crypto::Priority;
+use super::throttle::Attempt;
+use super::turns::{Admitted, TURN_DEADLINE, Turn, Turns};
+use crate::crypto::{HashPermit, Hasher, Priority, short};
+use crate::domain::audit::Target;
+use crate::domain::caller::Caller;
 use crate::domain::credentials::{StoredPassword, UserWithCredentials};
 use crate::domain::password::{AcceptedPassword, PasswordFault, PlainPassword, RuleBroken};
 use crate::domain::password_hash::PasswordHash;
+use crate::domain::reason::Reason;
+use crate::domain::secret::{Digest32, TicketSecret};
+use crate::domain::sign_in_ability::Refusal;
 use crate::domain::temporary_password::{TemporaryPassword, canonical};
+use crate::domain::ticket::{MAX_TRIES, Ticket, TicketPurpose};
 use crate::domain::time::Timestamp;
-use crate::domain::user::{Password, PasswordKind};
+use crate::domain::user::{Password, PasswordKind, User, UserKind};
 use crate::domain::violation::Violations;
-use crate::error::{Error, Result};
+use crate::error::{Error, Limit, Result, Unauthenticated};
+use crate::store::throttle::Account;
+use crate::store::tickets::{ticket_find, ticket_try};
+use crate::store::users::user_with_credentials;
+
+/// How many attempts at one account go on at a time, on one replica. Enough to keep two hashing threads and the database busy.
+const TURNS_OF_ACCOUNT: usize = 4;
+
+/// The part of the hashing queue that one source, or one operator, can have at a time. An eighth delays others by an eighth of
+/// a second at most, and suffices to keep all threads busy.
+const SHARE: usize = 8;
 
 /// How long a password works that an operator chose and the user must change. Short, because the operator knows it; long
 /// enough for a weekend.
@@ -52,15 +75,215 @@ impl GivenPassword {
     }
 }
 
-impl App {
-    /// Fails if the hashing queue is full. Called before anything is read for a sign-in.
-    pub(super) fn check_room_to_hash(&self) -> Result<()> {
-        self.hasher.check_room()
+/// The hasher and the turns at it.
+pub(super) struct Gate {
+    hasher: Hasher,
+    turns: Arc<Turns>,
+}
+
+/// A call that may go on to prove something: it has a turn of its source, which was not blocked.
+pub(super) struct Entry<'a> {
+    caller: &'a Caller,
+    began: Instant,
+    turn: Option<Turn>,
+}
+
+/// What a caller claims with a password.
+pub(super) struct Claim<'a> {
+    /// The account, if there is one.
+    pub(super) account: Option<&'a UserWithCredentials>,
+    /// Why there is no account, for the audit log.
+    pub(super) absent: Reason,
+    /// The login, folded like a known name.
+    pub(super) login: &'a str,
+    /// The password. `None` if what was typed cannot be one, and is therefore wrong.
+    pub(super) password: Option<&'a PlainPassword>,
+}
+
+impl<'a> Claim<'a> {
+    /// Claims to be the owner of `account`.
+    pub(super) fn owner(account: &'a UserWithCredentials, password: Option<&'a PlainPassword>) -> Claim<'a> {
+        let login = account.user.username.as_str();
+        Claim { account: Some(account), absent: Reason::UserNotFound, login, password }
+    }
+}
+
+/// A password that was right. [`App::settle`] takes the result of what it was proved for.
+#[must_use]
+pub(super) struct Proof<'a> {
+    /// The account as it was when the password was proved.
+    pub(super) account: &'a UserWithCredentials,
+    /// The attempt. The transaction that relies on the proof settles it.
+    pub(super) attempt: Attempt,
+    caller: &'a Caller,
+}
+
+/// A ticket that was live, with the hash of the new password that came with it.
+pub(super) struct TicketProof {
+    /// The digest of the ticket's secret.
+    pub(super) digest: Digest32,
+    /// The ticket.
+    pub(super) ticket: Ticket,
+    /// The account as it was when the new password was compared.
+    pub(super) account: UserWithCredentials,
+    /// The hash of the new password.
+    pub(super) hash: PasswordHash,
+    /// Held until the transaction ends.
+    _admitted: Admitted,
+}
+
+impl Gate {
+    pub(super) fn new(hasher: Hasher) -> Gate {
+        Gate { hasher, turns: Arc::default() }
     }
 
-    /// Takes a permit to hash. Called before anything is written for a sign-in. Fails if the hashing queue is full.
-    pub(super) fn admit_to_hash(&self) -> Result<OwnedSemaphorePermit> {
-        self.hasher.admit()
+    fn share(&self) -> usize {
+        (self.hasher.capacity() / SHARE).max(1)
+    }
+}
+
+impl App {
+    /// Waits for a turn of the caller's source. Fails if the hashing queue is full, or if the source is blocked. The local
+    /// socket has no source. Called before anything is read or written for the call.
+    pub(super) async fn enter<'a>(&self, caller: &'a Caller) -> Result<Entry<'a>> {
+        self.gate.hasher.check_room(Priority::SignIn)?;
+        let began = Instant::now();
+        let turn = match caller.call.source() {
+            Some(source) => Some(self.turn(format!("s:{source}"), self.gate.share(), began).await?),
+            None => None,
+        };
+        self.check_source(caller).await?;
+        Ok(Entry { caller, began, turn })
+    }
+
+    /// Proves a password: hashes once, a dummy if there is no account or no hash, and judges the account. A failure counts
+    /// against account and source, and is recorded with its reason.
+    ///
+    /// Every refusal of login and password is [`Unauthenticated::Rejected`]. Fails with [`Error::Exhausted`] if the account
+    /// is throttled, the source is blocked or the hashing queue is full.
+    pub(super) async fn prove<'a>(&self, entry: Entry<'a>, claim: Claim<'a>) -> Result<Proof<'a>> {
+        let (caller, Claim { account, absent, login, password }) = (entry.caller, claim);
+        let user = account.map(|account| &account.user);
+        let counted = self.account_of(user, login);
+        let turn_of = self.is_counted(&counted).then_some(&counted);
+        let admitted = self.admit_to_hash(entry, turn_of).await?;
+        let attempt = self.reserve(counted, admitted).await?;
+        let proved = self.verify_unblocked(caller, attempt.permit(), password, account).await;
+        let proved = self.or_release(&attempt, proved).await?;
+        let reason = user.map_or(Some(absent), |user| refusal(user, proved, self.now()));
+        match (reason, account) {
+            (None, Some(account)) => Ok(Proof { account, attempt, caller }),
+            (reason, _) => {
+                let unknown = || Target { user_id: String::new(), username: self.unknown_name(login) };
+                let target = user.map_or_else(unknown, Target::of);
+                self.attempt_failed(caller, &attempt, user, target, reason.unwrap_or(absent)).await?;
+                Err(Unauthenticated::Rejected.into())
+            }
+        }
+    }
+
+    /// Returns the result of what a password was proved for. If it failed, the attempt is released: the password was right,
+    /// so it must not delay the next one. `None` means that the account was locked or reset while the password was checked:
+    /// this counts as a failure.
+    pub(super) async fn settle<T>(&self, proof: &Proof<'_>, result: Result<Option<T>>) -> Result<T> {
+        let Proof { account, attempt, caller } = proof;
+        if let Some(done) = self.or_release(attempt, result).await? {
+            return Ok(done);
+        }
+        let user = &account.user;
+        self.attempt_failed(caller, attempt, Some(user), Target::of(user), Reason::UserLocked).await?;
+        Err(Unauthenticated::Rejected.into())
+    }
+
+    /// Proves a ticket and hashes the new password, which must differ from the old one. Whatever is hashed costs one of the
+    /// ticket's tries; a new password that breaks a rule costs none. A failure counts against the source and is recorded.
+    ///
+    /// Fails with [`Unauthenticated::TicketInvalid`] if the ticket is invalid, has no tries left, or its account is locked.
+    pub(super) async fn prove_ticket(
+        &self,
+        entry: Entry<'_>,
+        secret: Option<&TicketSecret>,
+        new_password: Result<PlainPassword, PasswordFault>,
+    ) -> Result<TicketProof> {
+        let caller = entry.caller;
+        let Some((digest, ticket, account)) = self.live_ticket(secret).await? else {
+            return self.ticket_invalid(caller).await;
+        };
+        let new_password = self.accept("new_password", new_password)?;
+        let admitted = self.admit_to_hash(entry, Some(&Account::Known(ticket.user_id))).await?;
+        if !ticket_try(self.store.autocommit()?, &digest, ticket.purpose, self.now()).await? {
+            return self.ticket_invalid(caller).await;
+        }
+        let (permit, typed) = (&admitted.permit, new_password.as_plain());
+        if self.verify_unblocked(caller, permit, Some(typed), Some(&account)).await? {
+            self.secret_failed(caller, Some(&account.user), Reason::PasswordRejected).await?;
+            return Err(reused("new_password"));
+        }
+        let hash = self.gate.hasher.hash(permit, new_password.into_plain()).await?;
+        Ok(TicketProof { digest, ticket, account, hash, _admitted: admitted })
+    }
+
+    async fn live_ticket(
+        &self,
+        secret: Option<&TicketSecret>,
+    ) -> Result<Option<(Digest32, Ticket, UserWithCredentials)>> {
+        let Some(secret) = secret else { return Ok(None) };
+        let (reader, now, digest) = (self.store.reader(), self.now(), secret.digest());
+        let found = ticket_find(reader, &digest, TicketPurpose::PasswordChange, now).await?;
+        let Some(ticket) = found.filter(|ticket| ticket.tries < MAX_TRIES) else { return Ok(None) };
+        let account = user_with_credentials(reader, ticket.user_id).await?;
+        let account = account.filter(|account| account.user.lock(now).is_none());
+        Ok(account.map(|account| (digest, ticket, account)))
+    }
+
+    async fn ticket_invalid<T>(&self, caller: &Caller) -> Result<T> {
+        self.secret_failed(caller, None, Reason::TicketInvalid).await?;
+        Err(Unauthenticated::TicketInvalid.into())
+    }
+
+    /// Hashes the new password of a user whose current one, `current`, was just proved. Fails if they are the same.
+    pub(super) async fn hash_own(
+        &self,
+        proof: &Proof<'_>,
+        current: Option<&PlainPassword>,
+        new_password: AcceptedPassword,
+    ) -> Result<PasswordHash> {
+        if current.is_some_and(|current| current.expose() == new_password.as_plain().expose()) {
+            return Err(reused("new_password"));
+        }
+        self.gate.hasher.hash(proof.attempt.permit(), new_password.into_plain()).await
+    }
+
+    /// Waits for a turn of the account, and takes a permit to hash.
+    async fn admit_to_hash(&self, entry: Entry<'_>, account: Option<&Account>) -> Result<Admitted> {
+        let Entry { began, turn, .. } = entry;
+        let of_account = match account {
+            Some(account) => Some(self.turn(account.key(), TURNS_OF_ACCOUNT.min(self.gate.share()), began).await?),
+            None => None,
+        };
+        let permit = self.gate.hasher.admit(Priority::SignIn)?;
+        Ok(Admitted { began, permit, _turns: [turn, of_account] })
+    }
+
+    /// Waits for a turn of `key`. Fails if it does not come in time.
+    async fn turn(&self, key: String, share: usize, began: Instant) -> Result<Turn> {
+        let deadline = TURN_DEADLINE.saturating_sub(began.elapsed());
+        let busy = || Error::Exhausted { limit: Limit::Hashing, retry_after: self.environment.retry_soon() };
+        self.gate.turns.take(key, share, deadline).await.ok_or_else(busy)
+    }
+
+    /// Returns whether `password` is the account's. Fails if the source was blocked while the password was hashed: of many
+    /// guesses in parallel, those that finish after the block learn nothing.
+    async fn verify_unblocked(
+        &self,
+        caller: &Caller,
+        permit: &HashPermit,
+        password: Option<&PlainPassword>,
+        account: Option<&UserWithCredentials>,
+    ) -> Result<bool> {
+        let proved = self.verify(permit, password, account).await?;
+        self.check_source(caller).await?;
+        Ok(proved)
     }
 
     /// Checks a password that an operator gives against the rules, or generates one. Called before anything is read or
@@ -89,19 +312,18 @@ impl App {
         }
     }
 
-    /// Hashes a password that an operator gives. A dry run hashes nothing: its result is never stored or shown.
+    /// Hashes a password that an operator gives, also for a dry run, which then costs as much and fails as the act would.
     pub(super) async fn hash_given(
         &self,
+        caller: &Caller,
         given: GivenPassword,
-        is_dry_run: bool,
         now: Timestamp,
     ) -> Result<(StoredPassword, Option<TemporaryPassword>)> {
         let GivenPassword { password, generated, kind, ttl } = given;
-        let (hash, generated) = if is_dry_run {
-            (self.hasher.dummy(), None)
-        } else {
-            (self.hash(Priority::Operator, password).await?, generated)
-        };
+        let of_operator = format!("o:{}", caller.principal.id());
+        let _turn = self.turn(of_operator, self.gate.share(), Instant::now()).await?;
+        let permit = self.gate.hasher.admit(Priority::Operator)?;
+        let hash = self.gate.hasher.hash(&permit, password.into_plain()).await?;
         let expires_at = ttl.map(|ttl| now.saturating_add(ttl));
         let password = Password { method: hash.method(), kind, changed_at: now, expires_at };
         Ok((StoredPassword { password, hash }, generated))
@@ -122,43 +344,78 @@ impl App {
         Err(Error::PasswordRejected(violations))
     }
 
-    /// Hashes a new password.
-    pub(super) async fn hash(&self, priority: Priority, password: AcceptedPassword) -> Result<PasswordHash> {
-        self.hasher.hash(priority, password.into_plain()).await
-    }
-
-    /// Hashes a password, which was just verified, under today's settings. Returns `None` if the stored hash is not weaker.
+    /// Hashes a password, which was just proved, under today's settings. Returns `None` if the stored hash is not weaker.
     pub(super) async fn rehash(
         &self,
-        account: &UserWithCredentials,
+        proof: &Proof<'_>,
         password: Option<&PlainPassword>,
     ) -> Result<Option<PasswordHash>> {
-        let (Some(stored), Some(typed)) = (&account.user.password, password) else { return Ok(None) };
+        let (Some(stored), Some(typed)) = (&proof.account.user.password, password) else { return Ok(None) };
         if !self.is_rehash_pending(stored) {
             return Ok(None);
         }
-        self.hasher.hash(Priority::SignIn, as_stored(stored, typed)).await.map(Some)
+        self.gate.hasher.hash(proof.attempt.permit(), as_stored(stored, typed)).await.map(Some)
     }
 
     /// Returns whether `password` is the account's. Always computes one hash, so that the duration does
     /// not show whether the account exists.
-    pub(super) async fn prove(
+    async fn verify(
         &self,
-        priority: Priority,
+        permit: &HashPermit,
         password: Option<&PlainPassword>,
         account: Option<&UserWithCredentials>,
     ) -> Result<bool> {
+        let hasher = &self.gate.hasher;
         let Some(typed) = password else {
             // What was typed cannot be a password. Hash a dummy, which is always wrong.
-            return self.hasher.verify(priority, PlainPassword::decoy(), None).await;
+            return hasher.verify(permit, PlainPassword::decoy(), None).await;
         };
         let hash = account.and_then(|account| account.credentials.password.as_ref());
         let typed = match account.and_then(|account| account.user.password.as_ref()) {
             Some(stored) => as_stored(stored, typed),
             None => typed.copy(),
         };
-        self.hasher.verify(priority, typed, hash).await
+        hasher.verify(permit, typed, hash).await
     }
+
+    /// The name of an unknown account in the audit log. It is a digest, because users sometimes type their password into the
+    /// field for the name.
+    fn unknown_name(&self, login: &str) -> String {
+        format!("hmac:{}", short(&self.keys.current().digest("login", login.as_bytes())))
+    }
+
+    /// Returns whether a hash is weaker than today's settings. If so, the next sign-in renews it.
+    pub fn is_rehash_pending(&self, password: &Password) -> bool {
+        self.gate.hasher.is_outdated(&password.method)
+    }
+
+    /// Returns how many calls may hash or wait for it before more are refused.
+    pub fn hashing_capacity(&self) -> usize {
+        self.gate.hasher.capacity()
+    }
+
+    /// Updates the gauges that are measured on demand.
+    pub fn report_queues(&self) {
+        self.gate.hasher.report_queues();
+    }
+}
+
+/// The reason to refuse a password, for the audit log. Returns `None` if there is none.
+fn refusal(user: &User, proved: bool, now: Timestamp) -> Option<Reason> {
+    match user.refusal(now) {
+        Some(Refusal::Locked) => Some(Reason::UserLocked),
+        _ if user.kind == UserKind::Service => Some(Reason::UserIsService),
+        Some(Refusal::Pending) => Some(Reason::UserPending),
+        _ if !proved => Some(Reason::PasswordWrong),
+        Some(Refusal::TemporaryPasswordExpired) => Some(Reason::TemporaryPasswordExpired),
+        None => None,
+    }
+}
+
+fn reused(field: &str) -> Error {
+    let mut violations = Violations::new();
+    violations.push_error(field, &RuleBroken::Reused);
+    Error::PasswordRejected(violations)
 }
 
 /// Returns a typed password in the form that was hashed: a generated password is compared without hyphens and case.

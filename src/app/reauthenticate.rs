@@ -1,14 +1,11 @@
 //! Proving the password again in a session, for calls that need a recent sign-in.
 
 use super::App;
+use super::proving::{Claim, Proof};
 use super::sessions::{Tokens, own_session, signed_in_event};
-use super::throttle::Attempt;
-use crate::domain::audit::Target;
 use crate::domain::caller::Caller;
-use crate::domain::credentials::UserWithCredentials;
 use crate::domain::id::SessionId;
 use crate::domain::password::PlainPassword;
-use crate::domain::reason::Reason;
 use crate::error::{Error, Result, Unauthenticated};
 use crate::store::sessions::{session_lock_row, session_reauthenticate};
 use crate::store::users::user_with_credentials;
@@ -27,26 +24,15 @@ impl App {
     /// A wrong password counts as a failed sign-in, with the limits and the answer of one, and leaves the session as it was.
     pub async fn reauthenticate(&self, caller: &Caller, command: Reauthenticate) -> Result<Tokens> {
         let (id, session_id) = own_session(caller)?;
-        self.check_room_to_hash()?;
-        self.check_source(caller).await?;
+        let password = command.password.as_ref();
+        let entry = self.enter(caller).await?;
         let account = user_with_credentials(self.store.reader(), id).await?;
         let account = account.ok_or(Error::Unauthenticated(Unauthenticated::SessionRevoked))?;
-        let user = &account.user;
-        let password = command.password.as_ref();
-        let attempt = self.reserve(self.account_of(Some(user), user.username.as_str())).await?;
-        let proved = self.prove_unblocked(caller, password, Some(&account)).await;
-        let mut reason = Reason::PasswordWrong;
-        if self.or_release(&attempt, proved).await? {
-            let tokens = self.renew_sign_in(caller, &attempt, &account, session_id).await;
-            // The password was right, so this attempt must not delay the next one.
-            if let Some(tokens) = self.or_release(&attempt, tokens).await? {
-                self.renew_hash(caller, &account, password).await;
-                return Ok(tokens);
-            }
-            reason = Reason::UserLocked;
-        }
-        self.attempt_failed(caller, &attempt, Some(user), Target::of(user), reason).await?;
-        Err(Unauthenticated::Rejected.into())
+        let proof = self.prove(entry, Claim::owner(&account, password)).await?;
+        let tokens = self.renew_sign_in(caller, &proof, session_id).await;
+        let tokens = self.settle(&proof, tokens).await?;
+        self.renew_hash(caller, &proof, password).await;
+        Ok(tokens)
     }
 
     /// Dates the sign-in of a session to now. Returns `None` if the account was locked or reset while its password was
@@ -54,16 +40,15 @@ impl App {
     async fn renew_sign_in(
         &self,
         caller: &Caller,
-        attempt: &Attempt,
-        account: &UserWithCredentials,
+        proof: &Proof<'_>,
         session_id: SessionId,
     ) -> Result<Option<Tokens>> {
         self.write(caller, None, |mut writer| async move {
             let over = || Error::Unauthenticated(Unauthenticated::SessionRevoked);
-            let Some(user) = writer.unchanged_since(account).await? else { return Ok(writer.unchanged(None)) };
+            let Some(user) = writer.unchanged_since(proof.account).await? else { return Ok(writer.unchanged(None)) };
             let mut session = session_lock_row(&writer.tx, session_id).await?.ok_or_else(over)?;
             let change = writer.change();
-            let throttle_ended = attempt.succeeded(&change.tx, &user).await?;
+            let throttle_ended = proof.attempt.succeeded(&change.tx, &user).await?;
             session.auth_at = change.now;
             self.touch(&mut session, caller, &user, change.now);
             if !session_reauthenticate(&change.tx, &session, change.now).await? {

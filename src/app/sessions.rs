@@ -252,7 +252,7 @@ impl App {
         // Genuine tokens are not limited by source: attackers behind the same address could block live sessions.
         let Some(token) = command.token.as_ref().filter(|token| self.is_genuine(token)) else {
             self.check_source(caller).await?;
-            self.secret_failed(caller, Reason::TokenInvalid).await?;
+            self.secret_failed(caller, None, Reason::TokenInvalid).await?;
             return Err(Unauthenticated::TokenInvalid.into());
         };
         let over = || Error::Unauthenticated(Unauthenticated::SessionRevoked);

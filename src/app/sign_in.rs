@@ -4,11 +4,9 @@
 //! corrupt, or the password is wrong or expired. Only the audit log has the reason.
 
 use super::App;
+use super::proving::{Claim, Proof};
 use super::sessions::{Tokens, signed_in_event};
-use super::throttle::Attempt;
 use super::writer::{Change, RolledBack, Unaudited, Writer};
-use crate::crypto::{Priority, short};
-use crate::domain::audit::Target;
 use crate::domain::caller::Caller;
 use crate::domain::credentials::UserWithCredentials;
 use crate::domain::email::EmailAddress;
@@ -16,12 +14,11 @@ use crate::domain::password::{PasswordRules, PlainPassword};
 use crate::domain::reason::Reason;
 use crate::domain::secret::TicketSecret;
 use crate::domain::session::SignInWish;
-use crate::domain::sign_in_ability::Refusal;
 use crate::domain::ticket::{TICKET_TTL, Ticket, TicketPurpose};
 use crate::domain::time::Timestamp;
-use crate::domain::user::{ChangeCause, User, UserKind};
+use crate::domain::user::{ChangeCause, User};
 use crate::domain::username::Username;
-use crate::error::{Error, Result, Unauthenticated};
+use crate::error::{Error, Result};
 use crate::store::tickets::ticket_replace;
 use crate::store::users::{
     Login, user_by_login, user_lock_row_to_sign_in, user_lock_row_with_credentials, user_rehash, user_signed_in_as_read,
@@ -59,85 +56,45 @@ pub enum Progress {
 impl App {
     /// Signs a user in by login and password. Returns tokens, or a ticket if the password must change first.
     ///
-    /// Every refusal of login and password is [`Unauthenticated::Rejected`]. Fails with [`Error::Exhausted`] if the account
-    /// is throttled, the source is blocked or the hashing queue is full.
+    /// The errors are those of [`App::prove`].
     pub async fn sign_in(&self, caller: &Caller, command: SignIn) -> Result<Progress> {
-        self.check_room_to_hash()?;
-        self.check_source(caller).await?;
+        let entry = self.enter(caller).await?;
         let SignIn { login, password, wish } = command;
         let parsed = parse_login(&login);
         let login = parsed.as_ref().map_or(login.as_str(), Login::key);
-        let Found { account, is_corrupt } = self.account_signing_in(parsed.as_ref()).await?;
-        let account = account.as_ref();
-        let user = account.map(|account| &account.user);
-        let attempt = self.reserve(self.account_of(user, login)).await?;
-        let proved = self.prove_unblocked(caller, password.as_ref(), account).await;
-        let proved = self.or_release(&attempt, proved).await?;
-        let refusal = match user {
-            None if is_corrupt => Some(Reason::RecordCorrupt),
-            None => Some(Reason::UserNotFound),
-            Some(user) => refusal(user, proved, self.now()),
-        };
-        if let (None, Some(account)) = (refusal, account) {
-            let progress = self.signed_in(caller, &attempt, account, &wish).await;
-            // The password was right, so this attempt must not delay the next one.
-            if let Some(progress) = self.or_release(&attempt, progress).await? {
-                match progress {
-                    Progress::Tokens(_) => self.metrics.sign_in_succeeded(),
-                    Progress::PasswordChange { .. } => self.metrics.sign_in_needs_password_change(),
-                }
-                self.renew_hash(caller, account, password.as_ref()).await;
-                return Ok(progress);
-            }
+        let Found { account, absent } = self.account_signing_in(parsed.as_ref()).await?;
+        let claim = Claim { account: account.as_ref(), absent, login, password: password.as_ref() };
+        let proof = self.prove(entry, claim).await?;
+        let progress = self.signed_in(caller, &proof, &wish).await;
+        let progress = self.settle(&proof, progress).await?;
+        match progress {
+            Progress::Tokens(_) => self.metrics.sign_in_succeeded(),
+            Progress::PasswordChange { .. } => self.metrics.sign_in_needs_password_change(),
         }
-        // Without a `refusal` the password was right, but the account was locked or reset while it was checked.
-        let reason = refusal.unwrap_or(Reason::UserLocked);
-        let target = match user {
-            Some(user) => Target::of(user),
-            None => Target { user_id: String::new(), username: self.unknown_name(login) },
-        };
-        self.attempt_failed(caller, &attempt, user, target, reason).await?;
-        Err(Unauthenticated::Rejected.into())
+        self.renew_hash(caller, &proof, password.as_ref()).await;
+        Ok(progress)
     }
 
     /// Finds the account that a login names. Sign-ins to a corrupt record are refused like any other.
     async fn account_signing_in(&self, login: Option<&Login>) -> Result<Found> {
-        let Some(login) = login else { return Ok(Found { account: None, is_corrupt: false }) };
+        let absent = Reason::UserNotFound;
+        let Some(login) = login else { return Ok(Found { account: None, absent }) };
         match user_by_login(self.store.reader(), login).await {
-            Ok(account) => Ok(Found { account, is_corrupt: false }),
-            Err(Error::Corrupt { .. }) => Ok(Found { account: None, is_corrupt: true }),
+            Ok(account) => Ok(Found { account, absent }),
+            Err(Error::Corrupt { .. }) => Ok(Found { account: None, absent: Reason::RecordCorrupt }),
             Err(error) => Err(error),
         }
     }
 
-    /// Returns whether `password` is the account's. Fails if the source was blocked while the password was hashed: of many
-    /// guesses in parallel, those that finish after the block learn nothing.
-    pub(super) async fn prove_unblocked(
-        &self,
-        caller: &Caller,
-        password: Option<&PlainPassword>,
-        account: Option<&UserWithCredentials>,
-    ) -> Result<bool> {
-        let proved = self.prove(Priority::SignIn, password, account).await?;
-        self.check_source(caller).await?;
-        Ok(proved)
-    }
-
     /// Issues tokens, or a ticket if the password must change. Returns `None` if the account was locked, reset or deleted
     /// since it was read, or if the password has expired.
-    async fn signed_in(
-        &self,
-        caller: &Caller,
-        attempt: &Attempt,
-        read: &UserWithCredentials,
-        wish: &SignInWish,
-    ) -> Result<Option<Progress>> {
+    async fn signed_in(&self, caller: &Caller, proof: &Proof<'_>, wish: &SignInWish) -> Result<Option<Progress>> {
         self.write(caller, None, |writer| async move {
             let mut change = writer.change();
-            let Some(user) = change.signing_in(read).await? else {
+            let Some(user) = change.signing_in(proof.account).await? else {
                 return Ok(change.roll_back(RolledBack::NotApplied, None));
             };
-            let throttle_ended = attempt.succeeded(&change.tx, &user).await?;
+            let throttle_ended = proof.attempt.succeeded(&change.tx, &user).await?;
             if let Some(cause) = user.change_cause() {
                 let (ticket, secret) = self.new_ticket(&user, wish, change.now);
                 ticket_replace(&change.tx, &ticket, &secret.digest()).await?;
@@ -162,6 +119,7 @@ impl App {
             purpose: TicketPurpose::PasswordChange,
             wish: wish.clone(),
             created_at: now,
+            tries: 0,
             expires_at: password_ends.map_or(expires_at, |ends| ends.min(expires_at)),
         };
         (ticket, TicketSecret::from_bytes(self.environment.bytes()))
@@ -169,14 +127,10 @@ impl App {
 
     /// Replaces a hash that is weaker than today's settings, unless the password was reset meanwhile. A failure is only
     /// logged: the user is signed in, and the next sign-in tries again.
-    pub(super) async fn renew_hash(
-        &self,
-        caller: &Caller,
-        account: &UserWithCredentials,
-        password: Option<&PlainPassword>,
-    ) {
-        let (id, Some(verified)) = (account.user.id, &account.credentials.password) else { return };
-        let renewed = match self.rehash(account, password).await {
+    pub(super) async fn renew_hash(&self, caller: &Caller, proof: &Proof<'_>, password: Option<&PlainPassword>) {
+        let UserWithCredentials { user, credentials } = proof.account;
+        let (id, Some(verified)) = (user.id, &credentials.password) else { return };
+        let renewed = match self.rehash(proof, password).await {
             Ok(None) => return,
             Ok(Some(hash)) => {
                 let hash = &hash;
@@ -192,12 +146,6 @@ impl App {
         if let Err(error) = renewed {
             tracing::warn!(user.id = %id, reason = error.reason().as_str(), "a weak hash was not renewed");
         }
-    }
-
-    /// The name of an unknown account in the audit log. It is a digest, because users sometimes type their password into the
-    /// field for the name.
-    fn unknown_name(&self, login: &str) -> String {
-        format!("hmac:{}", short(&self.keys.current().digest("login", login.as_bytes())))
     }
 
     /// Returns whether the password that was proved for `read` still signs in to `found`, the same account read again under a
@@ -219,7 +167,8 @@ impl App {
 
 struct Found {
     account: Option<UserWithCredentials>,
-    is_corrupt: bool,
+    /// Why there is none, for the audit log.
+    absent: Reason,
 }
 
 impl Writer<'_> {
@@ -256,17 +205,5 @@ fn parse_login(login: &str) -> Option<Login> {
     match Username::parse(login) {
         Ok(username) => Some(Login::Username(username)),
         Err(_) => EmailAddress::parse(login).ok().map(Login::Email),
-    }
-}
-
-/// The reason to refuse a sign-in, for the audit log. Returns `None` if there is none.
-fn refusal(user: &User, proved: bool, now: Timestamp) -> Option<Reason> {
-    match user.refusal(now) {
-        Some(Refusal::Locked) => Some(Reason::UserLocked),
-        _ if user.kind == UserKind::Service => Some(Reason::UserIsService),
-        Some(Refusal::Pending) => Some(Reason::UserPending),
-        _ if !proved => Some(Reason::PasswordWrong),
-        Some(Refusal::TemporaryPasswordExpired) => Some(Reason::TemporaryPasswordExpired),
-        None => None,
     }
 }

@@ -2,15 +2,15 @@
 
 use std::path::Path;
 
-use crate::crypto::{Keys, SealError, SealKey, first_keys};
+use crate::crypto::{Keys, SealError, SealKey, first_keys, new_signing_key};
 use crate::domain::audit::{Actor, EventType, Outcome, RecordedEvent, Target};
 use crate::domain::caller::{Call, Principal};
-use crate::domain::id::EventId;
-use crate::domain::key::SealedKey;
+use crate::domain::id::{EventId, KeyId};
+use crate::domain::key::{KeyPurpose, SealedKey};
 use crate::environment::Environment;
 use crate::error::Error;
 use crate::store::audit::event_insert;
-use crate::store::keys::{key_discard_all, key_insert, key_list};
+use crate::store::keys::{key_begin, key_delete, key_discard_all, key_insert, key_list};
 use crate::store::sessions::session_end_all;
 use crate::store::{Store, WriteTx};
 
@@ -47,6 +47,14 @@ pub enum StartError {
     SealKeyInPlace {
         /// The file.
         path: String,
+    },
+    /// The database has no signing key with this id.
+    #[error("there is no signing key {id:?}; there are {known}\nThe id is the `kid` in the header of a token.")]
+    NoSuchKey {
+        /// The id that was asked for.
+        id: String,
+        /// The ids of the signing keys.
+        known: String,
     },
     /// The seal key is not the one that sealed the database.
     #[error(
@@ -175,13 +183,63 @@ pub async fn replace_seal_key(
     let discarded = key_discard_all(&tx).await?;
     create(&tx, environment, path, true).await?;
     let sessions_ended = session_end_all(&tx, environment.now()).await?;
-    event_insert(&tx, [replaced_event(environment, uid, discarded, sessions_ended)]).await?;
+    let details = [("keysDiscarded", discarded.to_string()), ("sessionsRevoked", sessions_ended.to_string())];
+    event_insert(&tx, [key_event(environment, uid, "latchkeyd key replace", String::new(), &details)]).await?;
     tx.commit().await?;
     Ok(KeysReplaced { discarded, sessions_ended })
 }
 
-fn replaced_event(environment: &Environment, uid: u32, discarded: u64, sessions_ended: u32) -> RecordedEvent {
-    let details = [("keysDiscarded", discarded.to_string()), ("sessionsRevoked", sessions_ended.to_string())];
+/// Revokes one signing key: servers refuse the tokens that it signed once they have read the keys again. If it is the key that
+/// signs now, its published successor begins at once, or else a new key. Returns the id of that key. `uid` is the user id of
+/// the operator, for the audit log.
+pub async fn revoke_signing_key(
+    store: &Store,
+    environment: &Environment,
+    path: &Path,
+    id: &str,
+    uid: u32,
+) -> Result<Option<KeyId>, StartError> {
+    let tx = store.migrate().await?;
+    let stored = key_list(&tx, true).await?;
+    let first = stored.first().ok_or(StartError::NothingSealed)?;
+    let seal = open_existing(path, first, &stored)?.seal;
+    let signing: Vec<&SealedKey> = stored.iter().filter(|key| key.purpose == KeyPurpose::Signing).collect();
+    let Some(at) = signing.iter().position(|key| key.id.to_string() == id) else {
+        let known = signing.iter().map(|key| key.id.to_string()).collect::<Vec<_>>().join(", ");
+        return Err(StartError::NoSuchKey { id: id.to_owned(), known });
+    };
+    let now = environment.now();
+    let (earlier, rest) = signing.split_at(at);
+    let [revoked, later @ ..] = rest else { return Err(Error::internal("a key without a place").into()) };
+    key_delete(&tx, revoked.id).await?;
+    // The keys are sorted by their first use, so the last that has begun signs. If none has, the first does.
+    let has_begun = revoked.not_before <= now || earlier.is_empty();
+    let signs = has_begun && later.iter().all(|key| key.not_before > now);
+    let successor = match later.first() {
+        _ if !signs => None,
+        Some(next) => {
+            key_begin(&tx, next.id, now).await?;
+            Some(next.id)
+        }
+        None => {
+            let key = new_signing_key(&seal, environment, now)?;
+            key_insert(&tx, &key).await?;
+            Some(key.id)
+        }
+    };
+    let details = successor.map(|successor| ("successor", successor.to_string()));
+    event_insert(&tx, [key_event(environment, uid, "latchkeyd key revoke", id.to_owned(), details.as_slice())]).await?;
+    tx.commit().await?;
+    Ok(successor)
+}
+
+fn key_event(
+    environment: &Environment,
+    uid: u32,
+    method: &str,
+    key: String,
+    details: &[(&str, String)],
+) -> RecordedEvent {
     RecordedEvent {
         id: EventId::from_bytes(environment.bytes()),
         at: environment.now(),
@@ -190,11 +248,11 @@ fn replaced_event(environment: &Environment, uid: u32, discarded: u64, sessions_
         reason: None,
         actor: Actor::of(&Principal::Local { uid }, &Call::default()),
         target: Target::default(),
-        subject_id: String::new(),
+        subject_id: key,
         changed_fields: Vec::new(),
         note: String::new(),
-        details: details.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
-        method: "latchkeyd key replace".to_owned(),
+        details: details.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
+        method: method.to_owned(),
         request_id: String::new(),
     }
 }

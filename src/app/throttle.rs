@@ -1,17 +1,16 @@
 //! Limits on failed sign-ins, by account and by source. Failures are counted in the database, so that replicas share the
 //! limits. Known and unknown names are treated alike.
 
-use std::time::{Duration, Instant};
-
-use tokio::sync::OwnedSemaphorePermit;
+use std::time::Duration;
 
 use super::App;
-use super::account_queue::Slot;
+use super::turns::{Admitted, TURN_DEADLINE};
 use super::users::{lock_account, locked_event};
 use super::writer::Change;
+use crate::crypto::HashPermit;
 use crate::domain::audit::{Event, EventType, Target};
 use crate::domain::caller::{Caller, Source};
-use crate::domain::id::{EventId, UserId};
+use crate::domain::id::EventId;
 use crate::domain::lockout::{Lock, LockCause};
 use crate::domain::reason::Reason;
 use crate::domain::time::Timestamp;
@@ -24,8 +23,6 @@ use crate::store::throttle::{
     throttle_succeeded,
 };
 
-/// How long an attempt waits while others at the same account are under way. A hash may have to wait as long.
-const QUEUE_DEADLINE: Duration = Duration::from_secs(3);
 /// How often a waiting attempt asks the database. A hash takes some 15 ms.
 const BUSY_POLL: Duration = Duration::from_millis(10);
 
@@ -34,9 +31,7 @@ pub(super) struct Attempt {
     account: Account,
     /// Whether failures are counted at all.
     counted: bool,
-    /// The slot in the account's queue and the permit to hash. Dropping them lets other attempts go on.
-    _slot: Option<Slot>,
-    _admitted: OwnedSemaphorePermit,
+    admitted: Admitted,
 }
 
 impl App {
@@ -69,30 +64,32 @@ impl App {
         Account::Unknown(u32::from_be_bytes([a, b, c, d]) % self.settings.unknown_names.max(1))
     }
 
-    /// Reserves an attempt, and waits for its turn if others are under way: of fifty right passwords at once, all are
-    /// accepted. Fails if the account is throttled, or if the turn does not come in time.
-    pub(super) async fn reserve(&self, mut account: Account) -> Result<Attempt> {
-        let rules = &self.settings.throttle;
+    /// Returns whether failures of this account are counted.
+    pub(super) fn is_counted(&self, account: &Account) -> bool {
         let is_counted_name = matches!(account, Account::Known(_)) || self.settings.unknown_names != 0;
-        let counted = rules.are_on() && is_counted_name;
+        self.settings.throttle.are_on() && is_counted_name
+    }
+
+    /// Reserves an attempt, and waits while others on other replicas are under way. Fails if the account is throttled, or if
+    /// the others take too long.
+    pub(super) async fn reserve(&self, mut account: Account, admitted: Admitted) -> Result<Attempt> {
+        let (rules, counted) = (&self.settings.throttle, self.is_counted(&account));
         if !counted {
-            return Ok(Attempt { account, counted, _slot: None, _admitted: self.admit_to_hash()? });
+            return Ok(Attempt { account, counted, admitted });
         }
-        let began = Instant::now();
-        let busy = || Error::Exhausted { limit: Limit::Hashing, retry_after: self.environment.retry_soon() };
-        let slot = self.account_queues.take(account.key(), QUEUE_DEADLINE).await.ok_or_else(busy)?;
-        let admitted = self.admit_to_hash()?;
         loop {
             let now = self.now();
             match throttle_reserve(self.store.autocommit()?, &account, rules, now).await? {
                 Reservation::Taken => {
-                    return Ok(Attempt { account, counted, _slot: Some(slot), _admitted: admitted });
+                    return Ok(Attempt { account, counted, admitted });
                 }
                 Reservation::Waits { until } => {
                     self.metrics.throttled();
                     return Err(Error::Exhausted { limit: Limit::Account, retry_after: until.duration_since(now) });
                 }
-                Reservation::Busy if began.elapsed() >= QUEUE_DEADLINE => return Err(busy()),
+                Reservation::Busy if admitted.began.elapsed() >= TURN_DEADLINE => {
+                    return Err(Error::Exhausted { limit: Limit::Hashing, retry_after: self.environment.retry_soon() });
+                }
                 Reservation::Busy => tokio::time::sleep(BUSY_POLL).await,
                 // The user was deleted meanwhile, so the name is unknown now.
                 Reservation::Gone => account = self.account_of(None, &account.key()),
@@ -134,9 +131,8 @@ impl App {
         let (target, rules) = (&target, &self.settings.throttle);
         self.metrics.sign_in_rejected();
         let failed = self.write(caller, None, |mut writer| async move {
-            // The user's row comes first, because every call takes locks in this order. For an unknown name this looks up an
-            // id that does not exist, so that it costs the same round trips.
-            let user = writer.locked(user.map_or(UserId::from_bytes([0; 16]), |user| user.id)).await?;
+            // The user's row comes first, because every call takes locks in this order.
+            let user = writer.locked_or_decoy(user.map(|user| user.id)).await?;
             let change = writer.change();
             let (mut events, mut is_locked) = (Vec::new(), false);
             if attempt.counted {
@@ -167,12 +163,15 @@ impl App {
         Ok(())
     }
 
-    /// Counts an invalid ticket or a forged token against its source, and records it in the audit log.
-    pub(super) async fn secret_failed(&self, caller: &Caller, reason: Reason) -> Result<()> {
+    /// Counts an invalid ticket, a refused try of a valid one or a forged token against its source, and records it in the audit
+    /// log. `user` is the account of a valid ticket.
+    pub(super) async fn secret_failed(&self, caller: &Caller, user: Option<&User>, reason: Reason) -> Result<()> {
+        let account = user.map_or(Account::Unknown(0), |user| Account::Known(user.id));
+        let (account, target) = (&account, &user.map(Target::of).unwrap_or_default());
         self.write(caller, None, |writer| async move {
             let change = writer.change();
-            self.count_source(&change.tx, caller, &Account::Unknown(0), change.now).await?;
-            change.commit(Event::failed(EventType::SignInFailed, Target::default(), reason), ()).await
+            self.count_source(&change.tx, caller, account, change.now).await?;
+            change.commit(Event::failed(EventType::SignInFailed, target.clone(), reason), ()).await
         })
         .await
     }
@@ -185,6 +184,11 @@ impl App {
 }
 
 impl Attempt {
+    /// The permit to hash.
+    pub(super) fn permit(&self) -> &HashPermit {
+        &self.admitted.permit
+    }
+
     /// Settles an attempt with the right password: its account has no failures any more. Returns the event to record if a
     /// throttle ended.
     pub(super) async fn succeeded(&self, tx: &WriteTx, user: &User) -> Result<Option<Event>> {

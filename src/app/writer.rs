@@ -29,8 +29,8 @@ use crate::store::api_tokens::api_token_with_user;
 use crate::store::audit::event_insert;
 use crate::store::sessions::session_with_user;
 use crate::store::users::{
-    administrators_lock, user_by_ref, user_count_able_administrators, user_id_by_ref, user_lock_row, user_share_lock,
-    user_write_lock,
+    administrators_lock, user_by_ref, user_count_able_administrators, user_id_by_ref, user_lock_row,
+    user_lock_row_or_decoy, user_share_lock, user_write_lock,
 };
 use crate::store::{Connection, Transaction, WriteTx, is_lost_race};
 
@@ -312,6 +312,13 @@ impl<'a> Writer<'a> {
     /// Locks and reads an account.
     pub(super) async fn locked(&mut self, id: UserId) -> Result<Option<User>> {
         let user = user_lock_row(&self.tx, id).await?;
+        self.now = self.app.now();
+        Ok(user)
+    }
+
+    /// Does the same for an account at which a sign-in failed. Takes as long if there is none.
+    pub(super) async fn locked_or_decoy(&mut self, id: Option<UserId>) -> Result<Option<User>> {
+        let user = user_lock_row_or_decoy(&self.tx, id).await?;
         self.now = self.app.now();
         Ok(user)
     }

@@ -3,5 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    latchkey::core_dump::forbid();
     latchkey::daemon::main()
 }

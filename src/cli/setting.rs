@@ -82,6 +82,7 @@ impl Setting {
             Identity::Token(_) | Identity::Local | Identity::Anonymous => self.trust.clone(),
         };
         let screen = self.screen.clone();
+        let target = (target, self.wish.names(&self.environment));
         Cli { client: Client::new(target, trust, identity, store, self.show_grpcurl, screen.clone()), screen }
     }
 }

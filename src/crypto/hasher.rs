@@ -3,13 +3,12 @@
 //! Hashing dominates the cost of the service, so:
 //! - Each thread reuses memory that it has touched before. Page faults would otherwise cost a third of a hash.
 //! - Operators have a queue of their own, so that sign-ins that saturate every core do not delay them.
-//! - Both queues are bounded.
+//! - A job needs a [`HashPermit`], of which each queue has a fixed number.
 //! - A job belongs to the hasher and not to the request: a client that disconnects does not free its slot before its hash is
 //!   done.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -76,14 +75,22 @@ impl Priority {
     }
 }
 
+/// The permit to have one job at a time hashed or waiting in a queue.
+#[derive(Debug)]
+pub struct HashPermit {
+    queue: Priority,
+    _permit: OwnedSemaphorePermit,
+}
+
 /// Creates and verifies password hashes on a fixed pool of threads.
 ///
-/// Jobs wait in two bounded queues, one for each [`Priority`]. A job that finds its queue full is refused with
-/// [`Limit::Hashing`]. Dropping the hasher joins the threads.
+/// Jobs wait in two queues, one for each [`Priority`]. Each queue has as many permits as there are threads and jobs that they
+/// hash in about a second; further callers are refused with [`Limit::Hashing`]. Dropping the hasher joins the threads.
 pub struct Hasher {
     shared: Arc<Shared>,
-    /// One permit for each sign-in that may hash or wait for it: the threads and the slots of the queue.
+    operators: Arc<Semaphore>,
     sign_ins: Arc<Semaphore>,
+    capacity: usize,
     threads: Vec<JoinHandle<()>>,
     params: Params,
     /// Hash of an unknown password. It is verified where there is no stored hash, so that an unknown username costs as much as
@@ -96,7 +103,6 @@ pub struct Hasher {
 struct Shared {
     state: Mutex<Queues>,
     wake: Condvar,
-    queue_slots: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -128,16 +134,13 @@ impl Hasher {
             .map_err(|error| Error::internal(error.to_string()))?;
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let threads = settings.threads.unwrap_or(cores).max(1);
-        let shared = Arc::new(Shared {
-            state: Mutex::new(Queues::default()),
-            wake: Condvar::new(),
-            queue_slots: AtomicUsize::new(MAX_QUEUE_SLOTS),
-        });
-        let sign_ins = Arc::new(Semaphore::new(threads));
+        let shared = Arc::new(Shared { state: Mutex::new(Queues::default()), wake: Condvar::new() });
+        let (slots, dummy) = calibrate(&params, threads, &environment)?;
+        let capacity = threads + slots;
+        let permits = || Arc::new(Semaphore::new(capacity));
+        let (operators, sign_ins) = (permits(), permits());
         let mut hasher =
-            Hasher { shared, sign_ins, threads: Vec::new(), params, dummy: String::new(), environment, metrics };
-        hasher.calibrate(threads)?;
-        hasher.sign_ins.add_permits(hasher.queue_slots());
+            Hasher { shared, operators, sign_ins, capacity, threads: Vec::new(), params, dummy, environment, metrics };
         for number in 0..threads {
             let shared = Arc::clone(&hasher.shared);
             let metrics = Arc::clone(&hasher.metrics);
@@ -153,72 +156,59 @@ impl Hasher {
         Ok(hasher)
     }
 
-    /// Times a hash, sets the number of queue slots, and makes the dummy hash. The second of two hashes counts: the first one
-    /// touches the memory. Only processor time of this thread is measured, because other work competes for the cores at the
-    /// start.
-    fn calibrate(&mut self, threads: usize) -> Result<()> {
-        let mut work = Work { params: self.params.clone(), salt: vec![0; SALT_BYTES] };
-        let mut memory = Vec::new();
-        compute(&[], &work, &mut memory);
-        let began = thread_time();
-        let tag = compute(&[], &work, &mut memory);
-        let took = thread_time().saturating_sub(began).max(Duration::from_micros(1));
-        let slots = (threads as u128 * 1_000_000 / took.as_micros()).clamp(threads as u128, MAX_QUEUE_SLOTS as u128);
-        self.shared.queue_slots.store(usize::try_from(slots).unwrap_or(MAX_QUEUE_SLOTS), Ordering::Relaxed);
-        tag.ok_or_else(|| Error::internal("argon2 failed on its own parameters"))?;
-        // A random tag in place of a computed one: no known password has this hash.
-        work.salt = self.environment.bytes::<SALT_BYTES>().to_vec();
-        self.dummy = phc(&work, &self.environment.bytes::<TAG_BYTES>())?;
-        // Hashes that are made but never accepted would lock every user out.
-        let is_accepted = Stored::parse(&self.dummy).is_some();
-        if is_accepted { Ok(()) } else { Err(Error::internal("the parameters of argon2 are beyond what is accepted")) }
-    }
-
     /// Returns whether `password` matches `hash`.
     ///
     /// Without a hash, or with one that cannot be verified, does the same work on a dummy hash and returns `false`.
-    pub async fn verify(&self, priority: Priority, password: PlainPassword, hash: Option<&StoredHash>) -> Result<bool> {
+    pub async fn verify(
+        &self,
+        permit: &HashPermit,
+        password: PlainPassword,
+        hash: Option<&StoredHash>,
+    ) -> Result<bool> {
         let stored = hash.and_then(|hash| Stored::parse(hash.as_str()));
         let is_real = stored.is_some();
         let Some(Stored { work, tag }) = stored.or_else(|| Stored::parse(&self.dummy)) else {
             return Err(Error::internal("the dummy hash cannot be read"));
         };
         let kind = if is_real { HashKind::Verify } else { HashKind::Dummy };
-        let computed = self.compute(priority, kind, password, work).await?;
+        let computed = self.compute(permit, kind, password, work).await?;
         Ok(is_real && bool::from(computed.ct_eq(&tag)))
     }
 
     /// Hashes a new password with a random salt and the current parameters.
-    pub async fn hash(&self, priority: Priority, password: PlainPassword) -> Result<StoredHash> {
+    pub async fn hash(&self, permit: &HashPermit, password: PlainPassword) -> Result<StoredHash> {
         let salt = self.environment.bytes::<SALT_BYTES>().to_vec();
         let work = Work { params: self.params.clone(), salt: salt.clone() };
-        let tag = self.compute(priority, HashKind::Set, password, work).await?;
+        let tag = self.compute(permit, HashKind::Set, password, work).await?;
         Ok(StoredHash::new(phc(&Work { params: self.params.clone(), salt }, &tag)?))
     }
 
-    /// Returns the dummy hash, which no known password has.
-    pub fn dummy(&self) -> StoredHash {
-        StoredHash::new(self.dummy.clone())
+    /// Fails if [`Hasher::admit`] would refuse now. Called before anything is read for a call that hashes.
+    pub fn check_room(&self, queue: Priority) -> Result<()> {
+        if self.permits(queue).available_permits() > 0 { Ok(()) } else { Err(self.saturated()) }
     }
 
-    /// Fails if [`Hasher::admit`] would refuse a sign-in now. Called before anything is read for the sign-in.
-    pub fn check_room(&self) -> Result<()> {
-        if self.sign_ins.available_permits() > 0 { Ok(()) } else { Err(self.saturated()) }
+    /// Takes a permit to hash, before anything is written for the call. Fails if all are in use. Without this, a thousand
+    /// concurrent sign-ins would all write, and most of them in vain.
+    pub fn admit(&self, queue: Priority) -> Result<HashPermit> {
+        let permit = Arc::clone(self.permits(queue)).try_acquire_owned().map_err(|_| self.saturated())?;
+        Ok(HashPermit { queue, _permit: permit })
     }
 
-    /// Takes a permit for a sign-in that is going to hash, before anything is written for it. There are as many permits as
-    /// threads and slots of the queue. Without this, a thousand concurrent sign-ins would all write, and most of them in vain.
-    pub fn admit(&self) -> Result<OwnedSemaphorePermit> {
-        Arc::clone(&self.sign_ins).try_acquire_owned().map_err(|_| self.saturated())
+    fn permits(&self, queue: Priority) -> &Arc<Semaphore> {
+        match queue {
+            Priority::Operator => &self.operators,
+            Priority::SignIn => &self.sign_ins,
+        }
     }
 
     fn saturated(&self) -> Error {
         Error::Exhausted { limit: Limit::Hashing, retry_after: self.environment.retry_soon() }
     }
 
-    /// Returns the number of slots of each queue: what the threads hash in about a second.
-    pub fn queue_slots(&self) -> usize {
-        self.shared.queue_slots.load(Ordering::Relaxed)
+    /// Returns the number of permits of each queue: the threads, and what they hash in about a second.
+    pub fn capacity(&self) -> usize {
+        self.capacity
     }
 
     /// Returns whether `method` is weaker than the current parameters, or is not an accepted Argon2id method.
@@ -242,13 +232,13 @@ impl Hasher {
     #[cfg(not(feature = "naive-hasher"))]
     async fn compute(
         &self,
-        priority: Priority,
+        permit: &HashPermit,
         kind: HashKind,
         password: PlainPassword,
         work: Work,
     ) -> Result<[u8; TAG_BYTES]> {
         let (answer, computed) = oneshot::channel();
-        self.enqueue(priority, Job { password, work, kind, answer })?;
+        self.enqueue(permit, Job { password, work, kind, answer });
         computed.await.ok().flatten().ok_or_else(|| Error::internal("hashing failed"))
     }
 
@@ -256,7 +246,7 @@ impl Hasher {
     #[expect(clippy::disallowed_methods, reason = "what everybody writes: the benchmark measures against it")]
     async fn compute(
         &self,
-        _: Priority,
+        _: &HashPermit,
         kind: HashKind,
         password: PlainPassword,
         work: Work,
@@ -274,17 +264,9 @@ impl Hasher {
     }
 
     #[cfg_attr(feature = "naive-hasher", expect(dead_code, reason = "only the real hasher queues"))]
-    fn enqueue(&self, priority: Priority, job: Job) -> Result<()> {
-        let mut queues = self.shared.lock();
-        let queue = queues.of(priority);
-        if queue.len() >= self.queue_slots() {
-            drop(queues);
-            return Err(self.saturated());
-        }
-        queue.push_back(job);
-        drop(queues);
+    fn enqueue(&self, permit: &HashPermit, job: Job) {
+        self.shared.lock().of(permit.queue).push_back(job);
         self.shared.wake.notify_one();
-        Ok(())
     }
 }
 
@@ -369,6 +351,29 @@ fn lower_priority() {}
 fn thread_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::try_from(time).unwrap_or_default()
+}
+
+/// Times a hash, and returns the number of queue slots and the dummy hash. The second of two hashes counts: the first one
+/// touches the memory. Only processor time of this thread is measured, because other work competes for the cores at the
+/// start.
+fn calibrate(params: &Params, threads: usize, environment: &Environment) -> Result<(usize, String)> {
+    let mut work = Work { params: params.clone(), salt: vec![0; SALT_BYTES] };
+    let mut memory = Vec::new();
+    compute(&[], &work, &mut memory);
+    let began = thread_time();
+    let tag = compute(&[], &work, &mut memory);
+    let took = thread_time().saturating_sub(began).max(Duration::from_micros(1));
+    let slots = (threads as u128 * 1_000_000 / took.as_micros()).clamp(threads as u128, MAX_QUEUE_SLOTS as u128);
+    tag.ok_or_else(|| Error::internal("argon2 failed on its own parameters"))?;
+    // A random tag in place of a computed one: no known password has this hash.
+    work.salt = environment.bytes::<SALT_BYTES>().to_vec();
+    let dummy = phc(&work, &environment.bytes::<TAG_BYTES>())?;
+    // Hashes that are made but never accepted would lock every user out.
+    let is_accepted = Stored::parse(&dummy).is_some();
+    if !is_accepted {
+        return Err(Error::internal("the parameters of argon2 are beyond what is accepted"));
+    }
+    Ok((usize::try_from(slots).unwrap_or(MAX_QUEUE_SLOTS), dummy))
 }
 
 type Compute = fn(&[u8], &Work, &mut Vec<Block>) -> Option<[u8; TAG_BYTES]>;

@@ -222,7 +222,8 @@ pub fn next_signing_key(seal: &SealKey, environment: &Environment) -> Result<Nex
     Ok(NextKey { key, retires_old_at: not_before.saturating_add(KEEP_AFTER) })
 }
 
-fn new_signing_key(seal: &SealKey, environment: &Environment, not_before: Timestamp) -> Result<SealedKey> {
+/// Makes a signing key.
+pub fn new_signing_key(seal: &SealKey, environment: &Environment, not_before: Timestamp) -> Result<SealedKey> {
     let unlikely = |_| Error::internal("a signing key could not be made");
     let seed = Zeroizing::new(environment.bytes::<32>());
     let pair = Ed25519KeyPair::from_seed_unchecked(seed.as_slice())

@@ -6,8 +6,9 @@ mod hasher;
 mod keys;
 mod seal;
 
-pub use self::hasher::{Hasher, HasherSettings, Priority};
+pub use self::hasher::{HashPermit, Hasher, HasherSettings, Priority};
 pub use self::keys::{
-    KEYS_MAX_AGE, KeyRing, Keys, NextKey, PublicKey, REFRESH_KEY_VERSION, first_keys, next_signing_key, short,
+    KEYS_MAX_AGE, KeyRing, Keys, NextKey, PublicKey, REFRESH_KEY_VERSION, first_keys, new_signing_key,
+    next_signing_key, short,
 };
 pub use self::seal::{SealError, SealKey};

@@ -10,6 +10,9 @@ use super::time::Timestamp;
 /// Lifetime of a ticket: enough to choose a password.
 pub const TICKET_TTL: Duration = Duration::from_mins(10);
 
+/// How many tries a ticket has. Each costs one or two hashes.
+pub const MAX_TRIES: u32 = 10;
+
 /// Purpose of a ticket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TicketPurpose {
@@ -26,6 +29,8 @@ pub struct Ticket {
     pub purpose: TicketPurpose,
     /// Options of the sign-in.
     pub wish: SignInWish,
+    /// How many tries were made with it.
+    pub tries: u32,
     /// When the password was verified.
     pub created_at: Timestamp,
     /// When it expires.

@@ -29,9 +29,7 @@ const REFLECTIONS_AT_ONCE: usize = 32;
 /// Health watches, each a stream that may last an hour: one for each connection that may be open by default.
 /// Unauthenticated clients can open them.
 const WATCHES_AT_ONCE: usize = 1024;
-/// The bound of sign-ins on the slowest machine: fifty people behind one address sign in at nine o'clock.
-const FEWEST_SIGN_INS: usize = 96;
-/// The bound of sign-ins on the fastest machine: each takes some kilobytes while it waits.
+/// The most sign-ins at once, on the fastest machine: each takes some kilobytes while it waits.
 const MOST_SIGN_INS: usize = 4096;
 
 /// The limiters of all lanes.
@@ -69,10 +67,10 @@ pub(super) struct Permit {
 }
 
 impl Lanes {
-    /// `hashing_queue` is the length of the hashing queue, about a second of work. It bounds sign-ins too, so that a refused
-    /// sign-in costs no database query.
-    pub(super) fn new(hashing_queue: usize, environment: Environment, metrics: Arc<Metrics>) -> Lanes {
-        let sign_ins = hashing_queue.clamp(FEWEST_SIGN_INS, MOST_SIGN_INS);
+    /// `hashing` is how many calls may hash or wait for it, about a second of work. No more sign-ins are admitted, so that a
+    /// refused sign-in costs no database query, and the bound for a peer holds for hashing too.
+    pub(super) fn new(hashing: usize, environment: Environment, metrics: Arc<Metrics>) -> Lanes {
+        let sign_ins = hashing.min(MOST_SIGN_INS);
         let bounds = [
             (CallLane::SignIns, sign_ins),
             (CallLane::Introspection, INTROSPECTIONS_AT_ONCE),
@@ -80,6 +78,9 @@ impl Lanes {
             (CallLane::Reflection, REFLECTIONS_AT_ONCE),
             (CallLane::Watches, WATCHES_AT_ONCE),
         ];
+        for (lane, bound) in bounds {
+            metrics.calls_limit(lane, bound);
+        }
         let limiters = bounds.map(|(lane, bound)| (lane, Arc::new(Limiter { bound, in_flight: Mutex::default() })));
         Lanes { limiters: Arc::new(HashMap::from(limiters)), environment, metrics }
     }
@@ -104,7 +105,7 @@ impl Limiter {
     fn acquire(&self, peer: Option<Source>) -> bool {
         let mut in_flight = self.lock();
         let held = in_flight.by_peer.get(&peer).copied().unwrap_or(0);
-        let quarter = self.bound / 4;
+        let quarter = self.bound.div_ceil(4);
         let has_room = match peer {
             None => in_flight.total < self.bound + quarter,
             Some(_) if in_flight.total < self.bound - quarter => true,
@@ -206,12 +207,12 @@ mod tests {
     }
 
     #[test]
-    fn the_lane_of_sign_ins_grows_with_what_is_hashed_in_a_second() {
+    fn the_lane_of_sign_ins_is_never_longer_than_the_hashing_queue() {
         let bound = |queue| {
             let lanes = Lanes::new(queue, Environment::system(), Arc::new(Metrics::new()));
             lanes.limiters.get(&CallLane::SignIns).map(|limiter| limiter.bound)
         };
-        assert_eq!(bound(2), Some(96));
+        assert_eq!(bound(3), Some(3));
         assert_eq!(bound(1000), Some(1000));
         assert_eq!(bound(9000), Some(4096));
     }

@@ -95,7 +95,7 @@ pub fn routes(app: Arc<App>, reflection: ReflectionMode, stop: &CancellationToke
     };
 
     let observer = Arc::new(Observer::new(app.environment.clone(), table, Arc::clone(&app.metrics)));
-    let in_lanes = Lanes::new(app.hashing_queue_slots(), app.environment.clone(), Arc::clone(&app.metrics));
+    let in_lanes = Lanes::new(app.hashing_capacity(), app.environment.clone(), Arc::clone(&app.metrics));
     // The last layer added is the outermost.
     let layered = routes
         .into_axum_router()

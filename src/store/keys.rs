@@ -49,6 +49,22 @@ pub async fn key_retire(tx: &WriteTx, id: KeyId, not_after: Timestamp) -> Result
     Ok(())
 }
 
+/// Brings the first use of a key forward.
+pub async fn key_begin(tx: &WriteTx, id: KeyId, not_before: Timestamp) -> Result<()> {
+    sealed_key::Entity::update_many()
+        .col_expr(sealed_key::Column::NotBefore, Expr::value(not_before.as_micros()))
+        .filter(sealed_key::Column::Id.eq(id.to_string()))
+        .exec(tx)
+        .await?;
+    Ok(())
+}
+
+/// Deletes one key.
+pub async fn key_delete(tx: &WriteTx, id: KeyId) -> Result<()> {
+    sealed_key::Entity::delete_by_id(id.to_string()).exec(tx).await?;
+    Ok(())
+}
+
 /// Deletes expired keys.
 pub async fn keys_sweep(tx: &Autocommit, now: Timestamp) -> Result<()> {
     sealed_key::Entity::delete_many().filter(sealed_key::Column::NotAfter.lte(now.as_micros())).exec(tx).await?;

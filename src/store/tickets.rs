@@ -1,6 +1,6 @@
 //! Tickets: one for each user and purpose, so that each sign-in replaces the previous ticket.
 
-use sea_orm::sea_query::{LockType, OnConflict};
+use sea_orm::sea_query::{Expr, ExprTrait, LockType, OnConflict};
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryTrait, Set};
 
 use super::entity::ticket::{self, Column};
@@ -9,7 +9,7 @@ use super::text::{Decoder, WishColumns};
 use super::{Autocommit, WriteTx};
 use crate::domain::id::UserId;
 use crate::domain::secret::Digest32;
-use crate::domain::ticket::{Ticket, TicketPurpose};
+use crate::domain::ticket::{MAX_TRIES, Ticket, TicketPurpose};
 use crate::domain::time::Timestamp;
 use crate::error::{Resource, Result};
 
@@ -32,6 +32,7 @@ pub async fn ticket_replace(tx: &WriteTx, ticket: &Ticket, digest: &Digest32) ->
         scopes: Set(wish.scopes),
         created_at: Set(ticket.created_at.as_micros()),
         expires_at: Set(ticket.expires_at.as_micros()),
+        tries: Set(0),
     };
     let replace = OnConflict::columns([Column::UserId, Column::Purpose])
         .update_columns([
@@ -42,6 +43,7 @@ pub async fn ticket_replace(tx: &WriteTx, ticket: &Ticket, digest: &Digest32) ->
             Column::Scopes,
             Column::CreatedAt,
             Column::ExpiresAt,
+            Column::Tries,
         ])
         .to_owned();
     ticket::Entity::insert(row).on_conflict(replace).exec_without_returning(tx).await?;
@@ -95,9 +97,25 @@ async fn find(
             audiences: row.audiences.clone(),
             scopes: row.scopes.clone(),
         })?,
+        // A count that cannot be read is not below the limit.
+        tries: u32::try_from(row.tries).unwrap_or(u32::MAX),
         created_at: decoder.instant(row.created_at)?,
         expires_at: decoder.instant(row.expires_at)?,
     }))
+}
+
+/// Counts a try with a ticket that is valid at `now`, before anything is hashed for it. Returns `false` if the ticket has no
+/// tries left. One statement, so that replicas share the limit.
+pub async fn ticket_try(tx: &Autocommit, digest: &Digest32, purpose: TicketPurpose, now: Timestamp) -> Result<bool> {
+    let counted = ticket::Entity::update_many()
+        .col_expr(Column::Tries, Expr::col(Column::Tries).add(1))
+        .filter(Column::Digest.eq(digest.as_bytes().to_vec()))
+        .filter(Column::Purpose.eq(purpose_number(purpose)))
+        .filter(Column::ExpiresAt.gt(now.as_micros()))
+        .filter(Column::Tries.between(0, MAX_TRIES - 1))
+        .exec(tx)
+        .await?;
+    Ok(counted.rows_affected == 1)
 }
 
 /// Deletes all tickets of a user.

@@ -210,6 +210,55 @@ fn a_socket_that_was_only_found_is_used_if_it_is_ones_own() {
     assert!(named.stderr.contains("the socket belongs to uid 998, but uid 0 listens there"), "{named:?}");
 }
 
+/// A port at which another user listens. `None` if this process may not become another user.
+#[cfg(target_os = "linux")]
+fn foreign_listener(address: &str) -> Option<std::net::TcpListener> {
+    let address = address.to_owned();
+    // The user of this thread only.
+    let listening = std::thread::spawn(move || {
+        rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(998)).ok()?;
+        Some(std::net::TcpListener::bind(address).expect("a free port"))
+    });
+    listening.join().expect("a thread")
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_is_not_sent_to_another_user_who_listens_where_the_server_was() {
+    let mut h = Harness::start().await;
+    h.create("ada", &[], PASSWORD).await;
+    let shell = terminal_of(&h, "ada");
+    shell.latchkey(&["whoami"]).good();
+    let address = h.address();
+    h.halt().await;
+    let Some(listener) = foreign_listener(&address) else {
+        eprintln!("skipped: only root can become another user");
+        return;
+    };
+    listener.set_nonblocking(true).expect("a listener");
+    let refused = shell.latchkey(&["whoami"]);
+    assert_eq!(refused.code, 3, "{refused:?}");
+    assert!(refused.stderr.contains("the server was not named, and uid 998 listens there"), "{refused:?}");
+    assert!(refused.stderr.contains("hint: if this is the right server, name it: `--server HOST:PORT`"), "{refused:?}");
+    let mut sent = Vec::new();
+    while let Ok((mut stream, _)) = listener.accept() {
+        stream.set_nonblocking(false).expect("a stream");
+        let _ = stream.read_to_end(&mut sent);
+    }
+    assert!(sent.is_empty(), "{} bytes were sent", sent.len());
+    // A user who names the server takes the risk.
+    let mut named = shell.command("latchkey");
+    named.args(["whoami", "--server", &format!("http://{address}")]).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut named = named.spawn().expect("a process");
+    listener.set_nonblocking(false).expect("a listener");
+    let (mut stream, _) = listener.accept().expect("a connection");
+    let mut begin = [0; 24];
+    stream.read_exact(&mut begin).expect("the preface of HTTP/2");
+    named.kill().expect("a process");
+    named.wait().expect("an end");
+    drop(stream);
+}
+
 #[test]
 fn a_server_that_cannot_be_named_is_exit_2() {
     let shell = Shell::default();

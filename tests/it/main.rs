@@ -43,6 +43,7 @@ mod failover;
 mod field_scopes;
 mod floods;
 mod forged_tokens;
+mod gate;
 mod grpcurl;
 mod harness;
 mod introspection;

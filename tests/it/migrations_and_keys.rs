@@ -14,7 +14,7 @@ use latchkey::server;
 use tonic::Code;
 
 use crate::harness::database::TestDatabase;
-use crate::harness::{Harness, OTHER_PASSWORD, PASSWORD, at_once, refused, test_config};
+use crate::harness::{Harness, OTHER_PASSWORD, PASSWORD, Refusal, at_once, eventually, refused, test_config};
 
 /// Returns whether the database is a file, which no two servers share.
 fn is_embedded(config: &Config) -> bool {
@@ -154,6 +154,67 @@ async fn a_lost_seal_key_is_replaced_at_the_price_of_all_sessions() {
     let events = h.operator().await.events().await;
     let replaced = events.iter().find(|event| event.method == "latchkeyd key replace").expect("an event");
     assert_eq!((replaced.r#type(), replaced.details["sessionsRevoked"].as_str()), (v1::EventType::KeyRotated, "1"));
+}
+
+/// The `kid` in the header of a token.
+fn kid(token: &str) -> String {
+    let header = token.split('.').next().expect("a header");
+    let header = data_encoding::BASE64URL_NOPAD.decode(header.as_bytes()).expect("base64url");
+    let header: serde_json::Value = serde_json::from_slice(&header).expect("JSON");
+    header["kid"].as_str().expect("a kid").to_owned()
+}
+
+#[tokio::test]
+async fn a_revoked_signing_key_signs_and_verifies_nothing_and_sessions_go_on() {
+    let mut h = Harness::start().await;
+    let bob = h.user("bob").await;
+    let old = kid(&bob.tokens.access_token);
+    let replica = h.replica().await;
+    if replica.is_none() {
+        let (code, printed) = latchkeyd(&h, &["key", "revoke", &old]);
+        assert!(code == Some(1) && printed.contains("another latchkeyd"), "{printed}");
+        h.halt().await;
+    }
+    let (code, printed) = latchkeyd(&h, &["key", "revoke", "nonsense"]);
+    assert!(code == Some(1) && printed.contains(&format!("there are {old}")), "{printed}");
+    let (code, printed) = latchkeyd(&h, &["key", "revoke", &old]);
+    assert!(code == Some(0) && printed.starts_with(&format!("revoked the signing key {old}; ")), "{printed}");
+
+    let h = if replica.is_some() { h } else { h.resume().await };
+    for server in [Some(&h), replica.as_ref()].into_iter().flatten() {
+        let stranger = server.stranger().await;
+        eventually("the server follows", || async {
+            let who = stranger.bearing(&bob.tokens.access_token).who_am_i().await;
+            who.is_err_and(|status| Refusal::of(&status).reason == "TOKEN_INVALID").then_some(())
+        })
+        .await;
+        assert!(!key_ids(server).await.contains(&old));
+    }
+    let renewed = h.stranger().await.refresh(&bob.tokens.refresh_token).await.expect("the session goes on");
+    assert_ne!(kid(&renewed.access_token), old);
+    h.stranger().await.bearing(&renewed.access_token).who_am_i().await.expect("a good token");
+    let events = h.operator().await.events().await;
+    let revoked = events.iter().find(|event| event.method == "latchkeyd key revoke").expect("an event");
+    assert_eq!((revoked.r#type(), &revoked.subject_id), (v1::EventType::KeyRotated, &old));
+    assert_eq!(revoked.details["successor"], kid(&renewed.access_token));
+    if let Some(replica) = replica {
+        replica.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_published_successor_begins_when_the_key_before_it_is_revoked() {
+    let mut h = Harness::start().await;
+    let old = kid(&h.user("bob").await.tokens.access_token);
+    h.clock.advance(Duration::from_hours(29 * 24 + 1));
+    eventually("a successor", || async { (key_ids(&h).await.len() == 2).then_some(()) }).await;
+    let next = key_ids(&h).await.into_iter().find(|id| *id != old).expect("a successor");
+    h.halt().await;
+    let (code, printed) = latchkeyd(&h, &["key", "revoke", &old]);
+    assert!(code == Some(0) && printed.contains(&format!("{next} signs from now on")), "{printed}");
+    let h = h.resume().await;
+    let tokens = h.stranger().await.tokens("bob", PASSWORD).await.expect("tokens");
+    assert_eq!(kid(&tokens.access_token), next);
 }
 
 #[tokio::test]

@@ -23,6 +23,17 @@ fn configure(shell: &Shell, text: &str) {
     std::fs::write(shell.path("latchkey.toml"), text).expect("a file");
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_crash_leaves_no_core_dump() {
+    let daemon = Daemon::start(&Shell::default(), &[]);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", daemon.pid())).expect("a process");
+    let line = limits.lines().find(|line| line.starts_with("Max core file size")).expect("the limit");
+    assert_eq!(line.split_whitespace().collect::<Vec<_>>()[4..6], ["0", "0"], "{line}");
+    let (code, _) = daemon.stop();
+    assert_eq!(code, Some(0));
+}
+
 #[test]
 fn a_hangup_without_a_terminal_reloads_the_level_and_the_certificate_and_names_what_must_wait() {
     let shell = Shell::default();

@@ -1,22 +1,19 @@
 //! Changing a password by its user, as a step of a sign-in or while signed in.
 
 use crate::app::App;
+use crate::app::proving::Claim;
 use crate::app::sign_in::Progress;
 use crate::app::writer::Change;
-use crate::crypto::Priority;
 use crate::domain::audit::{Event, EventType, Target};
 use crate::domain::caller::{Caller, Denied, Principal};
-use crate::domain::credentials::{Credentials, UserWithCredentials};
-use crate::domain::password::{AcceptedPassword, PasswordFault, PlainPassword, RuleBroken};
+use crate::domain::credentials::Credentials;
+use crate::domain::password::{PasswordFault, PlainPassword};
 use crate::domain::password_hash::PasswordHash;
-use crate::domain::reason::Reason;
-use crate::domain::secret::{Digest32, TicketSecret};
-use crate::domain::ticket::{Ticket, TicketPurpose};
+use crate::domain::secret::TicketSecret;
 use crate::domain::user::{Password, PasswordKind, User};
-use crate::domain::violation::Violations;
 use crate::error::{Error, Result, Unauthenticated};
 use crate::store::sessions::{Which, session_end};
-use crate::store::tickets::{ticket_end_all, ticket_find, ticket_lock_row};
+use crate::store::tickets::{ticket_end_all, ticket_lock_row};
 use crate::store::users::{user_save, user_with_credentials};
 
 /// A command to complete a sign-in with a new password.
@@ -52,46 +49,25 @@ impl App {
         caller: &Caller,
         command: CompletePasswordChange,
     ) -> Result<(Option<Progress>, u32)> {
-        self.check_source(caller).await?;
-        let dead = || Error::Unauthenticated(Unauthenticated::TicketInvalid);
-        let Some((digest, ticket, account)) = self.live_ticket(command.ticket.as_ref()).await? else {
-            self.secret_failed(caller, Reason::TicketInvalid).await?;
-            return Err(dead());
-        };
-        let new_password = self.accept("new_password", command.new_password)?;
-        self.check_differs(&new_password, &account).await?;
-        if command.validate_only {
+        let CompletePasswordChange { ticket, new_password, validate_only } = command;
+        let entry = self.enter(caller).await?;
+        let proof = &self.prove_ticket(entry, ticket.as_ref(), new_password).await?;
+        if validate_only {
             return Ok((None, 0));
         }
-        let hash = self.hash(Priority::SignIn, new_password).await?;
-
-        let (ticket, account, hash) = (&ticket, &account, &hash);
+        let dead = || Error::Unauthenticated(Unauthenticated::TicketInvalid);
         self.write(caller, None, |mut writer| async move {
-            let before = writer.unchanged_since(account).await?.ok_or_else(dead)?;
-            let found = ticket_lock_row(&writer.tx, &digest, TicketPurpose::PasswordChange, writer.now).await?;
+            let before = writer.unchanged_since(&proof.account).await?.ok_or_else(dead)?;
+            let found = ticket_lock_row(&writer.tx, &proof.digest, proof.ticket.purpose, writer.now).await?;
             found.ok_or_else(dead)?;
             let change = writer.change();
-            let (after, sessions) = change_password(&change, &before, hash, Which::All).await?;
+            let (after, sessions) = change_password(&change, &before, &proof.hash, Which::All).await?;
             let (_, throttle_ended) = change.clear_throttle(&before).await?;
-            let (tokens, signed_in) = self.open_session(&change, caller, &after, &ticket.wish).await?;
+            let (tokens, signed_in) = self.open_session(&change, caller, &after, &proof.ticket.wish).await?;
             let events = changed_event(&after, sessions).and(throttle_ended).and(signed_in);
             change.commit(events, (Some(Progress::Tokens(tokens)), sessions)).await
         })
         .await
-    }
-
-    async fn live_ticket(
-        &self,
-        secret: Option<&TicketSecret>,
-    ) -> Result<Option<(Digest32, Ticket, UserWithCredentials)>> {
-        let Some(secret) = secret else { return Ok(None) };
-        let (reader, now, digest) = (self.store.reader(), self.now(), secret.digest());
-        let Some(ticket) = ticket_find(reader, &digest, TicketPurpose::PasswordChange, now).await? else {
-            return Ok(None);
-        };
-        let account = user_with_credentials(reader, ticket.user_id).await?;
-        let account = account.filter(|account| account.user.lock(now).is_none());
-        Ok(account.map(|account| (digest, ticket, account)))
     }
 
     /// Changes the caller's own password, and ends all other sessions and tickets. Returns the number of sessions that were
@@ -100,55 +76,25 @@ impl App {
         let Principal::User { id, session_id, .. } = &caller.principal else {
             return Err(Denied::UserRequired.into());
         };
-        self.check_source(caller).await?;
-        let new_password = self.accept("new_password", command.new_password)?;
+        let ChangePassword { current, new_password, validate_only } = command;
+        let entry = self.enter(caller).await?;
+        let new_password = self.accept("new_password", new_password)?;
         let account = user_with_credentials(self.store.reader(), *id).await?;
-        let account = account.ok_or(Error::Unauthenticated(Unauthenticated::SessionRevoked))?;
-        let user = &account.user;
-        let attempt = self.reserve(self.account_of(Some(user), user.username.as_str())).await?;
-        let attempt = &attempt;
-        let proved = self.prove(Priority::SignIn, command.current.as_ref(), Some(&account)).await;
-        if !self.or_release(attempt, proved).await? {
-            self.attempt_failed(caller, attempt, Some(user), Target::of(user), Reason::PasswordWrong).await?;
-            return Err(Unauthenticated::Rejected.into());
-        }
-        let hash = self.prepare_change(command.current.as_ref(), new_password, command.validate_only).await;
-        let Some(hash) = self.or_release(attempt, hash).await? else {
-            return self.release(attempt).await.map(|()| 0);
-        };
-        let (account, hash) = (&account, &hash);
-        let changed = self.write(caller, None, |mut writer| async move {
-            let before = writer.unchanged_since(account).await?;
-            let before = before.ok_or(Error::Unauthenticated(Unauthenticated::Rejected))?;
-            let change = writer.change();
-            let throttle_ended = attempt.succeeded(&change.tx, &before).await?;
-            let (after, sessions) = change_password(&change, &before, hash, Which::AllBut(*session_id)).await?;
-            change.commit(changed_event(&after, sessions).and(throttle_ended), sessions).await
-        });
-        // The password was right, so this attempt must not delay the next one.
-        self.or_release(attempt, changed.await).await
-    }
-
-    /// Checks that the new password differs from the current one, and hashes it. Returns `None` for a dry run.
-    async fn prepare_change(
-        &self,
-        current: Option<&PlainPassword>,
-        new_password: AcceptedPassword,
-        validate_only: bool,
-    ) -> Result<Option<PasswordHash>> {
-        if current.is_some_and(|current| current.expose() == new_password.as_plain().expose()) {
-            return Err(reused("new_password"));
-        }
+        let account = &account.ok_or(Error::Unauthenticated(Unauthenticated::SessionRevoked))?;
+        let proof = &self.prove(entry, Claim::owner(account, current.as_ref())).await?;
+        let hash = self.hash_own(proof, current.as_ref(), new_password).await;
+        let hash = &self.settle(proof, hash.map(Some)).await?;
         if validate_only {
-            return Ok(None);
+            return self.release(&proof.attempt).await.map(|()| 0);
         }
-        self.hash(Priority::SignIn, new_password).await.map(Some)
-    }
-
-    /// Fails if the new password is the old one. Hyphens and case of a generated password make no difference.
-    async fn check_differs(&self, new_password: &AcceptedPassword, account: &UserWithCredentials) -> Result<()> {
-        let same = self.prove(Priority::SignIn, Some(new_password.as_plain()), Some(account)).await?;
-        if same { Err(reused("new_password")) } else { Ok(()) }
+        let changed = self.write(caller, None, |mut writer| async move {
+            let Some(before) = writer.unchanged_since(account).await? else { return Ok(writer.unchanged(None)) };
+            let change = writer.change();
+            let throttle_ended = proof.attempt.succeeded(&change.tx, &before).await?;
+            let (after, sessions) = change_password(&change, &before, hash, Which::AllBut(*session_id)).await?;
+            change.commit(changed_event(&after, sessions).and(throttle_ended), Some(sessions)).await
+        });
+        self.settle(proof, changed.await).await
     }
 }
 
@@ -169,12 +115,6 @@ async fn change_password(
     let sessions = session_end(&change.tx, before.id, end, change.now).await?;
     ticket_end_all(&change.tx, before.id).await?;
     Ok((after, sessions))
-}
-
-fn reused(field: &str) -> Error {
-    let mut violations = Violations::new();
-    violations.push_error(field, &RuleBroken::Reused);
-    Error::PasswordRejected(violations)
 }
 
 fn changed_event(user: &User, sessions: u32) -> Event {

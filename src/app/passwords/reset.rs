@@ -103,7 +103,8 @@ impl App {
             Ok(writer.checked())
         })
         .await?;
-        let (password, temporary_password) = self.hash_given(given, reset.validate_only, self.now()).await?;
+        let (password, generated) = self.hash_given(caller, given, self.now()).await?;
+        let temporary_password = generated.filter(|_| !reset.validate_only);
         let expires_at = password.password.expires_at;
         let password = &password;
         let done = self.write(caller, Some(&reset.user), |mut writer| async move {

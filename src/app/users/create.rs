@@ -99,8 +99,8 @@ impl App {
         let now = self.now();
         let (password, temporary_password) = match given {
             Some(given) => {
-                let (password, temporary_password) = self.hash_given(given, command.validate_only, now).await?;
-                (Some(password), temporary_password)
+                let (password, generated) = self.hash_given(caller, given, now).await?;
+                (Some(password), generated.filter(|_| !command.validate_only))
             }
             None => (None, None),
         };

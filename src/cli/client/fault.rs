@@ -4,10 +4,12 @@ use std::io;
 
 use tonic::{Code, Status};
 
+use super::listener::Foreign;
 use super::socket::Stranger;
 use super::target::{ChosenBy, Target};
 use super::{Client, Sent, tls};
 use crate::cli::error::{Error, innermost};
+use crate::cli::output::words::shell_word;
 
 impl Client {
     /// Explains a connection that could not be made.
@@ -19,6 +21,7 @@ impl Client {
         let fault = cause.downcast_ref::<io::Error>();
         let kind = fault.map(io::Error::kind);
         let strange = matches!(fault.and_then(io::Error::get_ref), Some(inner) if inner.is::<Stranger>());
+        let foreign = matches!(fault.and_then(io::Error::get_ref), Some(inner) if inner.is::<Foreign>());
         let hint = match (&self.target, kind) {
             (Target::Socket(..), _) if strange => "if this is the right server, name its socket: `--socket PATH`",
             (Target::Socket(..), Some(io::ErrorKind::PermissionDenied)) => {
@@ -30,6 +33,7 @@ impl Client {
             (Target::Socket(..), _) => {
                 "check that latchkeyd is running here; --socket names its socket, --server another server"
             }
+            (Target::Tcp(_), _) if foreign => "if this is the right server, name it: `--server HOST:PORT`",
             (Target::Tcp(_), _) => {
                 "check that latchkeyd is running there; --server or LATCHKEY_SERVER sets the address"
             }
@@ -52,8 +56,9 @@ impl Client {
             Target::Tcp(uri) if is_broken_off && tls::is_spoken_at(uri).await => {
                 let place = self.target.place();
                 let error = Error::unexpected(format!("cannot reach {place} without TLS: the server speaks TLS"));
+                let secure = shell_word(&format!("https://{place}"));
                 Sent::Not(error.hint(format!(
-                    "use `--server https://{place}`, with `--tls-ca FILE` if its certificate is signed by a CA of your own"
+                    "use `--server {secure}`, with `--tls-ca FILE` if its certificate is signed by a CA of your own"
                 )))
             }
             _ => Sent::Status(status),

@@ -32,7 +32,7 @@ fn command(target: &Target, trust: &Trust, token: bool, method: &str, body: &str
         words.push("-d @".to_owned());
     }
     match target {
-        Target::Tcp(_) | Target::Tls(_) => words.push(target.place()),
+        Target::Tcp(_) | Target::Tls(_) => words.push(shell_word(&target.place())),
         Target::Socket(..) => words.push(format!("-unix {}", shell_word(&target.place()))),
     }
     words.push(method.to_owned());
@@ -63,6 +63,16 @@ mod tests {
         let trust = Trust::of_ca(Some("/etc/ca.pem".into()));
         let text = command(&target, &trust, false, "latchkey.v1.Auth/WhoAmI", "{}");
         assert_eq!(text, "grpcurl -cacert /etc/ca.pem id.example.org:50051 latchkey.v1.Auth/WhoAmI");
+        Ok(())
+    }
+
+    #[test]
+    fn an_address_is_one_word_of_the_shell() -> Result<(), Error> {
+        for (server, word) in [("$(id):1", "'$(id):1'"), ("a;b:1", "'a;b:1'"), ("[::1]:1", "'[::1]:1'")] {
+            let target = Target::parse(&format!("http://{server}"))?;
+            let text = command(&target, &Trust::default(), false, "latchkey.v1.Auth/WhoAmI", "{}");
+            assert_eq!(text, format!("grpcurl -plaintext {word} latchkey.v1.Auth/WhoAmI"));
+        }
         Ok(())
     }
 

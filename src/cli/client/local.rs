@@ -104,6 +104,12 @@ pub(crate) fn is_of_the_service(path: &Path) -> bool {
     is_private && (file.uid() == 0 || file.uid() == directory.uid())
 }
 
+/// The users of services on this host: the owners of the directories that only root can create.
+pub(crate) fn service_users() -> Vec<u32> {
+    let private = |directory: &str| fs::metadata(directory).ok().filter(|found| found.mode() & 0o022 == 0);
+    SYSTEM_DIRS.iter().filter_map(|directory| private(directory)).map(|found| found.uid()).collect()
+}
+
 fn default_path() -> PathBuf {
     Path::new(DEFAULT_DATA_DIR).join(SOCKET_NAME)
 }

@@ -4,6 +4,7 @@ mod alike;
 pub(crate) mod call;
 mod fault;
 pub(crate) mod grpcurl;
+mod listener;
 pub(crate) mod local;
 pub(crate) mod login;
 pub(crate) mod socket;
@@ -28,6 +29,7 @@ use tonic_prost::ProstCodec;
 use super::contract::dynamic;
 use super::error::{Error, Refusal};
 use super::output::Screen;
+use super::output::words::shell_word;
 use crate::proto::v1::who_am_i_response::Kind;
 use crate::proto::v1::{ListRolesRequest, ReauthenticateRequest, RefreshTokensRequest, WhoAmIRequest};
 use call::{Call, Method, subject};
@@ -58,6 +60,8 @@ type Bearer = MetadataValue<Ascii>;
 #[derive(Debug)]
 pub(crate) struct Client {
     target: Target,
+    /// Whether the user named the server, now or by a variable.
+    is_named: bool,
     trust: Trust,
     caller: Caller,
     channel: OnceCell<Channel>,
@@ -83,7 +87,7 @@ enum Caller {
 impl Client {
     /// A client that connects at its first call.
     pub(crate) fn new(
-        target: Target,
+        (target, is_named): (Target, bool),
         trust: Trust,
         identity: Identity,
         store: Option<LoginStore>,
@@ -97,7 +101,7 @@ impl Client {
             (Identity::Login(_) | Identity::Anonymous, _) => Caller::Anonymous,
         };
         let (reads, has_said) = (AtomicBool::new(false), AtomicBool::new(false));
-        Client { target, trust, caller, channel: OnceCell::new(), show, reads, screen, has_said }
+        Client { target, is_named, trust, caller, channel: OnceCell::new(), show, reads, screen, has_said }
     }
 
     /// The address of the server.
@@ -309,11 +313,16 @@ impl Client {
     async fn connect(&self) -> Result<Channel, Error> {
         if self.target.is_overheard() && !self.trust.bears_plaintext() {
             let place = self.target.place();
+            let secure = shell_word(&format!("https://{place}"));
             return Err(Error::usage(format!("http://{place} is another host: others may listen on the way"))
-                .hint(format!("use https://{place}, or --insecure-plaintext")));
+                .hint(format!("use {secure}, or --insecure-plaintext")));
         }
         let connected = match &self.target {
-            Target::Tcp(uri) => endpoint(uri.clone())?.connect().await,
+            Target::Tcp(uri) if self.is_named => endpoint(uri.clone())?.connect().await,
+            Target::Tcp(uri) => {
+                let connector = tower::service_fn(listener::connect);
+                endpoint(uri.clone())?.connect_with_connector(connector).await
+            }
             Target::Tls(uri) => {
                 let (place, config) = (uri.clone(), self.trust.config()?);
                 let connector = tower::service_fn(move |_: Uri| tls::connect(place.clone(), Arc::clone(&config)));

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use tonic::transport::Uri;
 
 use crate::cli::error::Error;
+use crate::cli::output::words::shell_word;
 
 /// The address of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,8 +90,9 @@ impl Target {
         match (target, tls) {
             (Target::Tcp(uri), Some(by)) if text.contains("://") => {
                 let place = Target::Tcp(uri).place();
+                let secure = shell_word(&format!("https://{place}"));
                 Err(Error::usage(format!("http://{place} is without TLS, but {by} asks for TLS"))
-                    .hint(format!("use https://{place}, or leave out {by}")))
+                    .hint(format!("use {secure}, or leave out {by}")))
             }
             (Target::Tcp(_), Some(_)) => Target::parse(&format!("https://{text}")),
             (Target::Socket(..), Some(by @ AskedBy::Flag(_))) => Err(by.not_on_a_socket()),

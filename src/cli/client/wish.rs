@@ -64,6 +64,11 @@ impl Wish {
         }
     }
 
+    /// Returns whether a flag or the environment names the server.
+    pub(crate) fn names(&self, environment: &Environment) -> bool {
+        self.server.is_some() || self.socket.is_some() || environment.server.is_some()
+    }
+
     fn parsed(&self, server: &str) -> Result<Target, Error> {
         self.checked(Target::parse_for(server, self.tls)?)
     }

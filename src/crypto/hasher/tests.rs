@@ -1,4 +1,4 @@
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 
@@ -9,11 +9,7 @@ fn job(answer: oneshot::Sender<Option<[u8; TAG_BYTES]>>) -> Option<Job> {
 }
 
 fn shared() -> Arc<Shared> {
-    Arc::new(Shared {
-        state: Mutex::new(Queues::default()),
-        wake: Condvar::new(),
-        queue_slots: AtomicUsize::new(MAX_QUEUE_SLOTS),
-    })
+    Arc::new(Shared { state: Mutex::new(Queues::default()), wake: Condvar::new() })
 }
 
 #[tokio::test]

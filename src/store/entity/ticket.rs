@@ -14,6 +14,7 @@ pub struct Model {
     pub scopes: Option<String>,
     pub created_at: i64,
     pub expires_at: i64,
+    pub tries: i32,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

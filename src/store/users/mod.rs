@@ -1,6 +1,7 @@
 //! Accounts.
 
 mod condition;
+mod decoy;
 mod list;
 mod row;
 mod write;
@@ -36,13 +37,13 @@ pub async fn user_by_id(c: &impl ConnectionTrait, id: UserId) -> Result<Option<U
     one(c, with_throttle(user::Entity::find_by_id(id.to_string()))).await
 }
 
-/// Reads the account that a sign-in names, with its credentials.
+/// Reads the account that a sign-in names, with its credentials. Takes as long if there is none.
 pub async fn user_by_login(c: &impl ConnectionTrait, login: &Login) -> Result<Option<UserWithCredentials>> {
     let user = match login {
         Login::Username(username) => UserRef::Username(username.clone()),
         Login::Email(email) => UserRef::Email(email.clone()),
     };
-    one_with_credentials(c, with_throttle(find(&user))).await
+    decoy::one_or_decoy(c, with_throttle(find(&user)), find(&user)).await
 }
 
 /// Reads one account by id, with its credentials.
@@ -79,6 +80,14 @@ pub async fn user_id_by_ref(c: &impl ConnectionTrait, user: &UserRef) -> Result<
 pub async fn user_lock_row(c: &impl ConnectionTrait, id: UserId) -> Result<Option<User>> {
     let select = with_throttle(user::Entity::find_by_id(id.to_string()));
     one(c, locking(c, select, id, RowLock::Write)).await
+}
+
+/// Reads and locks the account at which a sign-in failed. Takes as long if there is none.
+pub async fn user_lock_row_or_decoy(c: &impl ConnectionTrait, id: Option<UserId>) -> Result<Option<User>> {
+    let id = id.unwrap_or_else(decoy::nobody);
+    let select = user::Entity::find_by_id(id.to_string());
+    let found = locking(c, with_throttle(select.clone()), id, RowLock::Write);
+    Ok(decoy::one_or_decoy(c, found, select).await?.map(|account| account.user))
 }
 
 /// Reads and locks one account with its credentials, to change it.

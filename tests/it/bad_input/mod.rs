@@ -287,6 +287,8 @@ async fn whatever_is_wrong_with_a_request_it_is_told_and_nothing_changes() {
 
     every_wrong_field_is_named_at_once(&methods, &outcomes).await;
     // Afterwards the valid requests still succeed, except for the refresh token, which has been used.
+    // The valid ticket may have been tried ten times.
+    world.h.sql("UPDATE ticket SET tries = 0").await;
     let is_good = |case: &&Case| case.input == "as it is" && case.method != "Auth/RefreshTokens";
     let good: Vec<&Case> = all.iter().filter(is_good).collect();
     for (field, outcomes) in run(&good).await {

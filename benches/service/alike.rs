@@ -1,0 +1,116 @@
+//! F19: whether the duration of a failed sign-in tells what its name stands for.
+
+use std::path::Path;
+use std::time::Instant;
+
+use latchkey::proto::v1::SignInRequest;
+use latchkey::proto::v1::auth_client::AuthClient;
+use tonic::Code;
+use tonic::transport::Channel;
+
+use crate::database::Filled;
+use crate::measure::{Goal, Row};
+use crate::seed::{Fate, Seed};
+use crate::server::{LATCHKEYD, Server};
+use crate::{Outcome, tell};
+
+/// What a name can stand for.
+const KINDS: [&str; 4] = ["an unknown name", "a known name", "a locked account", "an account without a password"];
+/// Wrong passwords at one name. One more would be throttled.
+const TRIES: usize = 4;
+/// Names of each kind: 20 000 calls in all.
+const NAMES: usize = 1250;
+/// The share of the longest calls that is left out, as noise of the machine.
+const CROPPED: f64 = 0.05;
+/// The usual bound for a leak in a test of constant time (dudect; Reparaz and others, 2017).
+const LEAK: f64 = 4.5;
+
+/// Compares failed sign-ins by Welch's t, in turn. They come over the local socket, which has no limit by source.
+pub(crate) async fn measure(filled: &Filled) -> Outcome<Vec<Row>> {
+    let names: Vec<Vec<String>> = (0..KINDS.len()).map(|kind| names(&filled.seed, kind)).collect();
+    let count = names.iter().map(Vec::len).min().unwrap_or_default();
+    tell(&format!("{} failed sign-ins at {count} names of each kind\n", KINDS.len() * count * TRIES));
+    let server = Server::start(Path::new(LATCHKEYD), &filled.place()).await?;
+    let mut client = AuthClient::new(server.connect_locally().await?);
+    for number in 0..200 {
+        took(&mut client, format!("warm.up{number}")).await?;
+    }
+    let mut samples = vec![Vec::new(); KINDS.len()];
+    for call in 0..TRIES * count {
+        for turn in 0..KINDS.len() {
+            let kind = (turn + call) % KINDS.len();
+            let name = names.get(kind).and_then(|names| names.get(call % count)).ok_or("a name")?;
+            let taken = took(&mut client, name.clone()).await?;
+            samples.get_mut(kind).ok_or("a kind")?.extend(taken);
+        }
+    }
+    server.stop().await?;
+    Ok(rows(samples))
+}
+
+fn rows(mut samples: Vec<Vec<f64>>) -> Vec<Row> {
+    let mut all: Vec<f64> = samples.iter().flatten().copied().collect();
+    all.sort_unstable_by(f64::total_cmp);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a rank")]
+    let longest = all.get((all.len() as f64 * (1.0 - CROPPED)) as usize).copied().unwrap_or(f64::INFINITY);
+    for of_kind in &mut samples {
+        of_kind.retain(|took| *took <= longest);
+    }
+    let mut rows = Vec::new();
+    let Some((unknown, others)) = samples.split_first() else { return rows };
+    for (other, kind) in others.iter().zip(KINDS.iter().skip(1)) {
+        let (ours, theirs) = (Sample::of(other), Sample::of(unknown));
+        rows.push(Row::of("F19", format!("{kind} : an unknown one"), "ms", &[(ours.mean, theirs.mean)], None));
+        let t = ours.welch(&theirs).abs();
+        rows.push(Row::of("F19", "  |t| : 4.5", "", &[(t, LEAK)], Some(Goal::AtMost(1.0))));
+    }
+    rows
+}
+
+struct Sample {
+    mean: f64,
+    /// The square of the standard error of the mean.
+    error: f64,
+}
+
+impl Sample {
+    #[expect(clippy::cast_precision_loss, reason = "some thousand calls")]
+    fn of(values: &[f64]) -> Sample {
+        let number = values.len().max(2) as f64;
+        let mean = values.iter().sum::<f64>() / number;
+        let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (number - 1.0);
+        Sample { mean, error: variance / number }
+    }
+
+    fn welch(&self, other: &Sample) -> f64 {
+        (self.mean - other.mean) / (self.error + other.error).sqrt()
+    }
+}
+
+/// Signs in with a wrong password. Returns how long the refusal took, in milliseconds; `None` if the name was throttled.
+async fn took(client: &mut AuthClient<Channel>, login: String) -> Outcome<Option<f64>> {
+    let request = SignInRequest { login, password: "no password of anybody".to_owned(), ..SignInRequest::default() };
+    let began = Instant::now();
+    let answer = client.sign_in(request).await;
+    let taken = began.elapsed().as_secs_f64() * 1000.0;
+    match answer {
+        Err(status) if status.code() == Code::Unauthenticated => Ok(Some(taken)),
+        Err(status) if status.code() == Code::ResourceExhausted => Ok(None),
+        Err(status) => Err(status.into()),
+        Ok(_) => Err("a wrong password was accepted".into()),
+    }
+}
+
+/// Names of one kind, which are alike in length and never throttled before.
+fn names(seed: &Seed, kind: usize) -> Vec<String> {
+    let of_fate = |fate: Fate| {
+        let users = (0..seed.users).filter(move |user| seed.fate(*user) == fate && !seed.is_throttled(*user));
+        users.map(|user| seed.username(user))
+    };
+    match kind {
+        0 => of_fate(Fate::Ordinary).map(|name| format!("{name}x")).take(NAMES).collect(),
+        1 => of_fate(Fate::Ordinary).take(NAMES).collect(),
+        2 => of_fate(Fate::Locked).take(NAMES).collect(),
+        _ => of_fate(Fate::Pending).take(NAMES).collect(),
+    }
+}

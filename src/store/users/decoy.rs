@@ -1,0 +1,95 @@
+//! The account that is read where there is none: a failed sign-in at an unknown name reads, transfers and decodes as much as one
+//! at a known name, so that its duration does not tell them apart.
+
+use sea_orm::sea_query::{Alias, Expr, ExprTrait, Query, SelectStatement, UnionType};
+use sea_orm::{ColumnTrait, ColumnType, ConnectionTrait, IdenStatic, Iterable, QuerySelect, QueryTrait, Select};
+
+use super::row::UserRow;
+use crate::domain::credentials::UserWithCredentials;
+use crate::domain::id::UserId;
+use crate::error::{Resource, Result};
+use crate::store::entity::user;
+use crate::store::single::model;
+
+/// As long as a hash with the default settings.
+const HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+/// The columns of the throttle, which `with_throttle` adds.
+const THROTTLE: [(&str, &str); 2] = [("failures", "INTEGER"), ("waits_until", "BIGINT")];
+
+/// The id of no account.
+pub(super) fn nobody() -> UserId {
+    UserId::from_bytes([0; 16])
+}
+
+/// Reads one account with its credentials, or the decoy, and returns `None` for the decoy. `found` selects the account, with
+/// its throttle; `same` selects it without locking it.
+pub(super) async fn one_or_decoy(
+    c: &impl ConnectionTrait,
+    found: Select<user::Entity>,
+    same: Select<user::Entity>,
+) -> Result<Option<UserWithCredentials>> {
+    let row = c.query_one(&or_decoy(found.into_query(), same)).await?;
+    let row = row.map(|row| model::<UserRow>(Resource::User, &row, "")).transpose()?;
+    let account = row.map(UserRow::decode_with_credentials).transpose()?;
+    Ok(account.filter(|account| account.user.id != nobody()))
+}
+
+/// One statement, so that both take as many round trips.
+fn or_decoy(found: SelectStatement, same: Select<user::Entity>) -> SelectStatement {
+    let mut decoy = Query::select();
+    for column in user::Column::iter() {
+        decoy.expr(Expr::cust(literal(column)));
+    }
+    for (_, kind) in THROTTLE {
+        decoy.expr(Expr::cust(format!("CAST(NULL AS {kind})")));
+    }
+    decoy.and_where(Expr::exists(same.select_only().column(user::Column::Id).into_query()).not());
+    let mut either = Query::select();
+    for name in
+        user::Column::iter().map(|column| column.as_str().to_owned()).chain(THROTTLE.map(|(name, _)| name.to_owned()))
+    {
+        either.column(Alias::new(name));
+    }
+    either.from_subquery(found, Alias::new("found")).union(UnionType::All, decoy);
+    either
+}
+
+/// The value of a column in the decoy, with its type: `PostgreSQL` takes the types of a union from all of its parts.
+fn literal(column: user::Column) -> String {
+    let definition = column.def();
+    let (kind, zero) = match definition.get_column_type() {
+        ColumnType::SmallInteger => ("SMALLINT", "1"),
+        ColumnType::Integer => ("INTEGER", "1"),
+        ColumnType::BigInteger => ("BIGINT", "1"),
+        ColumnType::Boolean => return "FALSE".to_owned(),
+        _ => ("TEXT", "''"),
+    };
+    let value = match column {
+        user::Column::Id => format!("'{}'", nobody()),
+        user::Column::Username => "'nobody.nobody'".to_owned(),
+        user::Column::Email | user::Column::EmailKey => "'nobody.nobody@example.com'".to_owned(),
+        user::Column::DisplayName => "'Nobody Nobody'".to_owned(),
+        user::Column::Locale => "'en-GB'".to_owned(),
+        user::Column::Labels => "'{}'".to_owned(),
+        user::Column::PasswordHash => format!("'{HASH}'"),
+        user::Column::PasswordChangedAt => "1".to_owned(),
+        _ if definition.is_null() => "NULL".to_owned(),
+        _ => zero.to_owned(),
+    };
+    format!("CAST({value} AS {kind})")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_decoy_has_a_value_of_its_type_for_every_column() {
+        for column in user::Column::iter() {
+            let literal = literal(column);
+            assert!(literal == "FALSE" || literal.starts_with("CAST("), "{literal}");
+        }
+        assert_eq!(literal(user::Column::LockCause), "CAST(NULL AS SMALLINT)");
+        assert_eq!(literal(user::Column::Version), "CAST(1 AS BIGINT)");
+    }
+}

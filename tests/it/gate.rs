@@ -1,0 +1,428 @@
+//! The gate for all that proves a password or a ticket, or hashes: what limits each method, and what a flood with one ticket
+//! costs others.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use latchkey::config::Config;
+use latchkey::proto::v1;
+use prost_reflect::{Kind, MessageDescriptor};
+use tonic::{Code, Status};
+
+use self::Limit::{Account, Source, Tries};
+use crate::harness::actors::named;
+use crate::harness::calls::{Shown, told};
+use crate::harness::raw::{PACKAGE, is_redacted, methods, short_name};
+use crate::harness::wire::{Wire, framed};
+use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD, Person, Refusal, at_once, eventually, refused};
+
+/// What limits how often a secret can be tried, besides the hashing queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Limit {
+    /// Failures of the source.
+    Source,
+    /// Failures at the account.
+    Account,
+    /// Tries of the ticket.
+    Tries,
+}
+
+/// A method with a secret in its request.
+struct Row {
+    method: &'static str,
+    /// The fields with a secret.
+    secrets: &'static [&'static str],
+    /// What the secret proves. Empty if a caller with a scope sets it for another account.
+    proves: &'static str,
+    limits: &'static [Limit],
+    /// How many passwords a call hashes. A dry run hashes as many.
+    hashes: u64,
+}
+
+/// Every method with a secret in its request.
+const ROWS: &[Row] = &[
+    Row { method: "Auth/SignIn", secrets: &["password"], proves: "a password", limits: &[Source, Account], hashes: 1 },
+    Row {
+        method: "Auth/ChangePassword",
+        secrets: &["current_password", "new_password"],
+        proves: "a password",
+        limits: &[Source, Account],
+        hashes: 2,
+    },
+    Row {
+        method: "Auth/Reauthenticate",
+        secrets: &["password"],
+        proves: "a password",
+        limits: &[Source, Account],
+        hashes: 1,
+    },
+    Row {
+        method: "Auth/CompletePasswordChange",
+        secrets: &["ticket", "new_password"],
+        proves: "a ticket",
+        limits: &[Source, Tries],
+        hashes: 2,
+    },
+    // 256 random bits, or a signature: cannot be guessed, so a limit would only stall live sessions.
+    Row {
+        method: "Auth/RefreshTokens",
+        secrets: &["refresh_token"],
+        proves: "a session",
+        limits: &[Source],
+        hashes: 0,
+    },
+    Row { method: "Auth/IntrospectToken", secrets: &["token"], proves: "a token", limits: &[], hashes: 0 },
+    Row { method: "UserAdmin/CreateUser", secrets: &["password"], proves: "", limits: &[], hashes: 1 },
+    Row { method: "UserAdmin/ResetPassword", secrets: &["password"], proves: "", limits: &[], hashes: 1 },
+];
+
+/// The names of the fields of a message, also of those within it, that hold a secret.
+fn secrets_of(message: &MessageDescriptor) -> Vec<String> {
+    let mut found = Vec::new();
+    for field in message.fields() {
+        match field.kind() {
+            Kind::Message(within) if within.full_name().starts_with(PACKAGE) => found.extend(secrets_of(&within)),
+            _ if is_redacted(&field) => found.push(field.name().to_owned()),
+            _ => {}
+        }
+    }
+    found
+}
+
+#[test]
+fn each_method_with_a_secret_says_what_it_proves_and_what_limits_it() {
+    let secrets = methods().into_iter().map(|method| (short_name(&method), secrets_of(&method.input())));
+    let of_contract: BTreeMap<_, _> = secrets.filter(|(_, secrets)| !secrets.is_empty()).collect();
+    let listed = |row: &Row| (row.method.to_owned(), row.secrets.iter().map(ToString::to_string).collect());
+    assert_eq!(ROWS.iter().map(listed).collect::<BTreeMap<_, Vec<_>>>(), of_contract, "list new methods in ROWS");
+    for row in ROWS.iter().filter(|row| row.hashes > 0 && !row.proves.is_empty()) {
+        let is_limited = row.limits.contains(&Source) && row.limits.iter().any(|limit| *limit != Source);
+        assert!(is_limited, "{} hashes for strangers without a limit of its own", row.method);
+    }
+}
+
+/// A server where every listed method can be called with a secret.
+struct Scene {
+    h: Harness,
+    root: Person,
+    bob: Person,
+    ticket: String,
+}
+
+impl Scene {
+    async fn set(change: impl FnOnce(&mut Config)) -> Scene {
+        let h = Harness::with(change).await;
+        let (root, bob) = (h.admin().await, h.user("bob").await);
+        let ticket = ticket_of(&h, "carl").await;
+        Scene { h, root, bob, ticket }
+    }
+
+    /// Calls a method with right secrets, except for a refresh token that was altered.
+    async fn call(&self, method: &str, validate_only: bool) -> Result<(), Status> {
+        let stranger = self.h.stranger().await;
+        let admin = || self.root.client.user_admin();
+        match method {
+            "Auth/SignIn" => stranger.sign_in("bob", PASSWORD).await.map(drop),
+            "Auth/Reauthenticate" => self.bob.client.reauthenticate(PASSWORD).await.map(drop),
+            "Auth/ChangePassword" => {
+                let request = v1::ChangePasswordRequest {
+                    current_password: PASSWORD.to_owned(),
+                    new_password: OTHER_PASSWORD.to_owned(),
+                    validate_only,
+                };
+                self.bob.client.auth().change_password(request).await.map(drop)
+            }
+            "Auth/CompletePasswordChange" => {
+                complete(&stranger, &self.ticket, OTHER_PASSWORD, validate_only).await.map(drop)
+            }
+            "Auth/RefreshTokens" => stranger.refresh(&format!("{}A", self.bob.tokens.refresh_token)).await.map(drop),
+            "Auth/IntrospectToken" => {
+                let token = self.bob.tokens.access_token.clone();
+                let request = v1::IntrospectTokenRequest { token, ..Default::default() };
+                self.root.client.auth().introspect_token(request).await.map(drop)
+            }
+            "UserAdmin/CreateUser" => {
+                let request = v1::CreateUserRequest {
+                    username: "dora".to_owned(),
+                    credential: Some(v1::create_user_request::Credential::Password(PASSWORD.to_owned())),
+                    validate_only,
+                    ..Default::default()
+                };
+                admin().create_user(request).await.map(drop)
+            }
+            "UserAdmin/ResetPassword" => {
+                let set = v1::SetPassword { password: OTHER_PASSWORD.to_owned() };
+                let request = v1::ResetPasswordRequest {
+                    user: Some(named("eve")),
+                    method: Some(v1::reset_password_request::Method::SetPassword(set)),
+                    validate_only,
+                    ..Default::default()
+                };
+                admin().reset_password(request).await.map(drop)
+            }
+            other => panic!("say how to call {other}"),
+        }
+    }
+
+    /// Checks that a method is refused with `reason` exactly if this limits it.
+    async fn limits(&self, limit: Limit, reason: &str) {
+        for row in ROWS {
+            let seen = self.call(row.method, true).await.err().map(|status| Refusal::of(&status).reason);
+            let is_refused = seen.as_deref() == Some(reason);
+            assert_eq!(is_refused, row.limits.contains(&limit), "{}: {seen:?}", row.method);
+        }
+    }
+}
+
+async fn complete(
+    client: &Client,
+    ticket: &str,
+    new_password: &str,
+    validate_only: bool,
+) -> Result<v1::CompletePasswordChangeResponse, Status> {
+    let (ticket, new_password) = (ticket.to_owned(), new_password.to_owned());
+    let request = v1::CompletePasswordChangeRequest { ticket, new_password, validate_only };
+    client.auth().complete_password_change(request).await.map(tonic::Response::into_inner)
+}
+
+/// The ticket of a new user who must change the password [`PASSWORD`].
+async fn ticket_of(h: &Harness, username: &str) -> String {
+    h.create(username, &[], PASSWORD).await;
+    h.operator().await.require_change(username).await.expect("a demand");
+    h.stranger().await.change_step(username, PASSWORD).await.expect("a step").ticket
+}
+
+#[tokio::test]
+async fn a_blocked_source_is_refused_wherever_a_secret_can_be_guessed() {
+    let scene = Scene::set(|config| config.throttle.source_failures = 1).await;
+    scene.h.create("eve", &[], PASSWORD).await;
+    let answer = scene.h.stranger().await.sign_in("nobody", OTHER_PASSWORD).await;
+    refused(answer, Code::Unauthenticated, "CREDENTIALS_REJECTED");
+    scene.limits(Source, "RATE_LIMITED").await;
+}
+
+#[tokio::test]
+async fn a_throttled_account_is_refused_wherever_its_password_is_proved() {
+    let scene = Scene::set(|config| config.throttle.initial = std::time::Duration::from_mins(2)).await;
+    scene.h.create("eve", &[], PASSWORD).await;
+    for _ in 0..5 {
+        let answer = scene.h.stranger().await.sign_in("bob", OTHER_PASSWORD).await;
+        refused(answer, Code::Unauthenticated, "CREDENTIALS_REJECTED");
+    }
+    scene.limits(Account, "THROTTLED").await;
+}
+
+#[tokio::test]
+async fn a_ticket_without_tries_is_refused_wherever_it_is_proved() {
+    let scene = Scene::set(|_| {}).await;
+    scene.h.create("eve", &[], PASSWORD).await;
+    scene.h.sql("UPDATE ticket SET tries = 10").await;
+    scene.limits(Tries, "TICKET_INVALID").await;
+}
+
+#[tokio::test]
+async fn a_dry_run_hashes_as_much_as_the_act() {
+    let scene = Scene::set(|_| {}).await;
+    scene.h.create("eve", &[], PASSWORD).await;
+    for row in ROWS.iter().filter(|row| row.method != "Auth/RefreshTokens") {
+        for validate_only in [true, false] {
+            let before = scene.h.metric("latchkey_hashes_total").await;
+            scene.call(row.method, validate_only).await.expect(row.method);
+            let hashed = scene.h.metric("latchkey_hashes_total").await - before;
+            assert_eq!(hashed, row.hashes, "{}, validate_only: {validate_only}", row.method);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_ticket_dies_after_ten_tries() {
+    let h = Harness::start().await;
+    let (ticket, stranger) = (ticket_of(&h, "bob").await, h.stranger().await);
+    for _ in 0..12 {
+        // A rule that is checked before anything is hashed.
+        refused(stranger.complete(&ticket, "c4nary").await, Code::InvalidArgument, "PASSWORD_REJECTED");
+    }
+    for number in 0..10 {
+        let (new_password, validate_only) = if number % 2 == 0 { (PASSWORD, false) } else { (OTHER_PASSWORD, true) };
+        let answer = complete(&stranger, &ticket, new_password, validate_only).await;
+        if validate_only {
+            answer.expect("a password that would do");
+        } else {
+            refused(answer, Code::InvalidArgument, "PASSWORD_REJECTED");
+        }
+    }
+    refused(stranger.complete(&ticket, OTHER_PASSWORD).await, Code::Unauthenticated, "TICKET_INVALID");
+    let failed: Vec<_> = h.operator().await.events().await.into_iter().map(|event| told(&event)).collect();
+    let count = |text: &str| failed.iter().filter(|told| *told == text).count();
+    assert_eq!(count("SIGN_IN_FAILED FAILED PASSWORD_REJECTED >bob"), 5, "{failed:?}");
+    assert_eq!(count("SIGN_IN_FAILED FAILED TICKET_INVALID >"), 1, "{failed:?}");
+    let step = stranger.change_step("bob", PASSWORD).await.expect("a new ticket");
+    stranger.complete(&step.ticket, OTHER_PASSWORD).await.expect("with tries of its own");
+}
+
+#[tokio::test]
+async fn refused_tries_of_a_ticket_count_against_the_source() {
+    let h = Harness::with(|config| config.throttle.source_failures = 3).await;
+    let (ticket, stranger) = (ticket_of(&h, "bob").await, h.stranger().await);
+    for _ in 0..3 {
+        refused(stranger.complete(&ticket, PASSWORD).await, Code::InvalidArgument, "PASSWORD_REJECTED");
+    }
+    refused(stranger.complete(&ticket, PASSWORD).await, Code::ResourceExhausted, "RATE_LIMITED");
+}
+
+#[tokio::test]
+async fn replicas_share_the_tries_of_a_ticket() {
+    let h = Harness::start().await;
+    let Some(other) = h.replica().await else { return };
+    let ticket = ticket_of(&h, "bob").await;
+    let clients = [h.stranger().await, other.stranger().await];
+    let answers = at_once((0..40).map(|number| clients[number % 2].complete(&ticket, PASSWORD))).await;
+    let reasons = answers.into_iter().map(|answer| Refusal::of(&answer.expect_err("a refusal")).reason);
+    let compared = reasons.filter(|reason| reason == "PASSWORD_REJECTED").count();
+    assert_eq!(compared, 10);
+    other.stop().await;
+}
+
+/// How many calls the attack has under way at a time, and how many it makes.
+const AT_ONCE: usize = 72;
+const CALLS: usize = 360;
+
+/// Calls `CompletePasswordChange` with one ticket from one address, always so many at once. Returns the answers.
+async fn flood(h: &Harness, ticket: &str) -> BTreeMap<String, usize> {
+    let wires =
+        [Wire::connect_from("127.0.0.9", &h.address()).await, Wire::connect_from("127.0.0.9", &h.address()).await];
+    let ticket = ticket.to_owned();
+    let body =
+        framed(&v1::CompletePasswordChangeRequest { ticket, new_password: PASSWORD.to_owned(), validate_only: true });
+    let attackers = (0..AT_ONCE).map(|number| {
+        let (wire, body) = (&wires[number % 2], &body);
+        async move {
+            let mut reasons = Vec::new();
+            for _ in 0..CALLS / AT_ONCE {
+                let answer = wire.call("latchkey.v1.Auth/CompletePasswordChange", &[], body.clone()).await;
+                reasons.push(Refusal::of(&answer.expect("an answer").status.expect("a status")).reason);
+            }
+            reasons
+        }
+    });
+    let mut answers = BTreeMap::new();
+    for reason in at_once(attackers).await.into_iter().flatten() {
+        *answers.entry(reason).or_insert(0) += 1;
+    }
+    answers
+}
+
+#[tokio::test]
+async fn a_flood_with_one_ticket_costs_ten_tries_and_delays_nobody() {
+    let h = Harness::with(|config| {
+        config.argon2.memory_kib = 19_456;
+        config.argon2.iterations = 2;
+    })
+    .await;
+    let (operator, stranger) = (h.operator().await, h.stranger().await);
+    h.create("eve", &[], PASSWORD).await;
+    let ticket = ticket_of(&h, "bob").await;
+    let before = h.metric("latchkey_hashes_total").await;
+    let done = AtomicBool::new(false);
+    let (answers, sign_ins) = tokio::join!(
+        async {
+            let answers = flood(&h, &ticket).await;
+            done.store(true, Ordering::Relaxed);
+            answers
+        },
+        async {
+            let mut sign_ins = 0;
+            while !done.load(Ordering::Relaxed) || sign_ins < 5 {
+                stranger.tokens("eve", PASSWORD).await.expect("others sign in");
+                operator.lock("bob").await.expect("a lock");
+                operator.unlock("bob").await.expect("an unlock");
+                sign_ins += 1;
+            }
+            sign_ins
+        }
+    );
+    let hashed = h.metric("latchkey_hashes_total").await - before;
+    assert!(hashed <= 10 + sign_ins, "{hashed} hashes for ten tries and {sign_ins} sign-ins");
+    assert_eq!(answers.values().sum::<usize>(), CALLS);
+    let compared = answers.get("PASSWORD_REJECTED").copied().unwrap_or(0);
+    let others = ["PASSWORD_REJECTED", "TICKET_INVALID", "OVERLOADED", "HASHING_SATURATED", "STORAGE_UNAVAILABLE"];
+    assert!(compared <= 10 && answers.keys().all(|reason| others.contains(&reason.as_str())), "{answers:?}");
+}
+
+/// One thread, and hashes that take so long that some wait.
+fn slow_hashing(config: &mut Config) {
+    config.argon2.memory_kib = 32_768;
+    config.argon2.iterations = 2;
+    config.argon2.threads = Some(1);
+}
+
+#[tokio::test]
+async fn one_source_has_only_a_share_of_the_hashing_queue() {
+    let h = Harness::with(slow_hashing).await;
+    h.create("eve", &[], PASSWORD).await;
+    let capacity = h.metric("latchkey_calls_limit{lane=\"sign_ins\"}").await;
+    let share = (capacity / 8).max(1);
+    let wire = Wire::connect_from("127.0.0.9", &h.address()).await;
+    let done = AtomicBool::new(false);
+    let longest = || async {
+        let mut longest = 0;
+        while !done.load(Ordering::Relaxed) {
+            longest = longest.max(h.metric("latchkey_hash_queue_length{lane=\"sign_in\"}").await);
+        }
+        longest
+    };
+    let calls = (0..32).map(|number| {
+        let login = format!("nobody-{number}");
+        let body = framed(&v1::SignInRequest { login, password: OTHER_PASSWORD.to_owned(), ..Default::default() });
+        wire.call("latchkey.v1.Auth/SignIn", &[], body)
+    });
+    let ((), longest) = tokio::join!(
+        async {
+            at_once(calls).await;
+            done.store(true, Ordering::Relaxed);
+        },
+        longest()
+    );
+    assert!(longest <= share, "{longest} wait, where {share} may");
+    h.stranger().await.tokens("eve", PASSWORD).await.expect("another source gets in");
+}
+
+#[tokio::test]
+async fn one_operator_has_only_a_share_of_the_hashing_queue() {
+    let h = Harness::with(slow_hashing).await;
+    let (root, helper) = (h.admin().await, h.person("helper", &["operator"]).await);
+    h.create("bob", &[], PASSWORD).await;
+    let done = AtomicBool::new(false);
+    let calls = (0..24).map(|number| {
+        let request = v1::CreateUserRequest {
+            username: format!("user-{number}"),
+            credential: Some(v1::create_user_request::Credential::Password(PASSWORD.to_owned())),
+            ..Default::default()
+        };
+        root.client.create(request)
+    });
+    let (answers, resets) = tokio::join!(
+        async {
+            let answers = at_once(calls).await;
+            done.store(true, Ordering::Relaxed);
+            answers
+        },
+        async {
+            let mut resets = 0;
+            while !done.load(Ordering::Relaxed) || resets == 0 {
+                let answer = helper.client.reset("bob").await.expect("another operator is not refused");
+                assert!(!answer.shown().is_empty());
+                resets += 1;
+            }
+            resets
+        }
+    );
+    assert!(resets > 0);
+    for answer in answers.into_iter().filter_map(Result::err) {
+        assert_eq!(Refusal::of(&answer).reason, "HASHING_SATURATED");
+    }
+    eventually("nothing waits any more", || async {
+        (h.metric("latchkey_hash_queue_length").await == 0).then_some(())
+    })
+    .await;
+}
