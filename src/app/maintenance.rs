@@ -11,6 +11,8 @@ use crate::domain::caller::{AccessRule, Call, Caller, Demand, Principal};
 use crate::domain::role::ScopeSet;
 use crate::domain::time::MAX_CLOCK_SKEW;
 use crate::error::{Error, Result};
+use crate::store::audit::event_insert;
+use crate::store::event_counts::{event_counts_close, event_counts_due};
 use crate::store::idempotency::idempotency_sweep;
 use crate::store::keys::{key_insert, key_list, key_retire, keys_sweep};
 use crate::store::sessions::sessions_sweep;
@@ -47,6 +49,28 @@ impl App {
                 Some(events) => change.commit(events, ()).await,
                 None => change.commit_unaudited(Unaudited::UnknownUsernames, ()).await,
             }
+        })
+        .await
+    }
+
+    /// Records in the audit log how many events of one kind there were in a minute.
+    pub async fn close_counts(&self) -> Result<()> {
+        /// Counts in one transaction. Few enough not to delay sign-ins.
+        const BATCH: u64 = 200;
+        if !event_counts_due(self.store.reader(), self.now()).await? {
+            return Ok(());
+        }
+        let caller = job("job/close-counts");
+        self.write(&caller, None, |writer| async move {
+            let change = writer.change();
+            let mut events = Vec::new();
+            for counted in event_counts_close(&change.tx, BATCH, change.now).await? {
+                events.extend(self.closing_event(&change.tx, counted, change.now).await?);
+            }
+            if !events.is_empty() {
+                event_insert(&change.tx, events).await?;
+            }
+            change.commit_unaudited(Unaudited::Counted, ()).await
         })
         .await
     }

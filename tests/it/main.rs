@@ -22,6 +22,7 @@ mod architecture;
 mod audit_log;
 mod bad_credentials;
 mod bad_input;
+mod bounded_writing;
 mod broken_files;
 mod broken_rows;
 mod calling_applications;

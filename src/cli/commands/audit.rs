@@ -129,7 +129,7 @@ fn table(events: &[Event], clock: &Clock) -> Table {
     table
 }
 
-/// `✔ user locked`, `✖ sign in failed: password wrong`.
+/// `✔ user locked`, `✖ sign in failed: password wrong`, `✖ access denied: scope missing, 39 more within a minute`.
 fn what(event: &Event) -> Text {
     let kind = match event.r#type() {
         EventType::Unspecified => format!("type {}", event.r#type),
@@ -148,7 +148,8 @@ fn what(event: &Event) -> Text {
         0 => String::new(),
         reason => format!(": {}", enum_words("latchkey.v1.ErrorReason", "ERROR_REASON_", reason)),
     };
-    Text::toned(tone, mark).and(Tone::Plain, kind).and(Tone::Dim, reason)
+    let others = event.details.get("count").map(|count| format!(", {count} more within a minute"));
+    Text::toned(tone, mark).and(Tone::Plain, kind).and(Tone::Dim, reason + &others.unwrap_or_default())
 }
 
 fn by(actor: &Actor) -> String {
@@ -158,4 +159,19 @@ fn by(actor: &Actor) -> String {
 
 fn or<'a>(first: &'a str, second: &'a str) -> &'a str {
     if first.is_empty() { second } else { first }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_that_stands_for_others_says_for_how_many() {
+        let mut event = Event { outcome: EventOutcome::Denied.into(), ..Event::default() };
+        event.set_type(EventType::AccessDenied);
+        let printed = |event: &Event| anstream::adapter::strip_str(&what(event).to_string()).to_string();
+        assert_eq!(printed(&event), "✖ access denied");
+        event.details.insert("count".to_owned(), "39".to_owned());
+        assert_eq!(printed(&event), "✖ access denied, 39 more within a minute");
+    }
 }
