@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::App;
-use super::throttle::throttle_ended;
+use super::throttle::{BUDGET_WINDOW, throttle_ended};
 use super::writer::{RolledBack, Unaudited};
 use crate::crypto::{Keys, NextKey, next_signing_key};
 use crate::domain::audit::{Event, EventType, Events, Target};
@@ -12,6 +12,7 @@ use crate::domain::role::ScopeSet;
 use crate::domain::time::MAX_CLOCK_SKEW;
 use crate::error::{Error, Result};
 use crate::store::audit::event_insert;
+use crate::store::budgets::budgets_sweep;
 use crate::store::event_counts::{event_counts_close, event_counts_due};
 use crate::store::idempotency::idempotency_sweep;
 use crate::store::keys::{key_insert, key_list, key_retire, keys_sweep};
@@ -89,6 +90,7 @@ impl App {
         reservations_sweep(c, now).await?;
         throttle_sweep(c, &self.settings.throttle, now).await?;
         sources_sweep(c, &self.settings.sources, now).await?;
+        budgets_sweep(c, BUDGET_WINDOW, now).await?;
         keys_sweep(c, now).await?;
         sessions_sweep(c, now.saturating_sub(ENDED_SESSIONS)).await
     }

@@ -2,6 +2,7 @@
 
 pub mod api_token;
 pub mod audit;
+pub mod budget;
 pub mod caller;
 pub mod credentials;
 pub mod email;

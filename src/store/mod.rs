@@ -8,6 +8,7 @@
 pub mod api_tokens;
 pub mod audit;
 mod bounded;
+pub mod budgets;
 mod commits;
 mod condition;
 mod entity;

@@ -43,7 +43,8 @@ pub async fn source_blocked(c: &impl ConnectionTrait, source: Source, now: Times
     Ok(row.map(|row| instant(row.blocked_until)).filter(|until| *until > now))
 }
 
-/// Records a failure, and blocks the source if a limit is reached. `id` is random.
+/// Records a failure, and blocks the source if a limit is reached. Returns until when the source is blocked if it was already;
+/// then the failure is not recorded. `id` is random.
 pub async fn source_failed(
     tx: &WriteTx,
     id: EventId,
@@ -51,7 +52,11 @@ pub async fn source_failed(
     account: &str,
     rules: &SourceRules,
     now: Timestamp,
-) -> Result<()> {
+) -> Result<Option<Timestamp>> {
+    let blocked_until = source_lock(tx, source).await?;
+    if blocked_until > now {
+        return Ok(Some(blocked_until));
+    }
     let row = source_failure::ActiveModel {
         id: Set(id.to_string()),
         source: Set(source.to_string()),
@@ -70,7 +75,18 @@ pub async fn source_failed(
             .to_owned();
         source_block::Entity::insert(block).on_conflict(replace).exec_without_returning(tx).await?;
     }
-    Ok(())
+    Ok(None)
+}
+
+/// Locks a source until the transaction ends, and returns until when it is blocked. So failures of one source are counted one
+/// after another, and none is recorded after the one that blocks it.
+async fn source_lock(tx: &WriteTx, source: Source) -> Result<Timestamp> {
+    let row = source_block::ActiveModel { source: Set(source.to_string()), blocked_until: Set(0) };
+    let stored = Expr::col((source_block::Entity, source_block::Column::BlockedUntil));
+    let keep =
+        OnConflict::column(source_block::Column::Source).value(source_block::Column::BlockedUntil, stored).to_owned();
+    let row = source_block::Entity::insert(row).on_conflict(keep).exec_with_returning(tx).await?;
+    Ok(instant(row.blocked_until))
 }
 
 async fn exceeds_limit(c: &impl ConnectionTrait, source: Source, rules: &SourceRules, now: Timestamp) -> Result<bool> {

@@ -305,6 +305,7 @@ fn few_functions_write_outside_a_transaction() {
     }
     let listed = [
         "api_token_used",
+        "budgets_sweep",
         "idempotency_sweep",
         "keys_sweep",
         "reservations_sweep",

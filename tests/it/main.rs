@@ -30,6 +30,7 @@ mod cli;
 mod cli_waiting;
 mod compression;
 mod config;
+mod cost_in_rows;
 mod crash_loop;
 mod crash_steps;
 mod creating_users;

@@ -6,6 +6,7 @@ pub mod api_token;
 pub mod audit_event;
 pub mod event_count;
 pub mod idempotency_key;
+pub mod row_budget;
 pub mod sealed_key;
 pub mod session;
 pub mod source_block;

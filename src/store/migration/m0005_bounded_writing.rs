@@ -1,4 +1,4 @@
-//! Bounds on what callers can make the server write: counts of events of one kind.
+//! Bounds on what callers can make the server write: counts of events of one kind, and budgets of rows.
 //!
 //! Only adds, so that replicas of the version before work with the new schema while they are being replaced.
 
@@ -29,4 +29,11 @@ const STATEMENTS: &[&str] = &[
         count BIGINT NOT NULL
     )",
     "CREATE INDEX event_count_began ON event_count (began_at)",
+    // Rows that strangers have written in a window.
+    "CREATE TABLE row_budget (
+        name {key} NOT NULL PRIMARY KEY,
+        began_at BIGINT NOT NULL,
+        taken BIGINT NOT NULL
+    )",
+    "CREATE INDEX row_budget_began ON row_budget (began_at)",
 ];

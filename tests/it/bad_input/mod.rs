@@ -230,7 +230,7 @@ fn refused_ones(file: &str) -> HashSet<String> {
 }
 
 /// The tables that refusals may write: counts of wrong passwords, and events and counts of refusals.
-const CHANGING: [&str; 5] = ["audit_event", "throttle", "source_failure", "source_block", "event_count"];
+const CHANGING: [&str; 6] = ["audit_event", "throttle", "source_failure", "source_block", "event_count", "row_budget"];
 
 /// The contents of the database, except what refusals may write.
 async fn contents(world: &World) -> Vec<String> {
