@@ -17,13 +17,16 @@ use crate::store::event_counts::{event_counts_close, event_counts_due};
 use crate::store::idempotency::idempotency_sweep;
 use crate::store::keys::{key_insert, key_list, key_retire, keys_sweep};
 use crate::store::sessions::sessions_sweep;
-use crate::store::sources::sources_sweep;
+use crate::store::sources::{source_blocks_sweep, source_failures_sweep};
 use crate::store::throttle::{throttle_end_waits, throttle_sweep};
 use crate::store::tickets::tickets_sweep;
 use crate::store::users::{reservations_sweep, user_by_id};
 
 /// How long ended sessions are kept, as evidence after a lock.
 const ENDED_SESSIONS: Duration = Duration::from_hours(30 * 24);
+
+/// The pause between two batches of a sweep: twice as long as a batch takes.
+const BETWEEN_BATCHES: Duration = Duration::from_millis(20);
 
 impl App {
     /// Records in the audit log which throttles have expired.
@@ -84,15 +87,27 @@ impl App {
 
     /// Deletes expired tickets, idempotency keys, username reservations, throttles, source blocks, keys and ended sessions.
     pub async fn sweep(&self) -> Result<()> {
-        let (c, now) = (self.store.autocommit()?, self.now());
-        tickets_sweep(c, now).await?;
-        idempotency_sweep(c, now).await?;
-        reservations_sweep(c, now).await?;
-        throttle_sweep(c, &self.settings.throttle, now).await?;
-        sources_sweep(c, &self.settings.sources, now).await?;
-        budgets_sweep(c, BUDGET_WINDOW, now).await?;
-        keys_sweep(c, now).await?;
-        sessions_sweep(c, now.saturating_sub(ENDED_SESSIONS)).await
+        let (c, now, sources) = (self.store.autocommit()?, self.now(), &self.settings.sources);
+        self.in_batches(|| tickets_sweep(c, now)).await?;
+        self.in_batches(|| idempotency_sweep(c, now)).await?;
+        self.in_batches(|| reservations_sweep(c, now)).await?;
+        self.in_batches(|| throttle_sweep(c, &self.settings.throttle, now)).await?;
+        self.in_batches(|| source_failures_sweep(c, sources, now)).await?;
+        self.in_batches(|| source_blocks_sweep(c, sources, now)).await?;
+        self.in_batches(|| budgets_sweep(c, BUDGET_WINDOW, now)).await?;
+        self.in_batches(|| keys_sweep(c, now)).await?;
+        self.in_batches(|| sessions_sweep(c, now.saturating_sub(ENDED_SESSIONS))).await
+    }
+
+    /// Deletes batch after batch, until none is left or the server stops. Calls that write have their turn in between.
+    async fn in_batches<F>(&self, batch: impl Fn() -> F) -> Result<()>
+    where
+        F: Future<Output = Result<bool>>,
+    {
+        while batch().await? && !self.work.is_closed() {
+            tokio::time::sleep(BETWEEN_BATCHES).await;
+        }
+        Ok(())
     }
 
     /// Compares the clock with that of the database, and logs a warning if they differ too much: replicas with different

@@ -6,6 +6,7 @@ use sea_orm::sea_query::{ExprTrait, SimpleExpr};
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, Statement};
 
 use super::entity::row_budget;
+use super::sweep::delete_batch;
 use super::{Autocommit, WriteTx};
 use crate::domain::budget::Budget;
 use crate::domain::time::{MAX_CLOCK_ERROR, Timestamp};
@@ -64,8 +65,7 @@ fn is_open(window: Duration, now: Timestamp) -> SimpleExpr {
     began.gt(now.saturating_sub(window).as_micros()).and(began.lte(latest))
 }
 
-/// Deletes budgets whose window is over.
-pub async fn budgets_sweep(tx: &Autocommit, window: Duration, now: Timestamp) -> Result<()> {
-    row_budget::Entity::delete_many().filter(is_open(window, now).not()).exec(tx).await?;
-    Ok(())
+/// Deletes a batch of budgets whose window is over. Returns whether there may be more.
+pub async fn budgets_sweep(tx: &Autocommit, window: Duration, now: Timestamp) -> Result<bool> {
+    delete_batch::<row_budget::Entity>(tx, is_open(window, now).not()).await
 }

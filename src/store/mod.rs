@@ -23,6 +23,7 @@ pub mod sessions;
 mod single;
 pub mod sources;
 mod sqlite;
+mod sweep;
 mod text;
 pub mod throttle;
 pub mod tickets;

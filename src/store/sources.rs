@@ -8,6 +8,7 @@ use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFi
 
 use super::entity::{source_block, source_failure};
 use super::single::only;
+use super::sweep::delete_batch;
 use super::text::instant;
 use super::{Autocommit, WriteTx};
 use crate::domain::caller::Source;
@@ -110,16 +111,17 @@ async fn exceeds_limit(c: &impl ConnectionTrait, source: Source, rules: &SourceR
     Ok(accounts.unwrap_or(0) >= i64::from(rules.accounts))
 }
 
-/// Deletes failures older than every window, blocks that have expired, and blocks that end later than any rule permits.
-pub async fn sources_sweep(tx: &Autocommit, rules: &SourceRules, now: Timestamp) -> Result<()> {
+/// Deletes a batch of the failures that are older than every window. Returns whether there may be more.
+pub async fn source_failures_sweep(tx: &Autocommit, rules: &SourceRules, now: Timestamp) -> Result<bool> {
     let window = rules.failures_window.max(rules.accounts_window);
-    source_failure::Entity::delete_many()
-        .filter(source_failure::Column::At.lte(now.saturating_sub(window).as_micros()))
-        .exec(tx)
-        .await?;
+    let is_old = source_failure::Column::At.lte(now.saturating_sub(window).as_micros());
+    delete_batch::<source_failure::Entity>(tx, is_old).await
+}
+
+/// Deletes a batch of the blocks that have expired, or that end later than any rule permits. Returns whether there may be more.
+pub async fn source_blocks_sweep(tx: &Autocommit, rules: &SourceRules, now: Timestamp) -> Result<bool> {
     let latest = now.saturating_add(rules.block).saturating_add(MAX_CLOCK_ERROR).as_micros();
     let is_over = source_block::Column::BlockedUntil.lte(now.as_micros());
     let is_beyond_rules = source_block::Column::BlockedUntil.gt(latest);
-    source_block::Entity::delete_many().filter(is_over.or(is_beyond_rules)).exec(tx).await?;
-    Ok(())
+    delete_batch::<source_block::Entity>(tx, is_over.or(is_beyond_rules)).await
 }

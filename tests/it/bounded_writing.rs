@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use latchkey::clock::Clock as _;
 use latchkey::proto::v1::{Event, EventType, ListUsersRequest};
 use serde_json::json;
 use tonic::Code;
@@ -289,4 +290,24 @@ async fn operators_act_while_strangers_flood() {
     };
     futures_util::join!(flood, operate);
     assert_eq!(events(&h, EventType::UserLocked).await.len(), 10);
+}
+
+/// Inserts failures of a source, a thousand in each statement.
+async fn insert_failures(h: &Harness, number: i64, at: i64) {
+    for start in (0..number).step_by(1_000) {
+        let row = |n: i64| format!("('swept-{at}-{n}', '192.0.2.1', 'n:0', {at})");
+        let rows: Vec<String> = (start..number.min(start + 1_000)).map(row).collect();
+        h.sql(&format!("INSERT INTO source_failure (id, source, account, at) VALUES {}", rows.join(", "))).await;
+    }
+}
+
+#[tokio::test]
+async fn a_sweep_goes_on_until_no_old_row_is_left() {
+    let h = limited().await;
+    let now = h.clock.now().as_micros();
+    insert_failures(&h, 3_500, now - 1_200_000_000).await;
+    insert_failures(&h, 10, now).await;
+    let h = h.restart().await;
+    let found = async || (rows(&h, "source_failure").await == 10).then_some(());
+    eventually("the end of the sweep", found).await;
 }
