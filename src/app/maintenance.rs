@@ -85,7 +85,8 @@ impl App {
         Ok(())
     }
 
-    /// Deletes expired tickets, idempotency keys, username reservations, throttles, source blocks, keys and ended sessions.
+    /// Deletes expired tickets, idempotency keys, username reservations, throttles, source blocks, keys, ended sessions
+    /// and events.
     pub async fn sweep(&self) -> Result<()> {
         let (c, now, sources) = (self.store.autocommit()?, self.now(), &self.settings.sources);
         self.in_batches(|| tickets_sweep(c, now)).await?;
@@ -94,13 +95,14 @@ impl App {
         self.in_batches(|| throttle_sweep(c, &self.settings.throttle, now)).await?;
         self.in_batches(|| source_failures_sweep(c, sources, now)).await?;
         self.in_batches(|| source_blocks_sweep(c, sources, now)).await?;
+        self.sweep_events().await?;
         self.in_batches(|| budgets_sweep(c, BUDGET_WINDOW, now)).await?;
         self.in_batches(|| keys_sweep(c, now)).await?;
         self.in_batches(|| sessions_sweep(c, now.saturating_sub(ENDED_SESSIONS))).await
     }
 
     /// Deletes batch after batch, until none is left or the server stops. Calls that write have their turn in between.
-    async fn in_batches<F>(&self, batch: impl Fn() -> F) -> Result<()>
+    pub(super) async fn in_batches<F>(&self, batch: impl Fn() -> F) -> Result<()>
     where
         F: Future<Output = Result<bool>>,
     {

@@ -7,6 +7,7 @@ mod access;
 mod account_queue;
 mod audit;
 mod counted;
+mod horizons;
 mod idempotency;
 mod maintenance;
 mod page_tokens;
@@ -44,6 +45,7 @@ pub use self::users::{
     CreateUser, CreatedUser, DeleteUser, ListUsers, LockEnd, LockUser, UnlockUser, UpdateUser, UserPage,
 };
 use crate::crypto::{Hasher, KeyRing, SealKey};
+use crate::domain::horizon::Retention;
 use crate::domain::lockout::ThrottleRules;
 use crate::domain::password::PasswordRules;
 use crate::domain::role::Role;
@@ -68,6 +70,8 @@ pub struct Settings {
     pub sources: SourceRules,
     /// The number of throttle rows that unknown usernames share.
     pub unknown_names: u32,
+    /// How long events are kept.
+    pub retention: Retention,
     /// The rules for new passwords.
     pub password_rules: PasswordRules,
     /// How long a temporary password works by default.

@@ -306,6 +306,8 @@ fn few_functions_write_outside_a_transaction() {
     let listed = [
         "api_token_used",
         "budgets_sweep",
+        "events_sweep",
+        "horizon_save",
         "idempotency_sweep",
         "keys_sweep",
         "reservations_sweep",

@@ -64,6 +64,7 @@ mod races_held;
 mod readme;
 mod refusals_in_the_audit_log;
 mod replicas;
+mod retention;
 mod roles;
 mod secrets_never_logged;
 mod self_service_change;

@@ -1,4 +1,5 @@
-//! Bounds on what callers can make the server write: counts of events of one kind, and budgets of rows.
+//! Bounds on what callers can make the server write: counts of events of one kind, budgets of rows, and
+//! deletion of old events.
 //!
 //! Only adds, so that replicas of the version before work with the new schema while they are being replaced.
 
@@ -36,4 +37,16 @@ const STATEMENTS: &[&str] = &[
         taken BIGINT NOT NULL
     )",
     "CREATE INDEX row_budget_began ON row_budget (began_at)",
+    // How far events of a class were deleted, and until when the next deletion waits.
+    "CREATE TABLE event_horizon (
+        class SMALLINT NOT NULL PRIMARY KEY,
+        swept_until BIGINT NOT NULL,
+        waits_until BIGINT NULL,
+        complete_since BIGINT NULL
+    )",
+    // The events of each class by age. The conditions are those of `horizons.rs`.
+    "CREATE INDEX audit_event_administration ON audit_event (at) WHERE class = 1",
+    "CREATE INDEX audit_event_sign_in ON audit_event (at)
+        WHERE class = 2 AND target_user_id || actor_id <> ''",
+    "CREATE INDEX audit_event_stranger ON audit_event (at) WHERE class = 2 AND target_user_id || actor_id = ''",
 ];

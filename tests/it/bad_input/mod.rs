@@ -229,8 +229,9 @@ fn refused_ones(file: &str) -> HashSet<String> {
     keys
 }
 
-/// The tables that refusals may write: counts of wrong passwords, and events and counts of refusals.
-const CHANGING: [&str; 6] = ["audit_event", "throttle", "source_failure", "source_block", "event_count", "row_budget"];
+/// The tables that refusals may write: counts of wrong passwords, and events and counts of refusals. The last one is a job's.
+const CHANGING: [&str; 7] =
+    ["audit_event", "throttle", "source_failure", "source_block", "event_count", "row_budget", "event_horizon"];
 
 /// The contents of the database, except what refusals may write.
 async fn contents(world: &World) -> Vec<String> {
