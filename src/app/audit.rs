@@ -3,6 +3,7 @@
 use super::App;
 use crate::domain::audit::{EventFilter, Parties, PartyName, RecordedEvent};
 use crate::domain::caller::Caller;
+use crate::domain::horizon::Horizon;
 use crate::domain::id::{EventId, UserId};
 use crate::domain::page::PageRequest;
 use crate::domain::user::UserRef;
@@ -28,6 +29,8 @@ pub struct EventPage {
     pub events: Vec<RecordedEvent>,
     /// The token of the next page. Empty on the last page.
     pub next_page_token: String,
+    /// Since when each class is complete of which events were, or are about to be, deleted.
+    pub horizons: Vec<Horizon>,
 }
 
 impl App {
@@ -42,7 +45,7 @@ impl App {
         faults.finish().map_err(Error::InvalidInput)?;
         let rows = event_list(self.store.reader(), &filter, &actors, &targets, after.as_ref(), page.size).await?;
         let next_page_token = self.page_token(caller, &filter, rows.next)?;
-        Ok(EventPage { events: rows.rows, next_page_token })
+        Ok(EventPage { events: rows.rows, next_page_token, horizons: self.horizons().await? })
     }
 
     async fn parties(&self, faults: &mut Violations, field: &str, names: &[PartyName]) -> Result<Parties> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::App;
-use super::throttle::throttle_ended;
+use super::throttle::{BUDGET_WINDOW, throttle_ended};
 use super::writer::{RolledBack, Unaudited};
 use crate::crypto::{Keys, NextKey, next_signing_key};
 use crate::domain::audit::{Event, EventType, Events, Target};
@@ -11,16 +11,22 @@ use crate::domain::caller::{AccessRule, Call, Caller, Demand, Principal};
 use crate::domain::role::ScopeSet;
 use crate::domain::time::MAX_CLOCK_SKEW;
 use crate::error::{Error, Result};
+use crate::store::audit::event_insert;
+use crate::store::budgets::budgets_sweep;
+use crate::store::event_counts::{event_counts_close, event_counts_due};
 use crate::store::idempotency::idempotency_sweep;
 use crate::store::keys::{key_insert, key_list, key_retire, keys_sweep};
 use crate::store::sessions::sessions_sweep;
-use crate::store::sources::sources_sweep;
+use crate::store::sources::{source_blocks_sweep, source_failures_sweep};
 use crate::store::throttle::{throttle_end_waits, throttle_sweep};
 use crate::store::tickets::tickets_sweep;
 use crate::store::users::{reservations_sweep, user_by_id};
 
 /// How long ended sessions are kept, as evidence after a lock.
 const ENDED_SESSIONS: Duration = Duration::from_hours(30 * 24);
+
+/// The pause between two batches of a sweep: twice as long as a batch takes.
+const BETWEEN_BATCHES: Duration = Duration::from_millis(20);
 
 impl App {
     /// Records in the audit log which throttles have expired.
@@ -51,22 +57,59 @@ impl App {
         .await
     }
 
+    /// Records in the audit log how many events of one kind there were in a minute.
+    pub async fn close_counts(&self) -> Result<()> {
+        /// Counts in one transaction. Few enough not to delay sign-ins.
+        const BATCH: u64 = 200;
+        if !event_counts_due(self.store.reader(), self.now()).await? {
+            return Ok(());
+        }
+        let caller = job("job/close-counts");
+        self.write(&caller, None, |writer| async move {
+            let change = writer.change();
+            let mut events = Vec::new();
+            for counted in event_counts_close(&change.tx, BATCH, change.now).await? {
+                events.extend(self.closing_event(&change.tx, counted, change.now).await?);
+            }
+            if !events.is_empty() {
+                event_insert(&change.tx, events).await?;
+            }
+            change.commit_unaudited(Unaudited::Counted, ()).await
+        })
+        .await
+    }
+
     /// Moves the write-ahead log of the embedded database into the database file.
     pub async fn move_log(&self) -> Result<()> {
         self.store.move_log().await;
         Ok(())
     }
 
-    /// Deletes expired tickets, idempotency keys, username reservations, throttles, source blocks, keys and ended sessions.
+    /// Deletes expired tickets, idempotency keys, username reservations, throttles, source blocks, keys, ended sessions
+    /// and events.
     pub async fn sweep(&self) -> Result<()> {
-        let (c, now) = (self.store.autocommit()?, self.now());
-        tickets_sweep(c, now).await?;
-        idempotency_sweep(c, now).await?;
-        reservations_sweep(c, now).await?;
-        throttle_sweep(c, &self.settings.throttle, now).await?;
-        sources_sweep(c, &self.settings.sources, now).await?;
-        keys_sweep(c, now).await?;
-        sessions_sweep(c, now.saturating_sub(ENDED_SESSIONS)).await
+        let (c, now, sources) = (self.store.autocommit()?, self.now(), &self.settings.sources);
+        self.in_batches(|| tickets_sweep(c, now)).await?;
+        self.in_batches(|| idempotency_sweep(c, now)).await?;
+        self.in_batches(|| reservations_sweep(c, now)).await?;
+        self.in_batches(|| throttle_sweep(c, &self.settings.throttle, now)).await?;
+        self.in_batches(|| source_failures_sweep(c, sources, now)).await?;
+        self.in_batches(|| source_blocks_sweep(c, sources, now)).await?;
+        self.sweep_events().await?;
+        self.in_batches(|| budgets_sweep(c, BUDGET_WINDOW, now)).await?;
+        self.in_batches(|| keys_sweep(c, now)).await?;
+        self.in_batches(|| sessions_sweep(c, now.saturating_sub(ENDED_SESSIONS))).await
+    }
+
+    /// Deletes batch after batch, until none is left or the server stops. Calls that write have their turn in between.
+    pub(super) async fn in_batches<F>(&self, batch: impl Fn() -> F) -> Result<()>
+    where
+        F: Future<Output = Result<bool>>,
+    {
+        while batch().await? && !self.work.is_closed() {
+            tokio::time::sleep(BETWEEN_BATCHES).await;
+        }
+        Ok(())
     }
 
     /// Compares the clock with that of the database, and logs a warning if they differ too much: replicas with different

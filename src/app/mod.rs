@@ -5,6 +5,8 @@
 
 mod access;
 mod audit;
+mod counted;
+mod horizons;
 mod idempotency;
 mod maintenance;
 mod page_tokens;
@@ -45,6 +47,7 @@ pub use self::users::{
     CreateUser, CreatedUser, DeleteUser, ListUsers, LockEnd, LockUser, UnlockUser, UpdateUser, UserPage,
 };
 use crate::crypto::{Hasher, KeyRing, SealKey};
+use crate::domain::horizon::Retention;
 use crate::domain::lockout::ThrottleRules;
 use crate::domain::password::PasswordRules;
 use crate::domain::role::Role;
@@ -69,6 +72,8 @@ pub struct Settings {
     pub sources: SourceRules,
     /// The number of throttle rows that unknown usernames share.
     pub unknown_names: u32,
+    /// How long events are kept.
+    pub retention: Retention,
     /// The rules for new passwords.
     pub password_rules: PasswordRules,
     /// How long a temporary password works by default.

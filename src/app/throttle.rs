@@ -6,10 +6,11 @@ use std::time::Duration;
 use super::App;
 use super::turns::{Admitted, TURN_DEADLINE};
 use super::users::{lock_account, locked_event};
-use super::writer::Change;
+use super::writer::{Change, Done, Unaudited};
 use crate::crypto::HashPermit;
-use crate::domain::audit::{Event, EventType, Target};
-use crate::domain::caller::{Caller, Source};
+use crate::domain::audit::{Event, EventType, Events, Target};
+use crate::domain::budget::Budget;
+use crate::domain::caller::{Caller, Principal, Source};
 use crate::domain::id::EventId;
 use crate::domain::lockout::{Lock, LockCause};
 use crate::domain::reason::Reason;
@@ -17,6 +18,7 @@ use crate::domain::time::Timestamp;
 use crate::domain::user::User;
 use crate::error::{Error, Limit, Outage, Result};
 use crate::store::WriteTx;
+use crate::store::budgets::budget_take;
 use crate::store::sources::{source_blocked, source_failed};
 use crate::store::throttle::{
     Account, Cleared, Reservation, throttle_clear, throttle_failed, throttle_release, throttle_reserve,
@@ -25,6 +27,9 @@ use crate::store::throttle::{
 
 /// How often a waiting attempt asks the database. A hash takes some 15 ms.
 const BUSY_POLL: Duration = Duration::from_millis(10);
+
+/// The window of the budgets of rows: that in which failures block a source by default.
+pub(super) const BUDGET_WINDOW: Duration = Duration::from_mins(5);
 
 /// An attempt to prove a password, while it is under way.
 pub(super) struct Attempt {
@@ -134,7 +139,8 @@ impl App {
             // The user's row comes first, because every call takes locks in this order.
             let user = writer.locked_or_decoy(user.map(|user| user.id)).await?;
             let change = writer.change();
-            let (mut events, mut is_locked) = (Vec::new(), false);
+            let mut events = vec![Event::failed(EventType::SignInFailed, target.clone(), reason)];
+            let mut locked = None;
             if attempt.counted {
                 let failed = throttle_failed(&change.tx, &attempt.account, rules, change.now).await?;
                 // The end of a throttle is recorded for users only, not for unknown names.
@@ -149,18 +155,17 @@ impl App {
                 {
                     let lock = automatic_lock(rules.lockout_duration, change.now);
                     let (after, sessions) = lock_account(&change, &user, lock).await?;
-                    events.push(locked_event(&after, None, sessions));
-                    is_locked = true;
+                    locked = Some(locked_event(&after, None, sessions));
                 }
             }
-            self.count_source(&change.tx, caller, &attempt.account, change.now).await?;
-            let refused = Event::failed(EventType::SignInFailed, target.clone(), reason);
-            change.commit(refused.and(events), is_locked).await
+            let failure = Failure { account: &attempt.account, events, locked };
+            self.commit_failure(change, caller, failure).await
         });
-        if failed.await? {
+        let committed = failed.await?;
+        if committed.is_locked {
             self.metrics.user_locked(LockCause::FailedSignIns);
         }
-        Ok(())
+        committed.answer()
     }
 
     /// Counts an invalid ticket, a refused try of a valid one or a forged token against its source, and records it in the audit
@@ -168,18 +173,91 @@ impl App {
     pub(super) async fn secret_failed(&self, caller: &Caller, user: Option<&User>, reason: Reason) -> Result<()> {
         let account = user.map_or(Account::Unknown(0), |user| Account::Known(user.id));
         let (account, target) = (&account, &user.map(Target::of).unwrap_or_default());
-        self.write(caller, None, |writer| async move {
-            let change = writer.change();
-            self.count_source(&change.tx, caller, account, change.now).await?;
-            change.commit(Event::failed(EventType::SignInFailed, target.clone(), reason), ()).await
-        })
-        .await
+        let failed = self.write(caller, None, |writer| async move {
+            let events = vec![Event::failed(EventType::SignInFailed, target.clone(), reason)];
+            let failure = Failure { account, events, locked: None };
+            self.commit_failure(writer.change(), caller, failure).await
+        });
+        failed.await?.answer()
     }
 
-    async fn count_source(&self, tx: &WriteTx, caller: &Caller, account: &Account, now: Timestamp) -> Result<()> {
-        let Some(source) = self.limited_source(caller) else { return Ok(()) };
+    /// Counts a failure against its source and commits it: with its events if the budgets of the source permit, otherwise
+    /// counted with others. Which of the two does not depend on the account.
+    async fn commit_failure(
+        &self,
+        change: Change<'_>,
+        caller: &Caller,
+        failure: Failure<'_>,
+    ) -> Result<Done<Committed>> {
+        let Failure { account, mut events, locked } = failure;
+        let blocked = self.count_source(&change.tx, caller, account, change.now).await?;
+        let committed = Committed { is_locked: locked.is_some(), blocked };
+        let spent = match (blocked, caller.call.source()) {
+            (Some(_), Some(source)) => Some(source.to_string()),
+            _ => self.spent_budget(&change.tx, caller, change.now).await?,
+        };
+        if let (Some(whose), Some(failed)) = (spent, events.first()) {
+            let kind = format!("failures {whose} {}", caller.call.method);
+            let failed = self.recorded(caller, change.now, failed.clone());
+            self.count_event(&change.tx, &kind, failed).await?;
+            events.clear();
+        }
+        match Events::of(events.into_iter().chain(locked).collect()) {
+            Some(events) => change.commit(events, committed).await,
+            None => change.commit_unaudited(Unaudited::Counted, committed).await,
+        }
+    }
+
+    /// Counts a failure against its source. Returns how long the source is blocked if another failure blocked it meanwhile.
+    async fn count_source(
+        &self,
+        tx: &WriteTx,
+        caller: &Caller,
+        account: &Account,
+        now: Timestamp,
+    ) -> Result<Option<Duration>> {
+        let (Some(source), rules) = (self.limited_source(caller), &self.settings.sources) else { return Ok(None) };
+        if budget_take(tx, Budget::of_failure(source), BUDGET_WINDOW, now).await?.is_some() {
+            return Ok(None);
+        }
         let id = EventId::from_bytes(self.environment.bytes());
-        source_failed(tx, id, source, &account.key(), &self.settings.sources, now).await
+        let blocked_until = source_failed(tx, id, source, &account.key(), rules, now).await?;
+        Ok(blocked_until.map(|until| until.duration_since(now)))
+    }
+
+    /// Takes an event from the budgets of an unauthenticated caller. Returns the name of the widest that is spent.
+    async fn spent_budget(&self, tx: &WriteTx, caller: &Caller, now: Timestamp) -> Result<Option<String>> {
+        let Some(source) = caller.call.source().filter(|_| caller.principal == Principal::Anonymous) else {
+            return Ok(None);
+        };
+        let budgets = Budget::of_event(source, self.settings.sources.failures);
+        Ok(budget_take(tx, budgets, BUDGET_WINDOW, now).await?.map(|budget| budget.name))
+    }
+}
+
+/// A failed attempt to prove a password or another secret.
+struct Failure<'a> {
+    account: &'a Account,
+    /// What an auditor learns of it. The first event is the failure itself.
+    events: Vec<Event>,
+    /// The event of the lock that follows from it, which is always recorded.
+    locked: Option<Event>,
+}
+
+/// A failure that was committed.
+struct Committed {
+    is_locked: bool,
+    /// How long the source is blocked, if another failure blocked it meanwhile.
+    blocked: Option<Duration>,
+}
+
+impl Committed {
+    /// Of many guesses in parallel, those that finish after the block learn nothing.
+    fn answer(self) -> Result<()> {
+        match self.blocked {
+            Some(retry_after) => Err(Error::Exhausted { limit: Limit::Source, retry_after }),
+            None => Ok(()),
+        }
     }
 }
 

@@ -74,6 +74,8 @@ pub(super) enum Unaudited {
     Rehash,
     /// Throttles of unknown usernames have expired.
     UnknownUsernames,
+    /// Events were counted, and are recorded with their count.
+    Counted,
 }
 
 /// Why a change is rolled back although nothing failed.
@@ -158,8 +160,8 @@ impl App {
         Ok(writer)
     }
 
-    /// Records that a known caller was refused. Calls without a known caller, missing resources and invalid fields are not
-    /// recorded: a flood of them would write a row for each call.
+    /// Records that a known caller was refused, once a minute for each kind of refusal, and counts the others. Calls without a
+    /// known caller, missing resources and invalid fields are not recorded.
     pub(super) async fn audit_refusal(&self, caller: &Caller, target: Option<&UserRef>, error: &Error) -> Result<()> {
         let event = match error {
             Error::Denied(denied) => Event::denied(self.refused_target(target).await?, denied.reason()),
@@ -175,9 +177,10 @@ impl App {
             Error::Denied(Denied::TargetOutranksCaller { missing }) => event.detail("missingScopes", missing.to_text()),
             _ => event,
         };
+        let kind = event.refusal_kind(&caller.principal, &caller.call.method);
         let recorded = self.recorded(caller, self.now(), event);
         let tx = self.store.begin().await?.writable();
-        event_insert(&tx, [recorded]).await?;
+        self.count_event(&tx, &kind, recorded).await?;
         tx.commit().await
     }
 
@@ -192,7 +195,7 @@ impl App {
         }
     }
 
-    fn recorded(&self, caller: &Caller, at: Timestamp, event: Event) -> RecordedEvent {
+    pub(super) fn recorded(&self, caller: &Caller, at: Timestamp, event: Event) -> RecordedEvent {
         RecordedEvent {
             id: EventId::from_bytes(self.environment.bytes()),
             at,

@@ -23,7 +23,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Key> {
 }
 
 /// The sections in the order in which they are printed: description and keys.
-pub(super) const SECTIONS: [(&str, &[Key]); 10] = [
+pub(super) const SECTIONS: [(&str, &[Key]); 11] = [
     (Root::DOC, Root::KEYS),
     (Tls::DOC, Tls::KEYS),
     (Connections::DOC, Connections::KEYS),
@@ -34,6 +34,7 @@ pub(super) const SECTIONS: [(&str, &[Key]); 10] = [
     (TemporaryPassword::DOC, TemporaryPassword::KEYS),
     (Session::DOC, Session::KEYS),
     (Token::DOC, Token::KEYS),
+    (Retention::DOC, Retention::KEYS),
 ];
 
 const fn number(min: u32, max: u32, unit: &'static str) -> Allowed {
@@ -245,6 +246,21 @@ section! {
         /// How long an access token is valid.
         access_ttl: Duration = Duration::from_secs(5 * MINUTE), seconds(1, 15 * MINUTE),
             "services that verify tokens themselves accept a stolen or revoked one until it expires";
+    }
+}
+
+section! {
+    /// How long events of the audit log are kept. `0s` keeps them for ever.
+    pub struct Retention = "audit.retention." {
+        /// What operators and the server did.
+        operators: Duration = Duration::from_secs(400 * DAY), seconds(0, 3650 * DAY),
+            "longer is for ever, which is `0s`";
+        /// Sign-ins, failures at an account, and refusals of known callers.
+        sign_ins: Duration = Duration::from_secs(400 * DAY), seconds(0, 3650 * DAY),
+            "longer is for ever, which is `0s`";
+        /// Failures of unknown callers at no account, such as unknown names and invalid tokens.
+        strangers: Duration = Duration::from_secs(30 * DAY), seconds(0, 3650 * DAY),
+            "longer is for ever, which is `0s`";
     }
 }
 

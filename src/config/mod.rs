@@ -28,7 +28,8 @@ use self::given::Given;
 use self::key::Value;
 use self::keys::Root;
 pub use self::keys::{
-    Argon2, Connections, Log, LogFormat, Password, Reflection, Session, TemporaryPassword, Throttle, Tls, Token,
+    Argon2, Connections, Log, LogFormat, Password, Reflection, Retention, Session, TemporaryPassword, Throttle, Tls,
+    Token,
 };
 use self::problem::Origin;
 pub use self::problem::Problems;
@@ -73,6 +74,8 @@ pub struct Config {
     pub session: Session,
     /// Access tokens.
     pub token: Token,
+    /// How long events of the audit log are kept.
+    pub retention: Retention,
     /// Warnings for the operator, one sentence each. The server starts nevertheless.
     pub warnings: Vec<String>,
     /// The file that contains the database URL, if `database_url` names one.
@@ -125,6 +128,7 @@ impl Config {
             temporary_password: TemporaryPassword::default(),
             session: Session::default(),
             token: Token::default(),
+            retention: Retention::default(),
             warnings: Vec::new(),
             database_file: None,
             origins: BTreeMap::new(),
@@ -155,6 +159,10 @@ impl Config {
         if let Some(session) = Session::read(given, problems) {
             rules::check_session(&session, given, problems);
             config.session = session;
+        }
+        if let Some(retention) = Retention::read(given, problems) {
+            rules::check_retention(&retention, given, problems);
+            config.retention = retention;
         }
         config.tls = tls.unwrap_or_default();
         config.connections = Connections::read(given, problems).unwrap_or_default();

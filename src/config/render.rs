@@ -62,6 +62,7 @@ impl Config {
             self.temporary_password.write(),
             self.session.write(),
             self.token.write(),
+            self.retention.write(),
         ]
     }
 }
@@ -176,4 +177,5 @@ const BETWEEN_KEYS: &str = "
 - `throttle.initial` must be at most `throttle.max`, and that at most `throttle.failure_memory`.
 - `throttle.threshold` must be at most `throttle.lockout_threshold`, unless that is 0.
 - `session.idle` must be at most `session.absolute`, and `session.admin_idle` at most `session.admin_absolute`.
+- `audit.retention.*` must be `0s` or at least `1d`.
 ";

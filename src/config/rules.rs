@@ -1,8 +1,10 @@
 //! Rules between several keys, and warnings.
 
+use std::time::Duration;
+
 use super::Config;
 use super::given::Given;
-use super::keys::{Argon2, Root, Session, Throttle, Tls};
+use super::keys::{Argon2, Retention, Root, Session, Throttle, Tls};
 use super::problem::{Origin, Problems};
 
 /// Pairs of memory (KiB) and iterations that the OWASP Password Storage Cheat Sheet lists as equally strong. A hash must
@@ -102,6 +104,21 @@ pub(super) fn check_session(session: &Session, given: &Given, problems: &mut Pro
             strongest_origin(given, &["session.admin_idle", "session.admin_absolute"]),
             "session.admin_idle must be at most session.admin_absolute: otherwise it has no effect",
         );
+    }
+}
+
+/// Checks that no retention deletes events before an operator can have seen them.
+pub(super) fn check_retention(retention: &Retention, given: &Given, problems: &mut Problems) {
+    let kept = [
+        ("audit.retention.operators", retention.operators),
+        ("audit.retention.sign_ins", retention.sign_ins),
+        ("audit.retention.strangers", retention.strangers),
+    ];
+    for (key, kept) in kept {
+        if !kept.is_zero() && kept < Duration::from_hours(24) {
+            let problem = format!("{key} must be 0s or at least 1d: otherwise events go before anyone has seen them");
+            problems.add(given.origin(key), problem);
+        }
     }
 }
 

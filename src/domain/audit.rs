@@ -192,6 +192,11 @@ impl Event {
         Event { outcome: Outcome::Denied, reason: Some(reason), ..Event::new(EventType::AccessDenied, target) }
     }
 
+    /// The kind of a refusal: of one kind, at most two events a minute are recorded.
+    pub fn refusal_kind(&self, principal: &Principal, method: &str) -> String {
+        format!("{} {method} {}", principal.id(), self.reason.map(Reason::as_str).unwrap_or_default())
+    }
+
     /// Adds the operator's note.
     #[must_use]
     pub fn note(mut self, note: Option<&super::profile::Note>) -> Event {

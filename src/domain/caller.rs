@@ -155,6 +155,36 @@ impl Source {
     }
 }
 
+/// A network that contains a source, for what many sources may do together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Network {
+    address: IpAddr,
+    prefix: u8,
+}
+
+impl Source {
+    /// The source itself, and the two networks around it that one customer may have: IPv6 /64, /56 and /48 (RFC 6177), and for
+    /// IPv4 the address, its /24 and its /16.
+    pub fn networks(self) -> [Network; 3] {
+        match self.0 {
+            IpAddr::V4(v4) => [32, 24, 16].map(|prefix| {
+                let address = u32::from(v4) & (u32::MAX << (32 - u32::from(prefix)));
+                Network { address: std::net::Ipv4Addr::from(address).into(), prefix }
+            }),
+            IpAddr::V6(v6) => [64, 56, 48].map(|prefix| {
+                let address = u128::from(v6) & (u128::MAX << (128 - u32::from(prefix)));
+                Network { address: std::net::Ipv6Addr::from(address).into(), prefix }
+            }),
+        }
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
@@ -292,5 +322,18 @@ mod tests {
         assert_eq!(source("10.1.2.3").as_deref(), Ok("10.1.2.3"));
         assert_eq!(source("::ffff:10.1.2.3").as_deref(), Ok("10.1.2.3"));
         assert_eq!(source("2001:db8:1:2:3:4:5:6").as_deref(), Ok("2001:db8:1:2::/64"));
+    }
+
+    #[test]
+    fn the_networks_of_a_source_are_those_that_one_customer_may_have() {
+        let networks = |text: &str| {
+            let address = text.parse::<IpAddr>();
+            address.map(|address| Source::of(address).networks().map(|network| network.to_string()))
+        };
+        let of_v4 = ["10.1.2.3/32", "10.1.2.0/24", "10.1.0.0/16"];
+        assert_eq!(networks("10.1.2.3"), Ok(of_v4.map(str::to_owned)));
+        assert_eq!(networks("::ffff:10.1.2.3"), Ok(of_v4.map(str::to_owned)));
+        let of_v6 = ["2001:db8:1:234::/64", "2001:db8:1:200::/56", "2001:db8:1::/48"];
+        assert_eq!(networks("2001:db8:1:234:5:6:7:8"), Ok(of_v6.map(str::to_owned)));
     }
 }

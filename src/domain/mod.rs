@@ -2,9 +2,11 @@
 
 pub mod api_token;
 pub mod audit;
+pub mod budget;
 pub mod caller;
 pub mod credentials;
 pub mod email;
+pub mod horizon;
 pub mod id;
 pub mod idempotency;
 pub mod key;

@@ -31,6 +31,7 @@ impl Audit for Service {
         Ok(Response::new(v1::ListEventsResponse {
             events: page.events.into_iter().map(audit::event).collect(),
             next_page_token: page.next_page_token,
+            horizons: page.horizons.into_iter().map(audit::horizon).collect(),
         }))
     }
 

@@ -15,6 +15,8 @@ use crate::error::{Error, Result};
 
 /// How often ended throttles are written to the audit log.
 const END_WAITS_EVERY: Duration = Duration::from_secs(5);
+/// How often counts of events are written to the audit log.
+const CLOSE_COUNTS_EVERY: Duration = Duration::from_secs(5);
 /// How often keys of other replicas are loaded. New keys are published a day before they are used. Keys that an operator
 /// has discarded are trusted until the next tick.
 const TEND_KEYS_EVERY: Duration = Duration::from_secs(10);
@@ -30,6 +32,7 @@ const MOVE_LOG_EVERY: Duration = Duration::from_millis(100);
 /// Starts all jobs. They end when `stop` is cancelled.
 pub fn start(app: &Arc<App>, tracker: &TaskTracker, stop: &CancellationToken) {
     run("end-waits", END_WAITS_EVERY, app, tracker, stop, |app| async move { app.end_waits().await });
+    run("close-counts", CLOSE_COUNTS_EVERY, app, tracker, stop, |app| async move { app.close_counts().await });
     run("tend-keys", TEND_KEYS_EVERY, app, tracker, stop, |app| async move { app.tend_keys().await });
     run("check-clock", CHECK_CLOCK_EVERY, app, tracker, stop, |app| async move { app.check_clock().await });
     run("move-log", MOVE_LOG_EVERY, app, tracker, stop, |app| async move { app.move_log().await });

@@ -40,6 +40,7 @@ pub use self::tls::TlsError;
 use crate::app::{App, Settings, open_keys};
 use crate::config::{Config, Database};
 use crate::crypto::{Hasher, HasherSettings};
+use crate::domain::horizon::Retention;
 use crate::domain::lockout::ThrottleRules;
 use crate::domain::password::PasswordRules;
 use crate::domain::session::SessionLimits;
@@ -415,6 +416,11 @@ fn settings(config: &Config) -> Settings {
             block: throttle.source_block,
         },
         unknown_names: throttle.unknown_names,
+        retention: Retention {
+            operators: config.retention.operators,
+            sign_ins: config.retention.sign_ins,
+            strangers: config.retention.strangers,
+        },
         password_rules: PasswordRules {
             min_length: config.password.min_length,
             max_length: config.password.max_length,

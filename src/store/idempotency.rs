@@ -3,6 +3,7 @@
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, Set, SqlErr};
 
 use super::entity::idempotency_key;
+use super::sweep::delete_batch;
 use super::text::json;
 use super::{Autocommit, WriteTx};
 use crate::domain::idempotency::{IdempotencyKey, KEY_TTL, Remembered};
@@ -69,11 +70,7 @@ pub async fn idempotency_insert(tx: &WriteTx, used: &KeyUse<'_>, answer: &Rememb
     }
 }
 
-/// Deletes expired keys.
-pub async fn idempotency_sweep(tx: &Autocommit, now: Timestamp) -> Result<()> {
-    idempotency_key::Entity::delete_many()
-        .filter(idempotency_key::Column::ExpiresAt.lte(now.as_micros()))
-        .exec(tx)
-        .await?;
-    Ok(())
+/// Deletes a batch of expired keys. Returns whether there may be more.
+pub async fn idempotency_sweep(tx: &Autocommit, now: Timestamp) -> Result<bool> {
+    delete_batch::<idempotency_key::Entity>(tx, idempotency_key::Column::ExpiresAt.lte(now.as_micros())).await
 }

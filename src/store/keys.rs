@@ -5,6 +5,7 @@ use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder
 
 use super::entity::sealed_key;
 use super::single::records;
+use super::sweep::delete_batch;
 use super::text::{Decoder, micros};
 use super::{Autocommit, WriteTx};
 use crate::domain::id::KeyId;
@@ -65,10 +66,9 @@ pub async fn key_delete(tx: &WriteTx, id: KeyId) -> Result<()> {
     Ok(())
 }
 
-/// Deletes expired keys.
-pub async fn keys_sweep(tx: &Autocommit, now: Timestamp) -> Result<()> {
-    sealed_key::Entity::delete_many().filter(sealed_key::Column::NotAfter.lte(now.as_micros())).exec(tx).await?;
-    Ok(())
+/// Deletes a batch of expired keys. Returns whether there may be more.
+pub async fn keys_sweep(tx: &Autocommit, now: Timestamp) -> Result<bool> {
+    delete_batch::<sealed_key::Entity>(tx, sealed_key::Column::NotAfter.lte(now.as_micros())).await
 }
 
 /// Deletes all keys, for an operator who has lost the seal key. Returns their number.

@@ -9,6 +9,7 @@ use sea_orm::{
 use super::entity::session;
 use super::page::newest_first;
 use super::single::{model, record, records};
+use super::sweep::delete_batch;
 use super::text::{Decoder, WishColumns, count, micros, readable};
 use super::users::{owner, with_owner};
 use super::{Autocommit, WriteTx};
@@ -176,10 +177,9 @@ pub async fn session_list(
     Ok(Page { next: page.next, rows: readable(page.rows.into_iter().map(decode))? })
 }
 
-/// Deletes sessions that expired before `before`.
-pub async fn sessions_sweep(tx: &Autocommit, before: Timestamp) -> Result<()> {
-    session::Entity::delete_many().filter(session::Column::ExpiresAt.lt(before.as_micros())).exec(tx).await?;
-    Ok(())
+/// Deletes a batch of the sessions that expired before `before`. Returns whether there may be more.
+pub async fn sessions_sweep(tx: &Autocommit, before: Timestamp) -> Result<bool> {
+    delete_batch::<session::Entity>(tx, session::Column::ExpiresAt.lt(before.as_micros())).await
 }
 
 /// The SQL equivalent of `Session::is_live`.

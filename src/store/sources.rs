@@ -8,6 +8,7 @@ use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFi
 
 use super::entity::{source_block, source_failure};
 use super::single::only;
+use super::sweep::delete_batch;
 use super::text::instant;
 use super::{Autocommit, WriteTx};
 use crate::domain::caller::Source;
@@ -43,7 +44,8 @@ pub async fn source_blocked(c: &impl ConnectionTrait, source: Source, now: Times
     Ok(row.map(|row| instant(row.blocked_until)).filter(|until| *until > now))
 }
 
-/// Records a failure, and blocks the source if a limit is reached. `id` is random.
+/// Records a failure, and blocks the source if a limit is reached. Returns until when the source is blocked if it was already;
+/// then the failure is not recorded. `id` is random.
 pub async fn source_failed(
     tx: &WriteTx,
     id: EventId,
@@ -51,7 +53,11 @@ pub async fn source_failed(
     account: &str,
     rules: &SourceRules,
     now: Timestamp,
-) -> Result<()> {
+) -> Result<Option<Timestamp>> {
+    let blocked_until = source_lock(tx, source).await?;
+    if blocked_until > now {
+        return Ok(Some(blocked_until));
+    }
     let row = source_failure::ActiveModel {
         id: Set(id.to_string()),
         source: Set(source.to_string()),
@@ -70,7 +76,18 @@ pub async fn source_failed(
             .to_owned();
         source_block::Entity::insert(block).on_conflict(replace).exec_without_returning(tx).await?;
     }
-    Ok(())
+    Ok(None)
+}
+
+/// Locks a source until the transaction ends, and returns until when it is blocked. So failures of one source are counted one
+/// after another, and none is recorded after the one that blocks it.
+async fn source_lock(tx: &WriteTx, source: Source) -> Result<Timestamp> {
+    let row = source_block::ActiveModel { source: Set(source.to_string()), blocked_until: Set(0) };
+    let stored = Expr::col((source_block::Entity, source_block::Column::BlockedUntil));
+    let keep =
+        OnConflict::column(source_block::Column::Source).value(source_block::Column::BlockedUntil, stored).to_owned();
+    let row = source_block::Entity::insert(row).on_conflict(keep).exec_with_returning(tx).await?;
+    Ok(instant(row.blocked_until))
 }
 
 async fn exceeds_limit(c: &impl ConnectionTrait, source: Source, rules: &SourceRules, now: Timestamp) -> Result<bool> {
@@ -94,16 +111,17 @@ async fn exceeds_limit(c: &impl ConnectionTrait, source: Source, rules: &SourceR
     Ok(accounts.unwrap_or(0) >= i64::from(rules.accounts))
 }
 
-/// Deletes failures older than every window, blocks that have expired, and blocks that end later than any rule permits.
-pub async fn sources_sweep(tx: &Autocommit, rules: &SourceRules, now: Timestamp) -> Result<()> {
+/// Deletes a batch of the failures that are older than every window. Returns whether there may be more.
+pub async fn source_failures_sweep(tx: &Autocommit, rules: &SourceRules, now: Timestamp) -> Result<bool> {
     let window = rules.failures_window.max(rules.accounts_window);
-    source_failure::Entity::delete_many()
-        .filter(source_failure::Column::At.lte(now.saturating_sub(window).as_micros()))
-        .exec(tx)
-        .await?;
+    let is_old = source_failure::Column::At.lte(now.saturating_sub(window).as_micros());
+    delete_batch::<source_failure::Entity>(tx, is_old).await
+}
+
+/// Deletes a batch of the blocks that have expired, or that end later than any rule permits. Returns whether there may be more.
+pub async fn source_blocks_sweep(tx: &Autocommit, rules: &SourceRules, now: Timestamp) -> Result<bool> {
     let latest = now.saturating_add(rules.block).saturating_add(MAX_CLOCK_ERROR).as_micros();
     let is_over = source_block::Column::BlockedUntil.lte(now.as_micros());
     let is_beyond_rules = source_block::Column::BlockedUntil.gt(latest);
-    source_block::Entity::delete_many().filter(is_over.or(is_beyond_rules)).exec(tx).await?;
-    Ok(())
+    delete_batch::<source_block::Entity>(tx, is_over.or(is_beyond_rules)).await
 }

@@ -11,6 +11,7 @@ use sea_orm::sea_query::{Expr, ExprTrait, SimpleExpr};
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, SqlErr, Statement};
 
 use super::entity::throttle;
+use super::sweep::delete_batch;
 use super::text::instant;
 use super::{Autocommit, WriteTx};
 use crate::domain::id::UserId;
@@ -270,14 +271,12 @@ pub async fn throttle_end_waits(tx: &WriteTx, rules: &ThrottleRules, now: Timest
     Ok(ended)
 }
 
-/// Deletes rows without a throttle, a reservation or a remembered failure.
-pub async fn throttle_sweep(tx: &Autocommit, rules: &ThrottleRules, now: Timestamp) -> Result<()> {
+/// Deletes a batch of rows without a throttle, a reservation or a remembered failure. Returns whether there may be more.
+pub async fn throttle_sweep(tx: &Autocommit, rules: &ThrottleRules, now: Timestamp) -> Result<bool> {
     let forgotten = now.saturating_sub(rules.failure_memory).as_micros();
-    throttle::Entity::delete_many()
-        .filter(throttle::Column::WaitsUntil.is_null())
-        .filter(throttle::Column::LeaseExpiresAt.lte(now.as_micros()))
-        .filter(throttle::Column::LastFailureAt.is_null().or(throttle::Column::LastFailureAt.lte(forgotten)))
-        .exec(tx)
-        .await?;
-    Ok(())
+    let is_unused = throttle::Column::WaitsUntil
+        .is_null()
+        .and(throttle::Column::LeaseExpiresAt.lte(now.as_micros()))
+        .and(throttle::Column::LastFailureAt.is_null().or(throttle::Column::LastFailureAt.lte(forgotten)));
+    delete_batch::<throttle::Entity>(tx, is_unused).await
 }

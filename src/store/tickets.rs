@@ -5,6 +5,7 @@ use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryTrait
 
 use super::entity::ticket::{self, Column};
 use super::single::only;
+use super::sweep::delete_batch;
 use super::text::{Decoder, WishColumns};
 use super::{Autocommit, WriteTx};
 use crate::domain::id::UserId;
@@ -125,8 +126,7 @@ pub async fn ticket_end_all(tx: &WriteTx, user: UserId) -> Result<()> {
     Ok(())
 }
 
-/// Deletes expired tickets.
-pub async fn tickets_sweep(tx: &Autocommit, now: Timestamp) -> Result<()> {
-    ticket::Entity::delete_many().filter(ticket::Column::ExpiresAt.lte(now.as_micros())).exec(tx).await?;
-    Ok(())
+/// Deletes a batch of expired tickets. Returns whether there may be more.
+pub async fn tickets_sweep(tx: &Autocommit, now: Timestamp) -> Result<bool> {
+    delete_batch::<ticket::Entity>(tx, ticket::Column::ExpiresAt.lte(now.as_micros())).await
 }

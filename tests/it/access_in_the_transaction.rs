@@ -11,6 +11,7 @@ use latchkey::app::{App, LockUser, Settings, UnlockUser, open_keys};
 use latchkey::config::Database;
 use latchkey::crypto::{Hasher, HasherSettings};
 use latchkey::domain::caller::{AccessRule, Call, Caller, Demand, Denied};
+use latchkey::domain::horizon::Retention;
 use latchkey::domain::lockout::ThrottleRules;
 use latchkey::domain::password::PasswordRules;
 use latchkey::domain::role::Scope;
@@ -63,6 +64,7 @@ fn settings_of(h: &Harness) -> Settings {
             block: minute,
         },
         unknown_names: 16,
+        retention: Retention { operators: Duration::ZERO, sign_ins: Duration::ZERO, strangers: Duration::ZERO },
         password_rules: PasswordRules { min_length: 15, max_length: 256 },
         temporary_password_ttl: minute,
         sessions: limits,

@@ -312,11 +312,15 @@ fn few_functions_write_outside_a_transaction() {
     }
     let listed = [
         "api_token_used",
+        "budgets_sweep",
+        "events_sweep",
+        "horizon_save",
         "idempotency_sweep",
         "keys_sweep",
         "reservations_sweep",
         "sessions_sweep",
-        "sources_sweep",
+        "source_blocks_sweep",
+        "source_failures_sweep",
         "throttle_release",
         "throttle_reserve",
         "throttle_sweep",

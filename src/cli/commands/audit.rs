@@ -13,8 +13,8 @@ use crate::cli::setting::Cli;
 use crate::cli::user_ref;
 use crate::proto::v1::user_ref::Ref;
 use crate::proto::v1::{
-    Actor, Event, EventFilter, EventOutcome, EventType, GetUserRequest, ListEventsRequest, ListEventsResponse,
-    TimeRange, UserRef,
+    Actor, Event, EventClass, EventFilter, EventHorizon, EventOutcome, EventType, GetUserRequest, ListEventsRequest,
+    ListEventsResponse, TimeRange, UserRef,
 };
 
 const GROUP_HELP: &str = "\
@@ -76,9 +76,18 @@ impl List {
         let filter = self.filter(cli, since).await?;
         let page_size = self.paging.page_size();
         let request = ListEventsRequest { page_size, filter: Some(filter), ..ListEventsRequest::default() };
-        let page = async |answer: &ListEventsResponse| table(&answer.events, clock);
+        let mut horizons = Vec::new();
+        let page = async |answer: &ListEventsResponse| {
+            horizons.clone_from(&answer.horizons);
+            table(&answer.events, clock)
+        };
         let listed = cli.pages(&self.paging, request, page).await?;
-        cli.list_footer(&listed, "event", None)
+        cli.list_footer(&listed, "event", None)?;
+        let deleted = deleted(&horizons, since, clock);
+        if cli.screen.is_json() || listed.more || deleted.is_empty() {
+            return Ok(());
+        }
+        cli.screen.caution(format!("older events were deleted: {}", deleted.join(", ")))
     }
 
     async fn filter(&self, cli: &Cli, since: Option<Timestamp>) -> Result<EventFilter, Error> {
@@ -91,6 +100,26 @@ impl List {
             targets: name_or_id(cli, self.user.as_ref()).await?.into_iter().collect(),
             request_id: self.request.clone(),
         })
+    }
+}
+
+/// `strangers before 2026-10-30 08:14`, for each class of events that a list since `since` may lack.
+fn deleted(horizons: &[EventHorizon], since: Option<Timestamp>, clock: &Clock) -> Vec<String> {
+    let lacking = horizons.iter().filter_map(|horizon| {
+        let complete_since = instant(horizon.complete_since_time.as_ref())?;
+        let is_lacking = since.is_none_or(|since| since < complete_since);
+        is_lacking.then(|| format!("{} before {}", class_words(horizon.class()), clock.full(complete_since)))
+    });
+    lacking.collect()
+}
+
+/// What is kept equally long: `strangers`.
+pub(super) fn class_words(class: EventClass) -> &'static str {
+    match class {
+        EventClass::Administration => "operators",
+        EventClass::SignIn => "sign-ins",
+        EventClass::Stranger => "strangers",
+        EventClass::Unspecified => "other kinds",
     }
 }
 
@@ -129,7 +158,7 @@ fn table(events: &[Event], clock: &Clock) -> Table {
     table
 }
 
-/// `✔ user locked`, `✖ sign in failed: password wrong`.
+/// `✔ user locked`, `✖ sign in failed: password wrong`, `✖ access denied: scope missing, 39 more within a minute`.
 fn what(event: &Event) -> Text {
     let kind = match event.r#type() {
         EventType::Unspecified => format!("type {}", event.r#type),
@@ -148,7 +177,8 @@ fn what(event: &Event) -> Text {
         0 => String::new(),
         reason => format!(": {}", enum_words("latchkey.v1.ErrorReason", "ERROR_REASON_", reason)),
     };
-    Text::toned(tone, mark).and(Tone::Plain, kind).and(Tone::Dim, reason)
+    let others = event.details.get("count").map(|count| format!(", {count} more within a minute"));
+    Text::toned(tone, mark).and(Tone::Plain, kind).and(Tone::Dim, reason + &others.unwrap_or_default())
 }
 
 fn by(actor: &Actor) -> String {
@@ -158,4 +188,19 @@ fn by(actor: &Actor) -> String {
 
 fn or<'a>(first: &'a str, second: &'a str) -> &'a str {
     if first.is_empty() { second } else { first }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_that_stands_for_others_says_for_how_many() {
+        let mut event = Event { outcome: EventOutcome::Denied.into(), ..Event::default() };
+        event.set_type(EventType::AccessDenied);
+        let printed = |event: &Event| anstream::adapter::strip_str(&what(event).to_string()).to_string();
+        assert_eq!(printed(&event), "✖ access denied");
+        event.details.insert("count".to_owned(), "39".to_owned());
+        assert_eq!(printed(&event), "✖ access denied, 39 more within a minute");
+    }
 }

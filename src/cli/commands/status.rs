@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
+use super::audit::class_words;
 use crate::cli::client::Client;
 use crate::cli::client::call::Call;
 use crate::cli::error::{Error, Exit};
@@ -16,8 +17,8 @@ use crate::cli::output::time::{Clock, instant, length};
 use crate::cli::output::words::{count, grouped};
 use crate::cli::setting::Cli;
 use crate::proto::v1::{
-    GetSigningKeysRequest, GetSigningKeysResponse, ListUsersRequest, SignInAbilityKind, UserFilter, UserFlag,
-    UserState, WhoAmIRequest, WhoAmIResponse,
+    EventHorizon, GetSigningKeysRequest, GetSigningKeysResponse, ListEventsRequest, ListEventsResponse,
+    ListUsersRequest, SignInAbilityKind, UserFilter, UserFlag, UserState, WhoAmIRequest, WhoAmIResponse,
 };
 
 /// The services in the health check. The empty name means the whole server.
@@ -42,6 +43,7 @@ struct Findings {
     caller: Result<WhoAmIResponse, Error>,
     keys: Result<GetSigningKeysResponse, Error>,
     attention: Option<Result<Attention, Error>>,
+    audit: Option<Result<ListEventsResponse, Error>>,
 }
 
 /// The numbers of users who need an operator.
@@ -88,9 +90,11 @@ impl Findings {
         }
         let caller = cli.client.call_once(WhoAmIRequest {}).await;
         let keys = cli.client.call_once(GetSigningKeysRequest::default()).await;
-        let may_look = caller.as_ref().is_ok_and(|caller| caller.scopes.iter().any(|scope| scope == "users.read"));
-        let attention = if may_look { Some(Attention::count(cli).await) } else { None };
-        Ok(Findings { health, caller, keys, attention })
+        let may = |scope: &str| caller.as_ref().is_ok_and(|caller| caller.scopes.iter().any(|known| known == scope));
+        let attention = if may("users.read") { Some(Attention::count(cli).await) } else { None };
+        let newest = ListEventsRequest { page_size: 1, ..ListEventsRequest::default() };
+        let audit = if may("audit.read") { Some(cli.client.call_once(newest).await) } else { None };
+        Ok(Findings { health, caller, keys, attention, audit })
     }
 
     fn is_serving(&self) -> bool {
@@ -115,6 +119,7 @@ impl Findings {
             ("may do", known.filter(|_| !has_roles).map(may_do).unwrap_or_default()),
             ("signing", self.keys.as_ref().map(|keys| signing(keys, screen.clock())).unwrap_or_default()),
             ("attention", self.attention.as_ref().map(attention).unwrap_or_default()),
+            ("audit log", self.announced(screen.clock())),
         ])?;
         self.next(screen)
     }
@@ -140,6 +145,22 @@ impl Findings {
             text = text.and(Tone::Plain, gap).and(tone, mark).and(Tone::Plain, format!(" {name}"));
         }
         text
+    }
+
+    /// The deletions of events that wait, so that an operator can still prevent them.
+    fn announced(&self, clock: &Clock) -> Text {
+        let waits =
+            |horizon: &EventHorizon| Some((instant(horizon.deletion_time.as_ref())?, class_words(horizon.class())));
+        let waiting: Vec<_> = self.horizons().iter().filter_map(waits).collect();
+        let Some(first) = waiting.iter().map(|(at, _)| *at).min() else { return Text::new() };
+        let classes: Vec<&str> = waiting.iter().map(|(_, class)| *class).collect();
+        let (classes, first) = (classes.join(", "), clock.moment(first));
+        let text = format!("old events ({classes}) will be deleted from {first}; audit.retention keeps them longer");
+        Text::toned(Tone::Warn, "! ").and(Tone::Plain, text)
+    }
+
+    fn horizons(&self) -> &[EventHorizon] {
+        self.audit.as_ref().and_then(|audit| audit.as_ref().ok()).map_or(&[], |audit| &audit.horizons)
     }
 
     fn next(&self, screen: &Screen) -> Result<(), Error> {
@@ -169,7 +190,18 @@ impl Findings {
             Some(Err(error)) => error_json(error),
             None => Value::Null,
         };
-        Ok(json!({"server": server, "health": health, "whoAmI": caller, "signingKeys": keys, "attention": attention}))
+        let horizons = match &self.audit {
+            Some(Ok(audit)) => {
+                let horizons = ListEventsResponse { horizons: audit.horizons.clone(), ..ListEventsResponse::default() };
+                let horizons = json::value(&Client::reflected::<ListEventsRequest>(&horizons)?)?;
+                horizons.get("horizons").cloned().unwrap_or_default()
+            }
+            _ => Value::Null,
+        };
+        Ok(json!({
+            "server": server, "health": health, "whoAmI": caller, "signingKeys": keys, "attention": attention,
+            "horizons": horizons,
+        }))
     }
 }
 

@@ -3,6 +3,7 @@
 use super::{Wrong, each, finish, instant, page, stamp};
 use crate::app::ListEvents;
 use crate::domain::audit::{Actor, EventFilter, EventType, Outcome, PartyName, RecordedEvent};
+use crate::domain::horizon::{Horizon, KeptClass};
 use crate::domain::id::EventId;
 use crate::domain::reason::Reason;
 use crate::domain::text::{TextFault, plain_text};
@@ -96,6 +97,20 @@ pub(in crate::grpc) fn event(event: RecordedEvent) -> v1::Event {
         details: event.details,
         method: event.method,
         request_id: event.request_id,
+    }
+}
+
+/// Converts what is known of the deletion of events.
+pub(in crate::grpc) fn horizon(horizon: Horizon) -> v1::EventHorizon {
+    let class = match horizon.class {
+        KeptClass::Operators => v1::EventClass::Administration,
+        KeptClass::SignIns => v1::EventClass::SignIn,
+        KeptClass::Strangers => v1::EventClass::Stranger,
+    };
+    v1::EventHorizon {
+        class: class.into(),
+        complete_since_time: horizon.complete_since.map(stamp),
+        deletion_time: horizon.waits_until.map(stamp),
     }
 }
 

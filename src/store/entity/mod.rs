@@ -4,7 +4,10 @@
 pub mod administrator_guard;
 pub mod api_token;
 pub mod audit_event;
+pub mod event_count;
+pub mod event_horizon;
 pub mod idempotency_key;
+pub mod row_budget;
 pub mod sealed_key;
 pub mod session;
 pub mod source_block;

@@ -3,6 +3,7 @@
 mod m0001_first;
 mod m0002_ability_and_reservations;
 mod m0003_ticket_tries;
+mod m0005_bounded_writing;
 
 use sea_orm_migration::prelude::*;
 
@@ -15,6 +16,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0001_first::Migration),
             Box::new(m0002_ability_and_reservations::Migration),
             Box::new(m0003_ticket_tries::Migration),
+            Box::new(m0005_bounded_writing::Migration),
         ]
     }
 }

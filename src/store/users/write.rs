@@ -19,6 +19,7 @@ use crate::domain::time::Timestamp;
 use crate::domain::user::{Etag, User};
 use crate::error::{Error, Resource, Result, Taken};
 use crate::store::entity::{administrator_guard, user, user_role, user_term, username_reservation};
+use crate::store::sweep::delete_batch;
 use crate::store::text::instant;
 use crate::store::{Autocommit, WriteTx};
 
@@ -200,13 +201,10 @@ pub async fn reservation_find(
     Ok(of_others.map(|row| instant(row.available_at)).filter(|available_at| *available_at > now))
 }
 
-/// Deletes expired reservations.
-pub async fn reservations_sweep(tx: &Autocommit, now: Timestamp) -> Result<()> {
-    username_reservation::Entity::delete_many()
-        .filter(username_reservation::Column::AvailableAt.lte(now.as_micros()))
-        .exec(tx)
-        .await?;
-    Ok(())
+/// Deletes a batch of expired reservations. Returns whether there may be more.
+pub async fn reservations_sweep(tx: &Autocommit, now: Timestamp) -> Result<bool> {
+    let is_over = username_reservation::Column::AvailableAt.lte(now.as_micros());
+    delete_batch::<username_reservation::Entity>(tx, is_over).await
 }
 
 /// Locks the one row that each transaction locks first if it may remove an administrator.
