@@ -8,6 +8,7 @@
 //! | `rpc.code` | the gRPC status code, such as `PERMISSION_DENIED` |
 //! | `rpc.reason` | the reason of a failure, such as `SCOPE_MISSING`; otherwise empty |
 //! | `request.id` | the same as in `x-request-id` of the response and in audit events |
+//! | `request.client_id` | the id that the client gave to the request; empty if there was none |
 //! | `principal.id` | the caller, as in audit events; empty without authentication |
 //! | `client.address` | the client's address; empty for the local socket |
 //! | `duration_ms` | the duration of the call |

@@ -196,5 +196,6 @@ fn replaced_event(environment: &Environment, uid: u32, discarded: u64, sessions_
         details: details.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
         method: "latchkeyd key replace".to_owned(),
         request_id: String::new(),
+        client_request_id: String::new(),
     }
 }

@@ -26,7 +26,7 @@ const APP: &str = "latchkey-app";
 const CLIENT_ADDRESS: &str = "latchkey-client-address";
 
 /// The maximum length of a user agent that is kept, in bytes.
-const MAX_USER_AGENT_BYTES: usize = 256;
+const MAX_USER_AGENT_BYTES: usize = 128;
 
 /// Runs the layer.
 pub(super) async fn access(
@@ -52,6 +52,7 @@ async fn admit(app: &App, method: &str, rule: AccessRule, context: &CallContext,
 
     let call = Call {
         request_id: context.request_id().to_owned(),
+        client_request_id: context.client_request_id().to_owned(),
         method: method.to_owned(),
         client_address,
         user_agent: user_agent(&parts.headers),

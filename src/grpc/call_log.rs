@@ -20,7 +20,7 @@ use crate::proto::code_name;
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The maximum length of a request id from a client, in bytes.
-const MAX_REQUEST_ID_BYTES: usize = 128;
+const MAX_CLIENT_ID_BYTES: usize = 64;
 
 /// The minimum time between two log lines about calls that were shed.
 const SHED_LOG_INTERVAL: Duration = Duration::from_secs(1);
@@ -72,20 +72,27 @@ pub(super) struct CallContext(Arc<Known>);
 #[derive(Debug, Default)]
 struct Known {
     request_id: String,
+    /// The client's own id of the request.
+    client_request_id: Option<String>,
     principal: OnceLock<String>,
     address: OnceLock<IpAddr>,
 }
 
 impl CallContext {
     pub(super) fn begin(headers: &HeaderMap, environment: &Environment) -> CallContext {
-        let sent = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(|id| is_request_id(id));
-        let request_id = sent.map_or_else(|| HEXLOWER.encode(&environment.bytes::<16>()), str::to_owned);
-        CallContext(Arc::new(Known { request_id, ..Known::default() }))
+        let request_id = HEXLOWER.encode(&environment.bytes::<16>());
+        let client_request_id = client_request_id(headers);
+        CallContext(Arc::new(Known { request_id, client_request_id, ..Known::default() }))
     }
 
-    /// Returns the id of the request.
+    /// Returns the id that the server gave to the request.
     pub(super) fn request_id(&self) -> &str {
         &self.0.request_id
+    }
+
+    /// Returns the id that the client gave to the request. Empty if there was none.
+    pub(super) fn client_request_id(&self) -> &str {
+        self.0.client_request_id.as_deref().unwrap_or_default()
     }
 
     /// Sets the id of the principal that calls; empty if the caller is unauthenticated.
@@ -101,10 +108,12 @@ impl CallContext {
     }
 }
 
-/// Returns whether `text` has 1 to 128 letters, digits and `._-`, which are safe in a log, a header and a file name.
-fn is_request_id(text: &str) -> bool {
-    let is_fit = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    (1..=MAX_REQUEST_ID_BYTES).contains(&text.len()) && text.bytes().all(is_fit)
+/// Returns the request id that the client sent, if it has 1 to 64 printable ASCII characters.
+fn client_request_id(headers: &HeaderMap) -> Option<String> {
+    let sent = headers.get(REQUEST_ID)?.to_str().ok()?;
+    let is_printable = |byte: u8| byte == b' ' || byte.is_ascii_graphic();
+    let is_fit = (1..=MAX_CLIENT_ID_BYTES).contains(&sent.len()) && sent.bytes().all(is_printable);
+    is_fit.then(|| sent.to_owned())
 }
 
 /// The record of one call: exactly one log line and one count, written when the response has ended. If the record is
@@ -147,6 +156,7 @@ impl CallRecord {
         let duration_ms = (elapsed.as_secs_f64() * 1e6).round() / 1e3;
         self.log.metrics.rpc(method, code, reason, elapsed);
         let request_id = self.context.request_id();
+        let client_id = self.context.0.client_request_id.as_deref();
         // `None` leaves the field out of the line.
         let reason = Some(reason).filter(|reason| !reason.is_empty());
         let principal = self.context.0.principal.get().map(String::as_str).filter(|id| !id.is_empty());
@@ -156,7 +166,7 @@ impl CallRecord {
             ($level:ident $(, $error:ident)?) => {
                 tracing::$level!(
                     rpc.method = method, rpc.code = code, rpc.reason = reason, request.id = request_id,
-                    principal.id = principal, client.address = address, duration_ms,
+                    request.client_id = client_id, principal.id = principal, client.address = address, duration_ms,
                     $($error,)? "rpc"
                 )
             };
@@ -183,14 +193,22 @@ impl Drop for CallRecord {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     #[test]
-    fn a_request_id_is_taken_only_if_it_is_fit_for_a_log() {
-        assert!(is_request_id("6f1d2c1e-0f3b.4c55_A"));
-        assert!(is_request_id(&"a".repeat(128)));
-        for wrong in ["", "a b", "a\"b", "ä", &"a".repeat(129)] {
-            assert!(!is_request_id(wrong), "{wrong:?}");
+    fn the_id_of_a_client_is_kept_only_if_it_is_fit_for_a_log() {
+        let kept = |text: &[u8]| {
+            let value = HeaderValue::from_bytes(text).ok();
+            client_request_id(&value.map(|value| (REQUEST_ID, value)).into_iter().collect())
+        };
+        for fit in ["6f1d2c1e-0f3b.4c55_A", "a b", "a\"b", &"a".repeat(64)] {
+            assert_eq!(kept(fit.as_bytes()).as_deref(), Some(fit));
         }
+        for wrong in [&b""[..], b"a\tb", b"\xff", "\u{e4}".as_bytes(), &[b'a'; 65]] {
+            assert_eq!(kept(wrong), None, "{wrong:?}");
+        }
+        assert_eq!(client_request_id(&HeaderMap::new()), None);
     }
 }
