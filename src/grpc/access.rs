@@ -45,8 +45,13 @@ pub(super) async fn access(
 
 async fn admit(app: &App, method: &str, rule: AccessRule, context: &CallContext, parts: &Parts) -> Result<Caller> {
     let calling_app = calling_app(app, &parts.headers).await?;
+    if let Some(calling_app) = &calling_app {
+        context.set_app(calling_app.name.clone());
+    }
     let client_address = client_address(parts, calling_app.as_ref())?;
-    context.set_address(client_address);
+    if let Some(address) = client_address {
+        context.set_stated_address(address);
+    }
     let who = identify(app, parts, rule).await?;
     context.set_principal(who.as_ref().map(|who| who.principal.id()).unwrap_or_default());
 

@@ -159,6 +159,16 @@ impl Connection {
         Ok(())
     }
 
+    /// Charges the connection for calls that failed before their caller was known.
+    fn charge_failed_calls(&mut self) -> io::Result<()> {
+        let Some((received, _)) = &mut self.frames else { return Ok(()) };
+        let failed = self.info.calls.take_failed();
+        if failed.all > 0 && !received.charge_failed(failed, Instant::now()) {
+            return Err(self.close(Refused::Flood));
+        }
+        Ok(())
+    }
+
     /// Throttles the peer if this connection has used more than half of a flood limit. Half counts as a flood: otherwise a
     /// peer could close its connection just before the limit and connect again.
     fn report_flood(&mut self) {
@@ -213,6 +223,7 @@ impl Connected for Connection {
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        this.charge_failed_calls()?;
         let before = buffer.filled().len();
         let polled = Pin::new(&mut this.io).poll_read(cx, buffer);
         if let Poll::Ready(Ok(())) = polled {
