@@ -186,9 +186,12 @@ impl Connection {
             (Poll::Ready(Ok(count)), Some((received, sent))) => {
                 self.write_blocked_since = None;
                 received.credit(*count);
+                let resets = sent.resets();
                 if first_bytes(bytes, *count).fold(false, |ends, bytes| sent.read(bytes) | ends) {
                     // h2 has sent GOAWAY and closes the connection itself.
                     self.permit.count_refusal(Refused::Flood);
+                } else if sent.resets() > resets {
+                    self.permit.count_resets(sent.resets() - resets, resets == 0);
                 }
             }
             (Poll::Ready(_), _) => self.write_blocked_since = None,

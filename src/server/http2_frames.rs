@@ -224,6 +224,11 @@ impl SentFrames {
         is_ended
     }
 
+    /// The number of streams that h2 has reset for an error of the peer.
+    pub(super) fn resets(&self) -> usize {
+        self.resets
+    }
+
     /// Returns whether the peer has caused more than half of the resets that h2 allows.
     pub(super) fn caused_many_resets(&self) -> bool {
         self.resets > MAX_LOCAL_RESETS / 2
