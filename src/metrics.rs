@@ -17,6 +17,7 @@
 //! | `latchkey_password_resets_total` | | passwords reset by operators |
 //! | `latchkey_connections` | `listener` | open connections |
 //! | `latchkey_connections_refused_total` | `listener`, `cause` | connections refused or closed, by the limit |
+//! | `latchkey_requests_reset_total` | `listener` | requests reset because they are not valid HTTP/2, before they are calls |
 //! | `latchkey_tls_reloads_total` | `outcome` | reloads of changed TLS files |
 //! | `latchkey_log_lines_dropped_total` | | log lines dropped because the log was not read fast enough |
 //! | `latchkey_tls_certificate_not_after_seconds` | | when the TLS certificate expires, in seconds since 1970 |
@@ -259,6 +260,7 @@ pub struct Metrics {
     resets: Counter,
     connections: Family<ListenerLabel, Gauge>,
     refused: Family<RefusedLabels, Counter>,
+    requests_reset: Family<ListenerLabel, Counter>,
     reloads: Family<ReloadLabel, Counter>,
     certificate_ends: Gauge,
 }
@@ -293,6 +295,7 @@ impl Metrics {
             resets: Counter::default(),
             connections: Family::default(),
             refused: Family::default(),
+            requests_reset: Family::default(),
             reloads: Family::default(),
             certificate_ends: Gauge::default(),
         };
@@ -329,6 +332,7 @@ impl Metrics {
         registry.register("password_resets", "Passwords reset by operators", self.resets.clone());
         registry.register("connections", "Open connections", self.connections.clone());
         registry.register("connections_refused", "Connections refused or closed", self.refused.clone());
+        registry.register("requests_reset", "Requests reset as invalid HTTP/2", self.requests_reset.clone());
         registry.register("tls_reloads", "Reloads of changed TLS files", self.reloads.clone());
         registry.register(
             "tls_certificate_not_after_seconds",
@@ -426,6 +430,12 @@ impl Metrics {
         self.refused.get_or_create(&RefusedLabels { listener, cause }).inc();
     }
 
+    /// Counts requests that were reset because they are not valid HTTP/2.
+    pub fn requests_reset(&self, listener: Listener, count: usize) {
+        let count = u64::try_from(count).unwrap_or(u64::MAX);
+        self.requests_reset.get_or_create(&ListenerLabel { listener }).inc_by(count);
+    }
+
     /// Counts a reload of changed TLS files.
     pub fn tls_reloaded(&self, outcome: Reload) {
         self.reloads.get_or_create(&ReloadLabel { outcome }).inc();
@@ -467,6 +477,7 @@ mod tests {
         metrics.password_reset();
         metrics.connections(Listener::Grpc, 2);
         metrics.connection_refused(Listener::Grpc, Refused::MaxPerPeer);
+        metrics.requests_reset(Listener::Grpc, 2);
         metrics.tls_reloaded(Reload::Refused);
         metrics.certificate_ends(1_800_000_000);
 
@@ -487,6 +498,7 @@ mod tests {
             "latchkey_password_resets_total 1",
             "latchkey_connections{listener=\"grpc\"} 2",
             "latchkey_connections_refused_total{listener=\"grpc\",cause=\"max_per_peer\"} 1",
+            "latchkey_requests_reset_total{listener=\"grpc\"} 2",
             "latchkey_tls_reloads_total{outcome=\"refused\"} 1",
             "latchkey_tls_certificate_not_after_seconds 1800000000",
         ] {

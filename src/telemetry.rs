@@ -1,4 +1,4 @@
-//! The log: one line for each call, and everything else that an operator should know.
+//! The log: a line for each call, alone or with others, and everything else that an operator should know.
 //!
 //! Fields in the line of a call:
 //!
@@ -8,10 +8,14 @@
 //! | `rpc.code` | the gRPC status code, such as `PERMISSION_DENIED` |
 //! | `rpc.reason` | the reason of a failure, such as `SCOPE_MISSING`; otherwise empty |
 //! | `request.id` | the same as in `x-request-id` of the response and in audit events |
+//! | `request.client_id` | the id that the client gave to the request; empty if there was none |
 //! | `principal.id` | the caller, as in audit events; empty without authentication |
-//! | `client.address` | the client's address; empty for the local socket |
+//! | `client.address` | the peer's address, or the one that an application stated; empty for the local socket |
 //! | `duration_ms` | the duration of the call |
 //! | `error` | the cause of an internal failure; never sent to the caller |
+//!
+//! A line of gathered calls (`src/grpc/call_lines.rs`) has method, code and reason, and instead of the rest `calls`,
+//! `client.addresses` and `principal.ids`.
 //!
 //! A log reader that stops reading, such as a journal that is stuck, does not stop calls: lines that do not fit into the pipe
 //! are dropped and counted. There is no thread for writing: waking it costs more than the write itself, and during a flood

@@ -254,5 +254,6 @@ fn key_event(
         details: details.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect(),
         method: method.to_owned(),
         request_id: String::new(),
+        client_request_id: String::new(),
     }
 }

@@ -210,6 +210,7 @@ impl App {
             details: event.details.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
             method: caller.call.method.clone(),
             request_id: caller.call.request_id.clone(),
+            client_request_id: caller.call.client_request_id.clone(),
         }
     }
 }

@@ -119,6 +119,12 @@ section! {
         /// How long a response may stay unread before the connection is closed.
         read_timeout: Duration = Duration::from_secs(30), seconds(1, 10 * MINUTE),
             "unread responses take up to 4 MiB of memory for each call";
+        /// Calls of one peer in a second that may fail before the caller is known: without a valid credential, of a method
+        /// that does not exist, or with an invalid request. Ten times as many may come at once. Further ones are answered
+        /// `RATE_LIMITED`, and connections with many of them are closed. Calls with a valid credential, calls of known
+        /// applications and wrong passwords do not count. 0 turns the limit off.
+        failed_calls: u32 = 50, number(0, 1_000_000, "calls"),
+            "each takes some CPU time from password hashing, which has a lower priority";
     }
 }
 

@@ -285,8 +285,10 @@ pub struct RecordedEvent {
     pub details: BTreeMap<String, String>,
     /// The method called.
     pub method: String,
-    /// Id of the request.
+    /// Id that the server gave to the request.
     pub request_id: String,
+    /// Id that the client gave to the request. Empty if there was none.
+    pub client_request_id: String,
 }
 
 /// The maximum length of a [`PartyName`], in bytes: that of an e-mail address.
@@ -341,6 +343,6 @@ pub struct EventFilter {
     pub actors: Vec<PartyName>,
     /// Matches any of these targets.
     pub targets: Vec<PartyName>,
-    /// Matches events of this request.
+    /// Matches events of this request, by the server's id or by the client's.
     pub request_id: Option<String>,
 }

@@ -208,6 +208,8 @@ pub struct CallingApp {
 pub struct Call {
     /// Request id, also used in the log and in audit events.
     pub request_id: String,
+    /// Id that the client gave to the request. Empty if there was none.
+    pub client_request_id: String,
     /// Full name of the method, such as `latchkey.v1.UserAdmin/LockUser`.
     pub method: String,
     /// Address of the peer, or of the person if a calling application stated it. `None` on the local socket.

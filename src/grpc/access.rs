@@ -26,7 +26,7 @@ const APP: &str = "latchkey-app";
 const CLIENT_ADDRESS: &str = "latchkey-client-address";
 
 /// The maximum length of a user agent that is kept, in bytes.
-const MAX_USER_AGENT_BYTES: usize = 256;
+const MAX_USER_AGENT_BYTES: usize = 128;
 
 /// Runs the layer.
 pub(super) async fn access(
@@ -45,13 +45,19 @@ pub(super) async fn access(
 
 async fn admit(app: &App, method: &str, rule: AccessRule, context: &CallContext, parts: &Parts) -> Result<Caller> {
     let calling_app = calling_app(app, &parts.headers).await?;
+    if let Some(calling_app) = &calling_app {
+        context.set_app(calling_app.name.clone());
+    }
     let client_address = client_address(parts, calling_app.as_ref())?;
-    context.set_address(client_address);
+    if let Some(address) = client_address {
+        context.set_stated_address(address);
+    }
     let who = identify(app, parts, rule).await?;
     context.set_principal(who.as_ref().map(|who| who.principal.id()).unwrap_or_default());
 
     let call = Call {
         request_id: context.request_id().to_owned(),
+        client_request_id: context.client_request_id().to_owned(),
         method: method.to_owned(),
         client_address,
         user_agent: user_agent(&parts.headers),

@@ -1,5 +1,5 @@
-//! The record of each call: one log line and one count when it ends. Calls that are shed because the server is at capacity
-//! share one log line a second.
+//! The record of each call: one count when it ends, and a log line, of its own or with others (`call_lines.rs`). Calls that are
+//! shed because the server is at capacity share one log line a second.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -7,10 +7,13 @@ use std::time::{Duration, Instant};
 
 use data_encoding::HEXLOWER;
 use http::{HeaderMap, HeaderName};
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
+use super::call_lines::{self, CallLines, Kind, Origin, REPORT_EVERY};
 use super::status;
 use super::table::Method;
+use crate::domain::caller::Source;
 use crate::environment::Environment;
 use crate::error::Error;
 use crate::metrics::Metrics;
@@ -20,7 +23,7 @@ use crate::proto::code_name;
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The maximum length of a request id from a client, in bytes.
-const MAX_REQUEST_ID_BYTES: usize = 128;
+const MAX_CLIENT_ID_BYTES: usize = 64;
 
 /// The minimum time between two log lines about calls that were shed.
 const SHED_LOG_INTERVAL: Duration = Duration::from_secs(1);
@@ -29,14 +32,29 @@ const SHED_LOG_INTERVAL: Duration = Duration::from_secs(1);
 const UNKNOWN_METHOD: &str = "unknown";
 
 /// Records calls in the log and the metrics.
-pub(super) struct CallLog {
+pub struct CallLog {
     metrics: Arc<Metrics>,
+    lines: CallLines,
     shed: Shed,
 }
 
 impl CallLog {
     pub(super) fn new(metrics: Arc<Metrics>) -> Arc<CallLog> {
-        Arc::new(CallLog { metrics, shed: Shed::default() })
+        Arc::new(CallLog { metrics, lines: CallLines::new(Instant::now()), shed: Shed::default() })
+    }
+
+    /// Logs gathered calls each second, until the server stops.
+    pub async fn report_gathered(self: Arc<CallLog>, stop: CancellationToken) {
+        while stop.run_until_cancelled(tokio::time::sleep(REPORT_EVERY)).await.is_some() {
+            self.report();
+        }
+    }
+
+    /// Logs gathered calls.
+    pub fn report(&self) {
+        for (kind, gathered) in self.lines.due(Instant::now()) {
+            call_lines::log(&kind, &gathered);
+        }
     }
 }
 
@@ -72,20 +90,30 @@ pub(super) struct CallContext(Arc<Known>);
 #[derive(Debug, Default)]
 struct Known {
     request_id: String,
+    /// The client's own id of the request.
+    client_request_id: Option<String>,
+    /// The address of the peer. `None` on the local socket.
+    peer: Option<IpAddr>,
     principal: OnceLock<String>,
-    address: OnceLock<IpAddr>,
+    app: OnceLock<String>,
+    stated_address: OnceLock<IpAddr>,
 }
 
 impl CallContext {
-    pub(super) fn begin(headers: &HeaderMap, environment: &Environment) -> CallContext {
-        let sent = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok()).filter(|id| is_request_id(id));
-        let request_id = sent.map_or_else(|| HEXLOWER.encode(&environment.bytes::<16>()), str::to_owned);
-        CallContext(Arc::new(Known { request_id, ..Known::default() }))
+    pub(super) fn begin(headers: &HeaderMap, peer: Option<IpAddr>, environment: &Environment) -> CallContext {
+        let request_id = HEXLOWER.encode(&environment.bytes::<16>());
+        let client_request_id = client_request_id(headers);
+        CallContext(Arc::new(Known { request_id, client_request_id, peer, ..Known::default() }))
     }
 
-    /// Returns the id of the request.
+    /// Returns the id that the server gave to the request.
     pub(super) fn request_id(&self) -> &str {
         &self.0.request_id
+    }
+
+    /// Returns the id that the client gave to the request. Empty if there was none.
+    pub(super) fn client_request_id(&self) -> &str {
+        self.0.client_request_id.as_deref().unwrap_or_default()
     }
 
     /// Sets the id of the principal that calls; empty if the caller is unauthenticated.
@@ -93,21 +121,47 @@ impl CallContext {
         let _ = self.0.principal.set(id);
     }
 
-    /// Sets the address that the call comes from.
-    pub(super) fn set_address(&self, address: Option<IpAddr>) {
-        if let Some(address) = address {
-            let _ = self.0.address.set(address);
+    /// Sets the name of the application that calls.
+    pub(super) fn set_app(&self, name: String) {
+        let _ = self.0.app.set(name);
+    }
+
+    /// Sets the address that a calling application stated.
+    pub(super) fn set_stated_address(&self, address: IpAddr) {
+        let _ = self.0.stated_address.set(address);
+    }
+
+    /// Returns the source of the call if neither the principal nor the application is known. `None` on the local socket.
+    pub(super) fn unknown_source(&self) -> Option<Source> {
+        if self.principal().is_some() || self.0.app.get().is_some() {
+            return None;
         }
+        self.0.peer.map(Source::of)
+    }
+
+    fn principal(&self) -> Option<&str> {
+        self.0.principal.get().map(String::as_str).filter(|id| !id.is_empty())
+    }
+
+    fn address(&self) -> Option<IpAddr> {
+        self.0.stated_address.get().copied().or(self.0.peer)
+    }
+
+    fn origin(&self) -> Origin<'_> {
+        let principal = self.principal().or_else(|| self.0.app.get().map(String::as_str));
+        Origin { principal, address: self.address() }
     }
 }
 
-/// Returns whether `text` has 1 to 128 letters, digits and `._-`, which are safe in a log, a header and a file name.
-fn is_request_id(text: &str) -> bool {
-    let is_fit = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    (1..=MAX_REQUEST_ID_BYTES).contains(&text.len()) && text.bytes().all(is_fit)
+/// Returns the request id that the client sent, if it has 1 to 64 printable ASCII characters.
+fn client_request_id(headers: &HeaderMap) -> Option<String> {
+    let sent = headers.get(REQUEST_ID)?.to_str().ok()?;
+    let is_printable = |byte: u8| byte == b' ' || byte.is_ascii_graphic();
+    let is_fit = (1..=MAX_CLIENT_ID_BYTES).contains(&sent.len()) && sent.bytes().all(is_printable);
+    is_fit.then(|| sent.to_owned())
 }
 
-/// The record of one call: exactly one log line and one count, written when the response has ended. If the record is
+/// The record of one call, written exactly once, when the response has ended. If the record is
 /// dropped before, the client has hung up and the code is CANCELLED.
 pub(super) struct CallRecord {
     log: Arc<CallLog>,
@@ -143,29 +197,34 @@ impl CallRecord {
         let reason = error.map_or("", |error| error.reason().as_str());
         let cause = error.filter(|error| status::is_our_fault(error)).map(Error::with_source);
         let is_shed = error.is_some_and(status::is_shed);
-        let elapsed = self.started.elapsed();
+        let now = Instant::now();
+        let elapsed = now.saturating_duration_since(self.started);
         let duration_ms = (elapsed.as_secs_f64() * 1e6).round() / 1e3;
         self.log.metrics.rpc(method, code, reason, elapsed);
+        let is_info = cause.is_some() || (is_ours && !is_shed);
+        let kind = || Kind { method: method.to_owned(), code, reason, is_fault: cause.is_some() };
+        let has_own_line = is_info && self.log.lines.admit(kind(), self.context.origin(), now);
         let request_id = self.context.request_id();
+        let client_id = self.context.0.client_request_id.as_deref();
         // `None` leaves the field out of the line.
         let reason = Some(reason).filter(|reason| !reason.is_empty());
-        let principal = self.context.0.principal.get().map(String::as_str).filter(|id| !id.is_empty());
-        let address = self.context.0.address.get().map(ToString::to_string);
+        let principal = self.context.principal();
+        let address = self.context.address().map(|address| address.to_string());
         // A macro, because `tracing` needs the level of an event at compile time.
         macro_rules! line {
             ($level:ident $(, $error:ident)?) => {
                 tracing::$level!(
                     rpc.method = method, rpc.code = code, rpc.reason = reason, request.id = request_id,
-                    principal.id = principal, client.address = address, duration_ms,
+                    request.client_id = client_id, principal.id = principal, client.address = address, duration_ms,
                     $($error,)? "rpc"
                 )
             };
         }
         match cause {
-            Some(error) => line!(error, error),
-            None if is_ours && !is_shed => line!(info),
-            // Load balancers check health every second, and an overload sheds thousands of calls.
-            None => line!(debug),
+            Some(error) if has_own_line => line!(error, error),
+            None if has_own_line => line!(info),
+            // Gathered, or shed in an overload, or a health check, which load balancers make every second.
+            _ => line!(debug),
         }
         if is_shed {
             self.log.shed.count();
@@ -183,14 +242,22 @@ impl Drop for CallRecord {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     #[test]
-    fn a_request_id_is_taken_only_if_it_is_fit_for_a_log() {
-        assert!(is_request_id("6f1d2c1e-0f3b.4c55_A"));
-        assert!(is_request_id(&"a".repeat(128)));
-        for wrong in ["", "a b", "a\"b", "ä", &"a".repeat(129)] {
-            assert!(!is_request_id(wrong), "{wrong:?}");
+    fn the_id_of_a_client_is_kept_only_if_it_is_fit_for_a_log() {
+        let kept = |text: &[u8]| {
+            let value = HeaderValue::from_bytes(text).ok();
+            client_request_id(&value.map(|value| (REQUEST_ID, value)).into_iter().collect())
+        };
+        for fit in ["6f1d2c1e-0f3b.4c55_A", "a b", "a\"b", &"a".repeat(64)] {
+            assert_eq!(kept(fit.as_bytes()).as_deref(), Some(fit));
         }
+        for wrong in [&b""[..], b"a\tb", b"\xff", "\u{e4}".as_bytes(), &[b'a'; 65]] {
+            assert_eq!(kept(wrong), None, "{wrong:?}");
+        }
+        assert_eq!(client_request_id(&HeaderMap::new()), None);
     }
 }

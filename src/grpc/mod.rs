@@ -10,6 +10,7 @@ mod access;
 mod audit;
 mod auth;
 mod body;
+mod call_lines;
 mod call_log;
 mod convert;
 mod deadline;
@@ -52,7 +53,9 @@ use crate::proto::v1::audit_server::AuditServer;
 use crate::proto::v1::auth_server::AuthServer;
 use crate::proto::v1::user_admin_server::UserAdminServer;
 
+pub use self::call_log::CallLog;
 pub use self::health::Health;
+pub use self::observe::Failed;
 pub use self::status::status_of;
 
 /// The maximum size of a request of Health, in bytes: the name of a service. Health checks have no lane.
@@ -68,7 +71,14 @@ const LARGE_ANSWER: usize = 4 << 20;
 
 /// Returns all services behind their layers. The network and the local socket use the same: the connection identifies the
 /// peer. Streams of reflection end with `stop`; for those of health see [`Health::end_watches`].
-pub fn routes(app: Arc<App>, reflection: ReflectionMode, stop: &CancellationToken) -> Result<(Routes, Health)> {
+///
+/// `failed_calls` is how many calls of a source may fail in a second before the caller is known.
+pub fn routes(
+    app: Arc<App>,
+    reflection: ReflectionMode,
+    failed_calls: u32,
+    stop: &CancellationToken,
+) -> Result<(Routes, Health, Arc<CallLog>)> {
     let table = MethodTable::load(reflection).map_err(Error::internal)?;
     let health = Health::begin();
 
@@ -94,7 +104,8 @@ pub fn routes(app: Arc<App>, reflection: ReflectionMode, stop: &CancellationToke
         }
     };
 
-    let observer = Arc::new(Observer::new(app.environment.clone(), table, Arc::clone(&app.metrics)));
+    let log = CallLog::new(Arc::clone(&app.metrics));
+    let observer = Arc::new(Observer::new(app.environment.clone(), table, Arc::clone(&log), failed_calls));
     let in_lanes = Lanes::new(app.hashing_capacity(), app.environment.clone(), Arc::clone(&app.metrics));
     // The last layer added is the outermost.
     let layered = routes
@@ -103,7 +114,7 @@ pub fn routes(app: Arc<App>, reflection: ReflectionMode, stop: &CancellationToke
         .layer(from_fn_with_state(in_lanes, lanes))
         .layer(from_fn(deadline))
         .layer(from_fn_with_state(observer, observe));
-    Ok((Routes::from(layered).prepare(), health))
+    Ok((Routes::from(layered).prepare(), health, log))
 }
 
 /// The layer that stores the time at which a call arrived.

@@ -17,6 +17,9 @@ use http::{Extensions, Uri};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tonic::transport::server::{TcpConnectInfo, UdsConnectInfo};
 
+use super::http2_frames::FailedCalls;
+use crate::grpc::Failed;
+
 /// Most bytes handed to hyper at once. hyper accepts a piece as soon as the window has room for one byte, and then holds all
 /// of it until the peer has read it.
 const MAX_PIECE: usize = 4096;
@@ -27,6 +30,10 @@ const IDLE_GRACE: Duration = Duration::from_secs(1);
 
 /// How long a stop waits for the rest of a request, and for a peer to read a response.
 const PEER_GRACE: Duration = Duration::from_secs(2);
+
+/// Most methods that are named at a stop, and most bytes of each name: a client may call methods that do not exist.
+const NAMED_METHODS: usize = 16;
+const MAX_METHOD_BYTES: usize = 80;
 
 /// The calls of all connections, to say what a stop waits for.
 #[derive(Debug, Default)]
@@ -50,10 +57,11 @@ impl AllCalls {
         let mut count = BTreeMap::<String, usize>::new();
         for calls in lock(&self.0).iter().filter_map(Weak::upgrade) {
             for call in lock(&calls.0).calls.values() {
-                *count.entry(call.uri.path().trim_start_matches('/').to_owned()).or_default() += 1;
+                *count.entry(call.method.clone()).or_default() += 1;
             }
         }
-        count.iter().map(|(method, calls)| format!("{method}: {calls}")).collect::<Vec<_>>().join(", ")
+        let named = count.iter().take(NAMED_METHODS).map(|(method, calls)| format!("{method}: {calls}"));
+        named.collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -68,11 +76,14 @@ struct Open {
     calls: HashMap<u64, Call>,
     /// When the last call ended.
     ended_at: Option<Instant>,
+    /// Calls that failed before their caller was known, and are not charged to the connection yet.
+    failed: FailedCalls,
 }
 
 #[derive(Debug)]
 struct Call {
-    uri: Uri,
+    /// The name of the method, or its beginning.
+    method: String,
     /// Whether the call waits for the rest of the request.
     is_receiving: bool,
     /// Since when the response waits for the peer.
@@ -98,11 +109,23 @@ impl Calls {
             })
     }
 
-    fn begin(self: Arc<Calls>, uri: Uri) -> OpenCall {
+    /// Returns the failed calls since the last time.
+    pub(super) fn take_failed(&self) -> FailedCalls {
+        std::mem::take(&mut lock(&self.0).failed)
+    }
+
+    fn count_failed(&self, failed: Failed) {
+        let count = &mut lock(&self.0).failed;
+        count.all = count.all.saturating_add(1);
+        count.beyond_limit = count.beyond_limit.saturating_add(failed.is_beyond_limit.into());
+    }
+
+    fn begin(self: Arc<Calls>, uri: &Uri) -> OpenCall {
+        let method = uri.path().trim_start_matches('/').chars().take(MAX_METHOD_BYTES).collect();
         let mut open = lock(&self.0);
         let id = open.next;
         open.next += 1;
-        open.calls.insert(id, Call { uri, is_receiving: false, unread_since: None });
+        open.calls.insert(id, Call { method, is_receiving: false, unread_since: None });
         drop(open);
         OpenCall { calls: self, id }
     }
@@ -163,11 +186,14 @@ pub(super) struct ConnectInfo {
 /// The layer that gives the peer to the handlers, and tracks their calls.
 pub(super) async fn track(mut request: Request, next: Next) -> Response {
     let Some(info) = request.extensions_mut().remove::<ConnectInfo>() else { return next.run(request).await };
-    let call = Arc::clone(&info.calls).begin(request.uri().clone());
+    let call = Arc::clone(&info.calls).begin(request.uri());
     info.peer.insert_into(request.extensions_mut());
     let (calls, id) = (info.calls, call.id);
     let request = request.map(|body| Body::new(RequestBody { body, calls, id }));
-    let response = next.run(request).await;
+    let mut response = next.run(request).await;
+    if let Some(failed) = response.extensions_mut().remove::<Failed>() {
+        call.calls.count_failed(failed);
+    }
     response.map(|body| Body::new(ResponseBody::new(body, call)))
 }
 
@@ -269,7 +295,7 @@ mod tests {
     #[tokio::test]
     async fn a_response_is_handed_out_in_pieces_and_is_pending_until_the_last() {
         let calls = Arc::<Calls>::default();
-        let call = Arc::clone(&calls).begin(Uri::from_static("/a/B"));
+        let call = Arc::clone(&calls).begin(&Uri::from_static("/a/B"));
         let mut body = ResponseBody::new(Body::from(vec![7; 10_000]), call);
         let later = Instant::now() + Duration::from_mins(1);
         for length in [4096, 4096, 1808] {
@@ -290,7 +316,7 @@ mod tests {
         let stopped = Instant::now();
         let delays = |seconds| calls.delay_stop(stopped, stopped + Duration::from_secs(seconds));
         assert!(delays(0) && !delays(1), "without a call");
-        let call = Arc::clone(&calls).begin(Uri::from_static("/latchkey.v1.Auth/SignIn"));
+        let call = Arc::clone(&calls).begin(&Uri::from_static("/latchkey.v1.Auth/SignIn"));
         assert!(delays(20), "work, although the request was not read yet");
         let request = RequestBody { body: Body::empty(), calls: Arc::clone(&calls), id: call.id };
         request.set_receiving(true);

@@ -159,6 +159,16 @@ impl Connection {
         Ok(())
     }
 
+    /// Charges the connection for calls that failed before their caller was known.
+    fn charge_failed_calls(&mut self) -> io::Result<()> {
+        let Some((received, _)) = &mut self.frames else { return Ok(()) };
+        let failed = self.info.calls.take_failed();
+        if failed.all > 0 && !received.charge_failed(failed, Instant::now()) {
+            return Err(self.close(Refused::Flood));
+        }
+        Ok(())
+    }
+
     /// Throttles the peer if this connection has used more than half of a flood limit. Half counts as a flood: otherwise a
     /// peer could close its connection just before the limit and connect again.
     fn report_flood(&mut self) {
@@ -176,9 +186,12 @@ impl Connection {
             (Poll::Ready(Ok(count)), Some((received, sent))) => {
                 self.write_blocked_since = None;
                 received.credit(*count);
+                let resets = sent.resets();
                 if first_bytes(bytes, *count).fold(false, |ends, bytes| sent.read(bytes) | ends) {
                     // h2 has sent GOAWAY and closes the connection itself.
                     self.permit.count_refusal(Refused::Flood);
+                } else if sent.resets() > resets {
+                    self.permit.count_resets(sent.resets() - resets, resets == 0);
                 }
             }
             (Poll::Ready(_), _) => self.write_blocked_since = None,
@@ -213,6 +226,7 @@ impl Connected for Connection {
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        this.charge_failed_calls()?;
         let before = buffer.filled().len();
         let polled = Pin::new(&mut this.io).poll_read(cx, buffer);
         if let Poll::Ready(Ok(())) = polled {

@@ -37,8 +37,27 @@ struct State {
     by_peer: HashMap<Option<Source>, u32>,
     /// Peers that have flooded. Each flood removes the throttles that are no longer active.
     throttled: HashMap<Source, Arc<PeerThrottle>>,
+    refused: Unlogged,
+    reset: Unlogged,
+}
+
+/// The number of connections since the last log line about them.
+#[derive(Default)]
+struct Unlogged {
+    count: u64,
     logged_at: Option<Instant>,
-    refused_since_log: u64,
+}
+
+impl Unlogged {
+    /// Counts a connection. Returns the number to log if the last line is old enough.
+    fn count(&mut self, now: Instant) -> Option<u64> {
+        self.count += 1;
+        if self.logged_at.is_some_and(|logged_at| now - logged_at < LOG_EVERY) {
+            return None;
+        }
+        self.logged_at = Some(now);
+        Some(std::mem::take(&mut self.count))
+    }
 }
 
 /// The right to one connection, returned when it is dropped.
@@ -147,21 +166,14 @@ impl State {
     }
 
     fn log_refusal(&mut self, cause: Refused, address: Option<IpAddr>) {
-        self.refused_since_log += 1;
-        let now = Instant::now();
-        if self.logged_at.is_some_and(|logged_at| now - logged_at < LOG_EVERY) {
-            return;
-        }
+        let Some(count) = self.refused.count(Instant::now()) else { return };
         let address = address.map(|address| address.to_string());
-        let count = self.refused_since_log;
         tracing::warn!(
             limit = cause.limit(),
             count,
             peer = address,
             "connections were refused; the fields describe the last one"
         );
-        self.logged_at = Some(now);
-        self.refused_since_log = 0;
     }
 }
 
@@ -177,6 +189,21 @@ impl Permit {
     /// Counts a connection that is closed for this cause.
     pub(super) fn count_refusal(&self, cause: Refused) {
         self.limits.metrics.connection_refused(self.limits.listener, cause);
+    }
+
+    /// Counts requests that h2 has reset because they are not valid HTTP/2, such as those with an `:authority` that is no
+    /// authority. No layer of ours sees them. `is_first` is whether they are the first of the connection, which is logged.
+    pub(super) fn count_resets(&self, count: usize, is_first: bool) {
+        self.limits.metrics.requests_reset(self.limits.listener, count);
+        let due = if is_first { self.limits.lock().reset.count(Instant::now()) } else { None };
+        if let Some(count) = due {
+            let peer = self.peer.map(|peer| peer.to_string());
+            tracing::info!(
+                count,
+                peer,
+                "connections sent requests that are not valid HTTP/2, which were reset; the peer is the last one"
+            );
+        }
     }
 
     /// Delays the next connection of the peer, because this one has flooded.

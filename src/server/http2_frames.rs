@@ -5,12 +5,14 @@
 //! `WINDOW_UPDATE`, PRIORITY, and requests that are opened and reset.
 //!
 //! Each such frame takes a token from one of two token buckets: one for resets, one for all other frames. The buckets
-//! refill slowly with time, and faster with what honest clients do: sending requests and reading responses. Of received
+//! refill slowly with time, and faster with what honest clients do: sending requests that do not fail at once, and reading
+//! responses. Of received
 //! frames only the 9-byte header is parsed (RFC 9113, section 4.1), of sent frames also the error code.
 
 use std::time::Instant;
 
 use crate::grpc::MAX_LOCAL_RESETS;
+use crate::token_bucket::TokenBucket;
 
 /// Length of the connection preface in bytes (RFC 9113, section 3.4).
 pub(super) const PREFACE_LENGTH: usize = 24;
@@ -37,6 +39,10 @@ const RESET_TOKENS_PER_REQUEST: f64 = 0.5;
 const BYTES_PER_FRAME_TOKEN: f64 = 512.0;
 /// A DATA frame with fewer bytes takes a token, unless it ends a request.
 const SHORT_DATA: usize = 64;
+
+/// Frame tokens that a call takes if it failed before its caller was known and its source is over its limit. The answer adds
+/// back about one. So a connection bears a hundred, and then three a second.
+const FRAME_TOKENS_PER_FAILED_CALL: f64 = 10.0;
 
 /// Frame types, a flag and an error code (RFC 9113, sections 6 and 7).
 const DATA: u8 = 0x0;
@@ -99,6 +105,14 @@ fn payload_length(header: &[u8]) -> usize {
     header.iter().take(3).fold(0, |length, byte| length << 8 | usize::from(*byte))
 }
 
+/// Calls of a connection that failed before their caller was known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct FailedCalls {
+    pub(super) all: u32,
+    /// Those beyond the limit of their source.
+    pub(super) beyond_limit: u32,
+}
+
 /// The frames that the peer sends on one connection.
 #[derive(Debug)]
 pub(super) struct ReceivedFrames {
@@ -109,8 +123,9 @@ pub(super) struct ReceivedFrames {
 impl ReceivedFrames {
     /// A connection of which no byte has arrived.
     pub(super) fn new(now: Instant) -> ReceivedFrames {
-        let (frames, resets) = (TokenBucket::full(FRAME_TOKENS, now), TokenBucket::full(RESET_TOKENS, now));
-        let costs = Costs { last_stream: 0, frames, resets };
+        let frames = TokenBucket::full(FRAME_TOKENS, TOKENS_PER_SECOND, now);
+        let resets = TokenBucket::full(RESET_TOKENS, TOKENS_PER_SECOND, now);
+        let costs = Costs { last_stream: 0, uncredited: 0, frames, resets };
         ReceivedFrames { headers: FramePrefixes::after(PREFACE_LENGTH), costs }
     }
 
@@ -118,7 +133,16 @@ impl ReceivedFrames {
     pub(super) fn read(&mut self, bytes: &[u8], now: Instant) -> bool {
         let ReceivedFrames { headers, costs } = self;
         headers.read(bytes, |header| costs.charge(*header, now));
-        costs.frames.tokens >= 0.0 && costs.resets.tokens >= 0.0
+        !costs.frames.is_overdrawn() && !costs.resets.is_overdrawn()
+    }
+
+    /// Charges for calls that failed before their caller was known. The next requests add no tokens in their place, and each
+    /// call beyond the limit of its source takes some. Returns `false` once a bucket is overdrawn.
+    pub(super) fn charge_failed(&mut self, failed: FailedCalls, now: Instant) -> bool {
+        let costs = &mut self.costs;
+        costs.uncredited = costs.uncredited.saturating_add(failed.all);
+        costs.frames.take(f64::from(failed.beyond_limit) * FRAME_TOKENS_PER_FAILED_CALL, now);
+        !costs.frames.is_overdrawn()
     }
 
     /// Returns whether less than half of a bucket is left.
@@ -138,6 +162,8 @@ impl ReceivedFrames {
 struct Costs {
     /// The highest stream identifier so far. Each new request has a higher one.
     last_stream: u32,
+    /// Requests to come that add no tokens, one for each call that failed before its caller was known.
+    uncredited: u32,
     frames: TokenBucket,
     resets: TokenBucket,
 }
@@ -148,49 +174,19 @@ impl Costs {
         match kind {
             // Trailers: their request has added its tokens already.
             HEADERS if u32::from_be_bytes(stream) <= self.last_stream => {}
+            HEADERS if self.uncredited > 0 => {
+                self.last_stream = u32::from_be_bytes(stream);
+                self.uncredited -= 1;
+            }
             HEADERS => {
                 self.last_stream = u32::from_be_bytes(stream);
                 self.frames.add(FRAME_TOKENS_PER_REQUEST);
                 self.resets.add(RESET_TOKENS_PER_REQUEST);
             }
             DATA if payload_length(&header) >= SHORT_DATA || flags & END_STREAM != 0 => {}
-            RST_STREAM => self.resets.take(now),
-            _ => self.frames.take(now),
+            RST_STREAM => self.resets.take(1.0, now),
+            _ => self.frames.take(1.0, now),
         }
-    }
-}
-
-/// A token bucket. It refills with time, up to its capacity.
-#[derive(Debug)]
-struct TokenBucket {
-    tokens: f64,
-    capacity: f64,
-    refilled_at: Instant,
-}
-
-impl TokenBucket {
-    fn full(capacity: f64, now: Instant) -> TokenBucket {
-        TokenBucket { tokens: capacity, capacity, refilled_at: now }
-    }
-
-    fn add(&mut self, tokens: f64) {
-        self.tokens = self.capacity.min(self.tokens + tokens);
-    }
-
-    fn refill(&mut self, now: Instant) {
-        self.add(now.saturating_duration_since(self.refilled_at).as_secs_f64() * TOKENS_PER_SECOND);
-        self.refilled_at = now;
-    }
-
-    /// Takes a token. Below zero the bucket is overdrawn.
-    fn take(&mut self, now: Instant) {
-        self.refill(now);
-        self.tokens -= 1.0;
-    }
-
-    fn is_below_half(&mut self, now: Instant) -> bool {
-        self.refill(now);
-        self.tokens < self.capacity / 2.0
     }
 }
 
@@ -226,6 +222,11 @@ impl SentFrames {
             }
         });
         is_ended
+    }
+
+    /// The number of streams that h2 has reset for an error of the peer.
+    pub(super) fn resets(&self) -> usize {
+        self.resets
     }
 
     /// Returns whether the peer has caused more than half of the resets that h2 allows.
@@ -308,6 +309,21 @@ mod tests {
         assert_eq!(allowed_requests(&mut after_preface(now), now, half), 5000);
         let all = |stream| [request(stream), reset(stream)].concat();
         assert!(allowed_requests(&mut after_preface(now), now, all) < 420);
+    }
+
+    #[test]
+    fn calls_that_failed_earn_no_credit_and_beyond_the_limit_of_their_source_they_cost() {
+        let now = Instant::now();
+        let failed = |all, beyond_limit| FailedCalls { all, beyond_limit };
+        let mut frames = after_preface(now);
+        assert!((0..5000).all(|_| frames.charge_failed(failed(1, 0), now)), "failing costs nothing by itself");
+        let half = |stream| [request(stream), request(stream + 2), reset(stream)].concat();
+        assert_eq!(allowed_requests(&mut frames, now, half), 200, "but these requests earn no resets");
+
+        let mut frames = after_preface(now);
+        let borne = (0..5000).take_while(|_| frames.charge_failed(failed(1, 1), now)).count();
+        assert_eq!(borne, 100);
+        assert!(!frames.read(&request(9), now), "the connection ends");
     }
 
     #[test]

@@ -80,6 +80,7 @@ pub struct Running {
     pub metrics: Arc<Metrics>,
     app: Arc<App>,
     health: grpc::Health,
+    call_log: Arc<grpc::CallLog>,
     calls: Arc<AllCalls>,
     reload_tls: Arc<Notify>,
     stop: CancellationToken,
@@ -126,7 +127,8 @@ pub async fn start(config: &Config, environment: Environment) -> Result<Running,
     let hasher = hasher.join().map_err(|_| Error::internal("hashing did not start"))??;
     let app = Arc::new(App::new(environment, Arc::clone(&metrics), settings(config), store, hasher, keys));
     let (stop, stop_jobs) = (CancellationToken::new(), CancellationToken::new());
-    let (routes, health) = grpc::routes(Arc::clone(&app), config.reflection, &stop)?;
+    let failed_calls = config.connections.failed_calls;
+    let (routes, health, call_log) = grpc::routes(Arc::clone(&app), config.reflection, failed_calls, &stop)?;
 
     let (listeners, jobs) = (TaskTracker::new(), TaskTracker::new());
     let reload_tls = Arc::<Notify>::default();
@@ -150,6 +152,7 @@ pub async fn start(config: &Config, environment: Environment) -> Result<Running,
     });
     crate::jobs::start(&app, &jobs, &stop_jobs);
     health.set_serving(true);
+    jobs.spawn(Arc::clone(&call_log).report_gathered(stop.clone()));
     jobs.spawn(follow_readiness(Arc::clone(&app), health.clone(), stop.clone()));
     let socket = config.socket.clone();
     Ok(Running {
@@ -159,6 +162,7 @@ pub async fn start(config: &Config, environment: Environment) -> Result<Running,
         metrics,
         app,
         health,
+        call_log,
         calls,
         reload_tls,
         stop,
@@ -215,6 +219,7 @@ impl Running {
         if timeout_at(deadline, work).await.is_err() {
             tracing::warn!("work that waits for the database did not end in time and was abandoned");
         }
+        self.call_log.report();
         self.bound_socket.remove().await;
     }
 

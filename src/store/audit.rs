@@ -111,7 +111,9 @@ fn condition(filter: &EventFilter, actors: &Parties, targets: &Parties) -> Condi
         all = all.add(one_of(targets, Column::TargetUserId, Column::TargetUsername));
     }
     if let Some(request_id) = &filter.request_id {
-        all = all.add(Column::RequestId.eq(request_id));
+        // Each has an index of its own, and both databases join the two.
+        let either = Condition::any().add(Column::RequestId.eq(request_id)).add(Column::ClientRequestId.eq(request_id));
+        all = all.add(either);
     }
     all
 }
@@ -163,6 +165,7 @@ fn encode(event: RecordedEvent) -> audit_event::ActiveModel {
         request_id: Set(event.request_id),
         sequence: Set(None),
         digest: Set(None),
+        client_request_id: Set(Some(event.client_request_id).filter(|id| !id.is_empty())),
     }
 }
 
@@ -193,5 +196,6 @@ fn decode(row: audit_event::Model) -> Result<RecordedEvent> {
         note: row.note,
         method: row.method,
         request_id: row.request_id,
+        client_request_id: row.client_request_id.unwrap_or_default(),
     })
 }

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use latchkey::proto::v1::auth_client::AuthClient;
 use latchkey::proto::v1::{self, EventFilter, EventOutcome, EventType};
 use tonic::Code;
+use tonic::transport::Endpoint;
 
 use crate::harness::actors::named;
 use crate::harness::calls::{Shown, told};
@@ -142,6 +144,10 @@ async fn an_event_names_session_method_request_note_and_client() {
     let events =
         filtered(&admin.client, EventFilter { request_id: "my-request.7".to_owned(), ..Default::default() }).await;
     let [event] = &events[..] else { panic!("{events:?}") };
+    assert_eq!(event.client_request_id, "my-request.7");
+    assert!(event.request_id.len() == 32 && event.request_id.bytes().all(|byte| byte.is_ascii_hexdigit()), "{event:?}");
+    let by_our_id = EventFilter { request_id: event.request_id.clone(), ..Default::default() };
+    assert_eq!(filtered(&admin.client, by_our_id).await, events);
     let actor = event.actor.as_ref().unwrap();
     assert_eq!((event.note.as_str(), event.method.as_str()), ("ticket 4711", "latchkey.v1.UserAdmin/LockUser"));
     assert_eq!((&actor.session_id, actor.client_address.as_str()), (&admin.tokens.session_id, "127.0.0.1"));
@@ -151,6 +157,18 @@ async fn an_event_names_session_method_request_note_and_client() {
 
     let one = v1::GetEventRequest { event_id: event.id.clone() };
     assert_eq!(admin.client.audit().get_event(one).await.unwrap().into_inner().event.as_ref(), Some(event));
+}
+
+#[tokio::test]
+async fn a_long_user_agent_is_cut_in_events() {
+    let h = Harness::start().await;
+    h.create("bob", &[], PASSWORD).await;
+    let endpoint = Endpoint::from_shared(h.url()).expect("a URL").user_agent("x".repeat(8000)).expect("a name");
+    let mut auth = AuthClient::new(endpoint.connect().await.expect("a connection"));
+    let request = v1::SignInRequest { login: "bob".to_owned(), password: PASSWORD.to_owned(), ..Default::default() };
+    auth.sign_in(request).await.expect("bob signs in");
+    let event = h.operator().await.events().await.pop().expect("an event");
+    assert_eq!(event.actor.map(|actor| actor.user_agent), Some("x".repeat(128)));
 }
 
 #[tokio::test]

@@ -39,14 +39,14 @@ async fn a_short_timeout_is_never_told_as_cancelled() {
                 _ if number.is_multiple_of(2) => format!("{}m", 1 + number % 50),
                 _ => format!("{}u", 900 + number * 97),
             };
-            let headers = [("authorization", bearer.as_str()), ("grpc-timeout", &timeout), ("x-request-id", &timeout)];
-            (timeout.clone(), wire.call(LOCK, &headers, lock_bob()).await)
+            let headers = [("authorization", bearer.as_str()), ("grpc-timeout", &timeout)];
+            wire.call(LOCK, &headers, lock_bob()).await
         }
     }))
     .await;
-    for (timeout, answer) in answers {
+    for answer in answers {
         let refusal = refused(Err::<(), _>(told(answer)), Code::DeadlineExceeded, "DEADLINE_PASSED");
-        assert_eq!(refusal.details.request_info().map(|info| info.request_id.as_str()), Some(timeout.as_str()));
+        assert!(refusal.details.request_info().is_some_and(|info| info.request_id.len() == 32), "{refusal:?}");
         assert!(refusal.message.contains("may have been made anyway"), "{}", refusal.message);
     }
     held.release().await;

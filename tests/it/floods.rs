@@ -10,7 +10,7 @@ use latchkey::proto::v1::auth_client::AuthClient;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::harness::daemon::Daemon;
-use crate::harness::h2::{self, Raw, flag, flood, frame, kind};
+use crate::harness::h2::{self, Raw, flag, flood, flood_of_calls, frame, kind};
 use crate::harness::http;
 use crate::harness::transcript::Shell;
 use crate::harness::{at_once, eventually};
@@ -138,6 +138,19 @@ async fn frames_that_bring_no_work_end_their_connection() {
     // RFC 9113, section 5.5: frames of unknown types are ignored. They still cost tokens.
     let unknown = frame(0xbe, flag::NONE, 0, &[1; 32]);
     scene.cuts_off("unknown frames", 100_000, |_| unknown.clone()).await;
+    scene.is_over().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_fail_before_the_caller_is_known_end_their_connection() {
+    let scene = Scene::begin(&[]).await;
+    for (source, path) in [(3, "/a/b"), (4, "/latchkey.v1.Auth/WhoAmI")] {
+        let call = |sent| h2::empty_call(stream(sent), path);
+        let (sent, closed) = scene.meanwhile(flood_of_calls(scene.raw_from(source, &[]).await, 100_000, call)).await;
+        assert!(closed && sent > 500, "{path}: {sent}");
+    }
+    let closed = scene.metric(r#"latchkey_connections_refused_total{listener="grpc",cause="flood"}"#).await;
+    assert_eq!(closed, 2, "as floods");
     scene.is_over().await;
 }
 

@@ -332,7 +332,10 @@ fn few_functions_write_outside_a_transaction() {
 
 #[test]
 fn the_edge_reaches_the_store_through_the_use_cases() {
-    knows_only("grpc", &["grpc", "app", "config", "domain", "environment", "error", "metrics", "proto"]);
+    knows_only(
+        "grpc",
+        &["grpc", "app", "config", "domain", "environment", "error", "metrics", "proto", "token_bucket"],
+    );
 }
 
 #[test]

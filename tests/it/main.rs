@@ -78,6 +78,7 @@ mod sign_in;
 mod sign_in_ability;
 mod signals;
 mod source_limits;
+mod stranger_floods;
 mod terminals;
 mod throttle;
 mod tls;

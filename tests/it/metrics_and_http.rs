@@ -119,24 +119,19 @@ async fn the_public_keys_are_the_same_over_http_and_grpc() {
 }
 
 #[tokio::test]
-async fn a_request_id_comes_back_whatever_the_answer() {
+async fn the_servers_request_id_comes_back_whatever_the_answer_and_whatever_the_client_sends() {
     let h = Harness::start().await;
     let operator = h.operator().await.with("x-request-id", "mine-1");
     h.create("bob", &[], PASSWORD).await;
     let request = |name: &str| v1::GetUserRequest { user: Some(named(name)) };
     let found = operator.user_admin().get_user(request("bob")).await.unwrap();
-    assert_eq!(found.metadata().get("x-request-id").unwrap(), "mine-1");
+    let first = found.metadata().get("x-request-id").unwrap().to_str().unwrap().to_owned();
+    assert!(first.len() == 32 && first.bytes().all(|byte| byte.is_ascii_hexdigit()), "{first}");
     let status = operator.user_admin().get_user(request("nobody")).await.unwrap_err();
-    assert_eq!(status.metadata().get("x-request-id").unwrap(), "mine-1");
+    let second = status.metadata().get("x-request-id").unwrap().to_str().unwrap();
+    assert_ne!(second, first, "each call has an id of its own");
     let refusal = Refusal::of(&status);
-    assert_eq!(refusal.details.request_info().map(|info| info.request_id.as_str()), Some("mine-1"));
-
-    for unfit in ["a b", "\"", &"x".repeat(129)] {
-        let operator = h.operator().await.with("x-request-id", unfit);
-        let found = operator.user_admin().get_user(request("bob")).await.unwrap();
-        let given = found.metadata().get("x-request-id").unwrap().to_str().unwrap();
-        assert!(given.len() == 32 && given != unfit, "{given}");
-    }
+    assert_eq!(refusal.details.request_info().map(|info| info.request_id.as_str()), Some(second));
 }
 
 #[tokio::test]

@@ -217,6 +217,19 @@ async fn a_header_block_that_stops_ends_its_connection() {
 }
 
 #[tokio::test]
+async fn a_request_that_http2_refuses_is_counted_although_it_is_no_call() {
+    let h = Harness::start().await;
+    let mut raw = open(&h).await;
+    let fields = [(":method", "POST"), (":scheme", "http"), (":path", KEYS), (":authority", "%2Frun%2Fsocket")];
+    for stream in [1, 3] {
+        raw.send(&frame(kind::HEADERS, flag::END_HEADERS, stream, &h2::header_block(&fields))).await.expect("a call");
+        raw.next_of(kind::RST_STREAM).await.expect("a reset");
+    }
+    assert_eq!(h.metric("latchkey_requests_reset_total").await, 2);
+    assert_eq!(h.metric("latchkey_rpc_total").await, 0);
+}
+
+#[tokio::test]
 async fn on_the_local_socket_a_client_may_state_the_path_as_authority_percent_encoded_or_plain() {
     let h = Harness::start().await;
     let stream = UnixStream::connect(h.socket()).await.expect("a connection");

@@ -61,7 +61,7 @@ pub(crate) struct List {
     /// Only what failed or was denied.
     #[arg(long)]
     failed: bool,
-    /// In the course of this request.
+    /// In the course of this request: the id in the answer, or the client's own.
     #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
     request: String,
     #[command(flatten)]

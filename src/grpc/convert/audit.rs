@@ -97,6 +97,7 @@ pub(in crate::grpc) fn event(event: RecordedEvent) -> v1::Event {
         details: event.details,
         method: event.method,
         request_id: event.request_id,
+        client_request_id: event.client_request_id,
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Model {
     pub request_id: String,
     pub sequence: Option<i64>,
     pub digest: Option<Vec<u8>>,
+    /// `NULL` if the client gave the request no id.
+    pub client_request_id: Option<String>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -72,6 +72,7 @@ impl Site {
         command.env("LATCHKEY_ARGON2_MEMORY_KIB", argon2.memory_kib.to_string());
         command.env("LATCHKEY_ARGON2_ITERATIONS", argon2.iterations.to_string());
         command.env("LATCHKEY_ARGON2_ALLOW_WEAK", "true").env("LATCHKEY_LOG_LEVEL", "info,latchkey::grpc=warn");
+        command.env("LATCHKEY_CONNECTIONS_FAILED_CALLS", "0");
         command.env("LATCHKEY_THROTTLE_SOURCE_FAILURES", "0").env("LATCHKEY_THROTTLE_SOURCE_ACCOUNTS", "0");
         command.envs(self.variables.iter().cloned());
         command

@@ -208,6 +208,25 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
     }
 }
 
+/// Makes up to `most` calls, fifty at a time, and reads their responses, until the peer closes the connection. Returns the
+/// number of calls, and whether the peer closed the connection.
+pub async fn flood_of_calls(mut raw: Raw, most: usize, mut call: impl FnMut(usize) -> Vec<u8>) -> (usize, bool) {
+    const AT_ONCE: usize = 50;
+    for begun in (0..most).step_by(AT_ONCE) {
+        let calls: Vec<u8> = (begun..begun + AT_ONCE).flat_map(&mut call).collect();
+        if raw.send(&calls).await.is_err() {
+            return (begun, true);
+        }
+        let mut open = AT_ONCE;
+        while open > 0 {
+            let Some(Frame { kind, flags, .. }) = raw.next().await else { return (begun, true) };
+            let is_end = [kind::HEADERS, kind::DATA].contains(&kind) && flags & flag::END_STREAM != 0;
+            open -= usize::from(is_end || kind == kind::RST_STREAM);
+        }
+    }
+    (most, false)
+}
+
 /// Sends the same bytes repeatedly and reads all input, until the peer closes the connection or `most` copies are sent.
 /// Returns the number sent, and whether the peer closed the connection.
 pub async fn flood(raw: Raw, most: usize, mut bytes: impl FnMut(usize) -> Vec<u8>) -> (usize, bool) {

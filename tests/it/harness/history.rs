@@ -159,7 +159,7 @@ impl<'a> Judge<'a> {
 
     /// Replays one event.
     fn play(&mut self, event: &'a Event) {
-        let Some(entry) = self.entries.get(event.request_id.as_str()).copied() else {
+        let Some(entry) = self.entries.get(event.client_request_id.as_str()).copied() else {
             if event.r#type().as_str_name().contains("USER_") {
                 self.fault("I7", format!("an event of an unknown call: {event:?}"));
             }

@@ -200,6 +200,7 @@ pub fn test_config(dir: &std::path::Path, database: &TestDatabase) -> Config {
     config.argon2.memory_kib = 64;
     config.argon2.iterations = 1;
     config.argon2.allow_weak = true;
+    config.connections.failed_calls = 0;
     config.throttle.source_failures = 0;
     config.throttle.source_accounts = 0;
     config
