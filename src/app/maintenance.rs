@@ -11,6 +11,7 @@ use crate::domain::caller::{AccessRule, Call, Caller, Demand, Principal};
 use crate::domain::role::ScopeSet;
 use crate::domain::time::MAX_CLOCK_SKEW;
 use crate::error::{Error, Result};
+use crate::store::familiar::places_sweep;
 use crate::store::idempotency::idempotency_sweep;
 use crate::store::keys::{key_insert, key_list, key_retire, keys_sweep};
 use crate::store::sessions::sessions_sweep;
@@ -57,7 +58,8 @@ impl App {
         Ok(())
     }
 
-    /// Deletes expired tickets, idempotency keys, username reservations, throttles, source blocks, keys and ended sessions.
+    /// Deletes expired tickets, idempotency keys, username reservations, throttles, source blocks, familiar
+    /// places, keys and ended sessions.
     pub async fn sweep(&self) -> Result<()> {
         let (c, now) = (self.store.autocommit()?, self.now());
         tickets_sweep(c, now).await?;
@@ -65,6 +67,7 @@ impl App {
         reservations_sweep(c, now).await?;
         throttle_sweep(c, &self.settings.throttle, now).await?;
         sources_sweep(c, &self.settings.sources, now).await?;
+        places_sweep(c, now).await?;
         keys_sweep(c, now).await?;
         sessions_sweep(c, now.saturating_sub(ENDED_SESSIONS)).await
     }

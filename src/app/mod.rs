@@ -6,6 +6,7 @@
 mod access;
 mod account_queue;
 mod audit;
+mod familiar;
 mod idempotency;
 mod maintenance;
 mod page_tokens;

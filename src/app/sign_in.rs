@@ -12,6 +12,7 @@ use crate::domain::audit::Target;
 use crate::domain::caller::Caller;
 use crate::domain::credentials::UserWithCredentials;
 use crate::domain::email::EmailAddress;
+use crate::domain::familiar::SentDeviceToken;
 use crate::domain::password::{PasswordRules, PlainPassword};
 use crate::domain::reason::Reason;
 use crate::domain::secret::TicketSecret;
@@ -34,6 +35,8 @@ pub struct SignIn {
     pub login: String,
     /// The password. `None` if what was typed cannot be a password, and is therefore wrong.
     pub password: Option<PlainPassword>,
+    /// The device token of an earlier sign-in. An invalid one has no effect.
+    pub device_token: Option<SentDeviceToken>,
     /// The client name, audiences and scopes that are asked for.
     pub wish: SignInWish,
 }
@@ -64,19 +67,24 @@ impl App {
     pub async fn sign_in(&self, caller: &Caller, command: SignIn) -> Result<Progress> {
         self.check_room_to_hash()?;
         self.check_source(caller).await?;
-        let SignIn { login, password, wish } = command;
+        let SignIn { login, password, device_token, wish } = command;
         let parsed = parse_login(&login);
         let login = parsed.as_ref().map_or(login.as_str(), Login::key);
         let Found { account, is_corrupt } = self.account_signing_in(parsed.as_ref()).await?;
         let account = account.as_ref();
         let user = account.map(|account| &account.user);
-        let attempt = self.reserve(self.account_of(user, login)).await?;
-        let proved = self.prove_unblocked(caller, password.as_ref(), account).await;
+        let is_familiar = self.is_familiar(caller, user, device_token.as_ref()).await?;
+        let attempt = self.reserve(self.budgets_of(user, login, is_familiar)).await?;
+        let provable = account.filter(|_| attempt.may_prove());
+        let proved = self.prove_unblocked(caller, password.as_ref(), provable).await;
         let proved = self.or_release(&attempt, proved).await?;
         let refusal = match user {
             None if is_corrupt => Some(Reason::RecordCorrupt),
             None => Some(Reason::UserNotFound),
-            Some(user) => refusal(user, proved, self.now()),
+            Some(user) => match refusal(user, proved, self.now()) {
+                Some(Reason::PasswordWrong) if !attempt.may_prove() => Some(Reason::Throttled),
+                refusal => refusal,
+            },
         };
         if let (None, Some(account)) = (refusal, account) {
             let progress = self.signed_in(caller, &attempt, account, &wish).await;
@@ -137,7 +145,7 @@ impl App {
             let Some(user) = change.signing_in(read).await? else {
                 return Ok(change.roll_back(RolledBack::NotApplied, None));
             };
-            let throttle_ended = attempt.succeeded(&change.tx, &user).await?;
+            let throttle_ended = attempt.succeeded(&change, &user).await?;
             if let Some(cause) = user.change_cause() {
                 let (ticket, secret) = self.new_ticket(&user, wish, change.now);
                 ticket_replace(&change.tx, &ticket, &secret.digest()).await?;

@@ -5,6 +5,7 @@ pub mod audit;
 pub mod caller;
 pub mod credentials;
 pub mod email;
+pub mod familiar;
 pub mod id;
 pub mod idempotency;
 pub mod key;

@@ -12,6 +12,7 @@ mod commits;
 mod condition;
 mod entity;
 mod error;
+pub mod familiar;
 pub mod idempotency;
 pub mod keys;
 mod migration;

@@ -307,6 +307,7 @@ fn few_functions_write_outside_a_transaction() {
         "api_token_used",
         "idempotency_sweep",
         "keys_sweep",
+        "places_sweep",
         "reservations_sweep",
         "sessions_sweep",
         "sources_sweep",

@@ -105,7 +105,7 @@ impl App {
         let account = user_with_credentials(self.store.reader(), *id).await?;
         let account = account.ok_or(Error::Unauthenticated(Unauthenticated::SessionRevoked))?;
         let user = &account.user;
-        let attempt = self.reserve(self.account_of(Some(user), user.username.as_str())).await?;
+        let attempt = self.reserve_in_session(user).await?;
         let attempt = &attempt;
         let proved = self.prove(Priority::SignIn, command.current.as_ref(), Some(&account)).await;
         if !self.or_release(attempt, proved).await? {
@@ -121,7 +121,7 @@ impl App {
             let before = writer.unchanged_since(account).await?;
             let before = before.ok_or(Error::Unauthenticated(Unauthenticated::Rejected))?;
             let change = writer.change();
-            let throttle_ended = attempt.succeeded(&change.tx, &before).await?;
+            let throttle_ended = attempt.succeeded(&change, &before).await?;
             let (after, sessions) = change_password(&change, &before, hash, Which::AllBut(*session_id)).await?;
             change.commit(changed_event(&after, sessions).and(throttle_ended), sessions).await
         });

@@ -4,6 +4,7 @@
 pub mod administrator_guard;
 pub mod api_token;
 pub mod audit_event;
+pub mod familiar_place;
 pub mod idempotency_key;
 pub mod sealed_key;
 pub mod session;
