@@ -19,7 +19,7 @@ use latchkey::domain::username::Username;
 use latchkey::environment::Environment;
 use latchkey::error::{Error, Result};
 use latchkey::store::Store;
-use latchkey::store::throttle::{Account, throttle_failed, throttle_reserve};
+use latchkey::store::throttle::{Account, Budgets, Name, throttle_failed, throttle_reserve};
 use latchkey::store::users::user_insert_many;
 
 /// The password of everybody.
@@ -68,13 +68,14 @@ impl Seed {
             user_insert_many(&tx, &users).await?;
             tx.commit().await?;
             let throttled = (written..end).zip(&users).filter(|(n, _)| self.is_throttled(*n));
-            let throttled: Vec<_> = throttled.map(|(_, account)| Account::Known(account.user.id)).collect();
-            for account in &throttled {
-                throttle_reserve(store.autocommit()?, account, &ONE_WRONG, self.now).await?;
+            let budgets = |account: Account| Budgets { account, name: Name::Username, is_familiar: false };
+            let throttled: Vec<_> = throttled.map(|(_, account)| budgets(Account::Known(account.user.id))).collect();
+            for budgets in &throttled {
+                throttle_reserve(store.autocommit()?, budgets, &ONE_WRONG, self.now).await?;
             }
             let tx = store.begin_long().await?.writable();
-            for account in &throttled {
-                throttle_failed(&tx, account, &ONE_WRONG, self.now).await?;
+            for budgets in &throttled {
+                throttle_failed(&tx, budgets, false, &ONE_WRONG, self.now).await?;
             }
             tx.commit().await?;
             written = end;
@@ -153,6 +154,7 @@ impl Seed {
             version: 1,
             created_at,
             updated_at: created_at,
+            devices_valid_after: None,
             last_sign_in_at: (!is_new).then_some(last_sign_in),
         };
         Ok(UserWithCredentials { user, credentials })

@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::store::audit::event_insert;
 use crate::store::budgets::budgets_sweep;
 use crate::store::event_counts::{event_counts_close, event_counts_due};
+use crate::store::familiar::places_sweep;
 use crate::store::idempotency::idempotency_sweep;
 use crate::store::keys::{key_insert, key_list, key_retire, keys_sweep};
 use crate::store::sessions::sessions_sweep;
@@ -85,7 +86,8 @@ impl App {
         Ok(())
     }
 
-    /// Deletes expired tickets, idempotency keys, username reservations, throttles, source blocks, keys, ended sessions
+    /// Deletes expired tickets, idempotency keys, username reservations, throttles, source blocks, familiar places,
+    /// keys, ended sessions
     /// and events.
     pub async fn sweep(&self) -> Result<()> {
         let (c, now, sources) = (self.store.autocommit()?, self.now(), &self.settings.sources);
@@ -95,6 +97,7 @@ impl App {
         self.in_batches(|| throttle_sweep(c, &self.settings.throttle, now)).await?;
         self.in_batches(|| source_failures_sweep(c, sources, now)).await?;
         self.in_batches(|| source_blocks_sweep(c, sources, now)).await?;
+        self.in_batches(|| places_sweep(c, now)).await?;
         self.sweep_events().await?;
         self.in_batches(|| budgets_sweep(c, BUDGET_WINDOW, now)).await?;
         self.in_batches(|| keys_sweep(c, now)).await?;

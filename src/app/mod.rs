@@ -6,6 +6,7 @@
 mod access;
 mod audit;
 mod counted;
+mod familiar;
 mod horizons;
 mod idempotency;
 mod maintenance;

@@ -27,7 +27,7 @@ use crate::domain::time::Timestamp;
 use crate::domain::user::{Password, PasswordKind, User, UserKind};
 use crate::domain::violation::Violations;
 use crate::error::{Error, Limit, Result, Unauthenticated};
-use crate::store::throttle::Account;
+use crate::store::throttle::{Account, Budgets};
 use crate::store::tickets::{ticket_find, ticket_try};
 use crate::store::users::user_with_credentials;
 
@@ -98,13 +98,18 @@ pub(super) struct Claim<'a> {
     pub(super) login: &'a str,
     /// The password. `None` if what was typed cannot be one, and is therefore wrong.
     pub(super) password: Option<&'a PlainPassword>,
+    /// The budgets that a failure is taken from.
+    pub(super) budgets: Budgets,
+    /// Whether a session of the account claims it. If so, a spent budget of the account shows.
+    pub(super) in_session: bool,
 }
 
 impl<'a> Claim<'a> {
-    /// Claims to be the owner of `account`.
+    /// Claims to be the owner of `account`, in one of its sessions.
     pub(super) fn owner(account: &'a UserWithCredentials, password: Option<&'a PlainPassword>) -> Claim<'a> {
         let login = account.user.username.as_str();
-        Claim { account: Some(account), absent: Reason::UserNotFound, login, password }
+        let budgets = App::budgets_in_session(&account.user);
+        Claim { account: Some(account), absent: Reason::UserNotFound, login, password, budgets, in_session: true }
     }
 }
 
@@ -162,15 +167,21 @@ impl App {
     /// Every refusal of login and password is [`Unauthenticated::Rejected`]. Fails with [`Error::Exhausted`] if the account
     /// is throttled, the source is blocked or the hashing queue is full.
     pub(super) async fn prove<'a>(&self, entry: Entry<'a>, claim: Claim<'a>) -> Result<Proof<'a>> {
-        let (caller, Claim { account, absent, login, password }) = (entry.caller, claim);
+        let (caller, Claim { account, absent, login, password, budgets, in_session }) = (entry.caller, claim);
         let user = account.map(|account| &account.user);
-        let counted = self.account_of(user, login);
-        let turn_of = self.is_counted(&counted).then_some(&counted);
+        let turn_of = self.is_counted(&budgets.account).then(|| budgets.account_id());
         let admitted = self.admit_to_hash(entry, turn_of).await?;
-        let attempt = self.reserve(counted, admitted).await?;
-        let proved = self.verify_unblocked(caller, attempt.permit(), password, account).await;
+        let attempt = self.reserve(budgets, admitted).await?;
+        if in_session {
+            self.check_unspent(&attempt).await?;
+        }
+        let provable = account.filter(|_| attempt.may_prove());
+        let proved = self.verify_unblocked(caller, attempt.permit(), password, provable).await;
         let proved = self.or_release(&attempt, proved).await?;
-        let reason = user.map_or(Some(absent), |user| refusal(user, proved, self.now()));
+        let reason = match user.map_or(Some(absent), |user| refusal(user, proved, self.now())) {
+            Some(Reason::PasswordWrong) if !attempt.may_prove() => Some(Reason::Throttled),
+            reason => reason,
+        };
         match (reason, account) {
             (None, Some(account)) => Ok(Proof { account, attempt, caller }),
             (reason, _) => {
@@ -210,7 +221,7 @@ impl App {
             return self.ticket_invalid(caller).await;
         };
         let new_password = self.accept("new_password", new_password)?;
-        let admitted = self.admit_to_hash(entry, Some(&Account::Known(ticket.user_id))).await?;
+        let admitted = self.admit_to_hash(entry, Some(Account::Known(ticket.user_id).key())).await?;
         if !ticket_try(self.store.autocommit()?, &digest, ticket.purpose, self.now()).await? {
             return self.ticket_invalid(caller).await;
         }
@@ -255,10 +266,10 @@ impl App {
     }
 
     /// Waits for a turn of the account, and takes a permit to hash.
-    async fn admit_to_hash(&self, entry: Entry<'_>, account: Option<&Account>) -> Result<Admitted> {
+    async fn admit_to_hash(&self, entry: Entry<'_>, account: Option<String>) -> Result<Admitted> {
         let Entry { began, turn, .. } = entry;
         let of_account = match account {
-            Some(account) => Some(self.turn(account.key(), TURNS_OF_ACCOUNT.min(self.gate.share()), began).await?),
+            Some(key) => Some(self.turn(key, TURNS_OF_ACCOUNT.min(self.gate.share()), began).await?),
             None => None,
         };
         let permit = self.gate.hasher.admit(Priority::SignIn)?;

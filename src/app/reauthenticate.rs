@@ -37,18 +37,13 @@ impl App {
 
     /// Dates the sign-in of a session to now. Returns `None` if the account was locked or reset while its password was
     /// checked.
-    async fn renew_sign_in(
-        &self,
-        caller: &Caller,
-        proof: &Proof<'_>,
-        session_id: SessionId,
-    ) -> Result<Option<Tokens>> {
+    async fn renew_sign_in(&self, caller: &Caller, proof: &Proof<'_>, session_id: SessionId) -> Result<Option<Tokens>> {
         self.write(caller, None, |mut writer| async move {
             let over = || Error::Unauthenticated(Unauthenticated::SessionRevoked);
             let Some(user) = writer.unchanged_since(proof.account).await? else { return Ok(writer.unchanged(None)) };
             let mut session = session_lock_row(&writer.tx, session_id).await?.ok_or_else(over)?;
             let change = writer.change();
-            let throttle_ended = proof.attempt.succeeded(&change.tx, &user).await?;
+            let throttle_ended = proof.attempt.succeeded(&change, &user).await?;
             session.auth_at = change.now;
             self.touch(&mut session, caller, &user, change.now);
             if !session_reauthenticate(&change.tx, &session, change.now).await? {

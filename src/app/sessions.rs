@@ -39,6 +39,8 @@ pub struct Tokens {
     pub session_id: SessionId,
     /// The scopes of the access token.
     pub scopes: ScopeSet,
+    /// The device token. Only a sign-in issues one.
+    pub device: Option<SecretString>,
 }
 
 /// One page of sessions, newest first.
@@ -90,8 +92,8 @@ enum Refreshed {
 }
 
 impl App {
-    /// Opens a session for a user who has just proved a password. If the user has too many sessions, ends the oldest ones.
-    /// Returns the tokens, and the events: the sign-in, then the sessions that were ended.
+    /// Opens a session for a user who has just proved a password, and makes the place familiar. If the user has too many
+    /// sessions, ends the oldest ones. Returns the tokens, and the events: the sign-in, then the sessions that were ended.
     pub(super) async fn open_session(
         &self,
         change: &Change<'_>,
@@ -122,7 +124,9 @@ impl App {
         if user.last_sign_in_at != Some(now) {
             user_signed_in(&change.tx, user.id, now).await?;
         }
-        let tokens = self.tokens(&session, user, wish, now)?;
+        self.remember_place(change, caller, user).await?;
+        let device = Some(self.device_token(user, now)?);
+        let tokens = Tokens { device, ..self.tokens(&session, user, wish, now)? };
         let revoked = evicted.into_iter().map(|id| {
             let event = Event::new(EventType::SessionRevoked, Target::of(user));
             event.about(id).detail("cause", "TOO_MANY_SESSIONS")
@@ -161,6 +165,7 @@ impl App {
             refresh_expires_at: session.idle_expires_at,
             session_id: session.id,
             scopes,
+            device: None,
         })
     }
 

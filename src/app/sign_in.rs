@@ -10,6 +10,7 @@ use super::writer::{Change, RolledBack, Unaudited, Writer};
 use crate::domain::caller::Caller;
 use crate::domain::credentials::UserWithCredentials;
 use crate::domain::email::EmailAddress;
+use crate::domain::familiar::SentDeviceToken;
 use crate::domain::password::{PasswordRules, PlainPassword};
 use crate::domain::reason::Reason;
 use crate::domain::secret::TicketSecret;
@@ -31,6 +32,8 @@ pub struct SignIn {
     pub login: String,
     /// The password. `None` if what was typed cannot be a password, and is therefore wrong.
     pub password: Option<PlainPassword>,
+    /// The device token of an earlier sign-in. An invalid one has no effect.
+    pub device_token: Option<SentDeviceToken>,
     /// The client name, audiences and scopes that are asked for.
     pub wish: SignInWish,
 }
@@ -59,11 +62,15 @@ impl App {
     /// The errors are those of [`App::prove`].
     pub async fn sign_in(&self, caller: &Caller, command: SignIn) -> Result<Progress> {
         let entry = self.enter(caller).await?;
-        let SignIn { login, password, wish } = command;
+        let SignIn { login, password, device_token, wish } = command;
         let parsed = parse_login(&login);
         let login = parsed.as_ref().map_or(login.as_str(), Login::key);
         let Found { account, absent } = self.account_signing_in(parsed.as_ref()).await?;
-        let claim = Claim { account: account.as_ref(), absent, login, password: password.as_ref() };
+        let user = account.as_ref().map(|account| &account.user);
+        let is_familiar = self.is_familiar(caller, user, device_token.as_ref()).await?;
+        let budgets = self.budgets_of(user, login, is_familiar);
+        let (account, password) = (account.as_ref(), password.as_ref());
+        let claim = Claim { account, absent, login, password, budgets, in_session: false };
         let proof = self.prove(entry, claim).await?;
         let progress = self.signed_in(caller, &proof, &wish).await;
         let progress = self.settle(&proof, progress).await?;
@@ -71,7 +78,7 @@ impl App {
             Progress::Tokens(_) => self.metrics.sign_in_succeeded(),
             Progress::PasswordChange { .. } => self.metrics.sign_in_needs_password_change(),
         }
-        self.renew_hash(caller, &proof, password.as_ref()).await;
+        self.renew_hash(caller, &proof, password).await;
         Ok(progress)
     }
 
@@ -94,7 +101,7 @@ impl App {
             let Some(user) = change.signing_in(proof.account).await? else {
                 return Ok(change.roll_back(RolledBack::NotApplied, None));
             };
-            let throttle_ended = proof.attempt.succeeded(&change.tx, &user).await?;
+            let throttle_ended = proof.attempt.succeeded(&change, &user).await?;
             if let Some(cause) = user.change_cause() {
                 let (ticket, secret) = self.new_ticket(&user, wish, change.now);
                 ticket_replace(&change.tx, &ticket, &secret.digest()).await?;

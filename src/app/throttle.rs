@@ -1,5 +1,7 @@
-//! Limits on failed sign-ins, by account and by source. Failures are counted in the database, so that replicas share the
-//! limits. Known and unknown names are treated alike.
+//! Limits on failed sign-ins, by account, by name and by source. Failures are counted in the database, so that replicas share
+//! the limits. Known and unknown names are treated alike.
+//!
+//! Strangers cannot keep an owner out: attempts from familiar places have budgets of their own, and only their failures lock.
 
 use std::time::Duration;
 
@@ -12,7 +14,7 @@ use crate::domain::audit::{Event, EventType, Events, Target};
 use crate::domain::budget::Budget;
 use crate::domain::caller::{Caller, Principal, Source};
 use crate::domain::id::EventId;
-use crate::domain::lockout::{Lock, LockCause};
+use crate::domain::lockout::{Lock, LockCause, ThrottleRules};
 use crate::domain::reason::Reason;
 use crate::domain::time::Timestamp;
 use crate::domain::user::User;
@@ -21,8 +23,8 @@ use crate::store::WriteTx;
 use crate::store::budgets::budget_take;
 use crate::store::sources::{source_blocked, source_failed};
 use crate::store::throttle::{
-    Account, Cleared, Reservation, throttle_clear, throttle_failed, throttle_release, throttle_reserve,
-    throttle_succeeded,
+    Account, Budgets, Cleared, Failed, Name, Reservation, throttle_accept_unfamiliar, throttle_clear, throttle_failed,
+    throttle_refuse_unfamiliar, throttle_release, throttle_reserve, throttle_succeeded,
 };
 
 /// How often a waiting attempt asks the database. A hash takes some 15 ms.
@@ -33,9 +35,13 @@ pub(super) const BUDGET_WINDOW: Duration = Duration::from_mins(5);
 
 /// An attempt to prove a password, while it is under way.
 pub(super) struct Attempt {
-    account: Account,
+    budgets: Budgets,
     /// Whether failures are counted at all.
     counted: bool,
+    /// Whether the budget of the account is spent, so that the password must not be verified.
+    is_spent: bool,
+    /// When the throttle of the account ends, if its budget is spent.
+    account_until: Option<Timestamp>,
     admitted: Admitted,
 }
 
@@ -58,12 +64,24 @@ impl App {
         caller.call.source().filter(|_| self.settings.sources.are_on())
     }
 
-    /// Returns the account that an attempt at this login counts against: the user's own, by whichever name, or one of those
-    /// that unknown names share. `login` is folded like a known name.
-    pub(super) fn account_of(&self, user: Option<&User>, login: &str) -> Account {
-        if let Some(user) = user {
-            return Account::Known(user.id);
-        }
+    /// Returns the budgets of an attempt to sign in: of the name, and of the account that it names or of one of those that
+    /// unknown names share. `login` is folded like a known name.
+    pub(super) fn budgets_of(&self, user: Option<&User>, login: &str, is_familiar: bool) -> Budgets {
+        let name = match user {
+            Some(user) if user.username.as_str() != login => Name::Email,
+            _ => Name::Username,
+        };
+        let account = user.map_or_else(|| self.unknown_account(login), |user| Account::Known(user.id));
+        Budgets { account, name, is_familiar }
+    }
+
+    /// Returns the budgets of a user who proves the password again in a session. A session is familiar: only the account could
+    /// open it.
+    pub(super) fn budgets_in_session(user: &User) -> Budgets {
+        Budgets { account: Account::Known(user.id), name: Name::Username, is_familiar: true }
+    }
+
+    fn unknown_account(&self, login: &str) -> Account {
         let digest = self.keys.current().digest("login", login.as_bytes());
         let [a, b, c, d, ..] = *digest.as_bytes();
         Account::Unknown(u32::from_be_bytes([a, b, c, d]) % self.settings.unknown_names.max(1))
@@ -75,36 +93,62 @@ impl App {
         self.settings.throttle.are_on() && is_counted_name
     }
 
-    /// Reserves an attempt, and waits while others on other replicas are under way. Fails if the account is throttled, or if
-    /// the others take too long.
-    pub(super) async fn reserve(&self, mut account: Account, admitted: Admitted) -> Result<Attempt> {
-        let (rules, counted) = (&self.settings.throttle, self.is_counted(&account));
+    /// Reserves an attempt, and waits while others on other replicas are under way. Fails if the name is throttled, or if the
+    /// others take too long. If only the account is throttled, the attempt goes on, but [`Attempt::may_prove`] is false.
+    pub(super) async fn reserve(&self, mut budgets: Budgets, admitted: Admitted) -> Result<Attempt> {
+        let (rules, counted) = (&self.settings.throttle, self.is_counted(&budgets.account));
         if !counted {
-            return Ok(Attempt { account, counted, admitted });
+            return Ok(Attempt { budgets, counted, is_spent: false, account_until: None, admitted });
         }
         loop {
             let now = self.now();
-            match throttle_reserve(self.store.autocommit()?, &account, rules, now).await? {
-                Reservation::Taken => {
-                    return Ok(Attempt { account, counted, admitted });
-                }
-                Reservation::Waits { until } => {
-                    self.metrics.throttled();
-                    return Err(Error::Exhausted { limit: Limit::Account, retry_after: until.duration_since(now) });
-                }
-                Reservation::Busy if admitted.began.elapsed() >= TURN_DEADLINE => {
-                    return Err(Error::Exhausted { limit: Limit::Hashing, retry_after: self.environment.retry_soon() });
-                }
-                Reservation::Busy => tokio::time::sleep(BUSY_POLL).await,
-                // The user was deleted meanwhile, so the name is unknown now.
-                Reservation::Gone => account = self.account_of(None, &account.key()),
-            }
+            let (is_spent, account_until) =
+                match throttle_reserve(self.store.autocommit()?, &budgets, rules, now).await? {
+                    Reservation::Taken => (false, None),
+                    Reservation::Spent { until } => {
+                        self.metrics.throttled();
+                        (true, until)
+                    }
+                    Reservation::Waits { until } => {
+                        self.metrics.throttled();
+                        return Err(Error::Exhausted { limit: Limit::Account, retry_after: until.duration_since(now) });
+                    }
+                    Reservation::Busy if admitted.began.elapsed() >= TURN_DEADLINE => {
+                        let retry_after = self.environment.retry_soon();
+                        return Err(Error::Exhausted { limit: Limit::Hashing, retry_after });
+                    }
+                    Reservation::Busy => {
+                        tokio::time::sleep(BUSY_POLL).await;
+                        continue;
+                    }
+                    Reservation::Gone => {
+                        // The user was deleted meanwhile, so the name is unknown now.
+                        budgets.account = self.unknown_account(&budgets.account.key());
+                        continue;
+                    }
+                };
+            return Ok(Attempt { budgets, counted, is_spent, account_until, admitted });
         }
+    }
+
+    /// Fails if the budget of the account is spent. For an attempt in a session, whose user knows all names of the account, so
+    /// a throttle of the account shows.
+    pub(super) async fn check_unspent(&self, attempt: &Attempt) -> Result<()> {
+        if attempt.may_prove() {
+            return Ok(());
+        }
+        self.release(attempt).await?;
+        let wait = attempt.account_until.map_or(self.settings.throttle.max, |until| until.duration_since(self.now()));
+        Err(Error::Exhausted { limit: Limit::Account, retry_after: wait })
     }
 
     /// Releases an attempt whose password was not verified.
     pub(super) async fn release(&self, attempt: &Attempt) -> Result<()> {
-        if attempt.counted { throttle_release(self.store.autocommit()?, &attempt.account).await } else { Ok(()) }
+        if attempt.counted {
+            throttle_release(self.store.autocommit()?, &attempt.budgets, attempt.is_spent).await
+        } else {
+            Ok(())
+        }
     }
 
     /// Releases an attempt if `result` is an error, and returns `result` even if releasing fails. An attempt whose commit was
@@ -141,24 +185,29 @@ impl App {
             let change = writer.change();
             let mut events = vec![Event::failed(EventType::SignInFailed, target.clone(), reason)];
             let mut locked = None;
-            if attempt.counted {
-                let failed = throttle_failed(&change.tx, &attempt.account, rules, change.now).await?;
+            if let Some(failed) = attempt.settle_failed(&change, rules).await? {
                 // The end of a throttle is recorded for users only, not for unknown names.
                 events.extend((failed.wait_over && user.is_some()).then(|| throttle_ended(target.clone())));
-                if let Some(until) = failed.until {
-                    let event = Event::new(EventType::ThrottleBegan, target.clone());
-                    events.push(event.detail("failures", failed.failures).detail("untilTime", until));
+                let lockable = match user.filter(|_| rules.locks_after(failed.failures)) {
+                    Some(user) if change.may_lock(&user).await? => Some(user),
+                    _ => None,
+                };
+                let end = rules.lockout_end(change.now);
+                let mut until = failed.until.map(Some);
+                if lockable.is_some() && !attempt.budgets.is_familiar {
+                    let end = end.max(end.and(failed.until));
+                    throttle_refuse_unfamiliar(&change.tx, &attempt.budgets, end).await?;
+                    until = Some(end);
                 }
-                if let Some(user) = user.filter(|user| user.lock(change.now).is_none())
-                    && rules.locks_after(failed.failures)
-                    && !(user.is_able_administrator(change.now) && change.is_last_administrator(&user).await?)
-                {
-                    let lock = automatic_lock(rules.lockout_duration, change.now);
+                events.extend(until.map(|until| throttle_began(target.clone(), attempt, failed.failures, until)));
+                let lockable = lockable.filter(|_| attempt.budgets.is_familiar);
+                if let Some(user) = lockable.filter(|user| user.lock(change.now).is_none()) {
+                    let lock = automatic_lock(end, change.now);
                     let (after, sessions) = lock_account(&change, &user, lock).await?;
                     locked = Some(locked_event(&after, None, sessions));
                 }
             }
-            let failure = Failure { account: &attempt.account, events, locked };
+            let failure = Failure { account: &attempt.budgets.account, events, locked };
             self.commit_failure(change, caller, failure).await
         });
         let committed = failed.await?;
@@ -267,15 +316,47 @@ impl Attempt {
         &self.admitted.permit
     }
 
-    /// Settles an attempt with the right password: its account has no failures any more. Returns the event to record if a
-    /// throttle ended.
-    pub(super) async fn succeeded(&self, tx: &WriteTx, user: &User) -> Result<Option<Event>> {
-        let ended = self.counted && throttle_succeeded(tx, &self.account).await?;
-        Ok(ended.then(|| throttle_ended(Target::of(user))))
+    /// Returns whether the password may be verified. If not, the attempt ends like one with a wrong password, after the same
+    /// work.
+    pub(super) fn may_prove(&self) -> bool {
+        !self.is_spent
+    }
+
+    /// Settles an attempt with the right password: its budgets have no failures any more, and a familiar attempt ends the
+    /// refusal of unfamiliar places. Returns the events to record for throttles that ended.
+    pub(super) async fn succeeded(&self, change: &Change<'_>, user: &User) -> Result<Vec<Event>> {
+        if !self.counted {
+            return Ok(Vec::new());
+        }
+        let mut events = Vec::new();
+        if throttle_succeeded(&change.tx, &self.budgets).await? {
+            events.push(throttle_ended(Target::of(user)));
+        }
+        let rules = &change.app.settings.throttle;
+        if self.budgets.is_familiar
+            && user.stored_throttle.is_some()
+            && throttle_accept_unfamiliar(&change.tx, user.id, rules).await?
+        {
+            events.push(throttle_ended(Target::of(user)));
+        }
+        Ok(events)
+    }
+
+    /// Settles an attempt with a wrong password. Returns what it means for the account, or `None` if it does not count there.
+    async fn settle_failed(&self, change: &Change<'_>, rules: &ThrottleRules) -> Result<Option<Failed>> {
+        if !self.counted {
+            return Ok(None);
+        }
+        throttle_failed(&change.tx, &self.budgets, self.is_spent, rules, change.now).await
     }
 }
 
 impl Change<'_> {
+    /// Returns whether wrong passwords may keep the user out: not the last administrator.
+    async fn may_lock(&self, user: &User) -> Result<bool> {
+        Ok(!user.is_able_administrator(self.now) || !self.is_last_administrator(user).await?)
+    }
+
     /// Clears the failed sign-ins of a user. Returns what that changed, and the event to record if a throttle ended.
     pub(super) async fn clear_throttle(&self, user: &User) -> Result<(Cleared, Option<Event>)> {
         let cleared = throttle_clear(&self.tx, user.id, self.now).await?;
@@ -289,12 +370,22 @@ pub(super) fn throttle_ended(target: Target) -> Event {
     Event::new(EventType::ThrottleEnded, target)
 }
 
-fn automatic_lock(duration: Duration, now: Timestamp) -> Lock {
+/// The audit event of a throttle of an account that begins. Without `until` it has no end.
+fn throttle_began(target: Target, attempt: &Attempt, failures: u32, until: Option<Timestamp>) -> Event {
+    let places = if attempt.budgets.is_familiar { "FAMILIAR" } else { "UNFAMILIAR" };
+    let event = Event::new(EventType::ThrottleBegan, target).detail("failures", failures).detail("places", places);
+    match until {
+        Some(until) => event.detail("untilTime", until),
+        None => event,
+    }
+}
+
+fn automatic_lock(expires_at: Option<Timestamp>, now: Timestamp) -> Lock {
     Lock {
         cause: LockCause::FailedSignIns,
         note: String::new(),
         locked_at: now,
-        expires_at: (!duration.is_zero()).then(|| now.saturating_add(duration)),
+        expires_at,
         actor_id: String::new(),
         actor_name: String::new(),
     }

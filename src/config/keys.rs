@@ -164,7 +164,7 @@ section! {
 section! {
     /// Limits on wrong passwords. A count of 0 turns its limit off.
     pub struct Throttle = "throttle." {
-        /// Consecutive failures of an account at which waits begin.
+        /// Consecutive failures of an account at which waits begin. Failures from familiar places count apart.
         threshold: u32 = 5, number(0, 100, "failures"),
             "NIST SP 800-63B allows at most 100 consecutive failures";
         /// First wait. Each further failure doubles it.
@@ -173,10 +173,10 @@ section! {
         /// Longest wait.
         max: Duration = Duration::from_secs(HOUR), seconds(1, DAY),
             "a longer wait is a lock, which an operator should see";
-        /// Consecutive failures at which the account is locked.
+        /// Consecutive failures at which the account is locked. Failures from unfamiliar places refuse such places instead.
         lockout_threshold: u32 = 100, number(0, 100, "failures"),
             "NIST SP 800-63B allows at most 100 consecutive failures";
-        /// How long such a lock lasts. `0s` means until a reset or an operator ends it.
+        /// How long such a lock or refusal lasts. `0s` means until a reset or an operator ends it.
         lockout_duration: Duration = Duration::ZERO, seconds(0, 365 * DAY),
             "a longer lock is permanent, which is `0s`";
         /// Time without failures after which earlier ones are forgotten.

@@ -62,6 +62,7 @@ pub struct Keys {
     order: Vec<String>,
     refresh: Zeroizing<[u8; 32]>,
     page: SealKey,
+    device: SealKey,
     digest: hmac::Key,
 }
 
@@ -107,11 +108,13 @@ impl Keys {
         }
         let root = root.ok_or_else(|| Error::internal("the database has no root key"))?;
         let page = SealKey::of(derive(&root, "page token").as_slice()).ok_or_else(|| Error::internal("page key"))?;
+        let device = SealKey::of(derive(&root, "device token").as_slice());
         Ok(Keys {
             signing,
             order,
             refresh: derive(&root, "refresh token"),
             page,
+            device: device.ok_or_else(|| Error::internal("device key"))?,
             digest: hmac::Key::new(hmac::HMAC_SHA256, derive(&root, "digest").as_slice()),
         })
     }
@@ -149,6 +152,11 @@ impl Keys {
     /// Returns the key that seals page tokens.
     pub fn page_key(&self) -> &SealKey {
         &self.page
+    }
+
+    /// Returns the key that seals device tokens.
+    pub fn device_key(&self) -> &SealKey {
+        &self.device
     }
 
     /// Returns the HMAC-SHA-256 of `bytes` for one purpose: for values that are compared later, and that a reader of the

@@ -214,6 +214,8 @@ pub struct Call {
     pub method: String,
     /// Address of the peer, or of the person if a calling application stated it. `None` on the local socket.
     pub client_address: Option<IpAddr>,
+    /// Whether that address is a calling application's, which all its users share.
+    pub is_shared_address: bool,
     /// User agent of the client.
     pub user_agent: String,
     /// The calling application, if it identified itself.

@@ -62,13 +62,23 @@ impl Lock {
     }
 }
 
-/// A throttle after wrong passwords.
+/// A throttle after wrong passwords, over all budgets of an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Throttle {
     /// Number of consecutive wrong passwords.
     pub failures: u32,
-    /// When the next attempt is accepted.
-    pub until: Timestamp,
+    /// When the next attempt is accepted from every place. `None`: unfamiliar places are refused until a sign-in from a
+    /// familiar one, a reset or an unlock.
+    pub until: Option<Timestamp>,
+    /// Until when familiar places are throttled too.
+    pub familiar_until: Option<Timestamp>,
+}
+
+impl Throttle {
+    /// Returns whether sign-ins are throttled from familiar places too.
+    pub fn includes_familiar(&self, now: Timestamp) -> bool {
+        self.familiar_until.is_some_and(|until| until > now)
+    }
 }
 
 /// When wrong passwords throttle and lock an account. A threshold of zero disables it.
@@ -80,9 +90,10 @@ pub struct ThrottleRules {
     pub initial: Duration,
     /// The longest delay.
     pub max: Duration,
-    /// Number of consecutive wrong passwords that lock the account. NIST SP 800-63B-4, 3.2.2: at most 100.
+    /// Number of consecutive wrong passwords that lock the account, from familiar places, or after which other places are
+    /// refused. NIST SP 800-63B-4, 3.2.2: at most 100.
     pub lockout_threshold: u32,
-    /// Duration of such a lock. Zero: until a reset or an operator removes it.
+    /// Duration of such a lock or refusal. Zero: until a reset or an operator removes it.
     pub lockout_duration: Duration,
     /// Wrong passwords are forgotten after this time without another.
     pub failure_memory: Duration,
@@ -108,7 +119,26 @@ impl ThrottleRules {
         Some(self.initial.saturating_mul(1 << doublings).min(self.max))
     }
 
-    /// Returns whether this many consecutive wrong passwords lock the account.
+    /// When a lock or a refusal that begins at `now` ends by itself. `None` means never.
+    pub fn lockout_end(&self, now: Timestamp) -> Option<Timestamp> {
+        (!self.lockout_duration.is_zero()).then(|| now.saturating_add(self.lockout_duration))
+    }
+
+    /// Returns whether unfamiliar places can be refused without an end.
+    pub fn can_refuse_for_good(&self) -> bool {
+        self.lockout_threshold != 0 && self.lockout_duration.is_zero()
+    }
+
+    /// The longest throttle that has an end.
+    pub fn longest_wait(&self) -> Duration {
+        match (self.are_on(), self.lockout_threshold) {
+            (false, _) => Duration::ZERO,
+            (true, 0) => self.max,
+            (true, _) => self.max.max(self.lockout_duration),
+        }
+    }
+
+    /// Returns whether this many consecutive wrong passwords lock the account, or refuse unfamiliar places.
     pub fn locks_after(&self, failures: u32) -> bool {
         self.lockout_threshold != 0 && failures >= self.lockout_threshold
     }

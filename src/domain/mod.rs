@@ -6,6 +6,7 @@ pub mod budget;
 pub mod caller;
 pub mod credentials;
 pub mod email;
+pub mod familiar;
 pub mod horizon;
 pub mod id;
 pub mod idempotency;

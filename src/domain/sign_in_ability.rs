@@ -18,7 +18,7 @@ pub enum Concern {
     Pending,
     /// Locked until a certain time.
     LockedWithEnd,
-    /// Throttled after wrong passwords.
+    /// Throttled after wrong passwords, in some places or under some names at least.
     Throttled,
     /// The password is a temporary one, to be changed at the next sign-in.
     TemporaryPassword,
@@ -96,7 +96,8 @@ pub enum Refusal {
 }
 
 impl User {
-    /// Returns the answer at `now` for the right credentials: of a person a password, of a service an API token.
+    /// Returns the answer at `now` for the right credentials: of a person a password, of a service an API token. It is yes if
+    /// they are accepted from every place and under every name of the account, familiar or not.
     pub fn sign_in_ability(&self, now: Timestamp) -> SignInAbility {
         let concern = self.concern(now);
         let (kind, until) = match concern {
@@ -108,8 +109,9 @@ impl User {
                 let lock_ends = self.lock(now).and_then(|lock| lock.expires_at);
                 // A service's API tokens are not throttled.
                 let throttle = self.throttle(now).filter(|_| self.kind == UserKind::Person);
-                match lock_ends.max(throttle.map(|throttle| throttle.until)) {
-                    Some(end) if !self.has_expired_password(end) => (AbilityKind::NotUntil, Some(end)),
+                let is_refused = throttle.is_some_and(|throttle| throttle.until.is_none());
+                match lock_ends.max(throttle.and_then(|throttle| throttle.until)) {
+                    Some(end) if !is_refused && !self.has_expired_password(end) => (AbilityKind::NotUntil, Some(end)),
                     _ => (AbilityKind::No, None),
                 }
             }
@@ -175,6 +177,9 @@ mod tests {
     use crate::domain::user::{Password, PasswordKind};
     use crate::domain::username::Username;
 
+    /// Stands for a throttle without an end.
+    const FOR_GOOD: i64 = i64::MAX;
+
     fn at(micros: i64) -> Timestamp {
         Timestamp::from_micros(micros)
     }
@@ -202,18 +207,23 @@ mod tests {
                 actor_id: String::new(),
                 actor_name: String::new(),
             }),
-            stored_throttle: throttle_ends.map(|end| Throttle { failures: 5, until: at(end) }),
+            stored_throttle: throttle_ends.map(|end| Throttle {
+                failures: 5,
+                until: (end != FOR_GOOD).then(|| at(end)),
+                familiar_until: None,
+            }),
             version: 1,
             created_at: at(0),
             updated_at: at(0),
             last_sign_in_at: None,
+            devices_valid_after: None,
         })
     }
 
     #[test]
     fn the_end_is_the_first_instant_at_which_the_user_can_sign_in_or_no_longer_can() {
         for lock_ends in [None, Some(3), Some(6)] {
-            for throttle_ends in [None, Some(4), Some(7)] {
+            for throttle_ends in [None, Some(4), Some(7), Some(FOR_GOOD)] {
                 for expires in [None, Some(2), Some(5), Some(9)] {
                     let Some(user) = user(lock_ends, throttle_ends, expires) else { return };
                     for now in 0..10 {

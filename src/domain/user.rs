@@ -155,6 +155,8 @@ pub struct User {
     pub updated_at: Timestamp,
     /// Time of the last successful sign-in.
     pub last_sign_in_at: Option<Timestamp>,
+    /// When an operator last ended the device tokens. A device token names this instant.
+    pub devices_valid_after: Option<Timestamp>,
 }
 
 impl User {
@@ -165,7 +167,7 @@ impl User {
 
     /// The throttle in force at `now`.
     pub fn throttle(&self, now: Timestamp) -> Option<&Throttle> {
-        self.stored_throttle.as_ref().filter(|throttle| throttle.until > now)
+        self.stored_throttle.as_ref().filter(|throttle| throttle.until.is_none_or(|until| until > now))
     }
 
     /// The state at `now`.

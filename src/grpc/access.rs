@@ -60,6 +60,7 @@ async fn admit(app: &App, method: &str, rule: AccessRule, context: &CallContext,
         client_request_id: context.client_request_id().to_owned(),
         method: method.to_owned(),
         client_address,
+        is_shared_address: calling_app.as_ref().is_some_and(|app| !states_address(parts, app)),
         user_agent: user_agent(&parts.headers),
         app: calling_app,
     };
@@ -122,10 +123,15 @@ fn is_trusted(uid: u32, own: u32) -> bool {
 
 /// Returns the address of the peer, or the one that a calling application with the scope `auth.proxy` states.
 fn client_address(parts: &Parts, app: Option<&CallingApp>) -> Result<Option<IpAddr>> {
-    if app.is_some_and(|app| app.is_proxy) && parts.headers.contains_key(CLIENT_ADDRESS) {
+    if app.is_some_and(|app| states_address(parts, app)) {
         return stated_address(&parts.headers).map(Some);
     }
     Ok(peer(&parts.extensions))
+}
+
+/// Returns whether the calling application states the address of the person it calls for, and may do so.
+fn states_address(parts: &Parts, app: &CallingApp) -> bool {
+    app.is_proxy && parts.headers.contains_key(CLIENT_ADDRESS)
 }
 
 /// Returns the remote address of the connection. `None` on the local socket.

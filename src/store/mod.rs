@@ -14,6 +14,7 @@ mod condition;
 mod entity;
 mod error;
 pub mod event_counts;
+pub mod familiar;
 pub mod horizons;
 pub mod idempotency;
 pub mod keys;

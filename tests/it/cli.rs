@@ -531,6 +531,30 @@ async fn a_stored_login_is_renewed_by_one_process_at_a_time() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_device_token_of_a_login_outlives_it_and_lets_the_owner_in_while_strangers_guess() {
+    let h = Harness::with(|config| config.throttle.initial = Duration::from_mins(2)).await;
+    h.create("ada", &[], PASSWORD).await;
+    let shell = terminal_of(&h, "ada");
+    shell.latchkey(&["logout"]).good();
+    let devices = shell.path("state/latchkey/devices.json");
+    let first = std::fs::read_to_string(&devices).expect("a device token");
+    assert!(first.contains("lkd_"), "it outlives the login");
+    // As if the laptop were elsewhere.
+    h.sql("DELETE FROM familiar_place").await;
+    let stranger = h.stranger().await;
+    for _ in 0..5 {
+        stranger.sign_in("ada", OTHER_PASSWORD).await.expect_err("a guess");
+    }
+    let sign_in = || shell.feed("latchkey", &["login", "ada", "--password-stdin", "--server", &h.url()], PASSWORD);
+    sign_in().good();
+    assert_ne!(std::fs::read_to_string(&devices).expect("a device token"), first, "renewed");
+    h.sql("DELETE FROM familiar_place").await;
+    std::fs::remove_file(&devices).expect("the only device token");
+    let refused = sign_in();
+    assert!(refused.code != 0 && refused.stderr.contains("too many wrong passwords"), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dead_login_says_how_to_sign_in_again() {
     let h = Harness::start().await;
     h.create("ada", &[], PASSWORD).await;

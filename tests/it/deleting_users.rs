@@ -48,10 +48,12 @@ async fn everything_that_a_deleted_user_had_is_dead() {
     refused(stranger.complete(&step.ticket, OTHER_PASSWORD).await, Code::Unauthenticated, "TICKET_INVALID");
     refused(stranger.sign_in("bob", PASSWORD).await, Code::Unauthenticated, "CREDENTIALS_REJECTED");
     refused(operator.get("bob").await, Code::NotFound, "USER_NOT_FOUND");
-    for table in ["session", "ticket", "api_token", "user_role", "user_term", "throttle"] {
+    for table in ["session", "ticket", "api_token", "user_role", "user_term", "familiar_place", "throttle"] {
         let rows = h.query(&format!("SELECT COUNT(*) FROM {table} WHERE user_id = '{}'", step_user(&bob))).await;
         assert_eq!(rows, ["0"], "{table}");
     }
+    let rows = h.query(&format!("SELECT COUNT(*) FROM throttle WHERE account_id = '{}'", step_user(&bob))).await;
+    assert_eq!(rows, ["0"], "budgets");
 }
 
 /// The `sub` of a user's token, by the username at sign-in.

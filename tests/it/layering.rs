@@ -317,6 +317,7 @@ fn few_functions_write_outside_a_transaction() {
         "horizon_save",
         "idempotency_sweep",
         "keys_sweep",
+        "places_sweep",
         "reservations_sweep",
         "sessions_sweep",
         "source_blocks_sweep",

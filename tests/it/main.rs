@@ -42,6 +42,7 @@ mod deleting_users;
 mod error_reasons;
 mod examples;
 mod failover;
+mod familiar_places;
 mod field_scopes;
 mod floods;
 mod forged_tokens;

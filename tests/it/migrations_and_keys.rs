@@ -348,7 +348,8 @@ async fn a_database_of_the_first_version_is_served_after_the_upgrade() {
     stranger.refresh(FIRST_REFRESH_TOKEN).await.expect("the session lives");
     stranger.bearing(FIRST_API_TOKEN).who_am_i().await.expect("the API token works");
     stranger.complete(FIRST_TICKET, OTHER_PASSWORD).await.expect("the ticket works");
-    refused(stranger.sign_in("eve", PASSWORD).await, Code::ResourceExhausted, "THROTTLED");
+    // Her account is throttled. The version before counted nothing for her name.
+    refused(stranger.sign_in("eve", PASSWORD).await, Code::Unauthenticated, "CREDENTIALS_REJECTED");
     let again = v1::CreateUserRequest { username: "gone".to_owned(), ..Default::default() };
     refused(operator.create(again).await, Code::AlreadyExists, "USERNAME_RESERVED");
     operator.unlock("dora").await.expect("an unlock");

@@ -83,6 +83,14 @@ async fn passwords(h: &Harness, record: &Record, root: &Client) -> String {
     let completed = record.done(&stranger, "Auth/CompletePasswordChange", complete).await;
     let tokens = &completed["progress"]["tokens"];
     record.secret("access token", &tokens["accessToken"]);
+    let device = record.secret("device token", &tokens["deviceToken"]);
+    let again = json!({"login": "bob", "password": PASSWORD, "deviceToken": device});
+    let again = record.done(&stranger, "Auth/SignIn", again).await;
+    record.secret("device token", &again["progress"]["tokens"]["deviceToken"]);
+    let garbled = json!({"login": "bob", "password": PASSWORD, "deviceToken": format!("{device}x")});
+    record.done(&stranger, "Auth/SignIn", garbled).await;
+    let wrong = json!({"login": "bob", "password": "a wrong c4nary of some length", "deviceToken": device});
+    record.call(&stranger, "Auth/SignIn", wrong).await.expect_err("wrong");
     let refresh = record.secret("refresh token", &tokens["refreshToken"]);
     let refreshed = record.done(&stranger, "Auth/RefreshTokens", json!({"refreshToken": refresh})).await;
     record.secret("refresh token", &refreshed["tokens"]["refreshToken"]);
@@ -182,7 +190,7 @@ fn forms(secret: &str) -> BTreeSet<String> {
     // The random part of a token, also as raw bytes.
     let random = match secret.split_at_checked(4) {
         Some(("lka_", rest)) => &rest[27..],
-        Some(("lkt_" | "lkr_", rest)) => rest,
+        Some(("lkt_" | "lkr_" | "lkd_", rest)) => rest,
         _ => secret.rsplit_once('.').map_or(secret, |(_, signature)| signature),
     };
     plain.push(random.as_bytes().to_vec());
@@ -261,7 +269,8 @@ async fn a_scenario_of_every_method_leaves_no_secret_where_it_does_not_belong() 
     let called = record.called.lock().expect("a lock").clone();
     assert_eq!(called, methods().iter().map(short_name).collect(), "a method that the scenario does not call");
     let kinds: BTreeSet<&str> = record.secrets.lock().expect("a lock").iter().map(|secret| secret.0).collect();
-    let all = ["API token", "access token", "password", "refresh token", "temporary password", "ticket"];
+    let all =
+        ["API token", "access token", "device token", "password", "refresh token", "temporary password", "ticket"];
     assert_eq!(kinds, BTreeSet::from(all));
 
     let read = record.read.lock().expect("a lock").clone();

@@ -50,7 +50,7 @@ async fn server() -> Harness {
     Harness::with(|config| {
         // The failures of the test itself must not throttle, and a job must not end the throttles that it makes.
         config.throttle.threshold = 1000;
-        config.throttle.lockout_threshold = 0;
+        config.throttle.lockout_threshold = 1000;
         config.throttle.max = Duration::from_hours(24);
     })
     .await
@@ -62,14 +62,14 @@ async fn every_state(h: &Harness) -> Vec<Account> {
     let mut accounts = Vec::new();
     let locks = [None, Some(None), Some(Some(SHORT_LOCK)), Some(Some(LONG_LOCK)), Some(Some(-1))];
     for (lock_at, lock) in locks.into_iter().enumerate() {
-        for throttled in [false, true] {
+        for throttle in ["free", "throttled", "refused"] {
             for password in ["none", "lasting", "generated", "chosen", "generated.expired", "chosen.expired", "service"]
             {
                 for demanded in [false, true] {
                     if demanded && (password == "none" || password == "service") {
                         continue;
                     }
-                    let name = format!("{password}.lock{lock_at}.{throttled}.{demanded}");
+                    let name = format!("{password}.lock{lock_at}.{throttle}.{demanded}");
                     let credential = created(h, &operator, &name, password).await;
                     let mut set = vec![format!("change_demanded = {demanded}")];
                     if let Some(end) = lock {
@@ -81,13 +81,10 @@ async fn every_state(h: &Harness) -> Vec<Account> {
                         set.push(format!("password_expires_at = {}", now + expiry * MINUTE));
                     }
                     h.sql(&format!(r#"UPDATE "user" SET {} WHERE username = '{name}'"#, set.join(", "))).await;
-                    if throttled {
-                        let until = now + THROTTLE * MINUTE;
-                        h.sql(&format!(
-                            r#"INSERT INTO throttle (id, user_id, failures, pending, lease_expires_at, waits_until, last_failure_at)
-                            SELECT 'u:' || id, id, 5, 0, 0, {until}, {now} FROM "user" WHERE username = '{name}'"#
-                        ))
-                        .await;
+                    match throttle {
+                        "throttled" => throttle_until(h, &name, "u:", "", now + THROTTLE * MINUTE).await,
+                        "refused" => throttle_until(h, &name, "u:", "", i64::MAX).await,
+                        _ => {}
                     }
                     accounts.push(Account { name, credential });
                 }
@@ -95,6 +92,17 @@ async fn every_state(h: &Harness) -> Vec<Account> {
         }
     }
     accounts
+}
+
+/// Throttles one budget of an account.
+async fn throttle_until(h: &Harness, username: &str, before: &str, after: &str, until: i64) {
+    let now = h.clock.now().as_micros();
+    h.sql(&format!(
+        r#"INSERT INTO throttle (id, account_id, failures, pending, lease_expires_at, waits_until, last_failure_at)
+        SELECT '{before}' || id || '{after}', id, 5, 0, 0, {until}, {now} FROM "user" WHERE username = '{username}'
+        ON CONFLICT (id) DO UPDATE SET failures = 5, waits_until = {until}, last_failure_at = {now}"#
+    ))
+    .await;
 }
 
 async fn created(h: &Harness, operator: &Client, name: &str, password: &str) -> Credential {
@@ -160,6 +168,49 @@ async fn the_answer_says_what_a_sign_in_does_in_every_state_and_for_how_long() {
         }
     }
     assert_eq!(seen.len(), 9, "{seen:?}");
+}
+
+#[tokio::test]
+async fn the_answer_is_yes_only_if_a_sign_in_works_from_every_place_and_under_every_name() {
+    let h = server().await;
+    let (operator, home) = (h.operator().await, h.stranger_at("127.0.0.2").await);
+    let budgets =
+        [("u:", ""), ("un:", ":username"), ("un:", ":email"), ("f:", ""), ("fn:", ":username"), ("fn:", ":email")];
+    let until = h.clock.now().as_micros() + THROTTLE * MINUTE;
+    let mut names = Vec::new();
+    for (number, (before, after)) in budgets.into_iter().enumerate() {
+        let name = format!("user{number}");
+        let credential = Some(v1::create_user_request::Credential::Password(PASSWORD.to_owned()));
+        let (username, email) = (name.clone(), format!("{name}@example.org"));
+        let password_change_required = Some(false);
+        let create =
+            v1::CreateUserRequest { username, email, credential, password_change_required, ..Default::default() };
+        operator.create(create).await.unwrap();
+        home.tokens(&name, PASSWORD).await.expect("a familiar place");
+        throttle_until(&h, &name, before, after, until).await;
+        let user = operator.user(&name).await;
+        let throttle = user.throttle.as_ref().expect("a throttle");
+        assert_eq!(throttle.includes_familiar_places, before.starts_with('f'), "{before}{after}");
+        assert_eq!((ability(&user).kind(), ability(&user).reason()), (Kind::NotUntil, Reason::Throttled));
+        let mut refused = 0;
+        for (attempt, login) in [name.clone(), format!("{name}@example.org")].into_iter().enumerate() {
+            // Each from a place of its own, because a success makes it familiar.
+            let away = h.stranger_at(&format!("127.0.{}.{attempt}", number + 1)).await;
+            let place = if before.starts_with('f') { &home } else { &away };
+            refused += usize::from(place.sign_in(&login, PASSWORD).await.is_err());
+        }
+        assert!(refused > 0, "{before}{after}");
+        names.push(name);
+    }
+    h.clock.advance(Duration::from_hours(2));
+    for name in names {
+        assert_eq!(ability(&operator.user(&name).await).kind(), Kind::Yes);
+        for place in ["127.0.0.2", "127.0.9.1"] {
+            h.stranger_at(place).await.tokens(&name, PASSWORD).await.expect("tokens");
+        }
+        let email = format!("{name}@example.org");
+        h.stranger_at("127.0.9.2").await.tokens(&email, PASSWORD).await.expect("tokens");
+    }
 }
 
 #[tokio::test]

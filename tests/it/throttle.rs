@@ -84,15 +84,56 @@ async fn a_wait_is_never_longer_than_an_hour() {
     assert_eq!(until.seconds - began.time.expect("a time").seconds, 3600);
 }
 
+/// Reasons of the failed sign-ins in the audit log, oldest first.
+async fn reasons(operator: &Client) -> Vec<&'static str> {
+    let failed = events_of(operator, EventType::SignInFailed).await;
+    failed.iter().map(|event| event.reason().as_str_name().trim_start_matches("ERROR_REASON_")).collect()
+}
+
 #[tokio::test]
-async fn all_names_of_an_account_share_one_budget() {
-    let (_h, _, stranger) = with_bob().await;
+async fn a_spent_budget_does_not_tell_that_two_names_are_one_account() {
+    let (h, operator, stranger) = with_bob().await;
+    for login in ["bob", "nobody"] {
+        for _ in 0..5 {
+            wrong(&stranger, login).await;
+        }
+        waits(&stranger, login, PASSWORD).await;
+    }
+    // The address of bob, and one that no account has.
+    let mut answers = Vec::new();
+    for login in ["bob@example.com", "nobody@example.com"] {
+        let mut seen = Vec::new();
+        for password in [OTHER_PASSWORD, PASSWORD, OTHER_PASSWORD, OTHER_PASSWORD, PASSWORD, PASSWORD, OTHER_PASSWORD] {
+            let before = h.metric("latchkey_hashes_total").await;
+            let refusal = Refusal::of(&stranger.sign_in(login, password).await.expect_err("a refusal"));
+            seen.push((refusal.reason, h.metric("latchkey_hashes_total").await - before));
+        }
+        answers.push(seen);
+    }
+    assert_eq!(answers[0], answers[1], "the same answers after the same work");
+    let rejected =
+        answers[0].iter().filter(|(reason, hashes)| reason == "CREDENTIALS_REJECTED" && *hashes == 1).count();
+    assert_eq!(rejected, 5, "{answers:?}");
+    let of_bob = |reason: &'static str, all: &[&str]| all.iter().filter(|is| **is == reason).count();
+    let all = reasons(&operator).await;
+    assert_eq!((of_bob("PASSWORD_WRONG", &all), of_bob("THROTTLED", &all)), (5, 5), "an operator sees why");
+    let user = operator.user("bob").await;
+    assert_eq!(user.sign_in_ability.expect("an answer").reason(), v1::SignInAbilityReason::Throttled);
+    operator.unlock("bob").await.expect("an unlock");
+    stranger.tokens("bob@example.com", PASSWORD).await.expect("an unlock ends the throttle of every name");
+}
+
+#[tokio::test]
+async fn guesses_under_both_names_together_cost_no_more_than_the_account_allows() {
+    let (_h, operator, stranger) = with_bob().await;
     for login in ["bob", "BOB", "bob@example.com", "Bob@EXAMPLE.com", "boB"] {
         wrong(&stranger, login).await;
     }
-    for login in ["bob", "Bob", "bob@example.com", "BOB@example.com"] {
-        waits(&stranger, login, PASSWORD).await;
+    for login in ["bob", "bob@example.com"] {
+        refused(stranger.sign_in(login, PASSWORD).await, Code::Unauthenticated, "CREDENTIALS_REJECTED");
     }
+    let all = reasons(&operator).await;
+    assert_eq!(all.iter().filter(|reason| **reason == "PASSWORD_WRONG").count(), 5, "{all:?}");
 }
 
 #[tokio::test]
@@ -318,7 +359,8 @@ async fn spraying_unknown_names_fills_no_disk() {
         let _ = stranger.sign_in(&format!("nobody{number}"), PASSWORD).await;
     }
     let rows: usize = h.query("SELECT COUNT(*) FROM throttle").await[0].parse().unwrap();
-    assert!((1..=4).contains(&rows), "{rows}");
+    // One for the name and one that makes the work the same as for an account.
+    assert!((2..=8).contains(&rows), "{rows}");
 }
 
 #[tokio::test]

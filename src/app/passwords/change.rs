@@ -90,7 +90,7 @@ impl App {
         let changed = self.write(caller, None, |mut writer| async move {
             let Some(before) = writer.unchanged_since(account).await? else { return Ok(writer.unchanged(None)) };
             let change = writer.change();
-            let throttle_ended = proof.attempt.succeeded(&change.tx, &before).await?;
+            let throttle_ended = proof.attempt.succeeded(&change, &before).await?;
             let (after, sessions) = change_password(&change, &before, hash, Which::AllBut(*session_id)).await?;
             change.commit(changed_event(&after, sessions).and(throttle_ended), Some(sessions)).await
         });

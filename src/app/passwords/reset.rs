@@ -1,5 +1,7 @@
 //! Resetting a password by an operator.
 
+use std::time::Duration;
+
 use crate::app::App;
 use crate::app::idempotency::{Idempotency, Retry};
 use crate::app::proving::{GivenPassword, NewPassword};
@@ -66,8 +68,8 @@ pub struct PasswordReset {
 }
 
 impl App {
-    /// Resets a password. Ends the old password, all sessions and tickets and a throttle at once, and lifts a lock for failed
-    /// sign-ins. Fails for service accounts, and if there is another lock and `unlock` is not set.
+    /// Resets a password. Ends the old password, all sessions, tickets, device tokens and throttles at once, and lifts a lock for
+    /// failed sign-ins. Fails for service accounts, and if there is another lock and `unlock` is not set.
     pub async fn reset_password(&self, caller: &Caller, command: ResetPassword) -> Result<PasswordReset> {
         let ResetPassword { user, method, unlock, note, etag, idempotency, validate_only } = command;
         let name = match method {
@@ -143,6 +145,9 @@ impl App {
         after.change_required = false;
         after.stored_lock = None;
         after.stored_throttle = None;
+        // Differs from the one before even if the clock was turned back.
+        let later = before.devices_valid_after.map(|earlier| earlier.saturating_add(Duration::from_micros(1)));
+        after.devices_valid_after = later.max(Some(change.now));
         let credentials = Credentials { password: Some(password.hash.clone()) };
         user_save(&change.tx, before, &mut after, Some(&credentials), change.now).await?;
         let sessions = session_end(&change.tx, before.id, Which::All, change.now).await?;

@@ -169,6 +169,7 @@ fn new_user(id: UserId, command: &CreateUser, password: Option<Password>, now: T
         created_at: now,
         updated_at: now,
         last_sign_in_at: None,
+        devices_valid_after: None,
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -71,6 +71,17 @@ impl Login {
     }
 }
 
+/// A device token, by the server and the name that it was issued for. It survives the login.
+#[derive(Clone, Serialize, Deserialize)]
+struct Device {
+    server: String,
+    username: String,
+    token: String,
+}
+
+/// The most device tokens in the file. The oldest is forgotten first.
+const MAX_DEVICES: usize = 20;
+
 /// The directory of the stored login.
 #[derive(Debug, Clone)]
 pub(crate) struct LoginStore {
@@ -116,9 +127,36 @@ impl LoginStore {
 
     /// Writes the login atomically.
     pub(crate) fn write(&self, login: &Login) -> Result<(), Error> {
-        let text = serde_json::to_string_pretty(login)
-            .map_err(|fault| Error::unexpected(format!("cannot write the login: {fault}")))?;
-        self.write_file(&text).map_err(|fault| self.fault("write", &fault))
+        self.write_json(&self.path(), login)
+    }
+
+    /// Returns the device token that the server issued to this name, or an empty text. A file that cannot be read is no reason
+    /// not to sign in.
+    pub(crate) fn device_token(&self, server: &str, username: &str) -> String {
+        let mut devices = self.devices().into_iter();
+        let device = devices.find(|device| device.server == server && device.username == username);
+        device.map(|device| device.token).unwrap_or_default()
+    }
+
+    /// Stores the device token that a sign-in returned. A server that is too old returns none.
+    pub(crate) fn keep_device_token(&self, server: &str, username: &str, token: String) -> Result<(), Error> {
+        if token.is_empty() {
+            return Ok(());
+        }
+        let mut devices = self.devices();
+        devices.retain(|device| device.server != server || device.username != username);
+        devices.insert(0, Device { server: server.to_owned(), username: username.to_owned(), token });
+        devices.truncate(MAX_DEVICES);
+        self.write_json(&self.devices_path(), &devices)
+    }
+
+    fn devices(&self) -> Vec<Device> {
+        let text = fs::read_to_string(self.devices_path()).unwrap_or_default();
+        serde_json::from_str(&text).unwrap_or_default()
+    }
+
+    fn devices_path(&self) -> PathBuf {
+        self.directory.join("devices.json")
     }
 
     /// Removes the login. Returns whether there was one.
@@ -152,13 +190,19 @@ impl LoginStore {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.directory)
     }
 
+    fn write_json(&self, path: &Path, content: &impl Serialize) -> Result<(), Error> {
+        let fault = |fault: &dyn fmt::Display| Error::unexpected(format!("cannot write {}: {fault}", path.display()));
+        let text = serde_json::to_string_pretty(content).map_err(|error| fault(&error))?;
+        self.write_file(path, &text).map_err(|error| fault(&error))
+    }
+
     /// Replaces the file by a temporary one, which only its owner can read and whose name is unpredictable.
-    fn write_file(&self, text: &str) -> io::Result<()> {
+    fn write_file(&self, path: &Path, text: &str) -> io::Result<()> {
         self.create_directory()?;
         let mut draft = tempfile::Builder::new().prefix("login.json.").tempfile_in(&self.directory)?;
         draft.write_all(text.as_bytes())?;
         draft.as_file().sync_all()?;
-        draft.persist(self.path())?;
+        draft.persist(path)?;
         Ok(())
     }
 
@@ -195,6 +239,31 @@ mod tests {
         assert_eq!(fs::metadata(&store.directory)?.permissions().mode() & 0o777, 0o700);
         assert!(store.remove().is_ok_and(|was| was));
         assert!(store.remove().is_ok_and(|was| !was));
+        Ok(())
+    }
+
+    #[test]
+    fn a_device_token_survives_the_login_and_is_found_by_server_and_name() -> Outcome {
+        let directory = tempfile::tempdir()?;
+        let store = store(&directory);
+        assert_eq!(store.device_token("http://a:1", "ada"), "");
+        for number in 0..MAX_DEVICES + 3 {
+            let (server, token) = (format!("http://a:{number}"), format!("lkd_{number}"));
+            store.keep_device_token(&server, "ada", token).map_err(|error| failed(&error))?;
+        }
+        store.keep_device_token("http://a:5", "ada", "lkd_new".into()).map_err(|error| failed(&error))?;
+        store.keep_device_token("http://a:5", "ada", String::new()).map_err(|error| failed(&error))?;
+        assert_eq!(store.device_token("http://a:5", "ada"), "lkd_new");
+        assert_eq!(store.device_token("http://a:6", "ada"), "lkd_6");
+        assert_eq!(store.device_token("http://a:5", "bob"), "");
+        assert_eq!(store.device_token("http://a:1", "ada"), "", "the oldest is forgotten");
+        assert_eq!(store.devices().len(), MAX_DEVICES);
+        store.write(&Login::default()).map_err(|error| failed(&error))?;
+        assert!(store.remove().is_ok_and(|was| was));
+        assert_eq!(store.device_token("http://a:6", "ada"), "lkd_6");
+        assert_eq!(fs::metadata(store.devices_path())?.permissions().mode() & 0o777, 0o600);
+        fs::write(store.devices_path(), "{")?;
+        assert_eq!(store.device_token("http://a:6", "ada"), "");
         Ok(())
     }
 

@@ -23,6 +23,7 @@ use crate::proto::v1::{
 const HELP: &str = "\
 Keeps the login in $XDG_STATE_HOME/latchkey/login.json, for you alone, and renews it as needed.
 Commands with lasting effects on rights ask for the password again 15 minutes after the sign-in.
+Beside it, devices.json lets you in from any network while strangers try passwords of your account.
 With --output json the tokens are printed as well: keep them out of logs.
 
 Examples:
@@ -60,6 +61,7 @@ impl SignIn {
             login: login.clone(),
             password: password.expose_secret().to_owned(),
             client_name: "latchkey".to_owned(),
+            device_token: store.device_token(&cli.client.target().to_string(), &login),
             ..SignInRequest::default()
         };
         let answer = cli.client.call(request).await?;
@@ -158,7 +160,9 @@ fn print_json<C: Call>(cli: &Cli, answer: &C::Answer) -> Result<(), Error> {
 async fn keep(cli: &Cli, store: &LoginStore, login: String, tokens: TokenSet) -> Result<(), Error> {
     let lock = store.lock().await?;
     let ends = instant(tokens.refresh_expire_time.as_ref());
-    store.write(&Login::new(cli.client.target().to_string(), cli.client.trust().clone(), login.clone(), tokens))?;
+    let (server, device_token) = (cli.client.target().to_string(), tokens.device_token.clone());
+    store.write(&Login::new(server.clone(), cli.client.trust().clone(), login.clone(), tokens))?;
+    store.keep_device_token(&server, &login, device_token)?;
     drop(lock);
     if cli.screen.is_json() {
         return Ok(());

@@ -3,8 +3,8 @@
 use super::text::{Text, Tone};
 use super::time::{Clock, instant};
 use crate::proto::v1::{
-    LockCause, PasswordChangeCause, PasswordStatus, SignInAbility, SignInAbilityKind, SignInAbilityReason, User,
-    UserKind, UserLock, UserState,
+    LockCause, PasswordChangeCause, PasswordStatus, SignInAbility, SignInAbilityKind, SignInAbilityReason,
+    SignInThrottle, User, UserKind, UserLock, UserState,
 };
 
 /// `Ada Lovelace (ada)`, or the username alone.
@@ -86,15 +86,26 @@ fn obstacle(user: &User, clock: &Clock) -> Option<String> {
         SignInAbilityReason::TemporaryPasswordExpired => Some(expired(user, clock)),
         SignInAbilityReason::Pending => Some("no password has been set yet".to_owned()),
         SignInAbilityReason::Throttled => {
-            let failures = user.throttle.as_ref()?.failures;
+            let throttle = user.throttle.as_ref()?;
             let too_long = ability(user).kind() == SignInAbilityKind::No;
-            let expires = if too_long { ", until the temporary password has expired" } else { "" };
-            Some(format!("throttled after {}{expires}", count(failures, "wrong password")))
+            let until = match throttle.until_time {
+                None => ", until an unlock or a sign-in from a familiar place",
+                Some(_) if too_long => ", until the temporary password has expired",
+                Some(_) => "",
+            };
+            Some(format!("{}{until}", throttled(throttle)))
         }
         SignInAbilityReason::Unspecified
         | SignInAbilityReason::PasswordTemporary
         | SignInAbilityReason::ChangeRequired => None,
     }
+}
+
+/// `throttled after 5 wrong passwords from unfamiliar places`.
+fn throttled(throttle: &SignInThrottle) -> String {
+    let word = if throttle.until_time.is_some() { "throttled" } else { "refused" };
+    let places = if throttle.includes_familiar_places { "" } else { " from unfamiliar places" };
+    format!("{word} after {}{places}", count(throttle.failures, "wrong password"))
 }
 
 /// `temporary password expired 3 h ago`.
@@ -133,8 +144,11 @@ pub(crate) fn attention(user: &User, clock: &Clock) -> Text {
         concerns.push(locked(lock, clock));
     }
     if let Some(throttle) = user.throttle.as_ref().filter(|_| user.kind() == UserKind::Person) {
-        let wait = instant(throttle.until_time.as_ref()).map(|at| clock.left(at)).unwrap_or_default();
-        concerns.push(format!("waits after {}, {wait}", count(throttle.failures, "wrong password")));
+        let failures = count(throttle.failures, "wrong password");
+        concerns.push(match instant(throttle.until_time.as_ref()) {
+            Some(at) => format!("waits after {failures}, {}", clock.left(at)),
+            None => format!("refused after {failures}"),
+        });
     }
     let must_change = user.password_status.as_ref().is_some_and(|status| status.change_required);
     match answer.reason() {

@@ -5,9 +5,10 @@ use secrecy::ExposeSecret as _;
 use super::passwords::{proof, required};
 use super::sessions::session;
 use super::user::{change_cause, user};
-use super::{each, finish, names, scopes, stamp};
+use super::{bounded, each, finish, names, scopes, stamp};
 use crate::app::{App, Identity, Progress, RefreshTokens, SignIn, Tokens};
 use crate::domain::caller::{Caller, Principal};
+use crate::domain::familiar::{MAX_DEVICE_TOKEN_BYTES, SentDeviceToken};
 use crate::domain::password::PasswordRules;
 use crate::domain::profile::{Audience, ClientName};
 use crate::domain::role::ScopeSet;
@@ -34,14 +35,21 @@ pub(in crate::grpc) fn sign_in(message: v1::SignInRequest, caller: &Caller) -> R
     let mut faults = Violations::new();
     let login = required(&mut faults, "login", message.login, MAX_LOGIN_BYTES);
     let password = proof(&mut faults, "password", message.password);
+    let device_token = device_token(&mut faults, message.device_token);
     let client_name = faults.check("client_name", ClientName::parse(&message.client_name));
     let audiences = audiences(&mut faults, &message.audiences);
     let scopes = wanted_scopes(&mut faults, &message.scopes);
     let app = caller.call.app.as_ref().map_or_else(|| NO_APP.to_owned(), |app| app.name.clone());
     finish(faults, || {
         let wish = SignInWish { client_name: client_name?, audiences: audiences?, scopes: scopes?, app };
-        Some(SignIn { login: login?, password: password?, wish })
+        Some(SignIn { login: login?, password: password?, device_token: device_token?, wish })
     })
+}
+
+/// Reads a device token; empty means none. Whether it is valid is no matter of the request.
+fn device_token(faults: &mut Violations, text: String) -> Option<Option<SentDeviceToken>> {
+    let text = bounded(faults, "device_token", text, MAX_DEVICE_TOKEN_BYTES)?;
+    Some((!text.is_empty()).then(|| text.into()))
 }
 
 fn audiences(faults: &mut Violations, texts: &[String]) -> Option<Vec<Audience>> {
@@ -101,6 +109,7 @@ pub(in crate::grpc) fn tokens(tokens: &Tokens) -> v1::TokenSet {
         refresh_expire_time: Some(stamp(tokens.refresh_expires_at)),
         session_id: tokens.session_id.to_string(),
         scopes: names(tokens.scopes),
+        device_token: tokens.device.as_ref().map(|token| token.expose_secret().to_owned()).unwrap_or_default(),
     }
 }
 

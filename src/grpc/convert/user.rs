@@ -26,7 +26,8 @@ pub(in crate::grpc) fn user(app: &App, user: &User) -> v1::User {
         lock: user.lock(now).map(lock),
         throttle: user.throttle(now).map(|throttle| v1::SignInThrottle {
             failures: count(throttle.failures),
-            until_time: Some(stamp(throttle.until)),
+            until_time: throttle.until.map(stamp),
+            includes_familiar_places: throttle.includes_familiar(now),
         }),
         password_status: Some(password_status(app, user)),
         flags: user.flags(now).into_iter().map(|known| flag(known).into()).collect(),

@@ -6,6 +6,7 @@ pub mod api_token;
 pub mod audit_event;
 pub mod event_count;
 pub mod event_horizon;
+pub mod familiar_place;
 pub mod idempotency_key;
 pub mod row_budget;
 pub mod sealed_key;

@@ -11,6 +11,7 @@ pub struct Model {
     pub lease_expires_at: i64,
     pub waits_until: Option<i64>,
     pub last_failure_at: Option<i64>,
+    pub account_id: Option<String>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

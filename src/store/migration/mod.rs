@@ -3,6 +3,7 @@
 mod m0001_first;
 mod m0002_ability_and_reservations;
 mod m0003_ticket_tries;
+mod m0004_familiar_places;
 mod m0005_bounded_writing;
 mod m0006_client_request_id;
 
@@ -17,6 +18,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0001_first::Migration),
             Box::new(m0002_ability_and_reservations::Migration),
             Box::new(m0003_ticket_tries::Migration),
+            Box::new(m0004_familiar_places::Migration),
             Box::new(m0005_bounded_writing::Migration),
             Box::new(m0006_client_request_id::Migration),
         ]

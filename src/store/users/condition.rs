@@ -11,6 +11,7 @@ use crate::domain::time::Timestamp;
 use crate::domain::user::{UserFlag, UserKind, UserState};
 use crate::domain::user_filter::UserFilter;
 use crate::store::entity::{throttle, user};
+use crate::store::throttle::FOR_GOOD;
 
 /// Selects accounts by `needs_attention` and by the ability to sign in.
 pub(super) fn matching(filter: &UserFilter, now: Timestamp) -> Condition {
@@ -26,10 +27,10 @@ pub(super) fn matching(filter: &UserFilter, now: Timestamp) -> Condition {
 
 fn waiting_ids(now: Timestamp) -> SelectStatement {
     let mut ids = Query::select();
-    ids.column(throttle::Column::UserId)
+    ids.column(throttle::Column::AccountId)
         .from(throttle::Entity)
         .and_where(throttle::Column::WaitsUntil.gt(now.as_micros()))
-        .and_where(throttle::Column::UserId.is_not_null());
+        .and_where(throttle::Column::AccountId.is_not_null());
     ids
 }
 
@@ -145,15 +146,19 @@ fn ability(kind: AbilityKind, now: Timestamp) -> Condition {
     }
 }
 
-/// Selects accounts whose lock or throttle ends after their temporary password.
+/// Selects accounts whose lock or throttle ends after their temporary password, or whose throttle has no end.
 pub(super) fn outlasts_password(now: Timestamp) -> Condition {
     let expiry = || Expr::col((user::Entity, user::Column::PasswordExpiresAt));
     let lock = locked(now).add(Expr::col((user::Entity, user::Column::LockExpiresAt)).gte(expiry()));
     let mut throttle = waiting(now);
     throttle.and_where(Expr::col((throttle::Entity, throttle::Column::WaitsUntil)).gte(expiry()));
-    Condition::all()
+    let outlasts = Condition::all()
         .add(user::Column::PasswordExpiresAt.is_not_null())
-        .add(Condition::any().add(lock).add(Expr::exists(throttle)))
+        .add(Condition::any().add(lock).add(Expr::exists(throttle)));
+    let mut refused = waiting(now);
+    refused.and_where(Expr::col((throttle::Entity, throttle::Column::WaitsUntil)).eq(FOR_GOOD));
+    let refused = user::Column::Kind.eq(kind_number(UserKind::Person)).and(Expr::exists(refused));
+    Condition::any().add(outlasts).add(refused)
 }
 
 fn locked_without_end() -> SimpleExpr {
@@ -176,17 +181,17 @@ fn waiting(now: Timestamp) -> SelectStatement {
     waiting
         .expr(Expr::val(1))
         .from(throttle::Entity)
-        .and_where(Expr::col((throttle::Entity, throttle::Column::UserId)).equals((user::Entity, user::Column::Id)))
+        .and_where(Expr::col((throttle::Entity, throttle::Column::AccountId)).equals((user::Entity, user::Column::Id)))
         .and_where(Expr::col((throttle::Entity, throttle::Column::WaitsUntil)).gt(now.as_micros()));
     waiting
 }
 
 /// The ids of all throttled people. A service may be throttled as well, which its API tokens do not notice.
 pub(super) fn throttled_people(now: Timestamp) -> SelectStatement {
-    let to_user = throttle::Entity::belongs_to(user::Entity).from(throttle::Column::UserId).to(user::Column::Id);
+    let to_user = throttle::Entity::belongs_to(user::Entity).from(throttle::Column::AccountId).to(user::Column::Id);
     throttle::Entity::find()
         .select_only()
-        .column(throttle::Column::UserId)
+        .column(throttle::Column::AccountId)
         .join(sea_orm::JoinType::InnerJoin, to_user.into())
         .filter(throttle::Column::WaitsUntil.gt(now.as_micros()))
         .filter(user::Column::Kind.eq(kind_number(UserKind::Person)))

@@ -14,7 +14,8 @@ use crate::store::single::model;
 /// As long as a hash with the default settings.
 const HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 /// The columns of the throttle, which `with_throttle` adds.
-const THROTTLE: [(&str, &str); 2] = [("failures", "INTEGER"), ("waits_until", "BIGINT")];
+const THROTTLE: [(&str, &str); 3] =
+    [("throttle_failures", "INTEGER"), ("throttle_until", "BIGINT"), ("familiar_until", "BIGINT")];
 
 /// The id of no account.
 pub(super) fn nobody() -> UserId {

@@ -6,10 +6,10 @@ mod list;
 mod row;
 mod write;
 
-use sea_orm::sea_query::{Func, LockType};
+use sea_orm::sea_query::{Expr, Func, LockType};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, IdenStatic, Iterable, JoinType, QueryFilter, QueryResult,
-    QuerySelect, RelationDef, Select,
+    QuerySelect, Select,
 };
 
 pub use self::list::{UserListing, user_count, user_list};
@@ -18,7 +18,7 @@ pub use self::write::{
     user_count_able_administrators, user_delete, user_insert, user_insert_many, user_rehash, user_save, user_signed_in,
     user_signed_in_as_read,
 };
-use super::entity::{throttle, user};
+use super::entity::user;
 use crate::domain::credentials::UserWithCredentials;
 use crate::domain::email::EmailAddress;
 use crate::domain::id::UserId;
@@ -168,12 +168,10 @@ const OWNER: &str = "owner_";
 /// Joins the account to which a row belongs. Authentication needs both, and reads them in one round trip.
 pub(super) fn with_owner<E: EntityTrait>(select: Select<E>, user_id: E::Column) -> Select<E> {
     let owner = E::belongs_to(user::Entity).from(user_id).to(user::Column::Id).into();
-    let select = select.join(JoinType::InnerJoin, owner).join(JoinType::LeftJoin, throttle_of_user());
+    let select = select.join(JoinType::InnerJoin, owner);
     let select = user::Column::iter()
         .fold(select, |select, column| select.column_as(column, format!("{OWNER}{}", column.as_str())));
-    select
-        .column_as(throttle::Column::Failures, format!("{OWNER}failures"))
-        .column_as(throttle::Column::WaitsUntil, format!("{OWNER}waits_until"))
+    throttle_columns(select, OWNER)
 }
 
 /// Decodes the account in a row of [`with_owner`].
@@ -191,16 +189,19 @@ fn find(user: &UserRef) -> Select<user::Entity> {
     user::Entity::find().filter(condition)
 }
 
-/// Joins the account's throttle.
+/// Adds the account's throttle, over all its budgets.
 fn with_throttle(select: Select<user::Entity>) -> Select<user::Entity> {
-    select
-        .join(JoinType::LeftJoin, throttle_of_user())
-        .column_as(throttle::Column::Failures, "failures")
-        .column_as(throttle::Column::WaitsUntil, "waits_until")
+    throttle_columns(select, "")
 }
 
-fn throttle_of_user() -> RelationDef {
-    user::Entity::belongs_to(throttle::Entity).from(user::Column::Id).to(throttle::Column::UserId).into()
+fn throttle_columns<E: EntityTrait>(select: Select<E>, prefix: &str) -> Select<E> {
+    const OF_ACCOUNT: &str =
+        r#"FROM throttle WHERE throttle.account_id = "user".id AND throttle.waits_until IS NOT NULL"#;
+    let column = |what: &str, more: &str| Expr::cust(format!("(SELECT MAX({what}) {OF_ACCOUNT}{more})"));
+    select
+        .expr_as(column("throttle.failures", ""), format!("{prefix}throttle_failures"))
+        .expr_as(column("throttle.waits_until", ""), format!("{prefix}throttle_until"))
+        .expr_as(column("throttle.waits_until", " AND throttle.id LIKE 'f%'"), format!("{prefix}familiar_until"))
 }
 
 async fn one_with_credentials(

@@ -13,13 +13,15 @@ use crate::domain::username::Username;
 use crate::error::{Resource, Result};
 use crate::store::entity::user;
 use crate::store::text::{Decoder, json, micros};
+use crate::store::throttle::FOR_GOOD;
 
 #[derive(FromQueryResult)]
 pub(super) struct UserRow {
     #[sea_orm(nested)]
     user: user::Model,
-    failures: Option<i32>,
-    waits_until: Option<i64>,
+    throttle_failures: Option<i32>,
+    throttle_until: Option<i64>,
+    familiar_until: Option<i64>,
 }
 
 impl UserRow {
@@ -47,10 +49,12 @@ impl UserRow {
 
     pub(super) fn decode(self) -> Result<User> {
         let decoder = Decoder { resource: Resource::User, id: &self.user.id, version: Some(self.user.version) };
-        let stored_throttle = match (self.failures, self.waits_until) {
-            (Some(failures), Some(until)) => {
-                Some(Throttle { failures: u32::try_from(failures).unwrap_or(0), until: decoder.instant(until)? })
-            }
+        let stored_throttle = match (self.throttle_failures, self.throttle_until) {
+            (Some(failures), Some(until)) => Some(Throttle {
+                failures: u32::try_from(failures).unwrap_or(0),
+                until: decoder.instant_or_none((until != FOR_GOOD).then_some(until))?,
+                familiar_until: decoder.instant_or_none(self.familiar_until)?,
+            }),
             _ => None,
         };
         decode(&decoder, &self.user, stored_throttle)
@@ -80,6 +84,7 @@ fn decode(decoder: &Decoder<'_>, row: &user::Model, stored_throttle: Option<Thro
         created_at: decoder.instant(row.created_at)?,
         updated_at: decoder.instant(row.updated_at)?,
         last_sign_in_at: decoder.instant_or_none(row.last_sign_in_at)?,
+        devices_valid_after: decoder.instant_or_none(row.devices_valid_after)?,
     })
 }
 
@@ -137,6 +142,7 @@ pub(super) fn encode(user: &User, credentials: Option<&Credentials>) -> user::Ac
         created_at: Set(user.created_at.as_micros()),
         updated_at: Set(user.updated_at.as_micros()),
         last_sign_in_at: Set(micros(user.last_sign_in_at)),
+        devices_valid_after: Set(micros(user.devices_valid_after)),
     }
 }
 

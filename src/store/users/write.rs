@@ -32,7 +32,7 @@ pub async fn user_insert(tx: &WriteTx, user: &User, credentials: &Credentials) -
 
 /// Adds many accounts with few statements: to fill a database, not for the service.
 pub async fn user_insert_many(tx: &WriteTx, accounts: &[UserWithCredentials]) -> Result<()> {
-    for chunk in accounts.chunks(ROWS_OF_25) {
+    for chunk in accounts.chunks(ROWS_OF_26) {
         let rows = chunk.iter().map(|account| encode(&account.user, Some(&account.credentials)));
         user::Entity::insert_many(rows).exec_without_returning(tx).await.map_err(already_exists)?;
     }
@@ -50,9 +50,9 @@ pub async fn user_insert_many(tx: &WriteTx, accounts: &[UserWithCredentials]) ->
     Ok(())
 }
 
-/// Rows in a statement with 25 and with 3 values a row. `SQLite` binds at most 32 766 values, `PostgreSQL` 65 535. Well below
+/// Rows in a statement with 26 and with 3 values a row. `SQLite` binds at most 32 766 values, `PostgreSQL` 65 535. Well below
 /// that, the cost a row of building and parsing the statement is already at its minimum.
-const ROWS_OF_25: usize = 100;
+const ROWS_OF_26: usize = 100;
 const ROWS_OF_3: usize = 500;
 
 /// Writes every column of an account that was read and locked in this transaction as `before`, and increments its version.

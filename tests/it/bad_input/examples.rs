@@ -150,8 +150,10 @@ async fn of_oneself(h: &Harness, root: &Client) -> Vec<(&'static str, Client, Va
     root.require_change("changer").await.expect("a demand");
     let ticket = stranger.change_step("changer", PASSWORD).await.expect("a step").ticket;
     let refresh = h.signed_in("refresher", PASSWORD).await.tokens.refresh_token;
+    let device = h.signed_in("signer", PASSWORD).await.tokens.device_token;
     let sign_in = json!({
         "login": "signer", "password": PASSWORD, "clientName": "a test", "audiences": ["billing"], "scopes": ["users.read"],
+        "deviceToken": device,
     });
     let refresh = json!({"refreshToken": refresh, "audiences": ["latchkey"], "scopes": ["users.read"]});
     let change = json!({"currentPassword": PASSWORD, "newPassword": OTHER_PASSWORD, "validateOnly": true});

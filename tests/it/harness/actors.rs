@@ -43,6 +43,13 @@ impl Client {
         Client { channel: endpoint.connect().await.expect("a connection"), metadata: Credentials::default() }
     }
 
+    /// The same, from another address of this machine, such as `127.0.0.9`.
+    pub async fn from(address: &str, local: &str) -> Client {
+        let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("a URL");
+        let endpoint = endpoint.local_address(Some(local.parse().expect("an address")));
+        Client { channel: endpoint.connect().await.expect("a connection"), metadata: Credentials::default() }
+    }
+
     /// The same, but connects on demand: before the server starts, and again after it restarts.
     pub fn lazily_at(address: &str) -> Client {
         let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("a URL");
@@ -124,6 +131,16 @@ impl Client {
         Ok(answer.progress.and_then(|progress| progress.step).expect("a step"))
     }
 
+    /// Signs in with a device token and returns the tokens.
+    pub async fn with_device(&self, login: &str, password: &str, device_token: &str) -> Result<v1::TokenSet, Status> {
+        let (login, password, device_token) = (login.to_owned(), password.to_owned(), device_token.to_owned());
+        let request = v1::SignInRequest { login, password, device_token, ..Default::default() };
+        match self.auth().sign_in(request).await?.into_inner().progress.and_then(|progress| progress.step) {
+            Some(Step::Tokens(tokens)) => Ok(tokens),
+            other => panic!("no tokens: {other:?}"),
+        }
+    }
+
     /// Signs in and returns the tokens.
     pub async fn tokens(&self, login: &str, password: &str) -> Result<v1::TokenSet, Status> {
         match self.sign_in(login, password).await? {
@@ -182,6 +199,11 @@ impl Harness {
     /// An anonymous client on the network.
     pub async fn stranger(&self) -> Client {
         Client::at(&self.address()).await
+    }
+
+    /// An anonymous client at another address of this machine.
+    pub async fn stranger_at(&self, local: &str) -> Client {
+        Client::from(&self.address(), local).await
     }
 
     /// The local operator, by the local socket.
