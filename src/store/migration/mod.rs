@@ -2,6 +2,7 @@
 
 mod m0001_first;
 mod m0002_ability_and_reservations;
+mod m0008_events_by_kind;
 
 use sea_orm_migration::prelude::*;
 
@@ -10,7 +11,11 @@ pub(super) struct Migrator;
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m0001_first::Migration), Box::new(m0002_ability_and_reservations::Migration)]
+        vec![
+            Box::new(m0001_first::Migration),
+            Box::new(m0002_ability_and_reservations::Migration),
+            Box::new(m0008_events_by_kind::Migration),
+        ]
     }
 }
 
