@@ -1,9 +1,9 @@
-//! A queue for each account with attempts to sign in. A few attempts at a time go on to the database; the others wait here
-//! in the order of arrival. Otherwise two hundred attempts at one account, each polling the database every few milliseconds,
-//! would take up the database connections that other calls need.
+//! A queue for each account with attempts to sign in, or with lists to read. A few at a time go on to the database; the others
+//! wait here in the order of arrival. Otherwise two hundred attempts at one account, each polling the database every few
+//! milliseconds, would take up the database connections that other calls need.
 //!
-//! The lane of sign-ins (`grpc/lanes.rs`) limits how many attempts wait, and each waits a few seconds at most. The queue of
-//! an account without attempts is removed.
+//! The lanes (`grpc/lanes.rs`) limit how many wait, and each waits a few seconds at most. The queue of an account without any is
+//! removed.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -11,13 +11,14 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// How many attempts at one account go on at a time, on one replica. Enough to keep two hashing threads and the database
-/// busy.
-const AT_ONCE: usize = 4;
+/// How many attempts to sign in to one account go on at a time, on one replica. Enough to keep two hashing threads and the
+/// database busy.
+pub(super) const ATTEMPTS_AT_ONCE: usize = 4;
 
 /// The queues of all accounts with attempts.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct AccountQueues {
+    at_once: usize,
     by_account: Mutex<HashMap<String, Weak<Semaphore>>>,
 }
 
@@ -30,6 +31,11 @@ pub(super) struct Slot {
 }
 
 impl AccountQueues {
+    /// Queues of which each lets this many go on at a time.
+    pub(super) fn new(at_once: usize) -> Arc<AccountQueues> {
+        Arc::new(AccountQueues { at_once, by_account: Mutex::default() })
+    }
+
     /// Waits for a slot. Returns `None` if none is free before `deadline`.
     pub(super) async fn take(self: &Arc<Self>, account: String, deadline: Duration) -> Option<Slot> {
         let queue = self.queue(&account);
@@ -42,7 +48,7 @@ impl AccountQueues {
         if let Some(queue) = queues.get(account).and_then(Weak::upgrade) {
             return queue;
         }
-        let queue = Arc::new(Semaphore::new(AT_ONCE));
+        let queue = Arc::new(Semaphore::new(self.at_once));
         queues.insert(account.to_owned(), Arc::downgrade(&queue));
         queue
     }
@@ -73,9 +79,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_few_go_on_and_the_others_wait_for_them() {
-        let queues = Arc::new(AccountQueues::default());
+        let queues = AccountQueues::new(2);
         let mut taken = Vec::new();
-        for _ in 0..AT_ONCE {
+        for _ in 0..2 {
             taken.push(queues.take("u:1".to_owned(), LATE).await.unwrap());
         }
         assert!(queues.take("u:1".to_owned(), SOON).await.is_none());
@@ -86,7 +92,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_queue_of_an_account_without_attempts_is_removed() {
-        let queues = Arc::new(AccountQueues::default());
+        let queues = AccountQueues::new(2);
         let taken = queues.take("u:1".to_owned(), LATE).await.unwrap();
         assert_eq!(queues.lock().len(), 1);
         drop(taken);

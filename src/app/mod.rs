@@ -7,6 +7,7 @@ mod access;
 mod account_queue;
 mod audit;
 mod idempotency;
+mod lists;
 mod maintenance;
 mod page_tokens;
 mod passwords;
@@ -98,6 +99,7 @@ pub struct App {
     store: Store,
     hasher: Hasher,
     account_queues: Arc<account_queue::AccountQueues>,
+    list_queues: Arc<account_queue::AccountQueues>,
     token_cache: token_cache::TokenCache,
     keys: KeyRing,
     seal: SealKey,
@@ -123,7 +125,8 @@ impl App {
             settings,
             store,
             hasher,
-            account_queues: Arc::default(),
+            account_queues: account_queue::AccountQueues::new(account_queue::ATTEMPTS_AT_ONCE),
+            list_queues: account_queue::AccountQueues::new(lists::OF_ONE_CALLER),
             token_cache: token_cache::TokenCache::new(),
             keys: KeyRing::new(keys),
             seal,

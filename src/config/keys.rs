@@ -23,10 +23,11 @@ pub(super) fn all() -> impl Iterator<Item = &'static Key> {
 }
 
 /// The sections in the order in which they are printed: description and keys.
-pub(super) const SECTIONS: [(&str, &[Key]); 10] = [
+pub(super) const SECTIONS: [(&str, &[Key]); 11] = [
     (Root::DOC, Root::KEYS),
     (Tls::DOC, Tls::KEYS),
     (Connections::DOC, Connections::KEYS),
+    (Lists::DOC, Lists::KEYS),
     (Log::DOC, Log::KEYS),
     (Argon2::DOC, Argon2::KEYS),
     (Throttle::DOC, Throttle::KEYS),
@@ -118,6 +119,15 @@ section! {
         /// How long a response may stay unread before the connection is closed.
         read_timeout: Duration = Duration::from_secs(30), seconds(1, 10 * MINUTE),
             "unread responses take up to 4 MiB of memory for each call";
+    }
+}
+
+section! {
+    /// Lists and searches. Each caller reads one at a time, and all callers together a few.
+    pub struct Lists = "lists." {
+        /// How long a list or search may take. A longer one is stopped with `QUERY_TOO_BROAD`.
+        time_limit: Duration = Duration::from_secs(2), seconds(1, 5),
+            "other lists wait for it, and give up after 2s";
     }
 }
 
