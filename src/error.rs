@@ -143,6 +143,35 @@ pub enum Limit {
     Lane(&'static str),
 }
 
+/// How to make a query shorter, by a change to this field of the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Narrowing {
+    /// Clear the field.
+    #[error("leave out {0}")]
+    LeaveOut(&'static str),
+    /// Set the field.
+    #[error("set {0}")]
+    Set(&'static str),
+    /// Use a longer text.
+    #[error("use a longer {0}")]
+    Lengthen(&'static str),
+    /// Use a smaller value.
+    #[error("use a shorter {0}")]
+    Shorten(&'static str),
+}
+
+impl Narrowing {
+    /// The field.
+    pub const fn field(self) -> &'static str {
+        match self {
+            Narrowing::LeaveOut(field)
+            | Narrowing::Set(field)
+            | Narrowing::Lengthen(field)
+            | Narrowing::Shorten(field) => field,
+        }
+    }
+}
+
 /// Why the service is temporarily unavailable.
 #[derive(Debug, thiserror::Error)]
 pub enum Outage {
@@ -215,6 +244,12 @@ pub enum Error {
         limit: Limit,
         /// How long to wait.
         retry_after: Duration,
+    },
+    /// Narrow the query.
+    #[error("the query took too long and was stopped{}", ways(narrowing))]
+    QueryTooBroad {
+        /// How, the most effective first.
+        narrowing: Vec<Narrowing>,
     },
     /// Send a smaller request.
     #[error("the request is larger than this method accepts")]
@@ -328,6 +363,7 @@ impl Error {
                 Limit::Hashing => Reason::HashingSaturated,
                 Limit::Lane(_) => Reason::Overloaded,
             },
+            Error::QueryTooBroad { .. } => Reason::QueryTooBroad,
             Error::RequestTooLarge => Reason::RequestTooLarge,
             Error::MessageMalformed | Error::CompressionUnnamed => Reason::MessageMalformed,
             Error::MethodUnavailable => Reason::MethodUnavailable,
@@ -347,6 +383,18 @@ fn invalid_fields(violations: &Violations) -> String {
     match violations.iter().len() {
         1 => "1 field is invalid".to_owned(),
         count => format!("{count} fields are invalid"),
+    }
+}
+
+/// The ways to narrow a query, as the end of a sentence.
+fn ways(narrowing: &[Narrowing]) -> String {
+    match narrowing {
+        [] => String::new(),
+        [way] => format!("; {way}"),
+        [ways @ .., last] => {
+            let ways: Vec<String> = ways.iter().map(ToString::to_string).collect();
+            format!("; {}, or {last}", ways.join(", "))
+        }
     }
 }
 

@@ -29,6 +29,7 @@ pub mod error;
 pub mod grpc;
 pub mod jobs;
 pub mod metrics;
+mod priority;
 pub mod proto;
 pub mod server;
 pub mod store;

@@ -91,6 +91,8 @@ label! {
         Introspection = "introspection",
         /// Calls by operators, which require a scope.
         Operators = "operators",
+        /// Calls that read lists.
+        Lists = "lists",
         /// Calls that read the contract by reflection.
         Reflection = "reflection",
         /// Streams that watch health.
@@ -367,6 +369,11 @@ impl Metrics {
     /// Counts a call refused because its lane was full.
     pub fn call_refused(&self, lane: CallLane) {
         self.calls_refused.get_or_create(&CallLaneLabel { lane }).inc();
+    }
+
+    /// Counts a list that waited in vain for its turn.
+    pub fn list_refused(&self) {
+        self.call_refused(CallLane::Lists);
     }
 
     /// Sets the current length of a hashing queue.

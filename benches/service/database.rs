@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 
 use latchkey::config::{Config, Database};
 use latchkey::crypto::{HasherSettings, SealKey};
+use latchkey::domain::user::UserRef;
 use latchkey::domain::user_filter::{UserFilter, UserOrder};
+use latchkey::domain::username::Username;
 use latchkey::environment::Environment;
 use latchkey::server;
 use latchkey::store::Store;
-use latchkey::store::users::{UserListing, user_count};
+use latchkey::store::users::{UserListing, user_by_ref, user_count};
 use secrecy::SecretString;
 use tempfile::TempDir;
 
@@ -108,15 +110,16 @@ async fn fill(store: &Store, config: &Config, users: u64) -> Outcome<Seed> {
     let seed = Seed::prepare(users, SEED, settings, &environment).await?;
     let everybody = UserFilter::default();
     let listing = UserListing { filter: &everybody, order: UserOrder::Username, now: environment.now() };
-    match user_count(store.reader(), &listing).await? {
-        // An earlier run has added some service accounts.
-        found if (users..users + 100).contains(&found) => {}
-        0 => {
-            let began = std::time::Instant::now();
-            seed.fill(store, |written| tell(&format!("\rfilling: {written} of {users} users"))).await?;
-            tell(&format!(" in {:.1} s\n", began.elapsed().as_secs_f64()));
-        }
-        found => return Err(format!("the database has {found} users and not {users}").into()),
+    let has = async |n: u64| -> Outcome<bool> {
+        let username = Username::parse(&seed.username(n)).map_err(|_| "a username that is not valid")?;
+        Ok(user_by_ref(store.reader(), &UserRef::Username(username)).await?.is_some())
+    };
+    if user_count(store.reader(), &listing).await?.count == 0 {
+        let began = std::time::Instant::now();
+        seed.fill(store, |written| tell(&format!("\rfilling: {written} of {users} users"))).await?;
+        tell(&format!(" in {:.1} s\n", began.elapsed().as_secs_f64()));
+    } else if !has(users - 1).await? || has(users).await? {
+        return Err(format!("the database has other users, or not {users} of them").into());
     }
     Ok(seed)
 }

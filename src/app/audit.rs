@@ -9,7 +9,8 @@ use crate::domain::page::PageRequest;
 use crate::domain::user::UserRef;
 use crate::domain::username::Username;
 use crate::domain::violation::{Fault, Violations};
-use crate::error::{Error, Resource, Result};
+use crate::error::{Error, Narrowing, Resource, Result};
+use crate::store::ListReader;
 use crate::store::audit::{event_by_id, event_list, event_records_id, event_records_name};
 use crate::store::users::user_id_by_ref;
 
@@ -39,56 +40,18 @@ impl App {
     pub async fn list_events(&self, caller: &Caller, command: ListEvents) -> Result<EventPage> {
         let ListEvents { filter, page } = command;
         let after = self.cursor(caller, &filter, &page.token)?;
-        let mut faults = Violations::new();
-        let actors = self.parties(&mut faults, "filter.actors", &filter.actors).await?;
-        let targets = self.parties(&mut faults, "filter.targets", &filter.targets).await?;
-        faults.finish().map_err(Error::InvalidInput)?;
-        let rows = event_list(self.store.reader(), &filter, &actors, &targets, after.as_ref(), page.size).await?;
+        let narrowing = narrowing(&filter);
+        let rows = self
+            .list(caller, &narrowing, async |reader| {
+                let mut faults = Violations::new();
+                let actors = parties(reader, &mut faults, "filter.actors", &filter.actors).await?;
+                let targets = parties(reader, &mut faults, "filter.targets", &filter.targets).await?;
+                faults.finish().map_err(Error::InvalidInput)?;
+                event_list(reader, &filter, &actors, &targets, after.as_ref(), page.size).await
+            })
+            .await?;
         let next_page_token = self.page_token(caller, &filter, rows.next)?;
         Ok(EventPage { events: rows.rows, next_page_token, horizons: self.horizons().await? })
-    }
-
-    async fn parties(&self, faults: &mut Violations, field: &str, names: &[PartyName]) -> Result<Parties> {
-        let mut parties = Parties::default();
-        for (index, name) in names.iter().enumerate() {
-            let text = name.as_str();
-            if let Some(id) = self.party_id(text).await? {
-                parties.ids.push(id);
-                continue;
-            }
-            match self.recorded_name(text).await? {
-                Some(recorded) => parties.names.push(recorded),
-                None => {
-                    faults.push(format!("{field}[{index}]"), Fault::Unknown, "no account and no event has this name")
-                }
-            }
-        }
-        Ok(parties)
-    }
-
-    /// The name in events that a text is, or that it is with the addition for a local operator.
-    async fn recorded_name(&self, text: &str) -> Result<Option<String>> {
-        for name in [text.to_owned(), format!("{text} (local)")] {
-            if event_records_name(self.store.reader(), &name).await? {
-                return Ok(Some(name));
-            }
-        }
-        Ok(None)
-    }
-
-    /// The id that a text is, or that the account with this name has. An account that had the name before is another one, and an
-    /// id cannot be hidden by an account that has it as its name.
-    async fn party_id(&self, text: &str) -> Result<Option<String>> {
-        let reader = self.store.reader();
-        let of_account = match text.parse::<UserId>() {
-            Ok(id) => user_id_by_ref(reader, &UserRef::Id(id)).await?.is_some(),
-            Err(_) => false,
-        };
-        if of_account || event_records_id(reader, text).await? {
-            return Ok(Some(text.to_owned()));
-        }
-        let Ok(username) = Username::parse(text) else { return Ok(None) };
-        Ok(user_id_by_ref(reader, &UserRef::Username(username)).await?.map(|id| id.to_string()))
     }
 
     /// Reads one event.
@@ -96,4 +59,55 @@ impl App {
         let found = event_by_id(self.store.reader(), id).await?;
         found.ok_or(Error::NotFound { resource: Resource::Event, field: "event_id" })
     }
+}
+
+/// How to make a list shorter.
+fn narrowing(filter: &EventFilter) -> Vec<Narrowing> {
+    let is_timed = filter.from.is_some() || filter.until.is_some();
+    let of_some = !filter.actors.is_empty() || !filter.targets.is_empty();
+    let by_time = if is_timed { Narrowing::Shorten("filter.time") } else { Narrowing::Set("filter.time") };
+    let by_target = (!of_some).then_some(Narrowing::Set("filter.targets"));
+    [by_time].into_iter().chain(by_target).collect()
+}
+
+async fn parties(reader: &ListReader, faults: &mut Violations, field: &str, names: &[PartyName]) -> Result<Parties> {
+    let mut parties = Parties::default();
+    for (index, name) in names.iter().enumerate() {
+        let text = name.as_str();
+        if let Some(id) = party_id(reader, text).await? {
+            parties.ids.push(id);
+            continue;
+        }
+        match recorded_name(reader, text).await? {
+            Some(recorded) => parties.names.push(recorded),
+            None => {
+                faults.push(format!("{field}[{index}]"), Fault::Unknown, "no account and no event has this name");
+            }
+        }
+    }
+    Ok(parties)
+}
+
+/// The name in events that a text is, or that it is with the addition for a local operator.
+async fn recorded_name(reader: &ListReader, text: &str) -> Result<Option<String>> {
+    for name in [text.to_owned(), format!("{text} (local)")] {
+        if event_records_name(reader, &name).await? {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
+}
+
+/// The id that a text is, or that the account with this name has. An account that had the name before is another one, and an
+/// id cannot be hidden by an account that has it as its name.
+async fn party_id(reader: &ListReader, text: &str) -> Result<Option<String>> {
+    let of_account = match text.parse::<UserId>() {
+        Ok(id) => user_id_by_ref(reader, &UserRef::Id(id)).await?.is_some(),
+        Err(_) => false,
+    };
+    if of_account || event_records_id(reader, text).await? {
+        return Ok(Some(text.to_owned()));
+    }
+    let Ok(username) = Username::parse(text) else { return Ok(None) };
+    Ok(user_id_by_ref(reader, &UserRef::Username(username)).await?.map(|id| id.to_string()))
 }

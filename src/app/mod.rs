@@ -9,6 +9,7 @@ mod counted;
 mod familiar;
 mod horizons;
 mod idempotency;
+mod lists;
 mod maintenance;
 mod page_tokens;
 mod passwords;
@@ -105,6 +106,7 @@ pub struct App {
     settings: Settings,
     store: Store,
     gate: proving::Gate,
+    list_queues: Arc<turns::Turns>,
     token_cache: token_cache::TokenCache,
     keys: KeyRing,
     seal: SealKey,
@@ -130,6 +132,7 @@ impl App {
             settings,
             store,
             gate: proving::Gate::new(hasher),
+            list_queues: Arc::default(),
             token_cache: token_cache::TokenCache::new(),
             keys: KeyRing::new(keys),
             seal,

@@ -18,7 +18,7 @@ use crate::domain::time::Timestamp;
 use crate::domain::token::Claims;
 use crate::domain::user::{Effects, User, UserRef};
 use crate::domain::violation::{Fault, Violations};
-use crate::error::{Error, Resource, Result, Unauthenticated};
+use crate::error::{Error, Narrowing, Resource, Result, Unauthenticated};
 use crate::store::sessions::{
     Which, session_by_id, session_end, session_evict, session_insert, session_list, session_lock_row, session_rotate,
 };
@@ -196,8 +196,14 @@ impl App {
     ) -> Result<SessionPage> {
         let selection = (user, include_ended);
         let after = self.cursor(caller, &selection, &page.token)?;
-        let rows =
-            session_list(self.store.reader(), user, include_ended, self.now(), after.as_ref(), page.size).await?;
+        let ways = [(include_ended, Narrowing::LeaveOut("include_ended")), (true, Narrowing::Shorten("page_size"))];
+        let narrowing: Vec<_> = ways.into_iter().filter(|(helps, _)| *helps).map(|(_, way)| way).collect();
+        let now = self.now();
+        let rows = self
+            .list(caller, &narrowing, async |reader| {
+                session_list(reader, user, include_ended, now, after.as_ref(), page.size).await
+            })
+            .await?;
         Ok(SessionPage { next_page_token: self.page_token(caller, &selection, rows.next)?, sessions: rows.rows })
     }
 

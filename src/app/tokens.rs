@@ -20,7 +20,7 @@ use crate::domain::time::Timestamp;
 use crate::domain::token::Claims;
 use crate::domain::user::{User, UserRef};
 use crate::domain::violation::{Fault, Violations};
-use crate::error::{Error, Resource, Result};
+use crate::error::{Error, Narrowing, Resource, Result};
 use crate::store::api_tokens::{api_token_by_id, api_token_insert, api_token_list, api_token_revoke};
 use crate::store::sessions::session_by_id;
 use crate::store::users::{user_by_id, user_id_by_ref};
@@ -167,13 +167,18 @@ impl App {
         user: Option<&UserRef>,
         page: PageRequest,
     ) -> Result<ApiTokenPage> {
-        let reader = self.store.reader();
         let user = match user {
-            Some(user) => Some(user_id_by_ref(reader, user).await?.ok_or_else(|| Error::no_user(user.field()))?),
+            Some(user) => {
+                let found = user_id_by_ref(self.store.reader(), user).await?;
+                Some(found.ok_or_else(|| Error::no_user(user.field()))?)
+            }
             None => None,
         };
         let after = self.cursor(caller, &user, &page.token)?;
-        let rows = api_token_list(reader, user, after.as_ref(), page.size).await?;
+        let narrowing = [Narrowing::Shorten("page_size")];
+        let rows = self
+            .list(caller, &narrowing, async |reader| api_token_list(reader, user, after.as_ref(), page.size).await)
+            .await?;
         Ok(ApiTokenPage { next_page_token: self.page_token(caller, &user, rows.next)?, tokens: rows.rows })
     }
 

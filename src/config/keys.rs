@@ -23,10 +23,11 @@ pub(super) fn all() -> impl Iterator<Item = &'static Key> {
 }
 
 /// The sections in the order in which they are printed: description and keys.
-pub(super) const SECTIONS: [(&str, &[Key]); 11] = [
+pub(super) const SECTIONS: [(&str, &[Key]); 12] = [
     (Root::DOC, Root::KEYS),
     (Tls::DOC, Tls::KEYS),
     (Connections::DOC, Connections::KEYS),
+    (Lists::DOC, Lists::KEYS),
     (Log::DOC, Log::KEYS),
     (Argon2::DOC, Argon2::KEYS),
     (Throttle::DOC, Throttle::KEYS),
@@ -125,6 +126,15 @@ section! {
         /// applications and wrong passwords do not count. 0 turns the limit off.
         failed_calls: u32 = 50, number(0, 1_000_000, "calls"),
             "each takes some CPU time from password hashing, which has a lower priority";
+    }
+}
+
+section! {
+    /// Lists and searches. Each caller reads one at a time, and all callers together a few.
+    pub struct Lists = "lists." {
+        /// How long a list or search may take. A longer one is stopped with `QUERY_TOO_BROAD`.
+        time_limit: Duration = Duration::from_secs(2), seconds(1, 5),
+            "other lists wait for it, and give up after 2s";
     }
 }
 

@@ -28,8 +28,8 @@ use self::given::Given;
 use self::key::Value;
 use self::keys::Root;
 pub use self::keys::{
-    Argon2, Connections, Log, LogFormat, Password, Reflection, Retention, Session, TemporaryPassword, Throttle, Tls,
-    Token,
+    Argon2, Connections, Lists, Log, LogFormat, Password, Reflection, Retention, Session, TemporaryPassword, Throttle,
+    Tls, Token,
 };
 use self::problem::Origin;
 pub use self::problem::Problems;
@@ -60,6 +60,8 @@ pub struct Config {
     pub tls: Tls,
     /// Limits on connections.
     pub connections: Connections,
+    /// Lists and searches.
+    pub lists: Lists,
     /// The log.
     pub log: Log,
     /// The parameters of password hashing.
@@ -121,6 +123,7 @@ impl Config {
             reflection: root.reflection,
             tls: Tls::default(),
             connections: Connections::default(),
+            lists: Lists::default(),
             log: Log::default(),
             argon2: Argon2::default(),
             throttle: Throttle::default(),
@@ -166,6 +169,7 @@ impl Config {
         }
         config.tls = tls.unwrap_or_default();
         config.connections = Connections::read(given, problems).unwrap_or_default();
+        config.lists = Lists::read(given, problems).unwrap_or_default();
         config.log = Log::read(given, problems).unwrap_or_default();
         config.password = Password::read(given, problems).unwrap_or_default();
         config.temporary_password = TemporaryPassword::read(given, problems).unwrap_or_default();

@@ -55,6 +55,7 @@ impl Config {
             root.write(),
             self.tls.write(),
             self.connections.write(),
+            self.lists.write(),
             self.log.write(),
             self.argon2.write(),
             self.throttle.write(),

@@ -24,6 +24,7 @@ use crate::domain::password_hash::{HashMethod, PasswordHash as StoredHash};
 use crate::environment::Environment;
 use crate::error::{Error, Limit, Result};
 use crate::metrics::{HashKind, HashQueue, Metrics};
+use crate::priority::lower_priority;
 
 /// Length of a salt in bytes (RFC 9106, 3.1).
 const SALT_BYTES: usize = 16;
@@ -38,10 +39,6 @@ const MAX_WORK: u64 = 524_288;
 const IDLE_BEFORE_WIPE: Duration = Duration::from_secs(1);
 /// Upper bound of the slots in a queue, however fast hashing is: each queued job costs memory.
 const MAX_QUEUE_SLOTS: usize = 4096;
-/// Nice value of the hashing threads: the maximum. A hash takes a hundred times as long as anything that could wait behind it
-/// (measured: ADR 0020).
-#[cfg(target_os = "linux")]
-const NICE: i32 = 19;
 
 /// Cost of new hashes, and the number of threads.
 #[derive(Debug, Clone, Copy)]
@@ -334,18 +331,6 @@ impl Queues {
         job.or_else(|| self.sign_ins.pop_front())
     }
 }
-
-/// Lowers the priority of this thread below everything else that the service does, which needs little time but promptly.
-/// Hashing competes as an equal where the system has no priority for a thread, or does not permit it.
-#[cfg(target_os = "linux")]
-fn lower_priority() {
-    if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE) {
-        tracing::debug!(%error, "the nice value of a hashing thread could not be raised");
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn lower_priority() {}
 
 /// Returns the processor time that this thread has used.
 fn thread_time() -> Duration {

@@ -16,6 +16,25 @@ pub const DEFAULT_SIZE: u32 = 50;
 /// Maximum number of rows per page.
 pub const MAX_SIZE: u32 = 500;
 
+/// The most matches that a total counts. Counting a million takes a second.
+pub const MOST_COUNTED: u32 = 10_000;
+
+/// The number of matches on all pages, up to [`MOST_COUNTED`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Total {
+    /// The number.
+    pub count: u32,
+    /// Whether there are more.
+    pub is_at_least: bool,
+}
+
+impl Total {
+    /// Creates a total from a count that stopped after [`MOST_COUNTED`] and one more.
+    pub fn of(counted: u32) -> Total {
+        Total { count: counted.min(MOST_COUNTED), is_at_least: counted > MOST_COUNTED }
+    }
+}
+
 /// Number of rows per page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PageSize(u32);
@@ -95,6 +114,12 @@ mod tests {
     fn a_page_size_is_coerced_but_not_below_zero() {
         let rows = |wanted| PageSize::parse(wanted).map(PageSize::rows);
         assert_eq!([rows(0), rows(7), rows(9999), rows(-1)], [Some(50), Some(7), Some(500), None]);
+    }
+
+    #[test]
+    fn a_total_says_whether_there_are_more() {
+        assert_eq!(Total::of(MOST_COUNTED), Total { count: MOST_COUNTED, is_at_least: false });
+        assert_eq!(Total::of(MOST_COUNTED + 1), Total { count: MOST_COUNTED, is_at_least: true });
     }
 
     #[test]

@@ -47,6 +47,7 @@ pub enum Reason {
     HashingSaturated,
     RequestTooLarge,
     Overloaded,
+    QueryTooBroad,
     ShuttingDown,
     StorageUnavailable,
     DeadlinePassed,

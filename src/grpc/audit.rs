@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::convert::audit;
-use super::decode;
+use super::{decode, run};
 use crate::app::App;
 use crate::proto::v1;
 use crate::proto::v1::audit_server::Audit;
@@ -27,7 +27,7 @@ impl Service {
 impl Audit for Service {
     async fn list_events(&self, request: Request<v1::ListEventsRequest>) -> Answer<v1::ListEventsResponse> {
         let (caller, query) = decode(request, audit::list_events)?;
-        let page = self.app.list_events(&caller, query).await?;
+        let page = run(&self.app, |app| async move { app.list_events(&caller, query).await }).await?;
         Ok(Response::new(v1::ListEventsResponse {
             events: page.events.into_iter().map(audit::event).collect(),
             next_page_token: page.next_page_token,

@@ -65,7 +65,8 @@ impl Auth for Service {
 
     async fn list_sessions(&self, request: Request<v1::ListSessionsRequest>) -> Answer<v1::ListSessionsResponse> {
         let (caller, page) = decode(request, sessions::list_sessions)?;
-        let page = self.app.list_sessions(&caller, page).await?;
+        let asking = caller.clone();
+        let page = run(&self.app, |app| async move { app.list_sessions(&asking, page).await }).await?;
         Ok(Response::new(v1::ListSessionsResponse {
             sessions: page.sessions.iter().map(|known| sessions::session(known, &caller)).collect(),
             next_page_token: page.next_page_token,

@@ -24,6 +24,8 @@ const INTROSPECTIONS_AT_ONCE: usize = 512;
 /// About what the one writer of an embedded database does in a second: more calls would wait longer than people do. The
 /// permit is acquired before authentication, so an unauthenticated call holds one until it is refused.
 const OPERATORS_AT_ONCE: usize = 256;
+/// Lists are read two at a time, a few milliseconds each. More would only wait.
+const LISTS_AT_ONCE: usize = 64;
 /// Streams that may be idle for 20 s. Unauthenticated clients can open them, so they have their own lane.
 const REFLECTIONS_AT_ONCE: usize = 32;
 /// Health watches, each a stream that may last an hour: one for each connection that may be open by default.
@@ -75,6 +77,7 @@ impl Lanes {
             (CallLane::SignIns, sign_ins),
             (CallLane::Introspection, INTROSPECTIONS_AT_ONCE),
             (CallLane::Operators, OPERATORS_AT_ONCE),
+            (CallLane::Lists, LISTS_AT_ONCE),
             (CallLane::Reflection, REFLECTIONS_AT_ONCE),
             (CallLane::Watches, WATCHES_AT_ONCE),
         ];

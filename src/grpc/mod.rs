@@ -160,7 +160,8 @@ fn decode<M: Needs, C>(request: Request<M>, convert: impl FnOnce(M) -> Result<C>
     Ok((caller, convert(message)?))
 }
 
-/// Runs a change to its end, even if the client hangs up. The permit of the call is held until then.
+/// Runs a change or a list to its end, even if the client hangs up. The permit of the call is held until then. The database
+/// would go on with a list that was abandoned, while another takes its place.
 async fn run<T, F>(app: &Arc<App>, work: impl FnOnce(Arc<App>) -> F) -> Result<T>
 where
     T: Send + 'static,

@@ -86,7 +86,7 @@ fn code(error: &Error) -> Code {
         Error::AlreadyExists(_) => Code::AlreadyExists,
         Error::Precondition(_) => Code::FailedPrecondition,
         Error::Stale { .. } => Code::Aborted,
-        Error::Exhausted { .. } | Error::RequestTooLarge => Code::ResourceExhausted,
+        Error::Exhausted { .. } | Error::QueryTooBroad { .. } | Error::RequestTooLarge => Code::ResourceExhausted,
         Error::MethodUnavailable | Error::CompressionUnsupported { .. } => Code::Unimplemented,
         Error::Unavailable(_) => Code::Unavailable,
         Error::DeadlinePassed => Code::DeadlineExceeded,
@@ -124,6 +124,7 @@ fn details(error: &Error) -> Vec<ErrorDetail> {
         | Error::Unauthenticated(_)
         | Error::Denied(_)
         | Error::Stale { .. }
+        | Error::QueryTooBroad { .. }
         | Error::RequestTooLarge
         | Error::MessageMalformed
         | Error::MethodUnavailable
@@ -155,6 +156,10 @@ fn metadata(error: &Error) -> HashMap<String, String> {
         }
         Error::Precondition(Unmet::UserLocked(cause)) => vec![("lockCause", cause.as_str().to_owned())],
         Error::Exhausted { limit: Limit::Lane(lane), .. } => vec![("lane", (*lane).to_owned())],
+        Error::QueryTooBroad { narrowing } => {
+            let fields: Vec<&str> = narrowing.iter().map(|way| way.field()).collect();
+            vec![("fields", fields.join(" "))]
+        }
         Error::Unavailable(Outage::Unconfirmed(_)) => vec![("outcome", "unknown".to_owned())],
         Error::Stale { current } => vec![("currentEtag", current.to_string())],
         Error::CompressionUnsupported { encoding } => vec![("encoding", encoding.clone())],

@@ -188,6 +188,7 @@ fn lane(method: &str, stated: &v1::AccessRule) -> Result<CallLane, ContractFault
         Lane::SignIn => Ok(CallLane::SignIns),
         Lane::Introspection => Ok(CallLane::Introspection),
         Lane::Operator => Ok(CallLane::Operators),
+        Lane::List => Ok(CallLane::Lists),
     }
 }
 

@@ -29,11 +29,12 @@ impl Service {
 impl UserAdmin for Service {
     async fn list_users(&self, request: Request<v1::ListUsersRequest>) -> Answer<v1::ListUsersResponse> {
         let (caller, query) = decode(request, users::list_users)?;
-        let page = self.app.list_users(&caller, query).await?;
+        let page = run(&self.app, |app| async move { app.list_users(&caller, query).await }).await?;
         Ok(Response::new(v1::ListUsersResponse {
             users: page.users.iter().map(|known| user(&self.app, known)).collect(),
             next_page_token: page.next_page_token,
-            total_size: page.total.map(|total| i32::try_from(total).unwrap_or(i32::MAX)),
+            total_size: page.total.map(|total| i32::try_from(total.count).unwrap_or(i32::MAX)),
+            total_is_at_least: page.total.is_some_and(|total| total.is_at_least),
         }))
     }
 
@@ -139,7 +140,9 @@ impl UserAdmin for Service {
         request: Request<v1::ListUserSessionsRequest>,
     ) -> Answer<v1::ListUserSessionsResponse> {
         let (caller, (whose, include_ended, page)) = decode(request, sessions::list_user_sessions)?;
-        let page = self.app.list_user_sessions(&caller, &whose, include_ended, page).await?;
+        let asking = caller.clone();
+        let list = |app: Arc<App>| async move { app.list_user_sessions(&asking, &whose, include_ended, page).await };
+        let page = run(&self.app, list).await?;
         Ok(Response::new(v1::ListUserSessionsResponse {
             sessions: page.sessions.iter().map(|known| sessions::session(known, &caller)).collect(),
             next_page_token: page.next_page_token,
@@ -167,7 +170,8 @@ impl UserAdmin for Service {
 
     async fn list_api_tokens(&self, request: Request<v1::ListApiTokensRequest>) -> Answer<v1::ListApiTokensResponse> {
         let (caller, (whose, page)) = decode(request, tokens::list_api_tokens)?;
-        let page = self.app.list_api_tokens(&caller, whose.as_ref(), page).await?;
+        let list = |app: Arc<App>| async move { app.list_api_tokens(&caller, whose.as_ref(), page).await };
+        let page = run(&self.app, list).await?;
         Ok(Response::new(v1::ListApiTokensResponse {
             api_tokens: page.tokens.iter().map(tokens::api_token).collect(),
             next_page_token: page.next_page_token,

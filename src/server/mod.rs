@@ -96,6 +96,7 @@ pub struct Running {
 pub async fn open_store(config: &Config) -> Result<(Store, Option<LockFile>), ServeError> {
     create_private_dir(&config.data_dir).await?;
     check_private_dir(&config.data_dir).await?;
+    let list_time = config.lists.time_limit;
     match &config.database {
         Database::Sqlite { path } => {
             if let Some(parent) = path.parent() {
@@ -103,9 +104,11 @@ pub async fn open_store(config: &Config) -> Result<(Store, Option<LockFile>), Se
             }
             let path = resolve_link(path).await?;
             let lock = LockFile::take(&path)?;
-            Ok((Store::connect(&Location::Sqlite(path)).await?, Some(lock)))
+            Ok((Store::connect(&Location::Sqlite(path)).await?.with_list_time(list_time), Some(lock)))
         }
-        Database::Postgres { url } => Ok((Store::connect(&Location::Postgres(url.clone())).await?, None)),
+        Database::Postgres { url } => {
+            Ok((Store::connect(&Location::Postgres(url.clone())).await?.with_list_time(list_time), None))
+        }
     }
 }
 

@@ -135,6 +135,11 @@ pub(super) fn is_read_only(error: &DbErr) -> bool {
     sql_state(error).is_some_and(|code| code == "25006")
 }
 
+/// Returns whether a time limit has stopped the statement: SQLite's INTERRUPT, or PostgreSQL's `query_canceled`.
+pub(super) fn is_interrupt(error: &DbErr) -> bool {
+    sqlite_class(error) == Some(9) || sql_state(error).is_some_and(|code| code == "57014")
+}
+
 /// Returns the driver's own error, if there is one.
 fn driver_error(error: &DbErr) -> Option<&sqlx::Error> {
     match error {

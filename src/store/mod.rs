@@ -18,6 +18,8 @@ pub mod familiar;
 pub mod horizons;
 pub mod idempotency;
 pub mod keys;
+mod list_connection;
+mod lists;
 mod migration;
 mod page;
 mod postgres;
@@ -49,6 +51,8 @@ use self::bounded::{Backend, Deadline, Kind};
 use self::commits::Commits;
 pub use self::condition::Condition;
 pub use self::error::is_lost_race;
+pub use self::lists::ListReader;
+use self::lists::Lists;
 use self::postgres::Doubt;
 pub use self::transaction::{Autocommit, Transaction, WriteTx};
 use crate::domain::time::Timestamp;
@@ -64,6 +68,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long a caller waits for a connection before the database counts as unavailable. The driver's default of 30 s is longer
 /// than any of our deadlines.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a list may take by default.
+const LIST_TIME: Duration = Duration::from_secs(2);
 
 /// How long a read may take with which we look whether the database answers.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
@@ -94,6 +101,7 @@ pub struct Store {
     read: Bounded<DatabaseConnection>,
     /// `SQLite`: the only writer. `PostgreSQL`: the same pool.
     write: Bounded<DatabaseConnection>,
+    lists: Lists,
     autocommit: Autocommit,
     /// `SQLite`: tries whether a change can be made. `PostgreSQL`: the same pool as `read`.
     look: DatabaseConnection,
@@ -106,24 +114,39 @@ pub struct Store {
 impl Store {
     /// Connects to the database. The embedded database is created if there is none, readable by its owner alone.
     pub async fn connect(location: &Location) -> Result<Store> {
-        let (read, write, look, kind) = match location {
+        let (read, lists, write, look, kind) = match location {
             Location::Sqlite(path) => {
-                let sqlite::Connected { read, write, look, files } = sqlite::connect(path).await?;
-                (read, write, look, Kind::Sqlite(Arc::new(files)))
+                let sqlite::Connected { read, lists, write, look, files } = sqlite::connect(path).await?;
+                (read, lists, write, look, Kind::Sqlite(Arc::new(files)))
             }
             Location::Postgres(url) => {
-                let (pool, doubt) = postgres::connect(url).await?;
-                (pool.clone(), pool.clone(), pool, Kind::Postgres(doubt))
+                let postgres::Connected { pool, lists, doubt } = postgres::connect(url).await?;
+                (pool.clone(), lists, pool.clone(), pool, Kind::Postgres(doubt))
             }
         };
         let backend = Backend::of(kind);
+        let lists = Lists::new(lists, backend.clone(), LIST_TIME);
         let bounded = |inner| Bounded { inner, deadline: Deadline::Each, backend: backend.clone() };
         let (read, write, commits) = (bounded(read), bounded(write), Arc::<Commits>::default());
         let autocommit = Autocommit::new(write.clone(), Arc::clone(&commits));
-        Ok(Store { read, write, autocommit, look, location: location.clone(), commits, in_file: AtomicU64::new(0) })
+        let (location, in_file) = (location.clone(), AtomicU64::new(0));
+        Ok(Store { read, write, lists, autocommit, look, location, commits, in_file })
     }
 
-    /// Returns the connections for queries that change nothing.
+    /// Sets how long a list may take.
+    #[must_use]
+    pub fn with_list_time(mut self, limit: Duration) -> Store {
+        self.lists.time_limit = limit;
+        self
+    }
+
+    /// Begins a list: for every query that a caller can make long. Returns `None` if no connection for lists is free before
+    /// `give_up`.
+    pub async fn list_reader(&self, give_up: Instant) -> Result<Option<ListReader>> {
+        self.lists.reader(give_up).await
+    }
+
+    /// Returns the connections for short queries that change nothing.
     pub fn reader(&self) -> &Bounded<DatabaseConnection> {
         &self.read
     }
@@ -323,6 +346,7 @@ impl Store {
         let _ = self.read.inner.close().await;
         let _ = self.write.inner.close().await;
         let _ = self.look.close().await;
+        self.lists.close().await;
     }
 }
 

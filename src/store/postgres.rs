@@ -12,6 +12,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{Instant, timeout};
 
 use super::ACQUIRE_TIMEOUT;
+use super::list_connection::ListConnection;
 use crate::error::{Error, Outage, Result};
 
 /// Maximum number of connections. Enough for the hashing threads and operators of one replica, and few enough that nine
@@ -60,24 +61,39 @@ impl fmt::Debug for Doubt {
     }
 }
 
+/// The pool, and how much of it lists may use.
+pub(super) struct Connected {
+    pub(super) pool: DatabaseConnection,
+    pub(super) lists: Vec<ListConnection>,
+    pub(super) doubt: Arc<Doubt>,
+}
+
 /// Connects to a server that responds and takes writes. Reads and writes share a pool. It is no larger than the server permits:
 /// callers would wait for a connection that the server refuses although another becomes free. One connection is left for
 /// [`probe`], to find out why the others are not usable.
-pub(super) async fn connect(url: &SecretString) -> Result<(DatabaseConnection, Arc<Doubt>)> {
+pub(super) async fn connect(url: &SecretString) -> Result<Connected> {
     let allowed = check_server(url).await?;
     let doubt = Arc::new(Doubt::new());
     let of_pool = Arc::clone(&doubt);
     let mut options = ConnectOptions::new(url.expose_secret().to_owned());
+    let connections = allowed.saturating_sub(1).clamp(1, CONNECTIONS);
     options
-        .max_connections(allowed.saturating_sub(1).clamp(1, CONNECTIONS))
+        .max_connections(connections)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .connect_timeout(ACQUIRE_TIMEOUT)
         .sqlx_logging(false)
         .map_sqlx_postgres_opts(connect_options)
         .map_sqlx_postgres_pool_opts(move |options| pool_options(options, &of_pool));
-    let database = Database::connect(options).await?;
-    warn_of_lost_settings(&database).await?;
-    Ok((database, doubt))
+    let pool = Database::connect(options).await?;
+    warn_of_lost_settings(&pool).await?;
+    let list = ListConnection { pool: pool.clone(), interrupt: None };
+    Ok(Connected { lists: vec![list; lists_at_once(connections)], pool, doubt })
+}
+
+/// Returns how many connections of the pool may read lists: at least two, and never all.
+fn lists_at_once(connections: u32) -> usize {
+    let lists = (connections / 4).max(2).min(connections.saturating_sub(1)).max(1);
+    usize::try_from(lists).unwrap_or(1)
 }
 
 /// The settings that every connection asks for when it opens.
@@ -231,6 +247,11 @@ fn is_loopback(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lists_leave_connections_for_other_calls() {
+        assert_eq!([1, 2, 3, 8, 10, 16].map(lists_at_once), [1, 1, 2, 2, 2, 4]);
+    }
 
     #[test]
     fn a_doubt_is_about_what_was_opened_before_it() {

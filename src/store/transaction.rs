@@ -141,6 +141,8 @@ macro_rules! connection {
     };
 }
 
+pub(super) use connection;
+
 connection!(Transaction, |this| this.connection, |work| this.send(work));
 connection!(WriteTx, |this| this.tx, |work| work);
 connection!(Autocommit, |this| this.connection, |work| work);

@@ -353,3 +353,30 @@ async fn events_outlive_the_user_and_keep_the_name_of_the_time() {
     let names: Vec<&str> = events.iter().rev().map(|event| event.target_username.as_str()).collect();
     assert_eq!(names, ["bob", "bob", "robert"]);
 }
+
+#[tokio::test]
+async fn events_of_several_types_are_listed_in_one_order_page_by_page() {
+    let h = Harness::start().await;
+    scenario(&h).await;
+    let operator = h.operator().await;
+    let types = [EventType::UserLocked, EventType::SignInSucceeded, EventType::UserCreated, EventType::UserLocked];
+    let is_one = |event: &v1::Event| types.contains(&event.r#type());
+    let expected: Vec<String> =
+        filtered(&operator, EventFilter::default()).await.into_iter().filter(is_one).map(|event| event.id).collect();
+    let mut found = Vec::new();
+    let mut request = v1::ListEventsRequest {
+        filter: Some(EventFilter { types: types.map(i32::from).to_vec(), ..Default::default() }),
+        page_size: 2,
+        ..Default::default()
+    };
+    loop {
+        let page = operator.audit().list_events(request.clone()).await.expect("a page").into_inner();
+        found.extend(page.events.into_iter().map(|event| event.id));
+        request.page_token = page.next_page_token;
+        if request.page_token.is_empty() {
+            break;
+        }
+    }
+    assert!(expected.len() > 5);
+    assert_eq!(found, expected);
+}

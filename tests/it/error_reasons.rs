@@ -13,7 +13,7 @@ use latchkey::domain::role::{Scope, ScopeSet};
 use latchkey::domain::time::Timestamp;
 use latchkey::domain::user::Etag;
 use latchkey::domain::violation::{Describe as _, Fault, Violations};
-use latchkey::error::{Error, Limit, Outage, Resource, Taken, Unauthenticated, Unmet};
+use latchkey::error::{Error, Limit, Narrowing, Outage, Resource, Taken, Unauthenticated, Unmet};
 use tonic::{Code, Status};
 
 use crate::harness::raw::{PACKAGE, comments, contract, methods};
@@ -55,6 +55,7 @@ fn errors() -> Vec<Error> {
         Error::IdempotencyKeyReused,
         Error::PasswordRejected(Violations::of("password", Fault::TooShort, "longer")),
         Error::Stale { current: Etag(1) },
+        Error::QueryTooBroad { narrowing: vec![Narrowing::LeaveOut("order")] },
         Error::RequestTooLarge,
         Error::DeadlinePassed,
         Error::Unavailable(Outage::ShuttingDown),

@@ -252,7 +252,7 @@ fn the_domain_does_no_input_and_no_output() {
 
 #[test]
 fn the_store_knows_the_domain_and_errors() {
-    knows_only("store", &["store", "domain", "error"]);
+    knows_only("store", &["store", "domain", "error", "priority"]);
 }
 
 #[test]
@@ -270,7 +270,7 @@ fn the_use_cases_know_no_edge() {
 
 #[test]
 fn cryptography_knows_no_database() {
-    knows_only("crypto", &["crypto", "domain", "environment", "error", "metrics"]);
+    knows_only("crypto", &["crypto", "domain", "environment", "error", "metrics", "priority"]);
 }
 
 #[test]

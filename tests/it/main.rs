@@ -53,6 +53,7 @@ mod introspection;
 mod last_administrator;
 mod layering;
 mod listing_users;
+mod lists;
 mod lock_and_unlock;
 mod metrics_and_http;
 mod migrations_and_keys;

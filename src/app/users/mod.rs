@@ -14,12 +14,12 @@ use crate::domain::audit::RecordedEvent;
 use crate::domain::caller::{Caller, check_rank};
 use crate::domain::email::EmailAddress;
 use crate::domain::id::UserId;
-use crate::domain::page::PageRequest;
+use crate::domain::page::{PageRequest, Total};
 use crate::domain::role::{Role, Scope};
 use crate::domain::user::{User, UserRef};
 use crate::domain::user_filter::{UserFilter, UserOrder};
 use crate::domain::username::Username;
-use crate::error::{Error, Result, Taken};
+use crate::error::{Error, Narrowing, Result, Taken};
 use crate::store::Connection;
 use crate::store::audit::event_recent_failures;
 use crate::store::users::{Login, UserListing, reservation_find, user_by_ref, user_count, user_list};
@@ -45,7 +45,7 @@ pub struct UserPage {
     /// The token of the next page. Empty on the last page.
     pub next_page_token: String,
     /// How many accounts match in all pages, if asked for.
-    pub total: Option<u64>,
+    pub total: Option<Total>,
 }
 
 impl App {
@@ -55,9 +55,14 @@ impl App {
         let selection = (&filter, order);
         let after = self.cursor(caller, &selection, &page.token)?;
         let listing = UserListing { filter: &filter, order, now: self.now() };
-        let reader = self.store.reader();
-        let rows = user_list(reader, &listing, after.as_ref(), page.size).await?;
-        let total = if include_total { Some(user_count(reader, &listing).await?) } else { None };
+        let narrowing = narrowing(&filter, order, include_total);
+        let (rows, total) = self
+            .list(caller, &narrowing, async |reader| {
+                let rows = user_list(reader, &listing, after.as_ref(), page.size).await?;
+                let total = if include_total { Some(user_count(reader, &listing).await?) } else { None };
+                Ok((rows, total))
+            })
+            .await?;
         let next_page_token = self.page_token(caller, &selection, rows.next)?;
         Ok(UserPage { users: rows.rows, next_page_token, total })
     }
@@ -70,6 +75,18 @@ impl App {
         let failures = if may_reset { event_recent_failures(reader, user.id).await? } else { Vec::new() };
         Ok((user, failures))
     }
+}
+
+/// How to make a list shorter.
+fn narrowing(filter: &UserFilter, order: UserOrder, include_total: bool) -> Vec<Narrowing> {
+    let ordered = order != UserOrder::Natural;
+    let ways = [
+        (include_total, Narrowing::LeaveOut("include_total")),
+        (ordered, Narrowing::LeaveOut("order")),
+        (filter.text.is_some(), Narrowing::Lengthen("filter.text")),
+        (filter.text.is_none(), Narrowing::Set("filter.text")),
+    ];
+    ways.into_iter().filter(|(helps, _)| *helps).map(|(_, way)| way).collect()
 }
 
 /// Fails if the username or the address is reserved, because another account than `owner` gave it up lately.

@@ -1,7 +1,6 @@
 //! `latchkey status`: health, caller, keys, and users who need attention.
 
 use clap::Args;
-use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
@@ -14,7 +13,7 @@ use crate::cli::output::Screen;
 use crate::cli::output::json;
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::time::{Clock, instant, length};
-use crate::cli::output::words::{count, grouped};
+use crate::cli::output::words::{Total, count, grouped};
 use crate::cli::setting::Cli;
 use crate::proto::v1::{
     EventHorizon, GetSigningKeysRequest, GetSigningKeysResponse, ListEventsRequest, ListEventsResponse,
@@ -47,14 +46,12 @@ struct Findings {
 }
 
 /// The numbers of users who need an operator.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
 struct Attention {
-    all: i32,
-    cannot_sign_in: i32,
-    locked: i32,
-    must_change: i32,
-    throttled: i32,
+    all: Total,
+    cannot_sign_in: Total,
+    locked: Total,
+    must_change: Total,
+    throttled: Total,
 }
 
 impl Status {
@@ -167,7 +164,7 @@ impl Findings {
         let next = match (&self.caller, &self.attention) {
             _ if !self.is_serving() => return Ok(()),
             (Err(_), _) => "latchkey login",
-            (_, Some(Ok(attention))) if attention.all > 0 => "latchkey users list --attention",
+            (_, Some(Ok(attention))) if attention.all.size > 0 => "latchkey users list --attention",
             (_, Some(_)) => "latchkey users list",
             (Ok(_), None) => "latchkey whoami",
         };
@@ -186,7 +183,7 @@ impl Findings {
         let keys = part::<GetSigningKeysRequest>(&self.keys)?;
         let server = cli.client.target().to_string();
         let attention = match &self.attention {
-            Some(Ok(attention)) => json!(attention),
+            Some(Ok(attention)) => attention.to_json(),
             Some(Err(error)) => error_json(error),
             None => Value::Null,
         };
@@ -239,13 +236,39 @@ impl Attention {
         })
     }
 
+    /// Counts are numbers; `atLeast` names those that have stopped before the end.
+    fn to_json(&self) -> Value {
+        let counts = [
+            ("all", self.all),
+            ("cannotSignIn", self.cannot_sign_in),
+            ("locked", self.locked),
+            ("mustChange", self.must_change),
+            ("throttled", self.throttled),
+        ];
+        let mut attention: Map<String, Value> =
+            counts.iter().map(|(name, total)| ((*name).to_owned(), total.size.into())).collect();
+        let at_least: Vec<&str> = counts.iter().filter(|(_, total)| total.is_at_least).map(|(name, _)| *name).collect();
+        if !at_least.is_empty() {
+            attention.insert("atLeast".to_owned(), at_least.into());
+        }
+        attention.into()
+    }
+
     fn text(&self) -> Text {
-        if self.all == 0 {
+        if self.all.size == 0 {
             return Text::toned(Tone::Good, "●").and(Tone::Plain, " none");
         }
+        if self.all.is_at_least {
+            // The two parts cannot be told apart.
+            let all = Text::toned(Tone::Warn, format!("{} of all kinds", self.all.number()));
+            return match self.cannot_sign_in {
+                Total { size: 0, .. } => all,
+                unable => all.and(Tone::Plain, ", ").and(Tone::Bad, format!("{} cannot sign in", unable.number())),
+            };
+        }
         let parts = [
-            (Tone::Bad, self.cannot_sign_in, "cannot sign in"),
-            (Tone::Warn, self.all.saturating_sub(self.cannot_sign_in), "must change the password"),
+            (Tone::Bad, self.cannot_sign_in.size, "cannot sign in"),
+            (Tone::Warn, self.all.size.saturating_sub(self.cannot_sign_in.size), "must change the password"),
         ];
         let mut text = Text::new();
         for (tone, number, what) in parts.into_iter().filter(|(_, number, _)| *number > 0) {
@@ -273,8 +296,9 @@ fn counting(filter: UserFilter) -> ListUsersRequest {
 }
 
 /// The number of users that a filter selects.
-pub(super) async fn total(cli: &Cli, filter: UserFilter) -> Result<i32, Error> {
-    Ok(cli.client.call_once(counting(filter)).await?.total_size.unwrap_or_default())
+pub(super) async fn total(cli: &Cli, filter: UserFilter) -> Result<Total, Error> {
+    let answer = cli.client.call_once(counting(filter)).await?;
+    Ok(Total { size: answer.total_size.unwrap_or_default(), is_at_least: answer.total_is_at_least })
 }
 
 /// `key 7f…, in use for 3 d; the next from tomorrow 02:14`.

@@ -61,6 +61,7 @@ pub(crate) fn of(refusal: &Refusal) -> Option<String> {
         "RATE_LIMITED" | "OVERLOADED" => {
             "on the host of latchkeyd you can still use --local".to_owned()
         }
+        "QUERY_TOO_BROAD" => too_broad(refusal)?,
         "PAGE_TOKEN_INVALID" | "PAGE_TOKEN_MISMATCH" => "start again without --page-token, or use --all".to_owned(),
         "RECORD_CORRUPT" => {
             "see latchkeyd's log; an administrator can remove the account with `latchkey users delete`".to_owned()
@@ -82,6 +83,21 @@ fn scope_missing(refusal: &Refusal) -> String {
             format!("the roles {roles} and {last} have {scope}; `latchkey whoami` says what you may do")
         }
     }
+}
+
+/// The options for the fields that the server names.
+fn too_broad(refusal: &Refusal) -> Option<String> {
+    let ways = refusal.metadata.get("fields")?.split(' ').filter_map(|field| match field {
+        "include_total" => Some("leave out --count"),
+        "order" => Some("leave out --order"),
+        "filter.text" => Some("give more letters of PREFIX"),
+        "filter.time" => Some("give a later --since"),
+        "filter.targets" => Some("name one --user"),
+        "include_ended" => Some("leave out --ended"),
+        "page_size" => Some("give a smaller --limit"),
+        _ => None,
+    });
+    Some(ways.collect::<Vec<_>>().join(", or ")).filter(|ways| !ways.is_empty())
 }
 
 fn unexpected(refusal: &Refusal) -> Option<String> {

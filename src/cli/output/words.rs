@@ -239,6 +239,27 @@ pub(crate) fn count(number: impl TryInto<i64>, noun: &str) -> String {
     }
 }
 
+/// The number of matches, and whether there are more.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Total {
+    pub(crate) size: i32,
+    pub(crate) is_at_least: bool,
+}
+
+impl Total {
+    /// `1 204`, `more than 10 000`.
+    pub(crate) fn number(self) -> String {
+        let number = grouped(self.size);
+        if self.is_at_least { format!("more than {number}") } else { number }
+    }
+
+    /// `1 user`, `more than 10 000 users`.
+    pub(crate) fn of(self, noun: &str) -> String {
+        let noun = if self.size == 1 { noun.to_owned() } else { format!("{noun}s") };
+        format!("{} {noun}", self.number())
+    }
+}
+
 /// `1 204`, with a space before each three digits.
 pub(crate) fn grouped(number: impl Into<i64>) -> String {
     let digits = number.into().to_string();

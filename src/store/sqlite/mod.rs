@@ -16,10 +16,18 @@ use sea_orm::{
 use self::file::DatabaseFile;
 use self::flush::{Flusher, log_of};
 use super::ACQUIRE_TIMEOUT;
+use super::list_connection::{Interrupt, ListConnection};
 use crate::error::{Error, Outage, Result};
+use crate::priority::lower_priority;
 
 /// Number of reading connections. More would only compete for the cores.
 const READERS: u32 = 4;
+
+/// Number of connections for lists. They compete with hashing for the cores.
+const LIST_READERS: usize = 2;
+
+/// How many instructions a list executes before its time limit is checked: some 50 µs.
+const INSTRUCTIONS_PER_CHECK: i32 = 1000;
 
 /// Size at which the log restarts: 32 MiB in pages of 4 KiB.
 const LOG_PAGES: usize = 8192;
@@ -60,9 +68,10 @@ impl Files {
     }
 }
 
-/// Connections for reading, for writing, and for looking whether writing works, and the files behind them.
+/// Connections for reading, for lists, for writing, and for looking whether writing works, and the files behind them.
 pub(super) struct Connected {
     pub(super) read: DatabaseConnection,
+    pub(super) lists: Vec<ListConnection>,
     pub(super) write: DatabaseConnection,
     pub(super) look: DatabaseConnection,
     pub(super) files: Files,
@@ -99,8 +108,16 @@ pub(super) async fn connect(path: &Path) -> Result<Connected> {
     let look = Database::connect(writer).await?;
     // The readers stay open as long as the store. They keep the log file, whatever happens to the writer.
     let read = Database::connect(options(READERS)).await?;
+    let mut lists = Vec::new();
+    for _ in 0..LIST_READERS {
+        let interrupt = Arc::new(Interrupt::new());
+        let mut of_list = options(1);
+        let of_pool = Arc::clone(&interrupt);
+        of_list.map_sqlx_sqlite_pool_opts(move |options| list_options(options, &of_pool));
+        lists.push(ListConnection { pool: Database::connect(of_list).await?, interrupt: Some(interrupt) });
+    }
     let files = Files::of(database, &log_of(path)).map_err(failed)?;
-    Ok(Connected { read, write, look, files })
+    Ok(Connected { read, lists, write, look, files })
 }
 
 /// Moves the log to the file. An earlier server may have failed to flush a part of the log. A later flush would skip that part,
@@ -162,6 +179,27 @@ fn writer_options(options: SqlitePoolOptions) -> SqlitePoolOptions {
                 connection.ping().await?;
             }
             Ok(!connection.is_in_transaction())
+        })
+    })
+}
+
+/// Configures a pool to interrupt its statements, and to execute them at the priority of hashing: sign-ins would otherwise wait
+/// for lists until these leave a core.
+fn list_options(options: SqlitePoolOptions, interrupt: &Arc<Interrupt>) -> SqlitePoolOptions {
+    let interrupt = Arc::clone(interrupt);
+    writer_options(options).after_connect(move |connection, _| {
+        let interrupt = Arc::clone(&interrupt);
+        Box::pin(async move {
+            let mut has_priority = true;
+            // SQLite calls this on the thread that executes the statements of this connection.
+            let may_go_on = move || {
+                if std::mem::take(&mut has_priority) {
+                    lower_priority();
+                }
+                !interrupt.is_due()
+            };
+            connection.lock_handle().await?.set_progress_handler(INSTRUCTIONS_PER_CHECK, may_go_on);
+            Ok(())
         })
     })
 }

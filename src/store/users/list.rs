@@ -1,17 +1,19 @@
 //! Lists of accounts: filters, orders and pages.
 //!
 //! A list of the accounts that need attention, the worst first, reads one concern after the other, each from its own index.
+//!
+//! A caller can make these queries long, so they are sent through a [`ListReader`](crate::store::ListReader), which stops them.
 
 use sea_orm::sea_query::{Condition, Expr, ExprTrait, Query, SelectStatement, SimpleExpr, UnionType};
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, JoinType, Order, PaginatorTrait, QueryFilter,
-    QueryOrder, QuerySelect, QueryTrait, Select,
+    ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, JoinType, Order, QueryFilter, QueryOrder, QuerySelect,
+    QueryTrait, Select,
 };
 
 use super::condition::{besides, flag, holds, indexed, locked, matching, outlasts_password, state, throttled_people};
 use super::row::{UserRow, cause_number, kind_number};
 use super::with_throttle;
-use crate::domain::page::{Cursor, Page, PageSize};
+use crate::domain::page::{Cursor, MOST_COUNTED, Page, PageSize, Total};
 use crate::domain::profile::SearchText;
 use crate::domain::sign_in_ability::{AbilityKind, Concern};
 use crate::domain::time::Timestamp;
@@ -46,7 +48,8 @@ pub async fn user_list(
     if listing.is_by_concern() {
         return listing.page_by_concern(c, after, size).await;
     }
-    let rows: Vec<ListedRow> = records(c, Resource::User, listing.select(after, size)).await?;
+    let search = listing.search(c).await?;
+    let rows: Vec<ListedRow> = records(c, Resource::User, listing.select(search, after, size)).await?;
     listing.page(rows, size)
 }
 
@@ -60,17 +63,55 @@ fn rows_that_fit(rows: &[ListedRow]) -> u32 {
     count(fit.count() as u64)
 }
 
-/// Counts all accounts that match.
-pub async fn user_count(c: &impl ConnectionTrait, listing: &UserListing<'_>) -> Result<u64> {
-    let mut condition = listing.filtered();
-    if let Some(text) = &listing.filter.text {
-        condition = condition.add(user::Column::Id.in_subquery(ids_with_term(text)));
+/// Counts the accounts that match, up to [`MOST_COUNTED`].
+pub async fn user_count(c: &impl ConnectionTrait, listing: &UserListing<'_>) -> Result<Total> {
+    let users = user::Entity::find().filter(listing.filtered());
+    let select = match &listing.filter.text {
+        None => users,
+        // Each account once, and no more terms than are counted.
+        Some(text) if listing.is_text_only() => join_first_term(users, text).filter(has_prefix(text)),
+        Some(text) => users.filter(matches_text(text, is_broad(c, text).await?)),
+    };
+    if !is_about_concerns(listing.filter) {
+        let select = select.filter(matching(listing.filter, listing.now));
+        return Ok(Total::of(count_at_most(c, select.into_query(), MOST_COUNTED + 1).await?));
     }
-    if is_about_concerns(listing.filter) {
-        return count_by_concern(c, listing, &condition).await;
+    // Each concern by its own index.
+    let mut counted = 0;
+    for (concern, wanted) in listing.concerns() {
+        let missing = (MOST_COUNTED + 1).saturating_sub(counted);
+        let select = select.clone().filter(holds(concern, listing.now)).filter(wanted);
+        counted += count_at_most(c, select.into_query(), missing).await?;
     }
-    condition = condition.add(matching(listing.filter, listing.now));
-    Ok(user::Entity::find().filter(condition).count(c).await?)
+    Ok(Total::of(counted))
+}
+
+/// Counts the rows of a query, and stops at `most`. On `SQLite` a count without a limit could be one instruction, which no time
+/// limit interrupts.
+async fn count_at_most(c: &impl ConnectionTrait, mut rows: SelectStatement, most: u32) -> Result<u32> {
+    rows.clear_selects().expr(Expr::val(1)).limit(u64::from(most));
+    let mut total = Query::select();
+    total.expr(Expr::cust("COUNT(*)")).from_subquery(rows, "counted");
+    let row = c.query_one(&total).await?;
+    let counted: Option<i64> = row.map(|row| row.try_get_by_index(0)).transpose()?;
+    Ok(count(u64::try_from(counted.unwrap_or_default()).unwrap_or_default()))
+}
+
+/// Returns whether so many terms have the prefix that a list in an order of its own is read in that order. To collect and sort
+/// all matches would take half a second at a million users.
+async fn is_broad(c: &impl ConnectionTrait, text: &SearchText) -> Result<bool> {
+    Ok(count_at_most(c, ids_with_term(text), MOST_COUNTED + 1).await? > MOST_COUNTED)
+}
+
+/// How accounts are matched with the text of the filter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Search {
+    /// There is no text.
+    None,
+    /// In the order of the terms.
+    ByTerm,
+    /// In another order. If many accounts match, each account in that order is matched; otherwise the matches are collected.
+    ByAccount { is_broad: bool },
 }
 
 #[derive(FromQueryResult)]
@@ -108,7 +149,39 @@ impl UserListing<'_> {
         Ok(Page { rows: users, next })
     }
 
-    fn select(&self, after: Option<&Cursor>, size: PageSize) -> Select<user::Entity> {
+    async fn search(&self, c: &impl ConnectionTrait) -> Result<Search> {
+        Ok(match &self.filter.text {
+            None => Search::None,
+            Some(_) if self.is_by_term() => Search::ByTerm,
+            Some(text) => Search::ByAccount { is_broad: is_broad(c, text).await? },
+        })
+    }
+
+    /// Returns whether the filter has a text and nothing else.
+    fn is_text_only(&self) -> bool {
+        let UserFilter {
+            text,
+            states,
+            kinds,
+            lock_causes,
+            flags,
+            without_flags,
+            roles,
+            user_ids,
+            needs_attention,
+            abilities,
+        } = self.filter;
+        let is_empty = states.is_empty()
+            && kinds.is_empty()
+            && lock_causes.is_empty()
+            && flags.is_empty()
+            && without_flags.is_empty()
+            && roles.is_empty()
+            && user_ids.is_empty();
+        text.is_some() && is_empty && !needs_attention && abilities.is_empty()
+    }
+
+    fn select(&self, search: Search, after: Option<&Cursor>, size: PageSize) -> Select<user::Entity> {
         let limit = u64::from(size.rows()) + 1;
         let mut condition = self.filtered();
         if let Some(after) = after {
@@ -120,13 +193,13 @@ impl UserListing<'_> {
         }
         condition = condition.add(matching(self.filter, self.now));
         if is_about_concerns(self.filter) {
-            let ids = self.concerned_ids(condition.clone(), limit);
+            let ids = self.concerned_ids(search, condition.clone(), limit);
             condition = condition.add(user::Column::Id.in_subquery(ids));
         }
-        let select = match &self.filter.text {
-            Some(text) if self.is_by_term() => join_first_term(columns(), text),
-            Some(text) => rows().filter(user::Column::Id.in_subquery(ids_with_term(text))),
-            None => rows(),
+        let select = match (search, &self.filter.text) {
+            (Search::ByTerm, Some(text)) => join_first_term(columns(), text),
+            (Search::ByAccount { is_broad }, Some(text)) => rows().filter(matches_text(text, is_broad)),
+            _ => rows(),
         };
         self.sorted(select.filter(condition)).limit(limit)
     }
@@ -270,12 +343,12 @@ impl UserListing<'_> {
 
     /// Selects the ids of accounts that need attention, for lists in another order: from the index of such accounts, as many as
     /// fit on the page; and all throttled people. A single predicate with OR would scan the whole table.
-    fn concerned_ids(&self, condition: Condition, limit: u64) -> SelectStatement {
+    fn concerned_ids(&self, search: Search, condition: Condition, limit: u64) -> SelectStatement {
         let select = user::Entity::find().select_only().column(user::Column::Id);
-        let select = match &self.filter.text {
-            Some(text) if self.is_by_term() => join_first_term(select, text).select_only().column(user::Column::Id),
-            Some(text) => select.filter(user::Column::Id.in_subquery(ids_with_term(text))),
-            None => select,
+        let select = match (search, &self.filter.text) {
+            (Search::ByTerm, Some(text)) => join_first_term(select, text).select_only().column(user::Column::Id),
+            (Search::ByAccount { is_broad }, Some(text)) => select.filter(matches_text(text, is_broad)),
+            _ => select,
         };
         let select = self.sorted(select.filter(condition).filter(indexed(self.now))).limit(limit);
         let mut page = Query::select();
@@ -367,6 +440,19 @@ fn ids_with_term(text: &SearchText) -> SelectStatement {
     ids
 }
 
+/// Selects accounts with a term that has the prefix: by a probe for each account, or by a set of all that match.
+fn matches_text(text: &SearchText, by_probe: bool) -> SimpleExpr {
+    if !by_probe {
+        return user::Column::Id.in_subquery(ids_with_term(text));
+    }
+    let mut term = Query::select();
+    term.expr(Expr::val(1))
+        .from(user_term::Entity)
+        .and_where(Expr::col((user_term::Entity, user_term::Column::UserId)).equals((user::Entity, user::Column::Id)))
+        .cond_where(has_prefix(text));
+    Expr::exists(term)
+}
+
 fn has_prefix(text: &SearchText) -> Condition {
     before_prefix_end(text).add(user_term::Column::Term.gte(text.as_str()))
 }
@@ -379,16 +465,6 @@ fn before_prefix_end(text: &SearchText) -> Condition {
 /// Returns whether only accounts with a concern can match.
 fn is_about_concerns(filter: &UserFilter) -> bool {
     filter.needs_attention || !filter.abilities.is_empty() && !filter.abilities.contains(&AbilityKind::Yes)
-}
-
-/// Counts the matching accounts, each concern by its own index.
-async fn count_by_concern(c: &impl ConnectionTrait, listing: &UserListing<'_>, condition: &Condition) -> Result<u64> {
-    let mut total = 0;
-    for (concern, wanted) in listing.concerns() {
-        let select = user::Entity::find().filter(condition.clone()).filter(holds(concern, listing.now)).filter(wanted);
-        total += select.count(c).await?;
-    }
-    Ok(total)
 }
 
 #[cfg(test)]
@@ -432,6 +508,28 @@ mod tests {
         }
         let throttled = plan(&store, in_order(rows(), Concern::Throttled, None, now).limit(51)).await?;
         assert!(!throttled.iter().any(|step| step.starts_with("SCAN user")), "{throttled:#?}");
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_broad_text_in_an_order_of_its_own_is_read_in_that_order() -> Outcome {
+        let dir = tempfile::tempdir()?;
+        let store = Store::connect(&Location::Sqlite(dir.path().join("latchkey.db"))).await?;
+        store.migrate().await?.commit().await?;
+        let filter = UserFilter { text: SearchText::parse("a")?, ..UserFilter::default() };
+        let size = PageSize::parse(50).ok_or("a page size")?;
+        let time = Cursor::Time(5, "x".to_owned());
+        let name = Cursor::Text("ada".to_owned(), "x".to_owned());
+        for (order, cursor) in [(UserOrder::CreatedAtDescending, time), (UserOrder::Username, name)] {
+            let listing = UserListing { filter: &filter, order, now: Timestamp::from_micros(1_000_000) };
+            for after in [None, Some(&cursor)] {
+                let plan = plan(&store, listing.select(Search::ByAccount { is_broad: true }, after, size)).await?;
+                let first = plan.first().map(String::as_str).unwrap_or_default();
+                assert!(first.contains(" user USING ") && first.contains("INDEX"), "{order:?}: {plan:#?}");
+                assert!(!plan.iter().any(|step| step.contains("TEMP B-TREE")), "{order:?}: {plan:#?}");
+                assert!(plan.iter().any(|step| step.contains("user_term_of_user")), "{order:?}: {plan:#?}");
+            }
+        }
         Ok(())
     }
 }

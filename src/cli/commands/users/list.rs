@@ -8,7 +8,7 @@ use crate::cli::error::Error;
 use crate::cli::output::table::{Column, Table};
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::time::Clock;
-use crate::cli::output::words::{attention, count, grouped, password, shell_word, signed_in, state};
+use crate::cli::output::words::{Total, attention, password, shell_word, signed_in, state};
 use crate::cli::setting::Cli;
 use crate::proto::v1::{
     ListUsersRequest, ListUsersResponse, SignInAbilityKind, User, UserFilter, UserFlag, UserOrder, UserState,
@@ -73,7 +73,7 @@ pub(crate) struct List {
         hide_default_value = true
     )]
     order: Order,
-    /// Also count all matches, which may take a while.
+    /// Also count the matches, up to 10 000.
     #[arg(long)]
     count: bool,
     #[command(flatten)]
@@ -101,7 +101,7 @@ impl List {
         let mut total = None;
         let mut first = None;
         let page = async |answer: &ListUsersResponse| {
-            total = total.or(answer.total_size);
+            total = total.or(answer.total_size.map(|size| Total { size, is_at_least: answer.total_is_at_least }));
             if first.is_none() {
                 first = answer.users.first().map(|user| format!("latchkey users show {}", shell_word(&user.username)));
             }
@@ -114,7 +114,7 @@ impl List {
         }
         match total {
             Some(total) if listed.more && !cli.screen.is_json() => {
-                let amount = format!("{} of {}; the others with --all", listed.count, count(total, "user"));
+                let amount = format!("{} of {}; the others with --all", listed.count, total.of("user"));
                 cli.screen.footer(&amount, first.as_deref())
             }
             _ => cli.list_footer(&listed, "user", first.as_deref()),
@@ -128,10 +128,11 @@ impl List {
         let concerned = total(cli, self.filter()).await?;
         let all = total(cli, all).await?;
         let unable = total(cli, UserFilter { sign_in_abilities: unable, ..self.filter() }).await?;
-        let unable = if unable > 0 { format!("; {} cannot sign in", grouped(unable)) } else { String::new() };
+        let unable = if unable.size > 0 { format!("; {} cannot sign in", unable.number()) } else { String::new() };
         let more = if more { "; there are more: --all" } else { "" };
-        let need = if concerned == 1 { "needs" } else { "need" };
-        Ok(format!("{} of {} {need} attention{unable}{more}", grouped(concerned), count(all, "user")))
+        let need = if concerned.size == 1 { "needs" } else { "need" };
+        let of_all = if concerned.is_at_least { "users".to_owned() } else { format!("of {}", all.of("user")) };
+        Ok(format!("{} {of_all} {need} attention{unable}{more}", concerned.number()))
     }
 
     fn order(&self) -> UserOrder {
