@@ -56,7 +56,7 @@ impl App {
             match self.recorded_name(text).await? {
                 Some(recorded) => parties.names.push(recorded),
                 None => {
-                    faults.push(format!("{field}[{index}]"), Fault::Unknown, "no account and no event has this name")
+                    faults.push(format!("{field}[{index}]"), Fault::Unknown, "no account and no event has this name");
                 }
             }
         }
