@@ -33,7 +33,7 @@ const METHODS: [(&str, What); 9] = [
 
 /// Failpoints in the store, and calls that reach them. Those that every change passes appear twice: with a reset, which
 /// must not be half done, and with another call.
-const STATEMENTS: [(&str, What); 22] = [
+const STATEMENTS: [(&str, What); 23] = [
     ("store.user_insert", What::Create),
     ("store.user_save", What::Lock),
     ("store.user_save", What::Reset),
@@ -44,6 +44,7 @@ const STATEMENTS: [(&str, What); 22] = [
     ("store.session_insert", What::Complete),
     ("store.session_rotate", What::Refresh),
     ("store.session_end", What::Reset),
+    ("store.place_used", What::SignIn),
     ("store.ticket_replace", What::SignIn),
     ("store.ticket_end_all", What::Reset),
     ("store.throttle_reserve", What::SignIn),

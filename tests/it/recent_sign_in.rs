@@ -193,7 +193,7 @@ async fn every_other_field_accepts_an_old_sign_in() {
         "remove_roles" => json!(["auditor"]),
         "temporary_password" => json!({}),
         "password" => json!(PASSWORD),
-        "password_change_required" | "validate_only" => json!(true),
+        "password_change_required" | "validate_only" | "take_reserved" => json!(true),
         "idempotency_key" => json!("6f1d2c1e-4b1f-4a6e-9d3c-0a7e5b2f8c11"),
         "etag" => Value::Null,
         "note" => json!("a note"),

@@ -106,11 +106,11 @@ async fn passwords(h: &Harness, record: &Record, root: &Client) -> String {
     let user = stranger.bearing(&access);
     let wrong = json!({"currentPassword": "a wrong c4nary of some length", "newPassword": OTHER_PASSWORD});
     record.call(&user, "Auth/ChangePassword", wrong).await.expect_err("wrong");
-    let wrong = json!({"password": "a wrong c4nary of some length"});
-    record.call(&user, "Auth/Reauthenticate", wrong).await.expect_err("wrong");
     let proved = record.done(&user, "Auth/Reauthenticate", json!({"password": PASSWORD})).await;
     record.secret("access token", &proved["tokens"]["accessToken"]);
     record.secret("refresh token", &proved["tokens"]["refreshToken"]);
+    let wrong = json!({"password": "a wrong c4nary of some length"});
+    record.call(&user, "Auth/Reauthenticate", wrong).await.expect_err("wrong");
     let change = json!({"currentPassword": PASSWORD, "newPassword": OTHER_PASSWORD});
     record.done(&user, "Auth/ChangePassword", change).await;
     access

@@ -344,11 +344,12 @@ impl Eavesdropper {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let all = Arc::clone(&all);
                 tokio::spawn(async move {
-                    // RFC 9113, section 6.5: an empty SETTINGS frame.
-                    let _ = stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await;
                     let mut buffer = [0; 4096];
+                    // It answers only what it has kept: a client that reads the answer may end at once.
                     while let Ok(read @ 1..) = stream.read(&mut buffer).await {
                         all.lock().expect("the bytes").extend_from_slice(&buffer[..read]);
+                        // RFC 9113, section 6.5: an empty SETTINGS frame.
+                        let _ = stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await;
                     }
                 });
             }

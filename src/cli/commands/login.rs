@@ -21,9 +21,8 @@ use crate::proto::v1::{
 };
 
 const HELP: &str = "\
-Keeps the login in $XDG_STATE_HOME/latchkey/login.json, for you alone, and renews it as needed.
-Commands with lasting effects on rights ask for the password again 15 minutes after the sign-in.
-Beside it, devices.json lets you in from any network while strangers try passwords of your account.
+Keeps the login in $XDG_STATE_HOME/latchkey/, for you alone, and renews it.
+What lasts longer than a token asks for the password again after 15 minutes.
 With --output json the tokens are printed as well: keep them out of logs.
 
 Examples:
