@@ -1,10 +1,10 @@
 //! Pagination and page tokens.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use latchkey::proto::v1::{self, UserFilter, UserOrder, UserState};
+use tokio::sync::Semaphore;
 use tonic::Code;
 
 use crate::harness::{Client, Harness, PASSWORD, refused};
@@ -16,12 +16,13 @@ async fn fill(operator: &Client, names: impl Iterator<Item = String>) {
     }
 }
 
-/// Reads all pages and returns how often each name appeared.
-async fn read_through(operator: &Client, first: v1::ListUsersRequest) -> BTreeMap<String, usize> {
+/// Reads all pages and returns how often each name appeared. After each page, `turns` lets others act once.
+async fn read_through(operator: &Client, first: v1::ListUsersRequest, turns: &Semaphore) -> BTreeMap<String, usize> {
     let mut seen = BTreeMap::new();
     let mut request = first;
     loop {
         let page = operator.list(request.clone()).await.expect("a page");
+        turns.add_permits(1);
         assert!(page.users.len() <= usize::try_from(request.page_size).unwrap());
         for user in page.users {
             *seen.entry(user.username).or_insert(0) += 1;
@@ -33,16 +34,21 @@ async fn read_through(operator: &Client, first: v1::ListUsersRequest) -> BTreeMa
     }
 }
 
-/// Creates and deletes accounts whose names sort between the others.
-async fn churn(operator: &Client, stop: &AtomicBool) -> usize {
-    let mut rounds = 0;
-    while !stop.load(Ordering::SeqCst) {
+/// Creates and deletes accounts whose names sort between the others, one for each page: pages never end if accounts come faster
+/// than they are read.
+async fn churn(operator: &Client, turns: &Semaphore) -> usize {
+    let (mut rounds, mut alive) = (0, VecDeque::new());
+    while let Ok(turn) = turns.acquire().await {
+        turn.forget();
         let username = format!("s{:02}-churn-{rounds}", rounds % 14);
         let display_name = "Stable Not".to_owned();
         let request = v1::CreateUserRequest { username: username.clone(), display_name, ..Default::default() };
         let user = operator.create(request).await.unwrap().user.unwrap();
-        if rounds % 2 == 0 {
-            operator.delete(&username, &user.etag).await.unwrap();
+        alive.push_back((username, user.etag));
+        // Every other account stays for a while.
+        if rounds % 2 == 0 || alive.len() > 7 {
+            let (username, etag) = alive.pop_front().unwrap();
+            operator.delete(&username, &etag).await.unwrap();
         }
         rounds += 1;
     }
@@ -55,7 +61,7 @@ async fn paging_shows_every_stable_user_once_while_others_come_and_go() {
     let operator = h.operator().await;
     let stable: Vec<String> = (0..14).map(|number| format!("s{number:02}")).collect();
     fill(&operator, stable.iter().cloned()).await;
-    let stop = AtomicBool::new(false);
+    let turns = Semaphore::new(0);
     let reading = async {
         for page_size in [7, 2, 1] {
             for order in [UserOrder::Username, UserOrder::CreateTimeDesc, UserOrder::Unspecified] {
@@ -63,7 +69,7 @@ async fn paging_shows_every_stable_user_once_while_others_come_and_go() {
                     let filter = UserFilter { text: text.to_owned(), ..Default::default() };
                     let (filter, order) = (Some(filter), order.into());
                     let request = v1::ListUsersRequest { page_size, filter, order, ..Default::default() };
-                    let seen = read_through(&operator, request).await;
+                    let seen = read_through(&operator, request, &turns).await;
                     for name in &stable {
                         assert_eq!(seen.get(name), Some(&1), "{name}, {page_size}, {order}, {text}");
                     }
@@ -71,9 +77,9 @@ async fn paging_shows_every_stable_user_once_while_others_come_and_go() {
                 }
             }
         }
-        stop.store(true, Ordering::SeqCst);
+        turns.close();
     };
-    let (rounds, ()) = tokio::join!(churn(&operator, &stop), reading);
+    let (rounds, ()) = tokio::join!(churn(&operator, &turns), reading);
     assert!(rounds > 10, "no user came or went");
 }
 
@@ -105,7 +111,7 @@ async fn pages_of_a_filter_by_attention_are_complete() {
                 ..Default::default()
             };
             assert_eq!(operator.list(request.clone()).await.unwrap().total_size, Some(4));
-            let seen = read_through(&operator, request).await;
+            let seen = read_through(&operator, request, &Semaphore::new(0)).await;
             assert_eq!(seen.keys().collect::<Vec<_>>(), ["a2", "b2", "c2", "d1"], "{order:?} {text}");
         }
     }
@@ -135,7 +141,7 @@ async fn pages_of_a_prefix_show_everybody_once_however_often_they_match() {
     ] {
         let filter = UserFilter { text: text.to_owned(), ..Default::default() };
         let request = v1::ListUsersRequest { page_size: 1, filter: Some(filter), ..Default::default() };
-        let seen = read_through(&operator, request).await;
+        let seen = read_through(&operator, request, &Semaphore::new(0)).await;
         let once: BTreeMap<String, usize> = expected.iter().map(|name| ((*name).to_owned(), 1)).collect();
         assert_eq!(seen, once, "{text}");
     }
