@@ -252,7 +252,7 @@ impl Refusal {
     }
 
     /// Returns whether the call names a user whom the server does not know.
-    pub(crate) fn names_nobody(&self) -> bool {
+    pub(crate) fn names_unknown_user(&self) -> bool {
         let of_filter = ["filter.actors[0]", "filter.targets[0]"];
         self.reason == "USER_NOT_FOUND" || of_filter.iter().any(|field| self.has_violation(field, "UNKNOWN"))
     }

@@ -1,6 +1,6 @@
 //! Creating accounts.
 
-use super::{check_reservations, sorted};
+use super::{check_reservations, marked, sorted};
 use crate::app::App;
 use crate::app::idempotency::{Idempotency, Retry};
 use crate::app::proving::{GivenPassword, NewPassword};
@@ -175,7 +175,7 @@ fn new_user(id: UserId, command: &CreateUser, password: Option<Password>, now: T
 
 fn created_event(user: &User, command: &CreateUser) -> Event {
     let event = Event::new(EventType::UserCreated, Target::of(user)).note(command.note.as_ref());
-    let event = if command.take_reserved { event.detail("take_reserved", true) } else { event };
+    let event = marked(event, command.take_reserved);
     let roles: Vec<&str> = user.roles.iter().map(|role| role.as_str()).collect();
     if roles.is_empty() { event } else { event.detail("roles", roles.join(" ")) }
 }

@@ -10,7 +10,7 @@ pub(super) use self::lock::{lock_account, locked_event};
 pub use self::update::{DeleteUser, UpdateUser};
 use super::App;
 use super::writer::Unit;
-use crate::domain::audit::RecordedEvent;
+use crate::domain::audit::{Event, RecordedEvent};
 use crate::domain::caller::{Caller, check_rank};
 use crate::domain::email::EmailAddress;
 use crate::domain::id::UserId;
@@ -107,6 +107,11 @@ async fn check_reservations<Tx: Connection>(
         return Err(Error::AlreadyExists(Taken::EmailReserved(until)));
     }
     Ok(())
+}
+
+/// Records that the caller asked for names that may be reserved.
+fn marked(event: Event, take_reserved: bool) -> Event {
+    if take_reserved { event.detail("take_reserved", true) } else { event }
 }
 
 /// Sorts roles by name, without repetition.

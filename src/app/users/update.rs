@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{check_reservations, sorted};
+use super::{check_reservations, marked, sorted};
 use crate::app::App;
 use crate::app::writer::{Change, RolledBack, Writer};
 use crate::domain::audit::{Event, EventType, Events, Target};
@@ -217,12 +217,12 @@ fn update_events(before: &User, after: &User, command: &UpdateUser) -> Option<Ev
     if !fields.is_empty() {
         let mut event = Event::new(EventType::UserUpdated, target()).note(note);
         event.changed_fields = fields;
-        events.push(if command.take_reserved { event.detail("take_reserved", true) } else { event });
+        events.push(marked(event, command.take_reserved));
     }
     if before.email != after.email {
         let mut event = Event::new(EventType::EmailChanged, target()).note(note);
         event.changed_fields = vec!["email"];
-        events.push(if command.take_reserved { event.detail("take_reserved", true) } else { event });
+        events.push(marked(event, command.take_reserved));
     }
     if before.roles != after.roles {
         let names = |of: &User, but: &User| {

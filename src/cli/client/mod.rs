@@ -247,7 +247,7 @@ impl Client {
                 }
                 // Machines get no hints.
                 if let Some(typed) = &refusal.subject
-                    && refusal.names_nobody()
+                    && refusal.names_unknown_user()
                     && !self.screen.is_json()
                 {
                     refusal.alike = self.alike(typed).await;

@@ -30,6 +30,7 @@ impl WhoAmI {
             let session = answer.session.as_ref();
             let signed_in = session.and_then(|session| instant(session.auth_time.as_ref()));
             let ends = session.and_then(|session| instant(session.expire_time.as_ref()));
+            let ends = ends.map(|at| format!("{} at the latest, {}", clock.full(at), clock.left(at)));
             screen.fields([
                 ("you are", Text::toned(Tone::Strong, name(&answer))),
                 ("known by", known_by(answer.kind()).into()),
@@ -38,12 +39,7 @@ impl WhoAmI {
                 ("roles", answer.user.as_ref().map(|user| user.roles.join(", ")).unwrap_or_default().into()),
                 ("scopes", scopes(&answer)),
                 ("signed in", signed_in.map(|at| clock.full_and_ago(at)).unwrap_or_default().into()),
-                (
-                    "until",
-                    ends.map(|at| format!("{} at the latest, {}", clock.full(at), clock.left(at)))
-                        .unwrap_or_default()
-                        .into(),
-                ),
+                ("until", ends.unwrap_or_default().into()),
             ])
         })
         .await

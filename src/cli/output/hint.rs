@@ -19,9 +19,9 @@ pub(crate) fn of(refusal: &Refusal) -> Option<String> {
             "at a terminal your password is asked for; elsewhere sign in again with `latchkey login`".to_owned()
         }
         "SCOPE_MISSING" => scope_missing(refusal),
-        "FIELD_INVALID" if refusal.names_nobody() => not_found(refusal.alike.as_deref()),
+        "FIELD_INVALID" if refusal.names_unknown_user() => not_found(refusal.alike.as_deref()),
         "FIELD_INVALID" if refusal.has_violation("scopes", "CONFLICT") => {
-            format!("give {user} one of these roles with `latchkey users update {user} --add-role`, or leave the scope out")
+            format!("give {user} one of these roles with `latchkey users update {user} --add-role ROLE`, or leave the scope out")
         }
         "TARGET_OUTRANKS_CALLER" => {
             "`latchkey roles` lists the roles with more rights: ask a user who has one, or run this on the host with --local"
