@@ -135,6 +135,9 @@ pub enum Limit {
     /// Too many wrong passwords for this name.
     #[error("too many wrong passwords for this name")]
     Account,
+    /// Too many sign-ins of this user, all with the right password.
+    #[error("this user signs in too often; keep the session and refresh its tokens, or use an API token")]
+    SignIns,
     /// The hashing queue is full.
     #[error("the queue for password hashing is full")]
     Hashing,
@@ -358,7 +361,7 @@ impl Error {
             },
             Error::Stale { .. } => Reason::EtagMismatch,
             Error::Exhausted { limit, .. } => match limit {
-                Limit::Source => Reason::RateLimited,
+                Limit::Source | Limit::SignIns => Reason::RateLimited,
                 Limit::Account => Reason::Throttled,
                 Limit::Hashing => Reason::HashingSaturated,
                 Limit::Lane(_) => Reason::Overloaded,

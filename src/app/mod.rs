@@ -86,6 +86,8 @@ pub struct Settings {
     pub admin_sessions: SessionLimits,
     /// The most sessions that a user can have at a time.
     pub max_sessions: u32,
+    /// Sign-ins of one user in a minute; 0 is no limit.
+    pub sign_ins_per_minute: u32,
     /// How long an access token works.
     pub access_ttl: Duration,
 }
@@ -129,9 +131,9 @@ impl App {
         App {
             environment,
             metrics,
+            gate: proving::Gate::new(hasher, settings.sign_ins_per_minute),
             settings,
             store,
-            gate: proving::Gate::new(hasher),
             list_queues: Arc::default(),
             token_cache: token_cache::TokenCache::new(),
             keys: KeyRing::new(keys),

@@ -2,11 +2,11 @@
 //!
 //! - [`App::enter`] takes a turn of the source, and rejects a blocked source.
 //! - [`App::prove`] proves a password: it takes a turn of the account, a permit to hash and an attempt of the account's budget
-//!   (`throttle.rs`), hashes, and counts and audits a failure.
+//!   (`throttle.rs`), hashes, and counts and audits a failure. The right passwords of a user are limited too.
 //! - [`App::prove_ticket`] does the same for a ticket, which has a budget of its own ([`MAX_TRIES`]).
 //! - [`App::hash_given`] hashes a password that an operator gives; each operator has a few turns too.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::App;
@@ -16,6 +16,7 @@ use crate::crypto::{HashPermit, Hasher, Priority, short};
 use crate::domain::audit::Target;
 use crate::domain::caller::Caller;
 use crate::domain::credentials::{StoredPassword, UserWithCredentials};
+use crate::domain::id::UserId;
 use crate::domain::password::{AcceptedPassword, PasswordFault, PlainPassword, RuleBroken};
 use crate::domain::password_hash::PasswordHash;
 use crate::domain::reason::Reason;
@@ -30,6 +31,7 @@ use crate::error::{Error, Limit, Result, Unauthenticated};
 use crate::store::throttle::{Account, Budgets};
 use crate::store::tickets::{ticket_find, ticket_try};
 use crate::store::users::user_with_credentials;
+use crate::token_bucket::TokenBuckets;
 
 /// How many attempts at one account go on at a time, on one replica. Enough to keep two hashing threads and the database busy.
 const TURNS_OF_ACCOUNT: usize = 4;
@@ -37,6 +39,9 @@ const TURNS_OF_ACCOUNT: usize = 4;
 /// The part of the hashing queue that one source, or one operator, can have at a time. An eighth delays others by an eighth of
 /// a second at most, and suffices to keep all threads busy.
 const SHARE: usize = 8;
+
+/// Minutes whose sign-ins a user may make at once.
+const BURST_MINUTES: f64 = 5.0;
 
 /// How long a password works that an operator chose and the user must change. Short, because the operator knows it; long
 /// enough for a weekend.
@@ -79,6 +84,8 @@ impl GivenPassword {
 pub(super) struct Gate {
     hasher: Hasher,
     turns: Arc<Turns>,
+    /// Right passwords of each user. `None` if they are not limited.
+    proofs: Option<Mutex<TokenBuckets<UserId>>>,
 }
 
 /// A call that may go on to prove something: it has a turn of its source, which was not blocked.
@@ -138,8 +145,19 @@ pub(super) struct TicketProof {
 }
 
 impl Gate {
-    pub(super) fn new(hasher: Hasher) -> Gate {
-        Gate { hasher, turns: Arc::default() }
+    pub(super) fn new(hasher: Hasher, sign_ins_per_minute: u32) -> Gate {
+        let rate = f64::from(sign_ins_per_minute);
+        let buckets = || Mutex::new(TokenBuckets::full(rate * BURST_MINUTES, rate / 60.0, Instant::now()));
+        Gate { hasher, turns: Arc::default(), proofs: (sign_ins_per_minute > 0).then(buckets) }
+    }
+
+    /// Fails if the user has signed in too often. Only right passwords count, so that strangers cannot use up the limit of an
+    /// owner.
+    fn take_proof(&self, user: UserId) -> Result<()> {
+        let Some(proofs) = &self.proofs else { return Ok(()) };
+        // A poisoned lock is safe to use: nothing can panic half-way through a change of the buckets.
+        let taken = proofs.lock().unwrap_or_else(PoisonError::into_inner).try_take(user, Instant::now());
+        taken.map_err(|retry_after| Error::Exhausted { limit: Limit::SignIns, retry_after })
     }
 
     fn share(&self) -> usize {
@@ -165,7 +183,7 @@ impl App {
     /// against account and source, and is recorded with its reason.
     ///
     /// Every refusal of login and password is [`Unauthenticated::Rejected`]. Fails with [`Error::Exhausted`] if the account
-    /// is throttled, the source is blocked or the hashing queue is full.
+    /// is throttled, the source is blocked, the hashing queue is full, or the user signs in too often.
     pub(super) async fn prove<'a>(&self, entry: Entry<'a>, claim: Claim<'a>) -> Result<Proof<'a>> {
         let (caller, Claim { account, absent, login, password, budgets, in_session }) = (entry.caller, claim);
         let user = account.map(|account| &account.user);
@@ -183,7 +201,10 @@ impl App {
             reason => reason,
         };
         match (reason, account) {
-            (None, Some(account)) => Ok(Proof { account, attempt, caller }),
+            (None, Some(account)) => {
+                self.or_release(&attempt, self.gate.take_proof(account.user.id)).await?;
+                Ok(Proof { account, attempt, caller })
+            }
             (reason, _) => {
                 let unknown = || Target { user_id: String::new(), username: self.unknown_name(login) };
                 let target = user.map_or_else(unknown, Target::of);

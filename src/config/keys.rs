@@ -253,6 +253,10 @@ section! {
         /// Most sessions of one user. One more ends the oldest.
         max_per_user: u32 = 10, number(1, 1_000, "sessions"),
             "without a limit one client in a loop fills the database";
+        /// Sign-ins of one user in a minute, on one server. Five times as many may come at once. Further ones with the right
+        /// password are answered `RATE_LIMITED`. 0 turns the limit off.
+        sign_ins_per_minute: u32 = 60, number(0, 1_000_000, "sign-ins"),
+            "more is no limit, which is 0; each writes an event, some 3 MB an hour at the default";
     }
 }
 

@@ -437,6 +437,7 @@ fn settings(config: &Config) -> Settings {
         sessions: SessionLimits { idle: config.session.idle, absolute: config.session.absolute },
         admin_sessions: SessionLimits { idle: config.session.admin_idle, absolute: config.session.admin_absolute },
         max_sessions: config.session.max_per_user,
+        sign_ins_per_minute: config.session.sign_ins_per_minute,
         access_ttl: config.token.access_ttl,
     }
 }

@@ -66,7 +66,7 @@ pub async fn event_list(
         kinds if is_found_otherwise => {
             // `IS TRUE` hides the condition from the index of kinds. One actor or target has far fewer events than a kind.
             let any = kinds.iter().fold(Condition::any(), |any, kind| any.add(is_kind(*kind)));
-            page(select().filter(Expr::from(any).is(true))).await?
+            page(select().filter(Expr::from(any).is(Expr::custom_keyword("TRUE")))).await?
         }
         // Each kind from its part of the index: to read several at once, a database would sort all their events.
         kinds => {

@@ -70,6 +70,7 @@ fn settings_of(h: &Harness) -> Settings {
         sessions: limits,
         admin_sessions: limits,
         max_sessions: 10,
+        sign_ins_per_minute: 0,
         access_ttl: minute,
     }
 }

@@ -170,3 +170,45 @@ async fn a_user_without_a_role_writes_two_events_a_minute_of_each_kind() {
     assert!(cost.events >= minutes * kinds, "{cost:?}");
     assert!(cost.bytes * 60 / cost.minutes < 5_000_000, "{cost:?}");
 }
+
+#[tokio::test]
+async fn an_owner_who_signs_in_without_end_writes_little() {
+    let h = Harness::with(|config| config.session.sign_ins_per_minute = 60).await;
+    h.create("bob", &[], PASSWORD).await;
+    let stranger = h.stranger().await;
+    let cost = Cost::of(&h, 1, async |_| {
+        for _ in 0..20 {
+            at_once((0..20).map(|_| stranger.sign_in("bob", PASSWORD))).await;
+        }
+    })
+    .await;
+    // Each sign-in beyond the tenth session also ends one. What the limit permits later in the hour is the same again for each.
+    assert!(cost.events <= 2 * (300 + 60), "{cost:?}");
+    assert!(cost.bytes * (300 + 59 * 60) / 300 < 20_000_000, "{cost:?}");
+    assert_eq!(number(&h, "SELECT COUNT(*) FROM session WHERE ended_at IS NULL").await, 10);
+}
+
+#[tokio::test]
+async fn reads_and_token_checks_write_no_row_and_acts_one_event_each() {
+    let h = server().await;
+    let (viewer, helper) = (h.person("viewer", &["viewer", "auditor"]).await, h.person("helper", &["helpdesk"]).await);
+    let service = h.token(&["tokens.introspect"]).await;
+    let reads = Cost::of(&h, 1, async |_| {
+        for method in ["UserAdmin/ListUsers", "UserAdmin/ListRoles", "Audit/ListEvents"] {
+            viewer.client.call(method, json!({})).await.expect("an answer");
+        }
+        let token = viewer.tokens.access_token.clone();
+        service.call("Auth/IntrospectToken", json!({"token": token})).await.expect("an answer");
+    })
+    .await;
+    assert_eq!((reads.events, reads.failures, reads.counts), (0, 0, 0), "{reads:?}");
+    let acts = Cost::of(&h, 1, async |_| {
+        for _ in 0..50 {
+            helper.client.lock("bob").await.expect("a lock");
+            helper.client.unlock("bob").await.expect("an unlock");
+        }
+    })
+    .await;
+    assert_eq!(acts.events, 100, "{acts:?}");
+    assert!(acts.bytes / 100 < 2_000, "{acts:?}");
+}

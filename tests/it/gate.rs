@@ -433,3 +433,21 @@ async fn one_operator_has_only_a_share_of_the_hashing_queue() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_user_who_signs_in_without_end_is_limited_and_others_are_not() {
+    let h = Harness::with(|config| config.session.sign_ins_per_minute = 1).await;
+    let stranger = h.stranger().await;
+    for name in ["bob", "eve"] {
+        h.create(name, &[], PASSWORD).await;
+    }
+    let answers = at_once((0..20).map(|_| stranger.sign_in("bob", PASSWORD))).await;
+    let (signed_in, limited): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
+    assert!(signed_in.len() >= 5, "{} of 20 signed in, where five may at once", signed_in.len());
+    let limited = limited.into_iter().next().expect("one beyond the limit");
+    let refusal = refused(limited, Code::ResourceExhausted, "RATE_LIMITED");
+    assert!(refusal.details.retry_info().is_some_and(|info| info.retry_delay.is_some()), "{refusal:?}");
+    let wrong = stranger.sign_in("bob", OTHER_PASSWORD).await;
+    refused(wrong, Code::Unauthenticated, "CREDENTIALS_REJECTED");
+    stranger.tokens("eve", PASSWORD).await.expect("another user signs in");
+}

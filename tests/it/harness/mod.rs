@@ -203,6 +203,7 @@ pub fn test_config(dir: &std::path::Path, database: &TestDatabase) -> Config {
     config.connections.failed_calls = 0;
     config.throttle.source_failures = 0;
     config.throttle.source_accounts = 0;
+    config.session.sign_ins_per_minute = 0;
     config
 }
 
