@@ -86,9 +86,8 @@ impl App {
         Ok(())
     }
 
-    /// Deletes expired tickets, idempotency keys, username reservations, throttles, source blocks, familiar places,
-    /// keys, ended sessions
-    /// and events.
+    /// Deletes expired tickets, idempotency keys, username reservations, throttles, source blocks, familiar places, keys, ended
+    /// sessions and events.
     pub async fn sweep(&self) -> Result<()> {
         let (c, now, sources) = (self.store.autocommit()?, self.now(), &self.settings.sources);
         self.in_batches(|| tickets_sweep(c, now)).await?;
