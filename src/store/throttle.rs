@@ -6,7 +6,7 @@
 //! after a while, and counts as a wrong password: its password may have been verified.
 //!
 //! An attempt has two budgets: that of the name that was typed, and that of the account. Attempts from familiar places have two
-//! others. Whoever locks several rows takes them in the order of their ids.
+//! others. A transaction that locks several rows takes them in the order of their ids.
 
 use std::time::Duration;
 

@@ -6,7 +6,7 @@ mod m0003_ticket_tries;
 mod m0004_familiar_places;
 mod m0005_bounded_writing;
 mod m0006_client_request_id;
-mod m0008_events_by_kind;
+mod m0007_events_by_kind;
 
 use sea_orm_migration::prelude::*;
 
@@ -22,7 +22,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0004_familiar_places::Migration),
             Box::new(m0005_bounded_writing::Migration),
             Box::new(m0006_client_request_id::Migration),
-            Box::new(m0008_events_by_kind::Migration),
+            Box::new(m0007_events_by_kind::Migration),
         ]
     }
 }

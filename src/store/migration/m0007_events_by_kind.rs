@@ -8,7 +8,7 @@ pub(super) struct Migration;
 
 impl MigrationName for Migration {
     fn name(&self) -> &'static str {
-        "m0008_events_by_kind"
+        "m0007_events_by_kind"
     }
 }
 
