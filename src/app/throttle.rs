@@ -207,7 +207,7 @@ impl App {
                     locked = Some(locked_event(&after, None, sessions));
                 }
             }
-            let failure = Failure { account: &attempt.budgets.account, events, locked };
+            let failure = Failure { name: &attempt.budgets.name_key(), events, locked };
             self.commit_failure(change, caller, failure).await
         });
         let committed = failed.await?;
@@ -221,10 +221,10 @@ impl App {
     /// log. `user` is the account of a valid ticket.
     pub(super) async fn secret_failed(&self, caller: &Caller, user: Option<&User>, reason: Reason) -> Result<()> {
         let account = user.map_or(Account::Unknown(0), |user| Account::Known(user.id));
-        let (account, target) = (&account, &user.map(Target::of).unwrap_or_default());
+        let (name, target) = (&account.key(), &user.map(Target::of).unwrap_or_default());
         let failed = self.write(caller, None, |writer| async move {
             let events = vec![Event::failed(EventType::SignInFailed, target.clone(), reason)];
-            let failure = Failure { account, events, locked: None };
+            let failure = Failure { name, events, locked: None };
             self.commit_failure(writer.change(), caller, failure).await
         });
         failed.await?.answer()
@@ -238,8 +238,8 @@ impl App {
         caller: &Caller,
         failure: Failure<'_>,
     ) -> Result<Done<Committed>> {
-        let Failure { account, mut events, locked } = failure;
-        let blocked = self.count_source(&change.tx, caller, account, change.now).await?;
+        let Failure { name, mut events, locked } = failure;
+        let blocked = self.count_source(&change.tx, caller, name, change.now).await?;
         let committed = Committed { is_locked: locked.is_some(), blocked };
         let spent = match (blocked, caller.call.source()) {
             (Some(_), Some(source)) => Some(source.to_string()),
@@ -262,7 +262,7 @@ impl App {
         &self,
         tx: &WriteTx,
         caller: &Caller,
-        account: &Account,
+        name: &str,
         now: Timestamp,
     ) -> Result<Option<Duration>> {
         let (Some(source), rules) = (self.limited_source(caller), &self.settings.sources) else { return Ok(None) };
@@ -270,7 +270,7 @@ impl App {
             return Ok(None);
         }
         let id = EventId::from_bytes(self.environment.bytes());
-        let blocked_until = source_failed(tx, id, source, &account.key(), rules, now).await?;
+        let blocked_until = source_failed(tx, id, source, name, rules, now).await?;
         Ok(blocked_until.map(|until| until.duration_since(now)))
     }
 
@@ -286,7 +286,8 @@ impl App {
 
 /// A failed attempt to prove a password or another secret.
 struct Failure<'a> {
-    account: &'a Account,
+    /// The key by which its source counts distinct names.
+    name: &'a str,
     /// What an auditor learns of it. The first event is the failure itself.
     events: Vec<Event>,
     /// The event of the lock that follows from it, which is always recorded.
