@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::App;
+use super::counted::NETWORK;
 use super::turns::{Admitted, TURN_DEADLINE};
 use super::users::{lock_account, locked_event};
 use super::writer::{Change, Done, Unaudited};
@@ -247,7 +248,7 @@ impl App {
         };
         if let (Some(whose), Some(failed)) = (spent, events.first()) {
             let kind = format!("failures {whose} {}", caller.call.method);
-            let failed = self.recorded(caller, change.now, failed.clone());
+            let failed = self.recorded(caller, change.now, failed.clone().detail(NETWORK, whose));
             self.count_event(&change.tx, &kind, failed).await?;
             events.clear();
         }
@@ -274,13 +275,13 @@ impl App {
         Ok(blocked_until.map(|until| until.duration_since(now)))
     }
 
-    /// Takes an event from the budgets of an unauthenticated caller. Returns the name of the widest that is spent.
+    /// Takes an event from the budgets of an unauthenticated caller. Returns whose the widest is that is spent.
     async fn spent_budget(&self, tx: &WriteTx, caller: &Caller, now: Timestamp) -> Result<Option<String>> {
         let Some(source) = caller.call.source().filter(|_| caller.principal == Principal::Anonymous) else {
             return Ok(None);
         };
         let budgets = Budget::of_event(source, self.settings.sources.failures);
-        Ok(budget_take(tx, budgets, BUDGET_WINDOW, now).await?.map(|budget| budget.name))
+        Ok(budget_take(tx, budgets, BUDGET_WINDOW, now).await?.map(|budget| budget.whose().to_owned()))
     }
 }
 
