@@ -4,13 +4,16 @@
 use std::time::Duration;
 
 use super::App;
-use crate::domain::audit::{RecordedEvent, Target};
+use crate::domain::audit::{Actor, RecordedEvent, Target};
 use crate::domain::id::EventId;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
 use crate::store::WriteTx;
 use crate::store::audit::{event_by_id, event_insert};
 use crate::store::event_counts::{Counted, event_count_add, event_count_close};
+
+/// The detail of events that are counted by network: the network. Callers from all of its addresses are counted together.
+pub(super) const NETWORK: &str = "network";
 
 impl App {
     /// Records the first event of this kind in a minute, and counts the others.
@@ -50,13 +53,21 @@ impl App {
             }
             Err(error) => return Err(error),
         };
-        let details = [("count", counted.others.to_string()), ("lastTime", counted.last_at.to_string())];
+        let mut details = vec![("count", counted.others.to_string()), ("lastTime", counted.last_at.to_string())];
+        let mut actor = first.actor;
+        if let Some((_, network)) = first.details.into_iter().find(|(name, _)| name == NETWORK) {
+            details.push((NETWORK, network));
+            // The others came from other addresses, or were other users.
+            actor = Actor::default();
+        }
         Ok(Some(RecordedEvent {
             id: EventId::from_bytes(self.environment.bytes()),
             at: now,
+            actor,
             target: Target::default(),
-            details: details.map(|(name, value)| (name.to_owned(), value)).into(),
+            details: details.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
             request_id: String::new(),
+            client_request_id: String::new(),
             ..first
         }))
     }

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::App;
+use super::counted::NETWORK;
 use super::turns::{Admitted, TURN_DEADLINE};
 use super::users::{lock_account, locked_event};
 use super::writer::{Change, Done, Unaudited};
@@ -207,7 +208,7 @@ impl App {
                     locked = Some(locked_event(&after, None, sessions));
                 }
             }
-            let failure = Failure { account: &attempt.budgets.account, events, locked };
+            let failure = Failure { name: &attempt.budgets.name_key(), events, locked };
             self.commit_failure(change, caller, failure).await
         });
         let committed = failed.await?;
@@ -221,10 +222,10 @@ impl App {
     /// log. `user` is the account of a valid ticket.
     pub(super) async fn secret_failed(&self, caller: &Caller, user: Option<&User>, reason: Reason) -> Result<()> {
         let account = user.map_or(Account::Unknown(0), |user| Account::Known(user.id));
-        let (account, target) = (&account, &user.map(Target::of).unwrap_or_default());
+        let (name, target) = (&account.key(), &user.map(Target::of).unwrap_or_default());
         let failed = self.write(caller, None, |writer| async move {
             let events = vec![Event::failed(EventType::SignInFailed, target.clone(), reason)];
-            let failure = Failure { account, events, locked: None };
+            let failure = Failure { name, events, locked: None };
             self.commit_failure(writer.change(), caller, failure).await
         });
         failed.await?.answer()
@@ -238,8 +239,8 @@ impl App {
         caller: &Caller,
         failure: Failure<'_>,
     ) -> Result<Done<Committed>> {
-        let Failure { account, mut events, locked } = failure;
-        let blocked = self.count_source(&change.tx, caller, account, change.now).await?;
+        let Failure { name, mut events, locked } = failure;
+        let blocked = self.count_source(&change.tx, caller, name, change.now).await?;
         let committed = Committed { is_locked: locked.is_some(), blocked };
         let spent = match (blocked, caller.call.source()) {
             (Some(_), Some(source)) => Some(source.to_string()),
@@ -247,7 +248,7 @@ impl App {
         };
         if let (Some(whose), Some(failed)) = (spent, events.first()) {
             let kind = format!("failures {whose} {}", caller.call.method);
-            let failed = self.recorded(caller, change.now, failed.clone());
+            let failed = self.recorded(caller, change.now, failed.clone().detail(NETWORK, whose));
             self.count_event(&change.tx, &kind, failed).await?;
             events.clear();
         }
@@ -262,7 +263,7 @@ impl App {
         &self,
         tx: &WriteTx,
         caller: &Caller,
-        account: &Account,
+        name: &str,
         now: Timestamp,
     ) -> Result<Option<Duration>> {
         let (Some(source), rules) = (self.limited_source(caller), &self.settings.sources) else { return Ok(None) };
@@ -270,23 +271,24 @@ impl App {
             return Ok(None);
         }
         let id = EventId::from_bytes(self.environment.bytes());
-        let blocked_until = source_failed(tx, id, source, &account.key(), rules, now).await?;
+        let blocked_until = source_failed(tx, id, source, name, rules, now).await?;
         Ok(blocked_until.map(|until| until.duration_since(now)))
     }
 
-    /// Takes an event from the budgets of an unauthenticated caller. Returns the name of the widest that is spent.
+    /// Takes an event from the budgets of an unauthenticated caller. Returns whose the widest is that is spent.
     async fn spent_budget(&self, tx: &WriteTx, caller: &Caller, now: Timestamp) -> Result<Option<String>> {
         let Some(source) = caller.call.source().filter(|_| caller.principal == Principal::Anonymous) else {
             return Ok(None);
         };
         let budgets = Budget::of_event(source, self.settings.sources.failures);
-        Ok(budget_take(tx, budgets, BUDGET_WINDOW, now).await?.map(|budget| budget.name))
+        Ok(budget_take(tx, budgets, BUDGET_WINDOW, now).await?.map(|budget| budget.whose().to_owned()))
     }
 }
 
 /// A failed attempt to prove a password or another secret.
 struct Failure<'a> {
-    account: &'a Account,
+    /// The key by which its source counts distinct names.
+    name: &'a str,
     /// What an auditor learns of it. The first event is the failure itself.
     events: Vec<Event>,
     /// The event of the lock that follows from it, which is always recorded.

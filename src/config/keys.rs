@@ -198,10 +198,10 @@ section! {
         /// Time in which these failures are counted.
         source_failures_window: Duration = Duration::from_secs(5 * MINUTE), seconds(1, DAY),
             "failures of a source are stored that long";
-        /// Accounts with failures from one source at which it is blocked.
+        /// Names with failures from one source at which it is blocked: usernames and addresses, known or not.
         source_accounts: u32 = 20, number(0, 1_000_000, "accounts"),
             "more is no limit, which is 0";
-        /// Time in which these accounts are counted.
+        /// Time in which these names are counted.
         source_accounts_window: Duration = Duration::from_secs(10 * MINUTE), seconds(1, DAY),
             "failures of a source are stored that long";
         /// How long a source is blocked.

@@ -31,6 +31,11 @@ impl Budget {
         Budget { name: format!("{of_what} {of_whom}"), rows }
     }
 
+    /// Whose budget it is: a network, or `in all`.
+    pub fn whose(&self) -> &str {
+        self.name.split_once(' ').map_or(&self.name, |(_, whose)| whose)
+    }
+
     /// The budgets of an event about a failure at this source, from the narrowest to the widest. `of_source` is the number of
     /// failures that block a source; 0 means that sources are not told apart.
     pub fn of_event(source: Source, of_source: u32) -> Vec<Budget> {

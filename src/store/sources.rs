@@ -23,7 +23,7 @@ pub struct SourceRules {
     pub failures: u32,
     /// The window of `failures`.
     pub failures_window: Duration,
-    /// Distinct accounts with failures within `accounts_window` that block the source.
+    /// Distinct names with failures within `accounts_window` that block the source.
     pub accounts: u32,
     /// The window of `accounts`.
     pub accounts_window: Duration,

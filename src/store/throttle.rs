@@ -74,7 +74,7 @@ pub enum Account {
 }
 
 impl Account {
-    /// Returns the key by which sources count distinct accounts.
+    /// Returns the key of the account, by which sources count failures that have no name.
     pub fn key(&self) -> String {
         match self {
             Account::Known(id) => format!("u:{id}"),
@@ -124,6 +124,12 @@ impl Budgets {
             (Account::Known(id), true) => format!("fn:{id}:{name}"),
             (Account::Unknown(bucket), _) => format!("n:{bucket}"),
         }
+    }
+
+    /// Returns the key by which sources count distinct names. The two names of an account count like any other two: the block
+    /// of a source must not tell that they are one account.
+    pub fn name_key(&self) -> String {
+        Budgets { is_familiar: false, ..self.clone() }.name_id()
     }
 
     fn user_id(&self) -> Option<String> {

@@ -219,6 +219,26 @@ async fn the_sources_of_a_network_share_its_budget() {
 }
 
 #[tokio::test]
+async fn the_count_of_a_network_names_the_network_and_blames_no_address_in_it() {
+    let h = limited().await;
+    let portal = portal(&h).await;
+    garbage(&portal, (0..120).map(|n| format!("10.1.2.{n}"))).await;
+    let neighbour = portal.with("x-request-id", "of-a-neighbour");
+    garbage(&neighbour, ["10.1.2.200".to_owned()]).await;
+    garbage(&portal, (130..150).map(|n| format!("10.1.2.{n}"))).await;
+    h.clock.advance(MINUTE);
+    let all = closed(&h, EventType::SignInFailed, 120 + 1 + 20).await;
+    let (closing, single): (Vec<_>, Vec<_>) = all.iter().partition(|event| event.details.contains_key("count"));
+    let first = single.iter().find(|event| event.details.contains_key("network")).expect("the first beyond the budget");
+    let [closing] = closing.as_slice() else { panic!("{closing:?}") };
+    let address = |event: &Event| event.actor.as_ref().map(|actor| actor.client_address.clone()).unwrap_or_default();
+    assert_eq!((calls_of(first), address(first).as_str()), (1, "10.1.2.200"));
+    assert_eq!((calls_of(closing), address(closing).as_str()), (20, ""));
+    assert_eq!(closing.details.get("network").map(String::as_str), Some("10.1.2.0/24"));
+    assert_eq!((first.client_request_id.as_str(), closing.client_request_id.as_str()), ("of-a-neighbour", ""));
+}
+
+#[tokio::test]
 async fn ipv4_networks_share_budgets_too() {
     let h = limited().await;
     let portal = portal(&h).await;

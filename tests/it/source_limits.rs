@@ -5,7 +5,7 @@ use std::time::Duration;
 use latchkey::proto::v1;
 use tonic::Code;
 
-use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD, refused};
+use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD, Refusal, refused};
 
 async fn limited(failures: u32, accounts: u32) -> Harness {
     let h = Harness::with(|config| {
@@ -52,6 +52,32 @@ async fn failures_at_twenty_accounts_block_a_source() {
         fail(&stranger, number).await;
     }
     refused(stranger.sign_in("bob", PASSWORD).await, Code::ResourceExhausted, "RATE_LIMITED");
+}
+
+#[tokio::test]
+async fn the_block_of_a_source_does_not_tell_that_a_username_and_an_address_are_one_account() {
+    let h = limited(0, 20).await;
+    let operator = h.operator().await;
+    for name in ["ada", "eve"] {
+        let email = format!("{name}@example.org");
+        let request = v1::CreateUserRequest { username: name.to_owned(), email, ..Default::default() };
+        operator.create(request).await.expect("an account");
+    }
+    let mut seen = Vec::new();
+    for (at, address) in [("127.0.0.3", "ada@example.org"), ("127.0.0.4", "eve@example.org")] {
+        let stranger = h.stranger_at(at).await;
+        for number in 0..18 {
+            fail(&stranger, number).await;
+        }
+        let mut reasons = Vec::new();
+        for login in ["ada", address, "nobody"] {
+            let answer = stranger.sign_in(login, PASSWORD).await;
+            reasons.push(Refusal::of(&answer.expect_err("a refusal")).reason);
+        }
+        seen.push(reasons);
+    }
+    assert_eq!(seen[0], seen[1]);
+    assert_eq!(seen[0], ["CREDENTIALS_REJECTED", "CREDENTIALS_REJECTED", "RATE_LIMITED"]);
 }
 
 #[tokio::test]
