@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use rustls::ServerConfig;
 use tokio::io::{Interest, Ready};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::yield_now;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +33,13 @@ const BACKLOG: u32 = 4096;
 
 /// Delay after `accept` has failed, usually for lack of file descriptors.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
+
+/// How long a refused connection stays open: a client that connects again at once, ten thousand times a second, would take the
+/// cores from password hashing.
+const REFUSED_FOR: Duration = Duration::from_secs(1);
+
+/// Most refused connections of a listener that stay open. Each takes a descriptor; further ones are closed at once.
+pub(super) const REFUSED_AT_ONCE: u32 = 256;
 
 /// The TLS configurations in use, which change with their files; `None` for plain text.
 pub(super) type CurrentTls = Option<watch::Receiver<Arc<TlsConfigs>>>;
@@ -66,12 +73,18 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 pub(super) fn accept_tcp(listener: TcpListener, acceptor: Acceptor, tasks: &TaskTracker) -> Incoming {
     let (ready, incoming) = mpsc::channel(READY_CONNECTIONS);
     let handshakes = tasks.clone();
+    let refused = Arc::new(Semaphore::new(usize::try_from(REFUSED_AT_ONCE).unwrap_or(0)));
     tasks.spawn(async move {
         while let Some(accepted) = unless_stopped(&acceptor.stop, listener.accept()).await {
             let Some((stream, address)) = accepted_or_pause(accepted).await else { continue };
             // Calls in progress must not wait for a burst of new connections.
             yield_now().await;
-            let Some(permit) = acceptor.limits.acquire(Some(address.ip())) else { continue };
+            let Some(permit) = acceptor.limits.acquire(Some(address.ip())) else {
+                if let Ok(held) = Arc::clone(&refused).try_acquire_owned() {
+                    handshakes.spawn(refuse(stream, held, acceptor.stop.clone()));
+                }
+                continue;
+            };
             let (acceptor, ready) = (acceptor.clone(), ready.clone());
             handshakes.spawn(async move {
                 let stop = &acceptor.stop;
@@ -86,6 +99,12 @@ pub(super) fn accept_tcp(listener: TcpListener, acceptor: Acceptor, tasks: &Task
         }
     });
     incoming
+}
+
+/// Closes a refused connection, but not at once. Its permit is returned then.
+async fn refuse(stream: TcpStream, _held: OwnedSemaphorePermit, stop: CancellationToken) {
+    unless_stopped(&stop, tokio::time::sleep(REFUSED_FOR)).await;
+    drop(stream);
 }
 
 /// Accepts connections on the local socket until the server stops.

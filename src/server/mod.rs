@@ -337,7 +337,7 @@ const OTHER_DESCRIPTORS: u64 = 128;
 /// Two listeners may each need that many, and a process may raise its soft limit up to the hard limit.
 fn raise_descriptor_limit(max: u32) {
     use rustix::process::{Resource, getrlimit, setrlimit};
-    let needed = 2 * u64::from(max) + OTHER_DESCRIPTORS;
+    let needed = 2 * (u64::from(max) + u64::from(listen::REFUSED_AT_ONCE)) + OTHER_DESCRIPTORS;
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current.is_none_or(|current| current >= needed) {
         return;

@@ -7,7 +7,7 @@ use latchkey::proto::v1;
 use tokio::net::UnixStream;
 
 use crate::harness::h2::{self, Raw, flag, frame, kind};
-use crate::harness::{Harness, eventually};
+use crate::harness::{Harness, PASSWORD, eventually};
 
 const SIGN_IN: &str = "/latchkey.v1.Auth/SignIn";
 const KEYS: &str = "/latchkey.v1.Auth/GetSigningKeys";
@@ -118,7 +118,7 @@ async fn a_connection_that_has_begun_may_rest() {
 }
 
 #[tokio::test]
-async fn connections_beyond_the_limit_are_closed_at_once() {
+async fn connections_beyond_the_limit_are_closed() {
     let h = Harness::with(|config| {
         config.connections.max = 5;
         config.connections.max_per_peer = 3;
@@ -152,6 +152,34 @@ async fn connections_beyond_the_limit_are_closed_at_once() {
     ] {
         assert!(text.lines().any(|found| found == line), "{line}\n{text}");
     }
+}
+
+#[tokio::test]
+async fn a_client_beyond_the_limit_that_connects_again_and_again_is_slowed_down() {
+    let h = Harness::with(|config| config.connections.max_per_peer = 1).await;
+    let flooder = "127.0.0.2".parse().expect("an address");
+    let _first = Raw::silent_from(flooder, &h.address()).await.expect("a connection");
+    h.create("bob", &[], PASSWORD).await;
+    let operator = h.operator().await;
+    let others = async {
+        for _ in 0..20 {
+            operator.lock("bob").await.expect("a lock");
+            operator.unlock("bob").await.expect("an unlock");
+        }
+    };
+    let mut refused = 0;
+    let again = async {
+        loop {
+            let mut raw = Raw::silent_from(flooder, &h.address()).await.expect("a connection");
+            assert!(raw.next().await.is_none(), "it is closed");
+            refused += 1;
+        }
+    };
+    tokio::select! {
+        () = others => {}
+        () = again => {}
+    }
+    assert!(refused < 40, "{refused} connections were refused while others made 40 calls");
 }
 
 #[tokio::test]
