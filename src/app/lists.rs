@@ -1,7 +1,7 @@
 //! Lists: the reads that a caller can make long. They wait for each other, and no other call waits for them.
 //!
-//! A caller reads one list at a time, so that one in a loop leaves room for others. The lane of lists (`grpc/lanes.rs`) limits
-//! how many wait.
+//! A caller reads one list at a time, so that one in a loop leaves room for others. Few calls of a caller wait; the lane of
+//! lists (`grpc/lanes.rs`) limits how many do in all.
 
 use std::time::Duration;
 
@@ -15,6 +15,10 @@ use crate::store::ListReader;
 
 /// How many lists a caller reads at a time, on one replica.
 const OF_ONE_CALLER: usize = 1;
+
+/// How many calls of a caller read a list or wait to, on one replica. A list that the client gave up goes on waiting. An eighth
+/// of the lane, so that one caller cannot fill it from many addresses.
+const CALLS_OF_ONE_CALLER: usize = 8;
 
 /// How long a list waits for its turn, and for a connection: as long as another takes at most.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
@@ -30,7 +34,7 @@ impl App {
         narrowing: &[Narrowing],
         read: impl AsyncFnOnce(&ListReader) -> Result<T>,
     ) -> Result<T> {
-        let Some((reader, _turn)) = self.list_reader(caller).await? else {
+        let Some((reader, _turns)) = self.list_reader(caller).await? else {
             self.metrics.list_refused();
             let retry_after = self.environment.retry_soon();
             return Err(Error::Exhausted { limit: Limit::Lane(LANE), retry_after });
@@ -42,11 +46,14 @@ impl App {
         done
     }
 
-    /// Waits for the turn of the caller, and for a connection. Returns `None` if that takes too long.
-    async fn list_reader(&self, caller: &Caller) -> Result<Option<(ListReader, Turn)>> {
-        let give_up = Instant::now() + LONGEST_WAIT;
-        let turn = self.list_queues.take(caller.principal.id(), OF_ONE_CALLER, LONGEST_WAIT).await;
+    /// Waits for the turn of the caller, and for a connection. Returns `None` if that takes too long, or if too many calls of
+    /// the caller wait already.
+    async fn list_reader(&self, caller: &Caller) -> Result<Option<(ListReader, [Turn; 2])>> {
+        let (give_up, id) = (Instant::now() + LONGEST_WAIT, caller.principal.id());
+        let waiting = self.list_queues.take(format!("waiting {id}"), CALLS_OF_ONE_CALLER, Duration::ZERO).await;
+        let Some(waiting) = waiting else { return Ok(None) };
+        let turn = self.list_queues.take(id, OF_ONE_CALLER, LONGEST_WAIT).await;
         let Some(turn) = turn else { return Ok(None) };
-        Ok(self.store.list_reader(give_up).await?.map(|reader| (reader, turn)))
+        Ok(self.store.list_reader(give_up).await?.map(|reader| (reader, [turn, waiting])))
     }
 }

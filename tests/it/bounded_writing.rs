@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use latchkey::clock::Clock as _;
-use latchkey::proto::v1::{Event, EventType, ListUsersRequest};
+use latchkey::proto::v1::{Event, EventType, ListUsersRequest, RefreshTokensRequest};
 use serde_json::json;
 use tonic::Code;
 
+use crate::harness::wire::{Wire, framed};
 use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD, at_once, eventually, refused};
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -174,14 +175,44 @@ async fn a_burst_from_one_address_is_recorded_up_to_the_limit_of_its_source() {
     let h = limited().await;
     let stranger = h.stranger().await;
     let burst = async || at_once((0..60).map(|_| stranger.refresh("garbage"))).await;
+    let mut told = Vec::new();
     for answers in [burst().await, burst().await] {
+        told.push(
+            answers
+                .iter()
+                .filter(|answer| answer.as_ref().is_err_and(|status| status.code() == Code::Unauthenticated))
+                .count(),
+        );
         assert!(answers.iter().all(Result::is_err));
     }
+    assert_eq!(told, [30, 0], "what ends after the block learns nothing");
     let recorded = events(&h, EventType::SignInFailed).await;
     assert!((30..=31).contains(&recorded.len()), "30, and the first that is only counted: {}", recorded.len());
     assert_eq!(rows(&h, "source_failure").await, 30, "none after the one that blocked the source");
     assert_eq!(rows(&h, "source_block").await, 1);
     refused(stranger.refresh("garbage").await, Code::ResourceExhausted, "RATE_LIMITED");
+}
+
+#[tokio::test]
+async fn strangers_who_give_up_their_calls_write_no_more_than_others() {
+    let h = limited().await;
+    let mut wires = Vec::new();
+    for _ in 0..4 {
+        wires.push(Wire::connect_from("127.0.0.9", &h.address()).await);
+    }
+    let body = framed(&RefreshTokensRequest { refresh_token: "garbage".to_owned(), ..Default::default() });
+    let call = async |number: usize| {
+        let headers = [("grpc-timeout", if number.is_multiple_of(2) { "1m" } else { "9m" })];
+        wires[number % wires.len()].call("latchkey.v1.Auth/RefreshTokens", &headers, body.clone()).await
+    };
+    let (answers, _) = h.serves_others_during(at_once((0..160).map(call))).await;
+    assert!(answers.iter().all(|answer| answer.as_ref().is_ok_and(|answer| answer.status.is_some())), "{answers:?}");
+    // What the server began goes on. This ends behind it.
+    let stranger = h.stranger_at("127.0.0.9").await;
+    at_once((0..40).map(|_| stranger.refresh("garbage"))).await;
+    refused(stranger.refresh("garbage").await, Code::ResourceExhausted, "RATE_LIMITED");
+    assert!((30..=31).contains(&events(&h, EventType::SignInFailed).await.len()));
+    assert_eq!(rows(&h, "source_failure").await, 30);
 }
 
 #[tokio::test]
@@ -236,6 +267,22 @@ async fn the_count_of_a_network_names_the_network_and_blames_no_address_in_it() 
     assert_eq!((calls_of(closing), address(closing).as_str()), (20, ""));
     assert_eq!(closing.details.get("network").map(String::as_str), Some("10.1.2.0/24"));
     assert_eq!((first.client_request_id.as_str(), closing.client_request_id.as_str()), ("of-a-neighbour", ""));
+}
+
+#[tokio::test]
+async fn beyond_the_budget_of_a_network_or_of_all_failures_are_answered_and_no_longer_kept() {
+    let h = limited().await;
+    let portal = portal(&h).await;
+    garbage(&portal, ["10.1.2.1".to_owned()]).await;
+    assert_eq!(rows(&h, "source_failure").await, 1);
+    for (name, most) in [("failures 10.1.0.0/16", 10_000), ("failures in all", 100_000)] {
+        h.sql(&format!("UPDATE row_budget SET taken = {most} WHERE name = '{name}'")).await;
+        assert_eq!(garbage(&portal, (0..5).map(|n| format!("10.1.3.{n}"))).await, 5);
+        assert_eq!(rows(&h, "source_failure").await, 1, "{name}");
+        h.sql(&format!("UPDATE row_budget SET taken = 1 WHERE name = '{name}'")).await;
+    }
+    garbage(&portal, ["10.1.3.9".to_owned()]).await;
+    assert_eq!(rows(&h, "source_failure").await, 2);
 }
 
 #[tokio::test]
@@ -302,16 +349,10 @@ async fn a_clock_that_is_set_back_gives_no_new_budget() {
 #[tokio::test]
 async fn operators_act_while_strangers_flood() {
     let h = limited().await;
-    let (portal, operator) = (portal(&h).await, h.operator().await);
+    let portal = portal(&h).await;
     let flood = garbage(&portal, (0..400).map(|n| format!("10.1.{}.{}", n / 200, n % 200)));
-    let operate = async {
-        for _ in 0..10 {
-            operator.lock("bob").await.expect("a lock");
-            operator.unlock("bob").await.expect("an unlock");
-        }
-    };
-    futures_util::join!(flood, operate);
-    assert_eq!(events(&h, EventType::UserLocked).await.len(), 10);
+    let (_, rounds) = h.serves_others_during(flood).await;
+    assert_eq!(events(&h, EventType::UserLocked).await.len() as u64, rounds);
 }
 
 /// Inserts failures of a source, a thousand in each statement.
@@ -331,5 +372,5 @@ async fn a_sweep_goes_on_until_no_old_row_is_left() {
     insert_failures(&h, 10, now).await;
     let h = h.restart().await;
     let found = async || (rows(&h, "source_failure").await == 10).then_some(());
-    eventually("the end of the sweep", found).await;
+    Box::pin(h.serves_others_during(eventually("the end of the sweep", found))).await;
 }

@@ -98,15 +98,18 @@ async fn an_owner_who_is_hammered_from_elsewhere_gets_in_from_a_familiar_place_e
     at_home(&h, "bob").await;
     let other = h.replica().await;
     let servers = [&h, other.as_ref().unwrap_or(&h)];
-    let mut got_in = 0;
-    for round in 0..100 {
-        hammer(servers[round % 2], 3).await;
-        let login = if round % 2 == 0 { "bob" } else { "BOB@example.org" };
-        let home = servers[(round + 1) % 2].stranger_at(HOME).await;
-        got_in += usize::from(home.tokens(login, PASSWORD).await.is_ok());
-        h.clock.advance(Duration::from_secs(75 / 3));
-    }
-    assert_eq!(got_in, 100);
+    let attack = async {
+        let mut got_in = 0;
+        for round in 0..100 {
+            hammer(servers[round % 2], 3).await;
+            let login = if round % 2 == 0 { "bob" } else { "BOB@example.org" };
+            let home = servers[(round + 1) % 2].stranger_at(HOME).await;
+            got_in += usize::from(home.tokens(login, PASSWORD).await.is_ok());
+            h.clock.advance(Duration::from_secs(75 / 3));
+        }
+        got_in
+    };
+    assert_eq!(h.serves_others_during(attack).await.0, 100);
     let operator = h.operator().await;
     // In 42 minutes: five at once, and one after 2, 4, 8 and 16 minutes. The owner's sign-ins grant no more.
     assert!(verified(&operator).await <= 10, "{}", verified(&operator).await);
@@ -118,10 +121,11 @@ async fn an_owner_who_is_hammered_from_elsewhere_gets_in_from_a_familiar_place_e
 
 #[tokio::test]
 async fn an_owner_who_is_hammered_from_elsewhere_gets_in_from_a_new_place_with_a_device_token() {
-    let h = with(|_| {}).await;
+    let h = with(|config| config.throttle.initial = Duration::from_hours(1)).await;
     let mut device = at_home(&h, "bob").await.device_token;
+    spend(&h).await;
     for _ in 0..100 {
-        hammer(&h, 3).await;
+        hammer(&h, 1).await;
         let tokens = elsewhere(&h).await.with_device("bob", PASSWORD, &device).await.expect("tokens");
         assert!(tokens.device_token.starts_with("lkd_") && tokens.device_token != device, "renewed");
         device = tokens.device_token;
@@ -210,6 +214,38 @@ async fn unfamiliar_places_are_refused_until_the_owner_signs_in_from_a_familiar_
     let last = began.last().expect("an event");
     assert_eq!((last.details["places"].as_str(), last.details.get("untilTime")), ("UNFAMILIAR", None));
     assert_eq!(of(EventType::ThrottleEnded).len(), began.len());
+}
+
+#[tokio::test]
+async fn known_and_unknown_names_get_the_same_answers_until_strangers_are_refused_and_after() {
+    let h = with(|config| {
+        config.throttle.max = config.throttle.initial;
+        config.throttle.lockout_threshold = 8;
+    })
+    .await;
+    let other = h.replica().await;
+    let servers = [&h, other.as_ref().unwrap_or(&h)];
+    let logins = ["bob", "nobody", "bob@example.org", "nobody@example.org"];
+    let mut answers = vec![Vec::new(); logins.len()];
+    for round in 0..20 {
+        for (login, seen) in logins.iter().zip(&mut answers) {
+            for password in [OTHER_PASSWORD, PASSWORD] {
+                // Bob gets in with the right password while he has guesses left; this round tries it later.
+                let password = if round < 8 { OTHER_PASSWORD } else { password };
+                let answer = elsewhere(servers[round % 2]).await.sign_in(login, password).await;
+                seen.push(Refusal::of(&answer.expect_err("a refusal")).reason);
+            }
+        }
+        match round {
+            14 => h.clock.turn_back(Duration::from_mins(10)),
+            17 => h.clock.advance(Duration::from_hours(30)),
+            _ => h.clock.advance(Duration::from_mins(2)),
+        }
+    }
+    assert_eq!(answers[0], answers[1]);
+    assert_eq!(answers[2], answers[3]);
+    let ability = h.operator().await.user("bob").await.sign_in_ability.expect("an answer");
+    assert_eq!((ability.kind(), ability.reason()), (SignInAbilityKind::No, SignInAbilityReason::Throttled));
 }
 
 #[tokio::test]
@@ -375,6 +411,21 @@ async fn strangers_do_not_keep_a_user_from_changing_the_password() {
     spend(&h).await;
     let travelling = elsewhere(&h).await.bearing(&tokens.access_token);
     travelling.change_password(PASSWORD, OTHER_PASSWORD).await.expect("a session is familiar");
+}
+
+#[tokio::test]
+async fn a_session_is_told_of_a_throttle_whichever_name_was_guessed_at_a_familiar_place() {
+    let h = with(|_| {}).await;
+    let tokens = at_home(&h, "bob").await;
+    let home = h.stranger_at(HOME).await;
+    for _ in 0..5 {
+        let answer = home.sign_in("bob@example.org", OTHER_PASSWORD).await;
+        refused(answer, Code::Unauthenticated, "CREDENTIALS_REJECTED");
+    }
+    let session = home.bearing(&tokens.access_token);
+    refused(session.reauthenticate(PASSWORD).await, Code::ResourceExhausted, "THROTTLED");
+    let answer = session.change_password(PASSWORD, OTHER_PASSWORD).await;
+    refused(answer, Code::ResourceExhausted, "THROTTLED");
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus}
 use crate::harness::actors::named;
 use crate::harness::refusal::reason_of;
 use crate::harness::transcript::Shell;
+use crate::harness::wire::{Wire, framed};
 use crate::harness::{Client, Harness, PASSWORD, Refusal, at_once, eventually, refused};
 
 /// Calls of the viewer at a time.
@@ -56,17 +57,39 @@ async fn search_until(stop: &AtomicBool, viewer: &Client, answers: &Mutex<BTreeM
     }
 }
 
+/// Searches again and again, each time with a deadline of a millisecond.
+async fn give_up_until(stop: &AtomicBool, wire: &Wire, access_token: &str) {
+    let bearer = format!("Bearer {access_token}");
+    let headers = [("authorization", bearer.as_str()), ("grpc-timeout", "1m")];
+    while !stop.load(Ordering::Relaxed) {
+        let answer = wire.call("latchkey.v1.UserAdmin/ListUsers", &headers, framed(&search())).await;
+        let status = answer.expect("an answer").status.expect("a status");
+        assert_ne!(status.code(), Code::Ok, "{status:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sign_ins_locks_and_health_answer_each_time_while_a_viewer_searches_without_end() {
     let h = Harness::start().await;
-    let viewer = h.person("viewer", &["viewer"]).await.client;
+    let viewer = h.person("viewer", &["viewer"]).await;
+    let other = h.replica().await;
+    let elsewhere = other.as_ref().unwrap_or(&h).stranger().await.bearing(&viewer.tokens.access_token);
+    let viewers = [viewer.client.clone(), elsewhere];
     let helpdesk = h.person("helpdesk", &["helpdesk"]).await.client;
     for name in ["ada", "victim"] {
         h.create(name, &[], PASSWORD).await;
     }
     make_endless(&h, "user_term").await;
     let (stop, answers) = (AtomicBool::new(false), Mutex::default());
-    let attack = at_once((0..SEARCHES).map(|_| search_until(&stop, &viewer, &answers)));
+    // Two more hang up after a millisecond, each time.
+    let mut wires = Vec::new();
+    for from in ["127.0.0.8", "127.0.0.9"] {
+        wires.push(Wire::connect_from(from, &h.address()).await);
+    }
+    let attack = futures_util::future::join(
+        at_once((0..SEARCHES).map(|number| search_until(&stop, &viewers[number % 2], &answers))),
+        at_once(wires.iter().map(|wire| give_up_until(&stop, wire, &viewer.tokens.access_token))),
+    );
     let others = async {
         eventually("a search was stopped", || async { (!answers.lock().expect("a lock").is_empty()).then_some(()) })
             .await;
@@ -85,7 +108,7 @@ async fn sign_ins_locks_and_health_answer_each_time_while_a_viewer_searches_with
     let answers = answers.into_inner().expect("a lock");
     assert!(answers.get("QUERY_TOO_BROAD").is_some_and(|stopped| *stopped > 0), "{answers:?}");
     assert!(answers.keys().all(|reason| ["QUERY_TOO_BROAD", "OVERLOADED"].contains(&reason.as_str())), "{answers:?}");
-    let list = viewer.list(everybody()).await.expect("a list on a connection that was interrupted");
+    let list = viewer.client.list(everybody()).await.expect("a list on a connection that was interrupted");
     assert_eq!(list.users.len(), 4);
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use latchkey::proto::v1;
 use tonic::Code;
 
-use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD, Refusal, refused};
+use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD, Refusal, at_once, eventually, refused};
 
 async fn limited(failures: u32, accounts: u32) -> Harness {
     let h = Harness::with(|config| {
@@ -38,6 +38,28 @@ async fn thirty_failures_block_a_source_for_a_quarter_of_an_hour() {
     h.operator().await.tokens("bob", PASSWORD).await.expect("the local socket has no source");
     h.clock.advance(Duration::from_mins(15));
     stranger.tokens("bob", PASSWORD).await.expect("the block is over");
+}
+
+#[tokio::test]
+async fn a_right_password_that_is_hashed_while_its_source_is_blocked_is_refused() {
+    let mut h = limited(1, 0).await;
+    // A hash of ben takes long. That of eve was made before, and takes no time.
+    h.create("eve", &[], PASSWORD).await;
+    h.config.argon2.memory_kib = 32_768;
+    h.config.argon2.iterations = 10;
+    // So many that the share of a source is two.
+    h.config.argon2.threads = Some(16);
+    let h = h.restart().await;
+    h.create("ben", &[], PASSWORD).await;
+    let stranger = h.stranger().await;
+    let guess = async {
+        let hashed = async || (h.metric("latchkey_hashes_in_flight").await == 1).then_some(());
+        eventually("the hash of ben", hashed).await;
+        stranger.sign_in("eve", OTHER_PASSWORD).await
+    };
+    let (right, wrong) = tokio::join!(stranger.sign_in("ben", PASSWORD), guess);
+    refused(wrong, Code::Unauthenticated, "CREDENTIALS_REJECTED");
+    refused(right, Code::ResourceExhausted, "RATE_LIMITED");
 }
 
 #[tokio::test]
@@ -78,6 +100,21 @@ async fn the_block_of_a_source_does_not_tell_that_a_username_and_an_address_are_
     }
     assert_eq!(seen[0], seen[1]);
     assert_eq!(seen[0], ["CREDENTIALS_REJECTED", "CREDENTIALS_REJECTED", "RATE_LIMITED"]);
+}
+
+#[tokio::test]
+async fn of_many_accounts_guessed_at_once_twenty_are_rejected_and_recorded() {
+    let h = limited(30, 20).await;
+    let stranger = h.stranger().await;
+    let names: Vec<String> = (0..60).map(|number| format!("nobody{number}")).collect();
+    let answers = at_once(names.iter().map(|name| stranger.sign_in(name, PASSWORD))).await;
+    let rejected = |answer: &&Result<_, tonic::Status>| {
+        answer.as_ref().is_err_and(|status| status.code() == Code::Unauthenticated)
+    };
+    assert_eq!(answers.iter().filter(rejected).count(), 20);
+    let events = h.operator().await.events().await;
+    let failed = events.iter().filter(|event| event.r#type() == v1::EventType::SignInFailed).count();
+    assert!((20..=21).contains(&failed), "20, and the first that is only counted: {failed}");
 }
 
 #[tokio::test]

@@ -82,7 +82,70 @@ fn literal(column: user::Column) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use sea_orm::{DbBackend, DbErr, ExecResult, QueryResult, Statement};
+    use sea_orm_migration::async_trait::async_trait;
+
+    use super::super::{Login, user_by_login, user_lock_row_or_decoy};
     use super::*;
+    use crate::domain::username::Username;
+    use crate::store::{Location, Store};
+
+    /// A connection that counts the rows it reads.
+    struct Counting<'a, C> {
+        inner: &'a C,
+        rows: AtomicUsize,
+    }
+
+    #[async_trait]
+    impl<C: ConnectionTrait> ConnectionTrait for Counting<'_, C> {
+        fn get_database_backend(&self) -> DbBackend {
+            self.inner.get_database_backend()
+        }
+
+        async fn execute_raw(&self, statement: Statement) -> std::result::Result<ExecResult, DbErr> {
+            self.inner.execute_raw(statement).await
+        }
+
+        async fn execute_unprepared(&self, sql: &str) -> std::result::Result<ExecResult, DbErr> {
+            self.inner.execute_unprepared(sql).await
+        }
+
+        async fn query_one_raw(&self, statement: Statement) -> std::result::Result<Option<QueryResult>, DbErr> {
+            let row = self.inner.query_one_raw(statement).await?;
+            self.rows.fetch_add(usize::from(row.is_some()), Ordering::Relaxed);
+            Ok(row)
+        }
+
+        async fn query_all_raw(&self, statement: Statement) -> std::result::Result<Vec<QueryResult>, DbErr> {
+            let rows = self.inner.query_all_raw(statement).await?;
+            self.rows.fetch_add(rows.len(), Ordering::Relaxed);
+            Ok(rows)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failed_sign_in_reads_a_row_with_or_without_an_account()
+    -> std::result::Result<(), Box<dyn std::error::Error>> {
+        let dir = tempfile::tempdir()?;
+        let store = Store::connect(&Location::Sqlite(dir.path().join("latchkey.db"))).await?;
+        store.migrate().await?.commit().await?;
+        let ada = UserId::from_bytes([1; 16]);
+        let columns =
+            "id, kind, username, labels, roles, password_kind, change_demanded, version, created_at, updated_at";
+        let insert =
+            format!(r#"INSERT INTO "user" ({columns}) VALUES ('{ada}', 1, 'ada', '{{}}', '', 1, FALSE, 1, 1, 1)"#);
+        store.autocommit()?.execute_unprepared(&insert).await?;
+        for (name, id) in [("ada", Some(ada)), ("bob", None)] {
+            let c = Counting { inner: store.reader(), rows: AtomicUsize::new(0) };
+            let found = user_by_login(&c, &Login::Username(Username::parse(name)?)).await?;
+            assert_eq!((found.is_some(), c.rows.load(Ordering::Relaxed)), (id.is_some(), 1), "{name}");
+            let locked = user_lock_row_or_decoy(&c, id).await?;
+            assert_eq!((locked.is_some(), c.rows.load(Ordering::Relaxed)), (id.is_some(), 2), "{name}");
+        }
+        Ok(())
+    }
 
     #[test]
     fn the_decoy_has_a_value_of_its_type_for_every_column() {

@@ -512,6 +512,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_count_stops_at_its_bound_and_a_text_is_broad_beyond_ten_thousand_terms() -> Outcome {
+        let dir = tempfile::tempdir()?;
+        let store = Store::connect(&Location::Sqlite(dir.path().join("latchkey.db"))).await?;
+        store.migrate().await?.commit().await?;
+        let columns =
+            "id, kind, username, labels, roles, password_kind, change_demanded, version, created_at, updated_at";
+        let user = format!(r#"INSERT INTO "user" ({columns}) VALUES ('1', 1, 'ada', '{{}}', '', 1, FALSE, 1, 1, 1)"#);
+        let numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10001)";
+        let terms =
+            format!("{numbers} INSERT INTO user_term (term, user_id, shared) SELECT 'made' || i, '1', 0 FROM n");
+        for statement in [user, terms] {
+            store.autocommit()?.execute_unprepared(&statement).await?;
+        }
+        let (made, narrow) = (SearchText::parse("made")?, SearchText::parse("made1000")?);
+        let (Some(made), Some(narrow)) = (made, narrow) else { return Err("a text".into()) };
+        assert_eq!(count_at_most(store.reader(), ids_with_term(&made), 7).await?, 7);
+        assert_eq!(count_at_most(store.reader(), ids_with_term(&narrow), 7).await?, 3);
+        assert!(is_broad(store.reader(), &made).await? && !is_broad(store.reader(), &narrow).await?);
+        Ok(())
+    }
+
+    #[tokio::test]
     async fn a_broad_text_in_an_order_of_its_own_is_read_in_that_order() -> Outcome {
         let dir = tempfile::tempdir()?;
         let store = Store::connect(&Location::Sqlite(dir.path().join("latchkey.db"))).await?;

@@ -1,6 +1,7 @@
 //! The test harness: starts servers and provides clients.
 
 pub mod actors;
+pub mod bystanders;
 pub mod calls;
 pub mod certificates;
 pub mod child;
