@@ -108,7 +108,9 @@ async fn sign_ins_locks_and_health_answer_each_time_while_a_viewer_searches_with
     let answers = answers.into_inner().expect("a lock");
     assert!(answers.get("QUERY_TOO_BROAD").is_some_and(|stopped| *stopped > 0), "{answers:?}");
     assert!(answers.keys().all(|reason| ["QUERY_TOO_BROAD", "OVERLOADED"].contains(&reason.as_str())), "{answers:?}");
-    let list = viewer.client.list(everybody()).await.expect("a list on a connection that was interrupted");
+    // The searches that were given up end first: each waits for two seconds at most.
+    let list = async || viewer.client.list(everybody()).await.ok();
+    let list = eventually("a list on a connection that was interrupted", list).await;
     assert_eq!(list.users.len(), 4);
 }
 
