@@ -214,8 +214,14 @@ impl Attacker {
         let thread = std::thread::spawn(move || {
             let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), 19);
             let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
-            let callers = (1..=attack.callers()).map(|caller| persist(server, &attack, caller, &stopped));
-            runtime.block_on(join_all(callers));
+            let callers = (1..=attack.callers()).map(|caller| persist(server, &attack, caller));
+            // A caller may wait for a connection for a minute, so none is asked to end.
+            let end = async {
+                while !stopped.load(Ordering::Relaxed) {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            };
+            runtime.block_on(futures_util::future::select(join_all(callers), std::pin::pin!(end)));
         });
         Attacker { stop, thread }
     }
@@ -227,8 +233,8 @@ impl Attacker {
     }
 }
 
-/// Calls until the end, and connects again whenever it is cut off. Guesses come from an address each, other calls from one.
-async fn persist(server: SocketAddr, attack: &Attack, caller: u8, stop: &AtomicBool) {
+/// Calls again and again, and connects again whenever it is cut off. Guesses come from an address each, other calls from one.
+async fn persist(server: SocketAddr, attack: &Attack, caller: u8) {
     let last = if let Attack::Guesses { .. } = attack { caller } else { 1 };
     let source = Ipv4Addr::new(127, 2, 0, last);
     let connect = tower::service_fn(move |_| async move {
@@ -237,7 +243,7 @@ async fn persist(server: SocketAddr, attack: &Attack, caller: u8, stop: &AtomicB
         Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(socket.connect(server).await?))
     });
     let channel = Endpoint::from_static("http://attacked").connect_with_connector_lazy(connect);
-    while !stop.load(Ordering::Relaxed) {
+    loop {
         attack.call(channel.clone()).await;
         tokio::task::yield_now().await;
     }

@@ -22,7 +22,7 @@ use crate::domain::user::User;
 use crate::error::{Error, Limit, Outage, Result};
 use crate::store::WriteTx;
 use crate::store::budgets::budget_take;
-use crate::store::sources::{source_blocked, source_failed};
+use crate::store::sources::{SourceState, source_blocked, source_failed};
 use crate::store::throttle::{
     Account, Budgets, Cleared, Failed, Name, Reservation, throttle_accept_unfamiliar, throttle_clear, throttle_failed,
     throttle_refuse_unfamiliar, throttle_release, throttle_reserve, throttle_succeeded,
@@ -240,7 +240,14 @@ impl App {
         failure: Failure<'_>,
     ) -> Result<Done<Committed>> {
         let Failure { name, mut events, locked } = failure;
-        let blocked = self.count_source(&change.tx, caller, name, change.now).await?;
+        let state = self.count_source(&change.tx, caller, name, change.now).await?;
+        let blocked = match state {
+            SourceState::BlockedBefore { until } => Some(until.duration_since(change.now)),
+            SourceState::Open | SourceState::BlockedNow { .. } => None,
+        };
+        if let (SourceState::BlockedNow { until }, Some(failed)) = (state, events.first_mut()) {
+            *failed = failed.clone().detail("addressBlockedUntil", until);
+        }
         let committed = Committed { is_locked: locked.is_some(), blocked };
         let spent = match (blocked, caller.call.source()) {
             (Some(_), Some(source)) => Some(source.to_string()),
@@ -258,21 +265,14 @@ impl App {
         }
     }
 
-    /// Counts a failure against its source. Returns how long the source is blocked if another failure blocked it meanwhile.
-    async fn count_source(
-        &self,
-        tx: &WriteTx,
-        caller: &Caller,
-        name: &str,
-        now: Timestamp,
-    ) -> Result<Option<Duration>> {
-        let (Some(source), rules) = (self.limited_source(caller), &self.settings.sources) else { return Ok(None) };
+    /// Counts a failure against its source.
+    async fn count_source(&self, tx: &WriteTx, caller: &Caller, name: &str, now: Timestamp) -> Result<SourceState> {
+        let Some(source) = self.limited_source(caller) else { return Ok(SourceState::Open) };
         if budget_take(tx, Budget::of_failure(source), BUDGET_WINDOW, now).await?.is_some() {
-            return Ok(None);
+            return Ok(SourceState::Open);
         }
         let id = EventId::from_bytes(self.environment.bytes());
-        let blocked_until = source_failed(tx, id, source, name, rules, now).await?;
-        Ok(blocked_until.map(|until| until.duration_since(now)))
+        source_failed(tx, id, source, name, &self.settings.sources, now).await
     }
 
     /// Takes an event from the budgets of an unauthenticated caller. Returns whose the widest is that is spent.

@@ -28,7 +28,7 @@ mod user_ref;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use command_line::Command;
 use error::{Error, Exit};
@@ -67,7 +67,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// Prints a help, or what is wrong with the command line.
 fn explain(answer: &clap::Error) -> Exit {
     if answer.use_stderr() && answer.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        Screen::new(Format::Text, Colour::Auto).usage(&answer.render().to_string());
+        let hint = elsewhere(answer).unwrap_or_default();
+        Screen::new(Format::Text, Colour::Auto).usage(&format!("{}{hint}", answer.render()));
         return Exit::Usage;
     }
     if answer.use_stderr() {
@@ -82,6 +83,14 @@ fn explain(answer: &clap::Error) -> Exit {
             Exit::Unexpected
         }
     }
+}
+
+/// The hint for a command that was given without its group, such as `latchkey unlock`.
+fn elsewhere(answer: &clap::Error) -> Option<String> {
+    let Some(ContextValue::String(typed)) = answer.get(ContextKind::InvalidSubcommand) else { return None };
+    let commands = command_line::complete();
+    let group = commands.get_subcommands().find(|group| group.find_subcommand(typed).is_some())?;
+    Some(format!("\nhint: did you mean `latchkey {} {typed}`?\n", group.get_name()))
 }
 
 fn block_on(work: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {

@@ -44,8 +44,24 @@ pub async fn source_blocked(c: &impl ConnectionTrait, source: Source, now: Times
     Ok(row.map(|row| instant(row.blocked_until)).filter(|until| *until > now))
 }
 
-/// Records a failure, and blocks the source if a limit is reached. Returns until when the source is blocked if it was already;
-/// then the failure is not recorded. `id` is random.
+/// What a failure means for its source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SourceState {
+    /// The source may go on.
+    Open,
+    /// This failure blocks the source.
+    BlockedNow {
+        /// When the block ends.
+        until: Timestamp,
+    },
+    /// The source was blocked before. The failure is not recorded.
+    BlockedBefore {
+        /// When the block ends.
+        until: Timestamp,
+    },
+}
+
+/// Records a failure, and blocks the source if a limit is reached. `id` is random.
 pub async fn source_failed(
     tx: &WriteTx,
     id: EventId,
@@ -53,10 +69,10 @@ pub async fn source_failed(
     account: &str,
     rules: &SourceRules,
     now: Timestamp,
-) -> Result<Option<Timestamp>> {
-    let blocked_until = source_lock(tx, source).await?;
-    if blocked_until > now {
-        return Ok(Some(blocked_until));
+) -> Result<SourceState> {
+    let until = source_lock(tx, source).await?;
+    if until > now {
+        return Ok(SourceState::BlockedBefore { until });
     }
     let row = source_failure::ActiveModel {
         id: Set(id.to_string()),
@@ -66,17 +82,15 @@ pub async fn source_failed(
     };
     source_failure::Entity::insert(row).exec_without_returning(tx).await?;
     tx.counts_failure();
-    if exceeds_limit(tx, source, rules, now).await? {
-        let block = source_block::ActiveModel {
-            source: Set(source.to_string()),
-            blocked_until: Set(now.saturating_add(rules.block).as_micros()),
-        };
-        let replace = OnConflict::column(source_block::Column::Source)
-            .update_column(source_block::Column::BlockedUntil)
-            .to_owned();
-        source_block::Entity::insert(block).on_conflict(replace).exec_without_returning(tx).await?;
+    if !exceeds_limit(tx, source, rules, now).await? {
+        return Ok(SourceState::Open);
     }
-    Ok(None)
+    let until = now.saturating_add(rules.block);
+    let block = source_block::ActiveModel { source: Set(source.to_string()), blocked_until: Set(until.as_micros()) };
+    let replace =
+        OnConflict::column(source_block::Column::Source).update_column(source_block::Column::BlockedUntil).to_owned();
+    source_block::Entity::insert(block).on_conflict(replace).exec_without_returning(tx).await?;
+    Ok(SourceState::BlockedNow { until })
 }
 
 /// Locks a source until the transaction ends, and returns until when it is blocked. So failures of one source are counted one

@@ -35,6 +35,9 @@ async fn thirty_failures_block_a_source_for_a_quarter_of_an_hour() {
         let refusal = refused(stranger.sign_in(login, password).await, Code::ResourceExhausted, "RATE_LIMITED");
         assert!(refusal.retry_after().is_some_and(|wait| wait <= Duration::from_mins(15)));
     }
+    let events = h.operator().await.events().await;
+    let blocking: Vec<_> = events.iter().filter_map(|event| event.details.get("addressBlockedUntil")).collect();
+    assert_eq!(blocking.len(), 1, "one event says that the address is blocked: {blocking:?}");
     h.operator().await.tokens("bob", PASSWORD).await.expect("the local socket has no source");
     h.clock.advance(Duration::from_mins(15));
     stranger.tokens("bob", PASSWORD).await.expect("the block is over");

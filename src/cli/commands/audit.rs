@@ -148,7 +148,7 @@ fn table(events: &[Event], clock: &Clock) -> Table {
         let actor = event.actor.clone().unwrap_or_default();
         table.row([
             instant(event.time.as_ref()).map(|at| clock.to_the_second(at)).unwrap_or_default().into(),
-            what(event),
+            what(event, clock),
             or(&event.target_username, &event.target_user_id).into(),
             by(&actor).into(),
             actor.client_address.as_str().into(),
@@ -159,7 +159,7 @@ fn table(events: &[Event], clock: &Clock) -> Table {
 }
 
 /// `✔ user locked`, `✖ sign in failed: password wrong`, `✖ access denied: scope missing, 39 more within a minute`.
-fn what(event: &Event) -> Text {
+fn what(event: &Event, clock: &Clock) -> Text {
     let kind = match event.r#type() {
         EventType::Unspecified => format!("type {}", event.r#type),
         // The password was right, but the user is signed in only after changing it.
@@ -177,8 +177,27 @@ fn what(event: &Event) -> Text {
         0 => String::new(),
         reason => format!(": {}", enum_words("latchkey.v1.ErrorReason", "ERROR_REASON_", reason)),
     };
-    let others = event.details.get("count").map(|count| format!(", {count} more within a minute"));
-    Text::toned(tone, mark).and(Tone::Plain, kind).and(Tone::Dim, reason + &others.unwrap_or_default())
+    Text::toned(tone, mark).and(Tone::Plain, kind).and(Tone::Dim, reason + &details(event, clock))
+}
+
+/// The details that an operator looks for: `, 39 more within a minute`, `: +admin`, `, address blocked until today 09:17`.
+fn details(event: &Event, clock: &Clock) -> String {
+    let detail = |name: &str| event.details.get(name).map(String::as_str).filter(|value| !value.is_empty());
+    let mut text = String::new();
+    if event.r#type() == EventType::RolesChanged {
+        let roles = |name, sign| {
+            detail(name).into_iter().flat_map(str::split_whitespace).map(move |role| format!("{sign}{role}"))
+        };
+        let roles: Vec<String> = roles("added", '+').chain(roles("removed", '-')).collect();
+        text = format!(": {}", roles.join(" "));
+    }
+    if let Some(count) = detail("count") {
+        text = format!("{text}, {count} more within a minute");
+    }
+    if let Some(until) = detail("addressBlockedUntil").and_then(|until| until.parse().ok()) {
+        text = format!("{text}, address blocked until {}", clock.moment(until));
+    }
+    text
 }
 
 fn by(actor: &Actor) -> String {
@@ -192,15 +211,33 @@ fn or<'a>(first: &'a str, second: &'a str) -> &'a str {
 
 #[cfg(test)]
 mod tests {
+    use jiff::tz::TimeZone;
+
     use super::*;
+
+    fn printed(event: &Event) -> String {
+        let clock = Clock::new(Timestamp::UNIX_EPOCH, TimeZone::UTC);
+        anstream::adapter::strip_str(&what(event, &clock).to_string()).to_string()
+    }
 
     #[test]
     fn an_event_that_stands_for_others_says_for_how_many() {
         let mut event = Event { outcome: EventOutcome::Denied.into(), ..Event::default() };
         event.set_type(EventType::AccessDenied);
-        let printed = |event: &Event| anstream::adapter::strip_str(&what(event).to_string()).to_string();
         assert_eq!(printed(&event), "✖ access denied");
         event.details.insert("count".to_owned(), "39".to_owned());
         assert_eq!(printed(&event), "✖ access denied, 39 more within a minute");
+    }
+
+    #[test]
+    fn roles_and_the_block_of_an_address_are_told() {
+        let mut event = Event { outcome: EventOutcome::Succeeded.into(), ..Event::default() };
+        event.set_type(EventType::RolesChanged);
+        event.details = [("added", "admin app"), ("removed", "viewer")].map(|(k, v)| (k.into(), v.into())).into();
+        assert_eq!(printed(&event), "✔ roles changed: +admin +app -viewer");
+        let mut event = Event { outcome: EventOutcome::Failed.into(), ..Event::default() };
+        event.set_type(EventType::SignInFailed);
+        event.details = [("addressBlockedUntil".to_owned(), "1970-01-01T00:15:00Z".to_owned())].into();
+        assert_eq!(printed(&event), "✖ sign in failed, address blocked until today 00:15");
     }
 }

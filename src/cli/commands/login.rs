@@ -22,7 +22,8 @@ use crate::proto::v1::{
 
 const HELP: &str = "\
 Keeps the login in $XDG_STATE_HOME/latchkey/, for you alone, and renews it.
-What lasts longer than a token asks for the password again after 15 minutes.
+Fifteen minutes later, `users create --role`, `tokens create`, `users delete` and
+like commands ask for the password again.
 With --output json the tokens are printed as well: keep them out of logs.
 
 Examples:
@@ -166,9 +167,7 @@ async fn keep(cli: &Cli, store: &LoginStore, login: String, tokens: TokenSet) ->
     if cli.screen.is_json() {
         return Ok(());
     }
-    let until = ends
-        .map(|end| format!(", until {} or longer while in use", cli.screen.clock().moment(end)))
-        .unwrap_or_default();
+    let until = ends.map(|end| format!(", until {} if unused", cli.screen.clock().moment(end))).unwrap_or_default();
     cli.screen.done(format!("signed in as {login} at {}{until}", cli.client.target().place()))?;
     cli.screen.next("latchkey whoami")
 }

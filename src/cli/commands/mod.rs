@@ -192,7 +192,7 @@ impl Cli {
             lifted.push(format!("the lock{}", lock.unwrap_or_default()));
         }
         if effects.throttle_cleared {
-            lifted.push("the wait after wrong passwords".to_owned());
+            lifted.push("the throttle after wrong passwords".to_owned());
         }
         let clock = screen.clock();
         let offline = instant(effects.access_expire_time.as_ref()).filter(|end| !clock.is_past(*end));

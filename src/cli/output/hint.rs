@@ -1,6 +1,7 @@
 //! Hints: for each reason of the server, the command that helps.
 
 use crate::cli::error::Refusal;
+use crate::cli::output::words::shell_word;
 
 /// The hint for an error of the server. `None` if the person can do nothing.
 pub(crate) fn of(refusal: &Refusal) -> Option<String> {
@@ -19,7 +20,9 @@ pub(crate) fn of(refusal: &Refusal) -> Option<String> {
             "at a terminal your password is asked for; elsewhere sign in again with `latchkey login`".to_owned()
         }
         "SCOPE_MISSING" => scope_missing(refusal),
-        "FIELD_INVALID" if refusal.names_unknown_user() => not_found(refusal.alike.as_deref()),
+        "FIELD_INVALID" if refusal.names_unknown_user() => {
+            not_found(refusal.alike.as_deref(), "`latchkey users list` lists all users")
+        }
         "FIELD_INVALID" if refusal.has_violation("scopes", "CONFLICT") => {
             format!("give {user} one of these roles with `latchkey users update {user} --add-role ROLE`, or leave the scope out")
         }
@@ -35,7 +38,10 @@ pub(crate) fn of(refusal: &Refusal) -> Option<String> {
         "API_TOKEN_FORBIDDEN" => {
             "an API token cannot do this: unset LATCHKEY_TOKEN and sign in with `latchkey login`".to_owned()
         }
-        "USER_NOT_FOUND" => not_found(refusal.alike.as_deref()),
+        "USER_NOT_FOUND" => {
+            let events = format!("`latchkey audit list --user {}` tells whether it was deleted", shell_word(user));
+            not_found(refusal.alike.as_deref(), &events)
+        }
         "SESSION_NOT_FOUND" => "`latchkey sessions list` lists the ids".to_owned(),
         "API_TOKEN_NOT_FOUND" => "`latchkey tokens list` lists the ids".to_owned(),
         "USERNAME_TAKEN" => format!("see who has it with `latchkey users show {user}`"),
@@ -58,9 +64,11 @@ pub(crate) fn of(refusal: &Refusal) -> Option<String> {
         }
         "THROTTLED" => format!("an operator can lift the wait with `latchkey users unlock {user}`"),
         // The message contains the time to wait.
-        "RATE_LIMITED" | "OVERLOADED" => {
-            "on the host of latchkeyd you can still use --local".to_owned()
+        "RATE_LIMITED" => {
+            "an operator sees the failures with `latchkey audit list --failed`; on the host of latchkeyd --local still works"
+                .to_owned()
         }
+        "OVERLOADED" => "on the host of latchkeyd you can still use --local".to_owned(),
         "QUERY_TOO_BROAD" => too_broad(refusal)?,
         "PAGE_TOKEN_INVALID" | "PAGE_TOKEN_MISMATCH" => "start again without --page-token, or use --all".to_owned(),
         "RECORD_CORRUPT" => {
@@ -108,11 +116,11 @@ fn unexpected(refusal: &Refusal) -> Option<String> {
     }
 }
 
-/// Names that are like the mistyped one, if they are known.
-fn not_found(alike: Option<&[String]>) -> String {
+/// Names that are like the mistyped one, if they are known, or where to look if there are none.
+fn not_found(alike: Option<&[String]>, where_to_look: &str) -> String {
     match alike {
         None => "check the spelling; an id is written id:…, the id of another system ext:…".to_owned(),
-        Some([]) => "no name is like it; `latchkey users list` lists all users".to_owned(),
+        Some([]) => format!("no name is like it; {where_to_look}"),
         Some([name]) => format!("did you mean {name}?"),
         Some([names @ .., last]) => format!("did you mean {} or {last}?", names.join(", ")),
     }
@@ -125,8 +133,8 @@ mod tests {
     #[test]
     fn the_nearest_names_are_proposed() {
         let names = ["ada", "adam", "adan"].map(str::to_owned);
-        assert_eq!(not_found(Some(&names[..1])), "did you mean ada?");
-        assert_eq!(not_found(Some(&names)), "did you mean ada, adam or adan?");
-        assert!(not_found(Some(&[])).contains("`latchkey users list`"));
+        assert_eq!(not_found(Some(&names[..1]), ""), "did you mean ada?");
+        assert_eq!(not_found(Some(&names), ""), "did you mean ada, adam or adan?");
+        assert_eq!(not_found(Some(&[]), "`x` lists all"), "no name is like it; `x` lists all");
     }
 }

@@ -29,6 +29,7 @@ const WIDTH: usize = 80;
 const FOOTER_MAX: usize = 100;
 /// The label of the next command.
 const NEXT: &str = "next: ";
+const UNDO: &str = "undo: ";
 
 /// In which form answers are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -140,7 +141,12 @@ impl Screen {
     /// Prints the next command, after something was done. A command that is too long goes on after a `\`, so that it can be
     /// copied. A remark may follow the command after a comma.
     pub(crate) fn next(&self, command: &str) -> Result<(), Error> {
-        self.lines(next_lines(&self.typed(command), self.width))
+        self.lines(command_lines(NEXT, &self.typed(command), self.width))
+    }
+
+    /// Prints the command that takes back what was done, as [`Screen::next`] prints one.
+    pub(crate) fn undo(&self, command: &str) -> Result<(), Error> {
+        self.lines(command_lines(UNDO, &self.typed(command), self.width))
     }
 
     /// Prints `✔` and what was done.
@@ -274,8 +280,8 @@ fn aligned(fields: impl IntoIterator<Item = (&'static str, Text)>, width: Option
     fields.into_iter().flat_map(lines).collect()
 }
 
-fn next_lines(command: &str, width: Option<usize>) -> Vec<Text> {
-    let label = || Text::toned(Tone::Dim, format!("  {NEXT}"));
+fn command_lines(label: &str, command: &str, width: Option<usize>) -> Vec<Text> {
+    let label = || Text::toned(Tone::Dim, format!("  {label}"));
     let whole = label().and(Tone::Plain, command);
     let Some(width) = width.filter(|width| whole.width() > *width) else { return vec![whole] };
     let (command, remark) =
@@ -328,9 +334,9 @@ mod tests {
     #[test]
     fn a_long_command_can_be_copied() {
         let command = "latchkey tokens create 'a b' --name TEXT --scope SCOPE, when it is needed";
-        assert_eq!(plain(&next_lines(command, None)), [format!("  next: {command}")]);
+        assert_eq!(plain(&command_lines(NEXT, command, None)), [format!("  next: {command}")]);
         assert_eq!(
-            plain(&next_lines(command, Some(40))),
+            plain(&command_lines(NEXT, command, Some(40))),
             [
                 "  next: latchkey tokens create 'a b' \\",
                 "          --name TEXT --scope SCOPE",

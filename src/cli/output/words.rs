@@ -58,11 +58,12 @@ pub(crate) fn can_sign_in(user: &User, clock: &Clock) -> Text {
     let answer = ability(user);
     let until = instant(answer.until_time.as_ref()).map(|at| clock.moment(at));
     let because = obstacle(user, clock).map(|what| format!(": {what}")).unwrap_or_default();
+    let left = instant(answer.until_time.as_ref()).map(|at| clock.left(at)).unwrap_or_default();
     let text = match (answer.kind(), until) {
         (SignInAbilityKind::Yes, _) if user.kind() == UserKind::Service => "can sign in, with an API token".to_owned(),
         (SignInAbilityKind::Yes, _) => "can sign in".to_owned(),
         (SignInAbilityKind::YesThen, _) => "can sign in, then must change the password".to_owned(),
-        (SignInAbilityKind::NotUntil, Some(end)) => format!("not until {end}{because}"),
+        (SignInAbilityKind::NotUntil, Some(end)) => format!("not until {end}, {left}{because}"),
         (SignInAbilityKind::NotUntil | SignInAbilityKind::No, _) => format!("cannot sign in{because}"),
         (SignInAbilityKind::Unspecified, _) => "this server does not say".to_owned(),
     };
@@ -89,11 +90,11 @@ fn obstacle(user: &User, clock: &Clock) -> Option<String> {
             let throttle = user.throttle.as_ref()?;
             let too_long = ability(user).kind() == SignInAbilityKind::No;
             let until = match throttle.until_time {
-                None => ", until an unlock or a sign-in from a familiar place",
+                None => ", until an unlock or a sign-in from there",
                 Some(_) if too_long => ", until the temporary password has expired",
                 Some(_) => "",
             };
-            Some(format!("{}{until}", throttled(throttle)))
+            Some(format!("{}{until}", throttled(user, throttle)))
         }
         SignInAbilityReason::Unspecified
         | SignInAbilityReason::PasswordTemporary
@@ -101,11 +102,15 @@ fn obstacle(user: &User, clock: &Clock) -> Option<String> {
     }
 }
 
-/// `throttled after 5 wrong passwords from unfamiliar places`.
-fn throttled(throttle: &SignInThrottle) -> String {
+/// `throttled after 5 wrong passwords, except where ada has signed in before`.
+fn throttled(user: &User, throttle: &SignInThrottle) -> String {
     let word = if throttle.until_time.is_some() { "throttled" } else { "refused" };
-    let places = if throttle.includes_familiar_places { "" } else { " from unfamiliar places" };
-    format!("{word} after {}{places}", count(throttle.failures, "wrong password"))
+    let except = if throttle.includes_familiar_places {
+        String::new()
+    } else {
+        format!(", except where {} has signed in before", user.username)
+    };
+    format!("{word} after {}{except}", count(throttle.failures, "wrong password"))
 }
 
 /// `temporary password expired 3 h ago`.
@@ -146,7 +151,7 @@ pub(crate) fn attention(user: &User, clock: &Clock) -> Text {
     if let Some(throttle) = user.throttle.as_ref().filter(|_| user.kind() == UserKind::Person) {
         let failures = count(throttle.failures, "wrong password");
         concerns.push(match instant(throttle.until_time.as_ref()) {
-            Some(at) => format!("waits after {failures}, {}", clock.left(at)),
+            Some(at) => format!("throttled after {failures}, {}", clock.left(at)),
             None => format!("refused after {failures}"),
         });
     }
@@ -211,7 +216,9 @@ pub(crate) struct Step {
 }
 
 /// The commands that may be useful next for `user`, the most useful first.
-pub(crate) fn next_steps(user: &User) -> Vec<Step> {
+///
+/// `has_failed` is whether the user has just failed to sign in.
+pub(crate) fn next_steps(user: &User, has_failed: bool) -> Vec<Step> {
     let name = shell_word(&user.username);
     let act = |scopes, command| Step { scopes, acts: true, command };
     let read = |scopes, command| Step { scopes, acts: false, command };
@@ -222,6 +229,10 @@ pub(crate) fn next_steps(user: &User) -> Vec<Step> {
             Some(act(&["users.reset", "users.reset.temporary", "users.lock"], format!("{reset} --unlock")))
         }
         Some("ResetPassword") => Some(act(&["users.reset", "users.reset.temporary"], reset)),
+        // The password was forgotten.
+        _ if has_failed && ability(user).kind() == SignInAbilityKind::Yes && user.kind() == UserKind::Person => {
+            Some(act(&["users.reset", "users.reset.temporary"], reset))
+        }
         _ => None,
     };
     let tokens =

@@ -51,7 +51,7 @@ pub(crate) struct List {
     /// Only those with a temporary password, expired or not.
     #[arg(long)]
     temporary: bool,
-    /// Only those who have to wait after wrong passwords.
+    /// Only those who are throttled after wrong passwords.
     #[arg(long)]
     throttled: bool,
     /// Only those who have never signed in.

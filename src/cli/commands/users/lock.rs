@@ -75,7 +75,7 @@ impl Lock {
             let user = answer.user.unwrap_or_default();
             show_lock(screen, &user, answer.earlier_lock.as_ref())?;
             Cli::effects(screen, answer.effects.as_ref(), None)?;
-            screen.next(&format!("latchkey users unlock {}", shell_word(&user.username)))
+            screen.undo(&format!("latchkey users unlock {}", shell_word(&user.username)))
         })
         .await
     }
@@ -111,7 +111,7 @@ The password stays as it was. If it is not known any more: `latchkey users reset
 Examples:
   latchkey users unlock ada --note \"laptop found\"";
 
-/// Lift a lock, whatever its cause, and the wait after wrong passwords.
+/// Lift a lock, whatever its cause, and the throttle after wrong passwords.
 #[derive(Debug, Args)]
 #[command(after_help = UNLOCK_HELP)]
 pub(crate) struct Unlock {

@@ -166,7 +166,7 @@ impl Reset {
             lifts.push(format!("the lock ({lock})"));
         }
         if let Some(throttle) = &user.throttle {
-            lifts.push(format!("the wait after {}", count(throttle.failures, "wrong password")));
+            lifts.push(format!("the throttle after {}", count(throttle.failures, "wrong password")));
         }
         let proposed = !self.way.temporary_password && !self.way.set_password;
         let way = if proposed { " by a temporary password" } else { "" };

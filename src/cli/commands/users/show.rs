@@ -53,7 +53,7 @@ impl Show {
             cli.screen.line("")?;
             cli.screen.fields(failures(&answer.recent_failures, clock))?;
         }
-        match cli.next_step(&user).await {
+        match cli.next_step(&user, has_failed(&user, &answer.recent_failures)).await {
             Some(next) => cli.screen.next(&next),
             None => Ok(()),
         }
@@ -90,18 +90,22 @@ fn sign_in(user: &User, clock: &Clock) -> [(&'static str, Text); 6] {
     let is_expired = can.is_some_and(|can| can.reason() == SignInAbilityReason::TemporaryPasswordExpired);
     let change = status.filter(|status| status.change_required && !is_expired);
     let change = change.map(|status| Text::toned(Tone::Warn, format!("at the next sign-in: {}", change_cause(status))));
-    let scheme = status.filter(|status| status.password_set).map(|status| {
-        let renewed = if status.rehash_pending { ", to be renewed at the next sign-in" } else { "" };
-        format!("{}{renewed}", status.scheme)
-    });
+    let weak = status.filter(|status| status.rehash_pending);
+    let weak = weak.map(|status| format!("weaker than set now, {}: renewed at the next sign-in", status.scheme));
     [
         ("state", state(user, clock)),
         ("locked", lock.unwrap_or_default()),
-        ("waits", wait.unwrap_or_default()),
+        ("throttled", wait.unwrap_or_default()),
         ("password", password(user, clock)),
         ("must change", change.unwrap_or_default()),
-        ("hashed with", scheme.unwrap_or_default().into()),
+        ("hash", weak.unwrap_or_default().into()),
     ]
+}
+
+/// Returns whether the user has failed to sign in since the last success.
+fn has_failed(user: &User, failures: &[SignInFailure]) -> bool {
+    let last = failures.first().and_then(|failure| instant(failure.time.as_ref()));
+    last.is_some() && last > instant(user.last_sign_in_time.as_ref())
 }
 
 /// `2 h ago: password wrong, from 192.0.2.7`, one line for each failed sign-in.
@@ -120,11 +124,11 @@ fn failures(failures: &[SignInFailure], clock: &Clock) -> Vec<(&'static str, Tex
 impl Cli {
     /// The most useful command for `user` among those that the caller may use. A command that acts on the account needs each
     /// scope of its user, too, and is not for oneself.
-    async fn next_step(&self, user: &User) -> Option<String> {
+    async fn next_step(&self, user: &User, has_failed: bool) -> Option<String> {
         let caller = self.client.call(WhoAmIRequest {}).await.ok()?;
         let is_self = caller.user.as_ref().is_some_and(|own| own.id == user.id);
         let may_all = |step: &Step| step.scopes.iter().all(|scope| may(&caller.scopes, scope));
-        let steps: Vec<Step> = next_steps(user).into_iter().filter(may_all).collect();
+        let steps: Vec<Step> = next_steps(user, has_failed).into_iter().filter(may_all).collect();
         let outranks = !is_self && steps.iter().any(|step| step.acts) && self.outranks(&caller.scopes, user).await;
         steps.into_iter().find(|step| outranks || !step.acts).map(|step| step.command)
     }
