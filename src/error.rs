@@ -92,6 +92,9 @@ pub enum Unmet {
     /// No account could administer users afterwards.
     #[error("this would leave no administrator; make another user an administrator first")]
     LastAdministrator,
+    /// The password was ended, and none has been set since.
+    #[error("the password was ended; reset it first")]
+    PasswordEnded,
 }
 
 /// Why a caller is not authenticated.
@@ -358,6 +361,7 @@ impl Error {
                 Unmet::UserPending => Reason::UserPending,
                 Unmet::UserIsService => Reason::UserIsService,
                 Unmet::LastAdministrator => Reason::LastAdministrator,
+                Unmet::PasswordEnded => Reason::PasswordEnded,
             },
             Error::Stale { .. } => Reason::EtagMismatch,
             Error::Exhausted { limit, .. } => match limit {

@@ -306,7 +306,7 @@ impl Metrics {
         for lane in CallLane::ALL {
             drop(metrics.calls_refused.get_or_create(&CallLaneLabel { lane: *lane }));
         }
-        for cause in [LockCause::Operator, LockCause::FailedSignIns] {
+        for cause in LockCause::ALL {
             drop(metrics.locks.get_or_create(&CauseLabel { cause: cause.as_str() }));
         }
         for outcome in SignInOutcome::ALL {

@@ -148,6 +148,7 @@ impl Seed {
             labels: Labels::parse(labels).map_err(|_| Error::internal("a made-up label is refused"))?,
             roles: role.into_iter().collect(),
             password,
+            password_ended_at: None,
             change_required: fate == Fate::MustChange,
             stored_lock: (fate == Fate::Locked).then(|| self.lock(&mut dice)),
             stored_throttle: None,
@@ -157,7 +158,7 @@ impl Seed {
             devices_valid_after: None,
             last_sign_in_at: (!is_new).then_some(last_sign_in),
         };
-        Ok(UserWithCredentials { user, credentials })
+        Ok(UserWithCredentials { user, credentials, ended_password: None })
     }
 
     fn password(&self, fate: Fate, created_at: Timestamp, dice: &mut Dice) -> Option<Password> {

@@ -247,7 +247,9 @@ impl App {
             return self.ticket_invalid(caller).await;
         }
         let (permit, typed) = (&admitted.permit, new_password.as_plain());
-        if self.verify_unblocked(caller, permit, Some(typed), Some(&account)).await? {
+        if self.verify_unblocked(caller, permit, Some(typed), Some(&account)).await?
+            || self.was_ended(permit, typed, &account).await?
+        {
             self.secret_failed(caller, Some(&account.user), Reason::PasswordRejected).await?;
             return Err(reused("new_password"));
         }
@@ -280,10 +282,23 @@ impl App {
         current: Option<&PlainPassword>,
         new_password: AcceptedPassword,
     ) -> Result<PasswordHash> {
-        if current.is_some_and(|current| current.expose() == new_password.as_plain().expose()) {
+        let (permit, typed) = (proof.attempt.permit(), new_password.as_plain());
+        let is_current = current.is_some_and(|current| current.expose() == typed.expose());
+        if is_current || self.was_ended(permit, typed, proof.account).await? {
             return Err(reused("new_password"));
         }
-        self.gate.hasher.hash(proof.attempt.permit(), new_password.into_plain()).await
+        self.gate.hasher.hash(permit, new_password.into_plain()).await
+    }
+
+    /// Returns whether `password` is the one that was ended last, which someone else may know.
+    async fn was_ended(
+        &self,
+        permit: &HashPermit,
+        password: &PlainPassword,
+        account: &UserWithCredentials,
+    ) -> Result<bool> {
+        let Some(ended) = &account.ended_password else { return Ok(false) };
+        self.gate.hasher.verify(permit, password.copy(), Some(ended)).await
     }
 
     /// Waits for a turn of the account, and takes a permit to hash.
@@ -438,6 +453,7 @@ fn refusal(user: &User, proved: bool, now: Timestamp) -> Option<Reason> {
         Some(Refusal::Locked) => Some(Reason::UserLocked),
         _ if user.kind == UserKind::Service => Some(Reason::UserIsService),
         Some(Refusal::Pending) => Some(Reason::UserPending),
+        Some(Refusal::PasswordEnded) => Some(Reason::PasswordEnded),
         _ if !proved => Some(Reason::PasswordWrong),
         Some(Refusal::TemporaryPasswordExpired) => Some(Reason::TemporaryPasswordExpired),
         None => None,

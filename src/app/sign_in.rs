@@ -135,7 +135,7 @@ impl App {
     /// Replaces a hash that is weaker than today's settings, unless the password was reset meanwhile. A failure is only
     /// logged: the user is signed in, and the next sign-in tries again.
     pub(super) async fn renew_hash(&self, caller: &Caller, proof: &Proof<'_>, password: Option<&PlainPassword>) {
-        let UserWithCredentials { user, credentials } = proof.account;
+        let UserWithCredentials { user, credentials, .. } = proof.account;
         let (id, Some(verified)) = (user.id, &credentials.password) else { return };
         let renewed = match self.rehash(proof, password).await {
             Ok(None) => return,

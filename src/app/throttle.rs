@@ -204,8 +204,8 @@ impl App {
                 let lockable = lockable.filter(|_| attempt.budgets.is_familiar);
                 if let Some(user) = lockable.filter(|user| user.lock(change.now).is_none()) {
                     let lock = automatic_lock(end, change.now);
-                    let (after, sessions) = lock_account(&change, &user, lock).await?;
-                    locked = Some(locked_event(&after, None, sessions));
+                    let (after, effects) = lock_account(&change, &user, lock).await?;
+                    locked = Some(locked_event(&after, None, &effects));
                 }
             }
             let failure = Failure { name: &attempt.budgets.name_key(), events, locked };

@@ -7,7 +7,7 @@ use super::user::{Password, User};
 /// Everything that can prove who a user is.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Credentials {
-    /// `None` for a service, and before the first password is set.
+    /// `None` for a service, before the first password is set, and after the password was ended.
     pub password: Option<PasswordHash>,
 }
 
@@ -27,4 +27,6 @@ pub struct UserWithCredentials {
     pub user: User,
     /// Its credentials.
     pub credentials: Credentials,
+    /// The hash of the password that was ended last. It proves nothing; it only keeps the password from being chosen again.
+    pub ended_password: Option<PasswordHash>,
 }

@@ -4,14 +4,19 @@
 
 use std::time::Duration;
 
-use strum::IntoStaticStr;
+use strum::{IntoStaticStr, VariantArray};
 
+use super::role::Scope;
 use super::time::Timestamp;
 
 /// Why an account is locked. Ordered: the strongest cause is the smallest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, IntoStaticStr)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "SCREAMING_SNAKE_CASE")]
 pub enum LockCause {
+    /// Someone else may know the credentials, which ended with the lock.
+    Compromise,
+    /// The user is on leave, or has left.
+    Deactivated,
     /// Locked by an operator.
     Operator,
     /// Too many consecutive wrong passwords, as configured.
@@ -19,9 +24,20 @@ pub enum LockCause {
 }
 
 impl LockCause {
+    /// All causes, the strongest first.
+    pub const ALL: &[LockCause] = LockCause::VARIANTS;
+
     /// The name in the contract.
     pub fn as_str(self) -> &'static str {
         self.into()
+    }
+
+    /// The scope that lifting such a lock needs besides `users.lock`.
+    pub fn scope_to_lift(self) -> Option<Scope> {
+        match self {
+            LockCause::Compromise | LockCause::Deactivated => Some(Scope::UsersWrite),
+            LockCause::Operator | LockCause::FailedSignIns => None,
+        }
     }
 }
 
@@ -185,5 +201,19 @@ mod tests {
         let standing = lock(LockCause::FailedSignIns, Some(9));
         let merged = lock(LockCause::Operator, Some(5)).over(Some(&standing));
         assert_eq!((merged.cause, merged.expires_at), (LockCause::Operator, Some(Timestamp::from_micros(9))));
+    }
+
+    #[test]
+    fn of_any_two_locks_the_stronger_cause_and_the_later_end_stand() {
+        let ends = [None, Some(5), Some(9)];
+        let locks = || LockCause::ALL.iter().flat_map(|cause| ends.map(|end| lock(*cause, end)));
+        for (earlier, later) in locks().flat_map(|earlier| locks().map(move |later| (earlier.clone(), later))) {
+            let strength = |cause: LockCause| LockCause::ALL.iter().position(|is| *is == cause);
+            let merged = later.clone().over(Some(&earlier));
+            assert_eq!(strength(merged.cause), strength(earlier.cause).min(strength(later.cause)));
+            for now in [4, 5, 8, 9].map(Timestamp::from_micros) {
+                assert_eq!(merged.stands(now), earlier.stands(now) || later.stands(now), "{earlier:?} {later:?}");
+            }
+        }
     }
 }

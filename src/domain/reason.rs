@@ -42,6 +42,7 @@ pub enum Reason {
     UserPending,
     UserIsService,
     LastAdministrator,
+    PasswordEnded,
     RateLimited,
     Throttled,
     HashingSaturated,

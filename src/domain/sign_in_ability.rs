@@ -14,6 +14,8 @@ pub enum Concern {
     LockedWithoutEnd,
     /// The temporary password has expired.
     TemporaryPasswordExpired,
+    /// The password was ended, and none has been set since.
+    PasswordEnded,
     /// A password has never been set.
     Pending,
     /// Locked until a certain time.
@@ -33,7 +35,10 @@ impl Concern {
     /// The answers that this concern can lead to.
     pub fn kinds(self) -> &'static [AbilityKind] {
         match self {
-            Concern::LockedWithoutEnd | Concern::TemporaryPasswordExpired | Concern::Pending => &[AbilityKind::No],
+            Concern::LockedWithoutEnd
+            | Concern::TemporaryPasswordExpired
+            | Concern::PasswordEnded
+            | Concern::Pending => &[AbilityKind::No],
             // By then a temporary password may have expired.
             Concern::LockedWithEnd | Concern::Throttled => &[AbilityKind::NotUntil, AbilityKind::No],
             Concern::TemporaryPassword | Concern::ChangeRequired => &[AbilityKind::YesThen],
@@ -44,7 +49,9 @@ impl Concern {
     pub fn remedy(self) -> Option<Remedy> {
         match self {
             Concern::LockedWithoutEnd | Concern::LockedWithEnd | Concern::Throttled => Some(Remedy::Unlock),
-            Concern::TemporaryPasswordExpired | Concern::Pending => Some(Remedy::ResetPassword),
+            Concern::TemporaryPasswordExpired | Concern::PasswordEnded | Concern::Pending => {
+                Some(Remedy::ResetPassword)
+            }
             Concern::TemporaryPassword | Concern::ChangeRequired => None,
         }
     }
@@ -89,6 +96,8 @@ pub struct SignInAbility {
 pub enum Refusal {
     /// The account is locked.
     Locked,
+    /// The password was ended, and none has been set since.
+    PasswordEnded,
     /// A password has never been set.
     Pending,
     /// The temporary password has expired.
@@ -102,9 +111,12 @@ impl User {
         let concern = self.concern(now);
         let (kind, until) = match concern {
             None => (AbilityKind::Yes, None),
-            Some(Concern::LockedWithoutEnd | Concern::TemporaryPasswordExpired | Concern::Pending) => {
-                (AbilityKind::No, None)
-            }
+            Some(
+                Concern::LockedWithoutEnd
+                | Concern::TemporaryPasswordExpired
+                | Concern::PasswordEnded
+                | Concern::Pending,
+            ) => (AbilityKind::No, None),
             Some(Concern::LockedWithEnd | Concern::Throttled) => {
                 let lock_ends = self.lock(now).and_then(|lock| lock.expires_at);
                 // A service's API tokens are not throttled.
@@ -129,6 +141,8 @@ impl User {
             Some(Concern::LockedWithoutEnd)
         } else if self.has_expired_password(now) {
             Some(Concern::TemporaryPasswordExpired)
+        } else if self.has_ended_password() {
+            Some(Concern::PasswordEnded)
         } else if self.is_pending() {
             Some(Concern::Pending)
         } else if lock.is_some() {
@@ -148,6 +162,8 @@ impl User {
     pub fn refusal(&self, now: Timestamp) -> Option<Refusal> {
         if self.lock(now).is_some() {
             Some(Refusal::Locked)
+        } else if self.has_ended_password() {
+            Some(Refusal::PasswordEnded)
         } else if self.is_pending() {
             Some(Refusal::Pending)
         } else if self.has_expired_password(now) {
@@ -157,9 +173,14 @@ impl User {
         }
     }
 
-    /// Returns whether the user is a person without a password.
+    /// Returns whether the user is a person who has never had a password.
     pub fn is_pending(&self) -> bool {
-        self.kind == UserKind::Person && self.password.is_none()
+        self.kind == UserKind::Person && self.password.is_none() && self.password_ended_at.is_none()
+    }
+
+    /// Returns whether the password was ended, and none has been set since.
+    pub fn has_ended_password(&self) -> bool {
+        self.password.is_none() && self.password_ended_at.is_some()
     }
 
     fn has_expired_password(&self, now: Timestamp) -> bool {
@@ -198,6 +219,7 @@ mod tests {
             labels: Labels::default(),
             roles: Vec::new(),
             password: Some(Password { method, kind, changed_at: at(0), expires_at: expires.map(at) }),
+            password_ended_at: None,
             change_required: false,
             stored_lock: lock_ends.map(|end| Lock {
                 cause: LockCause::Operator,

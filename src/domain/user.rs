@@ -10,6 +10,8 @@
 //! One function computes the state and one the flags, so that lists and single reads agree. The store has the same rules as
 //! SQL predicates; a test compares the two. Whether a user can sign in is decided in `sign_in_ability.rs`.
 
+use std::time::Duration;
+
 use super::email::EmailAddress;
 use super::id::UserId;
 use super::lockout::{Lock, Throttle};
@@ -138,8 +140,10 @@ pub struct User {
     pub labels: Labels,
     /// Assigned roles, sorted by name.
     pub roles: Vec<Role>,
-    /// `None` for a service, and for a person until the first password is set.
+    /// `None` for a service, for a person until the first password is set, and after the password was ended.
     pub password: Option<Password>,
+    /// When the password was ended. It counts only while there is no password.
+    pub password_ended_at: Option<Timestamp>,
     /// An operator requires a password change at the next sign-in.
     pub change_required: bool,
     /// The lock as stored, which may have expired; see [`User::lock`].
@@ -218,6 +222,13 @@ impl User {
         self.roles.contains(&Role::Admin) && self.kind == UserKind::Person && self.refusal(now).is_none()
     }
 
+    /// Makes all device tokens issued so far invalid.
+    pub fn end_device_tokens(&mut self, now: Timestamp) {
+        // Differs from the one before even if the clock was turned back.
+        let later = self.devices_valid_after.map(|earlier| earlier.saturating_add(Duration::from_micros(1)));
+        self.devices_valid_after = later.max(Some(now));
+    }
+
     /// The current etag.
     pub fn etag(&self) -> Etag {
         Etag(self.version)
@@ -264,6 +275,10 @@ pub struct Effects {
     pub reserve_expires_at: Option<i64>,
     /// Number of live API tokens that lost scopes with a role of the user.
     pub api_tokens_narrowed: u32,
+    /// Number of unfinished sign-ins whose ticket was revoked.
+    pub tickets_revoked: u32,
+    /// Device tokens and familiar places were forgotten.
+    pub devices_forgotten: bool,
 }
 
 #[cfg(test)]

@@ -80,6 +80,17 @@ pub async fn api_token_revoke(tx: &WriteTx, id: ApiTokenId, now: Timestamp) -> R
     Ok(revoked.rows_affected == 1)
 }
 
+/// Revokes the API tokens of a user that are valid at `now`, and returns their number.
+pub async fn api_token_revoke_all(tx: &WriteTx, user: UserId, now: Timestamp) -> Result<u32> {
+    let revoked = api_token::Entity::update_many()
+        .col_expr(api_token::Column::RevokedAt, Expr::value(now.as_micros()))
+        .filter(live(user, now))
+        .exec(tx)
+        .await?;
+    failpoint!("store.api_token_revoke_all");
+    Ok(count(revoked.rows_affected))
+}
+
 /// Counts the API tokens of a user that are valid at `now`.
 pub async fn api_token_count_live(c: &impl ConnectionTrait, user: UserId, now: Timestamp) -> Result<u32> {
     Ok(count(api_token::Entity::find().filter(live(user, now)).count(c).await?))

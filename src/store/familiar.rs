@@ -51,6 +51,13 @@ pub async fn place_used(tx: &WriteTx, user: UserId, place: &str, now: Timestamp)
     Ok(())
 }
 
+/// Forgets all places of a user.
+pub async fn place_forget_all(tx: &WriteTx, user: UserId) -> Result<()> {
+    familiar_place::Entity::delete_many().filter(Column::UserId.eq(user.to_string())).exec(tx).await?;
+    failpoint!("store.place_forget_all");
+    Ok(())
+}
+
 /// Deletes a batch of places that have not been used for too long. Returns whether there may be more.
 pub async fn places_sweep(tx: &Autocommit, now: Timestamp) -> Result<bool> {
     let unused_since = now.saturating_sub(FAMILIAR_FOR).as_micros();

@@ -6,7 +6,7 @@ use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryTrait
 use super::entity::ticket::{self, Column};
 use super::single::only;
 use super::sweep::delete_batch;
-use super::text::{Decoder, WishColumns};
+use super::text::{Decoder, WishColumns, count};
 use super::{Autocommit, WriteTx};
 use crate::domain::id::UserId;
 use crate::domain::secret::Digest32;
@@ -119,11 +119,14 @@ pub async fn ticket_try(tx: &Autocommit, digest: &Digest32, purpose: TicketPurpo
     Ok(counted.rows_affected == 1)
 }
 
-/// Deletes all tickets of a user.
-pub async fn ticket_end_all(tx: &WriteTx, user: UserId) -> Result<()> {
-    ticket::Entity::delete_many().filter(ticket::Column::UserId.eq(user.to_string())).exec(tx).await?;
+/// Deletes all tickets of a user, and returns how many of them were valid at `now`.
+pub async fn ticket_end_all(tx: &WriteTx, user: UserId, now: Timestamp) -> Result<u32> {
+    let of_user = || ticket::Column::UserId.eq(user.to_string());
+    let has_expired = ticket::Column::ExpiresAt.lte(now.as_micros());
+    ticket::Entity::delete_many().filter(of_user()).filter(has_expired).exec(tx).await?;
+    let ended = ticket::Entity::delete_many().filter(of_user()).exec(tx).await?;
     failpoint!("store.ticket_end_all");
-    Ok(())
+    Ok(count(ended.rows_affected))
 }
 
 /// Deletes a batch of expired tickets. Returns whether there may be more.

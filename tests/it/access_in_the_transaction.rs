@@ -12,7 +12,7 @@ use latchkey::config::Database;
 use latchkey::crypto::{Hasher, HasherSettings};
 use latchkey::domain::caller::{AccessRule, Call, Caller, Demand, Denied};
 use latchkey::domain::horizon::Retention;
-use latchkey::domain::lockout::ThrottleRules;
+use latchkey::domain::lockout::{LockCause, ThrottleRules};
 use latchkey::domain::password::PasswordRules;
 use latchkey::domain::role::Scope;
 use latchkey::domain::session::SessionLimits;
@@ -90,7 +90,9 @@ fn bob() -> UserRef {
 
 /// The caller locks bob.
 async fn lock_bob(app: &App, caller: &Caller) -> Result<(), Error> {
-    app.lock_user(caller, LockUser { user: bob(), note: None, end: None, etag: None }).await.map(|_| ())
+    app.lock_user(caller, LockUser { user: bob(), cause: LockCause::Operator, note: None, end: None, etag: None })
+        .await
+        .map(|_| ())
 }
 
 async fn is_untouched(h: &Harness) -> bool {

@@ -31,7 +31,7 @@ fn broken_users() -> Vec<String> {
         "password_kind = 0",
         "password_kind = 7",
         "password_changed_at = NULL",
-        "lock_cause = 1",
+        "lock_cause = 4",
         "lock_cause = 3, locked_at = NULL",
     ]
     .map(str::to_owned)

@@ -60,8 +60,16 @@ const STATEMENTS: [(&str, What); 23] = [
 ];
 
 /// Failpoints of `crash_steps.rs`. Two are reached only once: keys are created at the first start, and a hash is renewed
-/// after the server got stronger parameters. The third is the only statement of its call that matters.
-const ELSEWHERE: [&str; 3] = ["store.key_insert", "store.user_rehash", "store.session_reauthenticate"];
+/// after the server got stronger parameters. The third is the only statement of its call that matters. The others are those
+/// of a containment, after which an account needs a reset.
+const ELSEWHERE: [&str; 6] = [
+    "store.key_insert",
+    "store.user_rehash",
+    "store.session_reauthenticate",
+    "store.user_end_password",
+    "store.api_token_revoke_all",
+    "store.place_forget_all",
+];
 
 fn places() -> Vec<(String, What)> {
     let of_method = |(method, what): (&str, What)| {

@@ -101,10 +101,13 @@ fn with_password(name: &str) -> v1::CreateUserRequest {
 async fn state(site: &Site) -> Vec<String> {
     let mut rows = Vec::new();
     for statement in [
-        r#"SELECT id || version || COALESCE(password_hash, '') || COALESCE(lock_cause, 0)
+        r#"SELECT id || version || COALESCE(password_hash, '') || COALESCE(password_ended_at, 0)
+            || COALESCE(ended_password_hash, '') || COALESCE(devices_valid_after, 0) || COALESCE(lock_cause, 0)
             || change_demanded || roles || COALESCE(last_sign_in_at, 0) FROM "user" ORDER BY id"#,
         "SELECT id || generation || auth_at || COALESCE(ended_at, 0) FROM session ORDER BY id",
         "SELECT user_id || expires_at FROM ticket ORDER BY user_id",
+        "SELECT id || COALESCE(revoked_at, 0) FROM api_token ORDER BY id",
+        "SELECT user_id || place FROM familiar_place ORDER BY user_id, place",
         "SELECT username FROM username_reservation ORDER BY username",
         "SELECT idempotency_key FROM idempotency_key ORDER BY idempotency_key",
         "SELECT id FROM audit_event ORDER BY id",
@@ -291,6 +294,56 @@ async fn a_reset_that_is_killed_at_any_step_has_happened_whole_or_not_at_all() {
         refused(stranger.sign_in(&name, PASSWORD).await, Code::Unauthenticated, "CREDENTIALS_REJECTED");
         refused(stranger.refresh(&tokens.refresh_token).await, Code::Unauthenticated, "SESSION_REVOKED");
         refused(stranger.complete(&ticket, OTHER_PASSWORD).await, Code::Unauthenticated, "TICKET_INVALID");
+    }
+}
+
+/// Kills during a containment, in order, and whether it has happened by then.
+const INSIDE_A_CONTAINMENT: [(&str, bool); 10] = [
+    ("LockUser.begin=return(kill)", false),
+    ("store.user_end_password=return(kill)", false),
+    ("store.user_save=return(kill)", false),
+    ("store.session_end=return(kill)", false),
+    ("store.ticket_end_all=return(kill)", false),
+    ("store.place_forget_all=return(kill)", false),
+    ("store.api_token_revoke_all=return(kill)", false),
+    ("LockUser.audit=return(kill)", false),
+    ("LockUser.commit=return(kill)", false),
+    ("LockUser.committed=return(kill)", true),
+];
+
+#[tokio::test]
+async fn a_containment_that_is_killed_at_any_step_has_happened_whole_or_not_at_all() {
+    let site = Site::new().await;
+    let mut server = site.start("").await;
+    for (number, (fault, has_happened)) in INSIDE_A_CONTAINMENT.into_iter().enumerate() {
+        let name = format!("u{number}");
+        let (operator, stranger) = (server.operator().await, server.stranger().await);
+        // One of everything that a containment ends.
+        let roles = vec!["viewer".to_owned()];
+        operator.create(v1::CreateUserRequest { roles, ..with_password(&name) }).await.expect("a user");
+        let tokens = stranger.tokens(&name, PASSWORD).await.expect("tokens");
+        let api_token = operator.api_token(&name, &["users.read"]).await;
+        operator.require_change(&name).await.expect("a demand");
+        let ticket = stranger.change_step(&name, PASSWORD).await.expect("a step").ticket;
+        drop(server);
+
+        server = site.start(fault).await;
+        let before = state(&site).await;
+        assert!(server.operator().await.contain(&name).await.is_err(), "{fault}");
+        server.is_killed().await;
+        assert_eq!(state(&site).await != before, has_happened, "{fault}: half a containment");
+        drop(server);
+
+        server = site.start("").await;
+        let (operator, stranger) = (server.operator().await, server.stranger().await);
+        let effects = operator.contain(&name).await.expect(fault).effects.expect("effects");
+        assert_eq!(effects.password_ended, !has_happened, "{fault}");
+        assert_eq!((effects.sessions_revoked, effects.api_tokens_revoked), if has_happened { (0, 0) } else { (1, 1) });
+        operator.unlock(&name).await.expect("an unlock");
+        refused(stranger.sign_in(&name, PASSWORD).await, Code::Unauthenticated, "CREDENTIALS_REJECTED");
+        refused(stranger.refresh(&tokens.refresh_token).await, Code::Unauthenticated, "SESSION_REVOKED");
+        refused(stranger.complete(&ticket, OTHER_PASSWORD).await, Code::Unauthenticated, "TICKET_INVALID");
+        refused(stranger.bearing(&api_token).who_am_i().await, Code::Unauthenticated, "SESSION_REVOKED");
     }
 }
 

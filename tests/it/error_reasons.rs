@@ -43,8 +43,13 @@ fn errors() -> Vec<Error> {
     let missing = [Resource::User, Resource::Session, Resource::ApiToken, Resource::Event];
     let reserved = Taken::UsernameReserved(Timestamp::from_micros(0));
     let taken = [Taken::Username, reserved, Taken::Email, Taken::ExternalId];
-    let unmet =
-        [Unmet::UserLocked(LockCause::Operator), Unmet::UserPending, Unmet::UserIsService, Unmet::LastAdministrator];
+    let unmet = [
+        Unmet::UserLocked(LockCause::Operator),
+        Unmet::UserPending,
+        Unmet::UserIsService,
+        Unmet::LastAdministrator,
+        Unmet::PasswordEnded,
+    ];
     let limits = [Limit::Source, Limit::Account, Limit::Hashing, Limit::Lane("operators")];
     let corrupt = Error::Corrupt { resource: Resource::User, id: "u1".to_owned(), etag: None };
     let mut errors = vec![

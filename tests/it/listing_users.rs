@@ -46,6 +46,9 @@ async fn everybody() -> Harness {
         h.person(name, roles).await;
     }
     h.create("never", &["admin"], PASSWORD).await;
+    for name in ["lock.compromise", "lock.compromise.over", "lock.deactivated"] {
+        h.create(name, &[], PASSWORD).await;
+    }
     for name in ["temporary", "temporary.over", "temporary.demanded", "temporary.waits", "temporary.locked"] {
         h.create(name, &[], PASSWORD).await;
         operator.reset(name).await.unwrap();
@@ -69,6 +72,10 @@ async fn create_states(h: &Harness, operator: &Client) {
         operator.require_change(name).await.unwrap();
     }
     lock("lock.over", Some(60)).await;
+    operator.contain("lock.compromise").await.unwrap();
+    operator.contain("lock.compromise.over").await.unwrap();
+    operator.unlock("lock.compromise.over").await.unwrap();
+    operator.lock_for("lock.deactivated", LockCause::Deactivated).await.unwrap();
     operator
         .reset_with(v1::ResetPasswordRequest {
             user: Some(named("temporary.over")),
@@ -128,7 +135,8 @@ fn is_selected(user: &v1::User, filter: &UserFilter) -> bool {
 fn single_filters(users: &[v1::User]) -> Vec<UserFilter> {
     let states = [UserState::Pending, UserState::Active, UserState::Locked].map(i32::from);
     let kinds = [UserKind::Person, UserKind::Service].map(i32::from);
-    let causes = [LockCause::Operator, LockCause::FailedSignIns].map(i32::from);
+    let causes =
+        [LockCause::Compromise, LockCause::Deactivated, LockCause::Operator, LockCause::FailedSignIns].map(i32::from);
     let flags = [UserFlag::MustChange, UserFlag::TemporaryPassword, UserFlag::Throttled, UserFlag::NeverSignedIn]
         .map(i32::from);
     let subsets = |of: &[i32]| -> Vec<Vec<i32>> {
@@ -206,7 +214,7 @@ async fn every_filter_selects_what_the_single_answers_say() {
     let h = everybody().await;
     let operator = h.operator().await;
     let users = all_users(&operator).await;
-    assert_eq!(users.len(), 18);
+    assert_eq!(users.len(), 21);
     let filters = single_filters(&users);
     // Each field must select some users and leave out others, otherwise it proves nothing.
     let telling = filters.iter().filter(|filter| {

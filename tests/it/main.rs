@@ -31,6 +31,7 @@ mod cli_waiting;
 mod clients;
 mod compression;
 mod config;
+mod containment;
 mod cost_in_rows;
 mod crash_loop;
 mod crash_steps;

@@ -29,10 +29,13 @@ fn bytes(status: &Status) -> (Code, String, Vec<u8>, Vec<String>) {
 /// Creates an account in each state. Returns an expired temporary password.
 async fn people(h: &Harness) -> String {
     let operator = h.operator().await;
-    for name in ["wrong", "locked", "corrupt"] {
+    for name in ["wrong", "locked", "contained", "ended", "corrupt"] {
         h.create(name, &[], PASSWORD).await;
     }
     operator.lock("locked").await.unwrap();
+    operator.contain("contained").await.unwrap();
+    operator.contain("ended").await.unwrap();
+    operator.unlock("ended").await.unwrap();
     let create = |username: &str, kind: v1::UserKind| {
         operator.create(v1::CreateUserRequest {
             username: username.to_owned(),
@@ -63,6 +66,8 @@ async fn every_failed_sign_in_gets_the_same_answer_after_the_same_work() {
         ("wrong", "c4nary with a \u{7} bell"),
         ("locked", PASSWORD),
         ("locked", OTHER_PASSWORD),
+        ("contained", PASSWORD),
+        ("ended", PASSWORD),
         ("pending", PASSWORD),
         ("service", PASSWORD),
         ("expired", &expired),

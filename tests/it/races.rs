@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use latchkey::proto::v1::{self, sign_in_progress::Step};
+use latchkey::proto::v1::{self, LockCause, sign_in_progress::Step};
 use tonic::{Code, Status};
 
 use crate::harness::actors::named;
@@ -109,7 +109,8 @@ fn once_a_lock_has_returned_nothing_is_issued_and_nothing_lives() {
             let turns = dice.roll(120);
             let lock = async {
                 pause(turns).await;
-                operator.lock(&name).await.expect("a lock");
+                let cause = [LockCause::Operator, LockCause::Compromise, LockCause::Deactivated][number % 3];
+                operator.lock_for(&name, cause).await.expect("a lock");
                 locked.store(true, Ordering::SeqCst);
             };
             let with_reset = number % 4 == 0;

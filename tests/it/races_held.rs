@@ -78,6 +78,45 @@ async fn a_lock_between_verifying_and_issuing_leaves_nothing_to_issue() {
 }
 
 #[tokio::test]
+async fn what_was_about_to_be_issued_when_an_account_was_contained_is_not_issued_after_an_unlock_either() {
+    let site = Site::new().await;
+    let barrier = site.barrier("issue");
+    let hold = barrier.action();
+    let faults = format!("SignIn.begin=1*off->1*{hold};RefreshTokens.begin=1*{hold};CreateApiToken.begin=1*{hold}");
+    let (server, replica) = servers(&site, &faults).await;
+    let (operator, stranger) = (server.operator().await, server.stranger().await);
+    let elsewhere = replica.as_ref().unwrap_or(&server).operator().await;
+    create(&operator, "bob", &["admin"]).await;
+    let tokens = stranger.tokens("bob", PASSWORD).await.expect("tokens");
+
+    let [one, two] = [stranger.clone(), stranger.clone()];
+    let (bob, refresh_token) = (stranger.bearing(&tokens.access_token), tokens.refresh_token.clone());
+    let sign_in = tokio::spawn(async move { one.sign_in("bob", PASSWORD).await });
+    let first = barrier.reached().await;
+    let refresh = tokio::spawn(async move { two.refresh(&refresh_token).await });
+    let second = barrier.reached().await;
+    let request = v1::CreateApiTokenRequest {
+        user: Some(named("bob")),
+        name: "a way back in".to_owned(),
+        scopes: vec!["users.read".to_owned()],
+        ttl: None,
+    };
+    let token = tokio::spawn(async move { bob.user_admin().create_api_token(request).await });
+    let third = barrier.reached().await;
+
+    elsewhere.contain("bob").await.expect("a containment");
+    elsewhere.unlock("bob").await.expect("an unlock");
+    drop((first, second, third));
+    refused(sign_in.await.expect("an end"), Code::Unauthenticated, "CREDENTIALS_REJECTED");
+    refused(refresh.await.expect("an end"), Code::Unauthenticated, "SESSION_REVOKED");
+    refused(token.await.expect("an end"), Code::Unauthenticated, "SESSION_REVOKED");
+    assert_eq!(live_sessions(&operator, "bob").await, 0);
+    let request = v1::ListApiTokensRequest { user: Some(named("bob")), ..Default::default() };
+    let listed = operator.user_admin().list_api_tokens(request).await.expect("a list").into_inner();
+    assert_eq!(listed.api_tokens, []);
+}
+
+#[tokio::test]
 async fn a_reset_before_a_weak_hash_is_renewed_stands() {
     let mut site = Site::new().await;
     let weak = site.start("").await;

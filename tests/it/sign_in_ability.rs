@@ -63,10 +63,11 @@ async fn every_state(h: &Harness) -> Vec<Account> {
     let locks = [None, Some(None), Some(Some(SHORT_LOCK)), Some(Some(LONG_LOCK)), Some(Some(-1))];
     for (lock_at, lock) in locks.into_iter().enumerate() {
         for throttle in ["free", "throttled", "refused"] {
-            for password in ["none", "lasting", "generated", "chosen", "generated.expired", "chosen.expired", "service"]
-            {
+            let unset = ["none", "ended", "service"];
+            let passwords = ["lasting", "generated", "chosen", "generated.expired", "chosen.expired"];
+            for password in unset.into_iter().chain(passwords) {
                 for demanded in [false, true] {
-                    if demanded && (password == "none" || password == "service") {
+                    if demanded && unset.contains(&password) {
                         continue;
                     }
                     let name = format!("{password}.lock{lock_at}.{throttle}.{demanded}");
@@ -76,7 +77,10 @@ async fn every_state(h: &Harness) -> Vec<Account> {
                         let end = end.map_or("NULL".to_owned(), |end| (now + end * MINUTE).to_string());
                         set.push(format!("lock_cause = 3, locked_at = {now}, lock_expires_at = {end}"));
                     }
-                    if password != "none" && password != "lasting" && password != "service" {
+                    if password == "ended" {
+                        set.push(format!("password_hash = NULL, password_ended_at = {now}"));
+                    }
+                    if password != "lasting" && !unset.contains(&password) {
                         let expiry = if password.ends_with("expired") { -1 } else { EXPIRY };
                         set.push(format!("password_expires_at = {}", now + expiry * MINUTE));
                     }
@@ -167,7 +171,7 @@ async fn the_answer_says_what_a_sign_in_does_in_every_state_and_for_how_long() {
             }
         }
     }
-    assert_eq!(seen.len(), 9, "{seen:?}");
+    assert_eq!(seen.len(), 10, "{seen:?}");
 }
 
 #[tokio::test]
@@ -252,12 +256,13 @@ fn rank(user: &v1::User) -> (usize, i64, String) {
     match (ability(user).reason(), lock_end) {
         (Reason::Locked, Some(None)) => (1, 0, name),
         (Reason::TemporaryPasswordExpired, _) => (2, expiry.unwrap(), id),
-        (Reason::Pending, _) => (3, 0, name),
+        (Reason::PasswordEnded, _) => (3, 0, name),
+        (Reason::Pending, _) => (4, 0, name),
         // The ids run backwards too.
-        (Reason::Locked, Some(Some(end))) => (4, -end, id.bytes().map(|byte| char::from(255 - byte)).collect()),
-        (Reason::Throttled, _) => (5, 0, name),
-        (Reason::PasswordTemporary, _) => (6, expiry.unwrap(), id),
-        (Reason::ChangeRequired, _) => (7, 0, name),
+        (Reason::Locked, Some(Some(end))) => (5, -end, id.bytes().map(|byte| char::from(255 - byte)).collect()),
+        (Reason::Throttled, _) => (6, 0, name),
+        (Reason::PasswordTemporary, _) => (7, expiry.unwrap(), id),
+        (Reason::ChangeRequired, _) => (8, 0, name),
         other => panic!("{name}: {other:?}"),
     }
 }

@@ -113,7 +113,7 @@ async fn change_password(
     let credentials = Credentials { password: Some(hash.clone()) };
     user_save(&change.tx, before, &mut after, Some(&credentials), change.now).await?;
     let sessions = session_end(&change.tx, before.id, end, change.now).await?;
-    ticket_end_all(&change.tx, before.id).await?;
+    ticket_end_all(&change.tx, before.id, change.now).await?;
     Ok((after, sessions))
 }
 

@@ -49,6 +49,7 @@ impl App {
             Writer::check_etag(&before, command.etag)?;
             match (before.kind, &before.password) {
                 (UserKind::Service, _) => return Err(Unmet::UserIsService.into()),
+                (UserKind::Person, None) if before.has_ended_password() => return Err(Unmet::PasswordEnded.into()),
                 (UserKind::Person, None) => return Err(Unmet::UserPending.into()),
                 (UserKind::Person, Some(_)) => {}
             }

@@ -1,7 +1,5 @@
 //! Resetting a password by an operator.
 
-use std::time::Duration;
-
 use crate::app::App;
 use crate::app::idempotency::{Idempotency, Retry};
 use crate::app::proving::{GivenPassword, NewPassword};
@@ -142,21 +140,21 @@ impl App {
     ) -> Result<(User, Effects, Option<Event>)> {
         let mut after = before.clone();
         after.password = Some(password.password.clone());
+        after.password_ended_at = None;
         after.change_required = false;
         after.stored_lock = None;
         after.stored_throttle = None;
-        // Differs from the one before even if the clock was turned back.
-        let later = before.devices_valid_after.map(|earlier| earlier.saturating_add(Duration::from_micros(1)));
-        after.devices_valid_after = later.max(Some(change.now));
+        after.end_device_tokens(change.now);
         let credentials = Credentials { password: Some(password.hash.clone()) };
         user_save(&change.tx, before, &mut after, Some(&credentials), change.now).await?;
         let sessions = session_end(&change.tx, before.id, Which::All, change.now).await?;
-        ticket_end_all(&change.tx, before.id).await?;
+        let tickets_revoked = ticket_end_all(&change.tx, before.id, change.now).await?;
         let (cleared, throttle_ended) = change.clear_throttle(before).await?;
         let effects = Effects {
             password_ended: before.password.is_some(),
             throttle_cleared: cleared.was_waiting,
             lock_lifted: before.lock(change.now).is_some(),
+            tickets_revoked,
             ..self.effects_of_ending(sessions, change.now)
         };
         Ok((after, effects, throttle_ended))
@@ -173,10 +171,11 @@ async fn resettable(writer: &mut Writer<'_>, reset: &Reset) -> Result<User> {
     }
     match user.lock(writer.now) {
         Some(lock) if lock.cause != LockCause::FailedSignIns && !reset.unlock => {
-            Err(Unmet::UserLocked(lock.cause).into())
+            return Err(Unmet::UserLocked(lock.cause).into());
         }
-        _ => Ok(user),
+        _ => writer.may_lift_lock(&user)?,
     }
+    Ok(user)
 }
 
 fn reset_event(user: &User, reset: &Reset, effects: &Effects) -> Event {

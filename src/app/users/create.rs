@@ -162,6 +162,7 @@ fn new_user(id: UserId, command: &CreateUser, password: Option<Password>, now: T
         labels: command.labels.clone(),
         roles: sorted(command.roles.iter().copied()),
         password,
+        password_ended_at: None,
         change_required: false,
         stored_lock: None,
         stored_throttle: None,

@@ -12,9 +12,11 @@ use crate::domain::profile::Note;
 use crate::domain::time::Timestamp;
 use crate::domain::user::{Effects, Etag, User, UserRef};
 use crate::error::Result;
+use crate::store::api_tokens::api_token_revoke_all;
+use crate::store::familiar::place_forget_all;
 use crate::store::sessions::{Which, session_end};
 use crate::store::tickets::ticket_end_all;
-use crate::store::users::user_save;
+use crate::store::users::{user_end_password, user_save};
 
 /// When a lock expires.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +32,8 @@ pub enum LockEnd {
 pub struct LockUser {
     /// The account.
     pub user: UserRef,
+    /// Why the account is locked. [`LockCause::Compromise`] ends its credentials, too.
+    pub cause: LockCause,
     /// Why, for the audit log.
     pub note: Option<Note>,
     /// When the lock expires. `None` means never.
@@ -53,6 +57,8 @@ impl App {
     /// Locks an account, and ends all its sessions and tickets. Nothing is issued to the account once this has returned: every
     /// call that issues something first locks the same row and reads it again. Fails if this would lock the last
     /// administrator. Also returns the lock that was in force before.
+    ///
+    /// [`LockCause::Compromise`] ends everything that someone else may have got hold of, in the same transaction.
     pub async fn lock_user(&self, caller: &Caller, command: LockUser) -> Result<(User, Option<Lock>, Effects)> {
         let command = &command;
         let locked = self.write(caller, Some(&command.user), |mut writer| async move {
@@ -62,21 +68,24 @@ impl App {
             writer.keep_an_administrator(&before).await?;
             let change = writer.change();
             let lock = Lock {
-                cause: LockCause::Operator,
+                cause: command.cause,
                 note: command.note.as_ref().map(|note| note.as_str().to_owned()).unwrap_or_default(),
                 locked_at: change.now,
                 expires_at: command.end.map(|end| end.at(change.now)),
                 actor_id: caller.principal.id(),
                 actor_name: caller.principal.name().to_owned(),
             };
-            let (after, sessions) = lock_account(&change, &before, lock).await?;
-            let effects = self.effects_of_ending(sessions, change.now);
-            let event = locked_event(&after, command.note.as_ref(), sessions);
+            let (after, effects) = match command.cause {
+                LockCause::Compromise => contain_account(&change, &before, lock).await?,
+                _ => lock_account(&change, &before, lock).await?,
+            };
+            let event = locked_event(&after, command.note.as_ref(), &effects);
+            let event = if command.cause == LockCause::Compromise { contained(event, &effects) } else { event };
             let earlier = before.lock(change.now).cloned();
             change.commit(event, (after, earlier, effects)).await
         });
         let locked = locked.await?;
-        self.metrics.user_locked(LockCause::Operator);
+        self.metrics.user_locked(command.cause);
         Ok(locked)
     }
 
@@ -89,6 +98,7 @@ impl App {
             // session could guess the password without limit.
             writer.not_oneself(before.id)?;
             Writer::check_etag(&before, command.etag)?;
+            writer.may_lift_lock(&before)?;
             let change = writer.change();
             let lifted = before.lock(change.now).cloned();
             let lock_lifted = lifted.is_some();
@@ -123,19 +133,63 @@ impl LockEnd {
     }
 }
 
-/// Stores a lock on top of an existing one, and ends sessions and tickets. Returns the account and the number of sessions.
-pub(in crate::app) async fn lock_account(change: &Change<'_>, before: &User, lock: Lock) -> Result<(User, u32)> {
-    let mut after = before.clone();
+impl Writer<'_> {
+    /// Fails if the caller may not lift the lock in force on an account, if there is one.
+    pub(in crate::app) fn may_lift_lock(&self, user: &User) -> Result<()> {
+        let needed = user.lock(self.now).and_then(|lock| lock.cause.scope_to_lift());
+        needed.map_or(Ok(()), |scope| self.need(scope))
+    }
+}
+
+/// Stores a lock on top of an existing one, and ends sessions and tickets.
+pub(in crate::app) async fn lock_account(change: &Change<'_>, before: &User, lock: Lock) -> Result<(User, Effects)> {
+    save_locked(change, before, before.clone(), lock).await
+}
+
+/// Does the same, and ends the password, the API tokens and the device tokens. Familiar places are forgotten, because one of
+/// them may be the intruder's.
+async fn contain_account(change: &Change<'_>, before: &User, lock: Lock) -> Result<(User, Effects)> {
+    let mut contained = before.clone();
+    contained.end_device_tokens(change.now);
+    contained.change_required = false;
+    if contained.password.take().is_some() {
+        contained.password_ended_at = Some(change.now);
+        user_end_password(&change.tx, before.id).await?;
+    }
+    let (after, effects) = save_locked(change, before, contained, lock).await?;
+    place_forget_all(&change.tx, before.id).await?;
+    let effects = Effects {
+        password_ended: before.password.is_some(),
+        api_tokens_revoked: api_token_revoke_all(&change.tx, before.id, change.now).await?,
+        // Only a sign-in makes any.
+        devices_forgotten: before.last_sign_in_at.is_some(),
+        ..effects
+    };
+    Ok((after, effects))
+}
+
+async fn save_locked(change: &Change<'_>, before: &User, mut after: User, lock: Lock) -> Result<(User, Effects)> {
     after.stored_lock = Some(lock.over(before.lock(change.now)));
     user_save(&change.tx, before, &mut after, None, change.now).await?;
     let sessions = session_end(&change.tx, before.id, Which::All, change.now).await?;
-    ticket_end_all(&change.tx, before.id).await?;
-    Ok((after, sessions))
+    let tickets_revoked = ticket_end_all(&change.tx, before.id, change.now).await?;
+    let effects = Effects { tickets_revoked, ..change.app.effects_of_ending(sessions, change.now) };
+    Ok((after, effects))
+}
+
+/// Adds to the event of a lock what else ended with it.
+fn contained(event: Event, effects: &Effects) -> Event {
+    event
+        .detail("passwordEnded", effects.password_ended)
+        .detail("apiTokensRevoked", effects.api_tokens_revoked)
+        .detail("ticketsRevoked", effects.tickets_revoked)
+        .detail("devicesForgotten", effects.devices_forgotten)
 }
 
 /// The audit event of a lock.
-pub(in crate::app) fn locked_event(after: &User, note: Option<&Note>, sessions: u32) -> Event {
-    let event = Event::new(EventType::UserLocked, Target::of(after)).note(note).detail("sessionsRevoked", sessions);
+pub(in crate::app) fn locked_event(after: &User, note: Option<&Note>, effects: &Effects) -> Event {
+    let event = Event::new(EventType::UserLocked, Target::of(after)).note(note);
+    let event = event.detail("sessionsRevoked", effects.sessions_revoked);
     match &after.stored_lock {
         Some(Lock { cause, expires_at: Some(at), .. }) => {
             event.detail("lockCause", cause.as_str()).detail("expireTime", at)

@@ -33,12 +33,13 @@ pub(crate) fn ability(user: &User) -> &SignInAbility {
 
 static UNKNOWN: SignInAbility = SignInAbility { kind: 0, reason: 0, until_time: None, next_method: String::new() };
 
-/// `✖ locked 22m`, `✖ expired`, `● active`.
+/// `✖ locked 22m`, `✖ expired`, `✖ no password`, `● active`.
 pub(crate) fn state(user: &User, clock: &Clock) -> Text {
     let (tone, mark) = mark(user);
     let word = match (ability(user).reason(), user.state()) {
         (SignInAbilityReason::TemporaryPasswordExpired, _) => "expired".to_owned(),
         (SignInAbilityReason::Throttled, _) => "throttled".to_owned(),
+        (SignInAbilityReason::PasswordEnded, UserState::Active) => "no password".to_owned(),
         (_, UserState::Active) => "active".to_owned(),
         (_, UserState::Pending) => "pending".to_owned(),
         (_, UserState::Locked) => "locked".to_owned(),
@@ -85,6 +86,7 @@ fn obstacle(user: &User, clock: &Clock) -> Option<String> {
             })
         }
         SignInAbilityReason::TemporaryPasswordExpired => Some(expired(user, clock)),
+        SignInAbilityReason::PasswordEnded => Some(ended(user, clock)),
         SignInAbilityReason::Pending => Some("no password has been set yet".to_owned()),
         SignInAbilityReason::Throttled => {
             let throttle = user.throttle.as_ref()?;
@@ -120,13 +122,27 @@ fn expired(user: &User, clock: &Clock) -> String {
     format!("temporary password expired{ago}")
 }
 
-/// `changed 1 y ago`, `temporary, 3 h left`.
+/// `password ended 3 h ago, and not set since`.
+fn ended(user: &User, clock: &Clock) -> String {
+    format!("password ended{}, and not set since", ended_ago(user, clock))
+}
+
+/// ` 3 h ago`, or nothing if the server does not say.
+fn ended_ago(user: &User, clock: &Clock) -> String {
+    let end = user.password_status.as_ref().and_then(|status| instant(status.end_time.as_ref()));
+    end.map(|end| format!(" {}", clock.ago(end))).unwrap_or_default()
+}
+
+/// `changed 1 y ago`, `temporary, 3 h left`, `ended 3 h ago`.
 pub(crate) fn password(user: &User, clock: &Clock) -> Text {
     if user.kind() == UserKind::Service {
         return Text::toned(Tone::Dim, "–");
     }
     let Some(status) = user.password_status.as_ref().filter(|status| status.password_set) else {
-        return Text::toned(Tone::Dim, "none");
+        return match user.password_status.as_ref().and_then(|status| status.end_time.as_ref()) {
+            Some(_) => Text::toned(Tone::Bad, format!("ended{}", ended_ago(user, clock))),
+            None => Text::toned(Tone::Dim, "none"),
+        };
     };
     if let Some(end) = instant(status.temporary_expire_time.as_ref()) {
         let tone = if clock.is_past(end) { Tone::Bad } else { Tone::Warn };
@@ -158,6 +174,7 @@ pub(crate) fn attention(user: &User, clock: &Clock) -> Text {
     let must_change = user.password_status.as_ref().is_some_and(|status| status.change_required);
     match answer.reason() {
         SignInAbilityReason::TemporaryPasswordExpired => concerns.push(expired(user, clock)),
+        SignInAbilityReason::PasswordEnded => concerns.push(ended(user, clock)),
         SignInAbilityReason::Pending => concerns.push("no password yet".to_owned()),
         _ if must_change => concerns.push("must change".to_owned()),
         _ => {}
@@ -176,15 +193,25 @@ pub(crate) fn locked(lock: &UserLock, clock: &Clock) -> String {
 
 /// `locked by root: laptop lost`.
 fn locked_by(lock: &UserLock) -> String {
-    let mut text = match lock.cause() {
-        LockCause::FailedSignIns => "locked after wrong passwords".to_owned(),
-        _ if lock.actor_name.is_empty() => "locked".to_owned(),
-        _ => format!("locked by {}", lock.actor_name),
-    };
+    let mut text = lock_word(lock.cause()).to_owned();
+    if lock.cause() == LockCause::FailedSignIns {
+        text = format!("{text} after wrong passwords");
+    } else if !lock.actor_name.is_empty() {
+        text = format!("{text} by {}", lock.actor_name);
+    }
     if !lock.note.is_empty() {
         text = format!("{text}: {}", lock.note);
     }
     text
+}
+
+/// The participle of a lock for this cause.
+pub(crate) fn lock_word(cause: LockCause) -> &'static str {
+    match cause {
+        LockCause::Compromise => "locked as compromised",
+        LockCause::Deactivated => "deactivated",
+        LockCause::Operator | LockCause::FailedSignIns | LockCause::Unspecified => "locked",
+    }
 }
 
 /// The reason why a password must be changed.
@@ -220,10 +247,19 @@ pub(crate) struct Step {
 /// `has_failed` is whether the user has just failed to sign in.
 pub(crate) fn next_steps(user: &User, has_failed: bool) -> Vec<Step> {
     let name = shell_word(&user.username);
-    let act = |scopes, command| Step { scopes, acts: true, command };
+    let act = |scopes: &'static [&'static str], command| Step { scopes, acts: true, command };
     let read = |scopes, command| Step { scopes, acts: false, command };
     let reset = format!("latchkey users reset {name} --temporary-password");
+    let cause = user.lock.as_ref().map_or(LockCause::Unspecified, UserLock::cause);
     let help = match ability(user).next_method.rsplit('/').next() {
+        // An unlock alone would not help: the password ended with the lock.
+        Some("UnlockUser" | "ResetPassword") if cause == LockCause::Compromise && user.kind() == UserKind::Person => {
+            let scopes = &["users.reset", "users.reset.temporary", "users.lock", "users.write"];
+            Some(act(scopes, format!("{reset} --unlock")))
+        }
+        Some("UnlockUser") if matches!(cause, LockCause::Compromise | LockCause::Deactivated) => {
+            Some(act(&["users.lock", "users.write"], format!("latchkey users unlock {name}")))
+        }
         Some("UnlockUser") => Some(act(&["users.lock"], format!("latchkey users unlock {name}"))),
         Some("ResetPassword") if user.lock.is_some() => {
             Some(act(&["users.reset", "users.reset.temporary", "users.lock"], format!("{reset} --unlock")))

@@ -50,6 +50,7 @@ fn ability(ability: SignInAbility) -> v1::SignInAbility {
         None => v1::SignInAbilityReason::Unspecified,
         Some(Concern::LockedWithoutEnd | Concern::LockedWithEnd) => v1::SignInAbilityReason::Locked,
         Some(Concern::TemporaryPasswordExpired) => v1::SignInAbilityReason::TemporaryPasswordExpired,
+        Some(Concern::PasswordEnded) => v1::SignInAbilityReason::PasswordEnded,
         Some(Concern::Pending) => v1::SignInAbilityReason::Pending,
         Some(Concern::Throttled) => v1::SignInAbilityReason::Throttled,
         Some(Concern::TemporaryPassword) => v1::SignInAbilityReason::PasswordTemporary,
@@ -104,6 +105,7 @@ fn password_status(app: &App, user: &User) -> v1::PasswordStatus {
         change_cause: cause.map_or(v1::PasswordChangeCause::Unspecified, change_cause).into(),
         scheme: password.map(|password| password.method.algorithm().to_owned()).unwrap_or_default(),
         rehash_pending: password.is_some_and(|password| app.is_rehash_pending(password)),
+        end_time: user.password_ended_at.filter(|_| user.has_ended_password()).map(stamp),
     }
 }
 
@@ -124,6 +126,8 @@ fn state(state: UserState) -> v1::UserState {
 
 fn lock_cause(cause: LockCause) -> v1::LockCause {
     match cause {
+        LockCause::Compromise => v1::LockCause::Compromise,
+        LockCause::Deactivated => v1::LockCause::Deactivated,
         LockCause::Operator => v1::LockCause::Operator,
         LockCause::FailedSignIns => v1::LockCause::FailedSignIns,
     }
@@ -157,5 +161,7 @@ pub(in crate::grpc) fn effects(effects: &Effects) -> v1::Effects {
         lock_lifted: effects.lock_lifted,
         reserve_expire_time: effects.reserve_expires_at.map(|micros| stamp(Timestamp::from_micros(micros))),
         api_tokens_narrowed: count(effects.api_tokens_narrowed),
+        tickets_revoked: count(effects.tickets_revoked),
+        devices_forgotten: effects.devices_forgotten,
     }
 }

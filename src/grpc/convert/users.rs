@@ -211,17 +211,14 @@ pub(in crate::grpc) fn delete_user(message: v1::DeleteUserRequest) -> Result<Del
 pub(in crate::grpc) fn lock_user(message: v1::LockUserRequest, now: Timestamp) -> Result<LockUser> {
     let mut faults = Violations::new();
     let user = user_ref(&mut faults, message.user);
-    match lock_cause(message.cause) {
-        Ok(None | Some(LockCause::Operator)) => {}
-        Ok(Some(LockCause::FailedSignIns)) => {
-            faults.push("cause", Fault::Conflict, "only the server locks for this cause; leave it unset");
-        }
-        Err(wrong) => faults.push_error("cause", &wrong),
+    let cause = faults.check("cause", lock_cause(message.cause)).map(|cause| cause.unwrap_or(LockCause::Operator));
+    if cause == Some(LockCause::FailedSignIns) {
+        faults.push("cause", Fault::Conflict, "only the server locks for this cause; leave it unset");
     }
     let note = note(&mut faults, &message.note);
     let end = lock_end(&mut faults, message.end, now);
     let etag = etag(&mut faults, &message.etag);
-    finish(faults, || Some(LockUser { user: user?, note: note?, end: end?, etag: etag? }))
+    finish(faults, || Some(LockUser { user: user?, cause: cause?, note: note?, end: end?, etag: etag? }))
 }
 
 fn lock_end(
@@ -299,6 +296,8 @@ fn kind(number: i32) -> std::result::Result<Option<UserKind>, Wrong> {
 fn lock_cause(number: i32) -> std::result::Result<Option<LockCause>, Wrong> {
     match v1::LockCause::try_from(number).map_err(|_| Wrong::Number)? {
         v1::LockCause::Unspecified => Ok(None),
+        v1::LockCause::Compromise => Ok(Some(LockCause::Compromise)),
+        v1::LockCause::Deactivated => Ok(Some(LockCause::Deactivated)),
         v1::LockCause::Operator => Ok(Some(LockCause::Operator)),
         v1::LockCause::FailedSignIns => Ok(Some(LockCause::FailedSignIns)),
     }

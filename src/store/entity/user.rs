@@ -18,6 +18,8 @@ pub struct Model {
     pub password_kind: i16,
     pub password_changed_at: Option<i64>,
     pub password_expires_at: Option<i64>,
+    pub password_ended_at: Option<i64>,
+    pub ended_password_hash: Option<String>,
     pub change_demanded: bool,
     pub lock_cause: Option<i16>,
     pub lock_note: Option<String>,

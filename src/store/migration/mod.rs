@@ -7,6 +7,7 @@ mod m0004_familiar_places;
 mod m0005_bounded_writing;
 mod m0006_client_request_id;
 mod m0007_events_by_kind;
+mod m0008_ended_passwords;
 
 use sea_orm_migration::prelude::*;
 
@@ -23,6 +24,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0005_bounded_writing::Migration),
             Box::new(m0006_client_request_id::Migration),
             Box::new(m0007_events_by_kind::Migration),
+            Box::new(m0008_ended_passwords::Migration),
         ]
     }
 }

@@ -43,8 +43,17 @@ pub(super) fn locked(now: Timestamp) -> Condition {
     )
 }
 
-fn pending() -> SimpleExpr {
+/// Selects the people without a password: it was never set, or has ended.
+fn no_password() -> SimpleExpr {
     Expr::cust(r#"("user".kind = 1 AND "user".password_hash IS NULL)"#)
+}
+
+fn pending() -> SimpleExpr {
+    Expr::cust(r#"("user".kind = 1 AND "user".password_hash IS NULL AND "user".password_ended_at IS NULL)"#)
+}
+
+fn password_ended() -> SimpleExpr {
+    Expr::cust(r#"("user".kind = 1 AND "user".password_hash IS NULL AND "user".password_ended_at IS NOT NULL)"#)
 }
 
 fn must_change() -> SimpleExpr {
@@ -81,6 +90,7 @@ fn named(concern: Concern, now: Timestamp) -> Condition {
     let condition = match concern {
         Concern::LockedWithoutEnd => locked_without_end(),
         Concern::TemporaryPasswordExpired => user::Column::PasswordExpiresAt.lte(now.as_micros()),
+        Concern::PasswordEnded => password_ended(),
         Concern::Pending => pending(),
         Concern::LockedWithEnd => user::Column::LockExpiresAt.gt(now.as_micros()),
         Concern::Throttled => user::Column::Id.in_subquery(throttled_people(now)),
@@ -97,9 +107,9 @@ pub(super) fn besides(concern: Concern, now: Timestamp) -> Condition {
     match concern {
         Concern::LockedWithoutEnd => all,
         Concern::TemporaryPasswordExpired => all.add(locked_without_end().not()).add(has_password()),
-        Concern::Pending => all.add(locked_without_end().not()),
+        Concern::PasswordEnded | Concern::Pending => all.add(locked_without_end().not()),
         Concern::LockedWithEnd => {
-            all.add(user::Column::LockCause.is_not_null()).add(expired(now).not()).add(pending().not())
+            all.add(user::Column::LockCause.is_not_null()).add(expired(now).not()).add(no_password().not())
         }
         Concern::Throttled => all.add(locked(now).not()).add(expired(now).not()).add(has_password()),
         Concern::TemporaryPassword => {
@@ -116,14 +126,14 @@ pub(super) fn concerned(now: Timestamp) -> Condition {
     Condition::any()
         .add(locked(now))
         .add(expired(now))
-        .add(pending())
+        .add(no_password())
         .add(must_change())
         .add(user::Column::Kind.eq(kind_number(UserKind::Person)).and(throttled(now)))
 }
 
 /// Selects the accounts with any concern but a throttle, written so that the partial index serves it.
 pub(super) fn indexed(now: Timestamp) -> Condition {
-    let any = Condition::any().add(locked(now)).add(pending()).add(must_change());
+    let any = Condition::any().add(locked(now)).add(no_password()).add(must_change());
     Condition::all().add(Expr::cust(INDEXED)).add(any)
 }
 

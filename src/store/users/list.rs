@@ -372,7 +372,11 @@ fn key_of(concern: Concern) -> Key {
     match concern {
         Concern::TemporaryPasswordExpired | Concern::TemporaryPassword => Key::PasswordExpiry,
         Concern::LockedWithEnd => Key::LockExpiry,
-        Concern::LockedWithoutEnd | Concern::Pending | Concern::Throttled | Concern::ChangeRequired => Key::Username,
+        Concern::LockedWithoutEnd
+        | Concern::PasswordEnded
+        | Concern::Pending
+        | Concern::Throttled
+        | Concern::ChangeRequired => Key::Username,
     }
 }
 
@@ -491,6 +495,7 @@ mod tests {
         for (concern, index, cursor) in [
             (Concern::LockedWithoutEnd, "user_locked_for_good", Cursor::Text("ada".to_owned(), "x".to_owned())),
             (Concern::TemporaryPasswordExpired, "user_password_expiry", Cursor::Time(5, "x".to_owned())),
+            (Concern::PasswordEnded, "user_password_ended", Cursor::Text("ada".to_owned(), "x".to_owned())),
             (Concern::Pending, "user_pending", Cursor::Text("ada".to_owned(), "x".to_owned())),
             (Concern::LockedWithEnd, "user_lock_expiry", Cursor::Time(5, "x".to_owned())),
             (Concern::TemporaryPassword, "user_password_expiry", Cursor::Time(5, "x".to_owned())),

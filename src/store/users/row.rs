@@ -43,8 +43,9 @@ impl UserRow {
     /// Decodes the account with its credentials.
     pub(super) fn decode_with_credentials(self) -> Result<UserWithCredentials> {
         let password = self.user.password_hash.clone().map(PasswordHash::new);
+        let ended_password = self.user.ended_password_hash.clone().map(PasswordHash::new);
         let user = self.decode()?;
-        Ok(UserWithCredentials { user, credentials: Credentials { password } })
+        Ok(UserWithCredentials { user, credentials: Credentials { password }, ended_password })
     }
 
     pub(super) fn decode(self) -> Result<User> {
@@ -77,6 +78,7 @@ fn decode(decoder: &Decoder<'_>, row: &user::Model, stored_throttle: Option<Thro
         labels: decoder.ok(Labels::parse(decoder.map(&row.labels)?))?,
         roles,
         password: decode_password(decoder, row)?,
+        password_ended_at: decoder.instant_or_none(row.password_ended_at)?,
         change_required: row.change_demanded,
         stored_lock: decode_lock(decoder, row)?,
         stored_throttle,
@@ -110,7 +112,8 @@ fn decode_lock(decoder: &Decoder<'_>, row: &user::Model) -> Result<Option<Lock>>
     }))
 }
 
-/// Encodes every column of an account. Without `credentials`, the hash stays unchanged.
+/// Encodes every column of an account. Without `credentials`, the hash stays unchanged. The hash of an ended password always
+/// does: only [`super::user_end_password`] writes it.
 pub(super) fn encode(user: &User, credentials: Option<&Credentials>) -> user::ActiveModel {
     let hash = |credentials: &Credentials| credentials.password.as_ref().map(|hash| hash.as_str().to_owned());
     let password = user.password.as_ref();
@@ -131,6 +134,8 @@ pub(super) fn encode(user: &User, credentials: Option<&Credentials>) -> user::Ac
         password_kind: Set(password_kind_number(password.map_or(PasswordKind::Lasting, |password| password.kind))),
         password_changed_at: Set(micros(password.map(|password| password.changed_at))),
         password_expires_at: Set(micros(password.and_then(|password| password.expires_at))),
+        password_ended_at: Set(micros(user.password_ended_at)),
+        ended_password_hash: NotSet,
         change_demanded: Set(user.change_required),
         lock_cause: Set(lock.map(|lock| cause_number(lock.cause))),
         lock_note: Set(lock.map(|lock| lock.note.clone())),
@@ -157,7 +162,7 @@ fn kind_from(number: i16) -> Option<UserKind> {
     [UserKind::Person, UserKind::Service].into_iter().find(|kind| kind_number(*kind) == number)
 }
 
-fn password_kind_number(kind: PasswordKind) -> i16 {
+pub(super) fn password_kind_number(kind: PasswordKind) -> i16 {
     match kind {
         PasswordKind::Lasting => 1,
         PasswordKind::Generated => 2,
@@ -174,11 +179,13 @@ fn password_kind_from(number: i16) -> Option<PasswordKind> {
 /// Returns the number of a lock cause in the API.
 pub(super) fn cause_number(cause: LockCause) -> i16 {
     match cause {
+        LockCause::Compromise => 1,
+        LockCause::Deactivated => 2,
         LockCause::Operator => 3,
         LockCause::FailedSignIns => 5,
     }
 }
 
 fn cause_from(number: i16) -> Option<LockCause> {
-    [LockCause::Operator, LockCause::FailedSignIns].into_iter().find(|cause| cause_number(*cause) == number)
+    LockCause::ALL.iter().copied().find(|cause| cause_number(*cause) == number)
 }

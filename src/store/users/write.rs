@@ -9,14 +9,14 @@ use sea_orm::{
 };
 
 use super::Login;
-use super::row::encode;
+use super::row::{encode, password_kind_number};
 use crate::domain::credentials::{Credentials, UserWithCredentials};
 use crate::domain::id::UserId;
 use crate::domain::password_hash::PasswordHash;
 use crate::domain::profile::search_terms;
 use crate::domain::role::Role;
 use crate::domain::time::Timestamp;
-use crate::domain::user::{Etag, User};
+use crate::domain::user::{Etag, PasswordKind, User};
 use crate::error::{Error, Resource, Result, Taken};
 use crate::store::entity::{administrator_guard, user, user_role, user_term, username_reservation};
 use crate::store::sweep::delete_batch;
@@ -32,7 +32,7 @@ pub async fn user_insert(tx: &WriteTx, user: &User, credentials: &Credentials) -
 
 /// Adds many accounts with few statements: to fill a database, not for the service.
 pub async fn user_insert_many(tx: &WriteTx, accounts: &[UserWithCredentials]) -> Result<()> {
-    for chunk in accounts.chunks(ROWS_OF_26) {
+    for chunk in accounts.chunks(ROWS_OF_27) {
         let rows = chunk.iter().map(|account| encode(&account.user, Some(&account.credentials)));
         user::Entity::insert_many(rows).exec_without_returning(tx).await.map_err(already_exists)?;
     }
@@ -50,9 +50,9 @@ pub async fn user_insert_many(tx: &WriteTx, accounts: &[UserWithCredentials]) ->
     Ok(())
 }
 
-/// Rows in a statement with 26 and with 3 values a row. `SQLite` binds at most 32 766 values, `PostgreSQL` 65 535. Well below
+/// Rows in a statement with 27 and with 3 values a row. `SQLite` binds at most 32 766 values, `PostgreSQL` 65 535. Well below
 /// that, the cost a row of building and parsing the statement is already at its minimum.
-const ROWS_OF_26: usize = 100;
+const ROWS_OF_27: usize = 100;
 const ROWS_OF_3: usize = 500;
 
 /// Writes every column of an account that was read and locked in this transaction as `before`, and increments its version.
@@ -100,7 +100,7 @@ pub async fn user_signed_in(tx: &WriteTx, id: UserId, now: Timestamp) -> Result<
 /// Records a sign-in if the account's version and hash are still as they were read, and returns whether they are. Locks the
 /// row, without excluding transactions that share it.
 pub async fn user_signed_in_as_read(tx: &WriteTx, read: &UserWithCredentials, now: Timestamp) -> Result<bool> {
-    let UserWithCredentials { user: read, credentials } = read;
+    let UserWithCredentials { user: read, credentials, .. } = read;
     let Some(hash) = &credentials.password else { return Ok(false) };
     let noted = user::Entity::update_many()
         .col_expr(user::Column::LastSignInAt, Expr::value(now.as_micros()))
@@ -124,6 +124,21 @@ pub async fn user_rehash(tx: &WriteTx, id: UserId, verified: &PasswordHash, rene
         .await?;
     failpoint!("store.user_rehash");
     Ok(changed.rows_affected == 1)
+}
+
+/// Ends the password of an account that is locked in this transaction. Its hash is kept apart, so that the same password is not
+/// chosen again. A generated password is not remembered: no user chooses it.
+pub async fn user_end_password(tx: &WriteTx, id: UserId) -> Result<()> {
+    let generated = password_kind_number(PasswordKind::Generated);
+    let kept = format!("CASE WHEN password_kind = {generated} THEN ended_password_hash ELSE password_hash END");
+    user::Entity::update_many()
+        .col_expr(user::Column::EndedPasswordHash, Expr::cust(kept))
+        .col_expr(user::Column::PasswordHash, Expr::value(Option::<String>::None))
+        .filter(user::Column::Id.eq(id.to_string()))
+        .exec(tx)
+        .await?;
+    failpoint!("store.user_end_password");
+    Ok(())
 }
 
 /// Deletes an account with its sessions, tickets and API tokens, and reserves its username and address. Does not parse the

@@ -111,6 +111,16 @@ impl Client {
         self.user_admin().lock_user(request).await.map(tonic::Response::into_inner)
     }
 
+    /// Locks as compromised.
+    pub async fn contain(&self, username: &str) -> Result<v1::LockUserResponse, Status> {
+        self.lock_for(username, v1::LockCause::Compromise).await
+    }
+
+    pub async fn lock_for(&self, username: &str, cause: v1::LockCause) -> Result<v1::LockUserResponse, Status> {
+        let request = v1::LockUserRequest { user: Some(named(username)), cause: cause.into(), ..Default::default() };
+        self.user_admin().lock_user(request).await.map(tonic::Response::into_inner)
+    }
+
     pub async fn unlock(&self, username: &str) -> Result<v1::UnlockUserResponse, Status> {
         let request = v1::UnlockUserRequest { user: Some(named(username)), ..Default::default() };
         self.user_admin().unlock_user(request).await.map(tonic::Response::into_inner)
