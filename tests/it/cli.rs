@@ -314,6 +314,36 @@ async fn what_ends_something_is_asked_before_and_no_is_exit_1() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_containment_shows_what_will_end_asks_and_says_what_the_caller_can_do_next() {
+    let h = Harness::start().await;
+    h.create("helen", &["helpdesk"], PASSWORD).await;
+    h.person("ada", &["viewer"]).await;
+    h.operator().await.api_token("ada", &["users.read"]).await;
+    let shell = terminal_of(&h, "helen");
+    if !shell.has("script") {
+        return;
+    }
+    let ends = "the password, 1 session, 1 API token, device tokens and familiar places";
+    let question = format!(
+        "Lock ada as compromised?\n  ends   {ends}, now and for good\n  \
+         stops  signing in, until it is unlocked; to unlock it needs users.write\n  \
+         stays  the account, its address and its roles\n  roles  viewer\n  as     helen at {}\n\
+         Are you sure? [y/N] ",
+        h.address()
+    );
+    let (printed, code) = shell.type_at("latchkey users contain ada", &[("[y/N] ", "n")]);
+    assert_eq!((printed, code), (format!("{question}n\nNothing was changed."), 1));
+    assert_eq!(h.operator().await.user("ada").await.state(), v1::UserState::Active);
+
+    let (printed, code) = shell.type_at("latchkey users contain ada", &[("[y/N] ", "y")]);
+    assert!(code == 0 && printed.contains(&format!("✔ ada is locked as compromised\n  ended  the old {}", &ends[4..])));
+    assert!(printed.contains("next: latchkey sessions list ada --ended, for where from"), "{printed}");
+    assert!(!printed.contains("audit list"), "the helpdesk cannot read the audit log: {printed}");
+    let reset = "next: latchkey users reset ada --temporary-password --unlock";
+    assert!(printed.contains(reset) && printed.contains("by an operator with users.write"), "{printed}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_person_is_made_to_change_the_password_at_the_terminal() {
     let h = Harness::start().await;
     h.create("ada", &[], PASSWORD).await;

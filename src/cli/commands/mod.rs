@@ -183,8 +183,14 @@ impl Cli {
         if effects.sessions_revoked > 0 {
             ended.push(count(effects.sessions_revoked, "session"));
         }
+        if effects.tickets_revoked > 0 {
+            ended.push(count(effects.tickets_revoked, "unfinished sign-in"));
+        }
         if effects.api_tokens_revoked > 0 {
             ended.push(count(effects.api_tokens_revoked, "API token"));
+        }
+        if effects.devices_forgotten {
+            ended.push("device tokens and familiar places".to_owned());
         }
         let mut lifted = Vec::new();
         if effects.lock_lifted {

@@ -54,10 +54,14 @@ pub(crate) fn of(refusal: &Refusal) -> Option<String> {
         "ETAG_MISMATCH" => {
             format!("see what has changed with `latchkey users show {user}` and try again")
         }
+        "USER_LOCKED" if refusal.metadata.get("lockCause").is_some_and(|cause| cause == "COMPROMISE") => {
+            format!("its password ended with the lock: `latchkey users reset {user} --temporary-password --unlock`")
+        }
         "USER_LOCKED" => {
             format!("unlock it with `latchkey users unlock {user}`, or reset with --unlock")
         }
         "USER_PENDING" => format!("set a first password with `latchkey users reset {user} --temporary-password`"),
+        "PASSWORD_ENDED" => format!("set a new one with `latchkey users reset {user} --temporary-password`"),
         "USER_IS_SERVICE" => format!("it has API tokens in place of a password: `latchkey tokens list {user}`"),
         "LAST_ADMINISTRATOR" => {
             "make another user an administrator first, or run this on the host with --local".to_owned()

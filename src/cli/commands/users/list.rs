@@ -15,7 +15,7 @@ use crate::proto::v1::{
 };
 
 const HELP: &str = "\
-All conditions must hold; of --state, --kind and --role, any of those given.
+All conditions must hold; of --state, --lock-cause, --kind and --role, any of those given.
 
 Examples:
   latchkey users list --attention
@@ -45,6 +45,9 @@ pub(crate) struct List {
     /// Only locked accounts.
     #[arg(long, conflicts_with = "states")]
     locked: bool,
+    /// Only locked for this cause: compromise, deactivated, operator or failed-sign-ins.
+    #[arg(long = "lock-cause", value_name = "CAUSE", hide_possible_values = true, value_parser = enum_parser("latchkey.v1.LockCause", "LOCK_CAUSE_"))]
+    lock_causes: Vec<i32>,
     /// Only those who must change their password.
     #[arg(long)]
     must_change: bool,
@@ -155,6 +158,7 @@ impl List {
             text: self.prefix.clone().or_else(|| self.text.clone()).unwrap_or_default(),
             states,
             kinds: self.kinds.clone(),
+            lock_causes: self.lock_causes.clone(),
             flags,
             roles: self.roles.clone(),
             needs_attention: self.attention,

@@ -1,27 +1,30 @@
-//! `latchkey users lock` and `latchkey users unlock`.
+//! `latchkey users lock`, `latchkey users contain` and `latchkey users unlock`.
 
 use std::time::Duration;
 
 use clap::Args;
 
+use super::contain;
 use crate::cli::args::{self, Confirmation};
 use crate::cli::error::Error;
 use crate::cli::output::Screen;
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::time::{instant, length, stamp};
-use crate::cli::output::words::{ability, locked, person, shell_word};
+use crate::cli::output::words::{ability, lock_word, locked, person, shell_word};
 use crate::cli::prompt::Question;
 use crate::cli::setting::Cli;
 use crate::cli::user_ref;
 use crate::proto::v1::lock_user_request::End;
 use crate::proto::v1::{
-    LockUserRequest, SignInAbilityKind, SignInAbilityReason, UnlockUserRequest, User, UserKind, UserLock, UserRef,
+    LockCause, LockUserRequest, SignInAbilityKind, SignInAbilityReason, UnlockUserRequest, User, UserKind, UserLock,
+    UserRef,
 };
 
 const LOCK_HELP: &str = "\
 Examples:
   latchkey users lock ada --note \"left her laptop on a train\"
   latchkey users lock ada --for 2h
+  latchkey users lock ada --cause deactivated --note \"on leave\"
   latchkey users lock ada --until \"tomorrow 08:00\" --yes";
 
 /// Stop an account from signing in, and end its sessions.
@@ -31,6 +34,16 @@ pub(crate) struct Lock {
     /// The user.
     #[arg(value_parser = user_ref::parse)]
     user: UserRef,
+    /// operator; deactivated, for leave; or compromise, as `latchkey users contain` does.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "CAUSE",
+        default_value_t,
+        hide_possible_values = true,
+        hide_default_value = true
+    )]
+    cause: Cause,
     /// Only for this long: 30m, 2h, 7d.
     #[arg(long = "for", value_name = "TIME", value_parser = args::duration, conflicts_with = "until")]
     length: Option<Duration>,
@@ -47,6 +60,15 @@ pub(crate) struct Lock {
     etag: String,
 }
 
+/// The causes for which an operator can lock.
+#[derive(Debug, Clone, Copy, Default, clap::ValueEnum)]
+enum Cause {
+    #[default]
+    Operator,
+    Deactivated,
+    Compromise,
+}
+
 impl Lock {
     pub(super) async fn run(self, cli: &Cli) -> Result<(), Error> {
         let clock = cli.screen.clock();
@@ -59,26 +81,77 @@ impl Lock {
             (None, Some(at)) => (Some(End::UntilTime(stamp(at))), format!("until {}", clock.moment(at))),
             (None, None) => (None, "until it is unlocked".to_owned()),
         };
-        let request = LockUserRequest {
-            user: Some(self.user.clone()),
-            note: self.note,
-            end,
-            etag: self.etag,
-            ..LockUserRequest::default()
+        let cause = match self.cause {
+            Cause::Operator => LockCause::Operator,
+            Cause::Deactivated => LockCause::Deactivated,
+            Cause::Compromise => LockCause::Compromise,
         };
-        if cli.asks(self.confirmation.yes)? {
-            cli.rehearse(&request).await?;
-            let user = cli.user(self.user).await?;
-            cli.confirm(question(cli, &user, &words).await).await?;
-        }
-        cli.answer(request, |screen, answer| {
-            let user = answer.user.unwrap_or_default();
-            show_lock(screen, &user, answer.earlier_lock.as_ref())?;
-            Cli::effects(screen, answer.effects.as_ref(), None)?;
-            screen.undo(&format!("latchkey users unlock {}", shell_word(&user.username)))
-        })
-        .await
+        let request =
+            LockUserRequest { user: Some(self.user), cause: cause.into(), note: self.note, end, etag: self.etag };
+        lock(cli, request, &words, self.confirmation.yes).await
     }
+}
+
+const CONTAIN_HELP: &str = "\
+Locks the account as compromised. Sessions, unfinished sign-ins, API tokens, device tokens and the
+password end at once. Lifting the lock needs users.write, and then a reset of the password.
+
+Examples:
+  latchkey users contain ada --note \"typed her password into a false page\"";
+
+/// Lock an account that may be taken over, and end its password, sessions and tokens.
+#[derive(Debug, Args)]
+#[command(after_help = CONTAIN_HELP)]
+pub(crate) struct Contain {
+    /// The user.
+    #[arg(value_parser = user_ref::parse)]
+    user: UserRef,
+    /// Why: other operators and the audit log are told.
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    note: String,
+    #[command(flatten)]
+    confirmation: Confirmation,
+    /// Only if the account is still as it was with this etag.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    etag: String,
+}
+
+impl Contain {
+    pub(super) async fn run(self, cli: &Cli) -> Result<(), Error> {
+        let request = LockUserRequest {
+            user: Some(self.user),
+            cause: LockCause::Compromise.into(),
+            note: self.note,
+            end: None,
+            etag: self.etag,
+        };
+        lock(cli, request, "until it is unlocked", self.confirmation.yes).await
+    }
+}
+
+/// Asks for confirmation, locks the account and prints what was done. `words` say how long the lock lasts.
+async fn lock(cli: &Cli, request: LockUserRequest, words: &str, yes: bool) -> Result<(), Error> {
+    if cli.asks(yes)? {
+        cli.rehearse(&request).await?;
+        let user = cli.user(request.user.clone().unwrap_or_default()).await?;
+        let question = match request.cause() {
+            LockCause::Compromise => contain::question(cli, &user, words).await,
+            cause => question(cli, &user, cause, words).await,
+        };
+        let before = user.lock.as_ref().map(|lock| Text::toned(Tone::Warn, locked(lock, cli.screen.clock())));
+        cli.confirm(question.row("already", before.unwrap_or_default())).await?;
+    }
+    let scopes = contain::scopes(cli, &request).await;
+    cli.answer(request, |screen, answer| {
+        let user = answer.user.unwrap_or_default();
+        show_lock(screen, &user, answer.earlier_lock.as_ref())?;
+        Cli::effects(screen, answer.effects.as_ref(), None)?;
+        match user.lock.as_ref().map(UserLock::cause) {
+            Some(LockCause::Compromise) => contain::next(screen, &user, &scopes),
+            _ => screen.undo(&format!("latchkey users unlock {}", shell_word(&user.username))),
+        }
+    })
+    .await
 }
 
 /// Prints how long the account is locked. An earlier lock that ends later stays in force.
@@ -86,27 +159,33 @@ fn show_lock(screen: &Screen, user: &User, earlier: Option<&UserLock>) -> Result
     let ends_at = |lock: &UserLock| instant(lock.expire_time.as_ref());
     let end = user.lock.as_ref().and_then(ends_at);
     let until = end.map(|end| format!(" until {}", screen.clock().moment(end))).unwrap_or_default();
-    let Some(earlier) = earlier else { return screen.done(format!("{} is locked{until}", person(user))) };
-    if ends_at(earlier) == end {
-        screen.done(format!("{} was locked already and stays locked{until}", person(user)))?;
+    let cause = user.lock.as_ref().map_or(LockCause::Unspecified, UserLock::cause);
+    let (person, word) = (person(user), lock_word(cause));
+    let Some(earlier) = earlier else { return screen.done(format!("{person} is {word}{until}")) };
+    if earlier.cause() != cause {
+        screen.done(format!("{person} is now {word}{until}"))?;
+    } else if ends_at(earlier) == end {
+        screen.done(format!("{person} was {word} already and stays locked{until}"))?;
     } else {
-        screen.done(format!("{} is locked{until}, longer than before", person(user)))?;
+        screen.done(format!("{person} is {word}{until}, longer than before"))?;
     }
     screen.fields([("earlier", locked(earlier, screen.clock()).into())])
 }
 
-async fn question(cli: &Cli, user: &User, words: &str) -> Question {
-    let before = user.lock.as_ref().map(|lock| Text::toned(Tone::Warn, locked(lock, cli.screen.clock())));
+async fn question(cli: &Cli, user: &User, cause: LockCause, words: &str) -> Question {
     let ends = cli.sessions_of(user).await.map(|sessions| format!("{sessions}, now"));
-    Question::new(format!("Lock {}", person(user)))
+    let (verb, lifting) = match cause {
+        LockCause::Deactivated => ("Deactivate", "; to unlock it needs users.write"),
+        _ => ("Lock", ""),
+    };
+    Question::new(format!("{verb} {}", person(user)))
         .row("ends", ends.unwrap_or_default())
-        .row("stops", format!("signing in, and API tokens, {words}"))
+        .row("stops", format!("signing in, and API tokens, {words}{lifting}"))
         .row("stays", "the password")
-        .row("already", before.unwrap_or_default())
 }
 
 const UNLOCK_HELP: &str = "\
-The password stays as it was. If it is not known any more: `latchkey users reset`.
+The password stays as it was. If it is not known any more, or ended with the lock: `latchkey users reset`.
 
 Examples:
   latchkey users unlock ada --note \"laptop found\"";
@@ -138,9 +217,13 @@ impl Unlock {
             let (person, name) = (person(&user), shell_word(&user.username));
             let must_change = ability(&user).kind() == SignInAbilityKind::YesThen;
             let before = if was { "is not locked any more" } else { "was not locked" };
+            let was_contained = answer.lifted_lock.as_ref().map(UserLock::cause) == Some(LockCause::Compromise);
             match obstacle(&user) {
                 Some(obstacle) => screen.caution(format!("{person} {before}, but cannot sign in: {obstacle}"))?,
                 None if !was => screen.done(format!("{person} {before}"))?,
+                None if user.kind() == UserKind::Service && was_contained => {
+                    screen.done(format!("{person} {before}; its earlier API tokens stay revoked"))?;
+                }
                 None if user.kind() == UserKind::Service => {
                     screen.done(format!("{person} can use its API tokens again"))?;
                 }
@@ -152,6 +235,9 @@ impl Unlock {
             Cli::effects(screen, Some(&effects), answer.lifted_lock.as_ref())?;
             match obstacle(&user) {
                 Some(_) => screen.next(&format!("latchkey users reset {name} --temporary-password")),
+                None if user.kind() == UserKind::Service && was_contained => {
+                    screen.next(&format!("latchkey tokens create {name} --name TEXT --scope SCOPE"))
+                }
                 None => screen.next(&format!("latchkey users show {name}")),
             }
         })
@@ -162,6 +248,7 @@ impl Unlock {
 /// What keeps an account from signing in that is not locked, as the server answers. Returns `None` if nothing does.
 fn obstacle(user: &User) -> Option<&'static str> {
     match ability(user).reason() {
+        SignInAbilityReason::PasswordEnded => Some("its password was ended"),
         SignInAbilityReason::Pending => Some("it has no password yet"),
         SignInAbilityReason::TemporaryPasswordExpired => Some("the temporary password has expired"),
         _ => None,

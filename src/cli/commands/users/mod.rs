@@ -1,6 +1,7 @@
 //! `latchkey users`: lists and changes accounts.
 
 mod change;
+mod contain;
 mod create;
 mod delete;
 mod list;
@@ -33,6 +34,7 @@ pub(crate) enum Users {
     Update(Box<update::Update>),
     Delete(delete::Delete),
     Lock(lock::Lock),
+    Contain(lock::Contain),
     Unlock(lock::Unlock),
     Reset(reset::Reset),
     RequireChange(change::Require),
@@ -48,6 +50,7 @@ impl Users {
             Users::Update(update) => update.run(cli).await,
             Users::Delete(delete) => delete.run(cli).await,
             Users::Lock(lock) => lock.run(cli).await,
+            Users::Contain(contain) => contain.run(cli).await,
             Users::Unlock(unlock) => unlock.run(cli).await,
             Users::Reset(reset) => reset.run(cli).await,
             Users::RequireChange(require) => require.run(cli).await,

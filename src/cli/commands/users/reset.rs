@@ -20,7 +20,8 @@ use crate::cli::user_ref;
 use crate::proto::v1::reset_password_request::Method;
 use crate::proto::v1::reset_password_response::Secret;
 use crate::proto::v1::{
-    LockCause, ResetPasswordRequest, ResetPasswordResponse, SetPassword, TemporaryPassword, User, UserRef, UserState,
+    LockCause, ResetPasswordRequest, ResetPasswordResponse, SetPassword, TemporaryPassword, User, UserLock, UserRef,
+    UserState,
 };
 
 const HELP: &str = "\
@@ -117,12 +118,13 @@ impl Reset {
 
     /// Refuses the reset of an account that an operator locked, as the server would, before asking for confirmation.
     fn stop_at_lock(&self, user: &User) -> Result<(), Error> {
-        let by_operator = user.lock.as_ref().is_some_and(|lock| lock.cause() == LockCause::Operator);
-        if self.unlock || !by_operator {
-            return Ok(());
-        }
+        let stays = user.lock.as_ref().map(UserLock::cause).filter(|cause| *cause != LockCause::FailedSignIns);
+        let Some(cause) = stays.filter(|_| !self.unlock) else { return Ok(()) };
         let message = "the account is locked; unlock it first";
-        let refusal = Refusal::foreseen(Code::FailedPrecondition, "USER_LOCKED", message, user_ref::text(&self.user));
+        let mut refusal =
+            Refusal::foreseen(Code::FailedPrecondition, "USER_LOCKED", message, user_ref::text(&self.user));
+        let cause = cause.as_str_name().trim_start_matches("LOCK_CAUSE_").to_owned();
+        refusal.metadata.insert("lockCause".to_owned(), cause);
         Err(Error::Refused(Box::new(refusal)))
     }
 
@@ -153,6 +155,7 @@ impl Reset {
     async fn question(&self, cli: &Cli, user: &User) -> Question {
         let ends = match user.state() {
             UserState::Pending => String::new(),
+            _ if user.password_status.as_ref().is_some_and(|status| !status.password_set) => String::new(),
             _ => match cli.sessions_of(user).await {
                 Some(sessions) => format!("the old password and {sessions}, now"),
                 None => "the old password, now".to_owned(),

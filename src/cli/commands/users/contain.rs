@@ -1,0 +1,77 @@
+//! What the containment of an account ends, and what to do after it. The command is in `lock.rs`.
+
+use crate::cli::commands::may;
+use crate::cli::error::Error;
+use crate::cli::output::Screen;
+use crate::cli::output::time::instant;
+use crate::cli::output::words::{count, person, shell_word};
+use crate::cli::prompt::Question;
+use crate::cli::setting::Cli;
+use crate::cli::user_ref;
+use crate::proto::v1::{ListApiTokensRequest, LockCause, LockUserRequest, User, UserKind};
+
+/// The question before it.
+pub(super) async fn question(cli: &Cli, user: &User, words: &str) -> Question {
+    let has_password = user.password_status.as_ref().is_some_and(|status| status.password_set);
+    let has_devices = user.last_sign_in_time.is_some();
+    let ends = [
+        has_password.then(|| "the password".to_owned()),
+        cli.sessions_of(user).await,
+        cli.api_tokens_of(user).await,
+        has_devices.then(|| "device tokens and familiar places".to_owned()),
+    ];
+    let ends: Vec<String> = ends.into_iter().flatten().collect();
+    let ends = if ends.is_empty() { String::new() } else { format!("{}, now and for good", ends.join(", ")) };
+    Question::new(format!("Lock {} as compromised", person(user)))
+        .row("ends", ends)
+        .row("stops", format!("signing in, {words}; to unlock it needs users.write"))
+        .row("stays", "the account, its address and its roles")
+        .row("roles", user.roles.join(", "))
+}
+
+/// The scopes of the caller, if the request contains an account and a person is told what to do next.
+pub(super) async fn scopes(cli: &Cli, request: &LockUserRequest) -> Vec<String> {
+    if request.cause() != LockCause::Compromise || cli.client.is_showing() || cli.screen.is_json() {
+        return Vec::new();
+    }
+    cli.scopes().await
+}
+
+/// Prints the commands that are useful next, of those that the caller may use.
+pub(super) fn next(screen: &Screen, user: &User, scopes: &[String]) -> Result<(), Error> {
+    let name = shell_word(&user.username);
+    let may_give_back = ["users.reset", "users.lock", "users.write"].iter().all(|scope| may(scopes, scope));
+    let by = if may_give_back { "" } else { "by an operator with users.write, " };
+    let give_back = match user.kind() {
+        UserKind::Service => format!("latchkey users unlock {name}, {by}and then a new API token"),
+        _ => format!("latchkey users reset {name} --temporary-password --unlock, {by}after speaking with the user"),
+    };
+    let steps = [
+        (may(scopes, "audit.read"), format!("latchkey audit list --actor {name}, for what was done in its name")),
+        (may(scopes, "sessions.read"), format!("latchkey sessions list {name} --ended, for where from")),
+        (true, give_back),
+    ];
+    steps.iter().filter(|(may, _)| *may).try_for_each(|(_, step)| screen.next(step))
+}
+
+impl Cli {
+    /// `2 API tokens`: the number of a user's live API tokens. `None` if there are none; "all API tokens" if the number is
+    /// unknown.
+    async fn api_tokens_of(&self, user: &User) -> Option<String> {
+        let request = ListApiTokensRequest {
+            user: Some(user_ref::of_id(&user.id)),
+            page_size: 500,
+            ..ListApiTokensRequest::default()
+        };
+        let answer = self.client.call(request).await.ok().filter(|answer| answer.next_page_token.is_empty());
+        let Some(answer) = answer else { return Some("all API tokens".to_owned()) };
+        let expires =
+            |at: Option<&prost_types::Timestamp>| instant(at).is_some_and(|at| self.screen.clock().is_past(at));
+        let live = answer
+            .api_tokens
+            .iter()
+            .filter(|token| token.revoke_time.is_none() && !expires(token.expire_time.as_ref()))
+            .count();
+        (live > 0).then(|| count(live, "API token"))
+    }
+}
