@@ -344,7 +344,7 @@ fn is_bounded(answers: &BTreeMap<String, usize>, calls: usize) {
 }
 
 #[tokio::test]
-async fn a_flood_with_one_ticket_costs_ten_tries_and_delays_nobody() {
+async fn a_flood_with_one_ticket_costs_ten_tries_and_delays_no_other_user() {
     let h = Harness::with(|config| {
         config.argon2.memory_kib = 19_456;
         config.argon2.iterations = 2;
