@@ -16,9 +16,9 @@ use crate::store::ListReader;
 /// How many lists a caller reads at a time, on one replica.
 const OF_ONE_CALLER: usize = 1;
 
-/// How many calls of a caller read a list or wait to, on one replica. A list that the client gave up goes on waiting. An eighth
+/// How many calls of a caller read a list or wait to, on one replica. A list that the client gave up goes on waiting. A quarter
 /// of the lane, so that one caller cannot fill it from many addresses.
-const CALLS_OF_ONE_CALLER: usize = 8;
+const CALLS_OF_ONE_CALLER: usize = 16;
 
 /// How long a list waits for its turn, and for a connection: as long as another takes at most.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);

@@ -1,7 +1,6 @@
 //! The `latchkey` binary against a real server.
 
 use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -10,12 +9,11 @@ use latchkey::proto::v1;
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage};
 
-use crate::harness::actors::named;
 use crate::harness::transcript::{Shell, blocks, steps};
 use crate::harness::{Harness, OTHER_PASSWORD, PASSWORD, log};
 
 /// A shell on the host of a server.
-fn terminal(h: &Harness) -> Shell {
+pub fn terminal(h: &Harness) -> Shell {
     let mut shell = Shell::default();
     shell.set("LATCHKEY_SOCKET", &h.socket().display().to_string());
     shell.reach(&h.address());
@@ -59,112 +57,6 @@ async fn people_sign_in_and_out() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sessions_tokens_and_events_are_listed_and_ended() {
     play(include_str!("transcripts/sessions_and_tokens.md")).await;
-}
-
-/// A terminal whose user, an administrator named `root`, signed in forty minutes ago.
-async fn stale_terminal(h: &Harness) -> Shell {
-    h.create("root", &["admin"], PASSWORD).await;
-    let shell = terminal_of(h, "root");
-    for _ in 0..4 {
-        h.clock.advance(Duration::from_mins(10));
-        shell.latchkey(&["whoami", "--server", &h.url()]).good();
-    }
-    shell
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_needs_a_recent_sign_in_asks_for_the_password_at_the_terminal_and_goes_on() {
-    let h = Harness::start().await;
-    h.create("ada", &["helpdesk"], PASSWORD).await;
-    let shell = stale_terminal(&h).await;
-    if !shell.has("script") {
-        return;
-    }
-    for (mark, block) in blocks(include_str!("transcripts/recent_sign_in.md"), &["console", "console terminal"]) {
-        if mark == "console" {
-            shell.play(&steps(&block));
-        } else {
-            for step in steps(&block) {
-                shell.play_at_terminal(&step);
-            }
-        }
-    }
-    let events = h.operator().await.events().await;
-    let resets = events.iter().filter(|event| event.r#type() == v1::EventType::PasswordResetByOperator).count();
-    assert_eq!(resets, 1, "the request was made once");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_command_that_needs_a_recent_sign_in_asks_for_the_password() {
-    let h = Harness::start().await;
-    h.create("ada", &["helpdesk"], PASSWORD).await;
-    let shell = stale_terminal(&h).await;
-    if !shell.has("script") {
-        return;
-    }
-    let prompt = format!("Password of root at {}: ", h.address());
-    for command in [
-        "users create eve --role viewer",
-        "users update ada --add-role viewer",
-        "users update ada --email ada@example.org",
-        "users unlock ada",
-        "users require-change ada",
-        "users waive-change ada",
-        "users reset ada --temporary-password --yes",
-        "tokens create ada --name ci --scope users.read",
-        "users delete ada --yes",
-    ] {
-        let (printed, code) = shell.type_at(&format!("latchkey {command}"), &[(&prompt, PASSWORD)]);
-        assert!(code == 0 && printed.starts_with("This needs a recent sign-in.\n"), "{command}: {printed}");
-        assert!(!printed.contains("c4nary"), "{printed}");
-        for _ in 0..2 {
-            h.clock.advance(Duration::from_mins(10));
-            shell.latchkey(&["whoami"]).good();
-        }
-    }
-    assert_eq!(h.operator().await.sessions_of("root").await.len(), 1, "the session has survived");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wrong_password_is_asked_for_again_and_changes_nothing() {
-    let h = Harness::start().await;
-    let shell = stale_terminal(&h).await;
-    if !shell.has("script") {
-        return;
-    }
-    let prompt = format!("Password of root at {}: ", h.address());
-    let wrong = (prompt.as_str(), "a wrong c4nary");
-    let (printed, code) = shell.type_at("latchkey users create eve --role viewer", &[wrong, wrong, wrong]);
-    assert_eq!((printed.matches(&prompt).count(), printed.matches("Try again:").count(), code), (3, 2, 1), "{printed}");
-    let refusal =
-        "error: sign-in failed\n\nhint: nothing was changed; if you forgot the password, an operator can reset it";
-    assert!(printed.ends_with(refusal) && !printed.contains("c4nary"), "{printed}");
-    h.operator().await.get("eve").await.expect_err("no account");
-    let (printed, code) =
-        shell.type_at("latchkey users create eve --role viewer", &[wrong, (prompt.as_str(), PASSWORD)]);
-    assert!(code == 0 && printed.contains("✔ eve is created"), "{printed}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn with_a_token_from_the_environment_the_way_to_a_recent_sign_in_is_only_told() {
-    let h = Harness::start().await;
-    h.create("ada", &["helpdesk"], PASSWORD).await;
-    let root = h.admin().await;
-    h.clock.advance(Duration::from_mins(12));
-    let tokens = root.client.refresh(&root.tokens.refresh_token).await.expect("tokens");
-    h.clock.advance(Duration::from_mins(4));
-    let mut shell = terminal(&h);
-    shell.set("LATCHKEY_TOKEN", &tokens.access_token);
-    let unlock = ["users", "unlock", "ada", "--server", &h.url()];
-    shell.latchkey(&unlock).fails(
-        1,
-        "error: this needs a sign-in within the last 15 minutes; authenticate again\n\n\
-         hint: unset LATCHKEY_TOKEN and sign in with `latchkey login`",
-    );
-    if shell.has("script") {
-        let (printed, code) = shell.type_at(&format!("latchkey {}", unlock.join(" ")), &[]);
-        assert!(code == 1 && printed.contains("hint: unset LATCHKEY_TOKEN"), "{printed}");
-    }
 }
 
 #[test]
@@ -344,53 +236,6 @@ async fn a_containment_shows_what_will_end_asks_and_says_what_the_caller_can_do_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_person_is_made_to_change_the_password_at_the_terminal() {
-    let h = Harness::start().await;
-    h.create("ada", &[], PASSWORD).await;
-    let reset = h.operator().await.reset("ada").await.expect("a reset");
-    let Some(v1::reset_password_response::Secret::TemporaryPassword(given)) = reset.secret else {
-        panic!("no password");
-    };
-    let shell = terminal(&h);
-    if !shell.has("script") {
-        return;
-    }
-    let answers = [
-        (format!("Password of ada at {}: ", h.address()), given.as_str()),
-        ("New password: ".to_owned(), "short"),
-        ("Once more: ".to_owned(), "short"),
-        ("New password: ".to_owned(), OTHER_PASSWORD),
-        ("Once more: ".to_owned(), "not the same"),
-        ("New password: ".to_owned(), OTHER_PASSWORD),
-        ("Once more: ".to_owned(), OTHER_PASSWORD),
-    ];
-    let answers: Vec<(&str, &str)> = answers.iter().map(|(prompt, answer)| (prompt.as_str(), *answer)).collect();
-    let (printed, code) = shell.type_at(&format!("latchkey login ada --server {}", h.address()), &answers);
-    assert_eq!(code, 0, "{printed}");
-    assert!(printed.contains("This password was given to you by an operator."), "{printed}");
-    assert!(printed.contains("new password: shorter than 15 characters"), "{printed}");
-    assert!(printed.contains("The passwords differ. Try again:"), "{printed}");
-    assert!(printed.contains("✔ signed in as ada at "), "{printed}");
-    assert!(!printed.contains("c4nary") && !printed.contains(&given), "typed passwords are not shown: {printed}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_first_password_is_asked_for_twice() {
-    let h = Harness::start().await;
-    let shell = terminal(&h);
-    if !shell.has("script") {
-        return;
-    }
-    let twice = [("New password: ", PASSWORD), ("Once more: ", PASSWORD)];
-    let (printed, code) = shell.type_at("latchkey users create ada --set-password --lasting", &twice);
-    assert!(code == 0 && printed.contains("✔ ada is created") && !printed.contains("c4nary"), "{printed}");
-    h.signed_in("ada", PASSWORD).await;
-    let awaited = [("type the password and press Enter; it will be visible", PASSWORD)];
-    let (printed, code) = shell.type_at("latchkey users create bob --password-stdin", &awaited);
-    assert!(code == 0 && printed.contains("✔ bob is created"), "{printed}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refusal_is_one_event() {
     let h = Harness::start().await;
     h.create("ada", &["helpdesk"], PASSWORD).await;
@@ -525,82 +370,6 @@ async fn a_secret_is_shown_once() {
             assert!(!shown.contains(password) && !log::has_secret(&shown), "{shown}");
         }
     }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_stored_login_is_renewed_by_one_process_at_a_time() {
-    let h = Harness::start().await;
-    h.create("ada", &[], PASSWORD).await;
-    let shell = terminal_of(&h, "ada");
-    let file = shell.path("state/latchkey/login.json");
-    let mode = |path: &std::path::Path| std::fs::metadata(path).expect("a file").permissions().mode() & 0o777;
-    assert_eq!((mode(&file), mode(file.parent().expect("a directory"))), (0o600, 0o700));
-    let tokens = || std::fs::read_to_string(&file).expect("a login");
-    let first = tokens();
-
-    // Independent of the client's clock: the server finds the token expired.
-    h.clock.advance(Duration::from_mins(10));
-    let at_once = "for i in 1 2 3 4 5 6; do latchkey whoami & done; wait $(jobs -p)";
-    let all = shell.bash(at_once);
-    let printed = String::from_utf8_lossy(&all.stdout);
-    assert_eq!(printed.matches("you are    ada").count(), 6, "{all:?}");
-    assert_ne!(tokens(), first);
-
-    let operator = h.operator().await;
-    let request = v1::ListUserSessionsRequest { user: Some(named("ada")), ..Default::default() };
-    let sessions = operator.user_admin().list_user_sessions(request).await.expect("sessions").into_inner().sessions;
-    assert_eq!(sessions.len(), 1, "the session has survived");
-    let metrics = h.http("/metrics").await.body;
-    let renewals = metrics.lines().filter(|line| line.contains("rpc_total") && line.contains("RefreshTokens"));
-    let renewals: Vec<&str> = renewals.collect();
-    assert!(renewals.len() == 1 && renewals[0].ends_with(" 1"), "the first has renewed it for all: {renewals:?}");
-
-    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).expect("a mode");
-    let open = shell.latchkey(&["whoami"]);
-    assert!(open.code != 0 && open.stderr.contains("login.json"), "a login that others can read: {open:?}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_device_token_of_a_login_outlives_it_and_lets_the_owner_in_while_strangers_guess() {
-    let h = Harness::with(|config| config.throttle.initial = Duration::from_mins(2)).await;
-    h.create("ada", &[], PASSWORD).await;
-    let shell = terminal_of(&h, "ada");
-    shell.latchkey(&["logout"]).good();
-    let devices = shell.path("state/latchkey/devices.json");
-    let first = std::fs::read_to_string(&devices).expect("a device token");
-    assert!(first.contains("lkd_"), "it outlives the login");
-    // As if the laptop were elsewhere.
-    h.sql("DELETE FROM familiar_place").await;
-    let stranger = h.stranger().await;
-    for _ in 0..5 {
-        stranger.sign_in("ada", OTHER_PASSWORD).await.expect_err("a guess");
-    }
-    let sign_in = || shell.feed("latchkey", &["login", "ada", "--password-stdin", "--server", &h.url()], PASSWORD);
-    sign_in().good();
-    assert_ne!(std::fs::read_to_string(&devices).expect("a device token"), first, "renewed");
-    h.sql("DELETE FROM familiar_place").await;
-    std::fs::remove_file(&devices).expect("the only device token");
-    let refused = sign_in();
-    assert!(refused.code != 0 && refused.stderr.contains("too many wrong passwords"), "{refused:?}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dead_login_says_how_to_sign_in_again() {
-    let h = Harness::start().await;
-    h.create("ada", &[], PASSWORD).await;
-    let shell = terminal_of(&h, "ada");
-    h.operator().await.lock("ada").await.expect("a lock");
-    h.clock.advance(Duration::from_mins(10));
-    shell.latchkey(&["whoami"]).fails(1, "error: …\n\nhint: sign in again with `latchkey login`…");
-    // If the server is unreachable, the login is kept: only it can end the session.
-    h.stop().await;
-    shell.latchkey(&["logout"]).fails(
-        3,
-        "error: cannot reach …: Connection refused …\n\nhint: `latchkey logout --forget` forgets the login without ending its session",
-    );
-    assert!(shell.path("state/latchkey/login.json").exists());
-    shell.latchkey(&["logout", "--forget"]).good();
-    assert!(!shell.path("state/latchkey/login.json").exists());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

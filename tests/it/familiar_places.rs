@@ -334,7 +334,7 @@ async fn a_place_and_a_device_token_are_forgotten_after_ninety_days() {
 }
 
 #[tokio::test]
-async fn a_clock_that_was_turned_back_makes_nobody_a_stranger() {
+async fn a_clock_that_was_turned_back_makes_no_owner_a_stranger() {
     let h = with(|_| {}).await;
     let device = at_home(&h, "bob").await.device_token;
     h.clock.turn_back(Duration::from_hours(2));
@@ -445,7 +445,7 @@ async fn the_people_behind_an_application_are_not_at_one_place() {
     let same_network = app.with("latchkey-client-address", "2001:db8:0:1:ffff::8");
     same_network.tokens("bob", PASSWORD).await.expect("the same /64");
 
-    // Without the person's address, the application's own is nobody's place.
+    // Without the person's address, the application's own is no person's place.
     operator.unlock("bob").await.expect("an unlock");
     app.tokens("bob", PASSWORD).await.expect("tokens");
     for _ in 0..5 {
@@ -456,7 +456,7 @@ async fn the_people_behind_an_application_are_not_at_one_place() {
 }
 
 #[tokio::test]
-async fn attempts_that_are_given_up_count_and_keep_nobody_out() {
+async fn attempts_that_are_given_up_count_and_keep_no_owner_out() {
     let h = with(|_| {}).await;
     at_home(&h, "bob").await;
     let mut clients = Vec::new();

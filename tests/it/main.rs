@@ -27,6 +27,8 @@ mod broken_files;
 mod broken_rows;
 mod calling_applications;
 mod cli;
+mod cli_login;
+mod cli_recent_sign_in;
 mod cli_waiting;
 mod clients;
 mod compression;

@@ -114,7 +114,7 @@ impl Findings {
             ("as", caller),
             ("roles", roles.into()),
             ("may do", known.filter(|_| !has_roles).map(may_do).unwrap_or_default()),
-            ("signing", self.keys.as_ref().map(|keys| signing(keys, screen.clock())).unwrap_or_default()),
+            ("tokens", self.keys.as_ref().map(|keys| signing(keys, screen.clock())).unwrap_or_default()),
             ("attention", self.attention.as_ref().map(attention).unwrap_or_default()),
             ("audit log", self.announced(screen.clock())),
         ])?;
@@ -301,15 +301,16 @@ pub(super) async fn total(cli: &Cli, filter: UserFilter) -> Result<Total, Error>
     Ok(Total { size: answer.total_size.unwrap_or_default(), is_at_least: answer.total_is_at_least })
 }
 
-/// `key 7f…, in use for 3 d; the next from tomorrow 02:14`.
+/// `signed with key 7f…, for 3 d; with the next from tomorrow 02:14`.
 fn signing(keys: &GetSigningKeysResponse, clock: &Clock) -> Text {
     let Some(current) = keys.keys.first() else { return Text::toned(Tone::Bad, "✖ no key") };
     let since = instant(current.not_before.as_ref());
     let age = since.filter(|at| clock.is_past(*at)).map(|at| {
         let seconds = u64::try_from(clock.now().as_second() - at.as_second()).unwrap_or(0);
-        format!(", in use for {}", length(std::time::Duration::from_secs(seconds)))
+        format!(", for {}", length(std::time::Duration::from_secs(seconds)))
     });
     let starts = keys.keys.iter().skip(1).filter_map(|key| instant(key.not_before.as_ref()));
-    let next = starts.filter(|at| !clock.is_past(*at)).min().map(|at| format!("; the next from {}", clock.moment(at)));
-    Text::from(format!("key {}{}{}", current.key_id, age.unwrap_or_default(), next.unwrap_or_default()))
+    let next =
+        starts.filter(|at| !clock.is_past(*at)).min().map(|at| format!("; with the next from {}", clock.moment(at)));
+    Text::from(format!("signed with key {}{}{}", current.key_id, age.unwrap_or_default(), next.unwrap_or_default()))
 }

@@ -18,7 +18,7 @@ const THROTTLE: [(&str, &str); 3] =
     [("throttle_failures", "INTEGER"), ("throttle_until", "BIGINT"), ("familiar_until", "BIGINT")];
 
 /// The id of no account.
-pub(super) fn nobody() -> UserId {
+pub(super) fn decoy_id() -> UserId {
     UserId::from_bytes([0; 16])
 }
 
@@ -32,7 +32,7 @@ pub(super) async fn one_or_decoy(
     let row = c.query_one(&or_decoy(found.into_query(), same)).await?;
     let row = row.map(|row| model::<UserRow>(Resource::User, &row, "")).transpose()?;
     let account = row.map(UserRow::decode_with_credentials).transpose()?;
-    Ok(account.filter(|account| account.user.id != nobody()))
+    Ok(account.filter(|account| account.user.id != decoy_id()))
 }
 
 /// One statement, so that both take as many round trips.
@@ -66,9 +66,9 @@ fn literal(column: user::Column) -> String {
         _ => ("TEXT", "''"),
     };
     let value = match column {
-        user::Column::Id => format!("'{}'", nobody()),
-        user::Column::Username => "'nobody.nobody'".to_owned(),
-        user::Column::Email | user::Column::EmailKey => "'nobody.nobody@example.com'".to_owned(),
+        user::Column::Id => format!("'{}'", decoy_id()),
+        user::Column::Username => "'decoy.decoy'".to_owned(),
+        user::Column::Email | user::Column::EmailKey => "'decoy.decoy@example.com'".to_owned(),
         user::Column::DisplayName => "'Nobody Nobody'".to_owned(),
         user::Column::Locale => "'en-GB'".to_owned(),
         user::Column::Labels => "'{}'".to_owned(),

@@ -84,7 +84,7 @@ pub async fn user_lock_row(c: &impl ConnectionTrait, id: UserId) -> Result<Optio
 
 /// Reads and locks the account at which a sign-in failed. Takes as long if there is none.
 pub async fn user_lock_row_or_decoy(c: &impl ConnectionTrait, id: Option<UserId>) -> Result<Option<User>> {
-    let id = id.unwrap_or_else(decoy::nobody);
+    let id = id.unwrap_or_else(decoy::decoy_id);
     let select = user::Entity::find_by_id(id.to_string());
     let found = locking(c, with_throttle(select.clone()), id, RowLock::Write);
     Ok(decoy::one_or_decoy(c, found, select).await?.map(|account| account.user))
