@@ -257,6 +257,7 @@ impl std::fmt::Display for Etag {
 /// Side effects of an operator's call on an account.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(default)] // The version before stored fewer fields.
+#[expect(clippy::struct_excessive_bools, reason = "each effect is independent of the others")]
 pub struct Effects {
     /// Number of sessions that were revoked.
     pub sessions_revoked: u32,

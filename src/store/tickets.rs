@@ -1,6 +1,6 @@
 //! Tickets: one for each user and purpose, so that each sign-in replaces the previous ticket.
 
-use sea_orm::sea_query::{Expr, ExprTrait, LockType, OnConflict};
+use sea_orm::sea_query::{Expr, ExprTrait, LockType, OnConflict, Query};
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryTrait, Set};
 
 use super::entity::ticket::{self, Column};
@@ -121,12 +121,12 @@ pub async fn ticket_try(tx: &Autocommit, digest: &Digest32, purpose: TicketPurpo
 
 /// Deletes all tickets of a user, and returns how many of them were valid at `now`.
 pub async fn ticket_end_all(tx: &WriteTx, user: UserId, now: Timestamp) -> Result<u32> {
-    let of_user = || ticket::Column::UserId.eq(user.to_string());
-    let has_expired = ticket::Column::ExpiresAt.lte(now.as_micros());
-    ticket::Entity::delete_many().filter(of_user()).filter(has_expired).exec(tx).await?;
-    let ended = ticket::Entity::delete_many().filter(of_user()).exec(tx).await?;
+    let mut end = ticket::Entity::delete_many().filter(Column::UserId.eq(user.to_string()));
+    let expiry = Query::returning().column(Column::ExpiresAt);
+    let ended = tx.query_all(QueryTrait::query(&mut end).returning(expiry)).await?;
     failpoint!("store.ticket_end_all");
-    Ok(count(ended.rows_affected))
+    let ends: Vec<i64> = ended.iter().map(|row| row.try_get_by_index(0)).collect::<Result<_, _>>()?;
+    Ok(count(ends.into_iter().filter(|end| *end > now.as_micros()).count() as u64))
 }
 
 /// Deletes a batch of expired tickets. Returns whether there may be more.

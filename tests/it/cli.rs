@@ -447,6 +447,7 @@ const CALLS: &[(&str, &[&str])] = &[
     ("users update", &["bob", "--remove-role", "helpdesk"]),
     ("users delete", &["bob"]),
     ("users lock", &["bob"]),
+    ("users contain", &["bob"]),
     ("users unlock", &["bob"]),
     ("users reset", &["bob", "--temporary-password"]),
     ("users require-change", &["bob", "--end-sessions"]),
@@ -499,7 +500,7 @@ async fn every_command_takes_output_and_every_change_takes_yes() {
             run(&["-y"]);
         }
     }
-    assert!(changing >= 14, "{changing} commands change something");
+    assert!(changing >= 15, "{changing} commands change something");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -514,6 +515,7 @@ async fn what_ends_something_for_others_is_confirmed() {
         &["users", "update", "bob", "--remove-role", "helpdesk"],
         &["users", "require-change", "bob", "--end-sessions"],
         &["users", "lock", "bob"],
+        &["users", "contain", "bob"],
         &["users", "delete", "bob"],
         &["users", "reset", "bob", "--temporary-password"],
     ] {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use latchkey::clock::Clock;
 use latchkey::domain::role::Scope;
 use latchkey::proto::v1::lock_user_request::End;
 use latchkey::proto::v1::reset_password_request::Method;
@@ -181,37 +182,25 @@ async fn a_containment_forgets_the_places_and_devices_of_an_intruder() {
 async fn a_later_lock_of_any_cause_never_weakens_an_earlier_one() {
     let h = Harness::start().await;
     let operator = h.operator().await;
+    let now = h.clock.now().as_micros() / 1_000_000;
     let causes = [LockCause::Compromise, LockCause::Deactivated, LockCause::Operator];
-    let ends = [None, Some(7200), Some(3600)];
-    let lock = |name: &str, cause: LockCause, end: Option<i64>| {
-        let end = end.map(|seconds| End::Duration(prost_types::Duration { seconds, nanos: 0 }));
-        v1::LockUserRequest { user: Some(named(name)), cause: cause.into(), end, ..Default::default() }
+    let ends = [None, Some(now + 7200), Some(now + 3600)];
+    let locks = || (0..causes.len()).flat_map(|cause| (0..ends.len()).map(move |end| (cause, end)));
+    let request = |name: &str, (cause, end): (usize, usize)| {
+        let end = ends[end].map(|seconds| End::UntilTime(prost_types::Timestamp { seconds, nanos: 0 }));
+        v1::LockUserRequest { user: Some(named(name)), cause: causes[cause].into(), end, ..Default::default() }
     };
-    let mut number = 0;
-    for (first, first_end) in
-        causes.iter().enumerate().flat_map(|cause| ends.iter().enumerate().map(move |end| (cause, end)))
-    {
-        for (second, second_end) in
-            causes.iter().enumerate().flat_map(|cause| ends.iter().enumerate().map(move |end| (cause, end)))
-        {
-            number += 1;
-            let name = format!("u{number}");
-            operator
-                .create(v1::CreateUserRequest { username: name.clone(), ..Default::default() })
-                .await
-                .expect("a user");
-            let mut client = operator.user_admin();
-            let before = client.lock_user(lock(&name, *first.1, *first_end.1)).await.expect("a lock").into_inner();
-            let after = client.lock_user(lock(&name, *second.1, *second_end.1)).await.expect("a lock").into_inner();
-            let before = before.user.and_then(|user| user.lock).expect("a lock");
-            let standing = after.user.and_then(|user| user.lock).expect("a lock");
-            assert_eq!(standing.cause(), causes[first.0.min(second.0)], "{first:?} {second:?}");
-            let expected = ends[first_end.0.min(second_end.0)];
-            let lasts = |lock: &v1::UserLock| lock.expire_time.as_ref().map(|end| end.seconds);
-            let since = before.lock_time.as_ref().expect("a time").seconds;
-            assert_eq!(lasts(&standing).map(|end| end - since), expected, "{first_end:?} {second_end:?}");
-            assert_eq!(after.earlier_lock, Some(before));
-        }
+    let mut client = operator.user_admin();
+    for (first, second) in locks().flat_map(|first| locks().map(move |second| (first, second))) {
+        let name = format!("u{}{}.{}{}", first.0, first.1, second.0, second.1);
+        let user = v1::CreateUserRequest { username: name.clone(), ..Default::default() };
+        operator.create(user).await.expect("a user");
+        let before = client.lock_user(request(&name, first)).await.expect("a lock").into_inner();
+        let after = client.lock_user(request(&name, second)).await.expect("a lock").into_inner();
+        let standing = after.user.and_then(|user| user.lock).expect("a lock");
+        assert_eq!(standing.cause(), causes[first.0.min(second.0)], "{name}");
+        assert_eq!(standing.expire_time.map(|end| end.seconds), ends[first.1.min(second.1)], "{name}");
+        assert_eq!(after.earlier_lock, before.user.and_then(|user| user.lock), "{name}");
     }
 }
 

@@ -146,7 +146,7 @@ async fn a_lock_can_end_at_a_moment_which_must_come() {
 }
 
 #[tokio::test]
-async fn operators_lock_as_operators_only() {
+async fn only_the_server_locks_for_failed_sign_ins() {
     let h = Harness::start().await;
     let operator = h.operator().await;
     h.create("bob", &[], PASSWORD).await;

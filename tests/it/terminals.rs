@@ -179,6 +179,7 @@ fn every_help_fits_the_terminal_and_has_the_global_options_in_one_line() {
         "users update",
         "users delete",
         "users lock",
+        "users contain",
         "users unlock",
         "users require-change",
         "users waive-change",

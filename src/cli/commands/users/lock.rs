@@ -99,7 +99,7 @@ password end at once. Lifting the lock needs users.write, and then a reset of th
 Examples:
   latchkey users contain ada --note \"typed her password into a false page\"";
 
-/// Lock an account that may be taken over, and end its password, sessions and tokens.
+/// Lock an account that may be taken over; end all its access.
 #[derive(Debug, Args)]
 #[command(after_help = CONTAIN_HELP)]
 pub(crate) struct Contain {
@@ -190,7 +190,7 @@ The password stays as it was. If it is not known any more, or ended with the loc
 Examples:
   latchkey users unlock ada --note \"laptop found\"";
 
-/// Lift a lock, whatever its cause, and the throttle after wrong passwords.
+/// Lift a lock, and the throttle after wrong passwords.
 #[derive(Debug, Args)]
 #[command(after_help = UNLOCK_HELP)]
 pub(crate) struct Unlock {
