@@ -41,6 +41,15 @@ impl TokenBucket {
         Err(Duration::try_from_secs_f64((1.0 - self.tokens) / self.per_second).unwrap_or(Duration::MAX))
     }
 
+    /// Returns how long it takes until there is a token. `None` if there is one.
+    pub fn wait(&mut self, now: Instant) -> Option<Duration> {
+        let taken = self.try_take(now);
+        if taken.is_ok() {
+            self.tokens += 1.0;
+        }
+        taken.err()
+    }
+
     /// Returns whether more tokens were taken than there were.
     pub fn is_overdrawn(&self) -> bool {
         self.tokens < 0.0
@@ -105,6 +114,16 @@ impl<K: Eq + Hash> TokenBuckets<K> {
         self.by_key.insert(key, bucket);
         taken
     }
+
+    /// Returns how long this key waits for a token, as [`TokenBucket::wait`]. Makes no bucket.
+    pub fn wait(&mut self, key: &K, now: Instant) -> Option<Duration> {
+        let is_full = self.by_key.len() >= MAX_KEYS;
+        match self.by_key.get_mut(key) {
+            Some(bucket) => bucket.wait(now),
+            None if is_full => self.shared.wait(now),
+            None => None,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -116,8 +135,10 @@ mod tests {
         let now = Instant::now();
         let mut bucket = TokenBucket::full(3.0, 0.5, now);
         assert!((0..3).all(|_| bucket.try_take(now).is_ok()));
+        assert_eq!(bucket.wait(now), Some(Duration::from_secs(2)));
         assert_eq!(bucket.try_take(now), Err(Duration::from_secs(2)));
         let later = now + Duration::from_secs(4);
+        assert!((0..9).all(|_| bucket.wait(later).is_none()), "to ask takes none");
         assert!((0..2).all(|_| bucket.try_take(later).is_ok()));
         assert!(bucket.try_take(later).is_err());
         assert!(

@@ -1,12 +1,14 @@
 //! Familiar places and device tokens: an attempt that has one of them is not a stranger's, and has a budget of its own.
 
+use std::net::IpAddr;
+
 use data_encoding::BASE64URL_NOPAD;
 use secrecy::{ExposeSecret, SecretString};
 
 use super::App;
 use super::writer::Change;
 use crate::crypto::short;
-use crate::domain::caller::Caller;
+use crate::domain::caller::{Caller, Source};
 use crate::domain::familiar::{DEVICE_TOKEN_PREFIX, Device, MAX_DEVICE_TOKEN_BYTES, SentDeviceToken};
 use crate::domain::id::UserId;
 use crate::domain::time::Timestamp;
@@ -40,8 +42,19 @@ impl App {
         if caller.call.is_shared_address {
             return None;
         }
-        let source = caller.call.source().map_or_else(|| "local".to_owned(), |source| source.to_string());
-        Some(short(&self.keys.current().digest("familiar place", &[user.as_bytes(), source.as_bytes()].concat())))
+        Some(self.place_of(caller.call.source(), user))
+    }
+
+    /// Returns the place of a source. `None` is the local socket.
+    fn place_of(&self, source: Option<Source>, user: UserId) -> String {
+        let source = source.map_or_else(|| "local".to_owned(), |source| source.to_string());
+        short(&self.keys.current().digest("familiar place", &[user.as_bytes(), source.as_bytes()].concat()))
+    }
+
+    /// Returns whether the account has signed in from this address.
+    pub(super) async fn is_familiar_address(&self, user: &User, address: IpAddr) -> Result<bool> {
+        let place = self.place_of(Some(Source::of(address)), user.id);
+        place_is_familiar(self.store.reader(), user.id, &place, self.now()).await
     }
 
     /// Makes the device token of a user who signs in now.

@@ -46,9 +46,11 @@ pub use self::sign_in::{Progress, SignIn};
 pub use self::start::{KeysReplaced, StartError, migrate, open_keys, replace_seal_key, revoke_signing_key};
 pub use self::tokens::{ApiTokenPage, CreateApiToken, Identity, Introspection, RevokeApiToken, SigningKeys};
 pub use self::users::{
-    CreateUser, CreatedUser, DeleteUser, ListUsers, LockEnd, LockUser, UnlockUser, UpdateUser, UserPage,
+    CreateUser, CreatedUser, DeleteUser, DiagnoseSignIn, ListUsers, LockEnd, LockUser, SignInDiagnosis, UnlockUser,
+    UpdateUser, UserPage,
 };
 use crate::crypto::{Hasher, KeyRing, SealKey};
+use crate::domain::diagnosis::Readiness;
 use crate::domain::horizon::Retention;
 use crate::domain::lockout::ThrottleRules;
 use crate::domain::password::PasswordRules;
@@ -167,6 +169,17 @@ impl App {
     /// is not stopping.
     pub fn ready(&self) -> bool {
         !self.work.is_closed() && self.store.condition() == Condition::Usable
+    }
+
+    /// Returns whether this server can sign anybody in.
+    fn readiness(&self) -> Readiness {
+        if self.store.condition() != Condition::Usable {
+            Readiness::ReadOnly
+        } else if self.has_room_to_hash() {
+            Readiness::Ready
+        } else {
+            Readiness::Saturated
+        }
     }
 
     /// Looks at what the database can do. Until the next look, calls that need more fail at once.

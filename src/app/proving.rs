@@ -425,15 +425,31 @@ impl App {
         hasher.verify(permit, typed, hash).await
     }
 
-    /// The name of an unknown account in the audit log. It is a digest, because users sometimes type their password into the
-    /// field for the name.
-    fn unknown_name(&self, login: &str) -> String {
-        format!("hmac:{}", short(&self.keys.current().digest("login", login.as_bytes())))
-    }
-
     /// Returns whether a hash is weaker than today's settings. If so, the next sign-in renews it.
     pub fn is_rehash_pending(&self, password: &Password) -> bool {
         self.gate.hasher.is_outdated(&password.method)
+    }
+
+    /// Returns whether this server can verify hashes of this method.
+    pub(super) fn is_hash_usable(&self, password: &Password) -> bool {
+        self.gate.hasher.accepts(&password.method)
+    }
+
+    /// Returns whether a sign-in would find room to hash.
+    pub(super) fn has_room_to_hash(&self) -> bool {
+        self.gate.hasher.check_room(Priority::SignIn).is_ok()
+    }
+
+    /// Returns how long a user must wait who has signed in too often on this replica. `None` if not at all.
+    pub(super) fn sign_ins_wait(&self, user: UserId) -> Option<Duration> {
+        let proofs = self.gate.proofs.as_ref()?;
+        proofs.lock().unwrap_or_else(PoisonError::into_inner).wait(&user, Instant::now())
+    }
+
+    /// The name of an unknown account in the audit log. It is a digest, because users sometimes type their password into the
+    /// field for the name.
+    pub(super) fn unknown_name(&self, login: &str) -> String {
+        format!("hmac:{}", short(&self.keys.current().digest("login", login.as_bytes())))
     }
 
     /// Returns how many calls may hash or wait for it before more are refused.

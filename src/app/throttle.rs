@@ -3,6 +3,7 @@
 //!
 //! Strangers cannot keep an owner out: attempts from familiar places have budgets of their own, and only their failures lock.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::App;
@@ -14,6 +15,7 @@ use crate::crypto::HashPermit;
 use crate::domain::audit::{Event, EventType, Events, Target};
 use crate::domain::budget::Budget;
 use crate::domain::caller::{Caller, Principal, Source};
+use crate::domain::diagnosis::SourceBlock;
 use crate::domain::id::EventId;
 use crate::domain::lockout::{Lock, LockCause, ThrottleRules};
 use crate::domain::reason::Reason;
@@ -22,7 +24,7 @@ use crate::domain::user::User;
 use crate::error::{Error, Limit, Outage, Result};
 use crate::store::WriteTx;
 use crate::store::budgets::budget_take;
-use crate::store::sources::{SourceState, source_blocked, source_failed};
+use crate::store::sources::{SourceState, source_block, source_blocked, source_failed};
 use crate::store::throttle::{
     Account, Budgets, Cleared, Failed, Name, Reservation, throttle_accept_unfamiliar, throttle_clear, throttle_failed,
     throttle_refuse_unfamiliar, throttle_release, throttle_reserve, throttle_succeeded,
@@ -59,6 +61,24 @@ impl App {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Returns the blocks of the sources of these addresses.
+    pub(super) async fn blocks_of(&self, addresses: &[IpAddr]) -> Result<Vec<(IpAddr, SourceBlock)>> {
+        let (mut blocks, mut seen, now) = (Vec::new(), Vec::new(), self.now());
+        if !self.settings.sources.are_on() {
+            return Ok(blocks);
+        }
+        for address in addresses {
+            let source = Source::of(*address);
+            if seen.contains(&source) {
+                continue;
+            }
+            seen.push(source);
+            let block = source_block(self.store.reader(), source, now).await?;
+            blocks.extend(block.map(|block| (*address, block)));
+        }
+        Ok(blocks)
     }
 
     fn limited_source(&self, caller: &Caller) -> Option<Source> {

@@ -208,10 +208,14 @@ impl Hasher {
         self.capacity
     }
 
+    /// Returns whether hashes of `method` can be verified.
+    pub fn accepts(&self, method: &HashMethod) -> bool {
+        params_of(method).is_some()
+    }
+
     /// Returns whether `method` is weaker than the current parameters, or is not an accepted Argon2id method.
     pub fn is_outdated(&self, method: &HashMethod) -> bool {
-        let params = PasswordHash::new(method.as_str()).ok().and_then(|hash| accepted_params(&hash));
-        params.is_none_or(|then| {
+        params_of(method).is_none_or(|then| {
             let now = &self.params;
             then.m_cost() < now.m_cost() || then.t_cost() < now.t_cost() || then.p_cost() < now.p_cost()
         })
@@ -424,6 +428,10 @@ impl Stored {
         let salt = hash.salt?.to_vec();
         (salt.len() >= MIN_SALT_LEN).then_some(Stored { work: Work { params, salt }, tag })
     }
+}
+
+fn params_of(method: &HashMethod) -> Option<Params> {
+    PasswordHash::new(method.as_str()).ok().and_then(|hash| accepted_params(&hash))
 }
 
 /// Returns the parameters of a hash, or `None` unless it is Argon2id of version 0x13 and within the bounds.

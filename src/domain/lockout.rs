@@ -90,7 +90,27 @@ pub struct Throttle {
     pub familiar_until: Option<Timestamp>,
 }
 
+/// The throttle of one budget of an account: of the account itself or of one of its names, in one kind of places.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BudgetThrottle {
+    /// Whether it throttles familiar places. If not, it throttles the others.
+    pub is_familiar: bool,
+    /// Number of consecutive wrong passwords.
+    pub failures: u32,
+    /// When the next attempt is accepted. `None` means never.
+    pub until: Option<Timestamp>,
+}
+
 impl Throttle {
+    /// The throttle over these budgets. Returns `None` if there are none.
+    pub fn over<'a>(budgets: impl Iterator<Item = &'a BudgetThrottle> + Clone) -> Option<Throttle> {
+        let failures = budgets.clone().map(|budget| budget.failures).max()?;
+        let has_end = budgets.clone().all(|budget| budget.until.is_some());
+        let until = budgets.clone().filter_map(|budget| budget.until).max().filter(|_| has_end);
+        let familiar_until = budgets.filter(|budget| budget.is_familiar).filter_map(|budget| budget.until).max();
+        Some(Throttle { failures, until, familiar_until })
+    }
+
     /// Returns whether sign-ins are throttled from familiar places too.
     pub fn includes_familiar(&self, now: Timestamp) -> bool {
         self.familiar_until.is_some_and(|until| until > now)

@@ -1,10 +1,12 @@
 //! Domain rules. Pure code without I/O, clock, database or wire format.
 
+pub mod alike;
 pub mod api_token;
 pub mod audit;
 pub mod budget;
 pub mod caller;
 pub mod credentials;
+pub mod diagnosis;
 pub mod email;
 pub mod familiar;
 pub mod horizon;

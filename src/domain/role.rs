@@ -43,6 +43,7 @@ scopes! {
     TokensRevoke = "tokens.revoke",
     TokensWrite = "tokens.write",
     UsersDelete = "users.delete",
+    UsersDiagnose = "users.diagnose",
     UsersEmail = "users.email",
     UsersLock = "users.lock",
     UsersRead = "users.read",
@@ -135,7 +136,8 @@ impl fmt::Debug for ScopeSet {
     }
 }
 
-const VIEWER: ScopeSet = ScopeSet::of(&[Scope::UsersRead, Scope::SessionsRead, Scope::TokensRead]);
+const VIEWER: ScopeSet =
+    ScopeSet::of(&[Scope::UsersRead, Scope::UsersDiagnose, Scope::SessionsRead, Scope::TokensRead]);
 const HELPDESK: ScopeSet = VIEWER.union(ScopeSet::of(&[
     Scope::UsersLock,
     Scope::UsersReset,

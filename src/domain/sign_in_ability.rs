@@ -57,13 +57,21 @@ impl Concern {
     }
 }
 
-/// What an operator can do for a user who cannot sign in.
+/// What can be done for a user who cannot sign in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Remedy {
     /// Remove the lock and the throttle.
     Unlock,
     /// Set a new password.
     ResetPassword,
+    /// Sign in, and choose a new password. The user does that.
+    CompletePasswordChange,
+    /// Give a service an API token.
+    CreateApiToken,
+    /// Create the account again.
+    CreateUser,
+    /// Delete an account whose record is corrupt.
+    DeleteUser,
 }
 
 /// Whether a user can sign in, in one word.

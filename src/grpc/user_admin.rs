@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::convert::user::{effects, failure, lock, user};
-use super::convert::{passwords, sessions, tokens, users};
+use super::convert::{audit, diagnosis, passwords, sessions, tokens, users};
 use super::{decode, run};
 use crate::app::App;
 use crate::domain::role::Role;
@@ -109,6 +109,7 @@ impl UserAdmin for Service {
             secret,
             expire_time: reset.expires_at.map(super::convert::stamp),
             effects: Some(effects(&reset.effects)),
+            remaining: reset.remaining.into_iter().map(diagnosis::finding).collect(),
             replayed: reset.replayed,
             lifted_lock: reset.lifted_lock.as_ref().map(lock),
         }))
@@ -133,6 +134,22 @@ impl UserAdmin for Service {
         let (known, changed) =
             run(&self.app, |app| async move { app.waive_password_change(&caller, command).await }).await?;
         Ok(Response::new(v1::WaivePasswordChangeResponse { user: Some(user(&self.app, &known)), changed }))
+    }
+
+    async fn diagnose_sign_in(
+        &self,
+        request: Request<v1::DiagnoseSignInRequest>,
+    ) -> Answer<v1::DiagnoseSignInResponse> {
+        let (caller, command) = decode(request, diagnosis::diagnose_sign_in)?;
+        let found = run(&self.app, |app| async move { app.diagnose_sign_in(&caller, command).await }).await?;
+        Ok(Response::new(v1::DiagnoseSignInResponse {
+            verdict: diagnosis::verdict(found.verdict).into(),
+            user: found.user.as_ref().map(|known| user(&self.app, known)),
+            findings: found.findings.into_iter().map(diagnosis::finding).collect(),
+            attempts: found.attempts.into_iter().map(audit::event).collect(),
+            similar_usernames: found.similar_usernames,
+            evaluate_time: Some(super::convert::stamp(found.at)),
+        }))
     }
 
     async fn list_user_sessions(

@@ -87,29 +87,44 @@ fn is_kind(kind: EventType) -> Expr {
     audit_event::Column::Kind.eq(kind.as_str())
 }
 
-/// How many of the last events about a user are searched for failed sign-ins.
-const SEARCHED_EVENTS: u64 = 100;
+/// How many of the last events about a user are searched.
+pub const SEARCHED_EVENTS: u64 = 100;
 
-/// How many failed sign-ins are returned.
-const RECENT_FAILURES: u64 = 5;
+/// Whom events are about.
+#[derive(Debug, Clone)]
+pub enum About {
+    /// A user.
+    User(UserId),
+    /// The target with this name at that time.
+    Name(String),
+}
 
-/// Reads the last failed sign-ins of a user, newest first. Looks only at the last events about the user, by the index of
-/// targets: a user with a million events and no failure must not be searched for one.
-pub async fn event_recent_failures(c: &impl ConnectionTrait, user: UserId) -> Result<Vec<RecordedEvent>> {
+/// Reads the last events of these kinds about a user or a name, newest first. Looks only at the last [`SEARCHED_EVENTS`], by the
+/// index of targets: a user with a million events and none of these kinds must not be searched for one.
+pub async fn event_recent(
+    c: &impl ConnectionTrait,
+    about: &About,
+    kinds: &[EventType],
+    limit: u64,
+) -> Result<Vec<RecordedEvent>> {
     use audit_event::Column;
     let newest = |select: Select<audit_event::Entity>| select.order_by_desc(Column::At).order_by_desc(Column::Id);
     let recent = audit_event::Entity::find().select_only().column(Column::Id).column(Column::Kind).column(Column::At);
-    let recent = newest(recent.filter(Column::TargetUserId.eq(user.to_string()))).limit(SEARCHED_EVENTS);
-    let mut failed = Query::select();
-    failed
+    let of_target = match about {
+        About::User(id) => Column::TargetUserId.eq(id.to_string()),
+        About::Name(name) => Column::TargetUsername.eq(name.as_str()),
+    };
+    let recent = newest(recent.filter(of_target)).limit(SEARCHED_EVENTS);
+    let mut found = Query::select();
+    found
         .column(Column::Id)
         .from_subquery(recent.into_query(), "recent")
-        .and_where(Expr::col(Column::Kind).eq(EventType::SignInFailed.as_str()))
+        .and_where(Expr::col(Column::Kind).is_in(kinds.iter().map(|kind| kind.as_str())))
         .order_by(Column::At, Order::Desc)
         .order_by(Column::Id, Order::Desc)
-        .limit(RECENT_FAILURES);
+        .limit(limit);
     let mut ids = Query::select();
-    ids.column(Column::Id).from_subquery(failed, "failed");
+    ids.column(Column::Id).from_subquery(found, "found");
     let events = newest(audit_event::Entity::find().filter(Column::Id.in_subquery(ids)));
     let rows: Vec<audit_event::Model> = records(c, Resource::Event, events).await?;
     readable(rows.into_iter().map(decode))

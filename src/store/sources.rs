@@ -12,6 +12,7 @@ use super::sweep::delete_batch;
 use super::text::instant;
 use super::{Autocommit, WriteTx};
 use crate::domain::caller::Source;
+use crate::domain::diagnosis::SourceBlock;
 use crate::domain::id::EventId;
 use crate::domain::time::{MAX_CLOCK_ERROR, Timestamp};
 use crate::error::Result;
@@ -42,6 +43,23 @@ impl SourceRules {
 pub async fn source_blocked(c: &impl ConnectionTrait, source: Source, now: Timestamp) -> Result<Option<Timestamp>> {
     let row: Option<source_block::Model> = only(c, source_block::Entity::find_by_id(source.to_string())).await?;
     Ok(row.map(|row| instant(row.blocked_until)).filter(|until| *until > now))
+}
+
+/// Returns the block of a source, with the failures that caused it. None is recorded after the one that blocks it.
+pub async fn source_block(c: &impl ConnectionTrait, source: Source, now: Timestamp) -> Result<Option<SourceBlock>> {
+    let Some(until) = source_blocked(c, source, now).await? else { return Ok(None) };
+    let counted: Option<(i64, i64, Option<i64>)> = source_failure::Entity::find()
+        .filter(source_failure::Column::Source.eq(source.to_string()))
+        .select_only()
+        .expr(Expr::cust("COUNT(*)"))
+        .expr(Expr::cust("COUNT(DISTINCT account)"))
+        .expr(Expr::cust("MAX(at)"))
+        .into_tuple()
+        .one(c)
+        .await?;
+    let (failures, names, last) = counted.unwrap_or_default();
+    let number = |count| u32::try_from(count).unwrap_or(u32::MAX);
+    Ok(Some(SourceBlock { since: last.map(instant), until, failures: number(failures), names: number(names) }))
 }
 
 /// What a failure means for its source.

@@ -20,7 +20,7 @@ use super::sweep::delete_batch;
 use super::text::instant;
 use super::{Autocommit, WriteTx, is_lost_race};
 use crate::domain::id::UserId;
-use crate::domain::lockout::ThrottleRules;
+use crate::domain::lockout::{BudgetThrottle, ThrottleRules};
 use crate::domain::time::{MAX_CLOCK_ERROR, Timestamp};
 use crate::error::Result;
 
@@ -374,6 +374,19 @@ fn decrement_pending(id: &str) -> sea_orm::UpdateMany<throttle::Entity> {
     throttle::Entity::update_many()
         .col_expr(throttle::Column::Pending, Expr::cust("CASE WHEN pending > 0 THEN pending - 1 ELSE 0 END"))
         .filter(throttle::Column::Id.eq(id))
+}
+
+/// Reads the throttles of all budgets of a user that are in force.
+pub async fn throttle_list(c: &impl ConnectionTrait, user: UserId, now: Timestamp) -> Result<Vec<BudgetThrottle>> {
+    let select = throttle::Entity::find()
+        .filter(throttle::Column::AccountId.eq(user.to_string()))
+        .filter(throttle::Column::WaitsUntil.gt(now.as_micros()));
+    let of_budget = |row: throttle::Model| BudgetThrottle {
+        is_familiar: row.id.starts_with('f'),
+        failures: u32::try_from(row.failures).unwrap_or(0),
+        until: row.waits_until.filter(|until| *until != FOR_GOOD).map(instant),
+    };
+    Ok(select.all(c).await?.into_iter().map(of_budget).collect())
 }
 
 /// The result of resetting the failures of a user.

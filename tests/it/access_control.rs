@@ -52,6 +52,7 @@ const TABLE: &[(&str, Demand)] = &[
     ("UserAdmin/CreateApiToken", Scoped("tokens.write", ADMINS)),
     ("UserAdmin/CreateUser", Scoped("users.write", OPERATORS)),
     ("UserAdmin/DeleteUser", Scoped("users.delete", ADMINS)),
+    ("UserAdmin/DiagnoseSignIn", Scoped("users.diagnose", LOOKERS)),
     ("UserAdmin/GetUser", Scoped("users.read", READERS)),
     ("UserAdmin/ListApiTokens", Scoped("tokens.read", LOOKERS)),
     ("UserAdmin/ListRoles", Scoped("users.read", READERS)),

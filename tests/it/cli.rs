@@ -29,8 +29,11 @@ pub fn terminal_of(h: &Harness, user: &str) -> Shell {
 }
 
 async fn play(transcript: &str) {
-    let h = Harness::start().await;
-    let shell = terminal(&h);
+    play_on(&Harness::start().await, transcript);
+}
+
+fn play_on(h: &Harness, transcript: &str) {
+    let shell = terminal(h);
     if shell.has("jq") {
         let blocks = blocks(transcript, &["console"]);
         let all: Vec<_> = blocks.iter().flat_map(|(_, block)| steps(block)).collect();
@@ -47,6 +50,13 @@ async fn accounts_are_made_found_changed_and_deleted() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn passwords_are_reset_and_accounts_locked() {
     play(include_str!("transcripts/passwords_and_locks.md")).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_is_told_why_somebody_cannot_sign_in() {
+    // The throttle must outlast the commands that show it.
+    let h = Harness::with(|config| config.throttle.initial = Duration::from_hours(1)).await;
+    play_on(&h, include_str!("transcripts/diagnosis.md"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -443,6 +453,7 @@ const CALLS: &[(&str, &[&str])] = &[
     ("status", &[]),
     ("users list", &[]),
     ("users show", &["bob"]),
+    ("users diagnose", &["bob", "--from", "192.0.2.7"]),
     ("users create", &["bob"]),
     ("users update", &["bob", "--remove-role", "helpdesk"]),
     ("users delete", &["bob"]),

@@ -42,6 +42,7 @@ mod database_faults;
 mod database_role;
 mod deadlines;
 mod deleting_users;
+mod diagnosis;
 mod error_reasons;
 mod examples;
 mod failover;

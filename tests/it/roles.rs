@@ -185,7 +185,7 @@ async fn rank_is_of_what_the_token_may_do_and_not_of_what_its_user_may() {
     h.create("bob", &["viewer"], PASSWORD).await;
     let narrow = h.token(&["users.lock"]).await;
     refused(narrow.lock("bob").await, Code::PermissionDenied, "TARGET_OUTRANKS_CALLER");
-    let wide = h.token(&["users.lock", "users.read", "sessions.read", "tokens.read"]).await;
+    let wide = h.token(&["users.lock", "users.read", "users.diagnose", "sessions.read", "tokens.read"]).await;
     wide.lock("bob").await.expect("a lock");
 }
 
@@ -193,7 +193,8 @@ async fn rank_is_of_what_the_token_may_do_and_not_of_what_its_user_may() {
 async fn granting_a_role_needs_all_its_scopes() {
     let h = Harness::start().await;
     h.create("bob", &[], PASSWORD).await;
-    let program = h.token(&["users.write", "roles.write", "users.read", "sessions.read", "tokens.read"]).await;
+    let of_viewer = ["users.read", "users.diagnose", "sessions.read", "tokens.read"];
+    let program = h.token(&[&["users.write", "roles.write"], &of_viewer[..]].concat()).await;
     let grant = |role: &str| json!({"user": {"username": "bob"}, "addRoles": [role]});
     let create = |name: &str, role: &str| json!({"username": name, "roles": [role]});
     for role in Role::ALL.iter().filter(|role| **role != Role::Viewer) {
@@ -223,7 +224,7 @@ async fn an_api_token_gets_no_scope_that_its_maker_lacks() {
     let h = Harness::start().await;
     h.create("root", &["admin"], PASSWORD).await;
     h.create("bob", &["viewer"], PASSWORD).await;
-    let narrow = json!({"login": "root", "password": PASSWORD, "scopes": ["tokens.write", "tokens.read", "sessions.read", "users.read"]});
+    let narrow = json!({"login": "root", "password": PASSWORD, "scopes": ["tokens.write", "tokens.read", "sessions.read", "users.diagnose", "users.read"]});
     let answer = h.stranger().await.call("Auth/SignIn", narrow).await.expect("a sign-in");
     let token = answer["progress"]["tokens"]["accessToken"].as_str().expect("a token");
     let root = h.stranger().await.bearing(token);
@@ -252,6 +253,7 @@ fn own_acts(user: &Value, etag: &str) -> Vec<(&'static str, Value, bool)> {
         ("UpdateUser", json!({"user": user, "displayName": "Root", "validateOnly": true}), true),
         ("UpdateUser", json!({"user": user, "email": "root@example.org", "validateOnly": true}), true),
         ("GetUser", json!({"user": user}), true),
+        ("DiagnoseSignIn", json!({"user": user}), true),
         ("ListUserSessions", json!({"user": user}), true),
         ("UnlockUser", json!({"user": user}), false),
     ]
@@ -322,22 +324,23 @@ async fn roles_are_listed_with_their_scopes() {
         (
             "admin",
             "audit.read auth.proxy roles.write sessions.read sessions.revoke tokens.introspect tokens.read \
-             tokens.revoke tokens.write users.delete users.email users.lock users.read users.reset \
+             tokens.revoke tokens.write users.delete users.diagnose users.email users.lock users.read users.reset \
              users.reset.secrets users.reset.temporary users.write",
         ),
         ("app", "auth.proxy tokens.introspect"),
         ("auditor", "audit.read users.read"),
         (
             "helpdesk",
-            "sessions.read sessions.revoke tokens.read users.lock users.read users.reset users.reset.temporary",
+            "sessions.read sessions.revoke tokens.read users.diagnose users.lock users.read users.reset \
+             users.reset.temporary",
         ),
         (
             "operator",
-            "sessions.read sessions.revoke tokens.read tokens.revoke users.email users.lock users.read users.reset \
-             users.reset.secrets users.reset.temporary users.write",
+            "sessions.read sessions.revoke tokens.read tokens.revoke users.diagnose users.email users.lock users.read \
+             users.reset users.reset.secrets users.reset.temporary users.write",
         ),
         ("verifier", "tokens.introspect"),
-        ("viewer", "sessions.read tokens.read users.read"),
+        ("viewer", "sessions.read tokens.read users.diagnose users.read"),
     ];
     let expected: Vec<(String, String)> = expected.iter().map(|(n, s)| ((*n).to_owned(), (*s).to_owned())).collect();
     assert_eq!(listed, expected);
@@ -350,7 +353,7 @@ fn every_method_that_changes_an_account_is_in_the_tables_of_this_file() {
         .iter()
         .filter(|method| method.parent_service().name() == "UserAdmin")
         .map(short_name)
-        .filter(|name| !name.contains("/List") && !name.contains("/Get"))
+        .filter(|name| !["/List", "/Get", "/Diagnose"].iter().any(|reads| name.contains(reads)))
         .collect();
     let known = [
         "CreateApiToken",

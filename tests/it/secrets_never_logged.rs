@@ -21,6 +21,7 @@ const READS: &[&str] = &[
     "Auth/IntrospectToken",
     "Auth/ListSessions",
     "Auth/WhoAmI",
+    "UserAdmin/DiagnoseSignIn",
     "UserAdmin/GetUser",
     "UserAdmin/ListApiTokens",
     "UserAdmin/ListRoles",
@@ -134,9 +135,15 @@ async fn administration(record: &Record, root: &Client, user: &Client, access: &
     ] {
         record.done(client, method, json!({})).await;
     }
-    for method in
-        ["GetUser", "ListUserSessions", "RequirePasswordChange", "WaivePasswordChange", "LockUser", "UnlockUser"]
-    {
+    for method in [
+        "GetUser",
+        "DiagnoseSignIn",
+        "ListUserSessions",
+        "RequirePasswordChange",
+        "WaivePasswordChange",
+        "LockUser",
+        "UnlockUser",
+    ] {
         record.done(root, &format!("UserAdmin/{method}"), json!({"user": bob()})).await;
     }
     record.done(root, "UserAdmin/UpdateUser", json!({"user": bob(), "displayName": "Bob"})).await;

@@ -14,27 +14,27 @@ use crate::harness::calls::Shown;
 use crate::harness::raw::methods;
 use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD, eventually};
 
-const MINUTE: i64 = 60_000_000;
+pub const MINUTE: i64 = 60_000_000;
 /// When, in minutes from the start, a short lock ends, a temporary password expires, a throttle ends, and a long lock ends.
-const SHORT_LOCK: i64 = 60;
-const EXPIRY: i64 = 75;
-const THROTTLE: i64 = 90;
-const LONG_LOCK: i64 = 180;
+pub const SHORT_LOCK: i64 = 60;
+pub const EXPIRY: i64 = 75;
+pub const THROTTLE: i64 = 90;
+pub const LONG_LOCK: i64 = 180;
 
 /// An account in one of all states, with the credential that it would sign in with.
-struct Account {
-    name: String,
-    credential: Credential,
+pub struct Account {
+    pub name: String,
+    pub credential: Credential,
 }
 
-enum Credential {
+pub enum Credential {
     Password(String),
     ApiToken(Client),
 }
 
 impl Account {
     /// What really happens: `Yes`, `YesThen`, or `No` for every refusal.
-    async fn tries(&self, stranger: &Client) -> Kind {
+    pub async fn tries(&self, stranger: &Client) -> Kind {
         match &self.credential {
             Credential::Password(password) => match stranger.sign_in(&self.name, password).await {
                 Ok(Step::Tokens(_)) => Kind::Yes,
@@ -46,7 +46,7 @@ impl Account {
     }
 }
 
-async fn server() -> Harness {
+pub async fn server() -> Harness {
     Harness::with(|config| {
         // The failures of the test itself must not throttle, and a job must not end the throttles that it makes.
         config.throttle.threshold = 1000;
@@ -57,7 +57,7 @@ async fn server() -> Harness {
 }
 
 /// Creates an account in every state that locks, throttles, passwords and their ends can make.
-async fn every_state(h: &Harness) -> Vec<Account> {
+pub async fn every_state(h: &Harness) -> Vec<Account> {
     let (operator, now) = (h.operator().await, h.clock.now().as_micros());
     let mut accounts = Vec::new();
     let locks = [None, Some(None), Some(Some(SHORT_LOCK)), Some(Some(LONG_LOCK)), Some(Some(-1))];

@@ -145,6 +145,9 @@ async fn pages_errors_and_hints_fit_the_terminal() {
     }
     for command in [
         format!("users show {LONG}"),
+        format!("users diagnose {LONG} --from 2001:db8:1:2:3:4:5:6"),
+        "users diagnose ali".to_owned(),
+        "users diagnose zhnag.wei".to_owned(),
         "whoami".to_owned(),
         "users show maximilana.wintersberger".to_owned(),
         "users list --kind x --state y".to_owned(),
@@ -175,6 +178,7 @@ fn every_help_fits_the_terminal_and_has_the_global_options_in_one_line() {
         "users",
         "users list",
         "users show",
+        "users diagnose",
         "users create",
         "users update",
         "users delete",

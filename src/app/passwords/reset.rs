@@ -7,6 +7,7 @@ use crate::app::writer::{Change, RolledBack, Writer};
 use crate::domain::audit::{Event, EventType, Target};
 use crate::domain::caller::Caller;
 use crate::domain::credentials::{Credentials, StoredPassword};
+use crate::domain::diagnosis::Finding;
 use crate::domain::idempotency::Remembered;
 use crate::domain::lockout::{Lock, LockCause};
 use crate::domain::profile::Note;
@@ -61,6 +62,8 @@ pub struct PasswordReset {
     pub effects: Effects,
     /// The lock that was lifted.
     pub lifted_lock: Option<Lock>,
+    /// What still prevents a sign-in.
+    pub remaining: Vec<Finding>,
     /// Whether this repeats the answer of an earlier call; nothing was done again.
     pub replayed: bool,
 }
@@ -78,15 +81,18 @@ impl App {
         let reset = Reset { user, method: name, unlock, note, etag, validate_only };
         let retry = idempotency.as_ref().map(|key| Retry::new(self, caller, key));
         let work = Box::pin(self.reset_once(caller, &reset, given, retry.as_ref()));
-        self.once(retry.as_ref(), work, |user, answer| PasswordReset {
+        let reset = self.once(retry.as_ref(), work, |user, answer| PasswordReset {
             user,
             temporary_password: None,
             expires_at: answer.expires_at.map(Timestamp::from_micros),
             effects: answer.effects,
             lifted_lock: None,
+            remaining: Vec::new(),
             replayed: true,
-        })
-        .await
+        });
+        let reset = reset.await?;
+        let remaining = self.remaining(caller, &reset.user).await;
+        Ok(PasswordReset { remaining, ..reset })
     }
 
     /// Does the reset. Returns `None` if another call with the same idempotency key committed first.
@@ -129,7 +135,15 @@ impl App {
         if !reset.validate_only {
             self.metrics.password_reset();
         }
-        Ok(Some(PasswordReset { user, temporary_password, expires_at, effects, lifted_lock, replayed: false }))
+        Ok(Some(PasswordReset {
+            user,
+            temporary_password,
+            expires_at,
+            effects,
+            lifted_lock,
+            remaining: Vec::new(),
+            replayed: false,
+        }))
     }
 
     async fn write_reset(

@@ -1,16 +1,18 @@
 //! Accounts: listed and shown here; created, updated, deleted, locked and unlocked in the submodules.
 
 mod create;
+mod diagnose;
 mod lock;
 mod update;
 
 pub use self::create::{CreateUser, CreatedUser};
+pub use self::diagnose::{DiagnoseSignIn, SignInDiagnosis};
 pub use self::lock::{LockEnd, LockUser, UnlockUser};
 pub(super) use self::lock::{lock_account, locked_event};
 pub use self::update::{DeleteUser, UpdateUser};
 use super::App;
 use super::writer::Unit;
-use crate::domain::audit::{Event, RecordedEvent};
+use crate::domain::audit::{Event, EventType, RecordedEvent};
 use crate::domain::caller::{Caller, check_rank};
 use crate::domain::email::EmailAddress;
 use crate::domain::id::UserId;
@@ -21,8 +23,11 @@ use crate::domain::user_filter::{UserFilter, UserOrder};
 use crate::domain::username::Username;
 use crate::error::{Error, Narrowing, Result, Taken};
 use crate::store::Connection;
-use crate::store::audit::event_recent_failures;
+use crate::store::audit::{About, event_recent};
 use crate::store::users::{Login, UserListing, reservation_find, user_by_ref, user_count, user_list};
+
+/// How many failed sign-ins are shown with an account.
+const RECENT_FAILURES: u64 = 5;
 
 /// A command to list accounts.
 #[derive(Debug)]
@@ -71,10 +76,18 @@ impl App {
     pub async fn show_user(&self, caller: &Caller, user: &UserRef) -> Result<(User, Vec<RecordedEvent>)> {
         let reader = self.store.reader();
         let user = user_by_ref(reader, user).await?.ok_or_else(|| Error::no_user(user.field()))?;
-        let may_reset = caller.scopes.contains(Scope::UsersReset) && check_rank(caller.scopes, user.scopes()).is_ok();
-        let failures = if may_reset { event_recent_failures(reader, user.id).await? } else { Vec::new() };
+        let failures = if may_reset(caller, &user) {
+            event_recent(reader, &About::User(user.id), &[EventType::SignInFailed], RECENT_FAILURES).await?
+        } else {
+            Vec::new()
+        };
         Ok((user, failures))
     }
+}
+
+/// Returns whether a caller may reset the password of a user, and so know why sign-ins failed.
+fn may_reset(caller: &Caller, user: &User) -> bool {
+    caller.scopes.contains(Scope::UsersReset) && check_rank(caller.scopes, user.scopes()).is_ok()
 }
 
 /// How to make a list shorter.

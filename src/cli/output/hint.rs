@@ -11,7 +11,7 @@ pub(crate) fn of(refusal: &Refusal) -> Option<String> {
             "sign in with `latchkey login`, set LATCHKEY_TOKEN, or on the host of latchkeyd give `--socket DATA_DIR/latchkey.sock`"
                 .to_owned()
         }
-        "CREDENTIALS_REJECTED" => format!("an operator sees what is wrong with `latchkey users show {user}`"),
+        "CREDENTIALS_REJECTED" => format!("an operator sees what is wrong with `latchkey users diagnose {user}`"),
         "TOKEN_EXPIRED" | "TOKEN_INVALID" | "SESSION_REVOKED" | "REFRESH_REUSED" => {
             "sign in again with `latchkey login`".to_owned()
         }
@@ -69,8 +69,8 @@ pub(crate) fn of(refusal: &Refusal) -> Option<String> {
         "THROTTLED" => format!("an operator can lift the wait with `latchkey users unlock {user}`"),
         // The message contains the time to wait.
         "RATE_LIMITED" => {
-            "an operator sees the failures with `latchkey audit list --failed`; on the host of latchkeyd --local still works"
-                .to_owned()
+            let diagnose = format!("`latchkey users diagnose {user} --from ADDRESS`");
+            format!("an operator sees why with {diagnose}; on the host of latchkeyd --local still works")
         }
         "OVERLOADED" => "on the host of latchkeyd you can still use --local".to_owned(),
         "QUERY_TOO_BROAD" => too_broad(refusal)?,

@@ -149,6 +149,21 @@ impl Screen {
         self.lines(command_lines(UNDO, &self.typed(command), self.width))
     }
 
+    /// Prints numbered steps, the first one after a label: commands as [`Screen::next`] prints one, and sentences.
+    pub(crate) fn steps(&self, label: &str, steps: &[String]) -> Result<(), Error> {
+        for (at, step) in steps.iter().enumerate() {
+            let label = format!("{:5}{}  ", if at == 0 { label } else { "" }, at + 1);
+            if step.starts_with("latchkey ") {
+                self.lines(command_lines(&label, &self.typed(step), self.width))?;
+                continue;
+            }
+            let text = Text::toned(Tone::Dim, format!("  {label}")).and(Tone::Plain, step);
+            let below = label.trim_start().len();
+            self.lines(flowed(text, self.width, below))?;
+        }
+        Ok(())
+    }
+
     /// Prints `✔` and what was done.
     pub(crate) fn done(&self, text: impl Into<Text>) -> Result<(), Error> {
         self.lines(flowed(Text::toned(Tone::Good, "✔ ").join(text.into()), self.width, 2))

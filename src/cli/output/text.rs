@@ -203,19 +203,21 @@ fn without_spaces<'a, 'b>(symbols: &'a [Symbol<'b>]) -> &'a [Symbol<'b>] {
     symbols.get(spaces..).unwrap_or_default()
 }
 
-/// The number of symbols in the first line, at least one. With `whole`, a word of narrow symbols and a short command between
+/// The number of symbols in the first line, at least one. A `✔` stays with its word. With `whole`, a word of narrow symbols and a short command between
 /// backticks are not broken.
 fn line_end(symbols: &[Symbol<'_>], width: usize, whole: bool) -> usize {
     let mut columns = 0;
     let mut last_space = None;
     let mut command_end = 0;
+    let mut before = " ";
     for (at, symbol) in symbols.iter().enumerate() {
         if whole && symbol.text == "`" && at >= command_end {
             command_end = end_of_command(symbols, at, width);
         }
-        if symbol.text == " " && at >= command_end {
+        if symbol.text == " " && !matches!(before, " " | "✔") && at >= command_end {
             last_space = Some(at);
         }
+        before = symbol.text;
         columns += symbol.columns;
         if columns <= width {
             continue;
@@ -223,7 +225,7 @@ fn line_end(symbols: &[Symbol<'_>], width: usize, whole: bool) -> usize {
         let next = symbols.iter().enumerate().skip(at.max(command_end)).find(|(_, symbol)| symbol.text == " ");
         let next = next.map_or(symbols.len(), |(at, _)| at);
         let word = last_space.map_or(0, |space| space + 1)..next;
-        let word = symbols.get(word).unwrap_or_default();
+        let word = without_spaces(symbols.get(word).unwrap_or_default());
         let is_breakable = !whole || word.iter().any(|symbol| symbol.columns > 1);
         // A new line does not help a word that is longer than a line.
         let is_too_long = !is_breakable && word.iter().map(|symbol| symbol.columns).sum::<usize>() > width;
@@ -323,6 +325,7 @@ mod tests {
         assert_eq!(flowed("see `latchkey users list` now", 22), ["see", "`latchkey users list`", "now"]);
         assert_eq!(flowed("lka_0123456789 shown once", 8), ["lka_0123456789", "shown", "once"]);
         assert_eq!(flowed("✔ lka_0123456789 shown", 8), ["✔ lka_0123456789", "shown"]);
+        assert_eq!(flowed("✔ free  ✔ fit", 9), ["✔ free", "✔ fit"]);
         assert_eq!(flowed("张伟明张伟明", 4), ["张伟", "明张", "伟明"]);
         let below: Vec<String> = Text::from("  one two three").flowed_below(9, 2).iter().map(plain).collect();
         assert_eq!(below, ["  one two", "    three"]);

@@ -265,17 +265,14 @@ pub(crate) fn next_steps(user: &User, has_failed: bool) -> Vec<Step> {
             Some(act(&["users.reset", "users.reset.temporary", "users.lock"], format!("{reset} --unlock")))
         }
         Some("ResetPassword") => Some(act(&["users.reset", "users.reset.temporary"], reset)),
-        // The password was forgotten.
-        _ if has_failed && ability(user).kind() == SignInAbilityKind::Yes && user.kind() == UserKind::Person => {
-            Some(act(&["users.reset", "users.reset.temporary"], reset))
-        }
         _ => None,
     };
+    let diagnose = has_failed.then(|| read(&["users.diagnose"], format!("latchkey users diagnose {name}")));
     let tokens =
         (user.kind() == UserKind::Service).then(|| read(&["tokens.read"], format!("latchkey tokens list {name}")));
     let events = read(&["audit.read"], format!("latchkey audit list --user {name}"));
     let sessions = read(&["sessions.read"], format!("latchkey sessions list {name}"));
-    help.into_iter().chain(tokens).chain([events, sessions]).collect()
+    help.into_iter().chain(diagnose).chain(tokens).chain([events, sessions]).collect()
 }
 
 /// `1 session`, `2 sessions`.

@@ -7,6 +7,7 @@
 
 pub(super) mod audit;
 pub(super) mod auth;
+pub(super) mod diagnosis;
 pub(super) mod passwords;
 pub(super) mod sessions;
 pub(super) mod tokens;
@@ -41,6 +42,7 @@ const MAX_ROLES: usize = 32;
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Wrong {
     Number,
+    Address,
     Role,
     Scope,
     Etag,
@@ -56,6 +58,7 @@ impl fmt::Display for Wrong {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Wrong::Number => f.write_str("not a value that this server knows"),
+            Wrong::Address => f.write_str("not an IP address"),
             Wrong::Role => f.write_str("no such role; ListRoles names them"),
             Wrong::Scope => f.write_str("no such scope; ListRoles names them"),
             Wrong::Etag => f.write_str("not an etag; send it as it was read, quotes included"),
@@ -73,7 +76,7 @@ impl Describe for Wrong {
     fn fault(&self) -> Fault {
         match self {
             Wrong::Number | Wrong::Role | Wrong::Scope => Fault::Unknown,
-            Wrong::Etag | Wrong::IdempotencyKey => Fault::Malformed,
+            Wrong::Address | Wrong::Etag | Wrong::IdempotencyKey => Fault::Malformed,
             Wrong::PageSize | Wrong::Timestamp | Wrong::Past | Wrong::Duration { .. } => Fault::OutOfRange,
             Wrong::TooLong { .. } => Fault::TooLong,
         }

@@ -56,16 +56,24 @@ fn ability(ability: SignInAbility) -> v1::SignInAbility {
         Some(Concern::TemporaryPassword) => v1::SignInAbilityReason::PasswordTemporary,
         Some(Concern::ChangeRequired) => v1::SignInAbilityReason::ChangeRequired,
     };
-    let next_method = match ability.concern.and_then(Concern::remedy) {
-        None => "",
-        Some(Remedy::Unlock) => "latchkey.v1.UserAdmin/UnlockUser",
-        Some(Remedy::ResetPassword) => "latchkey.v1.UserAdmin/ResetPassword",
-    };
+    let next_method = ability.concern.and_then(Concern::remedy).map(remedy_method).unwrap_or_default();
     v1::SignInAbility {
         kind: kind.into(),
         reason: reason.into(),
         until_time: ability.until.map(stamp),
         next_method: next_method.to_owned(),
+    }
+}
+
+/// Converts a remedy to the name of the method that does it.
+pub(super) fn remedy_method(remedy: Remedy) -> &'static str {
+    match remedy {
+        Remedy::Unlock => "latchkey.v1.UserAdmin/UnlockUser",
+        Remedy::ResetPassword => "latchkey.v1.UserAdmin/ResetPassword",
+        Remedy::CompletePasswordChange => "latchkey.v1.Auth/CompletePasswordChange",
+        Remedy::CreateApiToken => "latchkey.v1.UserAdmin/CreateApiToken",
+        Remedy::CreateUser => "latchkey.v1.UserAdmin/CreateUser",
+        Remedy::DeleteUser => "latchkey.v1.UserAdmin/DeleteUser",
     }
 }
 

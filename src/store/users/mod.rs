@@ -14,9 +14,9 @@ use sea_orm::{
 
 pub use self::list::{UserListing, user_count, user_list};
 pub use self::write::{
-    administrators_lock, reservation_find, reservations_end, reservations_move, reservations_sweep, role_has_members,
-    user_count_able_administrators, user_delete, user_end_password, user_insert, user_insert_many, user_rehash,
-    user_save, user_signed_in, user_signed_in_as_read,
+    administrators_lock, reservation_find, reservation_owner, reservations_end, reservations_move, reservations_sweep,
+    role_has_members, user_count_able_administrators, user_delete, user_end_password, user_insert, user_insert_many,
+    user_rehash, user_save, user_signed_in, user_signed_in_as_read,
 };
 use super::entity::user;
 use crate::domain::credentials::UserWithCredentials;

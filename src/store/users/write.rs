@@ -216,6 +216,17 @@ pub async fn reservation_find(
     Ok(of_others.map(|row| instant(row.available_at)).filter(|available_at| *available_at > now))
 }
 
+/// Returns for whom a username or an address is reserved, and until when. `None` if it is not.
+pub async fn reservation_owner(
+    c: &impl ConnectionTrait,
+    login: &Login,
+    now: Timestamp,
+) -> Result<Option<(UserId, Timestamp)>> {
+    let row = username_reservation::Entity::find_by_id(login.key().to_owned()).one(c).await?;
+    let row = row.filter(|row| row.available_at > now.as_micros());
+    Ok(row.and_then(|row| Some((row.user_id?.parse().ok()?, instant(row.available_at)))))
+}
+
 /// Deletes a batch of expired reservations. Returns whether there may be more.
 pub async fn reservations_sweep(tx: &Autocommit, now: Timestamp) -> Result<bool> {
     let is_over = username_reservation::Column::AvailableAt.lte(now.as_micros());

@@ -93,6 +93,7 @@ async fn of_users(h: &Harness, root: &Client) -> Vec<(&'static str, Client, Valu
     let calls = [
         ("UserAdmin/ListUsers", list),
         ("UserAdmin/GetUser", json!({"user": user("bob")})),
+        ("UserAdmin/DiagnoseSignIn", json!({"user": user("bob"), "clientAddress": "192.0.2.7", "maxAttempts": 3})),
         ("UserAdmin/CreateUser", create),
         ("UserAdmin/UpdateUser", update),
         ("UserAdmin/DeleteUser", json!({"user": user("bob"), "etag": bob.etag, "note": "a", "validateOnly": true})),

@@ -4,6 +4,7 @@ mod change;
 mod contain;
 mod create;
 mod delete;
+mod diagnose;
 mod list;
 mod lock;
 mod reset;
@@ -20,8 +21,7 @@ use crate::proto::v1::{GetUserRequest, ListUserSessionsRequest, User, UserRef};
 
 const HELP: &str = "\
 Examples:
-  latchkey users list --attention
-  latchkey users show ada
+  latchkey users diagnose ada
   latchkey users reset ada --temporary-password --note \"ticket 4711\"";
 
 /// List, create and change accounts; lock, unlock and reset them.
@@ -30,6 +30,7 @@ Examples:
 pub(crate) enum Users {
     List(list::List),
     Show(show::Show),
+    Diagnose(diagnose::Diagnose),
     Create(Box<create::Create>),
     Update(Box<update::Update>),
     Delete(delete::Delete),
@@ -46,6 +47,7 @@ impl Users {
         match self {
             Users::List(list) => list.run(cli).await,
             Users::Show(show) => show.run(cli).await,
+            Users::Diagnose(diagnose) => diagnose.run(cli).await,
             Users::Create(create) => create.run(cli).await,
             Users::Update(update) => update.run(cli).await,
             Users::Delete(delete) => delete.run(cli).await,

@@ -6,6 +6,7 @@ use clap::Args;
 use secrecy::ExposeSecret;
 use tonic::Code;
 
+use super::diagnose::told;
 use super::idempotency_key;
 use crate::cli::args::{self, Confirmation};
 use crate::cli::commands::Loss;
@@ -111,7 +112,8 @@ impl Reset {
         cli.answer_once(request, loss, |screen, answer| {
             let secret = answer.secret.map(|Secret::TemporaryPassword(password)| password);
             show_secret(screen, secret.as_deref(), answer.expire_time.as_ref(), answer.replayed && generated)?;
-            Cli::effects(screen, answer.effects.as_ref(), answer.lifted_lock.as_ref())
+            Cli::effects(screen, answer.effects.as_ref(), answer.lifted_lock.as_ref())?;
+            answer.remaining.iter().try_for_each(|finding| screen.caution(told(finding, screen.clock())))
         })
         .await
     }

@@ -1,0 +1,212 @@
+//! `latchkey users diagnose`.
+
+use clap::Args;
+use jiff::Timestamp;
+
+use crate::cli::contract::enum_words;
+use crate::cli::error::Error;
+use crate::cli::output::Screen;
+use crate::cli::output::text::{Text, Tone};
+use crate::cli::output::time::{Clock, instant};
+use crate::cli::output::words::{person, shell_word};
+use crate::cli::setting::Cli;
+use crate::cli::user_ref;
+use crate::proto::v1::sign_in_finding::{Code, Severity};
+use crate::proto::v1::{
+    DiagnoseSignInRequest, DiagnoseSignInResponse, Event, EventOutcome, SignInFinding, SignInVerdict, UserKind, UserRef,
+};
+
+const HELP: &str = "\
+Changes nothing. Without --from, a sign-in must work from every place.
+
+Examples:
+  latchkey users diagnose ada
+  latchkey users diagnose ada@example.com --from 192.0.2.7
+  latchkey users diagnose ada --output json | jq .findings";
+
+/// Say why a user can or cannot sign in, and what helps.
+#[derive(Debug, Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Diagnose {
+    /// The user.
+    #[arg(value_parser = user_ref::parse)]
+    user: UserRef,
+    /// The user's IP address: it may be blocked, or not be a familiar place.
+    #[arg(long, value_name = "ADDRESS", default_value = "", hide_default_value = true)]
+    from: String,
+    /// How many past sign-ins to show, at most 100.
+    #[arg(long, value_name = "NUMBER", default_value_t = 10, value_parser = clap::value_parser!(i32).range(1..=100))]
+    attempts: i32,
+}
+
+impl Diagnose {
+    pub(super) async fn run(self, cli: &Cli) -> Result<(), Error> {
+        let name = user_ref::text(&self.user).unwrap_or_default();
+        let request = DiagnoseSignInRequest {
+            user: Some(self.user),
+            client_address: self.from.clone(),
+            max_attempts: self.attempts,
+        };
+        cli.answer(request, |screen, answer| show(screen, &name, &self.from, &answer)).await
+    }
+}
+
+/// Prints the verdict, what to do, why, and past sign-ins. `typed` is the user as it was named.
+fn show(screen: &Screen, typed: &str, from: &str, answer: &DiagnoseSignInResponse) -> Result<(), Error> {
+    let clock = screen.clock();
+    screen.line(title(typed, from, answer, clock))?;
+    screen.steps("DO", &steps(typed, answer))?;
+    let why = answer.findings.iter().map(|finding| reason(finding, clock)).chain(in_order(from, answer));
+    let log = answer.attempts.chunk_by(are_alike).map(|events| attempts(events, clock));
+    screen.fields(labelled("WHY", why).chain(labelled("LOG", log)))
+}
+
+/// `✖ Grace Hopper (grace) cannot sign in from 192.0.2.7 until today 14:11`.
+fn title(typed: &str, from: &str, answer: &DiagnoseSignInResponse, clock: &Clock) -> Text {
+    let who = answer.user.as_ref().map_or_else(|| typed.to_owned(), person);
+    let is_service = answer.user.as_ref().is_some_and(|user| user.kind() == UserKind::Service);
+    let place = if from.is_empty() { String::new() } else { format!(" from {from}") };
+    let (tone, mark, what) = match answer.verdict() {
+        SignInVerdict::Can if is_service => (Tone::Good, "●", "can sign in, with an API token".to_owned()),
+        SignInVerdict::Can => (Tone::Good, "●", format!("can sign in{place}, with the right password")),
+        SignInVerdict::CanAfterSteps => (Tone::Warn, "▲", format!("can sign in{place}, then must change the password")),
+        SignInVerdict::NotYet => {
+            let when = end(answer).map_or_else(|| "yet".to_owned(), |at| format!("until {}", clock.moment(at)));
+            (Tone::Bad, "✖", format!("cannot sign in{place} {when}"))
+        }
+        SignInVerdict::Cannot => (Tone::Bad, "✖", format!("cannot sign in{place}")),
+        SignInVerdict::NoSuchUser => {
+            return Text::toned(Tone::Bad, "✖ ").and(Tone::Strong, format!("there is no user {typed}"));
+        }
+        SignInVerdict::Unspecified => (Tone::Warn, "?", "this server does not say".to_owned()),
+    };
+    Text::toned(tone, mark).and(Tone::Strong, format!(" {who} ")).and(Tone::Plain, what)
+}
+
+/// When all that prevents a sign-in has passed. `None` if the server does not know.
+fn end(answer: &DiagnoseSignInResponse) -> Option<Timestamp> {
+    let blocking = answer.findings.iter().filter(|finding| finding.severity() == Severity::Blocking);
+    let ends: Option<Vec<Timestamp>> = blocking.map(|finding| instant(finding.until_time.as_ref())).collect();
+    ends?.into_iter().max()
+}
+
+/// What helps, the most important first: commands, and sentences where there is none.
+fn steps(typed: &str, answer: &DiagnoseSignInResponse) -> Vec<String> {
+    let name = shell_word(answer.user.as_ref().map_or(typed, |user| &user.username));
+    let is_locked = answer.user.as_ref().is_some_and(|user| user.lock.is_some());
+    let needs = |method: &str| {
+        let is_needed = |finding: &&SignInFinding| finding.severity() == Severity::Blocking;
+        answer.findings.iter().filter(is_needed).any(|finding| finding.remedy_method.ends_with(method))
+    };
+    let resets = needs("/ResetPassword");
+    let step = |finding: &SignInFinding| match finding.remedy_method.rsplit('/').next().unwrap_or_default() {
+        "UnlockUser" if resets && finding.code() == Code::LockedAsCompromised => {
+            Some("Speak with the user first, by a way that an intruder does not control.".to_owned())
+        }
+        // A reset clears the throttle, and lifts the lock with --unlock.
+        "UnlockUser" if resets => None,
+        "UnlockUser" => {
+            let back = if finding.code() == Code::LockedAsDeactivated { ", if the user is back" } else { "" };
+            Some(format!("latchkey users unlock {name}{back}"))
+        }
+        "ResetPassword" => {
+            let unlock = if resets && is_locked { " --unlock" } else { "" };
+            let forgotten =
+                if finding.code() == Code::WrongPasswordLately { ", if the password is forgotten" } else { "" };
+            Some(format!("latchkey users reset {name} --temporary-password{unlock}{forgotten}"))
+                .filter(|_| !(resets && finding.code() == Code::WrongPasswordLately))
+        }
+        "CreateApiToken" => Some(format!("latchkey tokens create {name} --name TEXT --scope SCOPE, if it has none")),
+        "CreateUser" => Some(format!("latchkey users create {name}, if it was deleted by mistake")),
+        "DeleteUser" => Some(format!("latchkey users delete {name}, if there is no backup")),
+        _ => Some(finding.remedy.clone()).filter(|remedy| !remedy.is_empty()),
+    };
+    let similar = answer.similar_usernames.iter().map(|name| format!("latchkey users diagnose {}", shell_word(name)));
+    let matters = answer.findings.iter().filter(|finding| finding.severity() > Severity::Info);
+    let mut steps: Vec<String> = Vec::new();
+    for step in matters.filter_map(step).chain(similar) {
+        if !steps.contains(&step) {
+            steps.push(step);
+        }
+    }
+    let otherwise = match answer.verdict() {
+        SignInVerdict::Can => Some("Let the user try again, then repeat this command: LOG shows why a sign-in failed."),
+        SignInVerdict::NoSuchUser => Some("Ask what exactly the user types: a username, or an address."),
+        _ => None,
+    };
+    steps.extend(otherwise.filter(|_| steps.is_empty()).map(str::to_owned));
+    steps
+}
+
+/// `✖ Locked by root: laptop lost · 2 h ago · until tomorrow 08:00, 9 h left`.
+fn reason(finding: &SignInFinding, clock: &Clock) -> Text {
+    let (tone, mark) = match finding.severity() {
+        Severity::Blocking => (Tone::Bad, "✖"),
+        Severity::Warning => (Tone::Warn, "!"),
+        Severity::Info | Severity::Unspecified => (Tone::Dim, "·"),
+    };
+    Text::toned(tone, mark).and(Tone::Plain, " ").join(told(finding, clock))
+}
+
+/// What was found, since when, and until when.
+pub(super) fn told(finding: &SignInFinding, clock: &Clock) -> Text {
+    let since = instant(finding.since_time.as_ref()).map(|at| format!(" · {}", clock.ago(at))).unwrap_or_default();
+    let until = instant(finding.until_time.as_ref()).map(|at| {
+        let left = if clock.is_past(at) { String::new() } else { format!(", {}", clock.left(at)) };
+        format!(" · until {}{left}", clock.moment(at))
+    });
+    Text::from(finding.summary.trim_end_matches('.')).and(Tone::Dim, since + &until.unwrap_or_default())
+}
+
+/// `✔ not locked  ✔ not throttled` and `✔ database  ✔ server`: what does not stand in the way.
+fn in_order(from: &str, answer: &DiagnoseSignInResponse) -> [Text; 2] {
+    let Some(user) = &answer.user else { return [Text::new(), Text::new()] };
+    let lacks = |codes: &[Code]| !answer.findings.iter().any(|finding| codes.contains(&finding.code()));
+    let of_lock =
+        [Code::LockedAsCompromised, Code::LockedAsDeactivated, Code::LockedByOperator, Code::LockedAfterFailures];
+    let of_password = [Code::Pending, Code::ResetOutstanding, Code::TemporaryPasswordExpired, Code::HashUnsupported];
+    let is_person = user.kind() == UserKind::Person;
+    let is_ready = is_person && lacks(&[Code::ServerNotReady]);
+    let of_account = [
+        (lacks(&of_lock), "not locked"),
+        (is_person && lacks(&of_password), "password set"),
+        (is_person && lacks(&[Code::ThrottledAccount]), "not throttled"),
+        (is_person && !from.is_empty() && lacks(&[Code::ThrottledSource]), "address not blocked"),
+    ];
+    [ticks(&of_account), ticks(&[(is_ready, "database"), (is_ready, "server")])]
+}
+
+fn ticks(checks: &[(bool, &str)]) -> Text {
+    let mut text = Text::new();
+    for (_, what) in checks.iter().filter(|(holds, _)| *holds) {
+        let gap = if text.is_empty() { "" } else { "  " };
+        text = text.and(Tone::Plain, gap).and(Tone::Good, "✔").and(Tone::Plain, format!(" {what}"));
+    }
+    text
+}
+
+/// Whether two attempts ended in the same way and came from the same address.
+fn are_alike(one: &Event, other: &Event) -> bool {
+    let address = |event: &Event| event.actor.as_ref().map(|actor| actor.client_address.clone());
+    (one.outcome, one.reason, address(one)) == (other.outcome, other.reason, address(other))
+}
+
+/// `✖ today 08:14: password wrong, from 192.0.2.7 · 5 times since today 08:09`, of attempts that are alike, newest first.
+fn attempts(events: &[Event], clock: &Clock) -> Text {
+    let (Some(newest), Some(oldest)) = (events.first(), events.last()) else { return Text::new() };
+    let at = |event: &Event| instant(event.time.as_ref()).map(|at| clock.moment(at)).unwrap_or_default();
+    let (tone, mark, what) = match newest.outcome() {
+        EventOutcome::Succeeded => (Tone::Good, "✔", "signed in".to_owned()),
+        _ => (Tone::Bad, "✖", enum_words("latchkey.v1.ErrorReason", "ERROR_REASON_", newest.reason)),
+    };
+    let from = newest.actor.as_ref().map(|actor| actor.client_address.as_str()).filter(|from| !from.is_empty());
+    let from = from.map(|from| format!(", from {from}")).unwrap_or_default();
+    let times =
+        if events.len() > 1 { format!(" · {} times since {}", events.len(), at(oldest)) } else { String::new() };
+    Text::toned(tone, mark).and(Tone::Plain, format!(" {}: {what}{from}", at(newest))).and(Tone::Dim, times)
+}
+
+/// Texts with the label before the first one.
+fn labelled(label: &'static str, texts: impl Iterator<Item = Text>) -> impl Iterator<Item = (&'static str, Text)> {
+    std::iter::once(label).chain(std::iter::repeat("")).zip(texts.filter(|text| !text.is_empty()))
+}
