@@ -1,0 +1,102 @@
+//! Sends a message of the outbox: fills its template, makes a letter of it and gives it to the transport.
+
+use std::sync::Arc;
+
+use super::failure::{Fault, Place, Verdict};
+use super::letter::Letter;
+use super::templates::{RenderError, Rendered, Templates, Values};
+use super::transport::Transport;
+use crate::config::Sender;
+use crate::domain::delivery::{Attempted, Contents, Delivery};
+use crate::domain::email::EmailAddress;
+use crate::domain::link::LinkUrls;
+use crate::domain::profile::Locale;
+
+/// What sends the messages of the outbox.
+pub struct Mailer {
+    transport: Arc<Transport>,
+    templates: Templates,
+    from: Sender,
+    urls: Option<LinkUrls>,
+}
+
+/// What an attempt to send a message met.
+pub struct Outcome {
+    /// What the attempt met.
+    pub attempted: Attempted,
+    /// The same in words, without secrets. Empty if the message was accepted.
+    pub error: String,
+    /// Whether the attempt timed out.
+    pub is_slow: bool,
+}
+
+impl Mailer {
+    /// Creates a mailer. `urls` is where links lead to.
+    pub fn new(transport: Arc<Transport>, templates: Templates, from: Sender, urls: Option<LinkUrls>) -> Mailer {
+        Mailer { transport, templates, from, urls }
+    }
+
+    /// Where mail goes: `host:port` of the relay, or `file`.
+    pub fn place(&self) -> String {
+        match self.transport.place() {
+            Place::Relay(relay) => relay.place(),
+            Place::Folder(_) => "file".to_owned(),
+        }
+    }
+
+    fn render(&self, delivery: &Delivery, contents: &Contents) -> Result<Rendered, RenderError> {
+        let urls = self.urls.as_ref();
+        let purpose = delivery.letter.purpose();
+        let link = contents.link_token.as_ref().zip(urls).zip(purpose);
+        let values = Values {
+            username: contents.username.clone(),
+            name: contents.name.clone(),
+            address: delivery.address.clone(),
+            link: link.map(|((token, urls), purpose)| urls.link(purpose, token)),
+            cancel_link: contents.cancel_token.as_ref().zip(urls).map(|(token, urls)| urls.cancel(token)),
+            temporary_password: contents.temporary_password.clone(),
+            expires_at: delivery.expires_at,
+            requester: contents.requester.clone(),
+            requested_at: delivery.created_at,
+            new_address: contents.new_address.clone(),
+        };
+        let locale = delivery.locale.as_deref().and_then(|locale| Locale::parse(locale).ok().flatten());
+        self.templates.render(delivery.letter, locale.as_ref(), &values)
+    }
+
+    /// Sends a message.
+    pub async fn send(&self, delivery: &Delivery, contents: &Contents) -> Outcome {
+        let refused = |error: String| Outcome { attempted: Attempted::Refused, error, is_slow: false };
+        let to = match EmailAddress::parse(&delivery.address) {
+            Ok(to) => to,
+            Err(fault) => return refused(format!("the address {fault}")),
+        };
+        let rendered = match self.render(delivery, contents) {
+            Ok(rendered) => rendered,
+            Err(error) => return refused(error.to_string()),
+        };
+        let id = delivery.id.to_string();
+        let letter = Letter {
+            from: &self.from,
+            reply_to: None,
+            to: &to,
+            subject: &rendered.subject,
+            text: &rendered.text,
+            html: Some(&rendered.html),
+            id: &id,
+            date: delivery.created_at,
+        };
+        match self.transport.send(&letter).await {
+            Ok(_) => Outcome { attempted: Attempted::Accepted, error: String::new(), is_slow: false },
+            Err(failure) => Outcome {
+                attempted: match failure.verdict() {
+                    Verdict::Retry => Attempted::NotAccepted,
+                    Verdict::Failed => Attempted::Refused,
+                    Verdict::Unknown => Attempted::Unknown,
+                },
+                is_slow: failure.fault == Fault::TimedOut,
+                error: failure.to_string(),
+            },
+        }
+    }
+}
