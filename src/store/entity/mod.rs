@@ -4,10 +4,13 @@
 pub mod administrator_guard;
 pub mod api_token;
 pub mod audit_event;
+pub mod delivery;
 pub mod event_count;
 pub mod event_horizon;
 pub mod familiar_place;
 pub mod idempotency_key;
+pub mod link;
+pub mod reset_request;
 pub mod row_budget;
 pub mod sealed_key;
 pub mod session;

@@ -32,6 +32,7 @@ pub struct Model {
     pub updated_at: i64,
     pub last_sign_in_at: Option<i64>,
     pub devices_valid_after: Option<i64>,
+    pub email_verified_at: Option<i64>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -8,6 +8,8 @@ mod m0005_bounded_writing;
 mod m0006_client_request_id;
 mod m0007_events_by_kind;
 mod m0008_ended_passwords;
+mod m0009_links_and_deliveries;
+mod m0010_reset_requests;
 
 use sea_orm_migration::prelude::*;
 
@@ -25,6 +27,8 @@ impl MigratorTrait for Migrator {
             Box::new(m0006_client_request_id::Migration),
             Box::new(m0007_events_by_kind::Migration),
             Box::new(m0008_ended_passwords::Migration),
+            Box::new(m0009_links_and_deliveries::Migration),
+            Box::new(m0010_reset_requests::Migration),
         ]
     }
 }
