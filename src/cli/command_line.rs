@@ -20,7 +20,8 @@ A USER is a username; with @ in it an address; id:… an id; ext:… the id of a
 
 Credentials, in this order: --local, LATCHKEY_TOKEN, the stored login (`latchkey login`), the local socket.
 
-Exit codes: 0 done; 1 refused by the server, or by \"no\" at the prompt; 2 wrong usage; 3 unreachable or unexpected.
+Exit codes: 0 done; 1 refused by the server, or by \"no\" at the prompt; 2 wrong usage; 3 unreachable or unexpected;
+4 done, but the mail that --wait or `deliveries watch` follows is still under way.
 
 Every command also has -h, --help; `latchkey --version` prints the version.";
 
@@ -46,11 +47,17 @@ pub(crate) enum Command {
     Tokens(commands::tokens::Tokens),
     Roles(commands::roles::Roles),
     #[command(subcommand)]
+    Deliveries(commands::deliveries::Deliveries),
+    #[command(subcommand)]
+    Email(commands::email::Email),
+    #[command(subcommand)]
     Audit(commands::audit::Audit),
     Login(commands::login::SignIn),
     Logout(commands::logout::Logout),
     Whoami(commands::whoami::WhoAmI),
     Passwd(commands::passwd::Passwd),
+    #[command(subcommand)]
+    Password(commands::password::Password),
     Completions(commands::shell::Completions),
     Man(commands::shell::Man),
     #[command(hide = true)]

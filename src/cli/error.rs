@@ -24,6 +24,8 @@ pub(crate) enum Exit {
     Usage = 2,
     /// The server cannot be reached, or something unexpected happened.
     Unexpected = 3,
+    /// Done, but the mail that was followed is still under way.
+    UnderWay = 4,
 }
 
 impl From<Exit> for ExitCode {

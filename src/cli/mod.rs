@@ -38,7 +38,7 @@ use setting::Setting;
 /// Runs the command in `args`, whose first element is the name of the program.
 ///
 /// The exit code is 0 for success; 1 if the server refused, or the person at the prompt; 2 for a wrong command line;
-/// 3 if the server cannot be reached or something unexpected happened.
+/// 3 if the server cannot be reached or something unexpected happened; 4 if a mail that was followed is still under way.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
     if let Some(exit) = completion::answered(&args) {
@@ -108,9 +108,12 @@ async fn dispatch(command: Command, setting: Setting) -> Result<(), Error> {
         Command::Sessions(sessions) => sessions.run(&setting.caller()?).await,
         Command::Tokens(tokens) => tokens.run(&setting.caller()?).await,
         Command::Roles(roles) => roles.run(&setting.caller()?).await,
+        Command::Deliveries(deliveries) => deliveries.run(&setting.caller()?).await,
+        Command::Email(email) => email.run(&setting).await,
         Command::Audit(audit) => audit.run(&setting.caller()?).await,
         Command::Whoami(whoami) => whoami.run(&setting.caller()?).await,
         Command::Passwd(passwd) => passwd.run(&setting.caller()?).await,
+        Command::Password(password) => password.run(&setting.stranger()?).await,
         Command::Login(login) => login.run(&setting.stranger()?, &setting.store()?).await,
         Command::Logout(logout) => logout.run(&setting, &setting.store()?).await,
         Command::Completions(completions) => completions.run(&setting.screen),

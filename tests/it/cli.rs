@@ -455,6 +455,8 @@ const CALLS: &[(&str, &[&str])] = &[
     ("users show", &["bob"]),
     ("users diagnose", &["bob", "--from", "192.0.2.7"]),
     ("users create", &["bob"]),
+    ("users history", &["bob"]),
+    ("users invite", &["bob", "--email", "bob@example.com"]),
     ("users update", &["bob", "--remove-role", "helpdesk"]),
     ("users delete", &["bob"]),
     ("users lock", &["bob"]),
@@ -471,6 +473,16 @@ const CALLS: &[(&str, &[&str])] = &[
     ("roles", &[]),
     ("roles list", &[]),
     ("audit list", &[]),
+    ("deliveries list", &[]),
+    ("deliveries show", &["01jq3m8d7hw4zk9x6c2v5b1n0t"]),
+    ("deliveries resend", &["01jq3m8d7hw4zk9x6c2v5b1n0t"]),
+    ("deliveries cancel", &["01jq3m8d7hw4zk9x6c2v5b1n0t"]),
+    ("deliveries watch", &[]),
+    ("email verify", &["bob"]),
+    ("email confirm", &["--token-stdin"]),
+    ("password forgot", &["bob"]),
+    ("password reset", &["--token-stdin"]),
+    ("password cancel", &["--token-stdin"]),
     ("login", &["ada", "--password-stdin"]),
     ("logout", &[]),
     ("whoami", &[]),
@@ -568,7 +580,7 @@ async fn a_missing_right_is_told_before_the_question() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reset_without_a_kind_proposes_a_temporary_password() {
+async fn a_reset_without_an_address_offers_a_temporary_password() {
     let h = Harness::start().await;
     h.create("ada", &[], PASSWORD).await;
     let shell = terminal(&h);
@@ -576,6 +588,7 @@ async fn a_reset_without_a_kind_proposes_a_temporary_password() {
         return;
     }
     let (printed, code) = shell.type_at("latchkey users reset ada", &[("[y/N] ", "y")]);
+    assert!(printed.contains("! the account has no e-mail address; set one, or choose another way\n"), "{printed}");
     assert!(code == 0 && printed.contains("Reset the password of ada by a temporary password?\n"), "{printed}");
     assert!(printed.contains("Shown once."), "{printed}");
 }

@@ -159,7 +159,7 @@ fn table(events: &[Event], clock: &Clock) -> Table {
 }
 
 /// `✔ user locked`, `✖ sign in failed: password wrong`, `✖ access denied: scope missing, 39 more within a minute`.
-fn what(event: &Event, clock: &Clock) -> Text {
+pub(super) fn what(event: &Event, clock: &Clock) -> Text {
     let kind = match event.r#type() {
         EventType::Unspecified => format!("type {}", event.r#type),
         // The password was right, but the user is signed in only after changing it.
@@ -200,7 +200,7 @@ fn details(event: &Event, clock: &Clock) -> String {
     text
 }
 
-fn by(actor: &Actor) -> String {
+pub(super) fn by(actor: &Actor) -> String {
     let name = or(&actor.name, &actor.principal_id);
     if actor.app.is_empty() || actor.app == "latchkey" { name.to_owned() } else { format!("{name} in {}", actor.app) }
 }

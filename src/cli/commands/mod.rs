@@ -1,9 +1,13 @@
 //! One file per command: its arguments, its calls, its output.
 
 pub(crate) mod audit;
+pub(crate) mod deliveries;
+pub(crate) mod email;
 pub(crate) mod login;
 pub(crate) mod logout;
+mod mail;
 pub(crate) mod passwd;
+pub(crate) mod password;
 pub(crate) mod roles;
 pub(crate) mod sessions;
 pub(crate) mod shell;
@@ -24,8 +28,8 @@ use super::output::time::instant;
 use super::output::words::{count, locked};
 use super::setting::Cli;
 use crate::proto::v1::{
-    Effects, ListApiTokensRequest, ListEventsRequest, ListSessionsRequest, ListUserSessionsRequest, ListUsersRequest,
-    UserLock, WhoAmIRequest,
+    Effects, ListApiTokensRequest, ListDeliveriesRequest, ListEventsRequest, ListSessionsRequest,
+    ListUserSessionsRequest, ListUsersRequest, UserLock, WhoAmIRequest,
 };
 
 /// More pages than any list has. A server that sends more repeats itself.
@@ -53,7 +57,10 @@ macro_rules! paged {
     };
 }
 
-paged!(ListUsersRequest ListUserSessionsRequest ListApiTokensRequest ListSessionsRequest ListEventsRequest);
+paged!(
+    ListUsersRequest ListUserSessionsRequest ListApiTokensRequest ListSessionsRequest ListEventsRequest
+    ListDeliveriesRequest
+);
 
 /// The hint if an answer cannot be printed although the call succeeded.
 const DONE: &str = "the server has done what you asked for; only its answer could not be printed";

@@ -15,9 +15,11 @@ use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::time::{Clock, instant, length};
 use crate::cli::output::words::{Total, count, grouped};
 use crate::cli::setting::Cli;
+use crate::proto::v1::get_mail_status_response::Transport;
 use crate::proto::v1::{
-    EventHorizon, GetSigningKeysRequest, GetSigningKeysResponse, ListEventsRequest, ListEventsResponse,
-    ListUsersRequest, SignInAbilityKind, UserFilter, UserFlag, UserState, WhoAmIRequest, WhoAmIResponse,
+    EventHorizon, GetMailStatusRequest, GetMailStatusResponse, GetSigningKeysRequest, GetSigningKeysResponse,
+    ListEventsRequest, ListEventsResponse, ListUsersRequest, SignInAbilityKind, UserFilter, UserFlag, UserState,
+    WhoAmIRequest, WhoAmIResponse,
 };
 
 /// The services in the health check. The empty name means the whole server.
@@ -42,6 +44,7 @@ struct Findings {
     caller: Result<WhoAmIResponse, Error>,
     keys: Result<GetSigningKeysResponse, Error>,
     attention: Option<Result<Attention, Error>>,
+    mail: Option<Result<GetMailStatusResponse, Error>>,
     audit: Option<Result<ListEventsResponse, Error>>,
 }
 
@@ -89,9 +92,11 @@ impl Findings {
         let keys = cli.client.call_once(GetSigningKeysRequest::default()).await;
         let may = |scope: &str| caller.as_ref().is_ok_and(|caller| caller.scopes.iter().any(|known| known == scope));
         let attention = if may("users.read") { Some(Attention::count(cli).await) } else { None };
+        let mail =
+            if may("deliveries.read") { Some(cli.client.call_once(GetMailStatusRequest {}).await) } else { None };
         let newest = ListEventsRequest { page_size: 1, ..ListEventsRequest::default() };
         let audit = if may("audit.read") { Some(cli.client.call_once(newest).await) } else { None };
-        Ok(Findings { health, caller, keys, attention, audit })
+        Ok(Findings { health, caller, keys, attention, mail, audit })
     }
 
     fn is_serving(&self) -> bool {
@@ -116,6 +121,7 @@ impl Findings {
             ("may do", known.filter(|_| !has_roles).map(may_do).unwrap_or_default()),
             ("tokens", self.keys.as_ref().map(|keys| signing(keys, screen.clock())).unwrap_or_default()),
             ("attention", self.attention.as_ref().map(attention).unwrap_or_default()),
+            ("mail", self.mail.as_ref().map(|found| mail(found, screen.clock())).unwrap_or_default()),
             ("audit log", self.announced(screen.clock())),
         ])?;
         self.next(screen)
@@ -187,6 +193,7 @@ impl Findings {
             Some(Err(error)) => error_json(error),
             None => Value::Null,
         };
+        let mail = self.mail.as_ref().map(part::<GetMailStatusRequest>).transpose()?;
         let horizons = match &self.audit {
             Some(Ok(audit)) => {
                 let horizons = ListEventsResponse { horizons: audit.horizons.clone(), ..ListEventsResponse::default() };
@@ -197,7 +204,7 @@ impl Findings {
         };
         Ok(json!({
             "server": server, "health": health, "whoAmI": caller, "signingKeys": keys, "attention": attention,
-            "horizons": horizons,
+            "mail": mail, "horizons": horizons,
         }))
     }
 }
@@ -220,6 +227,42 @@ fn attention(found: &Result<Attention, Error>) -> Text {
         Ok(attention) => attention.text(),
         Err(error) => Text::toned(Tone::Bad, "✖ ").and(Tone::Plain, error.message()),
     }
+}
+
+/// How mail is sent, what waits and since when, and how it went last: `● to a relay; 3 waiting, the oldest since 12 m`.
+fn mail(found: &Result<GetMailStatusResponse, Error>, clock: &Clock) -> Text {
+    let status = match found {
+        Ok(status) => status,
+        Err(error) => return Text::toned(Tone::Bad, "✖ ").and(Tone::Plain, error.message()),
+    };
+    let [accepted, failed, oldest] =
+        [&status.last_accepted_time, &status.last_failure_time, &status.oldest_time].map(|at| instant(at.as_ref()));
+    // Between two successes a failure was mended.
+    let fails = failed.filter(|failed| accepted.is_none_or(|accepted| accepted < *failed));
+    let (tone, mark, how) = match status.transport() {
+        Transport::Off => (Tone::Dim, "–", "off: no mail is sent"),
+        Transport::File => (Tone::Warn, "!", "to files on the server; nobody is mailed"),
+        Transport::Smtp if fails.is_some() => (Tone::Bad, "✖", "to a relay"),
+        Transport::Smtp => (Tone::Good, "●", "to a relay"),
+        Transport::Unspecified => (Tone::Warn, "?", "in a way that this client does not know"),
+    };
+    let mut text = Text::toned(tone, mark).and(Tone::Plain, format!(" {how}"));
+    if let Some(at) = fails {
+        text = text.and(Tone::Bad, format!("; failed {}", clock.ago(at)));
+        let words = if status.last_failure.is_empty() { String::new() } else { format!(": {}", status.last_failure) };
+        text = text.and(Tone::Plain, words);
+    }
+    if let Some(at) = accepted.filter(|_| status.transport() == Transport::Smtp) {
+        text = text.and(Tone::Plain, format!("; last accepted {}", clock.ago(at)));
+    }
+    if status.waiting > 0 {
+        let since = oldest.map(|at| format!(", the oldest since {}", clock.compact(at))).unwrap_or_default();
+        text = text.and(Tone::Plain, format!("; {} waiting{since}", grouped(status.waiting)));
+    }
+    if !status.links_enabled && status.transport() != Transport::Off {
+        text = text.and(Tone::Warn, "; no links can be made");
+    }
+    text
 }
 
 impl Attention {
@@ -313,4 +356,52 @@ fn signing(keys: &GetSigningKeysResponse, clock: &Clock) -> Text {
     let next =
         starts.filter(|at| !clock.is_past(*at)).min().map(|at| format!("; with the next from {}", clock.moment(at)));
     Text::from(format!("signed with key {}{}{}", current.key_id, age.unwrap_or_default(), next.unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use jiff::tz::TimeZone;
+
+    use super::*;
+
+    fn printed(status: GetMailStatusResponse) -> Result<String, jiff::Error> {
+        let clock = Clock::new(Timestamp::from_second(10_000)?, TimeZone::UTC);
+        Ok(anstream::adapter::strip_str(&mail(&Ok(status), &clock).to_string()).to_string())
+    }
+
+    fn at(seconds: i64) -> prost_types::Timestamp {
+        prost_types::Timestamp { seconds, nanos: 0 }
+    }
+
+    #[test]
+    fn mail_says_how_it_goes_out_and_what_waits() -> Result<(), jiff::Error> {
+        let of = |transport: Transport| GetMailStatusResponse {
+            transport: transport.into(),
+            links_enabled: true,
+            ..GetMailStatusResponse::default()
+        };
+        assert_eq!(printed(of(Transport::Off))?, "– off: no mail is sent");
+        assert_eq!(printed(of(Transport::File))?, "! to files on the server; nobody is mailed");
+        let relay = of(Transport::Smtp);
+        let good = GetMailStatusResponse {
+            last_accepted_time: Some(at(9_992)),
+            last_failure_time: Some(at(9_000)),
+            ..relay.clone()
+        };
+        assert_eq!(printed(good)?, "● to a relay; last accepted 8 s ago");
+        let bad = GetMailStatusResponse {
+            waiting: 3,
+            oldest_time: Some(at(9_280)),
+            last_accepted_time: Some(at(6_400)),
+            last_failure_time: Some(at(9_880)),
+            last_failure: "451 try later".to_owned(),
+            ..relay
+        };
+        assert_eq!(
+            printed(bad)?,
+            "✖ to a relay; failed 2 m ago: 451 try later; last accepted 1 h ago; 3 waiting, the oldest since 12m"
+        );
+        Ok(())
+    }
 }

@@ -32,6 +32,7 @@ fn message(refusal: &Refusal) -> Cow<'_, str> {
     match &refusal.subject {
         Some(user) if refusal.reason == "USER_NOT_FOUND" => format!("there is no user {user}").into(),
         _ if refusal.reason == "API_TOKEN_NOT_FOUND" => "there is no API token with this id".into(),
+        _ if refusal.reason == "DELIVERY_NOT_FOUND" => "there is no message with this id".into(),
         _ if refusal.reason == "SESSION_NOT_FOUND" => "there is no session with this id".into(),
         _ => refusal.message.as_str().into(),
     }
@@ -67,6 +68,9 @@ pub(crate) const ARGUMENTS: &[(&str, &str)] = &[
     ("session_id", "ID"),
     ("session_ids", "ID"),
     ("api_token_id", "ID"),
+    ("delivery_id", "ID"),
+    ("link_token", "link"),
+    ("cancel_token", "link"),
     ("password", "password"),
     ("current_password", "current password"),
     ("new_password", "new password"),

@@ -43,6 +43,9 @@ pub(crate) fn of(refusal: &Refusal) -> Option<String> {
             not_found(refusal.alike.as_deref(), &events)
         }
         "SESSION_NOT_FOUND" => "`latchkey sessions list` lists the ids".to_owned(),
+        "DELIVERY_NOT_FOUND" => "`latchkey deliveries list` lists the ids; messages are kept for 90 days".to_owned(),
+        "NO_DELIVERY_ADDRESS" => format!("set one with `latchkey users update {user} --email ADDRESS`"),
+        "DELIVERY_DISABLED" => "`latchkey status` says how the server sends mail".to_owned(),
         "API_TOKEN_NOT_FOUND" => "`latchkey tokens list` lists the ids".to_owned(),
         "USERNAME_TAKEN" => format!("see who has it with `latchkey users show {user}`"),
         "EMAIL_TAKEN" if refusal.metadata.contains_key("availableTime") => {

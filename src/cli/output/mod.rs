@@ -3,6 +3,7 @@
 //! Answers go to standard output, as text for people or as JSON for machines. Questions, hints and errors go to
 //! standard error. When the reader closes standard output (`latchkey users list | head`), the command ends quietly.
 
+pub(crate) mod delivery;
 pub(crate) mod error;
 pub(crate) mod escape;
 pub(crate) mod hint;
@@ -214,6 +215,20 @@ impl Screen {
     pub(crate) fn note(&self, text: impl Into<Text>) {
         for line in flowed(text.into(), self.aside_width, 0) {
             self.aside(&format!("{line}\n"));
+        }
+    }
+
+    /// Shows a line on the terminal of standard error, instead of the one before. Does nothing elsewhere, and for machines.
+    pub(crate) fn spin(&self, text: impl Into<Text>) {
+        if let Some(width) = self.aside_width.filter(|_| !self.is_json()).map(|width| width.saturating_sub(1)) {
+            self.aside(&format!("\r{}", text.into().shortened(width).padded(width)));
+        }
+    }
+
+    /// Clears the line of [`Screen::spin`].
+    pub(crate) fn stop_spinning(&self) {
+        if let Some(width) = self.aside_width.filter(|_| !self.is_json()).map(|width| width.saturating_sub(1)) {
+            self.aside(&format!("\r{}\r", " ".repeat(width)));
         }
     }
 

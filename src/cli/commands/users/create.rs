@@ -8,6 +8,7 @@ use secrecy::ExposeSecret;
 use super::idempotency_key;
 use super::reset::{show_secret, shown_once};
 use crate::cli::args::{self, Confirmation, enum_parser};
+use crate::cli::commands::mail::{Sent, Waiting, mail_limit, show_advice, show_sent};
 use crate::cli::commands::{Loss, may};
 use crate::cli::error::Error;
 use crate::cli::output::text::{Text, Tone};
@@ -15,19 +16,20 @@ use crate::cli::output::words::{person, shell_word};
 use crate::cli::setting::Cli;
 use crate::proto::v1::create_user_request::Credential;
 use crate::proto::v1::create_user_response::Secret;
-use crate::proto::v1::{CreateUserRequest, CreateUserResponse, TemporaryPassword, UserState};
+use crate::proto::v1::{CreateUserRequest, CreateUserResponse, SendLink, TemporaryPassword, UserState};
 
 const HELP: &str = "\
-Without a password the account waits for `latchkey users reset`.
+Without a password the account waits for `latchkey users invite`.
 
 Examples:
-  latchkey users create grace --name \"Grace Hopper\" --temporary-password
+  latchkey users create grace --email grace@example.com --invite --wait
+  latchkey users create alan --name \"Alan Turing\" --temporary-password
   latchkey users create ada --role helpdesk,auditor --set-password --lasting
   pass show latchkey/bob | latchkey users create bob --password-stdin --lasting";
 
 /// Create an account.
 #[derive(Debug, Args)]
-#[command(after_help = HELP, group = ArgGroup::new("chosen").args(["set_password", "password_stdin"]).multiple(true))]
+#[command(after_help = HELP, group = ArgGroup::new("chosen").args(["set_password", "password_stdin"]).multiple(true), group = ArgGroup::new("sent").args(["invite", "temporary_password"]))]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(crate) struct Create {
     /// The sign-in name.
@@ -54,11 +56,14 @@ pub(crate) struct Create {
     /// The id that another system gave the user.
     #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
     external_id: String,
+    /// Send a link to choose a password.
+    #[arg(long, requires = "email", conflicts_with_all = ["temporary_password", "chosen"])]
+    invite: bool,
     /// Generate a password, and show it once.
     #[arg(long, conflicts_with = "chosen")]
     temporary_password: bool,
-    /// How long the temporary password works; 72h at most.
-    #[arg(long, value_name = "TIME", requires = "temporary_password", conflicts_with_all = ["password_stdin", "set_password"], value_parser = args::duration)]
+    /// How long the link or the temporary password works; 72h at most.
+    #[arg(long, value_name = "TIME", requires = "sent", conflicts_with_all = ["password_stdin", "set_password"], value_parser = args::duration)]
     ttl: Option<Duration>,
     /// Use a password of your choice; it is asked for.
     #[arg(long)]
@@ -76,15 +81,25 @@ pub(crate) struct Create {
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     note: String,
     #[command(flatten)]
+    waiting: Waiting,
+    #[command(flatten)]
     confirmation: Confirmation,
 }
 
 impl Create {
     pub(super) async fn run(self, cli: &Cli) -> Result<(), Error> {
-        let generated = self.temporary_password;
+        let (generated, waiting) = (self.temporary_password, self.waiting);
+        if waiting.wait.is_some() && !self.invite {
+            return Err(
+                Error::usage("--wait follows a mail, and none is sent").hint("leave out --wait, or add --invite")
+            );
+        }
+        let invites = self.invite;
         let ttl = self.ttl.map(args::wire_duration);
-        let credential = if self.temporary_password {
-            Some(Credential::TemporaryPassword(TemporaryPassword { ttl }))
+        let credential = if self.invite {
+            Some(Credential::Invite(SendLink { ttl }))
+        } else if self.temporary_password {
+            Some(Credential::TemporaryPassword(TemporaryPassword { ttl, ..TemporaryPassword::default() }))
         } else if self.password_stdin {
             let password = cli.read_required_secret("the password")?;
             Some(Credential::Password(password.expose_secret().to_owned()))
@@ -110,7 +125,9 @@ impl Create {
             take_reserved: self.take_reserved,
         };
         let name = shell_word(&request.username);
+        let mut sent = None;
         let loss = |answer: &CreateUserResponse| {
+            sent.clone_from(&answer.delivery);
             answer.secret.is_some().then(|| Loss {
                 done: format!("{name} is created"),
                 secret: "temporary password",
@@ -119,10 +136,13 @@ impl Create {
         };
         let is_for_people = !cli.client.is_showing() && !cli.screen.is_json();
         let scopes = if is_for_people { cli.scopes().await } else { Vec::new() };
+        let writes_files = invites && cli.writes_files(&scopes).await;
         cli.answer_once(request, loss, |screen, answer| {
             let user = answer.user.unwrap_or_default();
             let created = Text::toned(Tone::Good, "✔ ").and(Tone::Plain, format!("{} is created", person(&user)));
-            let secret = answer.secret.map(|Secret::TemporaryPassword(password)| password);
+            let secret = answer.secret.map(|secret| match secret {
+                Secret::TemporaryPassword(secret) | Secret::InviteLink(secret) => secret,
+            });
             if let Some(secret) = secret {
                 // If this line cannot be written, the next one cannot either.
                 screen.secret(created)?;
@@ -130,7 +150,13 @@ impl Create {
                 screen.secret(Text::from("  ").join(shown))?;
             } else {
                 screen.line(created)?;
-                show_secret(screen, None, answer.expire_time.as_ref(), answer.replayed && generated)?;
+                if answer.delivery.is_none() {
+                    show_secret(screen, None, answer.expire_time.as_ref(), answer.replayed && generated)?;
+                }
+            }
+            if let Some(delivery) = &answer.delivery {
+                show_sent(screen, delivery, answer.expire_time.as_ref(), false)?;
+                return show_advice(screen, delivery, writes_files, waiting.wait.is_some());
             }
             let name = shell_word(&user.username);
             match user.state() {
@@ -144,5 +170,7 @@ impl Create {
             }
         })
         .await
+        .map_err(mail_limit)?;
+        cli.follow_sent(Sent { done: "the invitation is made", user: &name }, sent, waiting).await
     }
 }

@@ -13,7 +13,8 @@ use crate::cli::setting::Cli;
 use crate::cli::user_ref;
 use crate::proto::v1::sign_in_finding::{Code, Severity};
 use crate::proto::v1::{
-    DiagnoseSignInRequest, DiagnoseSignInResponse, Event, EventOutcome, SignInFinding, SignInVerdict, UserKind, UserRef,
+    DeliveryKind, DiagnoseSignInRequest, DiagnoseSignInResponse, Event, EventOutcome, SignInFinding, SignInVerdict,
+    UserKind, UserRef,
 };
 
 const HELP: &str = "\
@@ -116,6 +117,10 @@ fn steps(typed: &str, answer: &DiagnoseSignInResponse) -> Vec<String> {
             Some(format!("latchkey users reset {name} --temporary-password{unlock}{forgotten}"))
                 .filter(|_| !(resets && finding.code() == Code::WrongPasswordLately))
         }
+        "ResendDelivery" => {
+            let sent = answer.deliveries.iter().find(|sent| sent.kind() != DeliveryKind::Notice)?;
+            Some(format!("latchkey deliveries resend {}, after you have checked the address", sent.id))
+        }
         "CreateApiToken" => Some(format!("latchkey tokens create {name} --name TEXT --scope SCOPE, if it has none")),
         "CreateUser" => Some(format!("latchkey users create {name}, if it was deleted by mistake")),
         "DeleteUser" => Some(format!("latchkey users delete {name}, if there is no backup")),
@@ -173,7 +178,8 @@ fn in_order(from: &str, answer: &DiagnoseSignInResponse) -> [Text; 2] {
         (is_person && lacks(&[Code::ThrottledAccount]), "not throttled"),
         (is_person && !from.is_empty() && lacks(&[Code::ThrottledSource]), "address not blocked"),
     ];
-    [ticks(&of_account), ticks(&[(is_ready, "database"), (is_ready, "server")])]
+    let mail = is_person && !answer.deliveries.is_empty() && lacks(&[Code::DeliveryFailing, Code::MailUnavailable]);
+    [ticks(&of_account), ticks(&[(is_ready, "database"), (is_ready, "server"), (mail, "mail")])]
 }
 
 fn ticks(checks: &[(bool, &str)]) -> Text {

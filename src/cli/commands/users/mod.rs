@@ -5,6 +5,8 @@ mod contain;
 mod create;
 mod delete;
 mod diagnose;
+mod history;
+mod invite;
 mod list;
 mod lock;
 mod reset;
@@ -22,7 +24,8 @@ use crate::proto::v1::{GetUserRequest, ListUserSessionsRequest, User, UserRef};
 const HELP: &str = "\
 Examples:
   latchkey users diagnose ada
-  latchkey users reset ada --temporary-password --note \"ticket 4711\"";
+  latchkey users invite grace --email grace@example.com
+  latchkey users reset ada --note \"ticket 4711\"";
 
 /// List, create and change accounts; lock, unlock and reset them.
 #[derive(Debug, Subcommand)]
@@ -31,13 +34,15 @@ pub(crate) enum Users {
     List(list::List),
     Show(show::Show),
     Diagnose(diagnose::Diagnose),
+    History(history::History),
     Create(Box<create::Create>),
+    Invite(Box<invite::Invite>),
     Update(Box<update::Update>),
     Delete(delete::Delete),
     Lock(lock::Lock),
     Contain(lock::Contain),
     Unlock(lock::Unlock),
-    Reset(reset::Reset),
+    Reset(Box<reset::Reset>),
     RequireChange(change::Require),
     WaiveChange(change::Waive),
 }
@@ -48,7 +53,9 @@ impl Users {
             Users::List(list) => list.run(cli).await,
             Users::Show(show) => show.run(cli).await,
             Users::Diagnose(diagnose) => diagnose.run(cli).await,
+            Users::History(history) => history.run(cli).await,
             Users::Create(create) => create.run(cli).await,
+            Users::Invite(invite) => invite.run(cli).await,
             Users::Update(update) => update.run(cli).await,
             Users::Delete(delete) => delete.run(cli).await,
             Users::Lock(lock) => lock.run(cli).await,
@@ -85,7 +92,7 @@ impl Cli {
 }
 
 /// A new idempotency key, by which the server recognizes a repeated call: a UUID of version 4 (RFC 9562, 5.4).
-fn idempotency_key() -> Result<String, Error> {
+pub(in crate::cli::commands) fn idempotency_key() -> Result<String, Error> {
     let mut bytes = [0_u8; 16];
     aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Error::unexpected("cannot get random numbers"))?;
     let bits = (u128::from_be_bytes(bytes) & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);

@@ -9,7 +9,8 @@ use tonic::Code;
 use super::diagnose::told;
 use super::idempotency_key;
 use crate::cli::args::{self, Confirmation};
-use crate::cli::commands::Loss;
+use crate::cli::commands::mail::{Sent, Waiting, mail_limit, show_advice, show_sent};
+use crate::cli::commands::{Loss, may};
 use crate::cli::error::{Error, Refusal};
 use crate::cli::output::Screen;
 use crate::cli::output::text::{Text, Tone};
@@ -20,38 +21,55 @@ use crate::cli::setting::Cli;
 use crate::cli::user_ref;
 use crate::proto::v1::reset_password_request::Method;
 use crate::proto::v1::reset_password_response::Secret;
+use crate::proto::v1::temporary_password::Handover;
 use crate::proto::v1::{
-    LockCause, ResetPasswordRequest, ResetPasswordResponse, SetPassword, TemporaryPassword, User, UserLock, UserRef,
-    UserState,
+    LockCause, ResetPasswordRequest, ResetPasswordResponse, ReturnLink, SendLink, SetPassword, TemporaryPassword, User,
+    UserLock, UserRef, UserState,
 };
 
 const HELP: &str = "\
-At a terminal a temporary password is proposed. The old password and all sessions end at once, and
-the next sign-in must choose a new password. A lock after wrong passwords is lifted, others stay.
+Without more, the user gets a link by mail. Until it is used the old password works.
+A temporary or a chosen password ends the old one and all sessions at once, and the next
+sign-in must change it. A lock after wrong passwords is lifted, others stay.
 
 Examples:
-  latchkey users reset ada --temporary-password --note \"ticket 4711\"
+  latchkey users reset ada --note \"ticket 4711\" --wait
   latchkey users reset ada --temporary-password --ttl 4h --unlock
-  latchkey users reset ada --temporary-password --yes --output json";
+  latchkey users reset ada --temporary-password --mail --yes";
 
-/// Give a user a new password.
+/// Let a user choose a new password, by a link; or give one.
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(crate) struct Reset {
     /// The user.
     #[arg(hide = true, value_parser = user_ref::parse)]
     user: UserRef,
     #[command(flatten)]
     way: Way,
-    /// How long the temporary password works; 72h at most.
+    /// Whether the temporary password is this program's proposal, because no mail can be sent.
+    #[arg(skip)]
+    is_offered: bool,
+    /// Send the temporary password by mail, unseen by you.
+    #[arg(long, requires = "temporary_password")]
+    mail: bool,
+    /// Show it as well.
+    #[arg(long, requires = "mail")]
+    show: bool,
+    /// With a link, end the password and all sessions now.
+    #[arg(long, conflicts_with_all = ["temporary_password", "set_password"])]
+    now: bool,
+    /// How long it works: 24h at most, a password 72h.
     #[arg(long, value_name = "TIME", conflicts_with = "set_password", value_parser = args::duration)]
     ttl: Option<Duration>,
-    /// Read the password from standard input instead of asking for it.
-    #[arg(long, conflicts_with = "temporary_password", requires = "set_password")]
+    /// Read the password from standard input.
+    #[arg(long, conflicts_with_all = ["temporary_password", "return_link"], requires = "set_password")]
     password_stdin: bool,
     /// Lift a lock as well, whatever its cause.
     #[arg(long)]
     unlock: bool,
+    #[command(flatten)]
+    waiting: Waiting,
     /// Why, for the audit log.
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     note: String,
@@ -66,56 +84,151 @@ pub(crate) struct Reset {
 #[derive(Debug, Args)]
 #[group(multiple = false)]
 struct Way {
-    /// Generate a password, fit for the telephone, and show it once.
+    /// Generate a password and show it once.
     #[arg(long)]
     temporary_password: bool,
+    /// Show a link once, to hand over yourself.
+    #[arg(long)]
+    return_link: bool,
     /// Use a password of your choice; it is asked for.
     #[arg(long)]
     set_password: bool,
 }
 
 impl Reset {
-    pub(super) async fn run(self, cli: &Cli) -> Result<(), Error> {
-        let asks = self.asks(cli)?;
-        let generated = !self.way.set_password;
-        let mut request = ResetPasswordRequest {
-            user: Some(self.user.clone()),
-            method: Some(self.placeholder()),
-            unlock: self.unlock,
-            note: self.note.clone(),
-            etag: self.etag.clone(),
-            ..ResetPasswordRequest::default()
-        };
-        if asks {
+    pub(super) async fn run(mut self, cli: &Cli) -> Result<(), Error> {
+        self.check()?;
+        if self.is_by_mail() || self.way.return_link {
+            return match self.link(cli).await {
+                Err(error) if !self.way.return_link && cannot_be_mailed(&error) => {
+                    self.offer_a_password(cli, error).await?;
+                    (self.way.temporary_password, self.is_offered) = (true, true);
+                    self.password(cli).await
+                }
+                outcome => outcome,
+            };
+        }
+        self.password(cli).await
+    }
+
+    /// Refuses options that contradict each other in a way that their declaration cannot tell.
+    fn check(&self) -> Result<(), Error> {
+        let mails = self.is_by_mail() || self.mail;
+        if self.waiting.wait.is_some() && !mails {
+            return Err(Error::usage("--wait follows a mail, and none is sent").hint("leave out --wait, or add --mail"));
+        }
+        Ok(())
+    }
+
+    /// Whether the user gets a link by mail.
+    fn is_by_mail(&self) -> bool {
+        !self.way.temporary_password && !self.way.set_password && !self.way.return_link
+    }
+
+    /// Sends a link, or shows one. It changes nothing at once, so there is no question, unless something ends now.
+    async fn link(&self, cli: &Cli) -> Result<(), Error> {
+        let request = self.request();
+        if self.now && cli.asks(self.confirmation.yes)? {
+            cli.rehearse(&request).await?;
+            let user = cli.user(self.user.clone()).await?;
+            self.stop_at_lock(&user)?;
+            cli.confirm(self.question(cli, &user).await).await?;
+        }
+        self.reset(cli, request).await
+    }
+
+    /// Gives a password. The old one ends at once.
+    async fn password(&self, cli: &Cli) -> Result<(), Error> {
+        let mut request = self.request();
+        if cli.asks(self.confirmation.yes)? {
             // A dry run would need the password, which is asked for last.
-            if generated {
-                cli.rehearse(&request).await?;
-            } else {
+            if self.way.set_password {
                 cli.check_scopes(&request).await?;
+            } else {
+                cli.rehearse(&request).await?;
             }
             let user = cli.user(self.user.clone()).await?;
             self.stop_at_lock(&user)?;
             cli.confirm(self.question(cli, &user).await).await?;
         }
-        if !generated {
+        if self.way.set_password {
             request.method = Some(self.chosen(cli)?);
         }
+        self.reset(cli, request).await
+    }
+
+    /// After a mail that cannot be sent: at a terminal goes on to a temporary password, which is asked for; elsewhere returns
+    /// the refusal with the ways that are left.
+    async fn offer_a_password(&self, cli: &Cli, error: Error) -> Result<(), Error> {
+        let name = self.name();
+        let offers = !cli.screen.is_json()
+            && !self.confirmation.yes
+            && !self.now
+            && self.waiting.wait.is_none()
+            && cli.asks(false).is_ok()
+            && may(&cli.scopes().await, "users.reset.temporary");
+        if offers {
+            cli.screen.note(Text::toned(Tone::Warn, "! ").and(Tone::Plain, error.message()));
+            return Ok(());
+        }
+        let password = format!("`latchkey users reset {name} --temporary-password`");
+        Err(if error.reason() == "NO_DELIVERY_ADDRESS" {
+            error.hint(format!(
+                "give a password with {password}, or set one with `latchkey users update {name} --email ADDRESS`"
+            ))
+        } else {
+            error.hint(format!("give a password with {password}"))
+        })
+    }
+
+    /// The call, and what it did.
+    async fn reset(&self, cli: &Cli, mut request: ResetPasswordRequest) -> Result<(), Error> {
         request.idempotency_key = idempotency_key()?;
+        let name = self.name();
+        let is_for_people = !cli.client.is_showing() && !cli.screen.is_json();
+        let mails = self.is_by_mail() || self.mail;
+        let writes_files = is_for_people && mails && cli.writes_files(&cli.scopes().await).await;
+        let mut sent = None;
         let loss = |answer: &ResetPasswordResponse| {
-            let name = shell_word(&user_ref::text(&self.user).unwrap_or_default());
+            sent.clone_from(&answer.delivery);
+            let (secret, way) = match answer.secret {
+                Some(Secret::ResetLink(_)) => ("link", "--return-link"),
+                _ => ("temporary password", "--temporary-password"),
+            };
             answer.secret.is_some().then(|| Loss {
                 done: format!("the password of {name} is reset"),
-                secret: "temporary password",
-                remedy: format!("reset it once more with `latchkey users reset {name} --temporary-password`"),
+                secret,
+                remedy: format!("reset it once more with `latchkey users reset {name} {way}`"),
             })
         };
         cli.answer_once(request, loss, |screen, answer| {
-            let secret = answer.secret.map(|Secret::TemporaryPassword(password)| password);
-            show_secret(screen, secret.as_deref(), answer.expire_time.as_ref(), answer.replayed && generated)?;
+            let expire_time = answer.expire_time.as_ref();
+            match &answer.secret {
+                Some(Secret::ResetLink(link)) => show_link(screen, link, expire_time)?,
+                Some(Secret::TemporaryPassword(password)) => show_secret(screen, Some(password), expire_time, false)?,
+                None if answer.delivery.is_none() => {
+                    show_secret(screen, None, expire_time, answer.replayed && !self.way.set_password)?;
+                }
+                None => {}
+            }
+            if let Some(delivery) = &answer.delivery {
+                show_sent(screen, delivery, expire_time, self.now)?;
+            }
             Cli::effects(screen, answer.effects.as_ref(), answer.lifted_lock.as_ref())?;
-            answer.remaining.iter().try_for_each(|finding| screen.caution(told(finding, screen.clock())))
+            answer.remaining.iter().try_for_each(|finding| screen.caution(told(finding, screen.clock())))?;
+            match &answer.delivery {
+                Some(delivery) => show_advice(screen, delivery, writes_files, self.waiting.wait.is_some()),
+                None => Ok(()),
+            }
         })
         .await
+        .map_err(mail_limit)?;
+        cli.follow_sent(Sent { done: "the reset is done", user: &name }, sent, self.waiting).await
+    }
+
+    /// The user, as the next command names it.
+    fn name(&self) -> String {
+        shell_word(&user_ref::text(&self.user).unwrap_or_default())
     }
 
     /// Refuses the reset of an account that an operator locked, as the server would, before asking for confirmation.
@@ -130,22 +243,32 @@ impl Reset {
         Err(Error::Refused(Box::new(refusal)))
     }
 
-    /// Returns whether to ask for confirmation. Only a question can propose the kind of password.
-    fn asks(&self, cli: &Cli) -> Result<bool, Error> {
-        let asks = cli.asks(self.confirmation.yes);
-        if self.way.temporary_password || self.way.set_password || matches!(asks, Ok(true)) {
-            return asks;
+    /// The request, without a chosen password.
+    fn request(&self) -> ResetPasswordRequest {
+        let ttl = self.ttl.map(args::wire_duration);
+        let method = if self.way.set_password {
+            Method::SetPassword(SetPassword::default())
+        } else if self.way.return_link {
+            Method::ReturnLink(ReturnLink { ttl })
+        } else if self.way.temporary_password {
+            let handover = match (self.mail, self.show) {
+                (false, _) => Handover::Unspecified,
+                (true, false) => Handover::Mail,
+                (true, true) => Handover::Both,
+            };
+            Method::TemporaryPassword(TemporaryPassword { handover: handover.into(), ttl })
+        } else {
+            Method::SendLink(SendLink { ttl })
+        };
+        ResetPasswordRequest {
+            user: Some(self.user.clone()),
+            method: Some(method),
+            end_access_now: self.now,
+            unlock: self.unlock,
+            note: self.note.clone(),
+            etag: self.etag.clone(),
+            ..ResetPasswordRequest::default()
         }
-        let hint = "--temporary-password generates a password and shows it; --set-password asks for one";
-        Err(Error::usage("say which kind of password").hint(hint))
-    }
-
-    /// The method, without a chosen password.
-    fn placeholder(&self) -> Method {
-        if self.way.set_password {
-            return Method::SetPassword(SetPassword::default());
-        }
-        Method::TemporaryPassword(TemporaryPassword { ttl: self.ttl.map(args::wire_duration) })
     }
 
     fn chosen(&self, cli: &Cli) -> Result<Method, Error> {
@@ -173,13 +296,33 @@ impl Reset {
         if let Some(throttle) = &user.throttle {
             lifts.push(format!("the throttle after {}", count(throttle.failures, "wrong password")));
         }
-        let proposed = !self.way.temporary_password && !self.way.set_password;
-        let way = if proposed { " by a temporary password" } else { "" };
+        let way = match (self.now, self.is_offered) {
+            (true, _) => " by a link",
+            (false, true) => " by a temporary password",
+            (false, false) => "",
+        };
         Question::new(format!("Reset the password of {}{way}", person(user)))
+            .row("sends", if self.mail { format!("the password to {}", user.email) } else { String::new() })
             .row("ends", ends)
             .row("lifts", lifts.join(", "))
             .row("stays", "API tokens")
     }
+}
+
+/// Returns whether a mail is what is wrong, so that another way may work.
+fn cannot_be_mailed(error: &Error) -> bool {
+    matches!(error.reason(), "NO_DELIVERY_ADDRESS" | "DELIVERY_DISABLED")
+}
+
+/// Prints a link, and below it its expiry.
+pub(super) fn show_link(
+    screen: &Screen,
+    link: &str,
+    expire_time: Option<&prost_types::Timestamp>,
+) -> Result<(), Error> {
+    screen.secret(Text::toned(Tone::Good, "✔ ").and(Tone::Strong, link))?;
+    let good = instant(expire_time).map(|end| format!("good until {}, or until used. ", screen.clock().moment(end)));
+    screen.line(Text::toned(Tone::Dim, format!("  {}Shown once.", good.unwrap_or_default())))
 }
 
 /// Prints `✔ K7QF9-WXM3T-RH4PD    good until tomorrow 02:14, or until changed. Shown once.` With `lost`, the generated

@@ -1,0 +1,217 @@
+//! What the commands that send mail share: following a message, and saying what became of it.
+
+use std::time::Duration;
+
+use clap::Args;
+use tokio::time::Instant;
+
+use super::may;
+use crate::cli::args;
+use crate::cli::error::{Error, Exit};
+use crate::cli::output::Screen;
+use crate::cli::output::delivery::{WRITTEN, is_final, is_written, kind, outcome, state};
+use crate::cli::output::text::{Text, Tone};
+use crate::cli::output::time::instant;
+use crate::cli::setting::Cli;
+use crate::proto::v1::get_mail_status_response::Transport;
+use crate::proto::v1::{Delivery, DeliveryKind, DeliveryState, GetDeliveryRequest, GetMailStatusRequest};
+
+/// The pause between two questions for the state of a message.
+const PAUSE: Duration = Duration::from_millis(500);
+/// The pause between two pictures of the spinner.
+const TICK: Duration = Duration::from_millis(100);
+const SPINNER: [&str; 10] = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"];
+
+/// The option to follow a message.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub(super) struct Waiting {
+    /// Follow the mail, for 2m unless you say how long.
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "2m", value_parser = args::duration)]
+    pub(super) wait: Option<Duration>,
+}
+
+/// What a command did that sent a message.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sent<'a> {
+    /// The act, as the subject of a sentence: "the reset is done".
+    pub(super) done: &'a str,
+    /// The user, as a USER argument.
+    pub(super) user: &'a str,
+}
+
+impl Cli {
+    /// Returns whether this server writes mail to files instead of sending it. Asks only a caller who may know it, since a
+    /// refusal is an event. False if it is unknown.
+    pub(super) async fn writes_files(&self, scopes: &[String]) -> bool {
+        if !may(scopes, "deliveries.read") {
+            return false;
+        }
+        let status = self.client.call(GetMailStatusRequest {}).await;
+        status.is_ok_and(|status| status.transport() == Transport::File)
+    }
+
+    /// Follows a message until its end, for `wait` at most, and says what became of it. Without `wait` does nothing.
+    pub(super) async fn follow_sent(
+        &self,
+        sent: Sent<'_>,
+        delivery: Option<Delivery>,
+        waiting: Waiting,
+    ) -> Result<(), Error> {
+        let (Some(wait), Some(delivery)) = (waiting.wait, delivery) else { return Ok(()) };
+        let last = self.follow(delivery, Some(wait), |_| Ok(())).await.map_err(|(last, error)| {
+            let message = format!("{}, but its mail cannot be followed: {}", sent.done, error.message());
+            Error::stopped(Exit::UnderWay, message).hint(watch(&last))
+        })?;
+        if self.screen.is_json() {
+            self.screen.json(&delivery_json(&last)?)?;
+        }
+        self.report(sent, &last)
+    }
+
+    /// Prints what became of a message at last, or returns it as the error of the command.
+    pub(super) fn report(&self, sent: Sent<'_>, delivery: &Delivery) -> Result<(), Error> {
+        let (done, outcome) = (sent.done, outcome(delivery));
+        match delivery.state() {
+            _ if !is_final(delivery) => {
+                let message = format!("{done}; its mail to {} {outcome}", delivery.address);
+                Err(Error::stopped(Exit::UnderWay, message).hint(watch(delivery)))
+            }
+            DeliveryState::Accepted if self.screen.is_json() => Ok(()),
+            DeliveryState::Accepted if is_written(delivery) => self.screen.caution(WRITTEN),
+            DeliveryState::Accepted => self.screen.done(format!("the mail to {} {outcome}", delivery.address)),
+            _ => {
+                let message = format!("{done}, but its mail to {} {outcome}", delivery.address);
+                Err(Error::stopped(Exit::Stopped, message).hint(remedy(delivery, sent.user)))
+            }
+        }
+    }
+
+    /// Asks for the state of a message until its end, for `wait` at most, and calls `seen` after each answer. At a terminal a
+    /// spinner shows the state. The error comes with the last known state.
+    pub(super) async fn follow(
+        &self,
+        mut delivery: Delivery,
+        wait: Option<Duration>,
+        mut seen: impl FnMut(&Delivery) -> Result<(), Error>,
+    ) -> Result<Delivery, (Delivery, Error)> {
+        let end = wait.map(|wait| Instant::now() + wait);
+        let mut pictures = SPINNER.iter().cycle();
+        while !is_final(&delivery) && end.is_none_or(|end| Instant::now() < end) {
+            let next = Instant::now() + PAUSE;
+            while Instant::now() < next {
+                let picture = pictures.next().copied().unwrap_or_default();
+                let line = Text::toned(Tone::Dim, format!("{picture} mail to {}: ", delivery.address));
+                self.screen.spin(line.join(state(&delivery, self.screen.clock())));
+                tokio::time::sleep(TICK).await;
+            }
+            let request = GetDeliveryRequest { delivery_id: delivery.id.clone() };
+            let answer = self.client.call(request).await;
+            self.screen.stop_spinning();
+            match answer.map(|answer| answer.delivery) {
+                Ok(Some(now)) => delivery = now,
+                Ok(None) => return Err((delivery, Error::unexpected("the server sent no message"))),
+                Err(error) => return Err((delivery, error)),
+            }
+            if let Err(error) = seen(&delivery) {
+                return Err((delivery, error));
+            }
+        }
+        Ok(delivery)
+    }
+}
+
+/// A message as the answer of `GetDelivery` in JSON.
+pub(super) fn delivery_json(delivery: &Delivery) -> Result<serde_json::Value, Error> {
+    use crate::cli::client::Client;
+    use crate::proto::v1::GetDeliveryResponse;
+
+    let answer = GetDeliveryResponse { delivery: Some(delivery.clone()) };
+    crate::cli::output::json::value(&Client::reflected::<GetDeliveryRequest>(&answer)?)
+}
+
+/// Adds the hint for a limit on messages. The reason is also that of other limits.
+pub(super) fn mail_limit(error: Error) -> Error {
+    match error.reason() {
+        "RATE_LIMITED" => error.hint("one user gets at most 10 messages an hour, and one operator sends at most 600"),
+        _ => error,
+    }
+}
+
+fn watch(delivery: &Delivery) -> String {
+    format!("follow it with `latchkey deliveries watch {}`", delivery.id)
+}
+
+/// What helps a message that did not go out, of a kind that can be sent again.
+pub(super) fn remedy(delivery: &Delivery, user: &str) -> String {
+    match delivery.kind() {
+        DeliveryKind::TemporaryPassword => {
+            format!("give another one with `latchkey users reset {user} --temporary-password`")
+        }
+        DeliveryKind::Notice | DeliveryKind::Unspecified => {
+            format!("correct the address with `latchkey users update {user} --email ADDRESS`")
+        }
+        _ if delivery.state() == DeliveryState::Failed => format!(
+            "if the address is wrong, `latchkey users update {user} --email ADDRESS`; then `latchkey deliveries resend {}`",
+            delivery.id
+        ),
+        _ => format!("send it again with `latchkey deliveries resend {}`", delivery.id),
+    }
+}
+
+/// Prints `✔ a link by mail to ada@example.com, good until tomorrow 02:14; nothing changes until it is used`.
+pub(super) fn show_sent(
+    screen: &Screen,
+    delivery: &Delivery,
+    expire_time: Option<&prost_types::Timestamp>,
+    ends_access: bool,
+) -> Result<(), Error> {
+    let what = match delivery.kind() {
+        DeliveryKind::TemporaryPassword => "a temporary password",
+        DeliveryKind::Notice => "a notice",
+        DeliveryKind::Invite => "an invitation",
+        _ => "a link",
+    };
+    let good = instant(expire_time.or(delivery.expire_time.as_ref()));
+    let good = good.map(|end| format!(", good until {}", screen.clock().moment(end))).unwrap_or_default();
+    let rest = match delivery.kind() {
+        DeliveryKind::PasswordReset if !ends_access => "; nothing changes until it is used",
+        _ => "",
+    };
+    screen.done(format!("{what} by mail to {}{good}{rest}", delivery.address))
+}
+
+/// Prints what to tell the user, and the command that shows what becomes of the message.
+pub(super) fn show_advice(
+    screen: &Screen,
+    delivery: &Delivery,
+    writes_files: bool,
+    follows: bool,
+) -> Result<(), Error> {
+    if writes_files && !follows {
+        screen.caution("mail is written to files on the server; nobody is mailed")?;
+    }
+    if !writes_files && let Some(tell) = tell(delivery) {
+        screen.fields([("tell the user", tell.into())])?;
+    }
+    if follows {
+        return Ok(());
+    }
+    screen.next(&format!("latchkey deliveries watch {}", delivery.id))
+}
+
+/// What to tell the user of a message. `None` if there is nothing to do.
+fn tell(delivery: &Delivery) -> Option<&'static str> {
+    Some(match delivery.kind() {
+        DeliveryKind::Invite | DeliveryKind::PasswordReset => {
+            "open the link in the newest mail and choose a password; look into the spam folder, too"
+        }
+        DeliveryKind::TemporaryPassword => "sign in with the password in the newest mail, and choose another one then",
+        DeliveryKind::EmailVerification => "open the link in the newest mail; the password stays as it is",
+        DeliveryKind::Notice | DeliveryKind::Unspecified => return None,
+    })
+}
+
+/// The words for a kind of message and where it goes: `password reset to ada@example.com`.
+pub(super) fn to(delivery: &Delivery) -> String {
+    format!("{} to {}", kind(delivery), delivery.address)
+}

@@ -1,0 +1,188 @@
+//! Mail and links on the command line.
+
+use std::time::Duration;
+
+use latchkey::proto::v1;
+
+use crate::cli::{terminal, terminal_of};
+use crate::harness::actors::named;
+use crate::harness::smtp::{Act, SmtpServer, Step, Tls};
+use crate::harness::transcript::{Shell, blocks, steps};
+use crate::harness::{Harness, OTHER_PASSWORD, PASSWORD};
+
+const ADDRESS: &str = "bob@example.com";
+
+/// A server with a user who has an address.
+async fn with_bob(h: &Harness) {
+    h.create("bob", &[], PASSWORD).await;
+    let request =
+        v1::UpdateUserRequest { user: Some(named("bob")), email: Some(ADDRESS.to_owned()), ..Default::default() };
+    h.operator().await.user_admin().update_user(request).await.expect("an address");
+}
+
+/// A server whose mail goes to this relay, in plain text on loopback.
+async fn with_relay(relay: &SmtpServer) -> Harness {
+    let url = format!("smtp://127.0.0.1:{}?tls=none", relay.address.port());
+    let h = Harness::with(|config| {
+        config.mail.transport = latchkey::config::Transport::Smtp;
+        config.mail.smtp.url = Some(url.parse().expect("a URL"));
+        config.mail.limits.command = Duration::from_secs(2);
+    })
+    .await;
+    with_bob(&h).await;
+    h
+}
+
+/// Runs the command without blocking the thread on which the relay runs.
+fn run(shell: &Shell, line: &str) -> crate::harness::transcript::Ran {
+    tokio::task::block_in_place(|| shell.latchkey(&line.split(' ').collect::<Vec<_>>()))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn links_are_sent_used_followed_and_sent_again() {
+    let h = Harness::start().await;
+    let shell = terminal(&h);
+    if shell.has("jq") {
+        let blocks = blocks(include_str!("transcripts/mail.md"), &["console"]);
+        shell.play(&blocks.iter().flat_map(|(_, block)| steps(block)).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mail_that_the_relay_takes_is_exit_0_and_says_what_to_tell_the_user() {
+    let relay = SmtpServer::start(Tls::None).await;
+    let h = with_relay(&relay).await;
+    let ran = run(&terminal(&h), "users reset bob --wait");
+    let told = ran.good();
+    assert!(told.starts_with(&format!("✔ a link by mail to {ADDRESS}, good until ")), "{told}");
+    assert!(told.contains("\n  tell the user  open the link in the newest mail and choose a password"), "{told}");
+    assert!(told.contains(&format!("\n✔ the mail to {ADDRESS} was accepted by 127.0.0.1:")), "{told}");
+    let status = run(&terminal(&h), "status").good();
+    assert!(status.contains("  mail       ● to a relay; last accepted "), "{status}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mail_that_the_relay_refuses_for_good_is_exit_1_with_its_words_and_the_remedy() {
+    let relay = SmtpServer::with(Tls::None, Step::Recipient, Act::reply("550 5.1.1 no such user")).await;
+    let h = with_relay(&relay).await;
+    let shell = terminal(&h);
+    let ran = run(&shell, "users reset bob --wait");
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(
+        ran.stderr.starts_with(&format!("error: the reset is done, but its mail to {ADDRESS} failed: ")),
+        "{ran:?}"
+    );
+    assert!(ran.stderr.contains("550 5.1.1 no such user"), "{ran:?}");
+    assert!(ran.stderr.contains("`latchkey users update bob --email ADDRESS`; then `latchkey deliveries resend "));
+
+    let listed = run(&shell, "deliveries list --state failed").good();
+    assert!(listed.contains("✖ failed") && listed.contains("550 5.1.1 no such user"), "{listed}");
+    let answer = run(&shell, "deliveries list --user bob --output json").json();
+    let id = answer["deliveries"][0]["id"].as_str().expect("an id").to_owned();
+    let shown = run(&shell, &format!("deliveries show {id}")).good();
+    assert!(shown.contains("\n  last words ") && shown.contains("550 5.1.1 no such user"), "{shown}");
+    assert!(shown.contains("  next: latchkey users update bob --email ADDRESS, if the address is wrong\n"), "{shown}");
+    assert!(shown.ends_with(&format!("  next: latchkey deliveries resend {id}\n")), "{shown}");
+    assert_eq!(run(&shell, &format!("deliveries watch {id}")).code, 1);
+    let history = run(&shell, "users history bob").good();
+    assert!(history.contains(&format!("✖ failed: mail, password reset to {ADDRESS}")), "{history}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mail_that_is_still_under_way_is_exit_4_and_the_reset_is_done() {
+    let relay = SmtpServer::with(Tls::None, Step::Recipient, Act::reply("451 4.7.1 try later")).await;
+    let h = with_relay(&relay).await;
+    let shell = terminal(&h);
+    let ran = run(&shell, "users reset bob --wait=2s");
+    assert_eq!(ran.code, 4, "{ran:?}");
+    assert!(ran.stderr.starts_with("error: the reset is done; its mail to bob@example.com is still under way"));
+    assert!(ran.stderr.contains("hint: follow it with `latchkey deliveries watch "), "{ran:?}");
+    let listed = run(&shell, "deliveries list").good();
+    assert!(listed.contains("… retrying, next "), "{listed}");
+    let ran = run(&shell, "deliveries watch --for 1s");
+    assert!(ran.code == 0 && ran.stdout.contains("  1 under way"), "{ran:?}");
+    let ran = run(&shell, "users reset bob --wait=1s --output json");
+    assert!(ran.code == 4 && ran.stderr.contains(r#""code":"UNDER_WAY""#), "{ran:?}");
+    assert_eq!(serde_json::Deserializer::from_str(&ran.stdout).into_iter::<serde_json::Value>().count(), 2, "{ran:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn at_a_terminal_a_mail_is_followed_by_a_spinner_that_leaves_no_trace() {
+    let relay = SmtpServer::start(Tls::None).await;
+    let h = with_relay(&relay).await;
+    let shell = terminal(&h);
+    if !shell.has("script") {
+        return;
+    }
+    for width in [60, 80] {
+        let (printed, code) =
+            tokio::task::block_in_place(|| shell.type_at_width(width, "latchkey users reset bob --wait", &[]));
+        assert_eq!(code, 0, "{printed}");
+        assert!(printed.contains(&format!("\r⠋ mail to {ADDRESS}: … ")), "{printed:?}");
+        for line in printed.lines() {
+            // What is left of a line is what stands behind the last return.
+            let left = line.rsplit('\r').next().unwrap_or_default();
+            assert!(!left.contains('⠋') && left.chars().count() <= width, "{width}: {line:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_is_used_at_a_terminal_and_never_shown() {
+    let h = Harness::start().await;
+    with_bob(&h).await;
+    let shell = terminal(&h);
+    if !shell.has("script") {
+        return;
+    }
+    let answer = shell.latchkey(&["users", "reset", "bob", "--return-link", "--output", "json"]).json();
+    let link = answer["resetLink"].as_str().expect("a link").to_owned();
+    let command = format!("latchkey password reset --server {}", h.url());
+    let answers = [
+        ("Link, or its token: ", link.as_str()),
+        ("New password: ", "short c4nary"),
+        ("Once more: ", "short c4nary"),
+        ("New password: ", OTHER_PASSWORD),
+        ("Once more: ", OTHER_PASSWORD),
+    ];
+    let (printed, code) = shell.type_at(&command, &answers);
+    assert_eq!(code, 0, "{printed}");
+    assert!(printed.contains("This is a link for bob, which works until "), "{printed}");
+    assert!(printed.contains("shorter than 15 characters"), "{printed}");
+    assert!(printed.contains("✔ your password is set\n"), "{printed}");
+    assert!(!printed.contains("lkl_") && !printed.contains("c4nary"), "{printed}");
+    h.signed_in("bob", OTHER_PASSWORD).await;
+    let (printed, code) = shell.type_at(&command, &[("Link, or its token: ", link.as_str())]);
+    assert!(code == 1 && !printed.contains("New password"), "a dead link is told before a password: {printed}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_mail_a_reset_names_the_temporary_password() {
+    let h = Harness::with(|config| config.mail.transport = latchkey::config::Transport::Off).await;
+    with_bob(&h).await;
+    let shell = terminal(&h);
+    let ran = shell.latchkey(&["users", "reset", "bob"]);
+    assert!(
+        ran.code == 1
+            && ran.stderr.contains("hint: give a password with `latchkey users reset bob --temporary-password`\n"),
+        "{ran:?}"
+    );
+    assert!(!ran.stderr.contains("--email"), "{ran:?}");
+    assert!(shell.latchkey(&["status"]).good().contains("  mail       – off: no mail is sent\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_history_leaves_out_what_the_caller_may_not_read_and_writes_no_refusal() {
+    let h = Harness::start().await;
+    with_bob(&h).await;
+    h.create("ada", &["viewer"], PASSWORD).await;
+    h.signed_in("bob", PASSWORD).await;
+    let shell = terminal_of(&h, "ada");
+    let told = shell.latchkey(&["users", "history", "bob"]).good();
+    assert!(told.contains("● session began") && !told.contains("signed in"), "{told}");
+    assert!(told.ends_with("! left out: events; it needs audit.read\n"), "{told}");
+    let answer = shell.latchkey(&["users", "history", "bob", "--output", "json"]).json();
+    assert!(answer["events"].is_null() && answer["sessions"].is_array(), "{answer}");
+    let denied = ["--local", "audit", "list", "--type", "access-denied", "--output", "json"];
+    assert!(shell.latchkey(&denied).json()["events"].as_array().is_none_or(Vec::is_empty));
+}
