@@ -6,7 +6,7 @@ bin=$(cd "$(dirname "$0")/.." && pwd)/target/debug
 PATH=$bin:$PATH
 home=$(mktemp -d)
 cd "$home"
-export HOME="$home" LATCHKEY_LISTEN=127.0.0.1:0 LATCHKEY_HTTP_LISTEN=off
+export HOME="$home" LATCHKEY_LISTEN=127.0.0.1:0 LATCHKEY_HTTP_LISTEN=off LATCHKEY_PAGES_LISTEN=off
 latchkeyd >log 2>&1 &
 server=$!
 trap 'kill $server; wait $server || true; rm -rf "$home"' EXIT

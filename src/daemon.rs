@@ -1,4 +1,4 @@
-//! The command line of the server: `latchkeyd serve | migrate | config | key | protoset`.
+//! The command line of the server: `latchkeyd serve | migrate | config | key | mail | protoset`.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::app::{StartError, migrate, replace_seal_key, revoke_signing_key};
 use crate::config::{self, Config, Database, Flags};
 use crate::crypto::SealKey;
+use crate::domain::email::EmailAddress;
 use crate::environment::Environment;
+use crate::mail;
 use crate::server::{self, Running, ServeError};
 use crate::store::{self, Store};
 use crate::telemetry;
@@ -54,6 +56,9 @@ enum Command {
     /// Handle the seal key and the signing keys
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Try out mail
+    #[command(subcommand)]
+    Mail(MailCommand),
     /// Write the descriptor set of the API, for `grpcurl -protoset` where reflection is off
     Protoset {
         /// The file; without one, standard output
@@ -78,6 +83,24 @@ enum ConfigCommand {
     Print(Flags),
     /// Print docs/config.md
     Reference,
+}
+
+#[derive(Subcommand)]
+enum MailCommand {
+    /// Send one mail, show the conversation with the relay, and explain a failure
+    Test {
+        /// The address to write to
+        address: String,
+        #[command(flatten)]
+        flags: Flags,
+    },
+    /// Write every mail with made-up values to a folder, to be looked at in a browser
+    Preview {
+        /// The folder; new, empty, or an earlier preview
+        dir: PathBuf,
+        #[command(flatten)]
+        flags: Flags,
+    },
 }
 
 #[derive(Subcommand)]
@@ -131,6 +154,10 @@ pub fn main() -> ExitCode {
         Command::Key(KeyCommand::Revoke { id, flags }) => {
             with_config(&flags, |config| block_on(revoke_key(config, &id)))
         }
+        Command::Mail(MailCommand::Test { address, flags }) => {
+            with_config(&flags, |config| block_on(test_mail(config, &address)))
+        }
+        Command::Mail(MailCommand::Preview { dir, flags }) => with_config(&flags, |config| preview_mail(config, &dir)),
         Command::Protoset { file } => exit_code(write_protoset(file)),
     }
 }
@@ -214,14 +241,17 @@ async fn serve(config: &Config, flags: &Flags) -> Outcome {
 }
 
 async fn announce(running: &Running, config: &Config) {
+    announce_mail(running);
     let http = running.http_address.map(|address| {
         let is_plain = config.tls.cert.is_none() || address.ip().to_canonical().is_loopback();
         format!("{}://{address}", if is_plain { "http" } else { "https" })
     });
+    let pages = running.pages_address.map(|address| config.pages_url(address));
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         grpc = %running.address,
         http = http.as_deref().unwrap_or("off"),
+        pages = pages.as_deref().unwrap_or("off"),
         socket = %running.socket.display(),
         "serving, {}", exposure(config)
     );
@@ -233,6 +263,18 @@ async fn announce(running: &Running, config: &Config) {
             socket_flag(config)
         ),
         Err(error) => tracing::warn!(reason = error.reason().as_str(), "administrators could not be counted"),
+    }
+}
+
+/// Says where mail goes.
+fn announce_mail(running: &Running) {
+    match &running.mail {
+        Some(mail::Place::Relay(url)) => tracing::info!(relay = %url, "mail goes to the relay"),
+        Some(mail::Place::Folder(path)) => tracing::info!(
+            dir = %path.display(),
+            "mail is written to files on this machine and reaches no user; set mail.smtp.url to send it"
+        ),
+        None => tracing::info!("mail is off; set mail.smtp.url to send it"),
     }
 }
 
@@ -415,6 +457,29 @@ async fn revoke_key(config: &Config, id: &str) -> Outcome {
         "revoked the signing key {id}; {signs}servers follow within ten seconds, and services that verify tokens offline \
          when they next fetch the keys, within five minutes\n"
     )))
+}
+
+async fn test_mail(config: &Config, address: &str) -> Outcome {
+    log_warnings(config)?;
+    let Ok(to) = EmailAddress::parse(address).map_err(|fault| fail(&format!("ADDRESS: {fault}"))) else {
+        return Ok(ExitCode::from(FAILED));
+    };
+    let print_line = |line: &str| {
+        print(&format!("{line}\n"));
+    };
+    match mail::try_out(&config.mail, &to, &Environment::system(), &print_line).await {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) => Ok(fail(&error)),
+    }
+}
+
+fn preview_mail(config: &Config, dir: &Path) -> Outcome {
+    let templates =
+        mail::Templates::load(config.mail.templates_dir.as_deref(), &config.organisation, config.support.as_deref())?;
+    match mail::preview(&templates, dir) {
+        Ok(count) => Ok(print(&format!("{count} mails: open {}\n", dir.join("index.html").display()))),
+        Err(error) => Ok(fail(&error)),
+    }
 }
 
 fn write_protoset(file: Option<PathBuf>) -> Outcome {

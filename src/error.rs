@@ -34,6 +34,8 @@ pub enum Resource {
     Event,
     /// A signing key or a sealed secret.
     Key,
+    /// A message to a user.
+    Delivery,
     /// The stored answer of a call with an idempotency key.
     #[strum(to_string = "key")]
     IdempotencyKey,
@@ -51,6 +53,7 @@ impl Resource {
             Resource::ApiToken => "latchkey.v1.ApiToken",
             Resource::Event => "latchkey.v1.Event",
             Resource::Key => "latchkey.v1.SigningKey",
+            Resource::Delivery => "latchkey.v1.Delivery",
             Resource::IdempotencyKey => "latchkey.v1.IdempotencyKey",
             Resource::Row => "latchkey.v1.Row",
         }
@@ -89,6 +92,15 @@ pub enum Unmet {
     /// The account is a service account.
     #[error("the account is a service and has no password")]
     UserIsService,
+    /// The account has no address.
+    #[error("the account has no e-mail address; set one, or choose another way")]
+    NoDeliveryAddress,
+    /// This server sends no mail, or makes no links.
+    #[error("this server sends no such mail; its operator can set mail.transport and links.url")]
+    DeliveryDisabled,
+    /// The message cannot be sent again, or is a notice, which cannot be cancelled.
+    #[error("this message cannot be sent again; {0}")]
+    DeliveryNotRepeatable(&'static str),
     /// No account could administer users afterwards.
     #[error("this would leave no administrator; make another user an administrator first")]
     LastAdministrator,
@@ -141,6 +153,9 @@ pub enum Limit {
     /// Too many sign-ins of this user, all with the right password.
     #[error("this user signs in too often; keep the session and refresh its tokens, or use an API token")]
     SignIns,
+    /// Too many messages to this user, or by this operator.
+    #[error("too many messages to this user or by this operator")]
+    Messages,
     /// The hashing queue is full.
     #[error("the queue for password hashing is full")]
     Hashing,
@@ -324,6 +339,11 @@ impl Error {
         said.join(": ")
     }
 
+    /// Returns whether an operator should investigate the error.
+    pub fn is_our_fault(&self) -> bool {
+        matches!(self, Error::Internal(_) | Error::Corrupt { .. } | Error::Unavailable(_))
+    }
+
     /// The reason that clients switch on.
     pub fn reason(&self) -> Reason {
         match self {
@@ -348,6 +368,7 @@ impl Error {
                 Resource::Session => Reason::SessionNotFound,
                 Resource::ApiToken => Reason::ApiTokenNotFound,
                 Resource::Event => Reason::EventNotFound,
+                Resource::Delivery => Reason::DeliveryNotFound,
                 Resource::Key | Resource::IdempotencyKey | Resource::Row => Reason::Internal,
             },
             Error::AlreadyExists(taken) => match taken {
@@ -360,12 +381,15 @@ impl Error {
                 Unmet::UserLocked(_) => Reason::UserLocked,
                 Unmet::UserPending => Reason::UserPending,
                 Unmet::UserIsService => Reason::UserIsService,
+                Unmet::NoDeliveryAddress => Reason::NoDeliveryAddress,
+                Unmet::DeliveryDisabled => Reason::DeliveryDisabled,
+                Unmet::DeliveryNotRepeatable(_) => Reason::DeliveryNotRepeatable,
                 Unmet::LastAdministrator => Reason::LastAdministrator,
                 Unmet::PasswordEnded => Reason::PasswordEnded,
             },
             Error::Stale { .. } => Reason::EtagMismatch,
             Error::Exhausted { limit, .. } => match limit {
-                Limit::Source | Limit::SignIns => Reason::RateLimited,
+                Limit::Source | Limit::SignIns | Limit::Messages => Reason::RateLimited,
                 Limit::Account => Reason::Throttled,
                 Limit::Hashing => Reason::HashingSaturated,
                 Limit::Lane(_) => Reason::Overloaded,

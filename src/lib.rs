@@ -16,6 +16,7 @@
 mod failpoint;
 
 pub mod app;
+mod call_lines;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -28,7 +29,10 @@ pub mod environment;
 pub mod error;
 pub mod grpc;
 pub mod jobs;
+mod lanes;
+pub mod mail;
 pub mod metrics;
+pub mod pages;
 mod priority;
 pub mod proto;
 pub mod server;

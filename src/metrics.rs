@@ -15,6 +15,10 @@
 //! | `latchkey_throttled_total` | | throttled sign-ins |
 //! | `latchkey_user_locks_total` | `cause` | accounts locked |
 //! | `latchkey_password_resets_total` | | passwords reset by operators |
+//! | `latchkey_page_requests_total` | `page`, `status` | finished requests of the pages, by HTTP status |
+//! | `latchkey_deliveries_total` | `kind`, `outcome` | messages that have their last state |
+//! | `latchkey_outbox_messages` | `kind` | messages that wait |
+//! | `latchkey_outbox_oldest_seconds` | | how long the oldest of them has waited |
 //! | `latchkey_connections` | `listener` | open connections |
 //! | `latchkey_connections_refused_total` | `listener`, `cause` | connections refused or closed, by the limit |
 //! | `latchkey_requests_reset_total` | `listener` | requests reset because they are not valid HTTP/2, before they are calls |
@@ -37,6 +41,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use strum::VariantArray as _;
+
+use crate::domain::delivery::{DeliveryKind, DeliveryState};
 use crate::domain::lockout::LockCause;
 use crate::telemetry;
 
@@ -97,6 +104,8 @@ label! {
         Reflection = "reflection",
         /// Streams that watch health.
         Watches = "watches",
+        /// Requests of the pages.
+        Pages = "pages",
     }
 }
 
@@ -133,6 +142,8 @@ label! {
         Local = "local",
         /// Metrics, probes and keys over HTTP.
         Http = "http",
+        /// The pages for users.
+        Pages = "pages",
     }
 }
 
@@ -216,6 +227,23 @@ struct CauseLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PageLabels {
+    page: &'static str,
+    status: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DeliveryLabels {
+    kind: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DeliveryKindLabel {
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ListenerLabel {
     listener: Listener,
 }
@@ -260,6 +288,10 @@ pub struct Metrics {
     throttled: Counter,
     locks: Family<CauseLabel, Counter>,
     resets: Counter,
+    pages: Family<PageLabels, Counter>,
+    deliveries: Family<DeliveryLabels, Counter>,
+    outbox: Family<DeliveryKindLabel, Gauge>,
+    outbox_oldest: Gauge,
     connections: Family<ListenerLabel, Gauge>,
     refused: Family<RefusedLabels, Counter>,
     requests_reset: Family<ListenerLabel, Counter>,
@@ -295,6 +327,10 @@ impl Metrics {
             throttled: Counter::default(),
             locks: Family::default(),
             resets: Counter::default(),
+            pages: Family::default(),
+            deliveries: Family::default(),
+            outbox: Family::default(),
+            outbox_oldest: Gauge::default(),
             connections: Family::default(),
             refused: Family::default(),
             requests_reset: Family::default(),
@@ -312,6 +348,12 @@ impl Metrics {
         for outcome in SignInOutcome::ALL {
             drop(metrics.sign_ins.get_or_create(&OutcomeLabel { outcome: *outcome }));
         }
+        for kind in DeliveryKind::VARIANTS {
+            for state in DeliveryState::VARIANTS.iter().filter(|state| state.is_last()) {
+                let labels = DeliveryLabels { kind: kind.as_str(), outcome: state.as_str() };
+                drop(metrics.deliveries.get_or_create(&labels));
+            }
+        }
         metrics.registered()
     }
 
@@ -324,6 +366,13 @@ impl Metrics {
         registry.register("calls_in_flight", "Calls in progress", self.calls_in_flight.clone());
         registry.register("calls_limit", "How many calls a lane admits", self.calls_limit.clone());
         registry.register("calls_refused", "Calls refused because their lane was full", self.calls_refused.clone());
+        registry.register("deliveries", "Messages that have their last state", self.deliveries.clone());
+        registry.register("outbox_messages", "Messages that wait", self.outbox.clone());
+        registry.register(
+            "outbox_oldest_seconds",
+            "How long the oldest message has waited",
+            self.outbox_oldest.clone(),
+        );
         registry.register("hashes_in_flight", "Passwords being hashed", self.hashes_in_flight.clone());
         registry.register("hash_queue_length", "Passwords waiting to be hashed", self.hash_queue.clone());
         registry.register("hashes", "Passwords hashed", self.hashes.clone());
@@ -332,6 +381,7 @@ impl Metrics {
         registry.register("throttled", "Throttled sign-ins", self.throttled.clone());
         registry.register("user_locks", "Accounts locked", self.locks.clone());
         registry.register("password_resets", "Passwords reset by operators", self.resets.clone());
+        registry.register("page_requests", "Finished requests of the pages", self.pages.clone());
         registry.register("connections", "Open connections", self.connections.clone());
         registry.register("connections_refused", "Connections refused or closed", self.refused.clone());
         registry.register("requests_reset", "Requests reset as invalid HTTP/2", self.requests_reset.clone());
@@ -422,9 +472,28 @@ impl Metrics {
         self.locks.get_or_create(&CauseLabel { cause: cause.as_str() }).inc();
     }
 
+    /// Counts a message that has its last state.
+    pub fn delivery_ended(&self, kind: DeliveryKind, state: DeliveryState) {
+        self.deliveries.get_or_create(&DeliveryLabels { kind: kind.as_str(), outcome: state.as_str() }).inc();
+    }
+
+    /// Sets the length of the outbox, and how long its oldest message has waited.
+    pub fn outbox(&self, waiting: &[(DeliveryKind, u64)], oldest: Duration) {
+        for (kind, messages) in waiting {
+            let gauge = self.outbox.get_or_create(&DeliveryKindLabel { kind: kind.as_str() });
+            gauge.set(i64::try_from(*messages).unwrap_or(i64::MAX));
+        }
+        self.outbox_oldest.set(i64::try_from(oldest.as_secs()).unwrap_or(i64::MAX));
+    }
+
     /// Counts a password reset by an operator.
     pub fn password_reset(&self) {
         self.resets.inc();
+    }
+
+    /// Counts a finished request of the pages.
+    pub fn page(&self, page: &'static str, status: u16) {
+        self.pages.get_or_create(&PageLabels { page, status }).inc();
     }
 
     /// Sets the number of open connections.
@@ -482,6 +551,7 @@ mod tests {
         metrics.throttled();
         metrics.user_locked(LockCause::Operator);
         metrics.password_reset();
+        metrics.page("reset", 422);
         metrics.connections(Listener::Grpc, 2);
         metrics.connection_refused(Listener::Grpc, Refused::MaxPerPeer);
         metrics.requests_reset(Listener::Grpc, 2);
@@ -503,6 +573,7 @@ mod tests {
             "latchkey_throttled_total 1",
             "latchkey_user_locks_total{cause=\"OPERATOR\"} 1",
             "latchkey_password_resets_total 1",
+            "latchkey_page_requests_total{page=\"reset\",status=\"422\"} 1",
             "latchkey_connections{listener=\"grpc\"} 2",
             "latchkey_connections_refused_total{listener=\"grpc\",cause=\"max_per_peer\"} 1",
             "latchkey_requests_reset_total{listener=\"grpc\"} 2",

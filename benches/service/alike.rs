@@ -1,10 +1,10 @@
-//! F19: whether the duration of a failed sign-in tells what its name stands for.
+//! F19: whether the duration of a failed sign-in, or of a request for a link, tells what its name stands for.
 
 use std::path::Path;
 use std::time::Instant;
 
-use latchkey::proto::v1::SignInRequest;
 use latchkey::proto::v1::auth_client::AuthClient;
+use latchkey::proto::v1::{RequestPasswordResetRequest, SignInRequest};
 use tonic::Code;
 use tonic::transport::Channel;
 
@@ -18,37 +18,69 @@ use crate::{Outcome, tell};
 const KINDS: [&str; 4] = ["an unknown name", "a known name", "a locked account", "an account without a password"];
 /// Wrong passwords at one name. One more would be throttled.
 const TRIES: usize = 4;
-/// Names of each kind: 20 000 calls in all.
+/// Requests for a link at one name.
+const REQUESTS: usize = 2;
+/// Names of each kind: 20 000 sign-ins and 10 000 requests in all.
 const NAMES: usize = 1250;
 /// The share of the longest calls that is left out, as noise of the machine.
 const CROPPED: f64 = 0.05;
 /// The usual bound for a leak in a test of constant time (dudect; Reparaz and others, 2017).
 const LEAK: f64 = 4.5;
 
-/// Compares failed sign-ins by Welch's t, in turn. They come over the local socket, which has no limit by source.
+/// What is timed.
+#[derive(Clone, Copy)]
+enum Timed {
+    SignIn,
+    ResetRequest,
+}
+
+impl Timed {
+    /// The number of calls at each name, and the first words of a row.
+    fn plan(self) -> (usize, &'static str) {
+        match self {
+            Timed::SignIn => (TRIES, ""),
+            Timed::ResetRequest => (REQUESTS, "a link for "),
+        }
+    }
+
+    /// Returns how long the call took, in milliseconds; `None` if the name was throttled.
+    async fn took(self, client: &mut AuthClient<Channel>, login: String) -> Outcome<Option<f64>> {
+        match self {
+            Timed::SignIn => signing_in(client, login).await,
+            Timed::ResetRequest => asking(client, login).await.map(Some),
+        }
+    }
+}
+
+/// Compares calls by Welch's t, in turn. They come over the local socket, which has no limit by source.
 pub(crate) async fn measure(filled: &Filled) -> Outcome<Vec<Row>> {
     let names: Vec<Vec<String>> = (0..KINDS.len()).map(|kind| names(&filled.seed, kind)).collect();
     let count = names.iter().map(Vec::len).min().unwrap_or_default();
-    tell(&format!("{} failed sign-ins at {count} names of each kind\n", KINDS.len() * count * TRIES));
+    tell(&format!("{} calls at {count} names of each kind\n", KINDS.len() * count * (TRIES + REQUESTS)));
     let server = Server::start(Path::new(LATCHKEYD), &filled.place()).await?;
     let mut client = AuthClient::new(server.connect_locally().await?);
-    for number in 0..200 {
-        took(&mut client, format!("warm.up{number}")).await?;
-    }
-    let mut samples = vec![Vec::new(); KINDS.len()];
-    for call in 0..TRIES * count {
-        for turn in 0..KINDS.len() {
-            let kind = (turn + call) % KINDS.len();
-            let name = names.get(kind).and_then(|names| names.get(call % count)).ok_or("a name")?;
-            let taken = took(&mut client, name.clone()).await?;
-            samples.get_mut(kind).ok_or("a kind")?.extend(taken);
+    let mut rows = Vec::new();
+    for timed in [Timed::SignIn, Timed::ResetRequest] {
+        let (times, words) = timed.plan();
+        for number in 0..200 {
+            timed.took(&mut client, format!("warm.up{number}")).await?;
         }
+        let mut samples = vec![Vec::new(); KINDS.len()];
+        for call in 0..times * count {
+            for turn in 0..KINDS.len() {
+                let kind = (turn + call) % KINDS.len();
+                let name = names.get(kind).and_then(|names| names.get(call % count)).ok_or("a name")?;
+                let taken = timed.took(&mut client, name.clone()).await?;
+                samples.get_mut(kind).ok_or("a kind")?.extend(taken);
+            }
+        }
+        rows.extend(self::rows(samples, words));
     }
     server.stop().await?;
-    Ok(rows(samples))
+    Ok(rows)
 }
 
-fn rows(mut samples: Vec<Vec<f64>>) -> Vec<Row> {
+fn rows(mut samples: Vec<Vec<f64>>, words: &str) -> Vec<Row> {
     let mut all: Vec<f64> = samples.iter().flatten().copied().collect();
     all.sort_unstable_by(f64::total_cmp);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a rank")]
@@ -60,7 +92,7 @@ fn rows(mut samples: Vec<Vec<f64>>) -> Vec<Row> {
     let Some((unknown, others)) = samples.split_first() else { return rows };
     for (other, kind) in others.iter().zip(KINDS.iter().skip(1)) {
         let (ours, theirs) = (Sample::of(other), Sample::of(unknown));
-        rows.push(Row::of("F19", format!("{kind} : an unknown one"), "ms", &[(ours.mean, theirs.mean)], None));
+        rows.push(Row::of("F19", format!("{words}{kind} : an unknown one"), "ms", &[(ours.mean, theirs.mean)], None));
         let t = ours.welch(&theirs).abs();
         rows.push(Row::of("F19", "  |t| : 4.5", "", &[(t, LEAK)], Some(Goal::AtMost(1.0))));
     }
@@ -88,7 +120,7 @@ impl Sample {
 }
 
 /// Signs in with a wrong password. Returns how long the refusal took, in milliseconds; `None` if the name was throttled.
-async fn took(client: &mut AuthClient<Channel>, login: String) -> Outcome<Option<f64>> {
+async fn signing_in(client: &mut AuthClient<Channel>, login: String) -> Outcome<Option<f64>> {
     let request = SignInRequest { login, password: "no password of anybody".to_owned(), ..SignInRequest::default() };
     let began = Instant::now();
     let answer = client.sign_in(request).await;
@@ -99,6 +131,14 @@ async fn took(client: &mut AuthClient<Channel>, login: String) -> Outcome<Option
         Err(status) => Err(status.into()),
         Ok(_) => Err("a wrong password was accepted".into()),
     }
+}
+
+/// Asks for a link. Returns how long the answer took, in milliseconds.
+async fn asking(client: &mut AuthClient<Channel>, login: String) -> Outcome<f64> {
+    let request = RequestPasswordResetRequest { login, ..RequestPasswordResetRequest::default() };
+    let began = Instant::now();
+    client.request_password_reset(request).await?;
+    Ok(began.elapsed().as_secs_f64() * 1000.0)
 }
 
 /// Names of one kind, which are alike in length and never throttled before.

@@ -41,7 +41,15 @@ impl Server {
     pub(crate) async fn start_polling(program: &Path, place: &Place, pause: Duration) -> Outcome<Server> {
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let mut command = Command::new(program);
-        command.env_clear().args(["serve", "--http-listen", "off", "--listen", &address.to_string()]);
+        command.env_clear().args([
+            "serve",
+            "--http-listen",
+            "off",
+            "--pages-listen",
+            "off",
+            "--listen",
+            &address.to_string(),
+        ]);
         command.arg("--data-dir").arg(&place.data_dir);
         command.arg("--seal-key-file").arg(place.data_dir.join("seal.key"));
         if let Some(url) = &place.url {

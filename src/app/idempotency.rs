@@ -5,10 +5,12 @@ use zeroize::Zeroizing;
 use super::App;
 use super::writer::Change;
 use crate::domain::caller::Caller;
+use crate::domain::delivery::Delivery;
 use crate::domain::idempotency::{IdempotencyKey, Remembered};
 use crate::domain::secret::Digest32;
 use crate::domain::user::{User, UserRef};
 use crate::error::{Error, Result};
+use crate::store::deliveries::delivery_by_id;
 use crate::store::idempotency::{KeyUse, idempotency_find, idempotency_insert};
 use crate::store::users::user_by_id;
 
@@ -27,6 +29,16 @@ pub(super) struct Retry<'a> {
     key: &'a IdempotencyKey,
     /// A keyed digest of the request. With a plain hash, passwords in the request could be guessed offline.
     body: Digest32,
+}
+
+/// What an earlier call with the same key did.
+pub(super) struct Replay {
+    /// The account as it is now.
+    pub(super) user: User,
+    /// What is stored of the call.
+    pub(super) answer: Remembered,
+    /// The message that the call sent, as it is now.
+    pub(super) delivery: Option<Delivery>,
 }
 
 impl<'a> Retry<'a> {
@@ -52,19 +64,19 @@ impl<'a> Retry<'a> {
 
 impl App {
     /// Runs `work`, unless an earlier call with the same key has committed. In that case `replay` makes the answer, from what
-    /// is stored of that call and from the account as it is now. `work` returns `None` if another call with the same key
+    /// that call did. `work` returns `None` if another call with the same key
     /// committed first.
     pub(super) async fn once<T>(
         &self,
         retry: Option<&Retry<'_>>,
         work: impl Future<Output = Result<Option<T>>>,
-        replay: impl Fn(User, Remembered) -> T,
+        replay: impl Fn(Replay) -> T,
     ) -> Result<T> {
         let Some(retry) = retry else {
             return work.await?.ok_or_else(|| Error::internal("a call without an idempotency key lost a race for one"));
         };
-        if let Some((user, answer)) = self.replayed(retry).await? {
-            return Ok(replay(user, answer));
+        if let Some(earlier) = self.replayed(retry).await? {
+            return Ok(replay(earlier));
         }
         let lost = match work.await {
             Ok(Some(done)) => return Ok(done),
@@ -74,17 +86,20 @@ impl App {
             Err(error @ (Error::AlreadyExists(_) | Error::Stale { .. } | Error::Precondition(_))) => error,
             Err(error) => return Err(error),
         };
-        let (user, answer) = self.replayed(retry).await?.ok_or(lost)?;
-        Ok(replay(user, answer))
+        Ok(replay(self.replayed(retry).await?.ok_or(lost)?))
     }
 
-    /// Returns what is stored of an earlier call with this key, and the account as it is now.
-    async fn replayed(&self, retry: &Retry<'_>) -> Result<Option<(User, Remembered)>> {
+    /// Returns what is stored of an earlier call with this key.
+    async fn replayed(&self, retry: &Retry<'_>) -> Result<Option<Replay>> {
         let reader = self.store.reader();
         let Some(answer) = idempotency_find(reader, &retry.key_use(), self.now()).await? else { return Ok(None) };
         let id = answer.user_id;
         let user = user_by_id(reader, id).await?.ok_or_else(|| Error::no_user(UserRef::Id(id).field()))?;
+        let delivery = match answer.delivery_id {
+            Some(id) => delivery_by_id(reader, id).await?,
+            None => None,
+        };
         // The earlier call may have committed but not be durable yet.
-        self.durable_read(Some((user, answer))).await
+        self.durable_read(Some(Replay { user, answer, delivery })).await
     }
 }

@@ -7,16 +7,21 @@ use super::throttle::{BUDGET_WINDOW, throttle_ended};
 use super::writer::{RolledBack, Unaudited};
 use crate::crypto::{Keys, NextKey, next_signing_key};
 use crate::domain::audit::{Event, EventType, Events, Target};
+use crate::domain::budget::{RESET_REQUESTS_NAME, RESET_REQUESTS_WINDOW};
 use crate::domain::caller::{AccessRule, Call, Caller, Demand, Principal};
+use crate::domain::delivery;
 use crate::domain::role::ScopeSet;
-use crate::domain::time::MAX_CLOCK_SKEW;
+use crate::domain::time::{MAX_CLOCK_ERROR, MAX_CLOCK_SKEW};
 use crate::error::{Error, Result};
 use crate::store::audit::event_insert;
-use crate::store::budgets::budgets_sweep;
+use crate::store::budgets::{Which, budgets_sweep};
+use crate::store::deliveries::deliveries_sweep;
 use crate::store::event_counts::{event_counts_close, event_counts_due};
 use crate::store::familiar::places_sweep;
 use crate::store::idempotency::idempotency_sweep;
 use crate::store::keys::{key_insert, key_list, key_retire, keys_sweep};
+use crate::store::links::links_sweep;
+use crate::store::reset_requests::reset_requests_sweep;
 use crate::store::sessions::sessions_sweep;
 use crate::store::sources::{source_blocks_sweep, source_failures_sweep};
 use crate::store::throttle::{throttle_end_waits, throttle_sweep};
@@ -87,7 +92,7 @@ impl App {
     }
 
     /// Deletes expired tickets, idempotency keys, username reservations, throttles, source blocks, familiar places, keys, ended
-    /// sessions and events.
+    /// sessions, events, and requests for a link that nothing resolved.
     pub async fn sweep(&self) -> Result<()> {
         let (c, now, sources) = (self.store.autocommit()?, self.now(), &self.settings.sources);
         self.in_batches(|| tickets_sweep(c, now)).await?;
@@ -98,8 +103,15 @@ impl App {
         self.in_batches(|| source_blocks_sweep(c, sources, now)).await?;
         self.in_batches(|| places_sweep(c, now)).await?;
         self.sweep_events().await?;
-        self.in_batches(|| budgets_sweep(c, BUDGET_WINDOW, now)).await?;
+        let (resets, others) = (Which::Of(RESET_REQUESTS_NAME), Which::AllBut(RESET_REQUESTS_NAME));
+        self.in_batches(|| budgets_sweep(c, others, BUDGET_WINDOW, now)).await?;
+        self.in_batches(|| budgets_sweep(c, resets, RESET_REQUESTS_WINDOW, now)).await?;
+        let unresolved = now.saturating_sub(self.settings.mail.lifetimes.self_service);
+        self.in_batches(|| reset_requests_sweep(c, unresolved, now.saturating_add(MAX_CLOCK_ERROR))).await?;
         self.in_batches(|| keys_sweep(c, now)).await?;
+        let old = now.saturating_sub(delivery::KEPT_FOR);
+        self.in_batches(|| deliveries_sweep(c, old)).await?;
+        self.in_batches(|| links_sweep(c, old)).await?;
         self.in_batches(|| sessions_sweep(c, now.saturating_sub(ENDED_SESSIONS))).await
     }
 
@@ -173,7 +185,7 @@ impl App {
 }
 
 /// The server itself as a caller, as it appears in the audit log.
-fn job(name: &str) -> Caller {
+pub(super) fn job(name: &str) -> Caller {
     Caller {
         principal: Principal::Anonymous,
         scopes: ScopeSet::NONE,

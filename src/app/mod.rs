@@ -6,15 +6,19 @@
 mod access;
 mod audit;
 mod counted;
+mod deliveries;
 mod familiar;
 mod horizons;
 mod idempotency;
+mod links;
 mod lists;
 mod maintenance;
+mod outbox;
 mod page_tokens;
 mod passwords;
 mod proving;
 mod reauthenticate;
+mod reset_requests;
 mod sessions;
 mod sign_in;
 mod start;
@@ -35,19 +39,26 @@ use tracing::Instrument;
 
 pub use self::access::Authenticated;
 pub use self::audit::{EventPage, ListEvents};
+pub use self::deliveries::{
+    CancelDelivery, DeliveryPage, ListDeliveries, MailQueue, ResendDelivery, SendEmailVerification, Sent,
+};
 pub use self::idempotency::Idempotency;
+pub use self::links::LinkView;
+pub use self::outbox::{DeliveryAttempt, MailSettings, MailTransport};
 pub use self::passwords::{
-    ChangePassword, CompletePasswordChange, PasswordReset, RequirePasswordChange, ResetPassword, WaivePasswordChange,
+    ChangePassword, CompletePasswordChange, CompletePasswordReset, Handover, PasswordReset, RequirePasswordChange,
+    ResetMethod, ResetPassword, WaivePasswordChange,
 };
 pub use self::proving::NewPassword;
 pub use self::reauthenticate::Reauthenticate;
+pub use self::reset_requests::{RequestPasswordReset, ResetRequested};
 pub use self::sessions::{RefreshTokens, RevokeTarget, RevokeUserSessions, SessionPage, Tokens};
 pub use self::sign_in::{Progress, SignIn};
 pub use self::start::{KeysReplaced, StartError, migrate, open_keys, replace_seal_key, revoke_signing_key};
 pub use self::tokens::{ApiTokenPage, CreateApiToken, Identity, Introspection, RevokeApiToken, SigningKeys};
 pub use self::users::{
-    CreateUser, CreatedUser, DeleteUser, DiagnoseSignIn, ListUsers, LockEnd, LockUser, SignInDiagnosis, UnlockUser,
-    UpdateUser, UserPage,
+    CreateUser, CreatedUser, DeleteUser, DiagnoseSignIn, FirstCredential, ListUsers, LockEnd, LockUser,
+    SignInDiagnosis, UnlockUser, UpdateUser, UserPage,
 };
 use crate::crypto::{Hasher, KeyRing, SealKey};
 use crate::domain::diagnosis::Readiness;
@@ -61,6 +72,7 @@ use crate::domain::user::{Effects, User};
 use crate::environment::Environment;
 use crate::error::{Error, Outage, Result};
 use crate::metrics::Metrics;
+pub use crate::store::deliveries::Leased as LeasedMessage;
 use crate::store::sources::SourceRules;
 use crate::store::users::role_has_members;
 use crate::store::{Condition, Store};
@@ -92,6 +104,8 @@ pub struct Settings {
     pub sign_ins_per_minute: u32,
     /// How long an access token works.
     pub access_ttl: Duration,
+    /// Mail and links.
+    pub mail: MailSettings,
 }
 
 impl Settings {
@@ -115,6 +129,10 @@ pub struct App {
     keys: KeyRing,
     seal: SealKey,
     work: TaskTracker,
+    /// Told when a message was posted.
+    posted: tokio::sync::Notify,
+    /// Told when a stranger asked for a link.
+    requested: tokio::sync::Notify,
     /// Cancelled when the keys in the database are no longer those of this process.
     keys_replaced: CancellationToken,
 }
@@ -141,6 +159,8 @@ impl App {
             keys: KeyRing::new(keys),
             seal,
             work: TaskTracker::new(),
+            posted: tokio::sync::Notify::new(),
+            requested: tokio::sync::Notify::new(),
             keys_replaced: CancellationToken::new(),
         }
     }

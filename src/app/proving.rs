@@ -16,11 +16,12 @@ use crate::crypto::{HashPermit, Hasher, Priority, short};
 use crate::domain::audit::Target;
 use crate::domain::caller::Caller;
 use crate::domain::credentials::{StoredPassword, UserWithCredentials};
-use crate::domain::id::UserId;
+use crate::domain::id::{LinkId, UserId};
+use crate::domain::link::{HASHES_PER_MINUTE, Link};
 use crate::domain::password::{AcceptedPassword, PasswordFault, PlainPassword, RuleBroken};
 use crate::domain::password_hash::PasswordHash;
 use crate::domain::reason::Reason;
-use crate::domain::secret::{Digest32, TicketSecret};
+use crate::domain::secret::{Digest32, LinkSecret, TicketSecret};
 use crate::domain::sign_in_ability::Refusal;
 use crate::domain::temporary_password::{TemporaryPassword, canonical};
 use crate::domain::ticket::{MAX_TRIES, Ticket, TicketPurpose};
@@ -80,12 +81,24 @@ impl GivenPassword {
     }
 }
 
+/// A link that worked, with the hash of the new password that came with it.
+pub(super) struct LinkProof {
+    /// The link.
+    pub(super) link: Link,
+    /// The hash of the new password.
+    pub(super) hash: PasswordHash,
+    /// Held until the transaction ends.
+    _admitted: Admitted,
+}
+
 /// The hasher and the turns at it.
 pub(super) struct Gate {
     hasher: Hasher,
     turns: Arc<Turns>,
     /// Right passwords of each user. `None` if they are not limited.
     proofs: Option<Mutex<TokenBuckets<UserId>>>,
+    /// Passwords hashed for each link.
+    links: Mutex<TokenBuckets<LinkId>>,
 }
 
 /// A call that may go on to prove something: it has a turn of its source, which was not blocked.
@@ -148,7 +161,8 @@ impl Gate {
     pub(super) fn new(hasher: Hasher, sign_ins_per_minute: u32) -> Gate {
         let rate = f64::from(sign_ins_per_minute);
         let buckets = || Mutex::new(TokenBuckets::full(rate * BURST_MINUTES, rate / 60.0, Instant::now()));
-        Gate { hasher, turns: Arc::default(), proofs: (sign_ins_per_minute > 0).then(buckets) }
+        let links = Mutex::new(TokenBuckets::full(HASHES_PER_MINUTE, HASHES_PER_MINUTE / 60.0, Instant::now()));
+        Gate { hasher, turns: Arc::default(), proofs: (sign_ins_per_minute > 0).then(buckets), links }
     }
 
     /// Fails if the user has signed in too often. Only right passwords count, so that strangers cannot use up the limit of an
@@ -158,6 +172,12 @@ impl Gate {
         // A poisoned lock is safe to use: nothing can panic half-way through a change of the buckets.
         let taken = proofs.lock().unwrap_or_else(PoisonError::into_inner).try_take(user, Instant::now());
         taken.map_err(|retry_after| Error::Exhausted { limit: Limit::SignIns, retry_after })
+    }
+
+    /// Fails if too many passwords were hashed for the link.
+    fn take_link(&self, link: LinkId) -> Result<()> {
+        let taken = self.links.lock().unwrap_or_else(PoisonError::into_inner).try_take(link, Instant::now());
+        taken.map_err(|retry_after| Error::Exhausted { limit: Limit::Hashing, retry_after })
     }
 
     fn share(&self) -> usize {
@@ -257,6 +277,37 @@ impl App {
         Ok(TicketProof { digest, ticket, account, hash, _admitted: admitted })
     }
 
+    /// Proves a link and hashes the new password, which must differ from the old one. What breaks a rule is not hashed. A link
+    /// never dies of wrong passwords, since it has no password to guess; its hashes are limited.
+    ///
+    /// Fails with [`Unauthenticated::TicketInvalid`] if the link does not work.
+    pub(super) async fn prove_link(
+        &self,
+        entry: Entry<'_>,
+        secret: Option<&LinkSecret>,
+        new_password: Result<PlainPassword, PasswordFault>,
+    ) -> Result<LinkProof> {
+        let caller = entry.caller;
+        let (link, user) = self.live_link(caller, secret).await?;
+        if !link.purpose.sets_password() {
+            return Err(Unauthenticated::TicketInvalid.into());
+        }
+        let new_password = self.accept("new_password", new_password)?;
+        self.gate.take_link(link.id)?;
+        let admitted = self.admit_to_hash(entry, Some(Account::Known(user.id).key())).await?;
+        let (permit, typed) = (&admitted.permit, new_password.as_plain());
+        let account = user_with_credentials(self.store.reader(), user.id).await?;
+        let account = account.ok_or(Error::Unauthenticated(Unauthenticated::TicketInvalid))?;
+        let has_password = account.credentials.password.is_some();
+        if (has_password && self.verify_unblocked(caller, permit, Some(typed), Some(&account)).await?)
+            || self.was_ended(permit, typed, &account).await?
+        {
+            return Err(reused("new_password"));
+        }
+        let hash = self.gate.hasher.hash(permit, new_password.into_plain()).await?;
+        Ok(LinkProof { link, hash, _admitted: admitted })
+    }
+
     async fn live_ticket(
         &self,
         secret: Option<&TicketSecret>,
@@ -270,7 +321,8 @@ impl App {
         Ok(account.map(|account| (digest, ticket, account)))
     }
 
-    async fn ticket_invalid<T>(&self, caller: &Caller) -> Result<T> {
+    /// Counts a ticket or a link that does not exist against the source.
+    pub(super) async fn ticket_invalid<T>(&self, caller: &Caller) -> Result<T> {
         self.secret_failed(caller, None, Reason::TicketInvalid).await?;
         Err(Unauthenticated::TicketInvalid.into())
     }

@@ -9,8 +9,8 @@ use super::sessions::{Tokens, signed_in_event};
 use super::writer::{Change, RolledBack, Unaudited, Writer};
 use crate::domain::caller::Caller;
 use crate::domain::credentials::UserWithCredentials;
-use crate::domain::email::EmailAddress;
 use crate::domain::familiar::SentDeviceToken;
+use crate::domain::login::Login;
 use crate::domain::password::{PasswordRules, PlainPassword};
 use crate::domain::reason::Reason;
 use crate::domain::secret::TicketSecret;
@@ -18,11 +18,10 @@ use crate::domain::session::SignInWish;
 use crate::domain::ticket::{TICKET_TTL, Ticket, TicketPurpose};
 use crate::domain::time::Timestamp;
 use crate::domain::user::{ChangeCause, User};
-use crate::domain::username::Username;
 use crate::error::{Error, Result};
 use crate::store::tickets::ticket_replace;
 use crate::store::users::{
-    Login, user_by_login, user_lock_row_to_sign_in, user_lock_row_with_credentials, user_rehash, user_signed_in_as_read,
+    user_by_login, user_lock_row_to_sign_in, user_lock_row_with_credentials, user_rehash, user_signed_in_as_read,
 };
 
 /// A command to sign in.
@@ -63,7 +62,7 @@ impl App {
     pub async fn sign_in(&self, caller: &Caller, command: SignIn) -> Result<Progress> {
         let entry = self.enter(caller).await?;
         let SignIn { login, password, device_token, wish } = command;
-        let parsed = parse_login(&login);
+        let parsed = Login::parse(&login).ok();
         let login = parsed.as_ref().map_or(login.as_str(), Login::key);
         let Found { account, absent } = self.account_signing_in(parsed.as_ref()).await?;
         let user = account.as_ref().map(|account| &account.user);
@@ -205,12 +204,5 @@ impl Change<'_> {
         self.now = self.app.now();
         let same = locked.filter(|locked| self.app.is_as_proved(locked, read, self.now));
         Ok(same.map(|account| account.user))
-    }
-}
-
-fn parse_login(login: &str) -> Option<Login> {
-    match Username::parse(login) {
-        Ok(username) => Some(Login::Username(username)),
-        Err(_) => EmailAddress::parse(login).ok().map(Login::Email),
     }
 }

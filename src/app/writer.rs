@@ -13,12 +13,14 @@
 //! but not committed, or committed without an event.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::App;
 use super::access::check_recent_sign_in;
 use crate::domain::audit::{Actor, Event, EventType, Events, RecordedEvent, Target};
 use crate::domain::caller::{Caller, Demand, Denied, Principal, check_rank};
+use crate::domain::delivery::Requester;
 use crate::domain::id::{EventId, UserId};
 use crate::domain::reason::Reason;
 use crate::domain::role::{Scope, ScopeSet};
@@ -55,6 +57,10 @@ pub(super) struct Unit<'a, Tx> {
     target: Option<NamedAccount>,
     /// The caller's scopes, according to the rows that were read in this transaction.
     scopes: ScopeSet,
+    /// The caller's display name.
+    actor_name: Option<String>,
+    /// Whether a message was posted, so that a worker is told when the transaction has committed.
+    has_posted: AtomicBool,
 }
 
 /// The account that a call names.
@@ -76,6 +82,10 @@ pub(super) enum Unaudited {
     UnknownUsernames,
     /// Events were counted, and are recorded with their count.
     Counted,
+    /// A stranger asked for a link. The request is recorded when it is resolved.
+    Requested,
+    /// A message was leased or has another state, which the delivery itself records.
+    Delivery,
 }
 
 /// Why a change is rolled back although nothing failed.
@@ -155,7 +165,9 @@ impl App {
             Some(user) => Some(NamedAccount { field: user.field(), id: user_id_by_ref(&tx, user).await? }),
             None => None,
         };
-        let mut writer = Unit { tx, now: self.now(), app: self, caller, target, scopes: caller.scopes };
+        let has_posted = AtomicBool::new(false);
+        let (now, scopes) = (self.now(), caller.scopes);
+        let mut writer = Unit { tx, now, app: self, caller, target, scopes, actor_name: None, has_posted };
         writer.check_actor().await?;
         Ok(writer)
     }
@@ -228,6 +240,7 @@ impl<'a> Writer<'a> {
             return Err(Unauthenticated::SessionRevoked.into());
         };
         self.scopes = granted.intersection(actor.scopes());
+        self.actor_name = actor.display_name.map(|name| name.as_str().to_owned());
         if let Demand::Scope(scope) = self.caller.rule.demand {
             self.need(scope)?;
         }
@@ -274,8 +287,8 @@ impl<'a> Writer<'a> {
 
     /// Allows writing from here on.
     pub(super) fn change(self) -> Change<'a> {
-        let Unit { tx, now, app, caller, target, scopes } = self;
-        Unit { tx: tx.writable(), now, app, caller, target, scopes }
+        let Unit { tx, now, app, caller, target, scopes, actor_name, has_posted } = self;
+        Unit { tx: tx.writable(), now, app, caller, target, scopes, actor_name, has_posted }
     }
 
     /// Ends a transaction that changed nothing, with the answer for the caller.
@@ -390,6 +403,26 @@ impl Change<'_> {
         self.end(value).await
     }
 
+    /// Notes that a message was posted.
+    pub(super) fn posted(&self) {
+        self.has_posted.store(true, Ordering::Relaxed);
+    }
+
+    /// The principal that a message is counted against.
+    pub(super) fn principal_id(&self) -> String {
+        self.caller.principal.id()
+    }
+
+    /// The caller as a user is told of it.
+    pub(super) fn requester(&self) -> Requester {
+        match self.caller.principal {
+            Principal::Anonymous => {
+                Requester::Owner { source: self.caller.call.client_address.map(|address| address.to_string()) }
+            }
+            _ => Requester::Operator { name: self.actor_name.clone() },
+        }
+    }
+
     /// Rolls back everything that was written.
     pub(super) fn roll_back<T>(self, why: RolledBack, value: T) -> Done<T> {
         drop(self.tx);
@@ -398,7 +431,11 @@ impl Change<'_> {
 
     async fn end<T>(self, value: T) -> Result<Done<T>> {
         failpoint!(self.caller.call, "commit");
+        let has_posted = self.has_posted.into_inner();
         self.tx.commit().await?;
+        if has_posted {
+            self.app.posted.notify_one();
+        }
         failpoint!(self.caller.call, "committed");
         Ok(Done { value, is_durable: true })
     }

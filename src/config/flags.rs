@@ -24,6 +24,9 @@ pub struct Flags {
     /// The key `http_listen`.
     #[arg(long, value_name = "ADDR:PORT", help = about("http_listen"))]
     pub http_listen: Option<String>,
+    /// The key `pages.listen`.
+    #[arg(long, value_name = "ADDR:PORT", help = about("pages.listen"))]
+    pub pages_listen: Option<String>,
     /// The key `database_url`.
     #[arg(long, value_name = "URL", value_parser = hide, help = about("database_url"))]
     pub database_url: Option<SecretString>,
@@ -65,11 +68,12 @@ pub struct Flags {
 
 impl Flags {
     /// Each key with a flag of its own, and the value of that flag.
-    pub(super) fn given(&self) -> [(&'static str, Option<&str>); 12] {
+    pub(super) fn given(&self) -> [(&'static str, Option<&str>); 13] {
         [
             ("data_dir", self.data_dir.as_deref()),
             ("listen", self.listen.as_deref()),
             ("http_listen", self.http_listen.as_deref()),
+            ("pages.listen", self.pages_listen.as_deref()),
             ("database_url", self.database_url.as_ref().map(ExposeSecret::expose_secret)),
             ("socket", self.socket.as_deref()),
             ("seal_key_file", self.seal_key_file.as_deref()),

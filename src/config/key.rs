@@ -5,6 +5,8 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::RelayUrl;
+
 /// A configuration key, as `keys.rs` declares it.
 #[derive(Debug)]
 pub(super) struct Key {
@@ -218,6 +220,28 @@ impl Value for Option<PathBuf> {
 
     fn write(&self) -> String {
         self.as_ref().map_or_else(|| "off".to_owned(), |path| path.display().to_string())
+    }
+}
+
+/// A text, or `off`.
+impl Value for Option<String> {
+    fn read(text: &str) -> Option<Self> {
+        Some((text != "off").then(|| text.to_owned()))
+    }
+
+    fn write(&self) -> String {
+        self.clone().unwrap_or_else(|| "off".to_owned())
+    }
+}
+
+/// A relay, or `off`.
+impl Value for Option<RelayUrl> {
+    fn read(text: &str) -> Option<Self> {
+        if text == "off" { Some(None) } else { text.parse().ok().map(Some) }
+    }
+
+    fn write(&self) -> String {
+        self.as_ref().map_or_else(|| "off".to_owned(), ToString::to_string)
     }
 }
 

@@ -12,10 +12,17 @@ use std::time::Duration;
 use strum::{Display, EnumString, VariantNames};
 
 use super::database::{DATABASE_URL, DataPath, DatabaseUrl};
-use super::formats::{ADDRESS, ADDRESS_OR_OFF, ISSUER, LOG_FILTER, PATH, PATH_OR_OFF, SOCKET_PATH};
+use super::formats::{
+    ADDRESS, ADDRESS_OR_OFF, CONTACT, HELLO, ISSUER, LINK_URL, LOG_FILTER, NETWORKS, ORGANISATION, PATH, PATH_OR_OFF,
+    PUBLIC_URL, RELAY_URL, SENDER, SOCKET_PATH,
+};
 use super::given::Given;
 use super::key::{Allowed, Key, Mark, Value, parsed_values, section};
+use super::notices::{NOTICES, Notices};
+use super::pages::{LinkUrl, Networks, PublicUrl};
 use super::problem::Problems;
+use super::{RelayUrl, Sender};
+use crate::domain::email::EmailAddress;
 
 /// Every key, section by section.
 pub(super) fn all() -> impl Iterator<Item = &'static Key> {
@@ -23,7 +30,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Key> {
 }
 
 /// The sections in the order in which they are printed: description and keys.
-pub(super) const SECTIONS: [(&str, &[Key]); 12] = [
+pub(super) const SECTIONS: [(&str, &[Key]); 18] = [
     (Root::DOC, Root::KEYS),
     (Tls::DOC, Tls::KEYS),
     (Connections::DOC, Connections::KEYS),
@@ -35,6 +42,12 @@ pub(super) const SECTIONS: [(&str, &[Key]); 12] = [
     (TemporaryPassword::DOC, TemporaryPassword::KEYS),
     (Session::DOC, Session::KEYS),
     (Token::DOC, Token::KEYS),
+    (MailKeys::DOC, MailKeys::KEYS),
+    (Smtp::DOC, Smtp::KEYS),
+    (Pages::DOC, Pages::KEYS),
+    (Links::DOC, Links::KEYS),
+    (Organisation::DOC, Organisation::KEYS),
+    (Support::DOC, Support::KEYS),
     (Retention::DOC, Retention::KEYS),
 ];
 
@@ -270,6 +283,113 @@ section! {
 }
 
 section! {
+    /// Mail. `latchkeyd mail test ADDRESS` sends one and explains what goes wrong.
+    pub(super) struct MailKeys = "mail." {
+        /// How mail is sent: `smtp` to the relay of `mail.smtp.url`, `file` as files in `mail.dir`, or `off`. `auto` is `smtp`
+        /// if `mail.smtp.url` is set, otherwise `file` on SQLite and `off` on PostgreSQL.
+        transport: Option<Transport> = None, Allowed::Choice(TRANSPORTS),
+            "no other value exists";
+        /// Sender of all mail, to which bounces go.
+        from: Sender = default_sender(), SENDER,
+            "recipients must see who writes";
+        /// Folder for mail as files, one `.eml` each, kept for a week. Only the server's user can read them, because mail
+        /// contains links.
+        dir: DataPath = DataPath::InDataDir("mail"), PATH,
+            "it is created when it is needed";
+        /// Name of this server for `EHLO`. `auto` is the address of the connection.
+        hello: String = "auto".to_owned(), HELLO,
+            "some relays refuse other names";
+        /// Folder with templates of mails, which replace the built-in ones of the same names ([mail.md](mail.md)). They are read
+        /// and checked at the start.
+        templates_dir: Option<PathBuf> = None, PATH_OR_OFF,
+            "every file in it must have the name of a built-in one";
+        /// Notices to users, separated by commas: `password_changed`, `password_reset`, `compromised` and `address_changed`, or
+        /// `off`.
+        notices: Notices = Notices::default(), NOTICES,
+            "no other notice exists";
+        /// Whether an operator may have a temporary password sent by mail.
+        temporary_passwords: bool = true, Allowed::Boolean,
+            "no other value exists";
+    }
+}
+
+section! {
+    /// The web pages that the links in mails lead to, where users choose a password or confirm an address.
+    pub struct Pages = "pages." {
+        /// Address of the pages. They use TLS if `tls.cert` is set, on loopback too. Port 0 selects a free port.
+        listen: Option<SocketAddr> = Some(SocketAddr::from(([127, 0, 0, 1], 50053))), ADDRESS_OR_OFF,
+            "a host name could have several addresses", Flag;
+        /// URL under which browsers reach the pages, such as that of a proxy. `auto` is the address of `pages.listen`, which
+        /// only browsers on this machine reach.
+        public_url: Option<PublicUrl> = None, PUBLIC_URL,
+            "links in mails begin with it, and a password must not cross the network in the clear";
+        /// Networks of the proxies in front of the pages. Only they are believed about the address of the client, in
+        /// `X-Forwarded-For`. Otherwise all users of a proxy share its limits.
+        trusted_proxies: Networks = Networks::default(), NETWORKS,
+            "any client may send the header";
+        /// Logo at the top of the pages: an SVG or PNG file of at most 256 KiB.
+        logo: Option<PathBuf> = None, PATH_OR_OFF,
+            "it is read at the start";
+    }
+}
+
+section! {
+    /// The links in mails.
+    pub struct Links = "links." {
+        /// URL of links, for pages of your own, which call latchkey over gRPC. `{purpose}` becomes `reset`, `invite`, `verify` or
+        /// `cancel`. `auto` is the built-in pages.
+        url: Option<LinkUrl> = None, LINK_URL,
+            "a token must not cross the network in the clear";
+        /// How long a link works that a user asked for.
+        self_service_ttl: Duration = Duration::from_secs(30 * MINUTE), seconds(MINUTE, DAY),
+            "a link in a mailbox is a password";
+        /// How long a link works that an operator sent, unless the operator says otherwise.
+        operator_ttl: Duration = Duration::from_secs(12 * HOUR), seconds(MINUTE, DAY),
+            "a link in a mailbox is a password";
+        /// How long an invitation works, unless the operator says otherwise.
+        invite_ttl: Duration = Duration::from_secs(72 * HOUR), seconds(MINUTE, 72 * HOUR),
+            "a link in a mailbox is a password";
+        /// How long a link works that confirms an address.
+        verification_ttl: Duration = Duration::from_secs(DAY), seconds(MINUTE, 72 * HOUR),
+            "a link in a mailbox is a password";
+    }
+}
+
+section! {
+    /// The relay: the server that takes mail and delivers it. It gets mail over TLS only, and its certificate is checked.
+    pub struct Smtp = "mail.smtp." {
+        /// URL of the relay. `smtps://` is TLS from the first byte, port 465 by default; `smtp://` is STARTTLS, port 587 by
+        /// default, and a relay without it gets nothing. `?tls=none` is for a relay on this machine.
+        url: Option<RelayUrl> = None, RELAY_URL,
+            "percent-encode special characters of the user; the password belongs into `mail.smtp.password_file`", Secret;
+        /// File with the password for the user of `mail.smtp.url`. Only its owner and group may be able to read it.
+        password_file: Option<PathBuf> = None, PATH_OR_OFF,
+            "it is read at the start";
+        /// PEM file with CA certificates, instead of those of the system.
+        ca: Option<PathBuf> = None, PATH_OR_OFF,
+            "it is read at the start";
+    }
+}
+
+section! {
+    /// The organisation that runs this service.
+    pub(super) struct Organisation = "organisation." {
+        /// Name of the organisation, in mails. `auto` is the name in `mail.from`, or the domain if it has no name.
+        name: String = "auto".to_owned(), ORGANISATION,
+            "it is in the subject of every mail";
+    }
+}
+
+section! {
+    /// Help for users.
+    pub(super) struct Support = "support." {
+        /// Contact in mails: an address, or a text such as `the service desk, room 12`. `off` names the administrator.
+        contact: Option<String> = None, CONTACT,
+            "it ends a sentence of every mail, and a URL would not end there";
+    }
+}
+
+section! {
     /// How long events of the audit log are kept. `0s` keeps them for ever.
     pub struct Retention = "audit.retention." {
         /// What operators and the server did.
@@ -282,6 +402,11 @@ section! {
         strangers: Duration = Duration::from_secs(30 * DAY), seconds(0, 3650 * DAY),
             "longer is for ever, which is `0s`";
     }
+}
+
+/// The sender of mail that is written to files. For a relay, the sender must be set.
+pub(super) fn default_sender() -> Sender {
+    Sender { name: Some("latchkey".to_owned()), address: EmailAddress::at_localhost("latchkey") }
 }
 
 /// Which callers may use gRPC reflection.
@@ -306,4 +431,30 @@ pub enum LogFormat {
     Json,
 }
 
-parsed_values!(Reflection, LogFormat);
+/// How mail is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Display, EnumString)]
+#[strum(serialize_all = "lowercase")]
+pub enum Transport {
+    /// To the relay of `mail.smtp.url`.
+    Smtp,
+    /// As files in `mail.dir`.
+    File,
+    /// Not at all.
+    Off,
+}
+
+/// The texts of `mail.transport`.
+const TRANSPORTS: &[&str] = &["auto", "smtp", "file", "off"];
+
+/// A transport, or `auto`.
+impl Value for Option<Transport> {
+    fn read(text: &str) -> Option<Self> {
+        if text == "auto" { Some(None) } else { text.parse().ok().map(Some) }
+    }
+
+    fn write(&self) -> String {
+        self.map_or_else(|| "auto".to_owned(), |transport| transport.to_string())
+    }
+}
+
+parsed_values!(Reflection, LogFormat, Sender);

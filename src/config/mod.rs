@@ -9,10 +9,15 @@ mod formats;
 mod given;
 mod key;
 mod keys;
+mod mail;
+mod notices;
+mod pages;
 mod problem;
+mod relay_url;
 mod removed;
 mod render;
 mod rules;
+mod sender;
 mod sources;
 
 use std::collections::BTreeMap;
@@ -26,14 +31,18 @@ use self::database::DatabaseUrl;
 pub use self::flags::Flags;
 use self::given::Given;
 use self::key::Value;
-use self::keys::Root;
 pub use self::keys::{
-    Argon2, Connections, Lists, Log, LogFormat, Password, Reflection, Retention, Session, TemporaryPassword, Throttle,
-    Tls, Token,
+    Argon2, Connections, Links, Lists, Log, LogFormat, Pages, Password, Reflection, Retention, Session, Smtp,
+    TemporaryPassword, Throttle, Tls, Token, Transport,
 };
+use self::keys::{MailKeys, Organisation, Root, Support};
+pub use self::mail::{DeliveryLimits, Mail};
+pub use self::pages::{LinkUrl, Networks, PublicUrl};
 use self::problem::Origin;
 pub use self::problem::Problems;
+pub use self::relay_url::{NotARelayUrl, RelayUrl, Security};
 pub use self::render::reference;
+pub use self::sender::{NotASender, Sender};
 
 /// The configuration of the server. `docs/config.md` explains each key.
 #[derive(Debug, Clone)]
@@ -76,6 +85,16 @@ pub struct Config {
     pub session: Session,
     /// Access tokens.
     pub token: Token,
+    /// Mail.
+    pub mail: Mail,
+    /// The built-in pages.
+    pub pages: Pages,
+    /// Links.
+    pub links: Links,
+    /// The name of the organisation.
+    pub organisation: String,
+    /// The contact for users; `None`: their administrator.
+    pub support: Option<String>,
     /// How long events of the audit log are kept.
     pub retention: Retention,
     /// Warnings for the operator, one sentence each. The server starts nevertheless.
@@ -131,6 +150,11 @@ impl Config {
             temporary_password: TemporaryPassword::default(),
             session: Session::default(),
             token: Token::default(),
+            mail: Mail::resolve(MailKeys::default(), Smtp::default(), data_dir, true),
+            pages: Pages::default(),
+            links: Links::default(),
+            organisation: keys::default_sender().display_name().to_owned(),
+            support: None,
             retention: Retention::default(),
             warnings: Vec::new(),
             database_file: None,
@@ -142,13 +166,14 @@ impl Config {
     /// are not applied to it: they would report values that the operator did not set.
     fn from_given(given: &Given, read_file: &impl Fn(&Path) -> io::Result<String>, problems: &mut Problems) -> Self {
         let mut config = Self::default_in(&Root::default().data_dir);
+        let (pages, links) = (Pages::read(given, problems), Links::read(given, problems));
         let tls = Tls::read(given, problems);
         if let Some(tls) = &tls {
             rules::check_tls(tls, given, problems);
         }
         if let Some(root) = Root::read(given, problems) {
-            rules::check_addresses(&root, given, problems);
-            rules::check_plaintext(&root, tls.as_ref(), given, problems);
+            rules::check_addresses(&root, pages.as_ref(), given, problems);
+            rules::check_plaintext(&root, pages.as_ref(), tls.as_ref(), given, problems);
             config.apply_root(root, given, read_file, problems);
         }
         if let Some(argon2) = Argon2::read(given, problems) {
@@ -167,6 +192,20 @@ impl Config {
             rules::check_retention(&retention, given, problems);
             config.retention = retention;
         }
+        let (mail, smtp) = (MailKeys::read(given, problems), Smtp::read(given, problems));
+        if let (Some(mail), Some(smtp)) = (mail, smtp) {
+            let is_embedded = matches!(config.database, Database::Sqlite { .. });
+            config.mail = Mail::resolve(mail, smtp, &config.data_dir, is_embedded);
+            rules::check_mail(&config.mail, given, problems);
+        }
+        if let (Some(pages), Some(links)) = (pages, links) {
+            rules::check_links(&pages, &links, given, problems);
+            (config.pages, config.links) = (pages, links);
+        }
+        let organisation = Organisation::read(given, problems).unwrap_or_default().name;
+        let is_named = organisation != "auto";
+        config.organisation = if is_named { organisation } else { config.mail.from.display_name().to_owned() };
+        config.support = Support::read(given, problems).unwrap_or_default().contact;
         config.tls = tls.unwrap_or_default();
         config.connections = Connections::read(given, problems).unwrap_or_default();
         config.lists = Lists::read(given, problems).unwrap_or_default();

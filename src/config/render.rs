@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::Config;
 use super::database::{DataPath, DatabaseUrl};
 use super::key::{Allowed, Key};
-use super::keys::{self, Root};
+use super::keys::{self, Organisation, Root, Support};
 
 impl Config {
     /// Every key with its value and the origin of it, as TOML that can be read again. Passwords are masked.
@@ -63,6 +63,12 @@ impl Config {
             self.temporary_password.write(),
             self.session.write(),
             self.token.write(),
+            self.mail.keys().write(),
+            self.mail.smtp.write(),
+            self.pages.write(),
+            self.links.write(),
+            Organisation { name: self.organisation.clone() }.write(),
+            Support { contact: self.support.clone() }.write(),
             self.retention.write(),
         ]
     }
@@ -169,8 +175,9 @@ fn entry(key: &Key) -> String {
 const BETWEEN_KEYS: &str = "
 ## Rules between keys
 
-- `listen` and `http_listen` must differ. Unless both are loopback addresses, set `tls.cert` and `tls.key`, or
+- `listen`, `http_listen` and `pages.listen` must differ. Unless all are loopback addresses, set `tls.cert` and `tls.key`, or
   `insecure_plaintext`.
+- If `pages.listen` is no loopback address, set `pages.public_url` or `links.url`.
 - Set `tls.cert` and `tls.key` together, and `tls.client_ca` only with them.
 - `argon2.memory_kib` and `argon2.iterations` must be at least those of a pair from the OWASP Password Storage Cheat Sheet:
   47104 with 1, 19456 with 2, 12288 with 3, 9216 with 4, 7168 with 5. Only `argon2.allow_weak` lifts this. Their product must
@@ -178,5 +185,7 @@ const BETWEEN_KEYS: &str = "
 - `throttle.initial` must be at most `throttle.max`, and that at most `throttle.failure_memory`.
 - `throttle.threshold` must be at most `throttle.lockout_threshold`, unless that is 0.
 - `session.idle` must be at most `session.absolute`, and `session.admin_idle` at most `session.admin_absolute`.
+- `mail.transport = smtp` needs `mail.smtp.url` and `mail.from`. Set `mail.smtp.password_file` if and only if `mail.smtp.url`
+  names a user.
 - `audit.retention.*` must be `0s` or at least `1d`.
 ";

@@ -1,11 +1,12 @@
 //! Rules between several keys, and warnings.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::Config;
 use super::given::Given;
-use super::keys::{Argon2, Retention, Root, Session, Throttle, Tls};
+use super::keys::{Argon2, Links, Pages, Retention, Root, Session, Throttle, Tls};
 use super::problem::{Origin, Problems};
+use super::{Config, Mail, Transport};
 
 /// Pairs of memory (KiB) and iterations that the OWASP Password Storage Cheat Sheet lists as equally strong. A hash must
 /// have at least both numbers of one pair.
@@ -122,12 +123,59 @@ pub(super) fn check_retention(retention: &Retention, given: &Given, problems: &m
     }
 }
 
-/// Checks that two listeners do not share a port.
-pub(super) fn check_addresses(root: &Root, given: &Given, problems: &mut Problems) {
-    if root.listen.port() > 0 && root.http_listen == Some(root.listen) {
+/// Checks that a relay has all that it needs, and that user and password of the relay are set together.
+pub(super) fn check_mail(mail: &Mail, given: &Given, problems: &mut Problems) {
+    let user = mail.smtp.url.as_ref().and_then(|url| url.user.as_ref());
+    if user.is_some() && mail.smtp.password_file.is_none() {
+        let problem = "mail.smtp.url names a user: set mail.smtp.password_file, or leave the user out";
+        problems.add(given.origin("mail.smtp.url"), problem);
+    }
+    if user.is_none() && mail.smtp.password_file.is_some() {
+        let problem = "mail.smtp.password_file needs a user in mail.smtp.url, such as smtps://USER@HOST";
+        problems.add(given.origin("mail.smtp.password_file"), problem);
+    }
+    if mail.transport != Transport::Smtp {
+        return;
+    }
+    if mail.smtp.url.is_none() {
+        problems.add(given.origin("mail.transport"), "mail.transport = smtp needs mail.smtp.url: there is no relay");
+    }
+    if given.origin("mail.from") == Origin::Default {
         problems.add(
-            strongest_origin(given, &["listen", "http_listen"]),
-            "listen and http_listen must differ: only one of them can have the port",
+            strongest_origin(given, &["mail.transport", "mail.smtp.url"]),
+            "mail.from must be set for mail to a relay: recipients must see who writes, and bounces go there",
+        );
+    }
+}
+
+/// The addresses of the listeners, each with its key.
+fn listeners(root: &Root, pages: Option<&Pages>) -> impl Iterator<Item = (&'static str, SocketAddr)> {
+    let pages = pages.and_then(|pages| pages.listen);
+    let all = [("listen", Some(root.listen)), ("http_listen", root.http_listen), ("pages.listen", pages)];
+    all.into_iter().filter_map(|(key, address)| Some((key, address?)))
+}
+
+/// Checks that no two listeners share a port.
+pub(super) fn check_addresses(root: &Root, pages: Option<&Pages>, given: &Given, problems: &mut Problems) {
+    let all: Vec<_> = listeners(root, pages).filter(|(_, address)| address.port() > 0).collect();
+    for (index, (key, address)) in all.iter().enumerate() {
+        for (other, _) in all.iter().take(index).filter(|(_, taken)| taken == address) {
+            problems.add(
+                strongest_origin(given, &[other, key]),
+                format!("{other} and {key} must differ: only one of them can have the port"),
+            );
+        }
+    }
+}
+
+/// Checks that the links in mails lead to a page that others than this machine can reach.
+pub(super) fn check_links(pages: &Pages, links: &Links, given: &Given, problems: &mut Problems) {
+    let is_open = pages.listen.is_some_and(|address| !address.ip().to_canonical().is_loopback());
+    if is_open && pages.public_url.is_none() && links.url.is_none() {
+        problems.add(
+            given.origin("pages.listen"),
+            "pages.listen is no loopback address: set pages.public_url to the URL under which browsers reach it, for the \
+             links in mails",
         );
     }
 }
@@ -150,13 +198,18 @@ pub(super) fn check_tls(tls: &Tls, given: &Given, problems: &mut Problems) {
 }
 
 /// Checks that no listener uses plain text outside loopback unless that is set explicitly.
-pub(super) fn check_plaintext(root: &Root, tls: Option<&Tls>, given: &Given, problems: &mut Problems) {
+pub(super) fn check_plaintext(
+    root: &Root,
+    pages: Option<&Pages>,
+    tls: Option<&Tls>,
+    given: &Given,
+    problems: &mut Problems,
+) {
     // A problem with the TLS keys themselves is already reported.
     if tls.is_none_or(|tls| tls.cert.is_some() || tls.key.is_some()) || root.insecure_plaintext {
         return;
     }
-    let listeners = [("listen", Some(root.listen)), ("http_listen", root.http_listen)];
-    for (key, address) in listeners.into_iter().filter_map(|(key, address)| Some((key, address?))) {
+    for (key, address) in listeners(root, pages) {
         if !address.ip().to_canonical().is_loopback() {
             problems.add(
                 given.origin(key),
@@ -181,7 +234,9 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
         );
     }
     let is_open = |address: &std::net::SocketAddr| !address.ip().to_canonical().is_loopback();
-    if config.tls.cert.is_none() && [Some(config.listen), config.http_listen].iter().flatten().any(is_open) {
+    if config.tls.cert.is_none()
+        && [Some(config.listen), config.http_listen, config.pages.listen].iter().flatten().any(is_open)
+    {
         warnings.push(
             "insecure_plaintext: passwords and tokens cross the network in the clear; set tls.cert and tls.key unless \
              they are encrypted by other means"

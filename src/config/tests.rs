@@ -223,6 +223,8 @@ fn argon2_is_at_least_as_strong_as_a_listed_pair() {
 fn rules_between_keys_name_the_key_that_was_set() {
     for (set, start) in [
         ("http_listen=127.0.0.1:50051", "--set http_listen: listen and http_listen must differ"),
+        ("pages.listen=127.0.0.1:50051", "--set pages.listen: listen and pages.listen must differ"),
+        ("pages.listen=127.0.0.1:50052", "--set pages.listen: http_listen and pages.listen must differ"),
         ("throttle.initial=1h", ""),
         ("throttle.max=1s", "--set throttle.max: throttle.initial must be at most throttle.max"),
         ("throttle.failure_memory=1m", "--set throttle.failure_memory: throttle.failure_memory must"),
@@ -248,6 +250,23 @@ fn zero_turns_a_limit_off_and_off_a_listener() {
     assert_eq!(config.argon2.threads, None);
     let config = read("", &[], &["throttle.lockout_threshold=0", "throttle.unknown_names=0"]);
     assert_eq!(config.unwrap().warnings.len(), 2);
+}
+
+#[test]
+fn pages_that_others_reach_say_under_which_url() {
+    let tls = ["tls.cert=a", "tls.key=b", "pages.listen=0.0.0.0:443"];
+    let told = problem("", &[], &tls);
+    assert!(
+        told.starts_with("--set pages.listen: pages.listen is no loopback address: set pages.public_url"),
+        "{told}"
+    );
+    for url in ["pages.public_url=https://id.example.org", "links.url=https://id.example.org/{purpose}/{token}"] {
+        assert!(read("", &[], &[tls.as_slice(), &[url]].concat()).is_ok(), "{url}");
+    }
+    let config = read("", &[], &["pages.listen=off", "pages.trusted_proxies=10.0.0.0/8, 2001:db8::/32"]).unwrap();
+    assert_eq!(config.pages.trusted_proxies.0.len(), 2);
+    assert!(config.print().contains("trusted_proxies = \"10.0.0.0/8,2001:db8::/32\""), "{}", config.print());
+    assert_eq!(config.link_urls(None), None);
 }
 
 #[test]
@@ -411,6 +430,24 @@ fn forms_accept_what_they_describe() {
         ("temporary_password.ttl=73h", false),
         ("argon2.allow_weak=yes", false),
         ("log.format=JSON", false),
+        ("pages.listen=off", true),
+        ("pages.public_url=http://id.example.org", false),
+        ("pages.public_url=auto", true),
+        ("pages.trusted_proxies=10.0.0.1/8", false),
+        ("pages.trusted_proxies=10.0.0.1", true),
+        ("links.url=https://id.example.org/{token}", false),
+        ("mail.from=Identity <id@example.org>", true),
+        ("mail.from=Identity", false),
+        ("mail.transport=sendmail", false),
+        ("mail.hello=id.example.org", true),
+        ("mail.hello=id example", false),
+        ("mail.hello=a..b", false),
+        ("organisation.name=Müller & Co.", true),
+        ("organisation.name= ", false),
+        ("organisation.name=a\nb", false),
+        ("support.contact=the service desk, room 12", true),
+        ("support.contact=", false),
+        ("support.contact=https://help.example.org", false),
     ] {
         assert_eq!(read("", &[], &[assignment]).is_ok(), is_right, "{assignment}");
     }
@@ -429,4 +466,64 @@ fn other_machines_are_served_over_tls_or_by_an_explicit_switch() {
     assert!(read("insecure_plaintext = true", &[], &[]).unwrap().warnings.is_empty());
     assert!(problem("[tls]\ncert = \"a\"\n", &[], &[]).contains("must be set together"));
     assert!(problem("[tls]\nclient_ca = \"a\"\n", &[], &[]).contains("needs tls.cert and tls.key"));
+}
+
+#[test]
+fn mail_goes_to_a_relay_if_there_is_one_else_to_files_or_nowhere() {
+    let transport = |set: &[&str]| read("", &[], set).map(|config| config.mail.transport);
+    let from = "mail.from=Identity <id@example.org>";
+    let url = "mail.smtp.url=smtps://mail.example.org";
+    let shared = "database_url=postgres://app@db/latchkey";
+    assert_eq!(transport(&[]), Ok(Transport::File));
+    assert_eq!(transport(&[shared]), Ok(Transport::Off));
+    assert_eq!(transport(&[url, from]), Ok(Transport::Smtp));
+    assert_eq!(transport(&[url, from, shared]), Ok(Transport::Smtp));
+    assert_eq!(transport(&[url, "mail.transport=file"]), Ok(Transport::File));
+    assert_eq!(transport(&[shared, "mail.transport=file"]), Ok(Transport::File));
+    let config = read("", &[("LATCHKEY_DATA_DIR", "/srv/id")], &["mail.hello=id.example.org"]).unwrap();
+    assert_eq!(config.mail.dir, Path::new("/srv/id/mail"));
+    assert_eq!(config.mail.hello.as_deref(), Some("id.example.org"));
+}
+
+#[test]
+fn a_relay_needs_an_address_a_sender_and_user_and_password_together() {
+    let from = "mail.from=id@example.org";
+    for (set, start) in [
+        (&["mail.transport=smtp", from][..], "--set mail.transport: mail.transport = smtp needs mail.smtp.url"),
+        (&["mail.smtp.url=smtps://mail.example.org"][..], "--set mail.smtp.url: mail.from must be set"),
+        (&["mail.smtp.url=smtps://ada@mail.example.org", from][..], "--set mail.smtp.url: mail.smtp.url names a user"),
+        (
+            &["mail.smtp.url=smtps://mail.example.org", "mail.smtp.password_file=a", from][..],
+            "--set mail.smtp.password_file: mail.smtp.password_file needs a user",
+        ),
+    ] {
+        let line = problem("", &[], set);
+        assert!(line.starts_with(start), "{line}");
+    }
+    let whole = ["mail.smtp.url=smtps://ada@mail.example.org", "mail.smtp.password_file=a", from];
+    let config = read("", &[], &whole).unwrap();
+    assert!(config.print().contains("url = \"smtps://ada@mail.example.org:465\""), "{}", config.print());
+}
+
+#[test]
+fn a_relay_url_takes_no_password_and_repeats_none() {
+    for url in ["smtps://ada:hunter2@mail.example.org", "smtp://hunter2@192.0.2.1?tls=none", "hunter2"] {
+        let line = problem("", &[("LATCHKEY_MAIL_SMTP_URL", url)], &[]);
+        assert!(line.starts_with("LATCHKEY_MAIL_SMTP_URL: mail.smtp.url: must be `smtps://USER@HOST:PORT`"), "{line}");
+        assert!(!line.contains("hunter2"), "{line}");
+    }
+}
+
+#[test]
+fn mails_name_the_sender_unless_the_organisation_has_a_name() {
+    let name = |set: &[&str]| read("", &[], set).map(|config| config.organisation);
+    assert_eq!(name(&[]).as_deref(), Ok("latchkey"));
+    assert_eq!(name(&["mail.from=Identity <id@example.org>"]).as_deref(), Ok("Identity"));
+    assert_eq!(name(&["mail.from=id@example.org"]).as_deref(), Ok("example.org"));
+    assert_eq!(name(&["organisation.name=Example Ltd", "mail.from=id@example.org"]).as_deref(), Ok("Example Ltd"));
+    assert_eq!(read("", &[], &[]).unwrap().support, None);
+    let config = read("", &[], &["support.contact=help@example.org"]).unwrap();
+    assert_eq!(config.support.as_deref(), Some("help@example.org"));
+    let printed = config.print();
+    assert!(printed.contains("name = \"latchkey\"") && printed.contains("contact = \"help@example.org\""), "{printed}");
 }

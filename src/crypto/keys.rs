@@ -63,6 +63,7 @@ pub struct Keys {
     refresh: Zeroizing<[u8; 32]>,
     page: SealKey,
     device: SealKey,
+    outbox: SealKey,
     digest: hmac::Key,
 }
 
@@ -109,12 +110,14 @@ impl Keys {
         let root = root.ok_or_else(|| Error::internal("the database has no root key"))?;
         let page = SealKey::of(derive(&root, "page token").as_slice()).ok_or_else(|| Error::internal("page key"))?;
         let device = SealKey::of(derive(&root, "device token").as_slice());
+        let outbox = SealKey::of(derive(&root, "outbox").as_slice());
         Ok(Keys {
             signing,
             order,
             refresh: derive(&root, "refresh token"),
             page,
             device: device.ok_or_else(|| Error::internal("device key"))?,
+            outbox: outbox.ok_or_else(|| Error::internal("outbox key"))?,
             digest: hmac::Key::new(hmac::HMAC_SHA256, derive(&root, "digest").as_slice()),
         })
     }
@@ -157,6 +160,11 @@ impl Keys {
     /// Returns the key that seals device tokens.
     pub fn device_key(&self) -> &SealKey {
         &self.device
+    }
+
+    /// Returns the key that seals messages until they are sent.
+    pub fn outbox_key(&self) -> &SealKey {
+        &self.outbox
     }
 
     /// Returns the HMAC-SHA-256 of `bytes` for one purpose: for values that are compared later, and that a reader of the

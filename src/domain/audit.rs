@@ -27,15 +27,21 @@ pub enum EventType {
     UserUpdated,
     RolesChanged,
     EmailChanged,
+    EmailVerified,
     UserDeleted,
     UserLocked,
     UserUnlocked,
     PasswordChanged,
     PasswordResetByOperator,
+    PasswordResetRequested,
+    PasswordResetCompleted,
     PasswordChangeRequired,
     PasswordChangeWaived,
+    LinkCancelled,
+    DeliveryCancelled,
     ApiTokenCreated,
     ApiTokenRevoked,
+    DeliverySent,
     KeyRotated,
     AccessDenied,
 }
@@ -73,6 +79,7 @@ impl EventType {
             | EventType::ThrottleBegan
             | EventType::ThrottleEnded
             | EventType::RefreshReused
+            | EventType::PasswordResetRequested
             // Any caller can cause refusals without limit.
             | EventType::AccessDenied => EventClass::SignIn,
             _ => EventClass::Administration,

@@ -2,6 +2,8 @@
 //!
 //! Whatever exceeds a budget is counted, not recorded. So an attacker with many addresses cannot fill the disk.
 
+use std::time::Duration;
+
 use super::caller::Source;
 
 /// Failures of all strangers that are recorded as events, in one window.
@@ -16,6 +18,21 @@ const FAILURES_OF_A_NETWORK: u32 = 10_000;
 
 /// The same for all sources together.
 const FAILURES_IN_ALL: u32 = 100_000;
+
+/// Requests for a link that one source may make, in one window ([`RESET_REQUESTS_WINDOW`]).
+const RESET_REQUESTS: u32 = 10;
+
+/// What the networks around a source may request, in multiples of what the source may. A provider may have a whole /16.
+const WIDER_REQUESTS: [u32; 3] = [1, 16, 256];
+
+/// Requests of all strangers: 28 a second, far fewer than are resolved.
+const RESET_REQUESTS_IN_ALL: u32 = 100_000;
+
+/// The window of requests for a link.
+pub const RESET_REQUESTS_WINDOW: Duration = Duration::from_hours(1);
+
+/// The first word in the names of budgets with that window.
+pub const RESET_REQUESTS_NAME: &str = "resets";
 
 /// A number of rows in one window.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +60,16 @@ impl Budget {
         let networks = networks.map(|(network, times)| Budget::new(of_source.saturating_mul(times), "events", network));
         let mut budgets: Vec<Budget> = networks.filter(|budget| budget.rows != 0).collect();
         budgets.push(Budget::new(EVENTS_IN_ALL, "events", "in all"));
+        budgets
+    }
+
+    /// The budgets of a request for a link by this source, from the narrowest to the widest.
+    pub fn of_reset_request(source: Source) -> Vec<Budget> {
+        let networks = source.networks().into_iter().zip(WIDER_REQUESTS);
+        let networks =
+            networks.map(|(network, times)| Budget::new(RESET_REQUESTS * times, RESET_REQUESTS_NAME, network));
+        let mut budgets: Vec<Budget> = networks.collect();
+        budgets.push(Budget::new(RESET_REQUESTS_IN_ALL, RESET_REQUESTS_NAME, "in all"));
         budgets
     }
 

@@ -155,27 +155,56 @@ impl Source {
     }
 }
 
-/// A network that contains a source, for what many sources may do together.
+/// A network of IP addresses. Bits of the address beyond the prefix are zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Network {
     address: IpAddr,
     prefix: u8,
 }
 
+impl Network {
+    /// Parses `192.0.2.0/24`, `2001:db8::/32`, or an address, which is a network of its own. Returns `None` if an address has
+    /// bits beyond the prefix: it is probably a typing error.
+    pub fn parse(text: &str) -> Option<Network> {
+        let (address, prefix) = text.split_once('/').map_or((text, None), |(address, prefix)| (address, Some(prefix)));
+        let address: IpAddr = address.parse().ok()?;
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = prefix.map_or(Some(longest), |prefix| prefix.parse().ok())?;
+        let network = Network { address, prefix };
+        (prefix <= longest && network.masked(address) == address).then_some(network)
+    }
+
+    /// Returns whether the address is in this network.
+    pub fn contains(self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        address.is_ipv4() == self.address.is_ipv4() && self.masked(address) == self.address
+    }
+
+    /// The address without the bits beyond the prefix.
+    fn masked(self, address: IpAddr) -> IpAddr {
+        let prefix = u32::from(self.prefix);
+        match address {
+            IpAddr::V4(v4) => {
+                let mask = u32::MAX.checked_shl(32_u32.saturating_sub(prefix)).unwrap_or(0);
+                std::net::Ipv4Addr::from(u32::from(v4) & mask).into()
+            }
+            IpAddr::V6(v6) => {
+                let mask = u128::MAX.checked_shl(128_u32.saturating_sub(prefix)).unwrap_or(0);
+                std::net::Ipv6Addr::from(u128::from(v6) & mask).into()
+            }
+        }
+    }
+}
+
 impl Source {
     /// The source itself, and the two networks around it that one customer may have: IPv6 /64, /56 and /48 (RFC 6177), and for
     /// IPv4 the address, its /24 and its /16.
     pub fn networks(self) -> [Network; 3] {
-        match self.0 {
-            IpAddr::V4(v4) => [32, 24, 16].map(|prefix| {
-                let address = u32::from(v4) & (u32::MAX << (32 - u32::from(prefix)));
-                Network { address: std::net::Ipv4Addr::from(address).into(), prefix }
-            }),
-            IpAddr::V6(v6) => [64, 56, 48].map(|prefix| {
-                let address = u128::from(v6) & (u128::MAX << (128 - u32::from(prefix)));
-                Network { address: std::net::Ipv6Addr::from(address).into(), prefix }
-            }),
-        }
+        let prefixes = if self.0.is_ipv4() { [32, 24, 16] } else { [64, 56, 48] };
+        prefixes.map(|prefix| {
+            let network = Network { address: self.0, prefix };
+            Network { address: network.masked(self.0), prefix }
+        })
     }
 }
 
@@ -326,6 +355,32 @@ mod tests {
         assert_eq!(source("10.1.2.3").as_deref(), Ok("10.1.2.3"));
         assert_eq!(source("::ffff:10.1.2.3").as_deref(), Ok("10.1.2.3"));
         assert_eq!(source("2001:db8:1:2:3:4:5:6").as_deref(), Ok("2001:db8:1:2::/64"));
+    }
+
+    #[test]
+    fn a_network_contains_the_addresses_that_share_its_prefix() {
+        let contains = |network: &str, address: &str| {
+            let network = Network::parse(network);
+            network.zip(address.parse().ok()).map(|(network, address): (Network, IpAddr)| network.contains(address))
+        };
+        for (network, address, is_in) in [
+            ("10.0.0.0/8", "10.255.0.1", true),
+            ("10.0.0.0/8", "11.0.0.1", false),
+            ("10.0.0.0/8", "::ffff:10.0.0.1", true),
+            ("10.0.0.1", "10.0.0.1", true),
+            ("10.0.0.1", "10.0.0.2", false),
+            ("0.0.0.0/0", "192.0.2.1", true),
+            ("0.0.0.0/0", "2001:db8::1", false),
+            ("2001:db8::/32", "2001:db8:ffff::1", true),
+            ("2001:db8::/32", "2001:db9::1", false),
+            ("::/0", "2001:db9::1", true),
+        ] {
+            assert_eq!(contains(network, address), Some(is_in), "{network} {address}");
+        }
+        for wrong in ["", "10.0.0.0/33", "10.0.0.1/8", "10.0.0/8", "2001:db8::/129", "10.0.0.0/", "10.0.0.0/-1", "a/8"]
+        {
+            assert_eq!(Network::parse(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

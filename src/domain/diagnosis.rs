@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use strum::{IntoStaticStr, VariantArray};
 
+use super::delivery::{Delivery, DeliveryKind, DeliveryState};
 use super::lockout::{BudgetThrottle, Lock, LockCause, Throttle};
 use super::sign_in_ability::{AbilityKind, Remedy};
 use super::time::Timestamp;
@@ -33,6 +34,8 @@ pub enum Code {
     WrongPasswordLately,
     ThrottledAccount,
     ThrottledSource,
+    DeliveryFailing,
+    MailUnavailable,
     ServerNotReady,
     SignInsLimited,
     UserDeleted,
@@ -145,6 +148,10 @@ pub struct Facts {
     pub sign_ins_limited_until: Option<Timestamp>,
     /// Whether the server can sign anybody in.
     pub readiness: Readiness,
+    /// The messages of the last week, newest first, if the caller may know of them.
+    pub deliveries: Vec<Delivery>,
+    /// What the relay, or the disk, answers to all messages, if none goes out.
+    pub mail_failure: Option<String>,
 }
 
 /// What is known of an account that had a name before.
@@ -355,6 +362,11 @@ fn of_person(user: &User, facts: &Facts, now: Timestamp) -> Vec<Finding> {
         findings.push(Finding { until: Some(until), ..finding });
     }
     findings.extend(facts.wrong_passwords.as_ref().map(|wrong| of_wrong_passwords(wrong, user)));
+    findings.extend(of_newest_message(&facts.deliveries));
+    findings.extend(facts.mail_failure.as_ref().map(|error| {
+        let finding = Finding::new(Code::MailUnavailable, Severity::Warning, format!("No mail goes out: {error}."));
+        finding.helped("Run `latchkeyd mail test` on the server, which explains the failure.", None)
+    }));
     findings
 }
 
@@ -415,6 +427,29 @@ fn of_wrong_passwords(wrong: &WrongPasswords, user: &User) -> Finding {
     let finding = Finding::new(Code::WrongPasswordLately, severity, summary);
     let finding = finding.helped("If the user has forgotten the password, reset it.", Some(Remedy::ResetPassword));
     Finding { since: Some(wrong.last_at), ..finding }
+}
+
+/// The finding about the newest message with a link or a password, if it does not reach the user.
+fn of_newest_message(deliveries: &[Delivery]) -> Option<Finding> {
+    let newest = deliveries.iter().find(|sent| sent.letter.kind() != DeliveryKind::Notice)?;
+    let became = match newest.state {
+        DeliveryState::Failed => "was refused",
+        DeliveryState::Expired => "did not go out before its link ended",
+        DeliveryState::Retrying => "was not accepted yet",
+        _ => return None,
+    };
+    let what = match newest.letter.kind() {
+        DeliveryKind::Invite => "invitation",
+        DeliveryKind::TemporaryPassword => "mail with the temporary password",
+        DeliveryKind::EmailVerification => "mail that confirms the address",
+        DeliveryKind::PasswordReset | DeliveryKind::Notice => "mail with the link",
+    };
+    let words = if newest.last_error.is_empty() { String::new() } else { format!(": {}", newest.last_error) };
+    let summary = format!("The {what} to {} {became}{words}.", newest.address);
+    let finding = Finding::new(Code::DeliveryFailing, Severity::Warning, summary);
+    let finding = finding
+        .helped("Correct the address if it is wrong, then send the message again.", Some(Remedy::ResendDelivery));
+    Some(Finding { since: Some(newest.updated_at), ..finding })
 }
 
 fn counted(number: u32, noun: &str) -> String {

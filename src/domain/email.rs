@@ -74,6 +74,12 @@ impl EmailAddress {
         Ok(EmailAddress { display: display.to_owned(), key, domain_at: local.len() + 1 })
     }
 
+    /// The address of a program on this machine, for mail that goes to no relay. `local` is a word of ASCII letters.
+    pub fn at_localhost(local: &str) -> EmailAddress {
+        let address = format!("{}@localhost", local.to_ascii_lowercase());
+        EmailAddress { display: address.clone(), key: address, domain_at: local.len() + 1 }
+    }
+
     /// As [`EmailAddress::parse`]; returns `None` if the text is empty.
     pub fn parse_optional(text: &str) -> Result<Option<EmailAddress>, EmailFault> {
         match EmailAddress::parse(text) {
@@ -86,6 +92,11 @@ impl EmailAddress {
     /// The address as entered, for display and for sending mail.
     pub fn as_str(&self) -> &str {
         &self.display
+    }
+
+    /// The address as a server without SMTPUTF8 takes it: the part before the '@' as entered, the domain in ASCII form.
+    pub fn envelope(&self) -> String {
+        format!("{}{}", self.display.get(..self.domain_at).unwrap_or_default(), self.domain())
     }
 
     /// The unique lookup key: lower case, with the domain in ASCII form.
@@ -173,6 +184,7 @@ mod tests {
         assert_eq!(address.as_str(), "Ada.Lovelace+math@Bücher.Example");
         assert_eq!(address.key(), "ada.lovelace+math@xn--bcher-kva.example");
         assert_eq!(address.domain(), "xn--bcher-kva.example");
+        assert_eq!(address.envelope(), "Ada.Lovelace+math@xn--bcher-kva.example");
         Ok(())
     }
 

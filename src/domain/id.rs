@@ -117,6 +117,10 @@ ids! {
     KeyId,
     /// Id of a ticket. Not the secret that its holder presents.
     TicketId,
+    /// Id of a link. Not the secret that its holder presents.
+    LinkId,
+    /// Id of a message to a user.
+    DeliveryId,
 }
 
 #[cfg(test)]

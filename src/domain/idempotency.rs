@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::id::UserId;
+use super::id::{DeliveryId, UserId};
 use super::user::Effects;
 
 /// How long a key is remembered.
@@ -40,6 +40,9 @@ pub struct Remembered {
     pub expires_at: Option<i64>,
     /// Side effects of the call.
     pub effects: Effects,
+    /// The message that was sent.
+    #[serde(default)] // The version before stored none.
+    pub delivery_id: Option<DeliveryId>,
 }
 
 #[cfg(test)]

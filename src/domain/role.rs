@@ -35,6 +35,8 @@ macro_rules! scopes {
 scopes! {
     AuditRead = "audit.read",
     AuthProxy = "auth.proxy",
+    DeliveriesRead = "deliveries.read",
+    DeliveriesResend = "deliveries.resend",
     RolesWrite = "roles.write",
     SessionsRead = "sessions.read",
     SessionsRevoke = "sessions.revoke",
@@ -136,9 +138,15 @@ impl fmt::Debug for ScopeSet {
     }
 }
 
-const VIEWER: ScopeSet =
-    ScopeSet::of(&[Scope::UsersRead, Scope::UsersDiagnose, Scope::SessionsRead, Scope::TokensRead]);
+const VIEWER: ScopeSet = ScopeSet::of(&[
+    Scope::UsersRead,
+    Scope::UsersDiagnose,
+    Scope::SessionsRead,
+    Scope::TokensRead,
+    Scope::DeliveriesRead,
+]);
 const HELPDESK: ScopeSet = VIEWER.union(ScopeSet::of(&[
+    Scope::DeliveriesResend,
     Scope::UsersLock,
     Scope::UsersReset,
     Scope::UsersResetTemporary,
@@ -166,13 +174,13 @@ pub enum Role {
     App,
     /// Reads the audit log.
     Auditor,
-    /// Supports users: reads and locks accounts, resets passwords.
+    /// Supports users: reads and locks accounts, sends links and temporary passwords.
     Helpdesk,
     /// Manages accounts.
     Operator,
     /// A service that checks tokens.
     Verifier,
-    /// Reads accounts, sessions and API tokens.
+    /// Reads accounts, sessions, API tokens and messages to users.
     Viewer,
 }
 
@@ -201,10 +209,12 @@ impl Role {
             Role::Admin => "Has all rights",
             Role::App => "An application that signs people in and checks their tokens",
             Role::Auditor => "Reads the audit log",
-            Role::Helpdesk => "Reads, locks and unlocks accounts, issues temporary passwords, revokes sessions",
+            Role::Helpdesk => {
+                "Reads, locks and unlocks accounts, sends links and temporary passwords, revokes sessions"
+            }
             Role::Operator => "Has all rights of the helpdesk; creates and changes accounts",
             Role::Verifier => "A service that checks tokens online",
-            Role::Viewer => "Reads accounts, sessions and API tokens",
+            Role::Viewer => "Reads accounts, sessions, API tokens and messages to users",
         }
     }
 

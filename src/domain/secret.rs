@@ -53,37 +53,50 @@ impl PartialEq for Digest32 {
 
 impl Eq for Digest32 {}
 
-/// The secret of a ticket: `lkt_` and 43 symbols of base64url.
-#[derive(Zeroize, ZeroizeOnDrop)]
-pub struct TicketSecret([u8; SECRET_BYTES]);
+macro_rules! plain_secrets {
+    ($($(#[$doc:meta])* $name:ident = $prefix:literal,)*) => {$(
+        $(#[$doc])*
+        #[derive(Zeroize, ZeroizeOnDrop)]
+        pub struct $name([u8; SECRET_BYTES]);
 
-impl TicketSecret {
-    /// Prefix of the text.
-    pub const PREFIX: &str = "lkt_";
+        impl $name {
+            /// Prefix of the text.
+            pub const PREFIX: &str = $prefix;
 
-    /// Creates a secret from 32 random bytes.
-    pub const fn from_bytes(bytes: [u8; SECRET_BYTES]) -> TicketSecret {
-        TicketSecret(bytes)
-    }
+            /// Creates a secret from 32 random bytes.
+            pub const fn from_bytes(bytes: [u8; SECRET_BYTES]) -> $name {
+                $name(bytes)
+            }
 
-    /// Parses the text that the holder sent.
-    pub fn parse(text: &str) -> Result<TicketSecret, SecretMalformed> {
-        let encoded = text.strip_prefix(Self::PREFIX).ok_or(SecretMalformed)?;
-        // Decoded in place, so that no other copy needs wiping.
-        let mut secret = TicketSecret([0; SECRET_BYTES]);
-        decode(encoded, &mut secret.0)?;
-        Ok(secret)
-    }
+            /// Parses the text that the holder sent.
+            pub fn parse(text: &str) -> Result<$name, SecretMalformed> {
+                let encoded = text.strip_prefix(Self::PREFIX).ok_or(SecretMalformed)?;
+                // Decoded in place, so that no other copy needs wiping.
+                let mut secret = $name([0; SECRET_BYTES]);
+                decode(encoded, &mut secret.0)?;
+                Ok(secret)
+            }
 
-    /// Digest by which the row is looked up.
-    pub fn digest(&self) -> Digest32 {
-        Digest32::sha256(&self.0)
-    }
+            /// Digest by which the row is looked up.
+            pub fn digest(&self) -> Digest32 {
+                Digest32::sha256(&self.0)
+            }
 
-    /// The text, returned to the holder once.
-    pub fn expose(&self) -> Zeroizing<String> {
-        encode(Self::PREFIX, &self.0)
-    }
+            /// The text, given to the holder once.
+            pub fn expose(&self) -> Zeroizing<String> {
+                encode(Self::PREFIX, &self.0)
+            }
+        }
+    )*};
+}
+
+plain_secrets! {
+    /// The secret of a ticket: `lkt_` and 43 symbols of base64url.
+    TicketSecret = "lkt_",
+    /// The secret of a link: `lkl_` and 43 symbols of base64url.
+    LinkSecret = "lkl_",
+    /// The secret that cancels the links of a mail: `lkc_` and 43 symbols of base64url.
+    CancelSecret = "lkc_",
 }
 
 /// An API token: `lka_`, the 26 symbols of its id, `_`, and 43 symbols of base64url. The id makes it possible to revoke
@@ -249,7 +262,7 @@ macro_rules! redacted {
     )*};
 }
 
-redacted! { Digest32 TicketSecret ApiTokenSecret RefreshToken }
+redacted! { Digest32 TicketSecret LinkSecret CancelSecret ApiTokenSecret RefreshToken }
 
 #[cfg(test)]
 mod tests {

@@ -72,6 +72,8 @@ pub enum Remedy {
     CreateUser,
     /// Delete an account whose record is corrupt.
     DeleteUser,
+    /// Send a message again.
+    ResendDelivery,
 }
 
 /// Whether a user can sign in, in one word.
@@ -247,6 +249,7 @@ mod tests {
             updated_at: at(0),
             last_sign_in_at: None,
             devices_valid_after: None,
+            email_verified_at: None,
         })
     }
 

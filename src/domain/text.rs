@@ -48,6 +48,16 @@ pub fn multiline(text: &str, max_bytes: usize) -> Result<(), TextFault> {
     check(text, max_bytes, |c| !matches!(c, '\n' | '\t') && is_forbidden(c))
 }
 
+/// Returns the text on one line, with a mark in place of each character that [`plain_text`] rejects.
+pub fn to_plain_text(text: &str, mark: char) -> String {
+    text.chars().map(|c| if is_forbidden(c) { mark } else { c }).collect()
+}
+
+/// The same for several lines: line feeds and tabs stay.
+pub fn to_multiline(text: &str, mark: char) -> String {
+    text.chars().map(|c| if !matches!(c, '\n' | '\t') && is_forbidden(c) { mark } else { c }).collect()
+}
+
 fn check(text: &str, max_bytes: usize, forbidden: impl Fn(char) -> bool) -> Result<(), TextFault> {
     // The length is checked first, because it bounds the work.
     if text.len() > max_bytes {

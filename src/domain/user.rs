@@ -161,6 +161,8 @@ pub struct User {
     pub last_sign_in_at: Option<Timestamp>,
     /// When an operator last ended the device tokens. A device token names this instant.
     pub devices_valid_after: Option<Timestamp>,
+    /// When the user proved that the address is theirs.
+    pub email_verified_at: Option<Timestamp>,
 }
 
 impl User {
@@ -274,6 +276,8 @@ pub struct Effects {
     pub lock_lifted: bool,
     /// Until when the username or the address that the account gave up stays reserved for it, in microseconds.
     pub reserve_expires_at: Option<i64>,
+    /// Number of links that were ended before they were used.
+    pub links_revoked: u32,
     /// Number of live API tokens that lost scopes with a role of the user.
     pub api_tokens_narrowed: u32,
     /// Number of unfinished sign-ins whose ticket was revoked.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::convert::{auth, passwords, sessions, tokens};
+use super::convert::{auth, deliveries, passwords, sessions, tokens};
 use super::{admitted, decode, run};
 use crate::app::App;
 use crate::proto::v1;
@@ -43,6 +43,49 @@ impl Auth for Service {
             progress: progress.as_ref().map(auth::progress),
             sessions_revoked: super::convert::count(revoked),
         }))
+    }
+
+    async fn request_password_reset(
+        &self,
+        request: Request<v1::RequestPasswordResetRequest>,
+    ) -> Answer<v1::RequestPasswordResetResponse> {
+        let (caller, command) = decode(request, auth::request_reset)?;
+        let requested = run(&self.app, |app| async move { app.request_password_reset(&caller, command).await }).await?;
+        Ok(Response::new(auth::reset_requested(requested)))
+    }
+
+    async fn inspect_link(&self, request: Request<v1::InspectLinkRequest>) -> Answer<v1::InspectLinkResponse> {
+        let (caller, link) = decode(request, deliveries::inspect_link)?;
+        let view = run(&self.app, |app| async move { app.inspect_link(&caller, link).await }).await?;
+        let rules = view.purpose.sets_password().then(|| auth::rules(self.app.password_rules()));
+        Ok(Response::new(v1::InspectLinkResponse {
+            kind: deliveries::link_kind(view.purpose).into(),
+            username: view.username,
+            rules,
+            expire_time: Some(super::convert::stamp(view.expires_at)),
+        }))
+    }
+
+    async fn complete_password_reset(
+        &self,
+        request: Request<v1::CompletePasswordResetRequest>,
+    ) -> Answer<v1::CompletePasswordResetResponse> {
+        let (caller, command) = decode(request, deliveries::complete_reset)?;
+        let revoked = run(&self.app, |app| async move { app.complete_password_reset(&caller, command).await }).await?;
+        let sessions_revoked = super::convert::count(revoked);
+        Ok(Response::new(v1::CompletePasswordResetResponse { sessions_revoked }))
+    }
+
+    async fn verify_email(&self, request: Request<v1::VerifyEmailRequest>) -> Answer<v1::VerifyEmailResponse> {
+        let (caller, link) = decode(request, deliveries::verify_email)?;
+        run(&self.app, |app| async move { app.verify_email(&caller, link).await }).await?;
+        Ok(Response::new(v1::VerifyEmailResponse {}))
+    }
+
+    async fn cancel_link(&self, request: Request<v1::CancelLinkRequest>) -> Answer<v1::CancelLinkResponse> {
+        let (caller, link) = decode(request, deliveries::cancel_link)?;
+        run(&self.app, |app| async move { app.cancel_link(&caller, link).await }).await?;
+        Ok(Response::new(v1::CancelLinkResponse {}))
     }
 
     async fn change_password(&self, request: Request<v1::ChangePasswordRequest>) -> Answer<v1::ChangePasswordResponse> {

@@ -14,8 +14,8 @@ use tonic::{Code, Status};
 
 use super::call_log::CallRecord;
 use super::deadline::EndsAt;
-use super::lanes::Permit;
 use crate::error::Error;
+use crate::lanes::Permit;
 
 /// Wraps the body of a response so that the call is recorded when the body ends.
 pub(super) fn recorded(mut answer: Response, record: CallRecord) -> Response {

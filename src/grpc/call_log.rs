@@ -10,9 +10,9 @@ use http::{HeaderMap, HeaderName};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
-use super::call_lines::{self, CallLines, Kind, Origin, REPORT_EVERY};
 use super::status;
 use super::table::Method;
+use crate::call_lines::{self, CallLines, Kind, Origin, REPORT_EVERY};
 use crate::domain::caller::Source;
 use crate::environment::Environment;
 use crate::error::Error;
@@ -195,7 +195,7 @@ impl CallRecord {
         let is_ours = self.method.as_ref().is_none_or(|method| method.rule.is_some());
         let code = code_name(code);
         let reason = error.map_or("", |error| error.reason().as_str());
-        let cause = error.filter(|error| status::is_our_fault(error)).map(Error::with_source);
+        let cause = error.filter(|error| error.is_our_fault()).map(Error::with_source);
         let is_shed = error.is_some_and(status::is_shed);
         let now = Instant::now();
         let elapsed = now.saturating_duration_since(self.started);

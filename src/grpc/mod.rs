@@ -10,7 +10,6 @@ mod access;
 mod audit;
 mod auth;
 mod body;
-mod call_lines;
 mod call_log;
 mod convert;
 mod deadline;
@@ -40,7 +39,7 @@ use tower::util::MapRequestLayer;
 
 use self::access::access;
 use self::deadline::{arrived, deadline};
-use self::lanes::{Lanes, lanes};
+use self::lanes::lanes;
 use self::needs::Needs;
 use self::observe::{Observer, observe};
 use self::reflection::Reflection;
@@ -106,7 +105,7 @@ pub fn routes(
 
     let log = CallLog::new(Arc::clone(&app.metrics));
     let observer = Arc::new(Observer::new(app.environment.clone(), table, Arc::clone(&log), failed_calls));
-    let in_lanes = Lanes::new(app.hashing_capacity(), app.environment.clone(), Arc::clone(&app.metrics));
+    let in_lanes = lanes::of_calls(app.hashing_capacity(), app.environment.clone(), Arc::clone(&app.metrics));
     // The last layer added is the outermost.
     let layered = routes
         .into_axum_router()

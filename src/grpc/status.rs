@@ -202,7 +202,7 @@ fn resource_info(resource: Resource, name: &str, error: &Error) -> ErrorDetail {
 fn subject(limit: Limit) -> &'static str {
     match limit {
         Limit::Source => "source",
-        Limit::Account | Limit::SignIns => "account",
+        Limit::Account | Limit::SignIns | Limit::Messages => "account",
         Limit::Hashing | Limit::Lane(_) => "server",
     }
 }
@@ -267,11 +267,6 @@ pub(super) fn encoded(status: &Status, request_id: &str) -> Status {
 /// Returns whether the call was shed because the server is at capacity. In an overload there are thousands of these.
 pub(super) fn is_shed(error: &Error) -> bool {
     matches!(error, Error::Exhausted { limit: Limit::Lane(_) | Limit::Hashing, .. })
-}
-
-/// Returns whether an operator should investigate the error.
-pub(super) fn is_our_fault(error: &Error) -> bool {
-    matches!(error, Error::Internal(_) | Error::Corrupt { .. } | Error::Unavailable(_))
 }
 
 #[cfg(test)]

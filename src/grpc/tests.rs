@@ -38,9 +38,9 @@ fn no_message_prints_a_secret() -> Result<(), Box<dyn std::error::Error>> {
                 };
             }
             let text = printed_as!(
-                ChangePasswordRequest CompletePasswordChangeRequest CreateApiTokenResponse CreateUserRequest
-                CreateUserResponse IntrospectTokenRequest PasswordChangeStep ReauthenticateRequest RefreshTokensRequest
-                ResetPasswordResponse SetPassword SignInRequest TokenSet
+                CancelLinkRequest ChangePasswordRequest CompletePasswordChangeRequest CompletePasswordResetRequest
+                CreateApiTokenResponse CreateUserRequest CreateUserResponse InspectLinkRequest IntrospectTokenRequest PasswordChangeStep ReauthenticateRequest RefreshTokensRequest
+                ResetPasswordResponse SetPassword SignInRequest TokenSet VerifyEmailRequest
             );
             assert!(text.contains("[redacted]") && !text.contains(MARKER), "{text}");
             seen += 1;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::convert::user::{effects, failure, lock, user};
-use super::convert::{audit, diagnosis, passwords, sessions, tokens, users};
+use super::convert::{audit, deliveries, diagnosis, passwords, sessions, tokens, users};
 use super::{decode, run};
 use crate::app::App;
 use crate::domain::role::Role;
@@ -48,11 +48,14 @@ impl UserAdmin for Service {
     async fn create_user(&self, request: Request<v1::CreateUserRequest>) -> Answer<v1::CreateUserResponse> {
         let (caller, command) = decode(request, users::create_user)?;
         let created = run(&self.app, |app| async move { app.create_user(&caller, command).await }).await?;
-        let secret = created
+        let password = created
             .temporary_password
             .map(|password| v1::create_user_response::Secret::TemporaryPassword(password.expose().to_owned()));
+        let secret =
+            created.link.map(|link| v1::create_user_response::Secret::InviteLink(link.to_string())).or(password);
         Ok(Response::new(v1::CreateUserResponse {
             user: Some(user(&self.app, &created.user)),
+            delivery: created.delivery.as_ref().map(deliveries::delivery),
             secret,
             expire_time: created.expires_at.map(super::convert::stamp),
             replayed: created.replayed,
@@ -101,11 +104,14 @@ impl UserAdmin for Service {
     async fn reset_password(&self, request: Request<v1::ResetPasswordRequest>) -> Answer<v1::ResetPasswordResponse> {
         let (caller, command) = decode(request, passwords::reset_password)?;
         let reset = run(&self.app, |app| async move { app.reset_password(&caller, command).await }).await?;
-        let secret = reset
+        let password = reset
             .temporary_password
             .map(|password| v1::reset_password_response::Secret::TemporaryPassword(password.expose().to_owned()));
+        let secret =
+            reset.link.map(|link| v1::reset_password_response::Secret::ResetLink(link.to_string())).or(password);
         Ok(Response::new(v1::ResetPasswordResponse {
             user: Some(user(&self.app, &reset.user)),
+            delivery: reset.delivery.as_ref().map(deliveries::delivery),
             secret,
             expire_time: reset.expires_at.map(super::convert::stamp),
             effects: Some(effects(&reset.effects)),
@@ -147,6 +153,7 @@ impl UserAdmin for Service {
             user: found.user.as_ref().map(|known| user(&self.app, known)),
             findings: found.findings.into_iter().map(diagnosis::finding).collect(),
             attempts: found.attempts.into_iter().map(audit::event).collect(),
+            deliveries: found.deliveries.iter().map(deliveries::delivery).collect(),
             similar_usernames: found.similar_usernames,
             evaluate_time: Some(super::convert::stamp(found.at)),
         }))
@@ -203,6 +210,49 @@ impl UserAdmin for Service {
         let (token, changed) =
             run(&self.app, |app| async move { app.revoke_api_token(&caller, command).await }).await?;
         Ok(Response::new(v1::RevokeApiTokenResponse { api_token: Some(tokens::api_token(&token)), changed }))
+    }
+
+    async fn send_email_verification(
+        &self,
+        request: Request<v1::SendEmailVerificationRequest>,
+    ) -> Answer<v1::SendEmailVerificationResponse> {
+        let (caller, command) = decode(request, deliveries::send_verification)?;
+        let sent = run(&self.app, |app| async move { app.send_email_verification(&caller, command).await }).await?;
+        let delivery = Some(deliveries::delivery(&sent.delivery));
+        Ok(Response::new(v1::SendEmailVerificationResponse { delivery, replayed: sent.replayed }))
+    }
+
+    async fn get_delivery(&self, request: Request<v1::GetDeliveryRequest>) -> Answer<v1::GetDeliveryResponse> {
+        let (caller, id) = decode(request, deliveries::show_delivery)?;
+        let known = self.app.show_delivery(&caller, id).await?;
+        Ok(Response::new(v1::GetDeliveryResponse { delivery: Some(deliveries::delivery(&known)) }))
+    }
+
+    async fn list_deliveries(&self, request: Request<v1::ListDeliveriesRequest>) -> Answer<v1::ListDeliveriesResponse> {
+        let (caller, query) = decode(request, deliveries::list_deliveries)?;
+        let page = run(&self.app, |app| async move { app.list_deliveries(&caller, query).await }).await?;
+        Ok(Response::new(v1::ListDeliveriesResponse {
+            deliveries: page.deliveries.iter().map(deliveries::delivery).collect(),
+            next_page_token: page.next_page_token,
+        }))
+    }
+
+    async fn resend_delivery(&self, request: Request<v1::ResendDeliveryRequest>) -> Answer<v1::ResendDeliveryResponse> {
+        let (caller, command) = decode(request, deliveries::resend_delivery)?;
+        let sent = run(&self.app, |app| async move { app.resend_delivery(&caller, command).await }).await?;
+        let delivery = Some(deliveries::delivery(&sent.delivery));
+        Ok(Response::new(v1::ResendDeliveryResponse { delivery, replayed: sent.replayed }))
+    }
+
+    async fn cancel_delivery(&self, request: Request<v1::CancelDeliveryRequest>) -> Answer<v1::CancelDeliveryResponse> {
+        let (caller, command) = decode(request, deliveries::cancel_delivery)?;
+        let known = run(&self.app, |app| async move { app.cancel_delivery(&caller, command).await }).await?;
+        Ok(Response::new(v1::CancelDeliveryResponse { delivery: Some(deliveries::delivery(&known)) }))
+    }
+
+    async fn get_mail_status(&self, request: Request<v1::GetMailStatusRequest>) -> Answer<v1::GetMailStatusResponse> {
+        let (caller, ()) = decode(request, |_| Ok(()))?;
+        Ok(Response::new(deliveries::mail_status(self.app.mail_queue(&caller).await?)))
     }
 
     async fn list_roles(&self, request: Request<v1::ListRolesRequest>) -> Answer<v1::ListRolesResponse> {

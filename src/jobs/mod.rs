@@ -1,6 +1,8 @@
 //! Background jobs. Each is a loop that ends when the server stops. A failure is logged, and the next tick tries again:
 //! nothing relies on a job being on time.
 
+pub mod outbox;
+
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -12,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::app::App;
 use crate::error::{Error, Result};
+use crate::mail;
 
 /// How often ended throttles are written to the audit log.
 const END_WAITS_EVERY: Duration = Duration::from_secs(5);
@@ -22,7 +25,9 @@ const CLOSE_COUNTS_EVERY: Duration = Duration::from_secs(5);
 const TEND_KEYS_EVERY: Duration = Duration::from_secs(10);
 /// How often the clock is compared with that of the database.
 const CHECK_CLOCK_EVERY: Duration = Duration::from_secs(30);
-/// How often rows that are no longer needed are deleted.
+/// How often the length of the outbox is measured.
+const MEASURE_OUTBOX_EVERY: Duration = Duration::from_secs(15);
+/// How often rows and files that are no longer needed are deleted.
 const SWEEP_EVERY: Duration = Duration::from_mins(10);
 
 /// How often the write-ahead log of SQLite is moved to the database file. When sign-ins keep both cores busy, some 300 pages
@@ -30,13 +35,47 @@ const SWEEP_EVERY: Duration = Duration::from_mins(10);
 const MOVE_LOG_EVERY: Duration = Duration::from_millis(100);
 
 /// Starts all jobs. They end when `stop` is cancelled.
-pub fn start(app: &Arc<App>, tracker: &TaskTracker, stop: &CancellationToken) {
+pub fn start(app: &Arc<App>, mail: Option<&Arc<mail::Transport>>, tracker: &TaskTracker, stop: &CancellationToken) {
     run("end-waits", END_WAITS_EVERY, app, tracker, stop, |app| async move { app.end_waits().await });
     run("close-counts", CLOSE_COUNTS_EVERY, app, tracker, stop, |app| async move { app.close_counts().await });
     run("tend-keys", TEND_KEYS_EVERY, app, tracker, stop, |app| async move { app.tend_keys().await });
     run("check-clock", CHECK_CLOCK_EVERY, app, tracker, stop, |app| async move { app.check_clock().await });
     run("move-log", MOVE_LOG_EVERY, app, tracker, stop, |app| async move { app.move_log().await });
+    run("measure-outbox", MEASURE_OUTBOX_EVERY, app, tracker, stop, |app| async move { app.measure_outbox().await });
     run("sweep", SWEEP_EVERY, app, tracker, stop, |app| async move { app.sweep().await });
+    if let Some(mail) = mail.map(Arc::clone) {
+        run("sweep-mail", SWEEP_EVERY, app, tracker, stop, move |app| {
+            let mail = Arc::clone(&mail);
+            async move { mail.sweep(app.environment.now()).await.map_err(Error::internal) }
+        });
+    }
+}
+
+/// How often requests for a link are looked for that other replicas stored.
+const RESOLVE_EVERY: Duration = Duration::from_secs(1);
+
+/// The longest pause before a request is resolved. Its length is random, so that the duration of the next call does not tell what
+/// there was to do for this one.
+const RESOLVE_WITHIN: Duration = Duration::from_millis(100);
+
+/// Starts the job that resolves requests for a link. It ends when `stop` is cancelled.
+pub fn resolve_requests(app: &Arc<App>, tracker: &TaskTracker, stop: &CancellationToken) {
+    let (app, stop) = (Arc::clone(app), stop.clone());
+    tracker.spawn(async move {
+        loop {
+            once("reset-requests", app.resolve_reset_requests()).await;
+            let asked = async {
+                app.reset_requested().await;
+                let [random] = app.environment.bytes::<1>();
+                tokio::time::sleep(RESOLVE_WITHIN.mul_f64(f64::from(random) / 255.0)).await;
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = asked => {}
+                () = tokio::time::sleep(RESOLVE_EVERY) => {}
+            }
+        }
+    });
 }
 
 fn run<F>(

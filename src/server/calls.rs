@@ -97,6 +97,11 @@ impl Calls {
         oldest.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
     }
 
+    /// Returns whether the server works on a call, and does not wait for the peer.
+    pub(super) fn is_working(&self) -> bool {
+        lock(&self.0).calls.values().any(|call| !call.is_receiving && call.unread_since.is_none())
+    }
+
     /// Returns whether a stop that began at `stopped` waits for the connection: for as long as a call is worked on, and a
     /// short time for a peer that sends or reads.
     pub(super) fn delay_stop(&self, stopped: Instant, now: Instant) -> bool {
@@ -317,10 +322,10 @@ mod tests {
         let delays = |seconds| calls.delay_stop(stopped, stopped + Duration::from_secs(seconds));
         assert!(delays(0) && !delays(1), "without a call");
         let call = Arc::clone(&calls).begin(&Uri::from_static("/latchkey.v1.Auth/SignIn"));
-        assert!(delays(20), "work, although the request was not read yet");
+        assert!(delays(20) && calls.is_working(), "work, although the request was not read yet");
         let request = RequestBody { body: Body::empty(), calls: Arc::clone(&calls), id: call.id };
         request.set_receiving(true);
-        assert!(delays(1) && !delays(3), "a request that does not end");
+        assert!(delays(1) && !delays(3) && !calls.is_working(), "a request that does not end");
         drop(request);
         assert!(delays(20), "work");
         assert_eq!(all.in_progress(), "latchkey.v1.Auth/SignIn: 1");

@@ -32,7 +32,8 @@ pub(super) enum Protocol {
         /// How long a response may stay unread.
         read_timeout: Duration,
     },
-    /// Metrics and probes. No request takes long, so a connection is simply closed at a maximum age.
+    /// Pages, metrics and probes. No request takes long, so a connection is closed at a maximum age, unless a request is worked
+    /// on.
     Http1,
 }
 
@@ -115,6 +116,8 @@ impl Connection {
                 }
                 _ if self.stopped_at.is_some() => self.timer.set(sleep(STOP_CHECK)),
                 _ if self.first_bytes_due > 0 => return Err(self.close(Refused::Silent)),
+                // The next check is as far away as a stop's, because a peer could begin one request after the other.
+                Protocol::Http1 if self.info.calls.is_working() => self.timer.set(sleep(STOP_CHECK)),
                 Protocol::Http1 => return Err(io::ErrorKind::TimedOut.into()),
                 Protocol::Http2 { read_timeout } if self.longest_unread() >= read_timeout => {
                     return Err(self.close(Refused::Unread));

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use super::tls::TlsError;
 use crate::app::StartError;
 use crate::error::Error;
+use crate::mail::{RelayError, TemplateError};
+use crate::pages::LogoError;
 
 /// Why the server does not start. Each message says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +52,15 @@ pub enum ServeError {
     /// The TLS certificate, its key, or the client CA is not usable.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The relay for mail is not usable.
+    #[error(transparent)]
+    Mail(#[from] RelayError),
+    /// The logo is not usable.
+    #[error(transparent)]
+    Logo(#[from] LogoError),
+    /// The templates of mails are not usable.
+    #[error(transparent)]
+    Templates(#[from] TemplateError),
     /// Any other error.
     #[error("{}", .0.with_source())]
     Internal(#[from] Error),

@@ -187,29 +187,6 @@ async fn accepted_or_pause<T>(accepted: io::Result<T>) -> Option<T> {
     None
 }
 
-/// Ready connections in the form that axum expects.
-pub(super) struct HttpIncoming {
-    pub(super) incoming: Incoming,
-    pub(super) address: SocketAddr,
-}
-
-impl axum::serve::Listener for HttpIncoming {
-    type Io = Connection;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
-        match self.incoming.recv().await {
-            Some(Ok(connection)) => (connection, self.address),
-            // The server has stopped, and axum with it.
-            Some(Err(_)) | None => std::future::pending().await,
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.address)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;

@@ -12,6 +12,7 @@ mod http;
 mod http2_frames;
 mod listen;
 mod lock_file;
+mod pages;
 mod socket;
 mod tls;
 
@@ -34,19 +35,22 @@ use self::calls::AllCalls;
 use self::connection::Protocol;
 use self::connection_limits::ConnectionLimits;
 pub use self::error::ServeError;
-use self::listen::{Acceptor, CurrentTls, HttpIncoming, Incoming};
+use self::listen::{Acceptor, CurrentTls, Incoming};
 pub use self::lock_file::LockFile;
+use self::pages::BoundPages;
 pub use self::tls::TlsError;
-use crate::app::{App, Settings, open_keys};
-use crate::config::{Config, Database};
+use crate::app::{App, MailSettings, MailTransport, Settings, open_keys};
+use crate::config::{self, Config, Database};
 use crate::crypto::{Hasher, HasherSettings};
 use crate::domain::horizon::Retention;
+use crate::domain::link::LinkLifetimes;
 use crate::domain::lockout::ThrottleRules;
 use crate::domain::password::PasswordRules;
 use crate::domain::session::SessionLimits;
 use crate::environment::Environment;
 use crate::error::Error;
 use crate::grpc;
+use crate::mail;
 use crate::metrics::{Listener, Metrics};
 use crate::store::sources::SourceRules;
 use crate::store::{Condition, Location, Store};
@@ -74,8 +78,12 @@ pub struct Running {
     pub address: SocketAddr,
     /// The address of metrics, probes and public keys; `None` if they are off.
     pub http_address: Option<SocketAddr>,
+    /// The address of the pages; `None` if they are off.
+    pub pages_address: Option<SocketAddr>,
     /// The path of the local socket.
     pub socket: PathBuf,
+    /// Where mail goes; `None` if it is off.
+    pub mail: Option<mail::Place>,
     /// The metrics.
     pub metrics: Arc<Metrics>,
     app: Arc<App>,
@@ -123,12 +131,20 @@ async fn resolve_link(path: &Path) -> Result<PathBuf, ServeError> {
 
 /// Starts everything. Returns once calls are served.
 pub async fn start(config: &Config, environment: Environment) -> Result<Running, ServeError> {
+    // A mistake in the settings of mail should stop the start, not the first mail.
+    let mail = mail::Transport::load(&config.mail)?.map(Arc::new);
+    let templates =
+        mail::Templates::load(config.mail.templates_dir.as_deref(), &config.organisation, config.support.as_deref())?;
     let metrics = Arc::new(Metrics::new());
     let hasher = start_hasher(config, &environment, &metrics);
     let (store, lock) = open_store(config).await?;
     let keys = open_keys(&store, &environment, &config.seal_key_file).await?;
     let hasher = hasher.join().map_err(|_| Error::internal("hashing did not start"))??;
-    let app = Arc::new(App::new(environment, Arc::clone(&metrics), settings(config), store, hasher, keys));
+    // Bound before anything else, because links in mails may lead to the port that the system chooses.
+    let pages = BoundPages::bind(config).await?;
+    let pages_address = pages.as_ref().map(|pages| pages.address);
+    let settings = settings(config, pages_address);
+    let app = Arc::new(App::new(environment, Arc::clone(&metrics), settings, store, hasher, keys));
     let (stop, stop_jobs) = (CancellationToken::new(), CancellationToken::new());
     let failed_calls = config.connections.failed_calls;
     let (routes, health, call_log) = grpc::routes(Arc::clone(&app), config.reflection, failed_calls, &stop)?;
@@ -149,11 +165,23 @@ pub async fn start(config: &Config, environment: Environment) -> Result<Running,
     serve_grpc(&routes, listen::accept_local(unix, acceptors.local(), &listeners), &listeners, &stop);
     let http_address = http.map(|(tcp, address)| {
         let incoming = listen::accept_tcp(tcp, acceptors.http(address), &listeners);
-        let incoming = HttpIncoming { incoming, address };
-        listeners.spawn(log_end("HTTP", http::serve(incoming, Arc::clone(&app), stop.clone().cancelled_owned())));
+        listeners.spawn(http::serve(incoming, http::router(Arc::clone(&app)), stop.clone(), listeners.clone()));
         address
     });
-    crate::jobs::start(&app, &jobs, &stop_jobs);
+    if let Some(pages) = pages {
+        pages.serve(&app, &acceptors, &listeners, &jobs);
+    }
+    crate::jobs::start(&app, mail.as_ref(), &jobs, &stop_jobs);
+    if let Some(transport) = &mail {
+        // Only one process uses the embedded database, so what was being sent when the last one ended is sent again at once.
+        if matches!(config.database, Database::Sqlite { .. }) {
+            app.void_leases().await?;
+        }
+        let urls = app.link_urls().cloned();
+        let mailer = mail::Mailer::new(Arc::clone(transport), templates, config.mail.from.clone(), urls);
+        crate::jobs::outbox::start(&app, mailer, &jobs, &stop_jobs);
+        crate::jobs::resolve_requests(&app, &jobs, &stop_jobs);
+    }
     health.set_serving(true);
     jobs.spawn(Arc::clone(&call_log).report_gathered(stop.clone()));
     jobs.spawn(follow_readiness(Arc::clone(&app), health.clone(), stop.clone()));
@@ -161,7 +189,9 @@ pub async fn start(config: &Config, environment: Environment) -> Result<Running,
     Ok(Running {
         address,
         http_address,
+        pages_address,
         socket,
+        mail: mail.map(|mail| mail.place()),
         metrics,
         app,
         health,
@@ -315,6 +345,11 @@ impl Acceptors<'_> {
         self.acceptor(Listener::Local, self.http2(), None)
     }
 
+    /// The pages get passwords, so they have TLS on loopback too: a proxy on this machine may be another user's.
+    fn pages(&self) -> Acceptor {
+        self.acceptor(Listener::Pages, Protocol::Http1, self.tls.clone())
+    }
+
     /// HTTP has no TLS on loopback, because nothing in its responses is secret.
     fn http(&self, address: SocketAddr) -> Acceptor {
         let tls = self.tls.clone().filter(|_| !address.ip().to_canonical().is_loopback());
@@ -334,10 +369,10 @@ fn serve_grpc(routes: &Routes, incoming: Incoming, listeners: &TaskTracker, stop
 const OTHER_DESCRIPTORS: u64 = 128;
 
 /// Raises the soft limit of file descriptors. It is 1 024 on many systems, for programs that cannot handle more.
-/// Two listeners may each need that many, and a process may raise its soft limit up to the hard limit.
+/// Three listeners may each need that many, and a process may raise its soft limit up to the hard limit.
 fn raise_descriptor_limit(max: u32) {
     use rustix::process::{Resource, getrlimit, setrlimit};
-    let needed = 2 * (u64::from(max) + u64::from(listen::REFUSED_AT_ONCE)) + OTHER_DESCRIPTORS;
+    let needed = 3 * (u64::from(max) + u64::from(listen::REFUSED_AT_ONCE)) + OTHER_DESCRIPTORS;
     let mut limit = getrlimit(Resource::Nofile);
     if limit.current.is_none_or(|current| current >= needed) {
         return;
@@ -404,7 +439,26 @@ fn hasher_settings(config: &Config) -> HasherSettings {
     }
 }
 
-fn settings(config: &Config) -> Settings {
+fn mail_settings(config: &Config, pages: Option<SocketAddr>) -> MailSettings {
+    MailSettings {
+        transport: match config.mail.transport {
+            config::Transport::Off => MailTransport::Off,
+            config::Transport::File => MailTransport::File,
+            config::Transport::Smtp => MailTransport::Smtp,
+        },
+        notices: config.mail.notices.clone(),
+        temporary_passwords: config.mail.temporary_passwords,
+        urls: config.link_urls(pages),
+        lifetimes: LinkLifetimes {
+            self_service: config.links.self_service_ttl,
+            operator: config.links.operator_ttl,
+            invite: config.links.invite_ttl,
+            verification: config.links.verification_ttl,
+        },
+    }
+}
+
+fn settings(config: &Config, pages: Option<SocketAddr>) -> Settings {
     let throttle = &config.throttle;
     Settings {
         issuer: config.issuer.clone(),
@@ -439,5 +493,6 @@ fn settings(config: &Config) -> Settings {
         max_sessions: config.session.max_per_user,
         sign_ins_per_minute: config.session.sign_ins_per_minute,
         access_ttl: config.token.access_ttl,
+        mail: mail_settings(config, pages),
     }
 }

@@ -65,7 +65,26 @@ fn is_open(window: Duration, now: Timestamp) -> SimpleExpr {
     began.gt(now.saturating_sub(window).as_micros()).and(began.lte(latest))
 }
 
-/// Deletes a batch of budgets whose window is over. Returns whether there may be more.
-pub async fn budgets_sweep(tx: &Autocommit, window: Duration, now: Timestamp) -> Result<bool> {
-    delete_batch::<row_budget::Entity>(tx, is_open(window, now).not()).await
+/// Deletes a batch of budgets whose window is over: those with names that begin with the word `of_what`, or all others. Returns
+/// whether there may be more.
+pub async fn budgets_sweep(tx: &Autocommit, of_what: Which<'_>, window: Duration, now: Timestamp) -> Result<bool> {
+    // An exclamation mark follows the space.
+    let named = |word: &str| {
+        let name = row_budget::Column::Name;
+        name.gte(format!("{word} ")).and(name.lt(format!("{word}!")))
+    };
+    let which = match of_what {
+        Which::Of(word) => named(word),
+        Which::AllBut(word) => named(word).not(),
+    };
+    delete_batch::<row_budget::Entity>(tx, is_open(window, now).not().and(which)).await
+}
+
+/// Which budgets are deleted: by the first word of their names.
+#[derive(Debug, Clone, Copy)]
+pub enum Which<'a> {
+    /// Those of this word.
+    Of(&'a str),
+    /// All but those.
+    AllBut(&'a str),
 }

@@ -39,30 +39,41 @@ const VERIFIERS: &[&str] = &["admin", "app", "verifier"];
 const TABLE: &[(&str, Demand)] = &[
     ("Audit/GetEvent", Scoped("audit.read", AUDITORS)),
     ("Audit/ListEvents", Scoped("audit.read", AUDITORS)),
+    ("Auth/CancelLink", Anyone),
     ("Auth/ChangePassword", OneSelf),
     ("Auth/CompletePasswordChange", Anyone),
+    ("Auth/CompletePasswordReset", Anyone),
     ("Auth/GetSigningKeys", Anyone),
+    ("Auth/InspectLink", Anyone),
     ("Auth/IntrospectToken", Scoped("tokens.introspect", VERIFIERS)),
     ("Auth/ListSessions", OneSelf),
     ("Auth/Reauthenticate", OneSelf),
     ("Auth/RefreshTokens", Anyone),
+    ("Auth/RequestPasswordReset", Anyone),
     ("Auth/RevokeSession", OneSelf),
     ("Auth/SignIn", Anyone),
+    ("Auth/VerifyEmail", Anyone),
     ("Auth/WhoAmI", Principal),
+    ("UserAdmin/CancelDelivery", Scoped("deliveries.resend", HELPERS)),
     ("UserAdmin/CreateApiToken", Scoped("tokens.write", ADMINS)),
     ("UserAdmin/CreateUser", Scoped("users.write", OPERATORS)),
     ("UserAdmin/DeleteUser", Scoped("users.delete", ADMINS)),
     ("UserAdmin/DiagnoseSignIn", Scoped("users.diagnose", LOOKERS)),
+    ("UserAdmin/GetDelivery", Scoped("deliveries.read", LOOKERS)),
+    ("UserAdmin/GetMailStatus", Scoped("deliveries.read", LOOKERS)),
     ("UserAdmin/GetUser", Scoped("users.read", READERS)),
     ("UserAdmin/ListApiTokens", Scoped("tokens.read", LOOKERS)),
+    ("UserAdmin/ListDeliveries", Scoped("deliveries.read", LOOKERS)),
     ("UserAdmin/ListRoles", Scoped("users.read", READERS)),
     ("UserAdmin/ListUserSessions", Scoped("sessions.read", LOOKERS)),
     ("UserAdmin/ListUsers", Scoped("users.read", READERS)),
     ("UserAdmin/LockUser", Scoped("users.lock", HELPERS)),
     ("UserAdmin/RequirePasswordChange", Scoped("users.reset", HELPERS)),
+    ("UserAdmin/ResendDelivery", Scoped("deliveries.resend", HELPERS)),
     ("UserAdmin/ResetPassword", Scoped("users.reset", HELPERS)),
     ("UserAdmin/RevokeApiToken", Scoped("tokens.revoke", OPERATORS)),
     ("UserAdmin/RevokeUserSessions", Scoped("sessions.revoke", HELPERS)),
+    ("UserAdmin/SendEmailVerification", Scoped("deliveries.resend", HELPERS)),
     ("UserAdmin/UnlockUser", Scoped("users.lock", HELPERS)),
     ("UserAdmin/UpdateUser", Scoped("users.write", OPERATORS)),
     ("UserAdmin/WaivePasswordChange", Scoped("users.reset", HELPERS)),
@@ -194,7 +205,7 @@ async fn bad_credentials(h: &Harness) -> Vec<(&'static str, Client, &'static str
     operator.user_admin().delete_user(request).await.expect("a deletion");
     h.create("newcomer", &["admin"], PASSWORD).await;
     let temporary = operator.reset("newcomer").await.expect("a reset").secret.expect("a secret");
-    let v1::reset_password_response::Secret::TemporaryPassword(temporary) = temporary;
+    let v1::reset_password_response::Secret::TemporaryPassword(temporary) = temporary else { panic!("a link") };
     let ticket = stranger.change_step("newcomer", &temporary).await.expect("a step").ticket;
 
     let revoked = operator.api_token("root", &["users.read"]).await;

@@ -7,11 +7,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use latchkey::app::{App, LockUser, Settings, UnlockUser, open_keys};
+use latchkey::app::{App, LockUser, MailSettings, MailTransport, Settings, UnlockUser, open_keys};
 use latchkey::config::Database;
 use latchkey::crypto::{Hasher, HasherSettings};
 use latchkey::domain::caller::{AccessRule, Call, Caller, Demand, Denied};
 use latchkey::domain::horizon::Retention;
+use latchkey::domain::link::LinkLifetimes;
 use latchkey::domain::lockout::{LockCause, ThrottleRules};
 use latchkey::domain::password::PasswordRules;
 use latchkey::domain::role::Scope;
@@ -72,6 +73,13 @@ fn settings_of(h: &Harness) -> Settings {
         max_sessions: 10,
         sign_ins_per_minute: 0,
         access_ttl: minute,
+        mail: MailSettings {
+            transport: MailTransport::Off,
+            notices: Vec::new(),
+            temporary_passwords: false,
+            urls: None,
+            lifetimes: LinkLifetimes { self_service: minute, operator: minute, invite: minute, verification: minute },
+        },
     }
 }
 

@@ -124,7 +124,7 @@ async fn a_ttl_is_kept_and_has_its_limits() {
     let with = |seconds, nanos| {
         let ttl = Some(prost_types::Duration { seconds, nanos });
         v1::ResetPasswordRequest {
-            method: Some(Method::TemporaryPassword(v1::TemporaryPassword { ttl })),
+            method: Some(Method::TemporaryPassword(v1::TemporaryPassword { ttl, ..Default::default() })),
             ..to_temporary()
         }
     };
@@ -316,7 +316,18 @@ async fn validate_only_and_a_stale_etag_change_nothing() {
     refused(operator.reset_with(stale).await, Code::Aborted, "ETAG_MISMATCH");
     assert_eq!(operator.user("bob").await, before);
     bob.client.who_am_i().await.expect("the session lives");
-    let missing = v1::ResetPasswordRequest { method: None, ..to_temporary() };
-    let refusal = refused(operator.reset_with(missing).await, Code::InvalidArgument, "FIELD_INVALID");
-    assert_eq!(refusal.violations(), ["method: REQUIRED"]);
+}
+
+#[tokio::test]
+async fn a_reset_without_a_method_is_by_a_mailed_link() {
+    let h = Harness::start().await;
+    let operator = h.operator().await;
+    h.user("bob").await;
+    let unset = v1::ResetPasswordRequest { method: None, ..to_temporary() };
+    refused(operator.reset_with(unset.clone()).await, Code::FailedPrecondition, "NO_DELIVERY_ADDRESS");
+    let user = unset.user.clone();
+    let update = v1::UpdateUserRequest { user, email: Some("bob@example.org".to_owned()), ..Default::default() };
+    operator.update(update).await.expect("an address");
+    let sent = operator.reset_with(unset).await.expect("a link").delivery.expect("a delivery");
+    assert_eq!(sent.kind(), v1::DeliveryKind::PasswordReset);
 }

@@ -178,10 +178,10 @@ fn a_postgresql_without_what_the_url_asks_for_is_told() {
 }
 
 /// A file system of a few megabytes, unmounted when dropped. Requires root.
-struct SmallDisk<'a>(&'a Path);
+pub struct SmallDisk<'a>(&'a Path);
 
 impl SmallDisk<'_> {
-    fn mount<'a>(shell: &Shell, path: &'a Path) -> Option<SmallDisk<'a>> {
+    pub fn mount<'a>(shell: &Shell, path: &'a Path) -> Option<SmallDisk<'a>> {
         let done = shell.bash(&format!("mount -t tmpfs -o size=3m,mode=0700 tmpfs {}", path.display()));
         if !done.status.success() {
             eprintln!("skipped: a small disk can be made by root alone");
@@ -190,7 +190,7 @@ impl SmallDisk<'_> {
         Some(SmallDisk(path))
     }
 
-    fn remount(&self, shell: &Shell, options: &str) {
+    pub fn remount(&self, shell: &Shell, options: &str) {
         let done = shell.bash(&format!("mount -o remount,{options} {}", self.0.display()));
         assert!(done.status.success(), "{done:?}");
     }

@@ -117,13 +117,14 @@ fn passwords_in_urls_are_never_printed() {
 
 #[test]
 fn weak_hashing_and_open_addresses_are_refused() {
-    let shell = Shell::default();
+    let mut shell = Shell::default();
+    shell.set("LATCHKEY_PAGES_PUBLIC_URL", "https://id.example.org");
     let weak = ["--set", "argon2.memory_kib=64"];
     let refused = latchkeyd(&shell, &[&["serve"], weak.as_slice()].concat());
     assert!(refused.code == 1 && refused.stderr.contains("OWASP considers less too weak"), "{refused:?}");
     latchkeyd(&shell, &[&["config", "check"], weak.as_slice(), &["--set", "argon2.allow_weak=true"]].concat()).good();
 
-    for flag in ["--listen", "--http-listen"] {
+    for flag in ["--listen", "--http-listen", "--pages-listen"] {
         for open in ["0.0.0.0:0", "[::]:0", "192.0.2.1:50051", "[::ffff:192.0.2.1]:50051"] {
             let refused = latchkeyd(&shell, &["serve", flag, open]);
             let remedies = "would be served in the clear: set tls.cert and tls.key, or insecure_plaintext if";
@@ -195,9 +196,11 @@ fn an_address_in_use_is_told() {
     let shell = Shell::default();
     let other = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = other.local_addr().expect("an address").to_string();
-    for flags in
-        [["--listen", &address, "--http-listen", "off"], ["--http-listen", &address, "--listen", "127.0.0.1:0"]]
-    {
+    for flags in [
+        ["--listen", &address, "--http-listen", "off"],
+        ["--http-listen", &address, "--listen", "127.0.0.1:0"],
+        ["--pages-listen", &address, "--listen", "127.0.0.1:0"],
+    ] {
         let refused = latchkeyd(&shell, &flags);
         let told = format!("error: cannot listen on {address} (choose another with {}): Address already", flags[0]);
         assert!(refused.code == 1 && refused.stderr.contains(&told), "{refused:?}");

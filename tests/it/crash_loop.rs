@@ -60,15 +60,24 @@ const STATEMENTS: [(&str, What); 23] = [
 ];
 
 /// Failpoints of `crash_steps.rs`. Two are reached only once: keys are created at the first start, and a hash is renewed
-/// after the server got stronger parameters. The third is the only statement of its call that matters. The others are those
-/// of a containment, after which an account needs a reset.
-const ELSEWHERE: [&str; 6] = [
+/// after the server got stronger parameters. The third is the only statement of its call that matters. Then come those of a
+/// containment, after which an account needs a reset, and those of links and messages, which `outbox.rs` has too.
+const ELSEWHERE: [&str; 15] = [
     "store.key_insert",
     "store.user_rehash",
     "store.session_reauthenticate",
     "store.user_end_password",
     "store.api_token_revoke_all",
     "store.place_forget_all",
+    "store.link_insert",
+    "store.link_consume",
+    "store.link_end_all",
+    "store.delivery_insert",
+    "store.delivery_claim",
+    "store.delivery_mark",
+    "store.delivery_cancel",
+    "store.reset_request_save",
+    "store.reset_request_delete",
 ];
 
 fn places() -> Vec<(String, What)> {

@@ -108,6 +108,8 @@ async fn state(site: &Site) -> Vec<String> {
         "SELECT user_id || expires_at FROM ticket ORDER BY user_id",
         "SELECT id || COALESCE(revoked_at, 0) FROM api_token ORDER BY id",
         "SELECT user_id || place FROM familiar_place ORDER BY user_id, place",
+        "SELECT id || COALESCE(ended_at, 0) FROM link ORDER BY id",
+        "SELECT id FROM delivery ORDER BY id",
         "SELECT username FROM username_reservation ORDER BY username",
         "SELECT idempotency_key FROM idempotency_key ORDER BY idempotency_key",
         "SELECT id FROM audit_event ORDER BY id",
@@ -170,6 +172,37 @@ async fn a_change_whose_audit_event_cannot_be_written_is_not_made() {
     fails_whole(&site, 3, || stranger.complete(&ticket, OTHER_PASSWORD)).await;
     let etag = operator.user("bob").await.etag;
     fails_whole(&site, 3, || operator.delete("bob", &etag)).await;
+}
+
+#[tokio::test]
+async fn a_link_whose_statements_fail_is_made_and_used_whole_or_not_at_all() {
+    let site = Site::new().await;
+    let of_link = ["link_insert", "delivery_insert", "link_consume", "link_end_all", "delivery_cancel"];
+    let faults = of_link.map(|statement| format!("store.{statement}=1*return(error)")).join(";");
+    let server = site.start(&faults).await;
+    let (operator, stranger) = (server.operator().await, server.stranger().await);
+    let bob = v1::CreateUserRequest { email: "bob@example.org".to_owned(), ..with_password("bob") };
+    operator.create(bob).await.expect("bob");
+
+    let mailed = v1::ResetPasswordRequest { method: None, ..keyed_reset(KEY, "bob") };
+    let sent = fails_whole(&site, 2, || operator.reset_with(mailed.clone())).await;
+    assert!(!sent.replayed && sent.delivery.is_some(), "{sent:?}");
+
+    let method = Some(Method::ReturnLink(v1::ReturnLink::default()));
+    let returned = v1::ResetPasswordRequest { user: Some(named("bob")), method, ..Default::default() };
+    let url = match operator.reset_with(returned).await.expect("a link").secret {
+        Some(v1::reset_password_response::Secret::ResetLink(url)) => url,
+        other => panic!("no link: {other:?}"),
+    };
+    let request = v1::CompletePasswordResetRequest {
+        link_token: url.split_once("token=").expect("a token").1.to_owned(),
+        new_password: OTHER_PASSWORD.to_owned(),
+        validate_only: false,
+    };
+    let choose = || async { stranger.auth().complete_password_reset(request.clone()).await };
+    fails_whole(&site, 3, choose).await;
+    stranger.tokens("bob", OTHER_PASSWORD).await.expect("the chosen password");
+    assert_eq!(site.database.query("SELECT count(*) FROM link WHERE ended_at IS NULL").await, ["0"]);
 }
 
 fn keyed_reset(key: &str, name: &str) -> v1::ResetPasswordRequest {

@@ -40,7 +40,7 @@ fn errors() -> Vec<Error> {
         Denied::UserRequired,
         Denied::ApiTokenForbidden,
     ];
-    let missing = [Resource::User, Resource::Session, Resource::ApiToken, Resource::Event];
+    let missing = [Resource::User, Resource::Session, Resource::ApiToken, Resource::Delivery, Resource::Event];
     let reserved = Taken::UsernameReserved(Timestamp::from_micros(0));
     let taken = [Taken::Username, reserved, Taken::Email, Taken::ExternalId];
     let unmet = [
@@ -48,6 +48,9 @@ fn errors() -> Vec<Error> {
         Unmet::UserPending,
         Unmet::UserIsService,
         Unmet::LastAdministrator,
+        Unmet::NoDeliveryAddress,
+        Unmet::DeliveryDisabled,
+        Unmet::DeliveryNotRepeatable("it is a notice"),
         Unmet::PasswordEnded,
     ];
     let limits = [Limit::Source, Limit::Account, Limit::Hashing, Limit::Lane("operators")];

@@ -14,6 +14,11 @@ fn requests() -> Vec<(&'static str, &'static str, serde_json::Value)> {
     vec![
         ("UserAdmin/CreateUser", "roles", json!({"username": "eve", "roles": ["viewer"]})),
         ("UserAdmin/CreateUser", "temporary_password", json!({"username": "mallory", "temporaryPassword": {}})),
+        (
+            "UserAdmin/CreateUser",
+            "return_invite",
+            json!({"username": "dave", "email": "dave@example.org", "returnInvite": {}}),
+        ),
         ("UserAdmin/CreateUser", "take_reserved", json!({"username": "carol", "takeReserved": true})),
         (
             "UserAdmin/UpdateUser",
@@ -23,6 +28,7 @@ fn requests() -> Vec<(&'static str, &'static str, serde_json::Value)> {
         ("UserAdmin/UpdateUser", "email", json!({"user": bob(), "email": "bob@example.org"})),
         ("UserAdmin/UpdateUser", "add_roles", json!({"user": bob(), "addRoles": ["viewer"]})),
         ("UserAdmin/UpdateUser", "remove_roles", json!({"user": bob(), "removeRoles": ["viewer"]})),
+        ("UserAdmin/ResetPassword", "return_link", json!({"user": bob(), "returnLink": {}})),
         ("UserAdmin/ResetPassword", "temporary_password", json!({"user": bob(), "temporaryPassword": {}})),
         ("UserAdmin/ResetPassword", "set_password", json!({"user": bob(), "setPassword": {"password": PASSWORD}})),
         ("UserAdmin/ResetPassword", "unlock", json!({"user": bob(), "temporaryPassword": {}, "unlock": true})),

@@ -9,9 +9,10 @@ use latchkey::proto::v1;
 use prost_reflect::{Kind, MessageDescriptor};
 use tonic::{Code, Status};
 
-use self::Limit::{Account, Source, Tries};
+use self::Limit::{Account, Link, Source, Tries};
 use crate::harness::actors::named;
 use crate::harness::calls::{Shown, told};
+use crate::harness::mailbox::Eml;
 use crate::harness::raw::{PACKAGE, is_redacted, methods, short_name};
 use crate::harness::wire::{Wire, framed};
 use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD, Person, Refusal, at_once, eventually, refused};
@@ -25,6 +26,8 @@ enum Limit {
     Account,
     /// Tries of the ticket.
     Tries,
+    /// Passwords that are hashed for the link.
+    Link,
 }
 
 /// A method with a secret in its request.
@@ -70,6 +73,16 @@ const ROWS: &[Row] = &[
         limits: &[Source, Tries],
         hashes: 2,
     },
+    Row {
+        method: "Auth/CompletePasswordReset",
+        secrets: &["link_token", "new_password"],
+        proves: "a link",
+        limits: &[Source, Link],
+        hashes: 2,
+    },
+    Row { method: "Auth/InspectLink", secrets: &["link_token"], proves: "a link", limits: &[Source], hashes: 0 },
+    Row { method: "Auth/VerifyEmail", secrets: &["link_token"], proves: "a link", limits: &[Source], hashes: 0 },
+    Row { method: "Auth/CancelLink", secrets: &["cancel_token"], proves: "a mail", limits: &[Source], hashes: 0 },
     // 256 random bits, or a signature: cannot be guessed, so a limit would only stall live sessions.
     Row {
         method: "Auth/RefreshTokens",
@@ -121,7 +134,27 @@ impl Scene {
         let h = Harness::with(change).await;
         let (root, bob) = (h.admin().await, h.user("bob").await);
         let ticket = ticket_of(&h, "carl").await;
+        h.create("lena", &[], PASSWORD).await;
+        let address = Some("lena@example.org".to_owned());
+        let request = v1::UpdateUserRequest { user: Some(named("lena")), email: address, ..Default::default() };
+        h.operator().await.update(request).await.expect("an address");
         Scene { h, root, bob, ticket }
+    }
+
+    /// The token of a new link with which lena chooses a password.
+    async fn link(&self) -> String {
+        let method = Some(v1::reset_password_request::Method::ReturnLink(v1::ReturnLink::default()));
+        let request = v1::ResetPasswordRequest { user: Some(named("lena")), method, ..Default::default() };
+        let secret = self.h.operator().await.reset_with(request).await.expect("a link").secret;
+        let Some(v1::reset_password_response::Secret::ResetLink(url)) = secret else { panic!("no link") };
+        url.split_once("token=").expect("a token").1.to_owned()
+    }
+
+    /// A new mail that asks lena to confirm the address.
+    async fn mail(&self) -> Eml {
+        let request = v1::SendEmailVerificationRequest { user: Some(named("lena")), ..Default::default() };
+        let sent = self.h.operator().await.user_admin().send_email_verification(request).await.expect("a message");
+        self.h.mail_of(&sent.into_inner().delivery.expect("a delivery")).await
     }
 
     /// Calls a method with right secrets, except for a refresh token that was altered.
@@ -141,6 +174,19 @@ impl Scene {
             }
             "Auth/CompletePasswordChange" => {
                 complete(&stranger, &self.ticket, OTHER_PASSWORD, validate_only).await.map(drop)
+            }
+            "Auth/CompletePasswordReset" => choose(&stranger, &self.link().await, validate_only).await,
+            "Auth/InspectLink" => {
+                let request = v1::InspectLinkRequest { link_token: self.link().await };
+                stranger.auth().inspect_link(request).await.map(drop)
+            }
+            "Auth/VerifyEmail" => {
+                let request = v1::VerifyEmailRequest { link_token: self.mail().await.token("verify") };
+                stranger.auth().verify_email(request).await.map(drop)
+            }
+            "Auth/CancelLink" => {
+                let request = v1::CancelLinkRequest { cancel_token: self.mail().await.token("cancel") };
+                stranger.auth().cancel_link(request).await.map(drop)
             }
             "Auth/RefreshTokens" => stranger.refresh(&format!("{}A", self.bob.tokens.refresh_token)).await.map(drop),
             "Auth/IntrospectToken" => {
@@ -190,6 +236,12 @@ async fn complete(
     let (ticket, new_password) = (ticket.to_owned(), new_password.to_owned());
     let request = v1::CompletePasswordChangeRequest { ticket, new_password, validate_only };
     client.auth().complete_password_change(request).await.map(tonic::Response::into_inner)
+}
+
+async fn choose(client: &Client, link: &str, validate_only: bool) -> Result<(), Status> {
+    let (link_token, new_password) = (link.to_owned(), OTHER_PASSWORD.to_owned());
+    let request = v1::CompletePasswordResetRequest { link_token, new_password, validate_only };
+    client.auth().complete_password_reset(request).await.map(drop)
 }
 
 /// The ticket of a new user who must change the password [`PASSWORD`].
@@ -265,6 +317,23 @@ async fn a_ticket_dies_after_ten_tries() {
     assert_eq!(count("SIGN_IN_FAILED FAILED TICKET_INVALID >"), 1, "{failed:?}");
     let step = stranger.change_step("bob", PASSWORD).await.expect("a new ticket");
     stranger.complete(&step.ticket, OTHER_PASSWORD).await.expect("with tries of its own");
+}
+
+#[tokio::test]
+async fn one_link_cannot_have_any_number_of_passwords_hashed_and_another_is_not_held_up() {
+    let scene = Scene::set(|_| {}).await;
+    let (link, other, stranger) = (scene.link().await, scene.link().await, scene.h.stranger().await);
+    let mut hashed = 0;
+    let refused = loop {
+        match choose(&stranger, &link, true).await {
+            Ok(()) => hashed += 1,
+            Err(status) => break Refusal::of(&status),
+        }
+        assert!(hashed < 100, "no limit");
+    };
+    assert!(hashed >= 10, "{hashed}");
+    assert_eq!((refused.code, refused.reason.as_str()), (Code::ResourceExhausted, "HASHING_SATURATED"));
+    choose(&stranger, &other, false).await.expect("the other link");
 }
 
 #[tokio::test]

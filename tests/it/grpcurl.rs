@@ -165,12 +165,7 @@ async fn every_kind_of_refusal_prints_its_details() {
             ABORTED,
             r#"… "currentEtag": "\"1\"" }, "reason": "ETAG_MISMATCH" …"#,
         ),
-        (
-            "ResetPassword",
-            r#"{"user":{"username":"ada"}}"#,
-            INVALID_ARGUMENT,
-            r#"… "field": "method", … "reason": "REQUIRED" …"#,
-        ),
+        ("ResetPassword", r#"{"sendLink":{}}"#, INVALID_ARGUMENT, r#"… "field": "user", … "reason": "REQUIRED" …"#),
         ("CreateUser", r#"{"username":"ada"}"#, ALREADY_EXISTS, r#"… "reason": "USERNAME_TAKEN" …"#),
         ("LockUser", r#"{"user":{"username":"root"}}"#, PERMISSION_DENIED, r#"… "reason": "SELF_ACTION_FORBIDDEN" …"#),
     ];

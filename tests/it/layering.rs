@@ -238,7 +238,13 @@ fn only_the_edges_speak_grpc() {
 
 #[test]
 fn only_the_edges_speak_http() {
-    stays_in(&["axum", "hyper", "tower"], &["grpc", "cli", "server"]);
+    stays_in(&["axum", "hyper", "tower"], &["grpc", "pages", "cli", "server"]);
+}
+
+#[test]
+fn only_mail_composes_and_sends_mail() {
+    stays_in(&["lettre"], &["mail"]);
+    knows_only("mail", &["mail", "config", "domain", "environment"]);
 }
 
 #[test]
@@ -313,12 +319,15 @@ fn few_functions_write_outside_a_transaction() {
     let listed = [
         "api_token_used",
         "budgets_sweep",
+        "deliveries_sweep",
         "events_sweep",
         "horizon_save",
         "idempotency_sweep",
         "keys_sweep",
+        "links_sweep",
         "places_sweep",
         "reservations_sweep",
+        "reset_requests_sweep",
         "sessions_sweep",
         "source_blocks_sweep",
         "source_failures_sweep",
@@ -332,11 +341,24 @@ fn few_functions_write_outside_a_transaction() {
 }
 
 #[test]
-fn the_edge_reaches_the_store_through_the_use_cases() {
+fn the_edges_reach_the_store_through_the_use_cases() {
     knows_only(
         "grpc",
-        &["grpc", "app", "config", "domain", "environment", "error", "metrics", "proto", "token_bucket"],
+        &[
+            "grpc",
+            "app",
+            "call_lines",
+            "config",
+            "domain",
+            "environment",
+            "error",
+            "lanes",
+            "metrics",
+            "proto",
+            "token_bucket",
+        ],
     );
+    knows_only("pages", &["pages", "app", "call_lines", "domain", "error", "lanes", "metrics"]);
 }
 
 #[test]

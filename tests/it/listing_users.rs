@@ -81,6 +81,7 @@ async fn create_states(h: &Harness, operator: &Client) {
             user: Some(named("temporary.over")),
             method: Some(v1::reset_password_request::Method::TemporaryPassword(v1::TemporaryPassword {
                 ttl: Some(prost_types::Duration { seconds: 60, nanos: 0 }),
+                ..Default::default()
             })),
             ..Default::default()
         })

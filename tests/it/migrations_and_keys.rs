@@ -322,7 +322,7 @@ async fn upgraded() -> Harness {
 
 #[tokio::test]
 async fn a_database_of_the_first_version_is_served_after_the_upgrade() {
-    let h = upgraded().await;
+    let h = Box::pin(upgraded()).await;
     let (operator, stranger) = (h.operator().await, h.stranger().await);
     let applied = h.query("SELECT version FROM seaql_migrations ORDER BY version").await;
     assert!(applied.len() > 1 && applied[0] == "m0001_first", "{applied:?}");

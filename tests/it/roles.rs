@@ -22,12 +22,17 @@ enum Act {
     RevokeSessions,
     RevokeToken,
     CreateToken,
+    SendLink,
+    ReturnLink,
+    Verify,
+    Resend,
+    CancelDelivery,
     Delete,
 }
 
 use Act::{
-    CreateToken, Delete, Lock, RequireChange, Reset, RevokeSessions, RevokeToken, SetPassword, Unlock, UpdateEmail,
-    UpdateName, WaiveChange,
+    CancelDelivery, CreateToken, Delete, Lock, RequireChange, Resend, Reset, ReturnLink, RevokeSessions, RevokeToken,
+    SendLink, SetPassword, Unlock, UpdateEmail, UpdateName, Verify, WaiveChange,
 };
 
 /// All actions, ordered so that none prevents the next.
@@ -39,6 +44,11 @@ const ACTS: &[Act] = &[
     RevokeSessions,
     RevokeToken,
     CreateToken,
+    SendLink,
+    ReturnLink,
+    Verify,
+    Resend,
+    CancelDelivery,
     Lock,
     Unlock,
     Reset,
@@ -48,7 +58,10 @@ const ACTS: &[Act] = &[
 
 /// The actions that each role permits, on permitted targets.
 const MAY: &[(&str, &[Act])] = &[
-    ("helpdesk", &[RequireChange, WaiveChange, RevokeSessions, Lock, Unlock, Reset]),
+    (
+        "helpdesk",
+        &[RequireChange, WaiveChange, RevokeSessions, SendLink, Verify, Resend, CancelDelivery, Lock, Unlock, Reset],
+    ),
     (
         "operator",
         &[
@@ -58,6 +71,11 @@ const MAY: &[(&str, &[Act])] = &[
             WaiveChange,
             RevokeSessions,
             RevokeToken,
+            SendLink,
+            ReturnLink,
+            Verify,
+            Resend,
+            CancelDelivery,
             Lock,
             Unlock,
             Reset,
@@ -76,13 +94,25 @@ const TO: &[(&str, &[&str])] = &[
 
 const TARGETS: &[&str] = &["", "viewer", "helpdesk", "operator", "auditor", "verifier", "app", "admin"];
 
+/// What an action names besides the target.
+struct Ids {
+    api_token: String,
+    /// A message to an earlier address, which may be sent again at once.
+    delivery: String,
+}
+
 impl Act {
     /// Performs the action. Deletes only with `validate_only`, so that the target remains.
-    async fn perform(self, client: &Client, username: &str, api_token_id: &str) -> Result<Value, Status> {
+    async fn perform(self, client: &Client, username: &str, ids: &Ids) -> Result<Value, Status> {
         let user = json!({"username": username});
         let (method, request) = match self {
             Reset => ("ResetPassword", json!({"user": user, "temporaryPassword": {}})),
             SetPassword => ("ResetPassword", json!({"user": user, "setPassword": {"password": PASSWORD}})),
+            SendLink => ("ResetPassword", json!({"user": user})),
+            ReturnLink => ("ResetPassword", json!({"user": user, "returnLink": {}})),
+            Verify => ("SendEmailVerification", json!({"user": user})),
+            Resend => ("ResendDelivery", json!({"deliveryId": ids.delivery})),
+            CancelDelivery => ("CancelDelivery", json!({"deliveryId": ids.delivery})),
             Lock => ("LockUser", json!({"user": user})),
             Unlock => ("UnlockUser", json!({"user": user})),
             RequireChange => ("RequirePasswordChange", json!({"user": user})),
@@ -90,7 +120,7 @@ impl Act {
             UpdateName => ("UpdateUser", json!({"user": user, "displayName": "Somebody"})),
             UpdateEmail => ("UpdateUser", json!({"user": user, "email": format!("{username}@example.org")})),
             RevokeSessions => ("RevokeUserSessions", json!({"user": user})),
-            RevokeToken => ("RevokeApiToken", json!({"apiTokenId": api_token_id})),
+            RevokeToken => ("RevokeApiToken", json!({"apiTokenId": ids.api_token})),
             CreateToken => ("CreateApiToken", json!({"user": user, "name": "x", "scopes": ["users.read"]})),
             Delete => {
                 // A caller that may read gets the etag; for the others it does not matter.
@@ -136,20 +166,39 @@ async fn api_token_id(operator: &Client, name: &str, role: &str) -> String {
     secret.split('_').nth(1).expect("an id").to_owned()
 }
 
+/// The id of a message that a target got before the address changed to this one.
+async fn delivery_id(operator: &Client, name: &str, address: &str) -> String {
+    let user = json!({"username": name});
+    let moves = async |address: String| {
+        let request = json!({"user": user, "email": address});
+        operator.call("UserAdmin/UpdateUser", request).await.expect("an address");
+    };
+    moves(format!("old.{address}")).await;
+    let request = json!({"user": user});
+    let sent = operator.call("UserAdmin/SendEmailVerification", request).await.expect("a message");
+    moves(address.to_owned()).await;
+    sent["delivery"]["id"].as_str().expect("an id").to_owned()
+}
+
 #[tokio::test]
 async fn a_caller_cannot_act_on_a_user_with_more_rights() {
     let h = Harness::start().await;
     let operator = h.operator().await;
     for target in TARGETS {
         let roles: Vec<&str> = target.split_whitespace().collect();
-        h.create(&target_name(target), &roles, PASSWORD).await;
+        let name = target_name(target);
+        h.create(&name, &roles, PASSWORD).await;
     }
     let mut wrong = Vec::new();
     for (caller, acts) in MAY {
+        // A user gets ten messages an hour.
+        h.clock.advance(std::time::Duration::from_hours(1));
         let client = h.person(&format!("the-{caller}"), &[caller]).await.client;
         for target in TARGETS {
             let name = target_name(target);
-            let token_id = &api_token_id(&operator, &name, target).await;
+            let api_token = api_token_id(&operator, &name, target).await;
+            let delivery = delivery_id(&operator, &name, &format!("{name}@example.org")).await;
+            let ids = Ids { api_token, delivery };
             for act in ACTS {
                 let expected = if !acts.contains(act) {
                     Some("SCOPE_MISSING")
@@ -160,7 +209,7 @@ async fn a_caller_cannot_act_on_a_user_with_more_rights() {
                 } else {
                     None
                 };
-                let seen = reason(act.perform(&client, &name, token_id).await);
+                let seen = reason(act.perform(&client, &name, &ids).await);
                 if seen.as_deref() != expected {
                     wrong.push(format!("{caller}, {act:?}, {target:?}: expected {expected:?}, got {seen:?}"));
                 }
@@ -179,13 +228,16 @@ async fn the_refusal_names_the_scopes_that_the_caller_lacks() {
     assert_eq!(refusal.metadata("missingScopes"), "audit.read tokens.introspect");
 }
 
+/// The scopes of a viewer.
+const VIEWER: [&str; 5] = ["deliveries.read", "sessions.read", "tokens.read", "users.diagnose", "users.read"];
+
 #[tokio::test]
 async fn rank_is_of_what_the_token_may_do_and_not_of_what_its_user_may() {
     let h = Harness::start().await;
     h.create("bob", &["viewer"], PASSWORD).await;
     let narrow = h.token(&["users.lock"]).await;
     refused(narrow.lock("bob").await, Code::PermissionDenied, "TARGET_OUTRANKS_CALLER");
-    let wide = h.token(&["users.lock", "users.read", "users.diagnose", "sessions.read", "tokens.read"]).await;
+    let wide = h.token(&[&["users.lock"], &VIEWER[..]].concat()).await;
     wide.lock("bob").await.expect("a lock");
 }
 
@@ -193,8 +245,7 @@ async fn rank_is_of_what_the_token_may_do_and_not_of_what_its_user_may() {
 async fn granting_a_role_needs_all_its_scopes() {
     let h = Harness::start().await;
     h.create("bob", &[], PASSWORD).await;
-    let of_viewer = ["users.read", "users.diagnose", "sessions.read", "tokens.read"];
-    let program = h.token(&[&["users.write", "roles.write"], &of_viewer[..]].concat()).await;
+    let program = h.token(&[&["users.write", "roles.write"], &VIEWER[..]].concat()).await;
     let grant = |role: &str| json!({"user": {"username": "bob"}, "addRoles": [role]});
     let create = |name: &str, role: &str| json!({"username": name, "roles": [role]});
     for role in Role::ALL.iter().filter(|role| **role != Role::Viewer) {
@@ -224,7 +275,8 @@ async fn an_api_token_gets_no_scope_that_its_maker_lacks() {
     let h = Harness::start().await;
     h.create("root", &["admin"], PASSWORD).await;
     h.create("bob", &["viewer"], PASSWORD).await;
-    let narrow = json!({"login": "root", "password": PASSWORD, "scopes": ["tokens.write", "tokens.read", "sessions.read", "users.diagnose", "users.read"]});
+    let scopes = [&["tokens.write"], &VIEWER[..]].concat();
+    let narrow = json!({"login": "root", "password": PASSWORD, "scopes": scopes});
     let answer = h.stranger().await.call("Auth/SignIn", narrow).await.expect("a sign-in");
     let token = answer["progress"]["tokens"]["accessToken"].as_str().expect("a token");
     let root = h.stranger().await.bearing(token);
@@ -238,8 +290,13 @@ async fn an_api_token_gets_no_scope_that_its_maker_lacks() {
 }
 
 /// A request about the caller's own account, and whether an operator may make it.
-fn own_acts(user: &Value, etag: &str) -> Vec<(&'static str, Value, bool)> {
+fn own_acts(user: &Value, etag: &str, delivery_id: &str) -> Vec<(&'static str, Value, bool)> {
     vec![
+        ("ResetPassword", json!({"user": user}), false),
+        ("ResetPassword", json!({"user": user, "returnLink": {}}), false),
+        ("SendEmailVerification", json!({"user": user}), false),
+        ("ResendDelivery", json!({"deliveryId": delivery_id}), false),
+        ("CancelDelivery", json!({"deliveryId": delivery_id}), false),
         ("ResetPassword", json!({"user": user, "temporaryPassword": {}}), false),
         ("ResetPassword", json!({"user": user, "setPassword": {"password": PASSWORD}}), false),
         ("ResetPassword", json!({"user": user, "temporaryPassword": {}, "validateOnly": true}), false),
@@ -251,7 +308,7 @@ fn own_acts(user: &Value, etag: &str) -> Vec<(&'static str, Value, bool)> {
         ("UpdateUser", json!({"user": user, "addRoles": ["viewer"]}), false),
         ("UpdateUser", json!({"user": user, "addRoles": ["admin"], "validateOnly": true}), true),
         ("UpdateUser", json!({"user": user, "displayName": "Root", "validateOnly": true}), true),
-        ("UpdateUser", json!({"user": user, "email": "root@example.org", "validateOnly": true}), true),
+        ("UpdateUser", json!({"user": user, "email": "root@example.org", "validateOnly": true}), false),
         ("GetUser", json!({"user": user}), true),
         ("DiagnoseSignIn", json!({"user": user}), true),
         ("ListUserSessions", json!({"user": user}), true),
@@ -269,6 +326,7 @@ async fn operators_do_to_themselves_only_what_gives_a_thief_no_more() {
     });
     operator.call("UserAdmin/CreateUser", create).await.expect("an administrator");
     h.create("other", &["admin"], PASSWORD).await;
+    let delivery = delivery_id(&operator, "root", "me@example.org").await;
     let known = operator.user("root").await;
     let all: Vec<&str> = Scope::ALL.iter().map(|scope| scope.as_str()).collect();
     let program = h.stranger().await.bearing(&operator.api_token("root", &all).await);
@@ -282,7 +340,7 @@ async fn operators_do_to_themselves_only_what_gives_a_thief_no_more() {
     ];
     for client in [&person, &program] {
         for name in &names {
-            for (method, request, may) in own_acts(name, &known.etag) {
+            for (method, request, may) in own_acts(name, &known.etag, &delivery) {
                 let seen = reason(client.call(&format!("UserAdmin/{method}"), request.clone()).await);
                 let expected = (!may).then_some("SELF_ACTION_FORBIDDEN");
                 assert_eq!(seen.as_deref(), expected, "{method} {request}");
@@ -323,24 +381,24 @@ async fn roles_are_listed_with_their_scopes() {
     let expected = [
         (
             "admin",
-            "audit.read auth.proxy roles.write sessions.read sessions.revoke tokens.introspect tokens.read \
-             tokens.revoke tokens.write users.delete users.diagnose users.email users.lock users.read users.reset \
-             users.reset.secrets users.reset.temporary users.write",
+            "audit.read auth.proxy deliveries.read deliveries.resend roles.write sessions.read sessions.revoke \
+             tokens.introspect tokens.read tokens.revoke tokens.write users.delete users.diagnose users.email users.lock \
+             users.read users.reset users.reset.secrets users.reset.temporary users.write",
         ),
         ("app", "auth.proxy tokens.introspect"),
         ("auditor", "audit.read users.read"),
         (
             "helpdesk",
-            "sessions.read sessions.revoke tokens.read users.diagnose users.lock users.read users.reset \
-             users.reset.temporary",
+            "deliveries.read deliveries.resend sessions.read sessions.revoke tokens.read users.diagnose users.lock \
+             users.read users.reset users.reset.temporary",
         ),
         (
             "operator",
-            "sessions.read sessions.revoke tokens.read tokens.revoke users.diagnose users.email users.lock users.read \
-             users.reset users.reset.secrets users.reset.temporary users.write",
+            "deliveries.read deliveries.resend sessions.read sessions.revoke tokens.read tokens.revoke users.diagnose \
+             users.email users.lock users.read users.reset users.reset.secrets users.reset.temporary users.write",
         ),
         ("verifier", "tokens.introspect"),
-        ("viewer", "sessions.read tokens.read users.diagnose users.read"),
+        ("viewer", "deliveries.read sessions.read tokens.read users.diagnose users.read"),
     ];
     let expected: Vec<(String, String)> = expected.iter().map(|(n, s)| ((*n).to_owned(), (*s).to_owned())).collect();
     assert_eq!(listed, expected);
@@ -356,14 +414,17 @@ fn every_method_that_changes_an_account_is_in_the_tables_of_this_file() {
         .filter(|name| !["/List", "/Get", "/Diagnose"].iter().any(|reads| name.contains(reads)))
         .collect();
     let known = [
+        "CancelDelivery",
         "CreateApiToken",
         "CreateUser",
         "DeleteUser",
         "LockUser",
         "RequirePasswordChange",
+        "ResendDelivery",
         "ResetPassword",
         "RevokeApiToken",
         "RevokeUserSessions",
+        "SendEmailVerification",
         "UnlockUser",
         "UpdateUser",
         "WaivePasswordChange",

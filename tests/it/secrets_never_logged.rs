@@ -7,23 +7,28 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 
 use data_encoding::{BASE32_NOPAD, BASE64, BASE64URL, BASE64URL_NOPAD, HEXLOWER};
+use latchkey::proto::v1;
 use serde_json::{Value, json};
 use tonic::Status;
 
 use crate::harness::raw::{methods, short_name};
-use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD, log};
+use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD, eventually, log};
 
 /// Texts read by someone other than the holder of the secrets.
 const READS: &[&str] = &[
     "Audit/GetEvent",
     "Audit/ListEvents",
     "Auth/GetSigningKeys",
+    "Auth/InspectLink",
     "Auth/IntrospectToken",
     "Auth/ListSessions",
     "Auth/WhoAmI",
     "UserAdmin/DiagnoseSignIn",
+    "UserAdmin/GetDelivery",
+    "UserAdmin/GetMailStatus",
     "UserAdmin/GetUser",
     "UserAdmin/ListApiTokens",
+    "UserAdmin/ListDeliveries",
     "UserAdmin/ListRoles",
     "UserAdmin/ListUserSessions",
     "UserAdmin/ListUsers",
@@ -76,6 +81,10 @@ async fn passwords(h: &Harness, record: &Record, root: &Client) -> String {
     let create = json!({"username": "bob", "email": "bob@example.org", "roles": ["viewer"], "temporaryPassword": {}, "note": "new"});
     let created = record.done(root, "UserAdmin/CreateUser", create).await;
     let temporary = record.secret("temporary password", &created["temporaryPassword"]);
+    record.done(&stranger, "Auth/RequestPasswordReset", json!({"login": "bob"})).await;
+    let mail = eventually("the mail", || async { h.mails().pop() }).await;
+    record.secret("link", &json!(mail.token("reset")));
+    record.secret("cancel token", &json!(mail.token("cancel")));
     let signed_in = record.done(&stranger, "Auth/SignIn", json!({"login": "bob", "password": temporary})).await;
     let ticket = record.secret("ticket", &signed_in["progress"]["passwordChange"]["ticket"]);
     let short = json!({"ticket": ticket, "newPassword": "c4nary"});
@@ -115,6 +124,65 @@ async fn passwords(h: &Harness, record: &Record, root: &Client) -> String {
     let change = json!({"currentPassword": PASSWORD, "newPassword": OTHER_PASSWORD});
     record.done(&user, "Auth/ChangePassword", change).await;
     access
+}
+
+/// The mail of a message, whose tokens are secrets; `page` is what its link opens.
+async fn mailed(h: &Harness, record: &Record, answer: &Value, page: &str) -> (String, String) {
+    let id = answer["delivery"]["id"].as_str().expect("an id").to_owned();
+    let mail = h.mail_of(&v1::Delivery { id, ..Default::default() }).await;
+    let link = record.secret("link", &json!(mail.token(page)));
+    let cancel = record.secret("cancel token", &json!(mail.token("cancel")));
+    (link, cancel)
+}
+
+/// Links and passwords that go by mail, and links that an operator passes on.
+async fn mail_and_links(h: &Harness, record: &Record, root: &Client) -> [String; 2] {
+    let stranger = h.stranger().await;
+    let invite = |name: &str, how: &str| json!({"username": name, "email": format!("{name}@example.org"), how: {}});
+    let invited = record.done(root, "UserAdmin/CreateUser", invite("carol", "invite")).await;
+    mailed(h, record, &invited, "invite").await;
+    let invited = record.done(root, "UserAdmin/CreateUser", invite("dave", "returnInvite")).await;
+    record.secret("link", &json!(token_of(&invited["inviteLink"])));
+
+    let sent = record.done(root, "UserAdmin/SendEmailVerification", json!({"user": bob()})).await;
+    let (verify, _) = mailed(h, record, &sent, "verify").await;
+    record.done(&stranger, "Auth/InspectLink", json!({"linkToken": verify})).await;
+    record.done(&stranger, "Auth/VerifyEmail", json!({"linkToken": verify})).await;
+    record.call(&stranger, "Auth/VerifyEmail", json!({"linkToken": verify})).await.expect_err("used up");
+
+    let sent = record.done(root, "UserAdmin/ResetPassword", json!({"user": bob(), "sendLink": {}})).await;
+    let (_, cancel) = mailed(h, record, &sent, "reset").await;
+    record.done(&stranger, "Auth/CancelLink", json!({"cancelToken": cancel})).await;
+    let id = json!({"deliveryId": sent["delivery"]["id"]});
+    record.done(root, "UserAdmin/GetDelivery", id.clone()).await;
+    h.clock.advance(std::time::Duration::from_mins(1));
+    let again = record.done(root, "UserAdmin/ResendDelivery", id).await;
+    mailed(h, record, &again, "reset").await;
+    record.done(root, "UserAdmin/CancelDelivery", json!({"deliveryId": again["delivery"]["id"]})).await;
+
+    let by_mail = json!({"user": bob(), "temporaryPassword": {"handover": "HANDOVER_MAIL"}});
+    let reset = record.done(root, "UserAdmin/ResetPassword", by_mail).await;
+    assert!(reset["temporaryPassword"].is_null(), "it is only mailed");
+    let id = reset["delivery"]["id"].as_str().expect("an id").to_owned();
+    let mail = h.mail_of(&v1::Delivery { id, ..Default::default() }).await;
+    let is_one = |word: &&str| word.len() == 17 && word.split('-').all(|group| group.len() == 5);
+    let temporary = mail.text.split_whitespace().find(is_one).expect("a password");
+    record.secret("temporary password", &json!(temporary));
+
+    let reset = record.done(root, "UserAdmin/ResetPassword", json!({"user": bob(), "returnLink": {}})).await;
+    let link = record.secret("link", &json!(token_of(&reset["resetLink"])));
+    let short = json!({"linkToken": link, "newPassword": "c4nary"});
+    record.call(&stranger, "Auth/CompletePasswordReset", short).await.expect_err("too short");
+    let complete = json!({"linkToken": link, "newPassword": PASSWORD});
+    record.done(&stranger, "Auth/CompletePasswordReset", complete).await;
+    record.done(root, "UserAdmin/ListDeliveries", json!({})).await;
+    record.done(root, "UserAdmin/GetMailStatus", json!({})).await;
+    [link, cancel]
+}
+
+/// The token behind `token=` in a link.
+fn token_of(url: &Value) -> &str {
+    url.as_str().and_then(|url| url.split_once("token=")).expect("a link").1
 }
 
 /// What operators do and read.
@@ -164,14 +232,15 @@ async fn scenario(h: &Harness) -> Record {
     let record = Record::default();
     let root = h.admin().await;
     let access = passwords(h, &record, &root.client).await;
-    let signed_in = json!({"login": "bob@example.org", "password": OTHER_PASSWORD, "clientName": "phone"});
+    let [link, cancel] = mail_and_links(h, &record, &root.client).await;
+    let signed_in = json!({"login": "bob@example.org", "password": PASSWORD, "clientName": "phone"});
     let answer = record.done(&h.stranger().await, "Auth/SignIn", signed_in).await;
     let again = record.secret("access token", &answer["progress"]["tokens"]["accessToken"]);
     let user = h.stranger().await.bearing(&again);
     let api_token = administration(&record, &root.client, &user, &access).await;
 
     // Secrets in places where they are invalid.
-    for misused in [&access, &api_token, &"a password c4nary as a token".replace(' ', "-")] {
+    for misused in [&access, &api_token, &link, &cancel, &"a password c4nary as a token".replace(' ', "-")] {
         let client = h.stranger().await.bearing(misused).with("latchkey-app", misused);
         record.call(&client, "UserAdmin/ListUsers", json!({})).await.expect_err("not good");
         let fields = json!({"user": {"username": misused}, "etag": misused, "note": ""});
@@ -197,7 +266,7 @@ fn forms(secret: &str) -> BTreeSet<String> {
     // The random part of a token, also as raw bytes.
     let random = match secret.split_at_checked(4) {
         Some(("lka_", rest)) => &rest[27..],
-        Some(("lkt_" | "lkr_" | "lkd_", rest)) => rest,
+        Some(("lkt_" | "lkr_" | "lkd_" | "lkl_" | "lkc_", rest)) => rest,
         _ => secret.rsplit_once('.').map_or(secret, |(_, signature)| signature),
     };
     plain.push(random.as_bytes().to_vec());
@@ -276,8 +345,17 @@ async fn a_scenario_of_every_method_leaves_no_secret_where_it_does_not_belong() 
     let called = record.called.lock().expect("a lock").clone();
     assert_eq!(called, methods().iter().map(short_name).collect(), "a method that the scenario does not call");
     let kinds: BTreeSet<&str> = record.secrets.lock().expect("a lock").iter().map(|secret| secret.0).collect();
-    let all =
-        ["API token", "access token", "device token", "password", "refresh token", "temporary password", "ticket"];
+    let all = [
+        "API token",
+        "access token",
+        "cancel token",
+        "device token",
+        "link",
+        "password",
+        "refresh token",
+        "temporary password",
+        "ticket",
+    ];
     assert_eq!(kinds, BTreeSet::from(all));
 
     let read = record.read.lock().expect("a lock").clone();
@@ -300,6 +378,9 @@ fn the_search_of_the_log_finds_every_kind_of_secret() {
         "hash=$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHQ$aGFzaA".to_owned(),
         format!("ticket: lkt_{random}"),
         format!("refresh lkr_{random}{random}"),
+        format!("device lkd_{random}"),
+        format!("https://id.example/reset?token=lkl_{random}"),
+        format!("https://id.example/cancel?token=lkc_{random}"),
         format!("[\"lka_{}_{random}\"]", "0".repeat(26)),
         format!("Bearer eyJ0eXAiOiJhdCtqd3QiLCJhbGciOiJFZERTQSJ9.eyJ{random}.{random}"),
         "the new password is K7QF9-WXM3T-RH4PD.".to_owned(),

@@ -100,6 +100,33 @@ fn refusal(files: &Files, more: &[&str]) -> Ran {
     Shell::default().feed("latchkeyd", &[args.as_slice(), more].concat(), "")
 }
 
+#[tokio::test]
+async fn the_pages_use_tls_on_loopback_too_and_ask_for_no_client_certificate() {
+    let files = Files::new();
+    let h = Harness::with(|config| {
+        files.configure(config);
+        config.tls.client_ca = Some(files.path("ca.pem"));
+    })
+    .await;
+    let mut browser = (*files.client()).clone();
+    browser.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let mut stream = shake_hands(&h.pages_address(), Arc::new(browser)).await.expect("a handshake");
+    let request = b"GET /forgot HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    stream.write_all(request).await.expect("a request");
+    let mut answer = String::new();
+    // The server may end without a `close_notify`.
+    let _ = stream.read_to_string(&mut answer).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.contains("<form method=\"post\" action=\"forgot\""),
+        "{answer}"
+    );
+    let mut plain = TcpStream::connect(h.pages_address()).await.expect("a connection");
+    plain.write_all(request).await.expect("a request");
+    let mut answer = Vec::new();
+    let _ = plain.read_to_end(&mut answer).await;
+    assert!(!answer.starts_with(b"HTTP/"), "nothing is served in the clear: {answer:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn grpcurl_works_over_tls_and_not_in_plain_text() {
     let files = Files::new();

@@ -7,6 +7,7 @@ use crate::app::writer::Change;
 use crate::domain::audit::{Event, EventType, Target};
 use crate::domain::caller::{Caller, Denied, Principal};
 use crate::domain::credentials::Credentials;
+use crate::domain::delivery::LetterKind;
 use crate::domain::password::{PasswordFault, PlainPassword};
 use crate::domain::password_hash::PasswordHash;
 use crate::domain::secret::TicketSecret;
@@ -114,6 +115,8 @@ async fn change_password(
     user_save(&change.tx, before, &mut after, Some(&credentials), change.now).await?;
     let sessions = session_end(&change.tx, before.id, end, change.now).await?;
     ticket_end_all(&change.tx, before.id, change.now).await?;
+    change.end_links(before, None).await?;
+    change.notify(&after, LetterKind::PasswordChanged).await?;
     Ok((after, sessions))
 }
 

@@ -1,9 +1,14 @@
 //! Passwords: an operator resets them, requires a change or waives it; the user changes them.
 
+mod by_link;
 mod change;
+mod end;
 mod require_change;
 mod reset;
+mod send_link;
 
+pub use self::by_link::CompletePasswordReset;
 pub use self::change::{ChangePassword, CompletePasswordChange};
+pub(super) use self::end::end_password;
 pub use self::require_change::{RequirePasswordChange, WaivePasswordChange};
-pub use self::reset::{PasswordReset, ResetPassword};
+pub use self::reset::{Handover, PasswordReset, ResetMethod, ResetPassword};

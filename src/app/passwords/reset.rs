@@ -1,14 +1,20 @@
 //! Resetting a password by an operator.
 
+use std::pin::Pin;
+
+use zeroize::Zeroizing;
+
 use crate::app::App;
-use crate::app::idempotency::{Idempotency, Retry};
+use crate::app::idempotency::{Idempotency, Replay, Retry};
 use crate::app::proving::{GivenPassword, NewPassword};
 use crate::app::writer::{Change, RolledBack, Writer};
 use crate::domain::audit::{Event, EventType, Target};
 use crate::domain::caller::Caller;
 use crate::domain::credentials::{Credentials, StoredPassword};
+use crate::domain::delivery::{Delivery, LetterKind};
 use crate::domain::diagnosis::Finding;
 use crate::domain::idempotency::Remembered;
+use crate::domain::link::{LinkWay, LinkWish};
 use crate::domain::lockout::{Lock, LockCause};
 use crate::domain::profile::Note;
 use crate::domain::temporary_password::TemporaryPassword;
@@ -24,8 +30,10 @@ use crate::store::users::user_save;
 pub struct ResetPassword {
     /// The account.
     pub user: UserRef,
-    /// The new password, generated or chosen.
-    pub method: NewPassword,
+    /// How.
+    pub method: ResetMethod,
+    /// Whether a link ends the old password and all sessions at once, and not only when it is used.
+    pub end_access_now: bool,
     /// Whether to lift a lock too, whatever its cause.
     pub unlock: bool,
     /// Why, for the audit log.
@@ -38,15 +46,44 @@ pub struct ResetPassword {
     pub validate_only: bool,
 }
 
-/// A [`ResetPassword`] without the password, which is checked first.
-struct Reset {
-    user: UserRef,
+/// How a password is reset.
+#[derive(Debug)]
+pub enum ResetMethod {
+    /// The user chooses a password with a link.
+    Link(LinkWish),
+    /// The operator gives a password.
+    Password(NewPassword, Handover),
+}
+
+/// How a temporary password reaches its user.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Handover {
+    /// The operator passes it on.
+    #[default]
+    Return,
+    /// By mail.
+    Mail,
+    /// Both.
+    Both,
+}
+
+impl Handover {
+    /// Returns whether the user gets a mail.
+    pub fn is_mailed(self) -> bool {
+        self != Handover::Return
+    }
+}
+
+/// A [`ResetPassword`] without the method.
+pub(super) struct Reset {
+    pub(super) user: UserRef,
     /// The name of the method in the audit log.
     method: &'static str,
-    unlock: bool,
+    pub(super) end_access_now: bool,
+    pub(super) unlock: bool,
     note: Option<Note>,
     etag: Option<Etag>,
-    validate_only: bool,
+    pub(super) validate_only: bool,
 }
 
 /// What a reset did.
@@ -56,7 +93,11 @@ pub struct PasswordReset {
     pub user: User,
     /// The generated password, if there is one. It is shown only once.
     pub temporary_password: Option<TemporaryPassword>,
-    /// When the password expires.
+    /// The link, if the operator passes it on. It is shown only once.
+    pub link: Option<Zeroizing<String>>,
+    /// The message that was sent.
+    pub delivery: Option<Delivery>,
+    /// When the password or the link expires.
     pub expires_at: Option<Timestamp>,
     /// What else the reset changed.
     pub effects: Effects,
@@ -69,21 +110,27 @@ pub struct PasswordReset {
 }
 
 impl App {
-    /// Resets a password. Ends the old password, all sessions, tickets, device tokens and throttles at once, and lifts a lock for
-    /// failed sign-ins. Fails for service accounts, and if there is another lock and `unlock` is not set.
+    /// Resets a password. A new password ends the old one, all sessions, tickets, links, device tokens and throttles at once,
+    /// and lifts a lock for failed sign-ins; a link does so when it is used. Fails for service accounts, and if there is another
+    /// lock and `unlock` is not set.
     pub async fn reset_password(&self, caller: &Caller, command: ResetPassword) -> Result<PasswordReset> {
-        let ResetPassword { user, method, unlock, note, etag, idempotency, validate_only } = command;
-        let name = match method {
-            NewPassword::Temporary { .. } => "TEMPORARY_PASSWORD",
-            NewPassword::Chosen { .. } => "SET_PASSWORD",
-        };
-        let given = self.accept_given("set_password.password", method)?;
-        let reset = Reset { user, method: name, unlock, note, etag, validate_only };
+        let ResetPassword { user, method, end_access_now, unlock, note, etag, idempotency, validate_only } = command;
+        let name = method.name();
+        let reset = Reset { user, method: name, end_access_now, unlock, note, etag, validate_only };
         let retry = idempotency.as_ref().map(|key| Retry::new(self, caller, key));
-        let work = Box::pin(self.reset_once(caller, &reset, given, retry.as_ref()));
-        let reset = self.once(retry.as_ref(), work, |user, answer| PasswordReset {
+        let retry = retry.as_ref();
+        let work: Pin<Box<dyn Future<Output = _> + Send + '_>> = match method {
+            ResetMethod::Link(wish) => Box::pin(self.reset_by_link(caller, &reset, wish, retry)),
+            ResetMethod::Password(password, handover) => {
+                let given = self.accept_given("set_password.password", password)?;
+                Box::pin(self.reset_once(caller, &reset, given, handover, retry))
+            }
+        };
+        let reset = self.once(retry, work, |Replay { user, answer, delivery }| PasswordReset {
             user,
             temporary_password: None,
+            link: None,
+            delivery,
             expires_at: answer.expires_at.map(Timestamp::from_micros),
             effects: answer.effects,
             lifted_lock: None,
@@ -101,48 +148,67 @@ impl App {
         caller: &Caller,
         reset: &Reset,
         given: GivenPassword,
+        handover: Handover,
         retry: Option<&Retry<'_>>,
     ) -> Result<Option<PasswordReset>> {
         // Scopes and state are checked before the costly hash, and again in the transaction.
         self.write(caller, Some(&reset.user), |mut writer| async move {
-            resettable(&mut writer, reset).await?;
+            let user = resettable(&mut writer, reset).await?;
+            self.check_handover(user.email.is_some(), handover.is_mailed())?;
             Ok(writer.checked())
         })
         .await?;
         let (password, generated) = self.hash_given(caller, given, self.now()).await?;
         let temporary_password = generated.filter(|_| !reset.validate_only);
+        let generated = temporary_password.as_ref();
         let expires_at = password.password.expires_at;
         let password = &password;
         let done = self.write(caller, Some(&reset.user), |mut writer| async move {
             let before = resettable(&mut writer, reset).await?;
+            if handover.is_mailed() {
+                self.check_handover(before.email.is_some(), true)?;
+                writer.check_message_limits(&before, &caller.principal).await?;
+            }
             let change = writer.change();
             let lifted = before.lock(change.now).cloned();
             let (after, effects, throttle_ended) = self.write_reset(&change, &before, password).await?;
             if reset.validate_only {
-                return Ok(change.roll_back(RolledBack::DryRun, Some((after, effects, lifted))));
+                return Ok(change.roll_back(RolledBack::DryRun, Some((after, effects, lifted, None))));
             }
+            let mailed = generated.filter(|_| handover.is_mailed());
+            let delivery = if let Some(password) = mailed {
+                change.post_password(&after, password, expires_at).await?
+            } else {
+                change.notify(&after, LetterKind::PasswordResetDone).await?;
+                None
+            };
             let expires_at = expires_at.map(Timestamp::as_micros);
-            let answer = Remembered { user_id: after.id, expires_at, effects };
+            let delivery_id = delivery.as_ref().map(|delivery| delivery.id);
+            let answer = Remembered { user_id: after.id, expires_at, effects, delivery_id };
             if let Some(retry) = retry
                 && !retry.remember(&change, &answer).await?
             {
                 return Ok(change.roll_back(RolledBack::LostIdempotencyRace, None));
             }
             let event = reset_event(&after, reset, &effects).and(throttle_ended);
-            change.commit(event, Some((after, effects, lifted))).await
+            change.commit(event, Some((after, effects, lifted, delivery))).await
         });
-        let Some((user, effects, lifted_lock)) = done.await? else { return Ok(None) };
+        let Some((user, effects, lifted_lock, delivery)) = done.await? else { return Ok(None) };
         if !reset.validate_only {
             self.metrics.password_reset();
         }
+        let temporary_password = temporary_password.filter(|_| handover != Handover::Mail);
+        let (link, replayed) = (None, false);
         Ok(Some(PasswordReset {
             user,
             temporary_password,
+            link,
+            delivery,
             expires_at,
             effects,
             lifted_lock,
             remaining: Vec::new(),
-            replayed: false,
+            replayed,
         }))
     }
 
@@ -163,11 +229,13 @@ impl App {
         user_save(&change.tx, before, &mut after, Some(&credentials), change.now).await?;
         let sessions = session_end(&change.tx, before.id, Which::All, change.now).await?;
         let tickets_revoked = ticket_end_all(&change.tx, before.id, change.now).await?;
+        let links_revoked = change.end_links(before, None).await?;
         let (cleared, throttle_ended) = change.clear_throttle(before).await?;
         let effects = Effects {
             password_ended: before.password.is_some(),
             throttle_cleared: cleared.was_waiting,
             lock_lifted: before.lock(change.now).is_some(),
+            links_revoked,
             tickets_revoked,
             ..self.effects_of_ending(sessions, change.now)
         };
@@ -175,8 +243,20 @@ impl App {
     }
 }
 
+impl ResetMethod {
+    /// The name in the audit log.
+    fn name(&self) -> &'static str {
+        match self {
+            ResetMethod::Link(LinkWish { way: LinkWay::Mailed, .. }) => "SEND_LINK",
+            ResetMethod::Link(LinkWish { way: LinkWay::Returned, .. }) => "RETURN_LINK",
+            ResetMethod::Password(NewPassword::Temporary { .. }, _) => "TEMPORARY_PASSWORD",
+            ResetMethod::Password(NewPassword::Chosen { .. }, _) => "SET_PASSWORD",
+        }
+    }
+}
+
 /// Locks and reads the account. Fails if its password cannot be reset.
-async fn resettable(writer: &mut Writer<'_>, reset: &Reset) -> Result<User> {
+pub(super) async fn resettable(writer: &mut Writer<'_>, reset: &Reset) -> Result<User> {
     let user = writer.target().await?;
     writer.not_oneself(user.id)?;
     Writer::check_etag(&user, reset.etag)?;
@@ -192,11 +272,13 @@ async fn resettable(writer: &mut Writer<'_>, reset: &Reset) -> Result<User> {
     Ok(user)
 }
 
-fn reset_event(user: &User, reset: &Reset, effects: &Effects) -> Event {
+pub(super) fn reset_event(user: &User, reset: &Reset, effects: &Effects) -> Event {
     Event::new(EventType::PasswordResetByOperator, Target::of(user))
         .note(reset.note.as_ref())
         .detail("method", reset.method)
+        .detail("accessEnded", effects.password_ended)
         .detail("sessionsRevoked", effects.sessions_revoked)
+        .detail("linksRevoked", effects.links_revoked)
         .detail("throttleCleared", effects.throttle_cleared)
         .detail("lockLifted", effects.lock_lifted)
 }

@@ -1,16 +1,21 @@
 //! Creating accounts.
 
+use zeroize::Zeroizing;
+
 use super::{check_reservations, marked, sorted};
 use crate::app::App;
-use crate::app::idempotency::{Idempotency, Retry};
+use crate::app::idempotency::{Idempotency, Replay, Retry};
+use crate::app::passwords::Handover;
 use crate::app::proving::{GivenPassword, NewPassword};
 use crate::app::writer::{RolledBack, Unit, Writer};
 use crate::domain::audit::{Event, EventType, Target};
 use crate::domain::caller::Caller;
 use crate::domain::credentials::Credentials;
+use crate::domain::delivery::Delivery;
 use crate::domain::email::EmailAddress;
 use crate::domain::id::UserId;
 use crate::domain::idempotency::Remembered;
+use crate::domain::link::{LinkPurpose, LinkWish};
 use crate::domain::profile::{DisplayName, ExternalId, Labels, Locale, Note};
 use crate::domain::role::{Role, Scope, scopes_of};
 use crate::domain::temporary_password::TemporaryPassword;
@@ -40,8 +45,8 @@ pub struct CreateUser {
     pub labels: Labels,
     /// The roles. The caller must have all their scopes.
     pub roles: Vec<Role>,
-    /// The first password. `None` leaves the account pending.
-    pub credential: Option<NewPassword>,
+    /// How the user first gets in. `None` leaves the account pending.
+    pub credential: Option<FirstCredential>,
     /// Whether to use a username and an address that are reserved for another account.
     pub take_reserved: bool,
     /// Why, for the audit log.
@@ -52,6 +57,15 @@ pub struct CreateUser {
     pub validate_only: bool,
 }
 
+/// How a user first gets in.
+#[derive(Debug)]
+pub enum FirstCredential {
+    /// The user chooses a password with a link.
+    Invite(LinkWish),
+    /// The operator gives a password.
+    Password(NewPassword, Handover),
+}
+
 /// A new account.
 #[derive(Debug)]
 pub struct CreatedUser {
@@ -59,7 +73,11 @@ pub struct CreatedUser {
     pub user: User,
     /// The generated password, if there is one. It is shown only once.
     pub temporary_password: Option<TemporaryPassword>,
-    /// When the password expires.
+    /// The invitation, if the operator passes it on. It is shown only once.
+    pub link: Option<Zeroizing<String>>,
+    /// The message that was sent.
+    pub delivery: Option<Delivery>,
+    /// When the password or the link expires.
     pub expires_at: Option<Timestamp>,
     /// Whether this repeats the answer of an earlier call; nothing was done again.
     pub replayed: bool,
@@ -68,13 +86,20 @@ pub struct CreatedUser {
 impl App {
     /// Creates an account. Fails if the username or another identifier is taken, or the username is reserved.
     pub async fn create_user(&self, caller: &Caller, mut command: CreateUser) -> Result<CreatedUser> {
-        let given = command.credential.take();
-        let given = given.map(|given| self.accept_given("password", given)).transpose()?;
+        let first = match command.credential.take() {
+            None => First::Nothing,
+            Some(FirstCredential::Invite(wish)) => First::Invite(wish),
+            Some(FirstCredential::Password(given, handover)) => {
+                First::Password(self.accept_given("password", given)?, handover)
+            }
+        };
         let retry = command.idempotency.as_ref().map(|key| Retry::new(self, caller, key));
-        let work = Box::pin(self.create_once(caller, &command, given, retry.as_ref()));
-        self.once(retry.as_ref(), work, |user, answer| CreatedUser {
+        let work = Box::pin(self.create_once(caller, &command, first, retry.as_ref()));
+        self.once(retry.as_ref(), work, |Replay { user, answer, delivery }| CreatedUser {
             user,
             temporary_password: None,
+            link: None,
+            delivery,
             expires_at: answer.expires_at.map(Timestamp::from_micros),
             replayed: true,
         })
@@ -86,27 +111,30 @@ impl App {
         &self,
         caller: &Caller,
         command: &CreateUser,
-        given: Option<GivenPassword>,
+        first: First,
         retry: Option<&Retry<'_>>,
     ) -> Result<Option<CreatedUser>> {
-        let is_lasting = given.as_ref().is_some_and(GivenPassword::is_lasting);
+        let is_lasting = matches!(&first, First::Password(given, _) if given.is_lasting());
+        let (invite, handover) = first.ways();
         // Scopes and reserved names are checked before the costly hash, and again in the transaction.
         self.write(caller, None, |writer| async move {
             check_creation(&writer, command, is_lasting).await?;
+            self.check_first_message(command, invite, handover)?;
             Ok(writer.checked())
         })
         .await?;
         let now = self.now();
-        let (password, temporary_password) = match given {
-            Some(given) => {
+        let (password, temporary_password) = match first {
+            First::Password(given, _) => {
                 let (password, generated) = self.hash_given(caller, given, now).await?;
                 (Some(password), generated.filter(|_| !command.validate_only))
             }
-            None => (None, None),
+            First::Nothing | First::Invite(_) => (None, None),
         };
         let credentials = &Credentials { password: password.as_ref().map(|password| password.hash.clone()) };
         let password = password.map(|password| password.password);
         let expires_at = password.as_ref().and_then(|password| password.expires_at);
+        let generated = temporary_password.as_ref();
         let user = &new_user(UserId::from_bytes(self.environment.bytes()), command, password, now);
         let created = self.write(caller, None, |writer| async move {
             check_creation(&writer, command, is_lasting).await?;
@@ -118,19 +146,68 @@ impl App {
                 reservations_end(&change.tx, user).await?;
             }
             if command.validate_only {
-                return Ok(change.roll_back(RolledBack::DryRun, true));
+                return Ok(change.roll_back(RolledBack::DryRun, Some(None)));
             }
-            let expires_at = expires_at.map(Timestamp::as_micros);
-            let answer = Remembered { user_id: user.id, expires_at, effects: Effects::default() };
+            let sent = match (invite, generated) {
+                (Some(wish), _) => Some(self.send_link(&change, user, LinkPurpose::Invite, wish, None).await?),
+                _ => None,
+            };
+            let delivery = match (&sent, generated) {
+                (Some(sent), _) => sent.delivery.clone(),
+                (None, Some(password)) if handover.is_mailed() => {
+                    change.post_password(user, password, expires_at).await?
+                }
+                _ => None,
+            };
+            let expires_at = sent.as_ref().map(|sent| sent.link.link.expires_at).or(expires_at);
+            let answer = Remembered {
+                user_id: user.id,
+                expires_at: expires_at.map(Timestamp::as_micros),
+                effects: Effects::default(),
+                delivery_id: delivery.as_ref().map(|delivery| delivery.id),
+            };
             if let Some(retry) = retry
                 && !retry.remember(&change, &answer).await?
             {
-                return Ok(change.roll_back(RolledBack::LostIdempotencyRace, false));
+                return Ok(change.roll_back(RolledBack::LostIdempotencyRace, None));
             }
-            change.commit(created_event(user, command), true).await
+            let link = sent.as_ref().zip(invite).and_then(|(sent, wish)| self.url(sent, wish.way));
+            change.commit(created_event(user, command), Some(Some((delivery, link, expires_at)))).await
         });
-        let created = created.await?;
-        Ok(created.then(|| CreatedUser { user: user.clone(), temporary_password, expires_at, replayed: false }))
+        let Some(created) = created.await? else { return Ok(None) };
+        let (delivery, link, expires_at) = created.unwrap_or((None, None, expires_at));
+        let temporary_password = temporary_password.filter(|_| handover != Handover::Mail);
+        let (user, replayed) = (user.clone(), false);
+        Ok(Some(CreatedUser { user, temporary_password, link, delivery, expires_at, replayed }))
+    }
+}
+
+/// How a user first gets in, once a given password was checked.
+enum First {
+    Nothing,
+    Invite(LinkWish),
+    Password(GivenPassword, Handover),
+}
+
+impl First {
+    /// The invitation, and how a temporary password reaches its user.
+    fn ways(&self) -> (Option<LinkWish>, Handover) {
+        match self {
+            First::Nothing => (None, Handover::Return),
+            First::Invite(wish) => (Some(*wish), Handover::Return),
+            First::Password(_, handover) => (None, *handover),
+        }
+    }
+}
+
+impl App {
+    /// Fails if the invitation or the password cannot be sent.
+    fn check_first_message(&self, command: &CreateUser, invite: Option<LinkWish>, handover: Handover) -> Result<()> {
+        let has_address = command.email.is_some();
+        if let Some(wish) = invite {
+            self.check_link(has_address, wish.way)?;
+        }
+        self.check_handover(has_address, handover.is_mailed())
     }
 }
 
@@ -171,6 +248,7 @@ fn new_user(id: UserId, command: &CreateUser, password: Option<Password>, now: T
         updated_at: now,
         last_sign_in_at: None,
         devices_valid_after: None,
+        email_verified_at: None,
     }
 }
 

@@ -7,8 +7,10 @@ use crate::app::App;
 use crate::domain::alike::{beginnings, nearest};
 use crate::domain::audit::{EventType, RecordedEvent};
 use crate::domain::caller::Caller;
+use crate::domain::delivery::{Delivery, DeliveryFilter};
 use crate::domain::diagnosis::{Diagnosis, Earlier, Facts, Finding, LATELY, Place, Verdict, WrongPasswords};
 use crate::domain::lockout::Throttle;
+use crate::domain::login::Login;
 use crate::domain::page::PageSize;
 use crate::domain::profile::SearchText;
 use crate::domain::reason::Reason;
@@ -18,8 +20,9 @@ use crate::domain::user::{User, UserKind, UserRef};
 use crate::domain::user_filter::{UserFilter, UserOrder};
 use crate::error::{Error, Resource, Result};
 use crate::store::audit::{About, SEARCHED_EVENTS, event_recent};
+use crate::store::deliveries::{delivery_failure, delivery_list};
 use crate::store::throttle::throttle_list;
-use crate::store::users::{Login, UserListing, reservation_owner, user_by_id, user_by_ref, user_list};
+use crate::store::users::{UserListing, reservation_owner, user_by_id, user_by_ref, user_list};
 
 /// The events that are attempts to sign in.
 const ATTEMPTS: &[EventType] = &[EventType::SignInSucceeded, EventType::SignInFailed];
@@ -29,6 +32,10 @@ const COMPARED: i32 = 100;
 
 /// Addresses of past attempts whose blocks are looked for.
 const ADDRESSES: usize = 10;
+
+/// Messages that are returned at most, and for how long they are.
+const MESSAGES: i32 = 20;
+const A_WEEK: Duration = Duration::from_hours(7 * 24);
 
 /// How long the answer of a reset waits for what remains.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -55,6 +62,8 @@ pub struct SignInDiagnosis {
     pub findings: Vec<Finding>,
     /// Past attempts, newest first, if the caller may know of them.
     pub attempts: Vec<RecordedEvent>,
+    /// Messages of the last week, newest first, if the caller may know of them.
+    pub deliveries: Vec<Delivery>,
     /// Usernames that are like the given name, if no account has it.
     pub similar_usernames: Vec<String>,
     /// When this was true.
@@ -78,7 +87,15 @@ impl App {
 
     fn diagnosed(&self, found: Diagnosis, user: Option<User>, attempts: Vec<RecordedEvent>) -> SignInDiagnosis {
         let Diagnosis { verdict, findings } = found;
-        SignInDiagnosis { verdict, user, findings, attempts, similar_usernames: Vec::new(), at: self.now() }
+        SignInDiagnosis {
+            verdict,
+            user,
+            findings,
+            attempts,
+            similar_usernames: Vec::new(),
+            deliveries: Vec::new(),
+            at: self.now(),
+        }
     }
 
     async fn diagnose_user(
@@ -87,11 +104,12 @@ impl App {
         user: User,
         client_address: Option<IpAddr>,
     ) -> Result<SignInDiagnosis> {
-        let (facts, attempts) = self.facts(caller, &user, client_address).await?;
+        let (mut facts, attempts) = self.facts(caller, &user, client_address).await?;
         // The findings and the account in the answer must agree.
         let user = User { stored_throttle: Throttle::over(facts.throttles.iter()), ..user };
         let found = Diagnosis::of_user(&user, &facts, self.now());
-        Ok(self.diagnosed(found, Some(user), attempts))
+        let deliveries = std::mem::take(&mut facts.deliveries);
+        Ok(SignInDiagnosis { deliveries, ..self.diagnosed(found, Some(user), attempts) })
     }
 
     /// Returns what still prevents a sign-in of a user whose password was reset. Empty if that cannot be read soon: the reset
@@ -134,8 +152,29 @@ impl App {
             is_hash_usable: user.password.as_ref().is_none_or(|password| self.is_hash_usable(password)),
             sign_ins_limited_until: self.sign_ins_wait(user.id).map(|wait| now.saturating_add(wait)),
             readiness: self.readiness(),
+            deliveries: self.recent_deliveries(caller, user, now).await?,
+            mail_failure: self.mail_failure().await?,
         };
         Ok((facts, attempts))
+    }
+
+    /// Reads the messages to a user in the last week, if the caller may.
+    async fn recent_deliveries(&self, caller: &Caller, user: &User, now: Timestamp) -> Result<Vec<Delivery>> {
+        let Some(size) = PageSize::parse(MESSAGES).filter(|_| caller.scopes.contains(Scope::DeliveriesRead)) else {
+            return Ok(Vec::new());
+        };
+        let filter = DeliveryFilter::default();
+        let page = delivery_list(self.store.reader(), &filter, Some(user.id), None, size).await?;
+        let since = now.saturating_sub(A_WEEK);
+        Ok(page.rows.into_iter().filter(|sent| sent.created_at >= since).collect())
+    }
+
+    /// What all messages meet, if none goes out.
+    async fn mail_failure(&self) -> Result<Option<String>> {
+        if !self.sends_mail() {
+            return Ok(None);
+        }
+        delivery_failure(self.store.reader()).await
     }
 
     async fn diagnose_nobody(&self, caller: &Caller, user: &UserRef) -> Result<SignInDiagnosis> {

@@ -4,19 +4,22 @@
 use std::time::Duration;
 
 use crate::app::App;
+use crate::app::passwords::end_password;
 use crate::app::writer::{Change, RolledBack, Writer};
 use crate::domain::audit::{Event, EventType, Target};
 use crate::domain::caller::Caller;
+use crate::domain::delivery::LetterKind;
 use crate::domain::lockout::{Lock, LockCause};
 use crate::domain::profile::Note;
 use crate::domain::time::Timestamp;
 use crate::domain::user::{Effects, Etag, User, UserRef};
 use crate::error::Result;
 use crate::store::api_tokens::api_token_revoke_all;
+use crate::store::deliveries::{Cancelled, delivery_cancel};
 use crate::store::familiar::place_forget_all;
 use crate::store::sessions::{Which, session_end};
 use crate::store::tickets::ticket_end_all;
-use crate::store::users::{user_end_password, user_save};
+use crate::store::users::user_save;
 
 /// When a lock expires.
 #[derive(Debug, Clone, Copy)]
@@ -141,7 +144,7 @@ impl Writer<'_> {
     }
 }
 
-/// Stores a lock on top of an existing one, and ends sessions and tickets.
+/// Stores a lock on top of an existing one, and ends sessions, tickets and links.
 pub(in crate::app) async fn lock_account(change: &Change<'_>, before: &User, lock: Lock) -> Result<(User, Effects)> {
     save_locked(change, before, before.clone(), lock).await
 }
@@ -150,14 +153,10 @@ pub(in crate::app) async fn lock_account(change: &Change<'_>, before: &User, loc
 /// them may be the intruder's.
 async fn contain_account(change: &Change<'_>, before: &User, lock: Lock) -> Result<(User, Effects)> {
     let mut contained = before.clone();
-    contained.end_device_tokens(change.now);
-    contained.change_required = false;
-    if contained.password.take().is_some() {
-        contained.password_ended_at = Some(change.now);
-        user_end_password(&change.tx, before.id).await?;
-    }
+    end_password(change, &mut contained).await?;
     let (after, effects) = save_locked(change, before, contained, lock).await?;
     place_forget_all(&change.tx, before.id).await?;
+    change.notify(&after, LetterKind::Compromised).await?;
     let effects = Effects {
         password_ended: before.password.is_some(),
         api_tokens_revoked: api_token_revoke_all(&change.tx, before.id, change.now).await?,
@@ -169,11 +168,17 @@ async fn contain_account(change: &Change<'_>, before: &User, lock: Lock) -> Resu
 }
 
 async fn save_locked(change: &Change<'_>, before: &User, mut after: User, lock: Lock) -> Result<(User, Effects)> {
+    // Strangers could end links otherwise.
+    let ends_links = lock.cause != LockCause::FailedSignIns;
     after.stored_lock = Some(lock.over(before.lock(change.now)));
     user_save(&change.tx, before, &mut after, None, change.now).await?;
     let sessions = session_end(&change.tx, before.id, Which::All, change.now).await?;
     let tickets_revoked = ticket_end_all(&change.tx, before.id, change.now).await?;
-    let effects = Effects { tickets_revoked, ..change.app.effects_of_ending(sessions, change.now) };
+    if after.stored_lock.as_ref().is_some_and(|lock| lock.cause == LockCause::Deactivated) {
+        delivery_cancel(&change.tx, Cancelled::AllOf(before.id), change.now).await?;
+    }
+    let links_revoked = if ends_links { change.end_links(before, None).await? } else { 0 };
+    let effects = Effects { links_revoked, tickets_revoked, ..change.app.effects_of_ending(sessions, change.now) };
     Ok((after, effects))
 }
 
@@ -183,6 +188,7 @@ fn contained(event: Event, effects: &Effects) -> Event {
         .detail("passwordEnded", effects.password_ended)
         .detail("apiTokensRevoked", effects.api_tokens_revoked)
         .detail("ticketsRevoked", effects.tickets_revoked)
+        .detail("linksRevoked", effects.links_revoked)
         .detail("devicesForgotten", effects.devices_forgotten)
 }
 

@@ -5,7 +5,7 @@ mod diagnose;
 mod lock;
 mod update;
 
-pub use self::create::{CreateUser, CreatedUser};
+pub use self::create::{CreateUser, CreatedUser, FirstCredential};
 pub use self::diagnose::{DiagnoseSignIn, SignInDiagnosis};
 pub use self::lock::{LockEnd, LockUser, UnlockUser};
 pub(super) use self::lock::{lock_account, locked_event};
@@ -16,6 +16,7 @@ use crate::domain::audit::{Event, EventType, RecordedEvent};
 use crate::domain::caller::{Caller, check_rank};
 use crate::domain::email::EmailAddress;
 use crate::domain::id::UserId;
+use crate::domain::login::Login;
 use crate::domain::page::{PageRequest, Total};
 use crate::domain::role::{Role, Scope};
 use crate::domain::user::{User, UserRef};
@@ -24,7 +25,7 @@ use crate::domain::username::Username;
 use crate::error::{Error, Narrowing, Result, Taken};
 use crate::store::Connection;
 use crate::store::audit::{About, event_recent};
-use crate::store::users::{Login, UserListing, reservation_find, user_by_ref, user_count, user_list};
+use crate::store::users::{UserListing, reservation_find, user_by_ref, user_count, user_list};
 
 /// How many failed sign-ins are shown with an account.
 const RECENT_FAILURES: u64 = 5;

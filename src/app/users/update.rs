@@ -7,6 +7,7 @@ use crate::app::App;
 use crate::app::writer::{Change, RolledBack, Writer};
 use crate::domain::audit::{Event, EventType, Events, Target};
 use crate::domain::caller::Caller;
+use crate::domain::delivery::LetterKind;
 use crate::domain::email::EmailAddress;
 use crate::domain::profile::{DisplayName, ExternalId, LabelChanges, Locale, Note};
 use crate::domain::role::{Role, ScopeSet, scopes_of};
@@ -78,6 +79,10 @@ impl App {
                 writer.not_oneself(before.id)?;
                 writer.outranks(scopes_of(&command.add_roles))?;
             }
+            if before.email != after.email {
+                // Links go to the address, so a stolen token would become a password.
+                writer.not_oneself(before.id)?;
+            }
             Writer::check_etag(&before, command.etag)?;
             if before.roles.contains(&Role::Admin) && !after.roles.contains(&Role::Admin) {
                 writer.keep_an_administrator(&before).await?;
@@ -99,6 +104,8 @@ impl App {
             if !command.take_reserved {
                 check_reservations(&change, username, email, Some(before.id)).await?;
             }
+            let links_revoked =
+                if before.email == after.email { 0 } else { readdress(&change, &before, &after).await? };
             let reserved_until = change.now.saturating_add(RESERVATION);
             let is_reserved = reservations_move(&change.tx, &before, &after, reserved_until).await?;
             let lost_role = before.roles.iter().any(|role| !after.roles.contains(role));
@@ -107,6 +114,7 @@ impl App {
             let mut effects = Effects {
                 reserve_expires_at: is_reserved.then(|| reserved_until.as_micros()),
                 api_tokens_narrowed: api_tokens_narrowed(&change, &before, &after).await?,
+                links_revoked,
                 ..self.effects_of_ending(sessions, change.now)
             };
             if is_renamed && before.last_sign_in_at.is_some() {
@@ -170,6 +178,15 @@ impl App {
     }
 }
 
+/// Ends what was sent to the old address, and tells it. Returns the number of links that were ended.
+async fn readdress(change: &Change<'_>, before: &User, after: &User) -> Result<u32> {
+    let ended = change.end_links(before, None).await?;
+    if let Some(old) = &before.email {
+        change.notify_at(before, LetterKind::AddressChanged, old, after.email.as_ref()).await?;
+    }
+    Ok(ended)
+}
+
 /// Counts the API tokens that lose a scope by the change of the roles.
 async fn api_tokens_narrowed(change: &Change<'_>, before: &User, after: &User) -> Result<u32> {
     let lost = before.scopes().difference(after.scopes());
@@ -187,6 +204,9 @@ fn changed(before: &User, command: &UpdateUser) -> Result<User> {
         after.username = username.clone();
     }
     if let Some(email) = &command.email {
+        if before.email != *email {
+            after.email_verified_at = None;
+        }
         after.email.clone_from(email);
     }
     if let Some(display_name) = &command.display_name {

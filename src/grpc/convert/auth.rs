@@ -5,12 +5,13 @@ use secrecy::ExposeSecret as _;
 use super::passwords::{proof, required};
 use super::sessions::session;
 use super::user::{change_cause, user};
-use super::{bounded, each, finish, names, scopes, stamp};
-use crate::app::{App, Identity, Progress, RefreshTokens, SignIn, Tokens};
+use super::{bounded, duration_message, each, finish, names, scopes, stamp};
+use crate::app::{App, Identity, Progress, RefreshTokens, RequestPasswordReset, ResetRequested, SignIn, Tokens};
 use crate::domain::caller::{Caller, Principal};
 use crate::domain::familiar::{MAX_DEVICE_TOKEN_BYTES, SentDeviceToken};
+use crate::domain::login::Login;
 use crate::domain::password::PasswordRules;
-use crate::domain::profile::{Audience, ClientName};
+use crate::domain::profile::{Audience, ClientName, Locale};
 use crate::domain::role::ScopeSet;
 use crate::domain::secret::RefreshToken;
 use crate::domain::session::{OWN_AUDIENCE, SignInWish};
@@ -44,6 +45,21 @@ pub(in crate::grpc) fn sign_in(message: v1::SignInRequest, caller: &Caller) -> R
         let wish = SignInWish { client_name: client_name?, audiences: audiences?, scopes: scopes?, app };
         Some(SignIn { login: login?, password: password?, device_token: device_token?, wish })
     })
+}
+
+pub(in crate::grpc) fn request_reset(message: v1::RequestPasswordResetRequest) -> Result<RequestPasswordReset> {
+    let mut faults = Violations::new();
+    let login = required(&mut faults, "login", message.login, MAX_LOGIN_BYTES);
+    let login = login.filter(|login| faults.check("login", Login::parse(login)).is_some());
+    let locale = faults.check("locale", Locale::parse(&message.locale));
+    finish(faults, || Some(RequestPasswordReset { login: login?, locale: locale? }))
+}
+
+pub(in crate::grpc) fn reset_requested(requested: ResetRequested) -> v1::RequestPasswordResetResponse {
+    v1::RequestPasswordResetResponse {
+        link_ttl: Some(duration_message(requested.link_ttl)),
+        resend_after: Some(duration_message(requested.resend_after)),
+    }
 }
 
 /// Reads a device token; empty means none. Whether it is valid is no matter of the request.
@@ -89,14 +105,14 @@ pub(in crate::grpc) fn progress(progress: &Progress) -> v1::SignInProgress {
         Progress::PasswordChange { ticket, cause, rules, expires_at } => Step::PasswordChange(v1::PasswordChangeStep {
             ticket: ticket.expose().to_string(),
             cause: change_cause(*cause).into(),
-            rules: Some(password_rules(*rules)),
+            rules: Some(self::rules(*rules)),
             expire_time: Some(stamp(*expires_at)),
         }),
     };
     v1::SignInProgress { step: Some(step) }
 }
 
-fn password_rules(rules: PasswordRules) -> v1::PasswordRules {
+pub(in crate::grpc) fn rules(rules: PasswordRules) -> v1::PasswordRules {
     v1::PasswordRules { min_length: Some(rules.min_length), max_length: Some(rules.max_length) }
 }
 

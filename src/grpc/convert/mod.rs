@@ -7,6 +7,7 @@
 
 pub(super) mod audit;
 pub(super) mod auth;
+pub(super) mod deliveries;
 pub(super) mod diagnosis;
 pub(super) mod passwords;
 pub(super) mod sessions;
@@ -186,6 +187,12 @@ fn duration(
 fn instant(faults: &mut Violations, field: &str, message: Option<prost_types::Timestamp>) -> Option<Option<Timestamp>> {
     let Some(message) = message else { return Some(None) };
     faults.check(field, instant_of(message).ok_or(Wrong::Timestamp)).map(Some)
+}
+
+/// Converts a duration to a message.
+fn duration_message(duration: Duration) -> prost_types::Duration {
+    let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+    prost_types::Duration { seconds, nanos: i32::try_from(duration.subsec_nanos()).unwrap_or(0) }
 }
 
 /// Returns `None` if the duration is negative or malformed. (The conversion of prost-types overflows, and panics, on the

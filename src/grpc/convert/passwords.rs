@@ -2,12 +2,13 @@
 //!
 //! Each password moves at once into a type that is wiped on drop and never printed.
 
-use super::users::{MAX_TEMPORARY_TTL, idempotency};
+use super::users::{MAX_TEMPORARY_TTL, handover, idempotency};
 use super::{bounded, duration, etag, finish, note, user_ref};
 use crate::app::{
-    ChangePassword, CompletePasswordChange, NewPassword, Reauthenticate, RequirePasswordChange, ResetPassword,
-    WaivePasswordChange,
+    ChangePassword, CompletePasswordChange, Handover, NewPassword, Reauthenticate, RequirePasswordChange, ResetMethod,
+    ResetPassword, WaivePasswordChange,
 };
+use crate::domain::link::{LinkWay, LinkWish, MAX_INVITE_TTL};
 use crate::domain::password::{PasswordFault, PlainPassword};
 use crate::domain::secret::TicketSecret;
 use crate::domain::violation::{Fault, Violations};
@@ -25,11 +26,19 @@ pub(in crate::grpc) fn reset_password(mut message: v1::ResetPasswordRequest) -> 
     let method = reset_method(&mut faults, message.method);
     let note = note(&mut faults, &message.note);
     let etag = etag(&mut faults, &message.etag);
-    let (unlock, validate_only) = (message.unlock, message.validate_only);
+    let (unlock, end_access_now, validate_only) = (message.unlock, message.end_access_now, message.validate_only);
+    if end_access_now && matches!(method, Some(ResetMethod::Password(..))) {
+        faults.push(
+            "end_access_now",
+            Fault::Conflict,
+            "goes with a link only: a new password ends the old one at once",
+        );
+    }
     finish(faults, || {
         Some(ResetPassword {
             user: user?,
             method: method?,
+            end_access_now,
             unlock,
             note: note?,
             etag: etag?,
@@ -39,20 +48,27 @@ pub(in crate::grpc) fn reset_password(mut message: v1::ResetPasswordRequest) -> 
     })
 }
 
-fn reset_method(faults: &mut Violations, message: Option<v1::reset_password_request::Method>) -> Option<NewPassword> {
+fn reset_method(faults: &mut Violations, message: Option<v1::reset_password_request::Method>) -> Option<ResetMethod> {
     use v1::reset_password_request::Method;
     match message {
-        None => {
-            faults.push("method", Fault::Required, "say how: temporary_password or set_password");
-            None
+        None => Some(ResetMethod::Link(LinkWish { way: LinkWay::Mailed, ttl: None })),
+        Some(Method::SendLink(wish)) => {
+            let ttl = duration(faults, "send_link.ttl", wish.ttl, MAX_INVITE_TTL)?;
+            Some(ResetMethod::Link(LinkWish { way: LinkWay::Mailed, ttl }))
+        }
+        Some(Method::ReturnLink(wish)) => {
+            let ttl = duration(faults, "return_link.ttl", wish.ttl, MAX_INVITE_TTL)?;
+            Some(ResetMethod::Link(LinkWish { way: LinkWay::Returned, ttl }))
         }
         Some(Method::TemporaryPassword(wish)) => {
+            let handover = handover(faults, wish.handover);
             let ttl = duration(faults, "temporary_password.ttl", wish.ttl, MAX_TEMPORARY_TTL)?;
-            Some(NewPassword::Temporary { ttl })
+            Some(ResetMethod::Password(NewPassword::Temporary { ttl }, handover?))
         }
         Some(Method::SetPassword(set)) => {
             let password = faults.check("set_password.password", PlainPassword::parse(set.password))?;
-            Some(NewPassword::Chosen { password, change_required: true })
+            let chosen = NewPassword::Chosen { password, change_required: true };
+            Some(ResetMethod::Password(chosen, Handover::Return))
         }
     }
 }
@@ -113,7 +129,10 @@ pub(super) fn proof(faults: &mut Violations, field: &str, text: String) -> Optio
 }
 
 /// Reads a new password. Whether it is text is checked with the other password rules, after authentication.
-fn new_password(faults: &mut Violations, text: String) -> Option<std::result::Result<PlainPassword, PasswordFault>> {
+pub(super) fn new_password(
+    faults: &mut Violations,
+    text: String,
+) -> Option<std::result::Result<PlainPassword, PasswordFault>> {
     let parsed = PlainPassword::parse(text);
     if let Err(fault @ (PasswordFault::Empty | PasswordFault::TooLong)) = &parsed {
         faults.push_error("new_password", fault);

@@ -83,16 +83,26 @@ fn absent_empty_and_set_are_three_things() -> Result<()> {
 }
 
 #[test]
-fn a_reset_must_say_how() {
-    let request = v1::ResetPasswordRequest { user: Some(ada()), ..Default::default() };
-    assert_eq!(faults(passwords::reset_password(request)), told(&[("method", "REQUIRED")]));
+fn only_a_link_can_end_access_before_it_is_used() {
+    let reset = |method| {
+        faults(passwords::reset_password(v1::ResetPasswordRequest {
+            user: Some(ada()),
+            method,
+            end_access_now: true,
+            ..Default::default()
+        }))
+    };
+    let password = v1::reset_password_request::Method::TemporaryPassword(v1::TemporaryPassword::default());
+    assert_eq!(reset(None), []);
+    assert_eq!(reset(Some(password)), told(&[("end_access_now", "CONFLICT")]));
 }
 
 #[test]
 fn a_temporary_password_works_for_three_days_at_most() {
     let reset = |seconds, nanos| {
         let ttl = Some(prost_types::Duration { seconds, nanos });
-        let method = v1::reset_password_request::Method::TemporaryPassword(v1::TemporaryPassword { ttl });
+        let method =
+            v1::reset_password_request::Method::TemporaryPassword(v1::TemporaryPassword { ttl, ..Default::default() });
         faults(passwords::reset_password(v1::ResetPasswordRequest {
             user: Some(ada()),
             method: Some(method),

@@ -74,6 +74,7 @@ pub(super) fn remedy_method(remedy: Remedy) -> &'static str {
         Remedy::CreateApiToken => "latchkey.v1.UserAdmin/CreateApiToken",
         Remedy::CreateUser => "latchkey.v1.UserAdmin/CreateUser",
         Remedy::DeleteUser => "latchkey.v1.UserAdmin/DeleteUser",
+        Remedy::ResendDelivery => "latchkey.v1.UserAdmin/ResendDelivery",
     }
 }
 
@@ -164,6 +165,7 @@ pub(in crate::grpc) fn effects(effects: &Effects) -> v1::Effects {
         sessions_revoked: count(effects.sessions_revoked),
         access_expire_time: effects.access_expires_at.map(|micros| stamp(Timestamp::from_micros(micros))),
         password_ended: effects.password_ended,
+        links_revoked: count(effects.links_revoked),
         api_tokens_revoked: count(effects.api_tokens_revoked),
         throttle_cleared: effects.throttle_cleared,
         lock_lifted: effects.lock_lifted,

@@ -6,10 +6,12 @@ use zeroize::Zeroizing;
 
 use super::{Wrong, duration, each, etag, finish, idempotency_key, instant_of, note, page, roles, user_ref};
 use crate::app::{
-    CreateUser, DeleteUser, Idempotency, ListUsers, LockEnd, LockUser, NewPassword, UnlockUser, UpdateUser,
+    CreateUser, DeleteUser, FirstCredential, Handover, Idempotency, ListUsers, LockEnd, LockUser, NewPassword,
+    UnlockUser, UpdateUser,
 };
 use crate::domain::email::EmailAddress;
 use crate::domain::id::UserId;
+use crate::domain::link::{LinkWay, LinkWish, MAX_INVITE_TTL};
 use crate::domain::lockout::LockCause;
 use crate::domain::password::PlainPassword;
 use crate::domain::profile::{DisplayName, ExternalId, LabelChanges, Labels, Locale, SearchText};
@@ -108,7 +110,7 @@ fn credential(
     message: Option<v1::create_user_request::Credential>,
     change_required: Option<bool>,
     kind: Option<UserKind>,
-) -> Option<Option<NewPassword>> {
+) -> Option<Option<FirstCredential>> {
     use v1::create_user_request::Credential;
     let is_password = matches!(message, Some(Credential::Password(_)));
     if change_required.is_some() && !is_password {
@@ -117,19 +119,46 @@ fn credential(
     match message {
         None => Some(None),
         Some(_) if kind == Some(UserKind::Service) => {
-            let field = if is_password { "password" } else { "temporary_password" };
+            let field = match message {
+                Some(Credential::Password(_)) => "password",
+                Some(Credential::Invite(_)) => "invite",
+                Some(Credential::ReturnInvite(_)) => "return_invite",
+                _ => "temporary_password",
+            };
             faults.push(field, Fault::Conflict, "a service has no password; give it an API token");
             None
         }
+        Some(Credential::Invite(wish)) => {
+            let ttl = duration(faults, "invite.ttl", wish.ttl, MAX_INVITE_TTL)?;
+            Some(Some(FirstCredential::Invite(LinkWish { way: LinkWay::Mailed, ttl })))
+        }
+        Some(Credential::ReturnInvite(wish)) => {
+            let ttl = duration(faults, "return_invite.ttl", wish.ttl, MAX_INVITE_TTL)?;
+            Some(Some(FirstCredential::Invite(LinkWish { way: LinkWay::Returned, ttl })))
+        }
         Some(Credential::TemporaryPassword(wish)) => {
+            let handover = handover(faults, wish.handover);
             let ttl = duration(faults, "temporary_password.ttl", wish.ttl, MAX_TEMPORARY_TTL)?;
-            Some(Some(NewPassword::Temporary { ttl }))
+            Some(Some(FirstCredential::Password(NewPassword::Temporary { ttl }, handover?)))
         }
         Some(Credential::Password(text)) => {
             let password = faults.check("password", PlainPassword::parse(text))?;
-            Some(Some(NewPassword::Chosen { password, change_required: change_required.unwrap_or(true) }))
+            let given = NewPassword::Chosen { password, change_required: change_required.unwrap_or(true) };
+            Some(Some(FirstCredential::Password(given, Handover::Return)))
         }
     }
+}
+
+/// Reads how a temporary password reaches its user.
+pub(super) fn handover(faults: &mut Violations, number: i32) -> Option<Handover> {
+    use v1::temporary_password::Handover as Number;
+    let known = match Number::try_from(number) {
+        Ok(Number::Unspecified | Number::Return) => Ok(Handover::Return),
+        Ok(Number::Mail) => Ok(Handover::Mail),
+        Ok(Number::Both) => Ok(Handover::Both),
+        Err(_) => Err(Wrong::Number),
+    };
+    faults.check("temporary_password.handover", known)
 }
 
 /// Returns the key and the encoded request without it. The encoding is stable, because maps are ordered.

@@ -87,8 +87,9 @@ mod tests {
     use sea_orm::{DbBackend, DbErr, ExecResult, QueryResult, Statement};
     use sea_orm_migration::async_trait::async_trait;
 
-    use super::super::{Login, user_by_login, user_lock_row_or_decoy};
+    use super::super::{user_by_login, user_lock_row_or_decoy};
     use super::*;
+    use crate::domain::login::Login;
     use crate::domain::username::Username;
     use crate::store::{Location, Store};
 

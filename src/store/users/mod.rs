@@ -20,10 +20,9 @@ pub use self::write::{
 };
 use super::entity::user;
 use crate::domain::credentials::UserWithCredentials;
-use crate::domain::email::EmailAddress;
 use crate::domain::id::UserId;
+use crate::domain::login::Login;
 use crate::domain::user::{User, UserRef};
-use crate::domain::username::Username;
 use crate::error::{Resource, Result};
 use crate::store::single::{model, record};
 
@@ -49,25 +48,6 @@ pub async fn user_by_login(c: &impl ConnectionTrait, login: &Login) -> Result<Op
 /// Reads one account by id, with its credentials.
 pub async fn user_with_credentials(c: &impl ConnectionTrait, id: UserId) -> Result<Option<UserWithCredentials>> {
     one_with_credentials(c, with_throttle(user::Entity::find_by_id(id.to_string()))).await
-}
-
-/// The username or email address that a sign-in uses.
-#[derive(Debug, Clone)]
-pub enum Login {
-    /// A username.
-    Username(Username),
-    /// An email address.
-    Email(EmailAddress),
-}
-
-impl Login {
-    /// Returns the folded name, which is the same for every spelling.
-    pub fn key(&self) -> &str {
-        match self {
-            Login::Username(username) => username.as_str(),
-            Login::Email(email) => email.key(),
-        }
-    }
 }
 
 /// Returns the id of an account without reading the rest. Works on a corrupt record too.

@@ -87,6 +87,7 @@ fn decode(decoder: &Decoder<'_>, row: &user::Model, stored_throttle: Option<Thro
         updated_at: decoder.instant(row.updated_at)?,
         last_sign_in_at: decoder.instant_or_none(row.last_sign_in_at)?,
         devices_valid_after: decoder.instant_or_none(row.devices_valid_after)?,
+        email_verified_at: decoder.instant_or_none(row.email_verified_at)?,
     })
 }
 
@@ -148,6 +149,7 @@ pub(super) fn encode(user: &User, credentials: Option<&Credentials>) -> user::Ac
         updated_at: Set(user.updated_at.as_micros()),
         last_sign_in_at: Set(micros(user.last_sign_in_at)),
         devices_valid_after: Set(micros(user.devices_valid_after)),
+        email_verified_at: Set(micros(user.email_verified_at)),
     }
 }
 

@@ -8,10 +8,10 @@ use sea_orm::{
     SqlErr,
 };
 
-use super::Login;
 use super::row::{encode, password_kind_number};
 use crate::domain::credentials::{Credentials, UserWithCredentials};
 use crate::domain::id::UserId;
+use crate::domain::login::Login;
 use crate::domain::password_hash::PasswordHash;
 use crate::domain::profile::search_terms;
 use crate::domain::role::Role;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::harness::actors::named;
 use crate::harness::raw::{methods, request, short_name};
-use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD};
+use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD, eventually};
 
 /// The server and its callers. Each method changes its own users, so that the methods do not affect each other.
 pub struct World {
@@ -51,6 +51,11 @@ async fn examples(h: &Harness) -> Vec<(&'static str, Client, Value)> {
     let mut examples = of_users(h, &root).await;
     examples.extend(of_passwords_and_tokens(h, &root).await);
     examples.extend(of_oneself(h, &root).await);
+    examples.extend(of_mail(h, &root).await);
+    // All mail has gone out, so that no table changes any more by itself.
+    let waiting =
+        || async { (h.query("SELECT id FROM delivery WHERE contents IS NOT NULL").await).is_empty().then_some(()) };
+    eventually("all mail has gone out", waiting).await;
     examples.extend(of_events(h, &root).await);
     examples
 }
@@ -63,6 +68,8 @@ async fn of_users(h: &Harness, root: &Client) -> Vec<(&'static str, Client, Valu
     for name in ["bob", "locked", "unlocked", "demanded", "waived", "reset", "revoked"] {
         h.create(name, &["viewer"], PASSWORD).await;
     }
+    let address = json!({"user": user("reset"), "email": "reset@example.org"});
+    root.call("UserAdmin/UpdateUser", address).await.expect("an address");
     let bob = root.user("bob").await;
     let session = h.signed_in("revoked", PASSWORD).await.tokens.session_id;
     let list = json!({
@@ -164,6 +171,7 @@ async fn of_oneself(h: &Harness, root: &Client) -> Vec<(&'static str, Client, Va
     vec![
         ("Auth/SignIn", stranger.clone(), sign_in),
         ("Auth/CompletePasswordChange", stranger.clone(), complete),
+        ("Auth/RequestPasswordReset", stranger.clone(), json!({"login": "signer", "locale": "de"})),
         ("Auth/ChangePassword", person(h, "changes").await, change),
         ("Auth/Reauthenticate", person(h, "proves").await, json!({"password": PASSWORD})),
         ("Auth/RefreshTokens", stranger.clone(), refresh),
@@ -171,6 +179,58 @@ async fn of_oneself(h: &Harness, root: &Client) -> Vec<(&'static str, Client, Va
         ("Auth/RevokeSession", leaver, json!({"sessionId": ended})),
         ("Auth/WhoAmI", person(h, "asks").await, json!({})),
         ("Auth/GetSigningKeys", stranger, json!({"etag": "abc"})),
+    ]
+}
+
+/// A user gets ten messages an hour, so the valid calls that send one repeat an earlier call.
+async fn of_mail(h: &Harness, root: &Client) -> Vec<(&'static str, Client, Value)> {
+    let (operator, stranger) = (h.operator().await, h.stranger().await);
+    for name in ["mailed", "resent", "linked", "verified", "canceller"] {
+        h.create(name, &["viewer"], PASSWORD).await;
+        let request = json!({"user": user(name), "email": format!("{name}@example.org")});
+        operator.call("UserAdmin/UpdateUser", request).await.expect("an address");
+    }
+    let sent = async |name: &str| {
+        let sent = operator.call("UserAdmin/SendEmailVerification", json!({"user": user(name)})).await;
+        let id = sent.expect("a message")["delivery"]["id"].as_str().expect("an id").to_owned();
+        h.mail_of(&v1::Delivery { id: id.clone(), ..Default::default() }).await;
+        id
+    };
+    let key = "6f1d2c1e-4b1f-4a6e-9d3c-0a7e5b2f8c11";
+    let verification = json!({"user": user("mailed"), "note": "a", "idempotencyKey": key});
+    root.call("UserAdmin/SendEmailVerification", verification.clone()).await.expect("a message");
+    let delivery = sent("resent").await;
+    let moved = json!({"user": user("resent"), "email": "resent@example.net"});
+    operator.call("UserAdmin/UpdateUser", moved).await.expect("another address");
+    let resent = json!({"deliveryId": delivery, "note": "a", "idempotencyKey": key.replace("11", "12")});
+    root.call("UserAdmin/ResendDelivery", resent.clone()).await.expect("a message");
+
+    let returned = json!({"user": user("linked"), "returnLink": {}});
+    let answer = operator.call("UserAdmin/ResetPassword", returned).await.expect("a link");
+    let link = answer["resetLink"].as_str().and_then(|url| url.split_once("token=")).expect("a token").1.to_owned();
+    let mail_to = async |name: &str| h.mail_of(&v1::Delivery { id: sent(name).await, ..Default::default() }).await;
+    // The link works once, so it is used.
+    let verify = json!({"linkToken": mail_to("verified").await.token("verify")});
+    stranger.call("Auth/VerifyEmail", verify.clone()).await.expect("an address that is confirmed");
+    let cancel = json!({"cancelToken": mail_to("canceller").await.token("cancel")});
+    stranger.call("Auth/CancelLink", cancel.clone()).await.expect("no link");
+
+    let list = json!({
+        "pageSize": 10, "user": user("mailed"), "kinds": ["DELIVERY_KIND_EMAIL_VERIFICATION"],
+        "states": ["DELIVERY_STATE_ACCEPTED"],
+    });
+    let choose = json!({"linkToken": link, "newPassword": OTHER_PASSWORD, "validateOnly": true});
+    vec![
+        ("Auth/InspectLink", stranger.clone(), json!({"linkToken": link})),
+        ("Auth/CompletePasswordReset", stranger.clone(), choose),
+        ("Auth/VerifyEmail", stranger.clone(), verify),
+        ("Auth/CancelLink", stranger, cancel),
+        ("UserAdmin/SendEmailVerification", root.clone(), verification),
+        ("UserAdmin/ResendDelivery", root.clone(), resent),
+        ("UserAdmin/GetDelivery", root.clone(), json!({"deliveryId": delivery})),
+        ("UserAdmin/ListDeliveries", root.clone(), list),
+        ("UserAdmin/CancelDelivery", root.clone(), json!({"deliveryId": delivery, "note": "a"})),
+        ("UserAdmin/GetMailStatus", root.clone(), json!({})),
     ]
 }
 

@@ -98,7 +98,7 @@ impl Shown for v1::ResetPasswordResponse {
     fn shown(&self) -> &str {
         match &self.secret {
             Some(v1::reset_password_response::Secret::TemporaryPassword(password)) => password,
-            None => panic!("no secret"),
+            other => panic!("no password: {}", other.is_some()),
         }
     }
 }
@@ -107,7 +107,7 @@ impl Shown for v1::CreateUserResponse {
     fn shown(&self) -> &str {
         match &self.secret {
             Some(v1::create_user_response::Secret::TemporaryPassword(password)) => password,
-            None => panic!("no secret"),
+            other => panic!("no password: {}", other.is_some()),
         }
     }
 }

@@ -69,6 +69,7 @@ impl Site {
         command.env("LATCHKEY_DATA_DIR", self.dir.path()).env("LATCHKEY_SOCKET", self.path(&format!("{name}.sock")));
         command.env("LATCHKEY_SEAL_KEY_FILE", &self.config.seal_key_file);
         command.env("LATCHKEY_LISTEN", "127.0.0.1:0").env("LATCHKEY_HTTP_LISTEN", "127.0.0.1:0");
+        command.env("LATCHKEY_PAGES_LISTEN", "127.0.0.1:0");
         command.env("LATCHKEY_ARGON2_MEMORY_KIB", argon2.memory_kib.to_string());
         command.env("LATCHKEY_ARGON2_ITERATIONS", argon2.iterations.to_string());
         command.env("LATCHKEY_ARGON2_ALLOW_WEAK", "true").env("LATCHKEY_LOG_LEVEL", "info,latchkey::grpc=warn");

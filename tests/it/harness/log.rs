@@ -62,7 +62,7 @@ pub fn has_secret(text: &str) -> bool {
     text.contains("c4nary") || text.contains("$argon2") || has_token(text) || has_temporary_password(text)
 }
 
-/// Returns whether it contains a refresh token, a ticket, an API token with its secret, or a signed token.
+/// Returns whether it contains a token that latchkey issued, or the token of a link.
 fn has_token(text: &str) -> bool {
     let long_after = |prefix: &str, length: usize| {
         text.match_indices(prefix).any(|(at, _)| {
@@ -70,7 +70,8 @@ fn has_token(text: &str) -> bool {
             rest.chars().take_while(|c| c.is_ascii_alphanumeric() || "_-.".contains(*c)).count() >= length
         })
     };
-    long_after("lkr_", 40) || long_after("lkt_", 40) || long_after("lka_", 40) || long_after("eyJ", 60)
+    let issued = ["lkr_", "lkt_", "lka_", "lkd_", "lkl_", "lkc_"];
+    issued.iter().any(|prefix| long_after(prefix, 40)) || long_after("eyJ", 60)
 }
 
 /// Returns whether it contains a temporary password such as `K7QF9-WXM3T-RH4PD`. Searches for hyphens, because they are

@@ -1,6 +1,7 @@
 //! The test harness: starts servers and provides clients.
 
 pub mod actors;
+pub mod browser;
 pub mod bystanders;
 pub mod calls;
 pub mod certificates;
@@ -14,9 +15,11 @@ pub mod h2;
 pub mod history;
 pub mod http;
 pub mod log;
+pub mod mailbox;
 pub mod proxy;
 pub mod raw;
 pub mod refusal;
+pub mod smtp;
 pub mod traffic;
 pub mod transcript;
 pub mod wire;
@@ -103,7 +106,8 @@ impl Harness {
     /// Restarts the server on the same files.
     pub async fn restart(mut self) -> Harness {
         self.halt().await;
-        self.resume().await
+        // Clippy limits the size of a future, and the configuration is large.
+        Box::pin(self.resume()).await
     }
 
     /// Starts the server again after [`Harness::halt`].
@@ -158,6 +162,11 @@ impl Harness {
         self.server().http_address.expect("an HTTP listener").to_string()
     }
 
+    /// Address of the pages, `127.0.0.1:…`.
+    pub fn pages_address(&self) -> String {
+        self.server().pages_address.expect("a listener of the pages").to_string()
+    }
+
     /// The local socket.
     pub fn socket(&self) -> &std::path::Path {
         &self.server().socket
@@ -197,6 +206,7 @@ pub fn test_config(dir: &std::path::Path, database: &TestDatabase) -> Config {
     let mut config = Config::default_in(dir);
     config.listen = "127.0.0.1:0".parse().expect("an address");
     config.http_listen = Some(config.listen);
+    config.pages.listen = Some(config.listen);
     config.database = database.location();
     config.argon2.memory_kib = 64;
     config.argon2.iterations = 1;

@@ -99,6 +99,8 @@ impl Default for Shell {
             shell.set(name, value);
         }
         shell.set("LC_ALL", "C.UTF-8");
+        // Tests run side by side, and only one server can have the default port.
+        shell.set("LATCHKEY_PAGES_LISTEN", "127.0.0.1:0");
         shell
     }
 }

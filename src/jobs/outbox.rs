@@ -1,0 +1,173 @@
+//! Sends the messages of the outbox: leases those that are due, sends up to [`SLOTS`] at a time, and writes down what each
+//! attempt met. One transaction marks what was sent and leases what comes next.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::app::{App, DeliveryAttempt, LeasedMessage};
+use crate::domain::delivery::{ATTEMPT_LIMIT, Attempted};
+use crate::mail::{Mailer, Outcome};
+
+/// Messages that this server sends at a time.
+const SLOTS: usize = 8;
+
+/// Those of them whose last attempt timed out: slow recipients must not hold up the others.
+const SLOW_SLOTS: usize = SLOTS / 2;
+
+/// How often the outbox is looked at for messages of other replicas, and for retries that are due.
+const POLL: Duration = Duration::from_secs(1);
+
+/// How long a stop waits for attempts under way. What is left is sent again by another worker.
+const STOP_WITHIN: Duration = Duration::from_secs(5);
+
+/// Starts the worker. It ends when `stop` is cancelled.
+pub fn start(app: &Arc<App>, mailer: Mailer, tracker: &TaskTracker, stop: &CancellationToken) {
+    let mut worker =
+        Worker { app: Arc::clone(app), mailer: Arc::new(mailer), sending: JoinSet::new(), slow: 0, sent: Vec::new() };
+    let stop = stop.clone();
+    tracker.spawn(async move {
+        loop {
+            let has_more = worker.lease().await;
+            if stop.is_cancelled() {
+                break;
+            }
+            if !has_more {
+                tokio::select! {
+                    () = stop.cancelled() => break,
+                    () = worker.event() => {}
+                }
+            }
+        }
+        worker.finish().await;
+    });
+}
+
+struct Worker {
+    app: Arc<App>,
+    mailer: Arc<Mailer>,
+    sending: JoinSet<Finished>,
+    /// How many of those are slow.
+    slow: usize,
+    /// Attempts that have ended and are not written down yet.
+    sent: Vec<DeliveryAttempt>,
+}
+
+struct Finished {
+    attempt: DeliveryAttempt,
+    was_slow: bool,
+}
+
+impl Worker {
+    /// Writes down what was sent, and begins to send what is due. Returns whether there may be more at once.
+    async fn lease(&mut self) -> bool {
+        let free = SLOTS - self.sending.len();
+        let slow = SLOW_SLOTS.saturating_sub(self.slow);
+        if self.sent.is_empty() && (free == 0 || !self.is_due().await) {
+            return false;
+        }
+        match self.app.record_and_claim(&self.sent, free, slow).await {
+            Ok(leased) => {
+                self.sent.clear();
+                let has_more = leased.len() == free && free > 0;
+                for leased in leased {
+                    self.send(leased);
+                }
+                has_more && self.sending.len() < SLOTS
+            }
+            Err(error) => {
+                warn(&error);
+                false
+            }
+        }
+    }
+
+    async fn is_due(&self) -> bool {
+        match self.app.is_message_due().await {
+            Ok(is_due) => is_due,
+            Err(error) => {
+                warn(&error);
+                false
+            }
+        }
+    }
+
+    fn send(&mut self, leased: LeasedMessage) {
+        self.slow += usize::from(leased.is_slow);
+        let (app, mailer) = (Arc::clone(&self.app), Arc::clone(&self.mailer));
+        self.sending.spawn(async move {
+            let outcome = attempt(&app, &mailer, &leased).await;
+            let was_slow = leased.is_slow;
+            let Outcome { attempted, error, is_slow } = outcome;
+            let relay = mailer.place();
+            Finished { attempt: DeliveryAttempt { leased, attempted, error, relay, is_slow }, was_slow }
+        });
+    }
+
+    /// Waits until an attempt has ended, a message was posted, or it is time to look.
+    async fn event(&mut self) {
+        // While an attempt could not be written down, the database is given time.
+        let can_lease = self.sending.len() < SLOTS && self.sent.is_empty();
+        tokio::select! {
+            Some(finished) = self.sending.join_next() => self.ended(finished),
+            () = self.app.message_posted(), if can_lease => {}
+            () = sleep(POLL) => {}
+        }
+        while let Some(finished) = self.sending.try_join_next() {
+            self.ended(finished);
+        }
+    }
+
+    fn ended(&mut self, finished: Result<Finished, tokio::task::JoinError>) {
+        // A task that panics is caught in `attempt`, so only a task that was aborted has no result.
+        let Ok(Finished { attempt, was_slow }) = finished else { return };
+        self.slow -= usize::from(was_slow);
+        self.sent.push(attempt);
+    }
+
+    /// Waits a while for attempts under way, and writes them down.
+    async fn finish(&mut self) {
+        let wait = async {
+            while let Some(finished) = self.sending.join_next().await {
+                self.ended(finished);
+            }
+        };
+        // What has not ended by then is leased again by another worker.
+        let _ = timeout(STOP_WITHIN, wait).await;
+        self.sending.abort_all();
+        if !self.sent.is_empty()
+            && let Err(error) = self.app.record_and_claim(&self.sent, 0, 0).await
+        {
+            warn(&error);
+        }
+    }
+}
+
+/// Sends one message. A panic fails the message, and holds up no other; the panic hook has logged its location.
+async fn attempt(app: &App, mailer: &Mailer, leased: &LeasedMessage) -> Outcome {
+    let refused = |error: &str| Outcome { attempted: Attempted::Refused, error: error.to_owned(), is_slow: false };
+    let Some(contents) = app.contents(leased) else {
+        return refused("the message cannot be opened, because the keys were replaced; send it again");
+    };
+    let send = AssertUnwindSafe(mailer.send(&leased.delivery, &contents)).catch_unwind();
+    match timeout(ATTEMPT_LIMIT, send).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(_)) => refused("the message cannot be sent: internal error"),
+        Err(_) => {
+            let error = "the attempt took too long".to_owned();
+            Outcome { attempted: Attempted::Unknown, error, is_slow: true }
+        }
+    }
+}
+
+/// Logs that the database was not available; the next event tries again.
+fn warn(error: &crate::error::Error) {
+    let source = std::error::Error::source(error).map(ToString::to_string);
+    tracing::warn!(job = "outbox", reason = error.reason().as_str(), source, "a job failed; it will be tried again");
+}

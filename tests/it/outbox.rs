@@ -1,0 +1,287 @@
+//! The outbox: what becomes of messages when the relay, the disk or this server fails.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use latchkey::proto::v1::create_user_request::Credential;
+use latchkey::proto::v1::{self, DeliveryState};
+
+use crate::harness::actors::named;
+use crate::harness::child::Site;
+use crate::harness::smtp::{Act, Certificate, Received, SmtpServer, Step, Tls};
+use crate::harness::{Client, Harness, PASSWORD, eventually};
+
+/// Creates users who have an address each, and returns the operator.
+async fn users(h: &Harness, names: &[&str]) -> Client {
+    let operator = h.operator().await;
+    for name in names {
+        operator.create(person(name)).await.expect("a user");
+    }
+    operator
+}
+
+fn person(name: &str) -> v1::CreateUserRequest {
+    v1::CreateUserRequest {
+        username: name.to_owned(),
+        email: format!("{name}@example.com"),
+        credential: Some(Credential::Password(PASSWORD.to_owned())),
+        password_change_required: Some(false),
+        ..Default::default()
+    }
+}
+
+impl Client {
+    /// Waits until the first attempt to send a message has ended.
+    async fn attempted(&self, id: &str) -> v1::Delivery {
+        eventually("the end of an attempt", || async {
+            let now = self.delivery(id).await;
+            (!matches!(now.state(), DeliveryState::Queued | DeliveryState::Sending)).then_some(now)
+        })
+        .await
+    }
+
+    async fn sends_link(&self, username: &str) -> v1::Delivery {
+        let request = v1::ResetPasswordRequest { user: Some(named(username)), ..Default::default() };
+        self.reset_with(request).await.expect("a reset").delivery.expect("a delivery")
+    }
+}
+
+#[tokio::test]
+async fn the_contents_of_a_message_are_wiped_once_it_has_its_last_state() {
+    let h = Harness::start().await;
+    let operator = users(&h, &["bob"]).await;
+    let delivery = operator.sends_link("bob").await;
+    let sent = operator.delivery_in(&delivery.id, DeliveryState::Accepted).await;
+    assert_eq!((sent.attempts, sent.relay.as_str(), sent.next_attempt_time), (1, "file", None));
+    assert_eq!(h.query("SELECT count(contents) FROM delivery").await, ["0"]);
+}
+
+#[tokio::test]
+async fn mail_that_cannot_be_written_is_tried_again_by_the_schedule() {
+    let h = Harness::start().await;
+    let operator = users(&h, &["bob"]).await;
+    let folder = h.dir().join("mail");
+    // A file where the folder should be.
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::write(&folder, "in the way").expect("a file");
+    let delivery = operator.sends_link("bob").await;
+    let waiting = operator.delivery_in(&delivery.id, DeliveryState::Retrying).await;
+    assert_eq!(waiting.attempts, 1);
+    assert!(!waiting.last_error.is_empty() && waiting.next_attempt_time.is_some(), "{waiting:?}");
+    std::fs::remove_file(&folder).expect("no file");
+    h.clock.advance(Duration::from_secs(12));
+    let sent = operator.delivery_in(&delivery.id, DeliveryState::Accepted).await;
+    assert_eq!((sent.attempts, sent.last_error.as_str()), (2, ""));
+    let queue = operator.user_admin().get_mail_status(v1::GetMailStatusRequest {}).await.unwrap().into_inner();
+    assert_eq!((queue.waiting, queue.transport()), (0, v1::get_mail_status_response::Transport::File));
+    assert!(queue.last_accepted_time.is_some());
+}
+
+#[tokio::test]
+async fn a_message_whose_link_ends_before_it_goes_out_is_not_sent() {
+    let h = Harness::start().await;
+    let operator = users(&h, &["bob", "ada"]).await;
+    let folder = h.dir().join("mail");
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::write(&folder, "in the way").expect("a file");
+    let (cancelled, expired) = (operator.sends_link("bob").await, operator.sends_link("ada").await);
+    for delivery in [&cancelled, &expired] {
+        operator.delivery_in(&delivery.id, DeliveryState::Retrying).await;
+    }
+    operator.lock("bob").await.expect("a lock");
+    operator.delivery_in(&cancelled.id, DeliveryState::Cancelled).await;
+    h.clock.advance(Duration::from_hours(13));
+    operator.delivery_in(&expired.id, DeliveryState::Expired).await;
+    std::fs::remove_file(&folder).expect("no file");
+    assert_eq!(h.query("SELECT count(contents) FROM delivery").await, ["0"]);
+    assert_eq!(h.mails().len(), 0);
+}
+
+/// A server whose mail goes to this relay, in plain text on loopback, with limits that a test can wait for.
+async fn with_relay(relay: &SmtpServer) -> Harness {
+    let url = format!("smtp://127.0.0.1:{}?tls=none", relay.address.port());
+    Harness::with(|config| {
+        config.mail.transport = latchkey::config::Transport::Smtp;
+        config.mail.smtp.url = Some(url.parse().expect("a URL"));
+        config.mail.limits.command = Duration::from_secs(2);
+        config.mail.limits.dot = Duration::from_secs(2);
+    })
+    .await
+}
+
+/// A relay that does one thing at one step the first time, and everything else right.
+async fn once(step: Step, act: Act) -> SmtpServer {
+    let is_done = AtomicBool::new(false);
+    let script = move |now: Step, _: &str| (now == step && !is_done.swap(true, Relaxed)).then(|| act.clone());
+    SmtpServer::scripted(Tls::None, Certificate::Good, "HELP", script).await
+}
+
+fn message_id(mail: &Received) -> String {
+    let line = mail.content.lines().find(|line| line.starts_with("Message-ID:"));
+    line.expect("a Message-ID").to_owned()
+}
+
+#[tokio::test]
+async fn sec_086_every_answer_of_the_relay_leads_to_the_state_that_is_true() {
+    use DeliveryState::{Failed, Retrying, Unknown};
+    let cases = [
+        (Step::Greeting, Act::last_word("421 4.3.2 shutting down"), Retrying, "421"),
+        (Step::Hello, Act::close(), Retrying, "closed"),
+        (Step::Mail, Act::reply("451 4.3.0 try later"), Retrying, "451"),
+        (Step::Mail, Act::reply("550 5.7.1 not you"), Retrying, "550"),
+        (Step::Recipient, Act::reply("450 4.2.0 greylisted"), Retrying, "450"),
+        (Step::Recipient, Act::reply("550 5.1.1 no such user"), Failed, "550 5.1.1"),
+        (Step::Recipient, Act::Hang, Retrying, "no answer"),
+        (Step::Recipient, Act::Endless, Retrying, ""),
+        (Step::Data, Act::reply("451 4.3.0 no room"), Retrying, "451"),
+        (Step::Dot, Act::reply("552 5.3.4 too big"), Failed, "552"),
+        (Step::Dot, Act::reply("451 4.3.0 not now"), Retrying, "451"),
+        (Step::Dot, Act::close(), Unknown, ""),
+        (Step::Dot, Act::Hang, Unknown, ""),
+    ];
+    for (step, act, expected, words) in cases {
+        let relay = once(step, act.clone()).await;
+        let h = with_relay(&relay).await;
+        let operator = users(&h, &["bob"]).await;
+        let sent = operator.sends_link("bob").await;
+        assert_eq!(sent.state(), DeliveryState::Queued, "the call does not wait for the relay");
+        let seen = operator.attempted(&sent.id).await;
+        assert_eq!(seen.state(), expected, "{step:?} {act:?}: {:?}", seen.last_error);
+        assert!(seen.last_error.contains(words), "{step:?} {act:?}: {:?}", seen.last_error);
+        assert_eq!((seen.attempts, seen.relay.as_str()), (1, relay.address.to_string().as_str()), "{step:?} {act:?}");
+        assert_eq!(seen.next_attempt_time.is_some(), expected != Failed, "{step:?} {act:?}");
+        if expected == Failed {
+            assert_eq!(h.query("SELECT count(contents) FROM delivery").await, ["0"]);
+            continue;
+        }
+        h.clock.advance(Duration::from_mins(5));
+        let done = operator.delivery_in(&sent.id, DeliveryState::Accepted).await;
+        assert_eq!((done.attempts, done.last_error.as_str(), relay.accepted().len()), (2, "", 1), "{step:?} {act:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_diagnosis_tells_what_became_of_the_mail() {
+    use latchkey::proto::v1::sign_in_finding::Code;
+    let relay = once(Step::Recipient, Act::reply("550 5.1.2 no such host")).await;
+    let h = with_relay(&relay).await;
+    let operator = users(&h, &["bob"]).await;
+    let sent = operator.sends_link("bob").await;
+    operator.delivery_in(&sent.id, DeliveryState::Failed).await;
+    let diagnose = || async {
+        let request = v1::DiagnoseSignInRequest { user: Some(named("bob")), ..Default::default() };
+        operator.user_admin().diagnose_sign_in(request).await.expect("a diagnosis").into_inner()
+    };
+    let told = diagnose().await;
+    let finding = told.findings.iter().find(|finding| finding.code() == Code::DeliveryFailing).expect("a finding");
+    assert!(finding.summary.contains("bob@example.com") && finding.summary.contains("550 5.1.2"), "{finding:?}");
+    assert_eq!(finding.remedy_method, "latchkey.v1.UserAdmin/ResendDelivery");
+    assert_eq!(told.deliveries.first().map(|delivery| delivery.id.as_str()), Some(sent.id.as_str()));
+    let request = v1::ResendDeliveryRequest { delivery_id: sent.id, ..Default::default() };
+    let again = operator.user_admin().resend_delivery(request).await.expect("at once").into_inner().delivery.unwrap();
+    operator.delivery_in(&again.id, DeliveryState::Accepted).await;
+    assert!(diagnose().await.findings.iter().all(|finding| finding.code() != Code::DeliveryFailing));
+}
+
+#[tokio::test]
+async fn sec_083_what_the_relay_may_have_is_sent_once_more_as_the_same_message() {
+    let relay = SmtpServer::with(Tls::None, Step::Dot, Act::close()).await;
+    let h = with_relay(&relay).await;
+    let operator = users(&h, &["bob"]).await;
+    let sent = operator.sends_link("bob").await;
+    operator.delivery_in(&sent.id, DeliveryState::Unknown).await;
+    h.clock.advance(Duration::from_mins(5));
+    eventually("the second attempt", || async {
+        let now = operator.delivery(&sent.id).await;
+        (now.attempts == 2 && now.next_attempt_time.is_none() && now.state() == DeliveryState::Unknown).then_some(())
+    })
+    .await;
+    h.clock.advance(Duration::from_hours(2));
+    let contents = relay.arrived();
+    assert_eq!(contents.len(), 2);
+    assert_eq!(message_id(&contents[0]), message_id(&contents[1]));
+    assert_eq!(contents[0].content, contents[1].content);
+}
+
+#[tokio::test]
+async fn slow_recipients_hold_up_no_other() {
+    let script = |now: Step, line: &str| (now == Step::Recipient && line.contains("tar")).then_some(Act::Hang);
+    let relay = SmtpServer::scripted(Tls::None, Certificate::Good, "HELP", script).await;
+    let h = with_relay(&relay).await;
+    let tarpits: Vec<String> = (0..8).map(|n| format!("tar{n}")).collect();
+    let names: Vec<&str> = tarpits.iter().map(String::as_str).chain(["ada", "bob"]).collect();
+    let operator = users(&h, &names).await;
+    let mut slow = Vec::new();
+    for name in &tarpits {
+        slow.push(operator.sends_link(name).await);
+    }
+    let first = operator.sends_link("ada").await;
+    operator.delivery_in(&first.id, DeliveryState::Accepted).await;
+    for sent in &slow {
+        operator.delivery_in(&sent.id, DeliveryState::Retrying).await;
+    }
+    // Now all eight are known to be slow, and due again.
+    h.clock.advance(Duration::from_secs(12));
+    eventually("retries", || async {
+        let sending = h.query("SELECT count(*) FROM delivery WHERE state = 2").await;
+        (sending == ["4"]).then_some(())
+    })
+    .await;
+    let second = operator.sends_link("bob").await;
+    operator.delivery_in(&second.id, DeliveryState::Accepted).await;
+}
+
+#[tokio::test]
+async fn messages_to_one_address_go_out_one_after_the_other() {
+    let relay = once(Step::Recipient, Act::Hang).await;
+    let h = with_relay(&relay).await;
+    let operator = users(&h, &["bob"]).await;
+    let first = operator.sends_link("bob").await;
+    operator.delivery_in(&first.id, DeliveryState::Sending).await;
+    let second = operator.sends_link("bob").await;
+    operator.delivery_in(&first.id, DeliveryState::Retrying).await;
+    operator.delivery_in(&second.id, DeliveryState::Accepted).await;
+    assert_eq!(relay.accepted().len(), 1);
+}
+
+#[tokio::test]
+async fn sec_082_a_kill_at_any_step_loses_no_message() {
+    for place in [
+        "store.delivery_insert=return(kill)",
+        "ResetPassword.committed=return(kill)",
+        "store.delivery_claim=return(kill)",
+        "outbox.committed=return(kill)",
+        "store.delivery_mark=return(kill)",
+    ] {
+        let relay = SmtpServer::start(Tls::None).await;
+        let mut site = Site::new().await;
+        let url = format!("smtp://127.0.0.1:{}?tls=none", relay.address.port());
+        let variables = [("MAIL_TRANSPORT", "smtp"), ("MAIL_SMTP_URL", url.as_str()), ("MAIL_FROM", "id@example.org")];
+        site.variables.extend(variables.map(|(name, value)| (format!("LATCHKEY_{name}"), value.to_owned())));
+        let mut server = site.start(place).await;
+        let request = v1::ResetPasswordRequest {
+            user: Some(named("bob")),
+            idempotency_key: "6f1d2c1e-0f3b-4c55-9a38-0d6bb1c6b4f7".to_owned(),
+            ..Default::default()
+        };
+        let operator = server.operator().await;
+        operator.create(person("bob")).await.expect("a user");
+        let _ = operator.reset_with(request.clone()).await;
+        server.is_killed().await;
+        drop(server);
+
+        let server = site.start("").await;
+        if site.database.is_shared() {
+            // As if the lease had ended: other replicas wait for that.
+            site.database.query("UPDATE delivery SET next_attempt_at = 0 WHERE lease IS NOT NULL").await;
+        }
+        let operator = server.operator().await;
+        let sent = operator.reset_with(request).await.expect("the same call again").delivery.expect("a delivery");
+        operator.delivery_in(&sent.id, DeliveryState::Accepted).await;
+        let mails = relay.accepted();
+        assert!(!mails.is_empty() && mails.len() <= 2, "{place}: {}", mails.len());
+        assert!(mails.iter().all(|mail| message_id(mail).contains(&sent.id)), "{place}");
+        assert_eq!(operator.deliveries("bob").await.len(), 1, "{place}");
+    }
+}
