@@ -329,14 +329,16 @@ async fn api_tokens_and_the_local_operator_need_no_recent_sign_in() {
 }
 
 #[tokio::test]
-async fn ones_own_address_needs_a_recent_sign_in_if_one_has_scopes() {
+async fn ones_own_address_is_changed_by_another_operator_however_recent_the_sign_in() {
     let h = patient().await;
     let ada = h.person("ada", &["operator"]).await.client;
     h.clock.advance(Duration::from_mins(16));
     let own = || json!({"user": {"username": "ada"}, "email": "ada@example.org"});
     is_refused(ada.call("UserAdmin/UpdateUser", own()).await, "the own address");
     ada.reauthenticate(PASSWORD).await.expect("the password");
-    ada.call("UserAdmin/UpdateUser", own()).await.expect("the own address");
+    // Links go to the address, so a stolen token would become a password.
+    refused(ada.call("UserAdmin/UpdateUser", own()).await, Code::PermissionDenied, "SELF_ACTION_FORBIDDEN");
+    h.operator().await.call("UserAdmin/UpdateUser", own()).await.expect("the address");
 }
 
 #[tokio::test]
