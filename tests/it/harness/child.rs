@@ -75,6 +75,8 @@ impl Site {
         command.env("LATCHKEY_ARGON2_ALLOW_WEAK", "true").env("LATCHKEY_LOG_LEVEL", "info,latchkey::grpc=warn");
         command.env("LATCHKEY_CONNECTIONS_FAILED_CALLS", "0");
         command.env("LATCHKEY_THROTTLE_SOURCE_FAILURES", "0").env("LATCHKEY_THROTTLE_SOURCE_ACCOUNTS", "0");
+        // By default a server on PostgreSQL sends none.
+        command.env("LATCHKEY_MAIL_TRANSPORT", "file");
         command.envs(self.variables.iter().cloned());
         command
     }
