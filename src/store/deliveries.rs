@@ -148,7 +148,8 @@ pub async fn delivery_count_requested(
 ) -> Result<Vec<Timestamp>> {
     let secret = LetterKind::VARIANTS.iter().filter(|letter| letter.kind() != DeliveryKind::Notice);
     let of = match whose {
-        Requested::For(user) => Column::UserId.eq(user.to_string()),
+        // What strangers ask for has limits of its own.
+        Requested::For(user) => Column::UserId.eq(user.to_string()).and(Column::RequestedBy.ne("")),
         Requested::By(principal) => Column::RequestedBy.eq(*principal),
     };
     let times: Vec<i64> = delivery::Entity::find()

@@ -9,7 +9,7 @@ use latchkey::proto::v1::{self, DeliveryKind, DeliveryState, EventType, UserStat
 use tonic::{Code, Response, Status};
 
 use crate::harness::actors::named;
-use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD, at_once, refused, rounds};
+use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD, at_once, eventually, refused, rounds};
 
 const ADDRESS: &str = "bob@example.com";
 
@@ -426,6 +426,20 @@ async fn sec_014_a_user_gets_ten_messages_an_hour_at_most() {
     assert!(refusal.retry_after().is_some());
     h.clock.advance(Duration::from_hours(1));
     operator.mailed().await;
+}
+
+#[tokio::test]
+async fn what_strangers_ask_for_does_not_keep_an_operator_from_sending_a_link() {
+    let h = Harness::start().await;
+    let operator = bob(&h).await;
+    let login = "bob".to_owned();
+    let request = v1::RequestPasswordResetRequest { login, ..Default::default() };
+    h.stranger().await.auth().request_password_reset(request).await.expect("an answer");
+    eventually("a link for the stranger", || async { operator.deliveries("bob").await.pop() }).await;
+    for _ in 0..10 {
+        operator.mailed().await;
+    }
+    refused(operator.reset_with(reset(None)).await, Code::ResourceExhausted, "RATE_LIMITED");
 }
 
 #[tokio::test]
