@@ -193,6 +193,9 @@ impl Cli {
         if effects.tickets_revoked > 0 {
             ended.push(count(effects.tickets_revoked, "unfinished sign-in"));
         }
+        if effects.links_revoked > 0 {
+            ended.push(count(effects.links_revoked, "unused link"));
+        }
         if effects.api_tokens_revoked > 0 {
             ended.push(count(effects.api_tokens_revoked, "API token"));
         }

@@ -114,7 +114,10 @@ fn steps(typed: &str, answer: &DiagnoseSignInResponse) -> Vec<String> {
             let unlock = if resets && is_locked { " --unlock" } else { "" };
             let forgotten =
                 if finding.code() == Code::WrongPasswordLately { ", if the password is forgotten" } else { "" };
-            Some(format!("latchkey users reset {name} --temporary-password{unlock}{forgotten}"))
+            // With an address a link is the better way; without one the command needs the other.
+            let has_address = answer.user.as_ref().is_some_and(|user| !user.email.is_empty());
+            let way = if has_address { "" } else { " --temporary-password" };
+            Some(format!("latchkey users reset {name}{way}{unlock}{forgotten}"))
                 .filter(|_| !(resets && finding.code() == Code::WrongPasswordLately))
         }
         "ResendDelivery" => {
