@@ -1,7 +1,5 @@
 //! Messages to users as operators see them: listed, sent again, cancelled.
 
-use std::time::Duration;
-
 use super::App;
 use super::idempotency::{Idempotency, Replay, Retry};
 use super::outbox::MailTransport;
@@ -16,6 +14,7 @@ use crate::domain::link::{LinkPurpose, LinkWay, LinkWish};
 use crate::domain::lockout::LockCause;
 use crate::domain::page::PageRequest;
 use crate::domain::profile::Note;
+use crate::domain::time::Timestamp;
 use crate::domain::user::{Effects, User, UserKind, UserRef};
 use crate::error::{Error, Limit, Narrowing, Resource, Result, Unmet};
 use crate::store::deliveries::{
@@ -23,9 +22,6 @@ use crate::store::deliveries::{
 };
 use crate::store::links::link_end;
 use crate::store::users::user_id_by_ref;
-
-/// The pause before a message is sent again that may still arrive.
-const RESEND_AFTER: Duration = Duration::from_mins(1);
 
 /// A command to list messages.
 #[derive(Debug)]
@@ -106,16 +102,6 @@ struct Sending<'a> {
     note: Option<&'a Note>,
 }
 
-impl Delivery {
-    /// When the message can be sent again: at once if it will not arrive, or if the user has another address.
-    pub fn resend_allowed_at(&self) -> crate::domain::time::Timestamp {
-        match self.state {
-            DeliveryState::Failed | DeliveryState::Expired | DeliveryState::Cancelled => self.updated_at,
-            _ => self.created_at.saturating_add(RESEND_AFTER),
-        }
-    }
-}
-
 impl App {
     /// Reads one message.
     pub async fn show_delivery(&self, _caller: &Caller, id: DeliveryId) -> Result<Delivery> {
@@ -192,7 +178,7 @@ impl App {
             let delivery = sent.delivery.ok_or_else(missing)?;
             let answer = Remembered {
                 user_id: user.id,
-                expires_at: delivery.expires_at.map(crate::domain::time::Timestamp::as_micros),
+                expires_at: delivery.expires_at.map(Timestamp::as_micros),
                 effects: Effects::default(),
                 delivery_id: Some(delivery.id),
             };

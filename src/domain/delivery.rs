@@ -45,6 +45,9 @@ const TRIED_FOR: Duration = Duration::from_hours(24);
 /// The pause before the one retry of a message that the relay may have accepted.
 const PAUSE_AFTER_UNKNOWN: Duration = Duration::from_mins(5);
 
+/// The pause before a message is sent again that may still arrive.
+const RESEND_AFTER: Duration = Duration::from_mins(1);
+
 /// How long a message is kept after it was made.
 pub const KEPT_FOR: Duration = Duration::from_hours(90 * 24);
 
@@ -200,6 +203,16 @@ pub struct Delivery {
     pub link_id: Option<LinkId>,
     /// The message that it repeats.
     pub resend_of: Option<DeliveryId>,
+}
+
+impl Delivery {
+    /// When the message can be sent again: at once if it will not arrive, otherwise after a pause.
+    pub fn resend_allowed_at(&self) -> Timestamp {
+        match self.state {
+            DeliveryState::Failed | DeliveryState::Expired | DeliveryState::Cancelled => self.updated_at,
+            _ => self.created_at.saturating_add(RESEND_AFTER),
+        }
+    }
 }
 
 /// Selects messages.

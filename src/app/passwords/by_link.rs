@@ -31,7 +31,7 @@ pub struct CompletePasswordReset {
 
 impl App {
     /// Sets a new password with a link, and uses the link up. Ends all other links, sessions, tickets and device tokens, and
-    /// lifts a throttle and a lock for failed sign-ins. Signs nobody in. Returns the number of sessions that were ended. A
+    /// lifts a throttle and a lock for failed sign-ins. Makes no session. Returns the number of sessions that were ended. A
     /// rejected password leaves the link as it is.
     ///
     /// Fails with [`Unauthenticated::TicketInvalid`] if the link does not work.

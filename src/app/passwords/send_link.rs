@@ -1,5 +1,5 @@
 //! Resetting a password by a link, which an operator sends to the user or passes on. The old password works until the link is
-//! used, so a mail that never arrives locks nobody out.
+//! used, so a mail that never arrives locks no user out.
 
 use zeroize::Zeroizing;
 

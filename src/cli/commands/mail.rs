@@ -188,7 +188,7 @@ pub(super) fn show_advice(
     follows: bool,
 ) -> Result<(), Error> {
     if writes_files && !follows {
-        screen.caution("mail is written to files on the server; nobody is mailed")?;
+        screen.caution("mail is written to files on the server; no user gets it")?;
     }
     if !writes_files && let Some(tell) = tell(delivery) {
         screen.fields([("tell the user", tell.into())])?;

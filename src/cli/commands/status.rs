@@ -241,7 +241,7 @@ fn mail(found: &Result<GetMailStatusResponse, Error>, clock: &Clock) -> Text {
     let fails = failed.filter(|failed| accepted.is_none_or(|accepted| accepted < *failed));
     let (tone, mark, how) = match status.transport() {
         Transport::Off => (Tone::Dim, "–", "off: no mail is sent"),
-        Transport::File => (Tone::Warn, "!", "to files on the server; nobody is mailed"),
+        Transport::File => (Tone::Warn, "!", "to files on the server; no user gets it"),
         Transport::Smtp if fails.is_some() => (Tone::Bad, "✖", "to a relay"),
         Transport::Smtp => (Tone::Good, "●", "to a relay"),
         Transport::Unspecified => (Tone::Warn, "?", "in a way that this client does not know"),
@@ -382,7 +382,7 @@ mod tests {
             ..GetMailStatusResponse::default()
         };
         assert_eq!(printed(of(Transport::Off))?, "– off: no mail is sent");
-        assert_eq!(printed(of(Transport::File))?, "! to files on the server; nobody is mailed");
+        assert_eq!(printed(of(Transport::File))?, "! to files on the server; no user gets it");
         let relay = of(Transport::Smtp);
         let good = GetMailStatusResponse {
             last_accepted_time: Some(at(9_992)),

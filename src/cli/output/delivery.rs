@@ -8,7 +8,7 @@ use crate::proto::v1::{Delivery, DeliveryKind, DeliveryState};
 const FILE: &str = "file";
 
 /// What is said of a message that was written to a file.
-pub(crate) const WRITTEN: &str = "written to a file on the server; nobody was mailed";
+pub(crate) const WRITTEN: &str = "written to a file on the server; no user gets it";
 
 /// What a message is for: `password reset`.
 pub(crate) fn kind(delivery: &Delivery) -> &'static str {
@@ -22,7 +22,7 @@ pub(crate) fn kind(delivery: &Delivery) -> &'static str {
     }
 }
 
-/// Whether a message was written to a file, which reaches nobody.
+/// Whether a message was written to a file, which no user gets.
 pub(crate) fn is_written(delivery: &Delivery) -> bool {
     delivery.state() == DeliveryState::Accepted && delivery.relay == FILE
 }
@@ -105,7 +105,7 @@ mod tests {
         assert_eq!(outcome(&taken), "was accepted by mail.example.com:465");
         taken.relay = "file".to_owned();
         assert_eq!(printed(&taken), "! in a file");
-        assert_eq!(outcome(&taken), "was written to a file on the server; nobody was mailed");
+        assert_eq!(outcome(&taken), "was written to a file on the server; no user gets it");
     }
 
     #[test]
