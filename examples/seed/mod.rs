@@ -156,7 +156,9 @@ impl Seed {
             created_at,
             updated_at: created_at,
             devices_valid_after: None,
-            email_verified_at: None,
+            email_verified_at: (!is_new).then_some(last_sign_in),
+            stored_link: None,
+            mail_failed_at: None,
             last_sign_in_at: (!is_new).then_some(last_sign_in),
         };
         Ok(UserWithCredentials { user, credentials, ended_password: None })

@@ -74,7 +74,7 @@ impl App {
             let dead = || Error::Unauthenticated(Unauthenticated::TicketInvalid);
             let before = writer.locked(link.user_id).await?.ok_or_else(dead)?;
             let change = writer.change();
-            if !link.works_for(&before, change.now) || !link_consume(&change.tx, link.id, change.now).await? {
+            if !before.can_use(link, change.now) || !link_consume(&change.tx, link.id, change.now).await? {
                 return Err(dead());
             }
             let mut after = before.clone();
@@ -120,7 +120,7 @@ impl App {
         };
         let Some(link) = found else { return self.ticket_invalid(caller).await };
         let user = user_by_id(self.store.reader(), link.user_id).await?;
-        let user = user.filter(|user| link.works_for(user, self.now()));
+        let user = user.filter(|user| user.can_use(&link, self.now()));
         user.map(|user| (link, user)).ok_or_else(|| Unauthenticated::TicketInvalid.into())
     }
 
@@ -182,6 +182,12 @@ impl Change<'_> {
             delivery_cancel(&self.tx, Cancelled::OfLinks(&surplus), self.now).await?;
         }
         Ok(NewLink { link, secret, cancel })
+    }
+
+    /// Reads again what other tables say of an account that this change has written: its links, and whether mail failed.
+    pub(super) async fn reread(&self, user: &mut User) -> Result<()> {
+        *user = user_by_id(&self.tx, user.id).await?.ok_or_else(|| Error::internal("the changed account is gone"))?;
+        Ok(())
     }
 
     /// Ends the links of a user, of one purpose or of all, and the messages with a link or a password that have not gone out.

@@ -250,7 +250,7 @@ impl App {
         if user.locale.is_none() {
             user.locale = request.locale.as_deref().and_then(|locale| Locale::parse(locale).ok()).flatten();
         }
-        let purpose = LinkPurpose::of_password(&user);
+        let purpose = user.password_link_purpose();
         Ok(Verdict::Send(Box::new(user), purpose))
     }
 }
@@ -277,7 +277,7 @@ async fn beyond_limits(user: &User, writer: &Writer<'_>) -> Result<Option<Reason
         return Ok(Some(Reason::UserPending));
     }
     let sent = delivery_self_service(tx, user.id, address.key(), now.saturating_sub(HISTORY), MAX_IN_HISTORY).await?;
-    let purpose = LinkPurpose::of_password(user);
+    let purpose = user.password_link_purpose();
     let live = link_live(tx, user.id, now).await?.into_iter().filter(|link| link.purpose == purpose).count();
     // A further link would end the oldest, which may be an operator's.
     if !is_due(&sent, now) || live >= MAX_LIVE {

@@ -5,10 +5,8 @@
 
 use std::time::Duration;
 
-use super::id::{LinkId, UserId};
-use super::lockout::LockCause;
+use super::id::{DeliveryId, LinkId, UserId};
 use super::time::Timestamp;
-use super::user::{User, UserKind};
 
 /// The most links of one purpose that a user can have at a time. A further one ends the oldest.
 pub const MAX_LIVE: usize = 3;
@@ -34,11 +32,6 @@ pub enum LinkPurpose {
 }
 
 impl LinkPurpose {
-    /// The purpose of a link with which this user chooses a password.
-    pub fn of_password(user: &User) -> LinkPurpose {
-        if user.is_pending() { LinkPurpose::Invite } else { LinkPurpose::PasswordReset }
-    }
-
     /// Returns whether the link sets a password.
     pub fn sets_password(self) -> bool {
         self != LinkPurpose::EmailVerification
@@ -83,23 +76,21 @@ pub struct Link {
 }
 
 impl Link {
-    /// Returns whether the link works at `now` for its user. It does not if the account is locked, except after failed
-    /// sign-ins: strangers could end links otherwise.
-    pub fn works_for(&self, user: &User, now: Timestamp) -> bool {
-        let is_lock_in_the_way = user.lock(now).is_some_and(|lock| lock.cause != LockCause::FailedSignIns);
-        let address = user.email.as_ref().map(super::email::EmailAddress::key);
-        let is_at_address = self.address.is_none() || self.address.as_deref() == address;
-        self.is_live(now)
-            && user.id == self.user_id
-            && user.kind == UserKind::Person
-            && is_at_address
-            && !is_lock_in_the_way
-    }
-
     /// Returns whether the link has neither ended nor expired.
     pub fn is_live(&self, now: Timestamp) -> bool {
         self.ended_at.is_none() && now < self.expires_at
     }
+}
+
+/// A link that its user has not used, as an operator sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PendingLink {
+    /// The purpose.
+    pub purpose: LinkPurpose,
+    /// When it expires.
+    pub expires_at: Timestamp,
+    /// The message that carries it. `None` if it was handed to an operator.
+    pub delivery_id: Option<DeliveryId>,
 }
 
 /// How a link reaches its user.

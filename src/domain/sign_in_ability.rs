@@ -250,6 +250,8 @@ mod tests {
             last_sign_in_at: None,
             devices_valid_after: None,
             email_verified_at: None,
+            stored_link: None,
+            mail_failed_at: None,
         })
     }
 

@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use super::email::EmailAddress;
 use super::id::UserId;
-use super::lockout::{Lock, Throttle};
+use super::link::{Link, LinkPurpose, PendingLink};
+use super::lockout::{Lock, LockCause, Throttle};
 use super::password_hash::HashMethod;
 use super::profile::{DisplayName, ExternalId, Labels, Locale};
 use super::role::{Role, ScopeSet, scopes_of};
@@ -73,6 +74,12 @@ pub enum UserFlag {
     MustChange,
     /// The password is a temporary one, expired or not.
     TemporaryPassword,
+    /// A link that the user has not used still works.
+    LinkPending,
+    /// A message to the user's address failed, and none was accepted since.
+    MailFailed,
+    /// The user has an address, and has not shown that mail reaches them there.
+    EmailUnverified,
     /// Sign-ins are throttled after wrong passwords.
     Throttled,
     /// The user has never signed in.
@@ -163,6 +170,10 @@ pub struct User {
     pub devices_valid_after: Option<Timestamp>,
     /// When the user proved that the address is theirs.
     pub email_verified_at: Option<Timestamp>,
+    /// The link that works longest, of those that were not used. It may have expired; see [`User::pending_link`].
+    pub stored_link: Option<PendingLink>,
+    /// When a message to the address of today failed, if none was accepted since.
+    pub mail_failed_at: Option<Timestamp>,
 }
 
 impl User {
@@ -174,6 +185,29 @@ impl User {
     /// The throttle in force at `now`.
     pub fn throttle(&self, now: Timestamp) -> Option<&Throttle> {
         self.stored_throttle.as_ref().filter(|throttle| throttle.until.is_none_or(|until| until > now))
+    }
+
+    /// The link that works longest at `now`, of those that were not used.
+    pub fn pending_link(&self, now: Timestamp) -> Option<&PendingLink> {
+        self.stored_link.as_ref().filter(|link| now < link.expires_at)
+    }
+
+    /// The purpose of a link with which the user chooses a password.
+    pub fn password_link_purpose(&self) -> LinkPurpose {
+        if self.is_pending() { LinkPurpose::Invite } else { LinkPurpose::PasswordReset }
+    }
+
+    /// Returns whether a link works at `now` for the user. It does not if the account is locked, except after failed sign-ins:
+    /// strangers could end links otherwise.
+    pub fn can_use(&self, link: &Link, now: Timestamp) -> bool {
+        let is_lock_in_the_way = self.lock(now).is_some_and(|lock| lock.cause != LockCause::FailedSignIns);
+        let is_at_address =
+            link.address.is_none() || link.address.as_deref() == self.email.as_ref().map(EmailAddress::key);
+        link.is_live(now)
+            && link.user_id == self.id
+            && self.kind == UserKind::Person
+            && is_at_address
+            && !is_lock_in_the_way
     }
 
     /// The state at `now`.
@@ -202,10 +236,14 @@ impl User {
     /// The flags that apply at `now`.
     pub fn flags(&self, now: Timestamp) -> Vec<UserFlag> {
         let temporary = self.change_cause() == Some(ChangeCause::Temporary);
+        let unverified = self.kind == UserKind::Person && self.email.is_some() && self.email_verified_at.is_none();
         let never = self.kind == UserKind::Person && self.last_sign_in_at.is_none();
         [
             (self.change_cause().is_some(), UserFlag::MustChange),
             (temporary, UserFlag::TemporaryPassword),
+            (self.pending_link(now).is_some(), UserFlag::LinkPending),
+            (self.mail_failed_at.is_some(), UserFlag::MailFailed),
+            (unverified, UserFlag::EmailUnverified),
             (self.throttle(now).is_some(), UserFlag::Throttled),
             (never, UserFlag::NeverSignedIn),
         ]

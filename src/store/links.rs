@@ -147,7 +147,7 @@ fn purpose_number(purpose: LinkPurpose) -> i16 {
     }
 }
 
-fn purpose_from(number: i16) -> Option<LinkPurpose> {
+pub(super) fn purpose_from(number: i16) -> Option<LinkPurpose> {
     [LinkPurpose::Invite, LinkPurpose::PasswordReset, LinkPurpose::EmailVerification]
         .into_iter()
         .find(|purpose| purpose_number(*purpose) == number)

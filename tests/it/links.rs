@@ -5,7 +5,7 @@ use std::time::Duration;
 use latchkey::proto::v1::create_user_request::Credential;
 use latchkey::proto::v1::reset_password_request::Method;
 use latchkey::proto::v1::reset_password_response::Secret;
-use latchkey::proto::v1::{self, DeliveryKind, DeliveryState, EventType, UserState};
+use latchkey::proto::v1::{self, DeliveryKind, DeliveryState, EventType, UserFlag, UserState};
 use tonic::{Code, Response, Status};
 
 use crate::harness::actors::named;
@@ -282,6 +282,55 @@ async fn sec_015_a_link_expires_by_the_clock_alone() {
     let ttl = Some(prost_types::Duration { seconds: 25 * 3600, nanos: 0 });
     let too_long = operator.reset_with(reset(Some(Method::SendLink(v1::SendLink { ttl })))).await;
     assert_eq!(refused(too_long, Code::InvalidArgument, "FIELD_INVALID").violations(), ["send_link.ttl: OUT_OF_RANGE"]);
+}
+
+#[tokio::test]
+async fn a_user_shows_the_link_that_works_longest_until_it_is_used_or_over() {
+    let h = Harness::start().await;
+    let (operator, stranger) = (bob(&h).await, h.stranger().await);
+    let etag = operator.user("bob").await.etag;
+    let answer = operator.reset_with(reset(None)).await.unwrap();
+    let (user, delivery) = (answer.user.unwrap(), answer.delivery.unwrap());
+    let pending = user.pending_link.clone().expect("a pending link");
+    assert_eq!((pending.kind(), &pending.delivery_id), (DeliveryKind::PasswordReset, &delivery.id));
+    assert_eq!(pending.expire_time, answer.expire_time);
+    assert!(user.flags.contains(&UserFlag::LinkPending.into()) && user.etag == etag, "{user:?}");
+    assert_eq!(operator.user("bob").await, user);
+
+    // One that works for a shorter time hides no longer one, but outlives it in turn.
+    let ttl = Some(prost_types::Duration { seconds: 86_400, nanos: 0 });
+    let longer = operator.reset_with(reset(Some(Method::ReturnLink(v1::ReturnLink { ttl })))).await.unwrap();
+    operator.mailed().await;
+    let shown = operator.user("bob").await.pending_link.expect("a pending link");
+    assert_eq!((shown.expire_time, shown.delivery_id.as_str()), (longer.expire_time, ""));
+    h.clock.advance(Duration::from_hours(24));
+    let over = operator.user("bob").await;
+    assert!(over.pending_link.is_none() && !over.flags.contains(&UserFlag::LinkPending.into()), "{over:?}");
+
+    let token = operator.link().await;
+    assert!(operator.user("bob").await.pending_link.is_some());
+    stranger.choose(&token, OTHER_PASSWORD).await.expect("a live link");
+    assert_eq!(operator.user("bob").await.pending_link, None);
+    operator.link().await;
+    let locked = operator.lock("bob").await.unwrap().user.unwrap();
+    assert_eq!((locked.pending_link.clone(), &locked), (None, &operator.user("bob").await));
+}
+
+#[tokio::test]
+async fn a_user_shows_whether_the_address_was_confirmed() {
+    let h = Harness::start().await;
+    let (operator, stranger) = (bob(&h).await, h.stranger().await);
+    let shows = |user: &v1::User| (user.email_verified, user.flags.contains(&UserFlag::EmailUnverified.into()));
+    assert_eq!(shows(&operator.user("bob").await), (false, true));
+    let mail = h.mail_of(&operator.mailed().await).await;
+    stranger.choose(&mail.token("reset"), OTHER_PASSWORD).await.expect("a live link");
+    assert_eq!(shows(&operator.user("bob").await), (true, false));
+    operator.mailed().await;
+    let moved = operator.sets_address("robert@example.com").await.user.unwrap();
+    assert_eq!((shows(&moved), moved.pending_link.clone()), ((false, true), None));
+    assert_eq!(operator.user("bob").await, moved);
+    let none = operator.sets_address("").await.user.unwrap();
+    assert_eq!(shows(&none), (false, false));
 }
 
 #[tokio::test]

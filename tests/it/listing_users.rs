@@ -54,7 +54,30 @@ async fn everybody() -> Harness {
         operator.reset(name).await.unwrap();
     }
     create_states(&h, &operator).await;
+    create_addressed(&h, &operator).await;
     h
+}
+
+/// People with an address, with and without links, failed mail and a confirmation.
+async fn create_addressed(h: &Harness, operator: &Client) {
+    for name in ["address", "address.link", "address.link.over", "address.failed", "address.confirmed"] {
+        let email = format!("{name}@example.com");
+        let request = v1::CreateUserRequest { username: name.to_owned(), email, ..Default::default() };
+        operator.create(request).await.unwrap();
+    }
+    let returns = |name: &str, seconds: i64| {
+        let ttl = Some(prost_types::Duration { seconds, nanos: 0 });
+        let method = Some(v1::reset_password_request::Method::ReturnLink(v1::ReturnLink { ttl }));
+        v1::ResetPasswordRequest { user: Some(named(name)), method, ..Default::default() }
+    };
+    operator.reset_with(returns("address.link", 86_400)).await.unwrap();
+    operator.reset_with(returns("address.link.over", 600)).await.unwrap();
+    h.clock.advance(Duration::from_mins(10));
+    let failed = v1::ResetPasswordRequest { user: Some(named("address.failed")), ..Default::default() };
+    let failed = operator.reset_with(failed).await.unwrap().delivery.unwrap();
+    operator.delivery_in(&failed.id, v1::DeliveryState::Accepted).await;
+    h.sql(&format!("UPDATE delivery SET state = 5 WHERE id = '{}'", failed.id)).await;
+    h.sql(r#"UPDATE "user" SET email_verified_at = 1 WHERE username = 'address.confirmed'"#).await;
 }
 
 async fn create_states(h: &Harness, operator: &Client) {
@@ -138,8 +161,13 @@ fn single_filters(users: &[v1::User]) -> Vec<UserFilter> {
     let kinds = [UserKind::Person, UserKind::Service].map(i32::from);
     let causes =
         [LockCause::Compromise, LockCause::Deactivated, LockCause::Operator, LockCause::FailedSignIns].map(i32::from);
-    let flags = [UserFlag::MustChange, UserFlag::TemporaryPassword, UserFlag::Throttled, UserFlag::NeverSignedIn]
-        .map(i32::from);
+    let flags: Vec<i32> = (1..=i32::from(UserFlag::NeverSignedIn)).filter(|n| UserFlag::try_from(*n).is_ok()).collect();
+    assert_eq!(flags.len(), 7);
+    let pairs: Vec<Vec<i32>> = flags
+        .iter()
+        .enumerate()
+        .flat_map(|(at, flag)| flags[at..].iter().map(|other| BTreeSet::from([*flag, *other]).into_iter().collect()))
+        .collect();
     let subsets = |of: &[i32]| -> Vec<Vec<i32>> {
         (1..1_usize << of.len())
             .map(|bits| of.iter().enumerate().filter(|(at, _)| bits >> at & 1 == 1).map(|(_, is)| *is).collect())
@@ -149,8 +177,8 @@ fn single_filters(users: &[v1::User]) -> Vec<UserFilter> {
     all.extend(subsets(&states).into_iter().map(|states| UserFilter { states, ..Default::default() }));
     all.extend(subsets(&kinds).into_iter().map(|kinds| UserFilter { kinds, ..Default::default() }));
     all.extend(subsets(&causes).into_iter().map(|lock_causes| UserFilter { lock_causes, ..Default::default() }));
-    all.extend(subsets(&flags).into_iter().map(|flags| UserFilter { flags, ..Default::default() }));
-    all.extend(subsets(&flags).into_iter().map(|without_flags| UserFilter { without_flags, ..Default::default() }));
+    all.extend(pairs.iter().cloned().map(|flags| UserFilter { flags, ..Default::default() }));
+    all.extend(pairs.into_iter().map(|without_flags| UserFilter { without_flags, ..Default::default() }));
     let abilities =
         [SignInAbilityKind::Yes, SignInAbilityKind::YesThen, SignInAbilityKind::NotUntil, SignInAbilityKind::No];
     all.extend(
@@ -215,7 +243,7 @@ async fn every_filter_selects_what_the_single_answers_say() {
     let h = everybody().await;
     let operator = h.operator().await;
     let users = all_users(&operator).await;
-    assert_eq!(users.len(), 21);
+    assert_eq!(users.len(), 26);
     let filters = single_filters(&users);
     // Each field must select some users and leave out others, otherwise it proves nothing.
     let telling = filters.iter().filter(|filter| {

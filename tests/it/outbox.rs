@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use latchkey::proto::v1::create_user_request::Credential;
-use latchkey::proto::v1::{self, DeliveryState};
+use latchkey::proto::v1::{self, DeliveryState, UserFlag};
 
 use crate::harness::actors::named;
 use crate::harness::child::Site;
@@ -182,6 +182,45 @@ async fn a_diagnosis_tells_what_became_of_the_mail() {
     let again = operator.user_admin().resend_delivery(request).await.expect("at once").into_inner().delivery.unwrap();
     operator.delivery_in(&again.id, DeliveryState::Accepted).await;
     assert!(diagnose().await.findings.iter().all(|finding| finding.code() != Code::DeliveryFailing));
+}
+
+#[tokio::test]
+async fn a_user_to_whom_mail_failed_shows_it_until_mail_is_accepted_or_the_address_changes() {
+    let exists = std::sync::Arc::new(AtomicBool::new(false));
+    let mailbox = exists.clone();
+    let script = move |now: Step, line: &str| {
+        let is_unknown = line.contains("wrong") && !mailbox.load(Relaxed);
+        (now == Step::Recipient && is_unknown).then(|| Act::reply("550 5.1.1 no such user"))
+    };
+    let relay = SmtpServer::scripted(Tls::None, Certificate::Good, "HELP", script).await;
+    let h = with_relay(&relay).await;
+    let operator = users(&h, &["wrong", "right"]).await;
+    let failed = |user: &v1::User| user.flags.contains(&UserFlag::MailFailed.into());
+    let moves = |username: &'static str, email: &'static str| {
+        let email = Some(email.to_owned());
+        operator.update(v1::UpdateUserRequest { user: Some(named(username)), email, ..Default::default() })
+    };
+    for (name, end) in [("wrong", DeliveryState::Failed), ("right", DeliveryState::Accepted)] {
+        let sent = operator.sends_link(name).await;
+        operator.delivery_in(&sent.id, end).await;
+    }
+    assert!(failed(&operator.user("wrong").await) && !failed(&operator.user("right").await));
+    let filter = v1::UserFilter { flags: vec![UserFlag::MailFailed.into()], ..Default::default() };
+    let listed = v1::ListUsersRequest { filter: Some(filter), ..Default::default() };
+    let listed = operator.list(listed).await.unwrap().users;
+    assert_eq!(listed.iter().map(|user| user.username.as_str()).collect::<Vec<_>>(), ["wrong"]);
+
+    // The message to the old address may have failed; the new one is another matter.
+    assert!(!failed(&moves("wrong", "new@example.com").await.unwrap().user.unwrap()));
+    assert!(failed(&moves("wrong", "wrong@example.com").await.unwrap().user.unwrap()));
+    assert!(!failed(&moves("right", "wrong.too@example.com").await.unwrap().user.unwrap()));
+    let sent = operator.sends_link("right").await;
+    operator.delivery_in(&sent.id, DeliveryState::Failed).await;
+    assert!(failed(&operator.user("right").await));
+    exists.store(true, Relaxed);
+    let again = operator.sends_link("right").await;
+    operator.delivery_in(&again.id, DeliveryState::Accepted).await;
+    assert!(!failed(&operator.user("right").await));
 }
 
 #[tokio::test]

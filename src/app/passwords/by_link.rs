@@ -46,7 +46,7 @@ impl App {
         self.write(caller, None, |mut writer| async move {
             let before = writer.locked(proof.link.user_id).await?.ok_or_else(dead)?;
             let change = writer.change();
-            let works = proof.link.works_for(&before, change.now);
+            let works = before.can_use(&proof.link, change.now);
             if !works || !link_consume(&change.tx, proof.link.id, change.now).await? {
                 return Err(dead());
             }

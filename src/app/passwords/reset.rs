@@ -230,6 +230,7 @@ impl App {
         let sessions = session_end(&change.tx, before.id, Which::All, change.now).await?;
         let tickets_revoked = ticket_end_all(&change.tx, before.id, change.now).await?;
         let links_revoked = change.end_links(before, None).await?;
+        after.stored_link = None;
         let (cleared, throttle_ended) = change.clear_throttle(before).await?;
         let effects = Effects {
             password_ended: before.password.is_some(),

@@ -51,7 +51,7 @@ impl App {
             if lifted.is_some() {
                 after.stored_lock = None;
             }
-            let purpose = LinkPurpose::of_password(&after);
+            let purpose = after.password_link_purpose();
             check_ttl(purpose, wish)?;
             let (effects, throttle_ended) = if reset.end_access_now {
                 end_access(&change, &before, &mut after).await?
@@ -62,6 +62,7 @@ impl App {
                 user_save(&change.tx, &before, &mut after, None, change.now).await?;
             }
             let sent = self.send_link(&change, &after, purpose, wish, None).await?;
+            change.reread(&mut after).await?;
             let effects = Effects { lock_lifted: lifted.is_some(), ..effects };
             if reset.validate_only {
                 return Ok(change.roll_back(RolledBack::DryRun, Some((after, effects, lifted, None))));

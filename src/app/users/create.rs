@@ -148,10 +148,14 @@ impl App {
             if command.validate_only {
                 return Ok(change.roll_back(RolledBack::DryRun, Some(None)));
             }
-            let sent = match (invite, generated) {
-                (Some(wish), _) => Some(self.send_link(&change, user, LinkPurpose::Invite, wish, None).await?),
-                _ => None,
+            let mut created = user.clone();
+            let sent = match invite {
+                Some(wish) => Some(self.send_link(&change, user, LinkPurpose::Invite, wish, None).await?),
+                None => None,
             };
+            if sent.is_some() {
+                change.reread(&mut created).await?;
+            }
             let delivery = match (&sent, generated) {
                 (Some(sent), _) => sent.delivery.clone(),
                 (None, Some(password)) if handover.is_mailed() => {
@@ -172,13 +176,12 @@ impl App {
                 return Ok(change.roll_back(RolledBack::LostIdempotencyRace, None));
             }
             let link = sent.as_ref().zip(invite).and_then(|(sent, wish)| self.url(sent, wish.way));
-            change.commit(created_event(user, command), Some(Some((delivery, link, expires_at)))).await
+            change.commit(created_event(user, command), Some(Some((created, delivery, link, expires_at)))).await
         });
         let Some(created) = created.await? else { return Ok(None) };
-        let (delivery, link, expires_at) = created.unwrap_or((None, None, expires_at));
+        let (user, delivery, link, expires_at) = created.unwrap_or_else(|| (user.clone(), None, None, expires_at));
         let temporary_password = temporary_password.filter(|_| handover != Handover::Mail);
-        let (user, replayed) = (user.clone(), false);
-        Ok(Some(CreatedUser { user, temporary_password, link, delivery, expires_at, replayed }))
+        Ok(Some(CreatedUser { user, temporary_password, link, delivery, expires_at, replayed: false }))
     }
 }
 
@@ -249,6 +252,8 @@ fn new_user(id: UserId, command: &CreateUser, password: Option<Password>, now: T
         last_sign_in_at: None,
         devices_valid_after: None,
         email_verified_at: None,
+        stored_link: None,
+        mail_failed_at: None,
     }
 }
 

@@ -177,7 +177,11 @@ async fn save_locked(change: &Change<'_>, before: &User, mut after: User, lock: 
     if after.stored_lock.as_ref().is_some_and(|lock| lock.cause == LockCause::Deactivated) {
         delivery_cancel(&change.tx, Cancelled::AllOf(before.id), change.now).await?;
     }
-    let links_revoked = if ends_links { change.end_links(before, None).await? } else { 0 };
+    let mut links_revoked = 0;
+    if ends_links {
+        links_revoked = change.end_links(before, None).await?;
+        after.stored_link = None;
+    }
     let effects = Effects { links_revoked, tickets_revoked, ..change.app.effects_of_ending(sessions, change.now) };
     Ok((after, effects))
 }

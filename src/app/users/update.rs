@@ -105,7 +105,7 @@ impl App {
                 check_reservations(&change, username, email, Some(before.id)).await?;
             }
             let links_revoked =
-                if before.email == after.email { 0 } else { readdress(&change, &before, &after).await? };
+                if before.email == after.email { 0 } else { readdress(&change, &before, &mut after).await? };
             let reserved_until = change.now.saturating_add(RESERVATION);
             let is_reserved = reservations_move(&change.tx, &before, &after, reserved_until).await?;
             let lost_role = before.roles.iter().any(|role| !after.roles.contains(role));
@@ -179,11 +179,12 @@ impl App {
 }
 
 /// Ends what was sent to the old address, and tells it. Returns the number of links that were ended.
-async fn readdress(change: &Change<'_>, before: &User, after: &User) -> Result<u32> {
+async fn readdress(change: &Change<'_>, before: &User, after: &mut User) -> Result<u32> {
     let ended = change.end_links(before, None).await?;
     if let Some(old) = &before.email {
         change.notify_at(before, LetterKind::AddressChanged, old, after.email.as_ref()).await?;
     }
+    change.reread(after).await?;
     Ok(ended)
 }
 

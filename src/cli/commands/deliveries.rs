@@ -112,7 +112,7 @@ fn table(deliveries: &[Delivery], clock: &Clock) -> Table {
         let created = instant(delivery.create_time.as_ref()).map(|at| clock.ago(at)).unwrap_or_default();
         table.row([
             delivery.id.as_str().into(),
-            kind(delivery).into(),
+            kind(delivery.kind()).into(),
             delivery.address.as_str().into(),
             created.into(),
             state(delivery, clock),

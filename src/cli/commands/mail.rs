@@ -213,5 +213,5 @@ fn tell(delivery: &Delivery) -> Option<&'static str> {
 
 /// The words for a kind of message and where it goes: `password reset to ada@example.com`.
 pub(super) fn to(delivery: &Delivery) -> String {
-    format!("{} to {}", kind(delivery), delivery.address)
+    format!("{} to {}", kind(delivery.kind()), delivery.address)
 }

@@ -10,9 +10,9 @@ const FILE: &str = "file";
 /// What is said of a message that was written to a file.
 pub(crate) const WRITTEN: &str = "written to a file on the server; no user gets it";
 
-/// What a message is for: `password reset`.
-pub(crate) fn kind(delivery: &Delivery) -> &'static str {
-    match delivery.kind() {
+/// What a message or a link is for: `password reset`.
+pub(crate) fn kind(kind: DeliveryKind) -> &'static str {
+    match kind {
         DeliveryKind::Invite => "invitation",
         DeliveryKind::PasswordReset => "password reset",
         DeliveryKind::TemporaryPassword => "temporary password",

@@ -3,8 +3,8 @@
 use super::text::{Text, Tone};
 use super::time::{Clock, instant};
 use crate::proto::v1::{
-    LockCause, PasswordChangeCause, PasswordStatus, SignInAbility, SignInAbilityKind, SignInAbilityReason,
-    SignInThrottle, User, UserKind, UserLock, UserState,
+    DeliveryKind, LockCause, PasswordChangeCause, PasswordStatus, SignInAbility, SignInAbilityKind,
+    SignInAbilityReason, SignInThrottle, User, UserFlag, UserKind, UserLock, UserState,
 };
 
 /// `Ada Lovelace (ada)`, or the username alone.
@@ -157,8 +157,9 @@ pub(crate) fn password(user: &User, clock: &Clock) -> Text {
 /// What needs an operator's attention. Empty if nothing does.
 pub(crate) fn attention(user: &User, clock: &Clock) -> Text {
     let answer = ability(user);
+    let mail_failed = user.flags.contains(&UserFlag::MailFailed.into()).then(|| "mail failed".to_owned());
     if answer.kind() == SignInAbilityKind::Yes {
-        return Text::new();
+        return mail_failed.map(|text| Text::toned(Tone::Warn, text)).unwrap_or_default();
     }
     let mut concerns = Vec::new();
     if let Some(lock) = &user.lock {
@@ -179,7 +180,22 @@ pub(crate) fn attention(user: &User, clock: &Clock) -> Text {
         _ if must_change => concerns.push("must change".to_owned()),
         _ => {}
     }
+    // An account that waits for its owner is told from one that waits for an operator.
+    concerns.extend(pending_link(user, clock));
+    concerns.extend(mail_failed);
     Text::toned(mark(user).0, concerns.join("; "))
+}
+
+/// `invitation out, 21 h left`. `None` without a link that still works.
+pub(crate) fn pending_link(user: &User, clock: &Clock) -> Option<String> {
+    let link = user.pending_link.as_ref()?;
+    let left = instant(link.expire_time.as_ref()).map(|at| format!(", {}", clock.left(at))).unwrap_or_default();
+    let what = match link.kind() {
+        DeliveryKind::Invite => "invitation",
+        DeliveryKind::EmailVerification => "link to confirm the address",
+        _ => "link to a new password",
+    };
+    Some(format!("{what} out{left}"))
 }
 
 /// `locked by root: laptop lost, until tomorrow 08:00`.

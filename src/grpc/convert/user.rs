@@ -1,8 +1,10 @@
 //! Messages of users.
 
+use super::deliveries::link_kind;
 use super::{count, stamp};
 use crate::app::App;
 use crate::domain::audit::RecordedEvent;
+use crate::domain::link::PendingLink;
 use crate::domain::lockout::{Lock, LockCause};
 use crate::domain::sign_in_ability::{AbilityKind, Concern, Remedy, SignInAbility};
 use crate::domain::time::Timestamp;
@@ -30,6 +32,8 @@ pub(in crate::grpc) fn user(app: &App, user: &User) -> v1::User {
             includes_familiar_places: throttle.includes_familiar(now),
         }),
         password_status: Some(password_status(app, user)),
+        email_verified: user.email_verified_at.is_some(),
+        pending_link: user.pending_link(now).map(pending_link),
         flags: user.flags(now).into_iter().map(|known| flag(known).into()).collect(),
         create_time: Some(stamp(user.created_at)),
         update_time: Some(stamp(user.updated_at)),
@@ -91,6 +95,14 @@ fn text(value: Option<&impl ToString>) -> String {
     value.map(ToString::to_string).unwrap_or_default()
 }
 
+fn pending_link(link: &PendingLink) -> v1::PendingLink {
+    v1::PendingLink {
+        kind: link_kind(link.purpose).into(),
+        expire_time: Some(stamp(link.expires_at)),
+        delivery_id: text(link.delivery_id.as_ref()),
+    }
+}
+
 /// Converts a lock to a message.
 pub(in crate::grpc) fn lock(lock: &Lock) -> v1::UserLock {
     v1::UserLock {
@@ -146,6 +158,9 @@ fn flag(flag: UserFlag) -> v1::UserFlag {
     match flag {
         UserFlag::MustChange => v1::UserFlag::MustChange,
         UserFlag::TemporaryPassword => v1::UserFlag::TemporaryPassword,
+        UserFlag::LinkPending => v1::UserFlag::LinkPending,
+        UserFlag::MailFailed => v1::UserFlag::MailFailed,
+        UserFlag::EmailUnverified => v1::UserFlag::EmailUnverified,
         UserFlag::Throttled => v1::UserFlag::Throttled,
         UserFlag::NeverSignedIn => v1::UserFlag::NeverSignedIn,
     }

@@ -306,6 +306,9 @@ fn flag(number: i32) -> std::result::Result<UserFlag, Wrong> {
     match v1::UserFlag::try_from(number) {
         Ok(v1::UserFlag::MustChange) => Ok(UserFlag::MustChange),
         Ok(v1::UserFlag::TemporaryPassword) => Ok(UserFlag::TemporaryPassword),
+        Ok(v1::UserFlag::LinkPending) => Ok(UserFlag::LinkPending),
+        Ok(v1::UserFlag::MailFailed) => Ok(UserFlag::MailFailed),
+        Ok(v1::UserFlag::EmailUnverified) => Ok(UserFlag::EmailUnverified),
         Ok(v1::UserFlag::Throttled) => Ok(UserFlag::Throttled),
         Ok(v1::UserFlag::NeverSignedIn) => Ok(UserFlag::NeverSignedIn),
         Ok(v1::UserFlag::Unspecified) | Err(_) => Err(Wrong::Number),

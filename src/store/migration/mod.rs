@@ -10,6 +10,7 @@ mod m0007_events_by_kind;
 mod m0008_ended_passwords;
 mod m0009_links_and_deliveries;
 mod m0010_reset_requests;
+mod m0011_pending_links_and_failed_mail;
 
 use sea_orm_migration::prelude::*;
 
@@ -29,6 +30,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0008_ended_passwords::Migration),
             Box::new(m0009_links_and_deliveries::Migration),
             Box::new(m0010_reset_requests::Migration),
+            Box::new(m0011_pending_links_and_failed_mail::Migration),
         ]
     }
 }

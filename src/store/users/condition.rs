@@ -5,6 +5,7 @@
 use sea_orm::sea_query::{Condition, Expr, ExprTrait, Query, SelectStatement, SimpleExpr};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QuerySelect, QueryTrait};
 
+use super::derived::{link_pending, mail_failed};
 use super::row::kind_number;
 use crate::domain::sign_in_ability::{AbilityKind, Concern};
 use crate::domain::time::Timestamp;
@@ -74,6 +75,11 @@ pub(super) fn flag(flag: UserFlag, now: Timestamp) -> Condition {
     let holds = match flag {
         UserFlag::MustChange => must_change(),
         UserFlag::TemporaryPassword => Expr::cust(r#""user".password_kind > 1"#),
+        UserFlag::LinkPending => return link_pending(now),
+        UserFlag::MailFailed => return mail_failed(),
+        UserFlag::EmailUnverified => {
+            Expr::cust(r#"("user".kind = 1 AND "user".email_key IS NOT NULL AND "user".email_verified_at IS NULL)"#)
+        }
         UserFlag::Throttled => user::Column::Id.in_subquery(waiting_ids(now)),
         UserFlag::NeverSignedIn => Expr::cust(r#"("user".kind = 1 AND "user".last_sign_in_at IS NULL)"#),
     };

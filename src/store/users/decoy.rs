@@ -4,6 +4,7 @@
 use sea_orm::sea_query::{Alias, Expr, ExprTrait, Query, SelectStatement, UnionType};
 use sea_orm::{ColumnTrait, ColumnType, ConnectionTrait, IdenStatic, Iterable, QuerySelect, QueryTrait, Select};
 
+use super::derived::{DERIVED, Derived};
 use super::row::UserRow;
 use crate::domain::credentials::UserWithCredentials;
 use crate::domain::id::UserId;
@@ -13,17 +14,13 @@ use crate::store::single::model;
 
 /// As long as a hash with the default settings.
 const HASH: &str = "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
-/// The columns of the throttle, which `with_throttle` adds.
-const THROTTLE: [(&str, &str); 3] =
-    [("throttle_failures", "INTEGER"), ("throttle_until", "BIGINT"), ("familiar_until", "BIGINT")];
-
 /// The id of no account.
 pub(super) fn decoy_id() -> UserId {
     UserId::from_bytes([0; 16])
 }
 
 /// Reads one account with its credentials, or the decoy, and returns `None` for the decoy. `found` selects the account, with
-/// its throttle; `same` selects it without locking it.
+/// its derived columns; `same` selects it without locking it.
 pub(super) async fn one_or_decoy(
     c: &impl ConnectionTrait,
     found: Select<user::Entity>,
@@ -41,14 +38,15 @@ fn or_decoy(found: SelectStatement, same: Select<user::Entity>) -> SelectStateme
     for column in user::Column::iter() {
         decoy.expr(Expr::cust(literal(column)));
     }
-    for (_, kind) in THROTTLE {
+    for Derived { kind, .. } in DERIVED {
         decoy.expr(Expr::cust(format!("CAST(NULL AS {kind})")));
     }
     decoy.and_where(Expr::exists(same.select_only().column(user::Column::Id).into_query()).not());
     let mut either = Query::select();
-    for name in
-        user::Column::iter().map(|column| column.as_str().to_owned()).chain(THROTTLE.map(|(name, _)| name.to_owned()))
-    {
+    for name in user::Column::iter().map(|column| column.as_str().to_owned()) {
+        either.column(Alias::new(name));
+    }
+    for Derived { name, .. } in DERIVED {
         either.column(Alias::new(name));
     }
     either.from_subquery(found, Alias::new("found")).union(UnionType::All, decoy);

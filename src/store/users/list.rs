@@ -11,8 +11,8 @@ use sea_orm::{
 };
 
 use super::condition::{besides, flag, holds, indexed, locked, matching, outlasts_password, state, throttled_people};
+use super::derived::with_derived;
 use super::row::{UserRow, cause_number, kind_number};
-use super::with_throttle;
 use crate::domain::page::{Cursor, MOST_COUNTED, Page, PageSize, Total};
 use crate::domain::profile::SearchText;
 use crate::domain::sign_in_ability::{AbilityKind, Concern};
@@ -128,7 +128,7 @@ struct ListedRow {
 
 /// Selects all columns of [`ListedRow`] but the term.
 fn columns() -> Select<user::Entity> {
-    with_throttle(user::Entity::find())
+    with_derived(user::Entity::find(), "")
         .column_as(user::Column::Username, "sort_username")
         .column_as(user::Column::Id, "sort_id")
         .column_as(user::Column::CreatedAt, "sort_created_at")

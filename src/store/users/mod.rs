@@ -2,16 +2,18 @@
 
 mod condition;
 mod decoy;
+mod derived;
 mod list;
 mod row;
 mod write;
 
-use sea_orm::sea_query::{Expr, Func, LockType};
+use sea_orm::sea_query::{Func, LockType};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, IdenStatic, Iterable, JoinType, QueryFilter, QueryResult,
     QuerySelect, Select,
 };
 
+use self::derived::with_derived;
 pub use self::list::{UserListing, user_count, user_list};
 pub use self::write::{
     administrators_lock, reservation_find, reservation_owner, reservations_end, reservations_move, reservations_sweep,
@@ -28,12 +30,12 @@ use crate::store::single::{model, record};
 
 /// Reads one account.
 pub async fn user_by_ref(c: &impl ConnectionTrait, user: &UserRef) -> Result<Option<User>> {
-    one(c, with_throttle(find(user))).await
+    one(c, with_derived(find(user), "")).await
 }
 
 /// Reads one account by id.
 pub async fn user_by_id(c: &impl ConnectionTrait, id: UserId) -> Result<Option<User>> {
-    one(c, with_throttle(user::Entity::find_by_id(id.to_string()))).await
+    one(c, with_derived(user::Entity::find_by_id(id.to_string()), "")).await
 }
 
 /// Reads the account that a sign-in names, with its credentials. Takes as long if there is none.
@@ -42,12 +44,12 @@ pub async fn user_by_login(c: &impl ConnectionTrait, login: &Login) -> Result<Op
         Login::Username(username) => UserRef::Username(username.clone()),
         Login::Email(email) => UserRef::Email(email.clone()),
     };
-    decoy::one_or_decoy(c, with_throttle(find(&user)), find(&user)).await
+    decoy::one_or_decoy(c, with_derived(find(&user), ""), find(&user)).await
 }
 
 /// Reads one account by id, with its credentials.
 pub async fn user_with_credentials(c: &impl ConnectionTrait, id: UserId) -> Result<Option<UserWithCredentials>> {
-    one_with_credentials(c, with_throttle(user::Entity::find_by_id(id.to_string()))).await
+    one_with_credentials(c, with_derived(user::Entity::find_by_id(id.to_string()), "")).await
 }
 
 /// Returns the id of an account without reading the rest. Works on a corrupt record too.
@@ -58,7 +60,7 @@ pub async fn user_id_by_ref(c: &impl ConnectionTrait, user: &UserRef) -> Result<
 
 /// Reads and locks one account, to change it.
 pub async fn user_lock_row(c: &impl ConnectionTrait, id: UserId) -> Result<Option<User>> {
-    let select = with_throttle(user::Entity::find_by_id(id.to_string()));
+    let select = with_derived(user::Entity::find_by_id(id.to_string()), "");
     one(c, locking(c, select, id, RowLock::Write)).await
 }
 
@@ -66,7 +68,7 @@ pub async fn user_lock_row(c: &impl ConnectionTrait, id: UserId) -> Result<Optio
 pub async fn user_lock_row_or_decoy(c: &impl ConnectionTrait, id: Option<UserId>) -> Result<Option<User>> {
     let id = id.unwrap_or_else(decoy::decoy_id);
     let select = user::Entity::find_by_id(id.to_string());
-    let found = locking(c, with_throttle(select.clone()), id, RowLock::Write);
+    let found = locking(c, with_derived(select.clone(), ""), id, RowLock::Write);
     Ok(decoy::one_or_decoy(c, found, select).await?.map(|account| account.user))
 }
 
@@ -75,13 +77,13 @@ pub async fn user_lock_row_with_credentials(
     c: &impl ConnectionTrait,
     id: UserId,
 ) -> Result<Option<UserWithCredentials>> {
-    let select = with_throttle(user::Entity::find_by_id(id.to_string()));
+    let select = with_derived(user::Entity::find_by_id(id.to_string()), "");
     one_with_credentials(c, locking(c, select, id, RowLock::Write)).await
 }
 
 /// Reads and locks one account to record a sign-in. Excludes writers, but not transactions that share the row.
 pub async fn user_lock_row_to_sign_in(c: &impl ConnectionTrait, id: UserId) -> Result<Option<UserWithCredentials>> {
-    let select = with_throttle(user::Entity::find_by_id(id.to_string()));
+    let select = with_derived(user::Entity::find_by_id(id.to_string()), "");
     one_with_credentials(c, locking(c, select, id, RowLock::SignIn)).await
 }
 
@@ -151,7 +153,7 @@ pub(super) fn with_owner<E: EntityTrait>(select: Select<E>, user_id: E::Column) 
     let select = select.join(JoinType::InnerJoin, owner);
     let select = user::Column::iter()
         .fold(select, |select, column| select.column_as(column, format!("{OWNER}{}", column.as_str())));
-    throttle_columns(select, OWNER)
+    with_derived(select, OWNER)
 }
 
 /// Decodes the account in a row of [`with_owner`].
@@ -167,21 +169,6 @@ fn find(user: &UserRef) -> Select<user::Entity> {
         UserRef::ExternalId(external_id) => user::Column::ExternalId.eq(external_id.as_str()),
     };
     user::Entity::find().filter(condition)
-}
-
-/// Adds the account's throttle, over all its budgets.
-fn with_throttle(select: Select<user::Entity>) -> Select<user::Entity> {
-    throttle_columns(select, "")
-}
-
-fn throttle_columns<E: EntityTrait>(select: Select<E>, prefix: &str) -> Select<E> {
-    const OF_ACCOUNT: &str =
-        r#"FROM throttle WHERE throttle.account_id = "user".id AND throttle.waits_until IS NOT NULL"#;
-    let column = |what: &str, more: &str| Expr::cust(format!("(SELECT MAX({what}) {OF_ACCOUNT}{more})"));
-    select
-        .expr_as(column("throttle.failures", ""), format!("{prefix}throttle_failures"))
-        .expr_as(column("throttle.waits_until", ""), format!("{prefix}throttle_until"))
-        .expr_as(column("throttle.waits_until", " AND throttle.id LIKE 'f%'"), format!("{prefix}familiar_until"))
 }
 
 async fn one_with_credentials(

@@ -4,6 +4,7 @@ use sea_orm::{FromQueryResult, NotSet, Set};
 
 use crate::domain::credentials::{Credentials, UserWithCredentials};
 use crate::domain::email::EmailAddress;
+use crate::domain::link::PendingLink;
 use crate::domain::lockout::{Lock, LockCause, Throttle};
 use crate::domain::password_hash::PasswordHash;
 use crate::domain::profile::{DisplayName, ExternalId, Labels, Locale};
@@ -12,6 +13,7 @@ use crate::domain::user::{Password, PasswordKind, User, UserKind};
 use crate::domain::username::Username;
 use crate::error::{Resource, Result};
 use crate::store::entity::user;
+use crate::store::links::purpose_from;
 use crate::store::text::{Decoder, json, micros};
 use crate::store::throttle::FOR_GOOD;
 
@@ -22,6 +24,10 @@ pub(super) struct UserRow {
     throttle_failures: Option<i32>,
     throttle_until: Option<i64>,
     familiar_until: Option<i64>,
+    pending_link_purpose: Option<i16>,
+    pending_link_until: Option<i64>,
+    pending_link_delivery: Option<String>,
+    mail_failed_at: Option<i64>,
 }
 
 impl UserRow {
@@ -58,7 +64,20 @@ impl UserRow {
             }),
             _ => None,
         };
-        decode(&decoder, &self.user, stored_throttle)
+        let user = decode(&decoder, &self.user, stored_throttle)?;
+        let stored_link = self.decode_link(&decoder)?;
+        Ok(User { stored_link, mail_failed_at: decoder.instant_or_none(self.mail_failed_at)?, ..user })
+    }
+
+    fn decode_link(&self, decoder: &Decoder<'_>) -> Result<Option<PendingLink>> {
+        let (Some(purpose), Some(until)) = (self.pending_link_purpose, self.pending_link_until) else {
+            return Ok(None);
+        };
+        Ok(Some(PendingLink {
+            purpose: decoder.some(purpose_from(purpose))?,
+            expires_at: decoder.instant(until)?,
+            delivery_id: self.pending_link_delivery.as_deref().map(|id| decoder.parse(id)).transpose()?,
+        }))
     }
 }
 
@@ -88,6 +107,8 @@ fn decode(decoder: &Decoder<'_>, row: &user::Model, stored_throttle: Option<Thro
         last_sign_in_at: decoder.instant_or_none(row.last_sign_in_at)?,
         devices_valid_after: decoder.instant_or_none(row.devices_valid_after)?,
         email_verified_at: decoder.instant_or_none(row.email_verified_at)?,
+        stored_link: None,
+        mail_failed_at: None,
     })
 }
 

@@ -51,9 +51,18 @@ pub(crate) struct List {
     /// Only those who must change their password.
     #[arg(long)]
     must_change: bool,
-    /// Only those with a temporary password, expired or not.
+    /// Only those with a temporary password.
     #[arg(long)]
     temporary: bool,
+    /// Only those with a link that they have not used.
+    #[arg(long)]
+    link_pending: bool,
+    /// Only those to whom mail failed.
+    #[arg(long)]
+    mail_failed: bool,
+    /// Only those who have not confirmed their address.
+    #[arg(long)]
+    unconfirmed: bool,
     /// Only those who are throttled after wrong passwords.
     #[arg(long)]
     throttled: bool,
@@ -149,6 +158,9 @@ impl List {
         let switches = [
             (self.must_change, UserFlag::MustChange),
             (self.temporary, UserFlag::TemporaryPassword),
+            (self.link_pending, UserFlag::LinkPending),
+            (self.mail_failed, UserFlag::MailFailed),
+            (self.unconfirmed, UserFlag::EmailUnverified),
             (self.throttled, UserFlag::Throttled),
             (self.never_signed_in, UserFlag::NeverSignedIn),
         ];

@@ -7,11 +7,14 @@ use crate::cli::contract::enum_words;
 use crate::cli::error::Error;
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::time::{Clock, instant};
-use crate::cli::output::words::{Step, can_sign_in, change_cause, next_steps, password, person, signed_in, state};
+use crate::cli::output::words::{
+    Step, can_sign_in, change_cause, next_steps, password, pending_link, person, signed_in, state,
+};
 use crate::cli::setting::Cli;
 use crate::cli::user_ref;
 use crate::proto::v1::{
-    GetUserRequest, ListRolesRequest, SignInAbilityReason, SignInFailure, User, UserKind, UserRef, WhoAmIRequest,
+    GetUserRequest, ListRolesRequest, SignInAbilityReason, SignInFailure, User, UserFlag, UserKind, UserRef,
+    WhoAmIRequest,
 };
 
 const HELP: &str = "\
@@ -68,7 +71,7 @@ fn profile(user: &User, clock: &Clock) -> [(&'static str, Text); 9] {
         ("id", user.id.as_str().into()),
         ("username", user.username.as_str().into()),
         ("kind", kind.into()),
-        ("email", user.email.as_str().into()),
+        ("email", address(user)),
         ("locale", user.locale.as_str().into()),
         ("external id", user.external_id.as_str().into()),
         ("labels", labels.join(", ").into()),
@@ -76,7 +79,31 @@ fn profile(user: &User, clock: &Clock) -> [(&'static str, Text); 9] {
     ]
 }
 
-fn sign_in(user: &User, clock: &Clock) -> [(&'static str, Text); 6] {
+/// The address, and what is known of it.
+fn address(user: &User) -> Text {
+    let has = |flag: UserFlag| user.flags.contains(&flag.into());
+    let text = Text::from(user.email.as_str());
+    if user.email.is_empty() {
+        text
+    } else if has(UserFlag::MailFailed) {
+        text.and(Tone::Bad, " (mail to it failed)")
+    } else if user.email_verified {
+        text.and(Tone::Good, " (confirmed)")
+    } else {
+        text.and(Tone::Dim, " (not confirmed)")
+    }
+}
+
+/// The link that was not used, with the message that carries it.
+fn link(user: &User, clock: &Clock) -> Text {
+    let Some(text) = pending_link(user, clock) else { return Text::new() };
+    match user.pending_link.as_ref().map(|link| link.delivery_id.as_str()) {
+        Some(id) if !id.is_empty() => Text::toned(Tone::Warn, text).and(Tone::Dim, format!(", delivery {id}")),
+        _ => Text::toned(Tone::Warn, text).and(Tone::Dim, ", returned to an operator"),
+    }
+}
+
+fn sign_in(user: &User, clock: &Clock) -> [(&'static str, Text); 7] {
     let lock = user.lock.as_ref();
     let lock_age = lock.and_then(|lock| instant(lock.lock_time.as_ref())).map(|at| clock.full_and_ago(at));
     // The first line says why, by whom and until when.
@@ -98,6 +125,7 @@ fn sign_in(user: &User, clock: &Clock) -> [(&'static str, Text); 6] {
         ("throttled", wait.unwrap_or_default()),
         ("password", password(user, clock)),
         ("must change", change.unwrap_or_default()),
+        ("link", link(user, clock)),
         ("hash", weak.unwrap_or_default().into()),
     ]
 }

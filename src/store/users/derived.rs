@@ -1,0 +1,73 @@
+//! What other tables say of an account: its throttle, its pending link, and whether mail to it failed.
+//!
+//! Each is a subquery, so that every fact is kept in one place. Partial indexes hold the few rows that a subquery looks at; its
+//! condition is that of the index, word for word.
+
+use sea_orm::sea_query::{Condition, Expr, Query};
+use sea_orm::{ColumnTrait, EntityTrait, QuerySelect, Select};
+
+use crate::domain::time::Timestamp;
+use crate::store::entity::{link, user};
+
+/// A column that is added to those of the account.
+pub(super) struct Derived {
+    /// Its name.
+    pub(super) name: &'static str,
+    /// Its type.
+    pub(super) kind: &'static str,
+    what: &'static str,
+    from: &'static str,
+}
+
+/// The throttle, over all budgets of the account; the link that works longest; and when mail to the address of today failed.
+pub(super) const DERIVED: [Derived; 7] = [
+    Derived { name: "throttle_failures", kind: "INTEGER", what: "MAX(throttle.failures)", from: THROTTLES },
+    Derived { name: "throttle_until", kind: "BIGINT", what: "MAX(throttle.waits_until)", from: THROTTLES },
+    Derived { name: "familiar_until", kind: "BIGINT", what: FAMILIAR_UNTIL, from: THROTTLES },
+    Derived { name: "pending_link_until", kind: "BIGINT", what: "link.expires_at", from: LINK },
+    Derived { name: "pending_link_purpose", kind: "SMALLINT", what: "link.purpose", from: LINK },
+    Derived { name: "pending_link_delivery", kind: "TEXT", what: DELIVERY_OF_LINK, from: LINK },
+    Derived { name: "mail_failed_at", kind: "BIGINT", what: "MAX(delivery.updated_at)", from: FAILED },
+];
+
+/// The budgets that throttle the account.
+const THROTTLES: &str = r#"FROM throttle WHERE throttle.account_id = "user".id AND throttle.waits_until IS NOT NULL"#;
+
+const FAMILIAR_UNTIL: &str = "MAX(CASE WHEN throttle.id LIKE 'f%' THEN throttle.waits_until END)";
+
+/// The link that works longest, of those that were not used. It may have expired.
+const LINK: &str = r#"FROM link WHERE link.user_id = "user".id AND link.ended_at IS NULL
+    ORDER BY link.expires_at DESC, link.id DESC LIMIT 1"#;
+
+const DELIVERY_OF_LINK: &str = "(SELECT MAX(delivery.id) FROM delivery WHERE delivery.link_id = link.id)";
+
+/// The messages to the address of today that were given up, if none was accepted since.
+const FAILED: &str = r#"FROM delivery WHERE delivery.user_id = "user".id AND delivery.address_key = "user".email_key
+    AND (delivery.state = 5 OR (delivery.state = 6 AND delivery.attempts > 0))
+    AND NOT EXISTS (SELECT 1 FROM delivery AS later WHERE later.user_id = delivery.user_id
+        AND later.updated_at >= delivery.updated_at AND later.address_key = delivery.address_key AND later.state = 4)"#;
+
+/// Adds the derived columns, each with a prefix.
+pub(super) fn with_derived<E: EntityTrait>(select: Select<E>, prefix: &str) -> Select<E> {
+    DERIVED.iter().fold(select, |select, Derived { name, what, from, .. }| {
+        select.expr_as(Expr::cust(format!("(SELECT {what} {from})")), format!("{prefix}{name}"))
+    })
+}
+
+/// Selects the accounts with a link that works at `now` and was not used.
+pub(super) fn link_pending(now: Timestamp) -> Condition {
+    let mut ids = Query::select();
+    ids.column(link::Column::UserId)
+        .from(link::Entity)
+        .and_where(Expr::cust("link.ended_at IS NULL"))
+        .and_where(link::Column::ExpiresAt.gt(now.as_micros()));
+    Condition::all().add(user::Column::Id.in_subquery(ids))
+}
+
+/// Selects the accounts to whose address of today mail failed.
+pub(super) fn mail_failed() -> Condition {
+    // The first condition finds the few candidates by their index.
+    let candidates = r#""user".id IN (SELECT delivery.user_id FROM delivery
+        WHERE (delivery.state = 5 OR (delivery.state = 6 AND delivery.attempts > 0)))"#;
+    Condition::all().add(Expr::cust(candidates)).add(Expr::cust(format!("EXISTS (SELECT 1 {FAILED})")))
+}
