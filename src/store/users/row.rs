@@ -24,9 +24,7 @@ pub(super) struct UserRow {
     throttle_failures: Option<i32>,
     throttle_until: Option<i64>,
     familiar_until: Option<i64>,
-    pending_link_purpose: Option<i16>,
-    pending_link_until: Option<i64>,
-    pending_link_delivery: Option<String>,
+    pending_link: Option<String>,
     mail_failed_at: Option<i64>,
 }
 
@@ -70,13 +68,14 @@ impl UserRow {
     }
 
     fn decode_link(&self, decoder: &Decoder<'_>) -> Result<Option<PendingLink>> {
-        let (Some(purpose), Some(until)) = (self.pending_link_purpose, self.pending_link_until) else {
-            return Ok(None);
-        };
+        let Some(text) = &self.pending_link else { return Ok(None) };
+        let mut parts = text.split(' ');
+        let mut part = || decoder.some(parts.next());
+        let (purpose, expires_at, delivery_id) = (part()?, part()?, part()?);
         Ok(Some(PendingLink {
-            purpose: decoder.some(purpose_from(purpose))?,
-            expires_at: decoder.instant(until)?,
-            delivery_id: self.pending_link_delivery.as_deref().map(|id| decoder.parse(id)).transpose()?,
+            purpose: decoder.some(purpose_from(decoder.parse(purpose)?))?,
+            expires_at: decoder.instant(decoder.parse(expires_at)?)?,
+            delivery_id: (!delivery_id.is_empty()).then(|| decoder.parse(delivery_id)).transpose()?,
         }))
     }
 }
