@@ -73,10 +73,11 @@ impl Worker {
             return false;
         }
         match self.app.record_and_claim(&self.sent, free, slow).await {
-            Ok(leased) => {
+            Ok(claimed) => {
                 self.sent.clear();
-                let has_more = leased.len() == free && free > 0;
-                for leased in leased {
+                // Messages that were too late may have hidden others.
+                let has_more = free > 0 && (claimed.leased.len() == free || !claimed.ended.is_empty());
+                for leased in claimed.leased {
                     self.send(leased);
                 }
                 has_more && self.sending.len() < SLOTS
