@@ -39,6 +39,7 @@ pub fn start(app: &Arc<App>, mailer: Mailer, tracker: &TaskTracker, stop: &Cance
                 break;
             }
             if !has_more {
+                worker.rest().await;
                 tokio::select! {
                     () = stop.cancelled() => break,
                     () = worker.event() => {}
@@ -111,6 +112,13 @@ impl Worker {
         });
     }
 
+    /// Ends the connections to the relay if nothing is sent any more.
+    async fn rest(&self) {
+        if self.sending.is_empty() {
+            self.mailer.hang_up().await;
+        }
+    }
+
     /// Waits until an attempt has ended, a message was posted, or it is time to look.
     async fn event(&mut self) {
         // While an attempt could not be written down, the database is given time.
@@ -147,6 +155,7 @@ impl Worker {
         {
             warn(&error);
         }
+        self.mailer.hang_up().await;
     }
 }
 
