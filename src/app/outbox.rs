@@ -12,8 +12,8 @@ use crate::domain::time::Timestamp;
 use crate::domain::user::User;
 use crate::error::{Error, Result, Unmet};
 use crate::store::deliveries::{
-    Leased, Mark, NewDelivery, delivery_claim, delivery_end_late, delivery_insert, delivery_is_due, delivery_mark,
-    delivery_void_leases, delivery_was_cancelled,
+    Claimed, Leased, Mark, NewDelivery, delivery_cancelled, delivery_claim, delivery_insert, delivery_is_due,
+    delivery_mark, delivery_void_leases,
 };
 
 /// How mail is sent.
@@ -115,37 +115,45 @@ impl App {
     }
 
     /// Writes down what attempts met, and leases the next messages, in one transaction.
-    pub async fn record_and_claim(
-        &self,
-        attempts: &[DeliveryAttempt],
-        limit: usize,
-        slow: usize,
-    ) -> Result<Vec<Leased>> {
+    pub async fn record_and_claim(&self, attempts: &[DeliveryAttempt], limit: usize, slow: usize) -> Result<Claimed> {
         let caller = super::maintenance::job("job/outbox");
         self.write(&caller, None, |writer| async move {
             let change = writer.change();
-            for attempt in attempts {
-                self.record_attempt(&change, attempt).await?;
+            self.record_attempts(&change, attempts).await?;
+            let claimed = delivery_claim(&change.tx, change.now, limit, slow, self.environment.bytes()).await?;
+            for (kind, state) in &claimed.ended {
+                self.metrics.delivery_ended(*kind, *state);
             }
-            for (kind, state) in delivery_end_late(&change.tx, change.now).await? {
-                self.metrics.delivery_ended(kind, state);
-            }
-            let lease = || self.environment.bytes();
-            let leased = delivery_claim(&change.tx, change.now, limit, slow, lease).await?;
-            change.commit_unaudited(Unaudited::Delivery, leased).await
+            change.commit_unaudited(Unaudited::Delivery, claimed).await
         })
         .await
     }
 
-    async fn record_attempt(&self, change: &Change<'_>, attempt: &DeliveryAttempt) -> Result<()> {
-        let DeliveryAttempt { leased, attempted, error, relay, is_slow } = attempt;
-        let is_cancelled = delivery_was_cancelled(&change.tx, leased.delivery.id).await?;
-        let [random] = self.environment.bytes::<1>();
-        let next = leased.tried(is_cancelled).next(*attempted, change.now, f64::from(random) / 255.0);
-        let mark =
-            Mark { id: leased.delivery.id, lease: leased.lease, next, last_error: error, relay, is_slow: *is_slow };
-        if delivery_mark(&change.tx, &mark, change.now).await? && next.next_attempt_at.is_none() {
-            self.metrics.delivery_ended(leased.delivery.letter.kind(), next.state);
+    /// Attempts that met the same are written down by one statement.
+    async fn record_attempts(&self, change: &Change<'_>, attempts: &[DeliveryAttempt]) -> Result<()> {
+        if attempts.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<DeliveryId> = attempts.iter().map(|attempt| attempt.leased.delivery.id).collect();
+        let cancelled = delivery_cancelled(&change.tx, &ids).await?;
+        let mut marks: Vec<(Mark<'_>, Vec<&Leased>)> = Vec::new();
+        for DeliveryAttempt { leased, attempted, error, relay, is_slow } in attempts {
+            let [random] = self.environment.bytes::<1>();
+            let tried = leased.tried(cancelled.contains(&leased.delivery.id));
+            let next = tried.next(*attempted, change.now, f64::from(random) / 255.0);
+            let mark = Mark { next, last_error: error, relay, is_slow: *is_slow };
+            match marks.iter_mut().find(|(known, _)| *known == mark) {
+                Some((_, same)) => same.push(leased),
+                None => marks.push((mark, vec![leased])),
+            }
+        }
+        for (mark, same) in marks {
+            let marked = delivery_mark(&change.tx, &same, &mark, change.now).await?;
+            if mark.next.next_attempt_at.is_none() {
+                for leased in same.into_iter().filter(|leased| marked.contains(&leased.delivery.id)) {
+                    self.metrics.delivery_ended(leased.delivery.letter.kind(), mark.next.state);
+                }
+            }
         }
         Ok(())
     }

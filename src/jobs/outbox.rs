@@ -39,6 +39,7 @@ pub fn start(app: &Arc<App>, mailer: Mailer, tracker: &TaskTracker, stop: &Cance
                 break;
             }
             if !has_more {
+                worker.rest().await;
                 tokio::select! {
                     () = stop.cancelled() => break,
                     () = worker.event() => {}
@@ -73,10 +74,11 @@ impl Worker {
             return false;
         }
         match self.app.record_and_claim(&self.sent, free, slow).await {
-            Ok(leased) => {
+            Ok(claimed) => {
                 self.sent.clear();
-                let has_more = leased.len() == free && free > 0;
-                for leased in leased {
+                // Messages that were too late may have hidden others.
+                let has_more = free > 0 && (claimed.leased.len() == free || !claimed.ended.is_empty());
+                for leased in claimed.leased {
                     self.send(leased);
                 }
                 has_more && self.sending.len() < SLOTS
@@ -108,6 +110,13 @@ impl Worker {
             let relay = mailer.place();
             Finished { attempt: DeliveryAttempt { leased, attempted, error, relay, is_slow }, was_slow }
         });
+    }
+
+    /// Ends the connections to the relay if nothing is sent any more.
+    async fn rest(&self) {
+        if self.sending.is_empty() {
+            self.mailer.hang_up().await;
+        }
     }
 
     /// Waits until an attempt has ended, a message was posted, or it is time to look.
@@ -146,6 +155,7 @@ impl Worker {
         {
             warn(&error);
         }
+        self.mailer.hang_up().await;
     }
 }
 

@@ -49,18 +49,20 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 /// The phase in which the conversation broke, and why.
 pub async fn deliver(relay: &Relay, mail: &Mail, listen: &(dyn Fn(Line<'_>) + Sync)) -> Result<Reply, Failure> {
     let mut conversation = Conversation::open(relay, listen).await?;
-    let outcome = conversation.send(mail).await;
-    let is_known = match &outcome {
-        Ok(_) => true,
-        Err(failure) => matches!(failure.fault, Fault::Refused(_)),
-    };
-    if is_known {
+    let sent = conversation.send(mail).await;
+    if sent.is_ok() || sent.as_ref().is_err_and(Failure::is_refusal) {
         conversation.quit().await;
     }
-    outcome
+    sent
 }
 
-struct Conversation<'a> {
+/// A connection on which the next mail can be sent.
+pub(super) struct Kept {
+    stream: Box<dyn Io>,
+    hello: String,
+}
+
+pub(super) struct Conversation<'a> {
     relay: &'a Relay,
     listen: &'a (dyn Fn(Line<'_>) + Sync),
     stream: Box<dyn Io>,
@@ -73,7 +75,10 @@ struct Conversation<'a> {
 
 impl<'a> Conversation<'a> {
     /// Connects, and brings the conversation to the point at which a mail can be sent.
-    async fn open(relay: &'a Relay, listen: &'a (dyn Fn(Line<'_>) + Sync)) -> Result<Conversation<'a>, Failure> {
+    pub(super) async fn open(
+        relay: &'a Relay,
+        listen: &'a (dyn Fn(Line<'_>) + Sync),
+    ) -> Result<Conversation<'a>, Failure> {
         let ends_at = Instant::now() + relay.limits.attempt;
         let failure = |fault| Failure::new(&relay.url, Phase::Connect, fault);
         let (stream, peer, own) = connect(relay, ends_at).await.map_err(failure)?;
@@ -99,6 +104,24 @@ impl<'a> Conversation<'a> {
             conversation.authenticate(credentials, &capabilities).await?;
         }
         Ok(conversation)
+    }
+
+    /// Goes on with a connection on which a mail was accepted.
+    pub(super) fn resume(relay: &'a Relay, listen: &'a (dyn Fn(Line<'_>) + Sync), kept: Kept) -> Conversation<'a> {
+        let Kept { stream, hello } = kept;
+        Conversation {
+            relay,
+            listen,
+            stream,
+            hello,
+            phase: Phase::Sender,
+            ends_at: Instant::now() + relay.limits.attempt,
+        }
+    }
+
+    /// Leaves the connection to the next mail.
+    pub(super) fn keep(self) -> Kept {
+        Kept { stream: self.stream, hello: self.hello }
     }
 
     async fn greeting(&mut self) -> Result<(), Failure> {
@@ -163,9 +186,19 @@ impl<'a> Conversation<'a> {
     }
 
     async fn send(&mut self, mail: &Mail) -> Result<Reply, Failure> {
+        self.begin(mail).await?;
+        self.finish(mail).await
+    }
+
+    /// Names the sender. Until then the relay knows nothing of the mail.
+    pub(super) async fn begin(&mut self, mail: &Mail) -> Result<(), Failure> {
         let sender = format!("MAIL FROM:<{}>", mail.from.envelope());
         let reply = self.command(Phase::Sender, &sender, &sender).await?;
-        self.expect_success(reply)?;
+        self.expect_success(reply).map(drop)
+    }
+
+    /// Sends the rest.
+    pub(super) async fn finish(&mut self, mail: &Mail) -> Result<Reply, Failure> {
         let recipient = format!("RCPT TO:<{}>", mail.to.envelope());
         let reply = self.command(Phase::Recipient, &recipient, &recipient).await?;
         self.expect_success(reply)?;
@@ -182,7 +215,7 @@ impl<'a> Conversation<'a> {
     }
 
     /// Ends the conversation. Its outcome is known, so nothing that happens here matters.
-    async fn quit(mut self) {
+    pub(super) async fn quit(mut self) {
         let (phase, by) = (self.phase, Instant::now() + QUIT_TIME);
         let _ = self.command_by(phase, "QUIT", "QUIT", by).await;
     }

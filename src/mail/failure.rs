@@ -133,6 +133,11 @@ impl Failure {
         Failure { place: Place::Relay(relay.clone()), phase, fault }
     }
 
+    /// Returns whether the relay said no, and the conversation is in order.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self.fault, Fault::Refused(_))
+    }
+
     /// Returns what to do.
     ///
     /// A refusal for good counts only from the recipient on. Before that the relay refuses us, not this mail: a changed

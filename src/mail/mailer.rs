@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::connections::Connections;
 use super::failure::{Fault, Place, Verdict};
 use super::letter::Letter;
 use super::templates::{RenderError, Rendered, Templates, Values};
@@ -15,6 +16,7 @@ use crate::domain::profile::Locale;
 /// What sends the messages of the outbox.
 pub struct Mailer {
     transport: Arc<Transport>,
+    connections: Connections,
     templates: Templates,
     from: Sender,
     urls: Option<LinkUrls>,
@@ -33,7 +35,7 @@ pub struct Outcome {
 impl Mailer {
     /// Creates a mailer. `urls` is where links lead to.
     pub fn new(transport: Arc<Transport>, templates: Templates, from: Sender, urls: Option<LinkUrls>) -> Mailer {
-        Mailer { transport, templates, from, urls }
+        Mailer { transport, connections: Connections::default(), templates, from, urls }
     }
 
     /// Where mail goes: `host:port` of the relay, or `file`.
@@ -64,6 +66,11 @@ impl Mailer {
         self.templates.render(delivery.letter, locale.as_ref(), &values)
     }
 
+    /// Ends the connections to the relay. Called when there is nothing to send.
+    pub async fn hang_up(&self) {
+        self.transport.hang_up(&self.connections).await;
+    }
+
     /// Sends a message.
     pub async fn send(&self, delivery: &Delivery, contents: &Contents) -> Outcome {
         let refused = |error: String| Outcome { attempted: Attempted::Refused, error, is_slow: false };
@@ -86,7 +93,7 @@ impl Mailer {
             id: &id,
             date: delivery.created_at,
         };
-        match self.transport.send(&letter).await {
+        match self.transport.send(&letter, &self.connections).await {
             Ok(_) => Outcome { attempted: Attempted::Accepted, error: String::new(), is_slow: false },
             Err(failure) => Outcome {
                 attempted: match failure.verdict() {

@@ -17,6 +17,7 @@
 //! templates/            the subject, text and HTML of every mail, in every language
 //! transport.rs          sends a letter to a relay, or to a folder (folder.rs)
 //!     letter.rs         composes the mail
+//!     connections.rs    keeps connections for the next letter
 //!     conversation.rs   connects, TLS, EHLO, AUTH, MAIL, RCPT, DATA, each with a deadline
 //!         reply.rs      reads one reply, of several lines, within bounds
 //!     failure.rs        where it broke, why, whether to try again, and what an operator can do
@@ -24,6 +25,7 @@
 //! trial.rs              sends one letter and shows the conversation
 //! ```
 
+mod connections;
 mod conversation;
 mod failure;
 mod folder;
@@ -35,6 +37,7 @@ mod templates;
 mod transport;
 mod trial;
 
+pub use self::connections::Connections;
 pub use self::conversation::{Line, deliver};
 pub use self::failure::{CertificateFault, Culprit, Failure, Fault, Phase, Place, Verdict};
 pub use self::folder::Folder;

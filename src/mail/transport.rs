@@ -5,6 +5,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::Mail;
+use super::connections::Connections;
 use super::conversation::{Line, deliver};
 use super::failure::{Failure, Fault, Phase, Place};
 use super::folder::Folder;
@@ -67,30 +69,55 @@ impl Transport {
         }
     }
 
-    /// Sends a letter. Ends within the limits of the configuration. Dropping the future ends the attempt.
+    /// Sends a letter. Ends within the limits of the configuration. Dropping the future ends the attempt. `connections` has those
+    /// to the relay that earlier letters have left.
     ///
     /// # Errors
     ///
     /// Where it broke, why, and whether to try again.
-    pub async fn send(&self, letter: &Letter<'_>) -> Result<Accepted, Failure> {
-        self.send_shown(letter, &|_| {}).await
+    pub async fn send(&self, letter: &Letter<'_>, connections: &Connections) -> Result<Accepted, Failure> {
+        let mail = self.compose(letter)?;
+        match self {
+            Transport::Relay(relay) => connections.deliver(relay, &mail).await.map(Accepted::Relay),
+            Transport::Folder(folder) => self.write(folder, &mail).await,
+        }
     }
 
-    /// As [`Transport::send`]. `listen` hears every line of the conversation with a relay, without secrets.
+    /// Sends a letter over a connection of its own. `listen` hears every line of the conversation with a relay, without secrets.
+    ///
+    /// # Errors
+    ///
+    /// As [`Transport::send`].
     pub async fn send_shown(
         &self,
         letter: &Letter<'_>,
         listen: &(dyn Fn(Line<'_>) + Sync),
     ) -> Result<Accepted, Failure> {
-        let failure = |phase, fault| Failure { place: self.place(), phase, fault };
-        let mail = letter.compose().map_err(|error| failure(Phase::Compose, Fault::NotComposed(error.to_string())))?;
+        let mail = self.compose(letter)?;
         match self {
             Transport::Relay(relay) => deliver(relay, &mail, listen).await.map(Accepted::Relay),
-            Transport::Folder(folder) => {
-                let written = folder.write(&mail).await;
-                written.map(Accepted::File).map_err(|error| failure(Phase::File, Fault::NotWritten(error.to_string())))
-            }
+            Transport::Folder(folder) => self.write(folder, &mail).await,
         }
+    }
+
+    /// Ends the connections to the relay that are kept for the next letter.
+    pub async fn hang_up(&self, connections: &Connections) {
+        if let Transport::Relay(relay) = self {
+            connections.hang_up(relay).await;
+        }
+    }
+
+    fn compose(&self, letter: &Letter<'_>) -> Result<Mail, Failure> {
+        letter.compose().map_err(|error| self.failure(Phase::Compose, Fault::NotComposed(error.to_string())))
+    }
+
+    async fn write(&self, folder: &Folder, mail: &Mail) -> Result<Accepted, Failure> {
+        let written = folder.write(mail).await;
+        written.map(Accepted::File).map_err(|error| self.failure(Phase::File, Fault::NotWritten(error.to_string())))
+    }
+
+    fn failure(&self, phase: Phase, fault: Fault) -> Failure {
+        Failure { place: self.place(), phase, fault }
     }
 }
 

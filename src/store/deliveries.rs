@@ -52,11 +52,8 @@ pub struct Leased {
 }
 
 /// What is written down after an attempt.
+#[derive(PartialEq)]
 pub struct Mark<'a> {
-    /// The message.
-    pub id: DeliveryId,
-    /// The lease under which the attempt was made.
-    pub lease: [u8; 16],
     /// What follows.
     pub next: Next,
     /// What the attempt met.
@@ -239,68 +236,78 @@ fn due(now: Timestamp) -> Condition {
     Condition::all().add(Column::NextAttemptAt.lte(now.as_micros())).add(Column::ContentsVersion.lte(CONTENTS_VERSION))
 }
 
-/// Ends the messages that are due, but whose link or password has expired, or that were cancelled while a worker crashed. One
-/// that a worker was sending may have gone out. Returns the kind and the last state of each.
-pub async fn delivery_end_late(tx: &WriteTx, now: Timestamp) -> Result<Vec<(DeliveryKind, DeliveryState)>> {
-    let is_late = Condition::any().add(Column::ExpiresAt.lte(now.as_micros())).add(Column::IsCancelled.eq(true));
-    let late: Vec<delivery::Model> =
-        records(tx, Resource::Delivery, delivery::Entity::find().filter(due(now)).filter(is_late)).await?;
-    let mut ended = Vec::new();
-    for row in late {
-        let is_waiting = state_from(row.state).is_some_and(DeliveryState::is_waiting);
-        let state = if is_waiting { DeliveryState::Expired } else { DeliveryState::Unknown };
-        let updated = delivery::Entity::update_many()
-            .col_expr(Column::State, Expr::value(state_number(state)))
-            .col_expr(Column::NextAttemptAt, Expr::value(None::<i64>))
-            .col_expr(Column::Contents, Expr::value(None::<Vec<u8>>))
-            .col_expr(Column::Lease, Expr::value(None::<Vec<u8>>))
-            .col_expr(Column::UpdatedAt, Expr::value(now.as_micros()))
-            .filter(Column::Id.eq(row.id.clone()))
-            // Another replica may have ended it.
-            .filter(Column::NextAttemptAt.eq(row.next_attempt_at))
-            .exec(tx)
-            .await?;
-        if updated.rows_affected == 1 {
-            ended.extend(letter_from(row.letter).map(|letter| (letter.kind(), state)));
-        }
-    }
-    Ok(ended)
+/// What a worker took from the outbox.
+#[derive(Default)]
+pub struct Claimed {
+    /// The leased messages.
+    pub leased: Vec<Leased>,
+    /// The kind and the last state of those that were too late to be sent.
+    pub ended: Vec<(DeliveryKind, DeliveryState)>,
 }
 
-/// Leases up to `limit` messages that are due at `now`: at most one for each address, and at most `slow` of those whose last
-/// attempt timed out.
+/// Takes the messages that are due at `now`, longest due first. Leases up to `limit` of them: at most one for each address, and
+/// at most `slow` of those whose last attempt timed out. Ends those whose link or password has expired, or that were cancelled
+/// while a worker crashed. Looks at no more messages than it may need, so its time does not depend on how many wait.
 pub async fn delivery_claim(
     tx: &WriteTx,
     now: Timestamp,
     limit: usize,
     slow: usize,
-    lease: impl Fn() -> [u8; 16],
-) -> Result<Vec<Leased>> {
+    lease: [u8; 16],
+) -> Result<Claimed> {
+    let mut claimed = Claimed::default();
     if limit == 0 {
-        return Ok(Vec::new());
+        return Ok(claimed);
     }
     let mut due = delivery::Entity::find()
         .filter(due(now))
         .filter(Column::AddressKey.not_in_subquery(addresses_in_use(now)))
         .order_by_asc(Column::NextAttemptAt)
-        // Several may have one address, or be slow.
+        // Several may have one address, be slow, or be too late.
         .limit(4 * limit as u64);
     QueryTrait::query(&mut due).lock_with_behavior(LockType::Update, LockBehavior::SkipLocked);
     let rows: Vec<delivery::Model> = records(tx, Resource::Delivery, due).await?;
-    let (mut addresses, mut slow_left, mut leased) = (HashSet::new(), slow, Vec::new());
+    let is_late = |row: &delivery::Model| row.is_cancelled || row.expires_at.is_some_and(|at| at <= now.as_micros());
+    let (late, rows): (Vec<_>, Vec<_>) = rows.into_iter().partition(is_late);
+    for row in late {
+        claimed.ended.extend(end_late(tx, &row, now).await?);
+    }
+    let (mut addresses, mut slow_left, mut begun) = (HashSet::new(), slow, Vec::new());
     for row in rows {
-        if leased.len() == limit {
+        if begun.len() == limit {
             break;
         }
         if (row.is_slow && slow_left == 0) || !addresses.insert(row.address_key.clone()) {
             continue;
         }
         slow_left -= usize::from(row.is_slow);
-        let lease = lease();
-        begin_attempt(tx, &row, lease, now).await?;
-        leased.extend(lease_of(row, lease)?);
+        begun.push(row);
     }
-    Ok(leased)
+    begin_attempts(tx, &begun, lease, now).await?;
+    for row in begun {
+        claimed.leased.extend(lease_of(row, lease)?);
+    }
+    Ok(claimed)
+}
+
+/// Ends a message that is too late to be sent. One that a worker was sending may have gone out.
+async fn end_late(
+    tx: &WriteTx,
+    row: &delivery::Model,
+    now: Timestamp,
+) -> Result<Option<(DeliveryKind, DeliveryState)>> {
+    let is_waiting = state_from(row.state).is_some_and(DeliveryState::is_waiting);
+    let state = if is_waiting { DeliveryState::Expired } else { DeliveryState::Unknown };
+    delivery::Entity::update_many()
+        .col_expr(Column::State, Expr::value(state_number(state)))
+        .col_expr(Column::NextAttemptAt, Expr::value(None::<i64>))
+        .col_expr(Column::Contents, Expr::value(None::<Vec<u8>>))
+        .col_expr(Column::Lease, Expr::value(None::<Vec<u8>>))
+        .col_expr(Column::UpdatedAt, Expr::value(now.as_micros()))
+        .filter(Column::Id.eq(row.id.clone()))
+        .exec(tx)
+        .await?;
+    Ok(letter_from(row.letter).map(|letter| (letter.kind(), state)))
 }
 
 /// The addresses to which a message is being sent.
@@ -314,14 +321,17 @@ fn addresses_in_use(now: Timestamp) -> sea_orm::sea_query::SelectStatement {
     select
 }
 
-async fn begin_attempt(tx: &WriteTx, row: &delivery::Model, lease: [u8; 16], now: Timestamp) -> Result<()> {
+async fn begin_attempts(tx: &WriteTx, rows: &[delivery::Model], lease: [u8; 16], now: Timestamp) -> Result<()> {
+    if rows.is_empty() {
+        return Ok(());
+    }
     delivery::Entity::update_many()
         .col_expr(Column::State, Expr::value(state_number(DeliveryState::Sending)))
         .col_expr(Column::Attempts, Expr::col(Column::Attempts).add(1))
         .col_expr(Column::NextAttemptAt, Expr::value(now.saturating_add(LEASE).as_micros()))
         .col_expr(Column::Lease, Expr::value(lease.to_vec()))
         .col_expr(Column::UpdatedAt, Expr::value(now.as_micros()))
-        .filter(Column::Id.eq(row.id.clone()))
+        .filter(Column::Id.is_in(rows.iter().map(|row| row.id.clone())))
         .exec(tx)
         .await?;
     failpoint!("store.delivery_claim");
@@ -349,17 +359,31 @@ impl Leased {
     }
 }
 
-/// Returns whether a message was cancelled while it was sent. Locks its row.
-pub async fn delivery_was_cancelled(c: &impl ConnectionTrait, id: DeliveryId) -> Result<bool> {
-    let mut select = delivery::Entity::find_by_id(id.to_string()).select_only().column(Column::IsCancelled);
+/// Returns which messages were cancelled while they were sent, or are gone. Locks their rows.
+pub async fn delivery_cancelled(c: &impl ConnectionTrait, ids: &[DeliveryId]) -> Result<HashSet<DeliveryId>> {
+    let mut select = delivery::Entity::find()
+        .select_only()
+        .column(Column::Id)
+        .filter(Column::Id.is_in(ids.iter().map(ToString::to_string)))
+        .filter(Column::IsCancelled.eq(false))
+        .order_by_asc(Column::Id);
     QueryTrait::query(&mut select).lock(LockType::Update);
-    Ok(select.into_tuple().one(c).await?.unwrap_or(true))
+    let sent: HashSet<String> = select.into_tuple().all(c).await?.into_iter().collect();
+    Ok(ids.iter().copied().filter(|id| !sent.contains(&id.to_string())).collect())
 }
 
-/// Writes down what an attempt met. Returns `false` if the lease has ended, or the message is gone. The contents are wiped if no
-/// attempt follows.
-pub async fn delivery_mark(tx: &WriteTx, mark: &Mark<'_>, now: Timestamp) -> Result<bool> {
+/// Writes down what attempts met, which all met the same. Returns the messages, without those whose lease has ended or that are
+/// gone. The contents are wiped if no attempt follows.
+pub async fn delivery_mark(
+    tx: &WriteTx,
+    attempts: &[&Leased],
+    mark: &Mark<'_>,
+    now: Timestamp,
+) -> Result<Vec<DeliveryId>> {
     let Next { state, next_attempt_at } = mark.next;
+    let leased = attempts.iter().fold(Condition::any(), |any, attempt| {
+        any.add(Column::Id.eq(attempt.delivery.id.to_string()).and(Column::Lease.eq(attempt.lease.to_vec())))
+    });
     let mut update = delivery::Entity::update_many()
         .col_expr(Column::State, Expr::value(state_number(state)))
         .col_expr(Column::NextAttemptAt, Expr::value(micros(next_attempt_at)))
@@ -368,17 +392,18 @@ pub async fn delivery_mark(tx: &WriteTx, mark: &Mark<'_>, now: Timestamp) -> Res
         .col_expr(Column::Relay, Expr::value(mark.relay))
         .col_expr(Column::IsSlow, Expr::value(mark.is_slow))
         .col_expr(Column::UpdatedAt, Expr::value(now.as_micros()))
-        .filter(Column::Id.eq(mark.id.to_string()))
-        .filter(Column::Lease.eq(mark.lease.to_vec()));
+        .filter(leased);
     if state == DeliveryState::Unknown {
         update = update.col_expr(Column::WasUnknown, Expr::value(true));
     }
     if next_attempt_at.is_none() {
         update = update.col_expr(Column::Contents, Expr::value(None::<Vec<u8>>));
     }
-    let marked = update.exec(tx).await?;
+    let marked = update.exec_with_returning(tx).await?;
     failpoint!("store.delivery_mark");
-    Ok(marked.rows_affected == 1)
+    let marked: HashSet<String> = marked.into_iter().map(|row| row.id).collect();
+    let ids = attempts.iter().map(|attempt| attempt.delivery.id);
+    Ok(ids.filter(|id| marked.contains(&id.to_string())).collect())
 }
 
 /// Which messages are cancelled.

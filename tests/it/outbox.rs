@@ -1,7 +1,8 @@
 //! The outbox: what becomes of messages when the relay, the disk or this server fails.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
 use latchkey::proto::v1::create_user_request::Credential;
@@ -282,6 +283,79 @@ async fn messages_to_one_address_go_out_one_after_the_other() {
     operator.delivery_in(&first.id, DeliveryState::Retrying).await;
     operator.delivery_in(&second.id, DeliveryState::Accepted).await;
     assert_eq!(relay.accepted().len(), 1);
+}
+
+/// A relay that is busy until it is told otherwise, and then follows the script.
+async fn busy(script: impl Fn(Step) -> Option<Act> + Send + Sync + 'static) -> (SmtpServer, Arc<AtomicBool>) {
+    let is_open = Arc::new(AtomicBool::new(false));
+    let opened = Arc::clone(&is_open);
+    let script = move |now: Step, _: &str| match now {
+        Step::Greeting if !opened.load(Relaxed) => Some(Act::last_word("421 4.3.2 busy")),
+        now => script(now),
+    };
+    (SmtpServer::scripted(Tls::None, Certificate::Good, "HELP", script).await, is_open)
+}
+
+#[tokio::test]
+async fn a_burst_of_messages_shares_connections_which_end_with_it() {
+    let (relay, is_open) = busy(|_| None).await;
+    let h = with_relay(&relay).await;
+    let names: Vec<String> = (0..30).map(|n| format!("user{n}")).collect();
+    let operator = users(&h, &names.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let mut sent = Vec::new();
+    for name in &names {
+        sent.push(operator.sends_link(name).await);
+    }
+    for delivery in &sent {
+        operator.delivery_in(&delivery.id, DeliveryState::Retrying).await;
+    }
+    let before = relay.connections();
+    is_open.store(true, Relaxed);
+    h.clock.advance(Duration::from_secs(12));
+    for delivery in &sent {
+        operator.delivery_in(&delivery.id, DeliveryState::Accepted).await;
+    }
+    let opened = relay.connections() - before;
+    assert!(opened <= 8, "{opened}");
+    relay.is_left().await;
+    assert_eq!(relay.lines().iter().filter(|line| *line == "QUIT").count(), opened);
+    let mut recipients: Vec<String> = relay.accepted().into_iter().flat_map(|mail| mail.to).collect();
+    recipients.sort();
+    recipients.dedup();
+    assert_eq!(recipients.len(), 30, "each got one mail");
+}
+
+#[tokio::test]
+async fn a_connection_that_takes_no_further_mail_is_replaced_at_once() {
+    let endings = [
+        ("421", Act::last_word("421 4.7.0 no more mails on this connection")),
+        ("452", Act::reply("452 4.5.3 no more mails on this connection")),
+        ("closed", Act::close()),
+        ("out of step", Act::Append(b"250 2.0.0 and another\r\n".to_vec())),
+    ];
+    for (case, ending) in endings {
+        let mails = AtomicUsize::new(0);
+        let script = move |now: Step| (now == Step::Mail && mails.fetch_add(1, Relaxed) == 1).then(|| ending.clone());
+        let (relay, is_open) = busy(script).await;
+        let h = with_relay(&relay).await;
+        let operator = users(&h, &["bob"]).await;
+        // They have one address, so they go out one after the other.
+        let mut sent = Vec::new();
+        for _ in 0..3 {
+            sent.push(operator.sends_link("bob").await);
+        }
+        for delivery in &sent {
+            operator.delivery_in(&delivery.id, DeliveryState::Retrying).await;
+        }
+        let before = relay.connections();
+        is_open.store(true, Relaxed);
+        h.clock.advance(Duration::from_secs(12));
+        for delivery in &sent {
+            let accepted = operator.delivery_in(&delivery.id, DeliveryState::Accepted).await;
+            assert_eq!(accepted.attempts, 2, "{case}");
+        }
+        assert_eq!((relay.connections() - before, relay.accepted().len()), (2, 3), "{case}");
+    }
 }
 
 #[tokio::test]
