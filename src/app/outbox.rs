@@ -68,8 +68,8 @@ pub struct DeliveryAttempt {
     pub leased: Leased,
     /// What the attempt met.
     pub attempted: Attempted,
-    /// The same in words, without secrets.
-    pub error: String,
+    /// The same in the words of the relay, without secrets.
+    pub words: String,
     /// The relay, or `file`.
     pub relay: String,
     /// Whether the attempt timed out.
@@ -138,12 +138,12 @@ impl App {
     }
 
     async fn record_attempt(&self, change: &Change<'_>, attempt: &DeliveryAttempt) -> Result<()> {
-        let DeliveryAttempt { leased, attempted, error, relay, is_slow } = attempt;
+        let DeliveryAttempt { leased, attempted, words, relay, is_slow } = attempt;
         let is_cancelled = delivery_was_cancelled(&change.tx, leased.delivery.id).await?;
         let [random] = self.environment.bytes::<1>();
         let next = leased.tried(is_cancelled).next(*attempted, change.now, f64::from(random) / 255.0);
         let mark =
-            Mark { id: leased.delivery.id, lease: leased.lease, next, last_error: error, relay, is_slow: *is_slow };
+            Mark { id: leased.delivery.id, lease: leased.lease, next, last_words: words, relay, is_slow: *is_slow };
         if delivery_mark(&change.tx, &mark, change.now).await? && next.next_attempt_at.is_none() {
             self.metrics.delivery_ended(leased.delivery.letter.kind(), next.state);
         }
@@ -194,7 +194,7 @@ impl Change<'_> {
             locale: user.locale.as_ref().map(|locale| locale.as_str().to_owned()),
             state: DeliveryState::Queued,
             attempts: 0,
-            last_error: String::new(),
+            last_words: String::new(),
             relay: String::new(),
             created_at: self.now,
             updated_at: self.now,

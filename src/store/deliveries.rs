@@ -59,8 +59,8 @@ pub struct Mark<'a> {
     pub lease: [u8; 16],
     /// What follows.
     pub next: Next,
-    /// What the attempt met.
-    pub last_error: &'a str,
+    /// The same in words.
+    pub last_words: &'a str,
     /// The relay, or `file`.
     pub relay: &'a str,
     /// Whether the attempt timed out.
@@ -364,7 +364,7 @@ pub async fn delivery_mark(tx: &WriteTx, mark: &Mark<'_>, now: Timestamp) -> Res
         .col_expr(Column::State, Expr::value(state_number(state)))
         .col_expr(Column::NextAttemptAt, Expr::value(micros(next_attempt_at)))
         .col_expr(Column::Lease, Expr::value(None::<Vec<u8>>))
-        .col_expr(Column::LastError, Expr::value(mark.last_error))
+        .col_expr(Column::LastError, Expr::value(mark.last_words))
         .col_expr(Column::Relay, Expr::value(mark.relay))
         .col_expr(Column::IsSlow, Expr::value(mark.is_slow))
         .col_expr(Column::UpdatedAt, Expr::value(now.as_micros()))
@@ -494,6 +494,8 @@ pub async fn delivery_queue(c: &impl ConnectionTrait) -> Result<Queue> {
     queue.last_accepted = accepted.map(|row| Timestamp::from_micros(row.updated_at));
     let failed = delivery::Entity::find()
         .filter(Column::LastError.ne(""))
+        // Those were accepted with these words.
+        .filter(Column::State.ne(state_number(DeliveryState::Accepted)))
         .order_by_desc(Column::CreatedAt)
         .order_by_desc(Column::Id)
         .limit(1);
@@ -539,7 +541,7 @@ fn decode(row: &delivery::Model) -> Result<Delivery> {
         locale: row.locale.clone(),
         state: decoder.some(state_from(row.state))?,
         attempts: u32::try_from(row.attempts).unwrap_or(0),
-        last_error: row.last_error.clone(),
+        last_words: row.last_error.clone(),
         relay: row.relay.clone(),
         created_at: decoder.instant(row.created_at)?,
         updated_at: decoder.instant(row.updated_at)?,
