@@ -68,8 +68,8 @@ pub struct DeliveryAttempt {
     pub leased: Leased,
     /// What the attempt met.
     pub attempted: Attempted,
-    /// The same in words, without secrets.
-    pub error: String,
+    /// The same in the words of the relay, without secrets.
+    pub words: String,
     /// The relay, or `file`.
     pub relay: String,
     /// Whether the attempt timed out.
@@ -129,28 +129,28 @@ impl App {
         .await
     }
 
-    /// Attempts that met the same are written down by one statement.
+    /// Attempts after which the same follows are written down by one statement.
     async fn record_attempts(&self, change: &Change<'_>, attempts: &[DeliveryAttempt]) -> Result<()> {
         if attempts.is_empty() {
             return Ok(());
         }
         let ids: Vec<DeliveryId> = attempts.iter().map(|attempt| attempt.leased.delivery.id).collect();
         let cancelled = delivery_cancelled(&change.tx, &ids).await?;
-        let mut marks: Vec<(Mark<'_>, Vec<&Leased>)> = Vec::new();
-        for DeliveryAttempt { leased, attempted, error, relay, is_slow } in attempts {
+        let mut marks: Vec<(Mark<'_>, Vec<(&Leased, &str)>)> = Vec::new();
+        for DeliveryAttempt { leased, attempted, words, relay, is_slow } in attempts {
             let [random] = self.environment.bytes::<1>();
             let tried = leased.tried(cancelled.contains(&leased.delivery.id));
             let next = tried.next(*attempted, change.now, f64::from(random) / 255.0);
-            let mark = Mark { next, last_error: error, relay, is_slow: *is_slow };
+            let mark = Mark { next, relay, is_slow: *is_slow };
             match marks.iter_mut().find(|(known, _)| *known == mark) {
-                Some((_, same)) => same.push(leased),
-                None => marks.push((mark, vec![leased])),
+                Some((_, same)) => same.push((leased, words)),
+                None => marks.push((mark, vec![(leased, words)])),
             }
         }
         for (mark, same) in marks {
             let marked = delivery_mark(&change.tx, &same, &mark, change.now).await?;
             if mark.next.next_attempt_at.is_none() {
-                for leased in same.into_iter().filter(|leased| marked.contains(&leased.delivery.id)) {
+                for (leased, _) in same.into_iter().filter(|(leased, _)| marked.contains(&leased.delivery.id)) {
                     self.metrics.delivery_ended(leased.delivery.letter.kind(), mark.next.state);
                 }
             }
@@ -202,7 +202,7 @@ impl Change<'_> {
             locale: user.locale.as_ref().map(|locale| locale.as_str().to_owned()),
             state: DeliveryState::Queued,
             attempts: 0,
-            last_error: String::new(),
+            last_words: String::new(),
             relay: String::new(),
             created_at: self.now,
             updated_at: self.now,

@@ -187,8 +187,8 @@ pub struct Delivery {
     pub state: DeliveryState,
     /// Attempts so far.
     pub attempts: u32,
-    /// What the last attempt met.
-    pub last_error: String,
+    /// What the last attempt met: the relay's answer, or why there was none. Empty for a file.
+    pub last_words: String,
     /// The relay of the last attempt, or `file`.
     pub relay: String,
     /// When it was made.

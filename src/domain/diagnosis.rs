@@ -444,7 +444,7 @@ fn of_newest_message(deliveries: &[Delivery]) -> Option<Finding> {
         DeliveryKind::EmailVerification => "mail that confirms the address",
         DeliveryKind::PasswordReset | DeliveryKind::Notice => "mail with the link",
     };
-    let words = if newest.last_error.is_empty() { String::new() } else { format!(": {}", newest.last_error) };
+    let words = if newest.last_words.is_empty() { String::new() } else { format!(": {}", newest.last_words) };
     let summary = format!("The {what} to {} {became}{words}.", newest.address);
     let finding = Finding::new(Code::DeliveryFailing, Severity::Warning, summary);
     let finding = finding

@@ -106,9 +106,9 @@ impl Worker {
         self.sending.spawn(async move {
             let outcome = attempt(&app, &mailer, &leased).await;
             let was_slow = leased.is_slow;
-            let Outcome { attempted, error, is_slow } = outcome;
+            let Outcome { attempted, words, is_slow } = outcome;
             let relay = mailer.place();
-            Finished { attempt: DeliveryAttempt { leased, attempted, error, relay, is_slow }, was_slow }
+            Finished { attempt: DeliveryAttempt { leased, attempted, words, relay, is_slow }, was_slow }
         });
     }
 
@@ -161,7 +161,7 @@ impl Worker {
 
 /// Sends one message. A panic fails the message, and holds up no other; the panic hook has logged its location.
 async fn attempt(app: &App, mailer: &Mailer, leased: &LeasedMessage) -> Outcome {
-    let refused = |error: &str| Outcome { attempted: Attempted::Refused, error: error.to_owned(), is_slow: false };
+    let refused = |words: &str| Outcome { attempted: Attempted::Refused, words: words.to_owned(), is_slow: false };
     let Some(contents) = app.contents(leased) else {
         return refused("the message cannot be opened, because the keys were replaced; send it again");
     };
@@ -170,8 +170,8 @@ async fn attempt(app: &App, mailer: &Mailer, leased: &LeasedMessage) -> Outcome 
         Ok(Ok(outcome)) => outcome,
         Ok(Err(_)) => refused("the message cannot be sent: internal error"),
         Err(_) => {
-            let error = "the attempt took too long".to_owned();
-            Outcome { attempted: Attempted::Unknown, error, is_slow: true }
+            let words = "the attempt took too long".to_owned();
+            Outcome { attempted: Attempted::Unknown, words, is_slow: true }
         }
     }
 }

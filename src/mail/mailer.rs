@@ -26,8 +26,8 @@ pub struct Mailer {
 pub struct Outcome {
     /// What the attempt met.
     pub attempted: Attempted,
-    /// The same in words, without secrets. Empty if the message was accepted.
-    pub error: String,
+    /// The same in words, without secrets: the relay's answer, or why there was none. Empty for a file.
+    pub words: String,
     /// Whether the attempt timed out.
     pub is_slow: bool,
 }
@@ -73,7 +73,7 @@ impl Mailer {
 
     /// Sends a message.
     pub async fn send(&self, delivery: &Delivery, contents: &Contents) -> Outcome {
-        let refused = |error: String| Outcome { attempted: Attempted::Refused, error, is_slow: false };
+        let refused = |words: String| Outcome { attempted: Attempted::Refused, words, is_slow: false };
         let to = match EmailAddress::parse(&delivery.address) {
             Ok(to) => to,
             Err(fault) => return refused(format!("the address {fault}")),
@@ -94,7 +94,10 @@ impl Mailer {
             date: delivery.created_at,
         };
         match self.transport.send(&letter, &self.connections).await {
-            Ok(_) => Outcome { attempted: Attempted::Accepted, error: String::new(), is_slow: false },
+            Ok(accepted) => {
+                let words = accepted.reply().map(ToString::to_string).unwrap_or_default();
+                Outcome { attempted: Attempted::Accepted, words, is_slow: false }
+            }
             Err(failure) => Outcome {
                 attempted: match failure.verdict() {
                     Verdict::Retry => Attempted::NotAccepted,
@@ -102,7 +105,7 @@ impl Mailer {
                     Verdict::Unknown => Attempted::Unknown,
                 },
                 is_slow: failure.fault == Fault::TimedOut,
-                error: failure.to_string(),
+                words: failure.to_string(),
             },
         }
     }

@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 
-use sea_orm::sea_query::{Condition, Expr, ExprTrait, LockBehavior, LockType, Query};
+use sea_orm::sea_query::{CaseStatement, Condition, Expr, ExprTrait, LockBehavior, LockType, Query};
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Set};
 use strum::VariantArray as _;
 
@@ -56,8 +56,6 @@ pub struct Leased {
 pub struct Mark<'a> {
     /// What follows.
     pub next: Next,
-    /// What the attempt met.
-    pub last_error: &'a str,
     /// The relay, or `file`.
     pub relay: &'a str,
     /// Whether the attempt timed out.
@@ -372,23 +370,26 @@ pub async fn delivery_cancelled(c: &impl ConnectionTrait, ids: &[DeliveryId]) ->
     Ok(ids.iter().copied().filter(|id| !sent.contains(&id.to_string())).collect())
 }
 
-/// Writes down what attempts met, which all met the same. Returns the messages, without those whose lease has ended or that are
-/// gone. The contents are wiped if no attempt follows.
+/// Writes down attempts after which the same follows, each with what it met in words. Returns the messages, without those whose
+/// lease has ended or that are gone. The contents are wiped if no attempt follows.
 pub async fn delivery_mark(
     tx: &WriteTx,
-    attempts: &[&Leased],
+    attempts: &[(&Leased, &str)],
     mark: &Mark<'_>,
     now: Timestamp,
 ) -> Result<Vec<DeliveryId>> {
     let Next { state, next_attempt_at } = mark.next;
-    let leased = attempts.iter().fold(Condition::any(), |any, attempt| {
+    let leased = attempts.iter().fold(Condition::any(), |any, (attempt, _)| {
         any.add(Column::Id.eq(attempt.delivery.id.to_string()).and(Column::Lease.eq(attempt.lease.to_vec())))
+    });
+    let words = attempts.iter().fold(CaseStatement::new(), |words, (attempt, said)| {
+        words.case(Column::Id.eq(attempt.delivery.id.to_string()), *said)
     });
     let mut update = delivery::Entity::update_many()
         .col_expr(Column::State, Expr::value(state_number(state)))
         .col_expr(Column::NextAttemptAt, Expr::value(micros(next_attempt_at)))
         .col_expr(Column::Lease, Expr::value(None::<Vec<u8>>))
-        .col_expr(Column::LastError, Expr::value(mark.last_error))
+        .col_expr(Column::LastError, words.finally("").into())
         .col_expr(Column::Relay, Expr::value(mark.relay))
         .col_expr(Column::IsSlow, Expr::value(mark.is_slow))
         .col_expr(Column::UpdatedAt, Expr::value(now.as_micros()))
@@ -402,7 +403,7 @@ pub async fn delivery_mark(
     let marked = update.exec_with_returning(tx).await?;
     failpoint!("store.delivery_mark");
     let marked: HashSet<String> = marked.into_iter().map(|row| row.id).collect();
-    let ids = attempts.iter().map(|attempt| attempt.delivery.id);
+    let ids = attempts.iter().map(|(attempt, _)| attempt.delivery.id);
     Ok(ids.filter(|id| marked.contains(&id.to_string())).collect())
 }
 
@@ -519,6 +520,8 @@ pub async fn delivery_queue(c: &impl ConnectionTrait) -> Result<Queue> {
     queue.last_accepted = accepted.map(|row| Timestamp::from_micros(row.updated_at));
     let failed = delivery::Entity::find()
         .filter(Column::LastError.ne(""))
+        // Those were accepted with these words.
+        .filter(Column::State.ne(state_number(DeliveryState::Accepted)))
         .order_by_desc(Column::CreatedAt)
         .order_by_desc(Column::Id)
         .limit(1);
@@ -564,7 +567,7 @@ fn decode(row: &delivery::Model) -> Result<Delivery> {
         locale: row.locale.clone(),
         state: decoder.some(state_from(row.state))?,
         attempts: u32::try_from(row.attempts).unwrap_or(0),
-        last_error: row.last_error.clone(),
+        last_words: row.last_error.clone(),
         relay: row.relay.clone(),
         created_at: decoder.instant(row.created_at)?,
         updated_at: decoder.instant(row.updated_at)?,

@@ -75,6 +75,7 @@ mod pages_in_a_browser;
 mod paging;
 mod panics;
 mod parallel_use;
+mod postfix;
 mod races;
 mod races_held;
 mod readme;

@@ -157,12 +157,13 @@ fn show(screen: &Screen, delivery: &Delivery, person: Option<&str>) -> Result<()
     };
     let expires = instant(delivery.expire_time.as_ref());
     let expires = expires.map(|at| format!("{}, {}", clock.moment(at), clock.left(at))).unwrap_or_default();
+    let last_words = if delivery.relay_answer.is_empty() { &delivery.last_error } else { &delivery.relay_answer };
     let attempts = if delivery.attempts == 0 { "none yet".to_owned() } else { delivery.attempts.to_string() };
     screen.line(Text::toned(Tone::Strong, to(delivery)))?;
     screen.fields([
         ("state", state(delivery, clock)),
         ("", if is_written(delivery) { Text::toned(Tone::Warn, WRITTEN) } else { Text::new() }),
-        ("last words", delivery.last_error.as_str().into()),
+        ("last words", last_words.as_str().into()),
         ("user", person.unwrap_or(&delivery.user_id).into()),
         ("relay", delivery.relay.as_str().into()),
         ("attempts", attempts.into()),

@@ -107,6 +107,11 @@ fn delivery_id(faults: &mut Violations, text: String) -> Option<DeliveryId> {
 
 /// Converts a message to a user.
 pub(in crate::grpc) fn delivery(known: &Delivery) -> v1::Delivery {
+    let words = known.last_words.clone();
+    let (last_error, relay_answer) = match known.state {
+        DeliveryState::Accepted => (String::new(), words),
+        _ => (words, String::new()),
+    };
     v1::Delivery {
         id: known.id.to_string(),
         user_id: known.user_id.to_string(),
@@ -114,7 +119,7 @@ pub(in crate::grpc) fn delivery(known: &Delivery) -> v1::Delivery {
         address: known.address.clone(),
         state: state(known.state).into(),
         attempts: count(known.attempts),
-        last_error: known.last_error.clone(),
+        last_error,
         create_time: Some(stamp(known.created_at)),
         update_time: Some(stamp(known.updated_at)),
         // While a message is being sent, this is when the attempt of a worker that crashed is repeated.
@@ -123,6 +128,7 @@ pub(in crate::grpc) fn delivery(known: &Delivery) -> v1::Delivery {
         resend_allowed_time: Some(stamp(known.resend_allowed_at())),
         resend_of: known.resend_of.map(|id| id.to_string()).unwrap_or_default(),
         relay: known.relay.clone(),
+        relay_answer,
     }
 }
 

@@ -12,6 +12,7 @@ pub struct Model {
     pub locale: Option<String>,
     pub state: i16,
     pub attempts: i32,
+    /// The words of the last attempt, also if it was accepted.
     pub last_error: String,
     pub relay: String,
     pub created_at: i64,

@@ -16,6 +16,7 @@ pub mod history;
 pub mod http;
 pub mod log;
 pub mod mailbox;
+pub mod postfix;
 pub mod proxy;
 pub mod raw;
 pub mod refusal;
@@ -94,13 +95,18 @@ impl Harness {
 
     /// Starts a second replica on the same database. Only if several servers can share it.
     pub async fn replica(&self) -> Option<Harness> {
+        self.replica_at(Arc::clone(&self.clock)).await
+    }
+
+    /// As `replica`, with a clock of its own.
+    pub async fn replica_at(&self, clock: Arc<TestClock>) -> Option<Harness> {
         if !self.database.is_shared() {
             eprintln!("skipped: one server owns the embedded database; set TEST_DATABASE_URL");
             return None;
         }
         let mut config = self.config.clone();
         config.socket = self.dir.path().join("replica.sock");
-        Some(Harness::run(config, Arc::clone(&self.clock), Arc::clone(&self.dir), Arc::clone(&self.database)).await)
+        Some(Harness::run(config, clock, Arc::clone(&self.dir), Arc::clone(&self.database)).await)
     }
 
     /// Restarts the server on the same files.
