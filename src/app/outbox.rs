@@ -12,8 +12,8 @@ use crate::domain::time::Timestamp;
 use crate::domain::user::User;
 use crate::error::{Error, Result, Unmet};
 use crate::store::deliveries::{
-    Leased, Mark, NewDelivery, delivery_claim, delivery_end_late, delivery_insert, delivery_is_due, delivery_mark,
-    delivery_void_leases, delivery_was_cancelled,
+    Leased, Mark, NewDelivery, Room, delivery_claim, delivery_end_late, delivery_insert, delivery_is_due,
+    delivery_mark, delivery_void_leases, delivery_was_cancelled,
 };
 
 /// How mail is sent.
@@ -115,23 +115,19 @@ impl App {
     }
 
     /// Writes down what attempts met, and leases the next messages, in one transaction.
-    pub async fn record_and_claim(
-        &self,
-        attempts: &[DeliveryAttempt],
-        limit: usize,
-        slow: usize,
-    ) -> Result<Vec<Leased>> {
+    pub async fn record_and_claim(&self, attempts: &[DeliveryAttempt], room: Room<'_>) -> Result<Vec<Leased>> {
+        let room = &room;
         let caller = super::maintenance::job("job/outbox");
         self.write(&caller, None, |writer| async move {
             let change = writer.change();
             for attempt in attempts {
                 self.record_attempt(&change, attempt).await?;
             }
-            for (kind, state) in delivery_end_late(&change.tx, change.now).await? {
+            for (kind, state) in delivery_end_late(&change.tx, change.now, room.sending).await? {
                 self.metrics.delivery_ended(kind, state);
             }
             let lease = || self.environment.bytes();
-            let leased = delivery_claim(&change.tx, change.now, limit, slow, lease).await?;
+            let leased = delivery_claim(&change.tx, change.now, room, lease).await?;
             change.commit_unaudited(Unaudited::Delivery, leased).await
         })
         .await
