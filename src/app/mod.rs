@@ -72,7 +72,7 @@ use crate::domain::user::{Effects, User};
 use crate::environment::Environment;
 use crate::error::{Error, Outage, Result};
 use crate::metrics::Metrics;
-pub use crate::store::deliveries::Leased as LeasedMessage;
+pub use crate::store::deliveries::{Leased as LeasedMessage, Room as OutboxRoom};
 use crate::store::sources::SourceRules;
 use crate::store::users::role_has_members;
 use crate::store::{Condition, Store};

@@ -12,7 +12,7 @@ use crate::domain::time::Timestamp;
 use crate::domain::user::User;
 use crate::error::{Error, Result, Unmet};
 use crate::store::deliveries::{
-    Claimed, Leased, Mark, NewDelivery, delivery_cancelled, delivery_claim, delivery_insert, delivery_is_due,
+    Claimed, Leased, Mark, NewDelivery, Room, delivery_cancelled, delivery_claim, delivery_insert, delivery_is_due,
     delivery_mark, delivery_void_leases,
 };
 
@@ -115,12 +115,13 @@ impl App {
     }
 
     /// Writes down what attempts met, and leases the next messages, in one transaction.
-    pub async fn record_and_claim(&self, attempts: &[DeliveryAttempt], limit: usize, slow: usize) -> Result<Claimed> {
+    pub async fn record_and_claim(&self, attempts: &[DeliveryAttempt], room: Room<'_>) -> Result<Claimed> {
+        let room = &room;
         let caller = super::maintenance::job("job/outbox");
         self.write(&caller, None, |writer| async move {
             let change = writer.change();
             self.record_attempts(&change, attempts).await?;
-            let claimed = delivery_claim(&change.tx, change.now, limit, slow, self.environment.bytes()).await?;
+            let claimed = delivery_claim(&change.tx, change.now, room, self.environment.bytes()).await?;
             for (kind, state) in &claimed.ended {
                 self.metrics.delivery_ended(*kind, *state);
             }

@@ -11,8 +11,9 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::app::{App, DeliveryAttempt, LeasedMessage};
+use crate::app::{App, DeliveryAttempt, LeasedMessage, OutboxRoom};
 use crate::domain::delivery::{ATTEMPT_LIMIT, Attempted};
+use crate::domain::id::DeliveryId;
 use crate::mail::{Mailer, Outcome};
 
 /// Messages that this server sends at a time.
@@ -29,8 +30,14 @@ const STOP_WITHIN: Duration = Duration::from_secs(5);
 
 /// Starts the worker. It ends when `stop` is cancelled.
 pub fn start(app: &Arc<App>, mailer: Mailer, tracker: &TaskTracker, stop: &CancellationToken) {
-    let mut worker =
-        Worker { app: Arc::clone(app), mailer: Arc::new(mailer), sending: JoinSet::new(), slow: 0, sent: Vec::new() };
+    let mut worker = Worker {
+        app: Arc::clone(app),
+        mailer: Arc::new(mailer),
+        sending: JoinSet::new(),
+        ids: Vec::new(),
+        slow: 0,
+        sent: Vec::new(),
+    };
     let stop = stop.clone();
     tracker.spawn(async move {
         loop {
@@ -54,6 +61,8 @@ struct Worker {
     app: Arc<App>,
     mailer: Arc<Mailer>,
     sending: JoinSet<Finished>,
+    /// The messages that are being sent.
+    ids: Vec<DeliveryId>,
     /// How many of those are slow.
     slow: usize,
     /// Attempts that have ended and are not written down yet.
@@ -73,7 +82,8 @@ impl Worker {
         if self.sent.is_empty() && (free == 0 || !self.is_due().await) {
             return false;
         }
-        match self.app.record_and_claim(&self.sent, free, slow).await {
+        let room = OutboxRoom { free, slow, sending: &self.ids };
+        match self.app.record_and_claim(&self.sent, room).await {
             Ok(claimed) => {
                 self.sent.clear();
                 // Messages that were too late may have hidden others.
@@ -102,6 +112,7 @@ impl Worker {
 
     fn send(&mut self, leased: LeasedMessage) {
         self.slow += usize::from(leased.is_slow);
+        self.ids.push(leased.delivery.id);
         let (app, mailer) = (Arc::clone(&self.app), Arc::clone(&self.mailer));
         self.sending.spawn(async move {
             let outcome = attempt(&app, &mailer, &leased).await;
@@ -137,6 +148,7 @@ impl Worker {
         // A task that panics is caught in `attempt`, so only a task that was aborted has no result.
         let Ok(Finished { attempt, was_slow }) = finished else { return };
         self.slow -= usize::from(was_slow);
+        self.ids.retain(|id| *id != attempt.leased.delivery.id);
         self.sent.push(attempt);
     }
 
@@ -151,7 +163,8 @@ impl Worker {
         let _ = timeout(STOP_WITHIN, wait).await;
         self.sending.abort_all();
         if !self.sent.is_empty()
-            && let Err(error) = self.app.record_and_claim(&self.sent, 0, 0).await
+            && let Err(error) =
+                self.app.record_and_claim(&self.sent, OutboxRoom { free: 0, slow: 0, sending: &self.ids }).await
         {
             warn(&error);
         }

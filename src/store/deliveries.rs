@@ -2,12 +2,15 @@
 //! lease those that are due.
 //!
 //! A lease needs no column for its end: while a message is sent, `next_attempt_at` is when the lease ends. So a message whose
-//! worker crashed is simply due again.
+//! worker crashed is simply due again. A clock that is set must not end a lease early, or the message would be sent twice: the
+//! lease ends by the clocks of this machine and of the database, whichever is behind, and a worker names what it is sending.
 
 use std::collections::HashSet;
 
 use sea_orm::sea_query::{CaseStatement, Condition, Expr, ExprTrait, LockBehavior, LockType, Query};
-use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Set};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Set,
+};
 use strum::VariantArray as _;
 
 use super::entity::delivery::{self, Column};
@@ -226,12 +229,28 @@ pub enum Requested<'a> {
 
 /// Returns whether a message is due at `now`.
 pub async fn delivery_is_due(c: &impl ConnectionTrait, now: Timestamp) -> Result<bool> {
-    let select = delivery::Entity::find().select_only().column(Column::Id).filter(due(now)).limit(1);
+    let due = due(c.get_database_backend(), now);
+    let select = delivery::Entity::find().select_only().column(Column::Id).filter(due).limit(1);
     Ok(select.into_tuple::<String>().one(c).await?.is_some())
 }
 
-fn due(now: Timestamp) -> Condition {
-    Condition::all().add(Column::NextAttemptAt.lte(now.as_micros())).add(Column::ContentsVersion.lte(CONTENTS_VERSION))
+fn due(backend: DbBackend, now: Timestamp) -> Condition {
+    let has_ended = Expr::col(Column::NextAttemptAt).lte(with_database_clock(backend, "LEAST", now));
+    Condition::all()
+        .add(Column::NextAttemptAt.lte(now.as_micros()))
+        .add(Column::ContentsVersion.lte(CONTENTS_VERSION))
+        .add(Condition::any().add(Column::Lease.is_null()).add(has_ended))
+}
+
+/// The least or the greatest of `now` and the database's time, if it has a clock of its own.
+fn with_database_clock(backend: DbBackend, which: &'static str, now: Timestamp) -> Expr {
+    if backend == DbBackend::Sqlite {
+        return Expr::value(now.as_micros());
+    }
+    // The time of the statement, unlike that of the clock, can be looked up in an index.
+    let sql =
+        format!("{which}(CAST($1 AS BIGINT), CAST(EXTRACT(EPOCH FROM statement_timestamp()) * 1000000 AS BIGINT))");
+    Expr::cust_with_values(sql, [now.as_micros()])
 }
 
 /// What a worker took from the outbox.
@@ -243,23 +262,30 @@ pub struct Claimed {
     pub ended: Vec<(DeliveryKind, DeliveryState)>,
 }
 
-/// Takes the messages that are due at `now`, longest due first. Leases up to `limit` of them: at most one for each address, and
-/// at most `slow` of those whose last attempt timed out. Ends those whose link or password has expired, or that were cancelled
-/// while a worker crashed. Looks at no more messages than it may need, so its time does not depend on how many wait.
-pub async fn delivery_claim(
-    tx: &WriteTx,
-    now: Timestamp,
-    limit: usize,
-    slow: usize,
-    lease: [u8; 16],
-) -> Result<Claimed> {
+/// How many messages a worker can lease, and which it has.
+pub struct Room<'a> {
+    /// How many more it can send.
+    pub free: usize,
+    /// How many of them may be such whose last attempt timed out.
+    pub slow: usize,
+    /// Those that it is sending.
+    pub sending: &'a [DeliveryId],
+}
+
+/// Takes the messages that are due at `now`, longest due first. Leases as many as there is room for, at most one for each
+/// address. Ends those whose link or password has expired, or that were cancelled while a worker crashed. Looks at no more
+/// messages than it may need, so its time does not depend on how many wait.
+pub async fn delivery_claim(tx: &WriteTx, now: Timestamp, room: &Room<'_>, lease: [u8; 16]) -> Result<Claimed> {
+    let Room { free: limit, slow, sending } = *room;
     let mut claimed = Claimed::default();
     if limit == 0 {
         return Ok(claimed);
     }
+    let backend = tx.get_database_backend();
     let mut due = delivery::Entity::find()
-        .filter(due(now))
-        .filter(Column::AddressKey.not_in_subquery(addresses_in_use(now)))
+        .filter(due(backend, now))
+        .filter(Column::Id.is_not_in(ids(sending)))
+        .filter(Column::AddressKey.not_in_subquery(addresses_in_use(backend, now, sending)))
         .order_by_asc(Column::NextAttemptAt)
         // Several may have one address, be slow, or be too late.
         .limit(4 * limit as u64);
@@ -309,24 +335,31 @@ async fn end_late(
 }
 
 /// The addresses to which a message is being sent.
-fn addresses_in_use(now: Timestamp) -> sea_orm::sea_query::SelectStatement {
+fn addresses_in_use(backend: DbBackend, now: Timestamp, sending: &[DeliveryId]) -> sea_orm::sea_query::SelectStatement {
+    let is_leased = Expr::col(Column::NextAttemptAt).gt(with_database_clock(backend, "LEAST", now));
     let mut select = Query::select();
     select
         .column(Column::AddressKey)
         .from(delivery::Entity)
         .and_where(Column::Lease.is_not_null())
-        .and_where(Column::NextAttemptAt.gt(now.as_micros()));
+        .cond_where(Condition::any().add(is_leased).add(Column::Id.is_in(ids(sending))));
     select
+}
+
+fn ids(of: &[DeliveryId]) -> impl Iterator<Item = String> {
+    of.iter().map(ToString::to_string)
 }
 
 async fn begin_attempts(tx: &WriteTx, rows: &[delivery::Model], lease: [u8; 16], now: Timestamp) -> Result<()> {
     if rows.is_empty() {
         return Ok(());
     }
+    let lease_time = i64::try_from(LEASE.as_micros()).unwrap_or(i64::MAX);
+    let end = with_database_clock(tx.get_database_backend(), "GREATEST", now).add(lease_time);
     delivery::Entity::update_many()
         .col_expr(Column::State, Expr::value(state_number(DeliveryState::Sending)))
         .col_expr(Column::Attempts, Expr::col(Column::Attempts).add(1))
-        .col_expr(Column::NextAttemptAt, Expr::value(now.saturating_add(LEASE).as_micros()))
+        .col_expr(Column::NextAttemptAt, end)
         .col_expr(Column::Lease, Expr::value(lease.to_vec()))
         .col_expr(Column::UpdatedAt, Expr::value(now.as_micros()))
         .filter(Column::Id.is_in(rows.iter().map(|row| row.id.clone())))

@@ -59,6 +59,9 @@ async fn a_mail_that_the_relay_takes_is_exit_0_and_says_what_to_tell_the_user() 
     assert!(told.contains(&format!("\n✔ the mail to {ADDRESS} was accepted by 127.0.0.1:")), "{told}");
     let status = run(&terminal(&h), "status").good();
     assert!(status.contains("  mail       ● to a relay; last accepted "), "{status}");
+    let diagnosis = run(&terminal(&h), "users diagnose bob").good();
+    assert!(diagnosis.contains(&format!("✔ accepted: password reset to {ADDRESS} · ")), "{diagnosis}");
+    assert!(diagnosis.contains("✔ database  ✔ server  ✔ mail\n"), "{diagnosis}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,5 +1,6 @@
 //! The outbox: what becomes of messages when the relay, the disk or this server fails.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
@@ -7,11 +8,12 @@ use std::time::Duration;
 
 use latchkey::proto::v1::create_user_request::Credential;
 use latchkey::proto::v1::{self, DeliveryState, UserFlag};
+use tokio::sync::Notify;
 
 use crate::harness::actors::named;
 use crate::harness::child::Site;
 use crate::harness::smtp::{Act, Certificate, Received, SmtpServer, Step, Tls};
-use crate::harness::{Client, Harness, PASSWORD, eventually};
+use crate::harness::{Client, Harness, PASSWORD, TestClock, eventually};
 
 /// Creates users who have an address each, and returns the operator.
 async fn users(h: &Harness, names: &[&str]) -> Client {
@@ -101,14 +103,27 @@ async fn a_message_whose_link_ends_before_it_goes_out_is_not_sent() {
 
 /// A server whose mail goes to this relay, in plain text on loopback, with limits that a test can wait for.
 async fn with_relay(relay: &SmtpServer) -> Harness {
-    let url = format!("smtp://127.0.0.1:{}?tls=none", relay.address.port());
+    with_relay_at(relay, &plain(relay), Duration::from_secs(2)).await
+}
+
+/// As `with_relay`, with limits that a test does not reach.
+async fn with_patient_relay(relay: &SmtpServer) -> Harness {
+    with_relay_at(relay, &plain(relay), Duration::from_mins(1)).await
+}
+
+async fn with_relay_at(relay: &SmtpServer, url: &str, limit: Duration) -> Harness {
     Harness::with(|config| {
         config.mail.transport = latchkey::config::Transport::Smtp;
         config.mail.smtp.url = Some(url.parse().expect("a URL"));
-        config.mail.limits.command = Duration::from_secs(2);
-        config.mail.limits.dot = Duration::from_secs(2);
+        config.mail.smtp.ca = Some(relay.ca.clone()).filter(|_| !url.ends_with("tls=none"));
+        config.mail.limits.command = limit;
+        config.mail.limits.dot = limit;
     })
     .await
+}
+
+fn plain(relay: &SmtpServer) -> String {
+    format!("smtp://127.0.0.1:{}?tls=none", relay.address.port())
 }
 
 /// A relay that does one thing at one step the first time, and everything else right.
@@ -187,7 +202,7 @@ async fn a_diagnosis_tells_what_became_of_the_mail() {
 
 #[tokio::test]
 async fn a_user_to_whom_mail_failed_shows_it_until_mail_is_accepted_or_the_address_changes() {
-    let exists = std::sync::Arc::new(AtomicBool::new(false));
+    let exists = Arc::new(AtomicBool::new(false));
     let mailbox = exists.clone();
     let script = move |now: Step, line: &str| {
         let is_unknown = line.contains("wrong") && !mailbox.load(Relaxed);
@@ -397,4 +412,151 @@ async fn sec_082_a_kill_at_any_step_loses_no_message() {
         assert!(mails.iter().all(|mail| message_id(mail).contains(&sent.id)), "{place}");
         assert_eq!(operator.deliveries("bob").await.len(), 1, "{place}");
     }
+}
+
+const HOUR: Duration = Duration::from_hours(1);
+
+/// A relay that keeps the mail to `tar` until it is told to answer.
+async fn holding() -> (SmtpServer, Arc<Notify>) {
+    let release = Arc::<Notify>::default();
+    let held = Arc::clone(&release);
+    let script =
+        move |now: Step, line: &str| (now == Step::Dot && line.contains("tar")).then(|| Act::Hold(Arc::clone(&held)));
+    (SmtpServer::scripted(Tls::None, Certificate::Good, "HELP", script).await, release)
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_ahead_or_back_during_an_attempt_has_nothing_sent_twice() {
+    for is_ahead in [true, false] {
+        let (relay, release) = holding().await;
+        let h = with_patient_relay(&relay).await;
+        let operator = users(&h, &["tar", "ada"]).await;
+        let held = operator.sends_link("tar").await;
+        eventually("the mail at the relay", || async { (relay.arrived().len() == 1).then_some(()) }).await;
+        if is_ahead {
+            h.clock.advance(HOUR);
+        } else {
+            h.clock.turn_back(HOUR);
+        }
+        // Its address is in use, so this one waits. If a lease had ended, it would be claimed with the next.
+        let waiting = operator.sends_link("tar").await;
+        let other = operator.sends_link("ada").await;
+        operator.delivery_in(&other.id, DeliveryState::Accepted).await;
+        let state = operator.delivery(&held.id).await;
+        assert_eq!((state.state(), state.attempts), (DeliveryState::Sending, 1), "ahead: {is_ahead}");
+        assert_eq!(operator.delivery(&waiting.id).await.state(), DeliveryState::Queued, "ahead: {is_ahead}");
+        release.notify_one();
+        operator.delivery_in(&held.id, DeliveryState::Accepted).await;
+        release.notify_one();
+        operator.delivery_in(&waiting.id, DeliveryState::Accepted).await;
+        let ids = relay.arrived().iter().map(message_id).collect::<BTreeSet<_>>();
+        assert_eq!((relay.arrived().len(), ids.len()), (3, 3), "ahead: {is_ahead}");
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_is_set_ahead_or_back_delays_a_retry_for_no_longer_than_that() {
+    for is_ahead in [true, false] {
+        let relay = once(Step::Recipient, Act::reply("450 4.2.0 greylisted")).await;
+        let h = with_relay(&relay).await;
+        let operator = users(&h, &["bob", "ada"]).await;
+        let sent = operator.sends_link("bob").await;
+        operator.delivery_in(&sent.id, DeliveryState::Retrying).await;
+        if is_ahead {
+            h.clock.advance(HOUR);
+        } else {
+            h.clock.turn_back(HOUR);
+        }
+        let later = operator.sends_link("ada").await;
+        operator.delivery_in(&later.id, DeliveryState::Accepted).await;
+        if !is_ahead {
+            assert_eq!(operator.delivery(&sent.id).await.attempts, 1, "it is not due");
+            h.clock.advance(HOUR + Duration::from_secs(12));
+        }
+        let done = operator.delivery_in(&sent.id, DeliveryState::Accepted).await;
+        assert_eq!((done.attempts, relay.accepted().len()), (2, 2), "ahead: {is_ahead}");
+    }
+}
+
+#[tokio::test]
+async fn a_replica_whose_clock_is_wrong_sends_nothing_that_another_is_sending() {
+    let (relay, release) = holding().await;
+    let h = with_patient_relay(&relay).await;
+    let ahead = Arc::<TestClock>::default();
+    ahead.advance(HOUR);
+    let Some(replica) = h.replica_at(ahead).await else { return };
+    let operator = users(&h, &["tar", "ada"]).await;
+    // Whichever claims it, the other one must not.
+    let held = operator.sends_link("tar").await;
+    eventually("the mail at the relay", || async { (relay.arrived().len() == 1).then_some(()) }).await;
+    for server in [&replica, &h] {
+        let other = server.operator().await.sends_link("ada").await;
+        // Messages of the replica are due in an hour by the other clock, so the replica sends them.
+        operator.delivery_in(&other.id, DeliveryState::Accepted).await;
+    }
+    assert_eq!(operator.delivery(&held.id).await.attempts, 1);
+    release.notify_one();
+    operator.delivery_in(&held.id, DeliveryState::Accepted).await;
+    assert_eq!(relay.arrived().len(), 3);
+}
+
+#[tokio::test]
+async fn sec_085_over_a_bad_tls_nothing_is_sent_and_the_reason_is_kept() {
+    for (tls, certificate, words) in [
+        (Tls::None, Certificate::Good, "STARTTLS"),
+        (Tls::Upgrade, Certificate::OfAnotherName, "another name"),
+        (Tls::Upgrade, Certificate::Expired, "expired"),
+        (Tls::Implicit, Certificate::OfAnotherAuthority, "CA"),
+    ] {
+        let relay = SmtpServer::scripted(tls, certificate, "HELP", |_, _| None).await;
+        let scheme = if tls == Tls::Implicit { "smtps" } else { "smtp" };
+        let url = relay.url(scheme, None);
+        let h = with_relay_at(&relay, &url, Duration::from_secs(10)).await;
+        let operator = users(&h, &["bob"]).await;
+        let sent = operator.sends_link("bob").await;
+        let waiting = operator.attempted(&sent.id).await;
+        assert_eq!(waiting.state(), DeliveryState::Retrying, "{certificate:?}: {waiting:?}");
+        assert!(waiting.last_error.contains(words), "{certificate:?}: {:?}", waiting.last_error);
+        assert!(relay.arrived().is_empty() && !relay.lines().concat().contains("MAIL"), "{certificate:?}");
+    }
+}
+
+#[tokio::test]
+async fn mail_waits_while_the_relay_is_down_and_goes_out_when_it_is_back() {
+    let relay = SmtpServer::start(Tls::None).await;
+    let address = relay.address;
+    let h = with_relay(&relay).await;
+    let operator = users(&h, &["bob", "ada"]).await;
+    relay.stop().await;
+    let mut sent = Vec::new();
+    for name in ["bob", "ada"] {
+        let queued = operator.sends_link(name).await;
+        let waiting = operator.delivery_in(&queued.id, DeliveryState::Retrying).await;
+        assert_eq!((waiting.attempts, waiting.relay.as_str()), (1, address.to_string().as_str()));
+        assert!(waiting.last_error.contains("refused"), "{waiting:?}");
+        sent.push(queued);
+    }
+    let relay = SmtpServer::start_at(address);
+    h.clock.advance(Duration::from_secs(12));
+    for queued in &sent {
+        assert_eq!(operator.delivery_in(&queued.id, DeliveryState::Accepted).await.attempts, 2);
+    }
+    assert_eq!(relay.accepted().len(), 2);
+}
+
+#[tokio::test]
+async fn a_message_whose_attempt_a_stop_breaks_off_is_sent_by_the_next_server() {
+    let relay = once(Step::Data, Act::Hang).await;
+    let mut h = with_patient_relay(&relay).await;
+    let operator = users(&h, &["bob"]).await;
+    let sent = operator.sends_link("bob").await;
+    operator.delivery_in(&sent.id, DeliveryState::Sending).await;
+    h.halt().await;
+    if h.is_postgres() {
+        // As if the lease had ended: other replicas wait for that.
+        h.sql("UPDATE delivery SET next_attempt_at = 0 WHERE lease IS NOT NULL").await;
+    }
+    let h = Box::pin(h.resume()).await;
+    let done = h.operator().await.delivery_in(&sent.id, DeliveryState::Accepted).await;
+    assert_eq!((done.attempts, relay.accepted().len()), (2, 1));
 }

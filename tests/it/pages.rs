@@ -267,6 +267,42 @@ async fn sec_007_a_mail_scanner_opens_a_link_fifty_times_and_it_still_works() {
 }
 
 #[tokio::test]
+async fn sec_007_a_mail_scanner_opens_every_link_of_every_mail_fifty_times_and_each_still_works() {
+    let h = Harness::with_grace().await;
+    let operator = h.operator().await;
+    let sends = async |method: &str, request: serde_json::Value| {
+        let answer = operator.call(method, request).await.expect("a message");
+        let id = answer["delivery"]["id"].as_str().expect("an id").to_owned();
+        h.mail_of(&operator.delivery(&id).await).await
+    };
+    let invite = json!({ "username": "ada", "email": "ada@example.org", "invite": {} });
+    let grace = json!({ "user": { "username": USER } });
+    let mails = [
+        (sends("UserAdmin/CreateUser", invite).await, "invite"),
+        (sends("UserAdmin/SendEmailVerification", grace.clone()).await, "verify"),
+        (sends("UserAdmin/ResetPassword", grace).await, "reset"),
+    ];
+    let before = operator.user(USER).await.etag;
+    for (mail, page) in &mails {
+        for link in [mail.link(page), mail.link("cancel")] {
+            let path = link.strip_prefix(&format!("http://{}", h.pages_address())).expect("a page").to_owned();
+            for round in 0..50 {
+                let method = if round % 2 == 0 { "GET" } else { "HEAD" };
+                let answer = send(&h.pages_address(), method, &path, &[], "").await;
+                assert_eq!(answer.status, 200, "{method} {path}");
+            }
+        }
+    }
+    assert_eq!(operator.user(USER).await.etag, before, "nothing has changed");
+    for (mail, page) in &mails {
+        let fields = [("token", &*mail.token(page)), ("password", OTHER_PASSWORD), ("repeat", OTHER_PASSWORD)];
+        assert_eq!(h.form(&format!("/{page}"), &fields).await.status, 303, "{page}");
+    }
+    h.stranger().await.tokens("ada", OTHER_PASSWORD).await.expect("the first password");
+    h.stranger().await.tokens(USER, OTHER_PASSWORD).await.expect("the new password");
+}
+
+#[tokio::test]
 async fn every_dead_link_gets_the_same_page() {
     let h = Harness::with_grace().await;
     let used = h.link(USER).await;

@@ -3,13 +3,41 @@
 use serde_json::{Value, json};
 
 use crate::harness::browser::Browser;
+use crate::harness::mailbox::Eml;
 use crate::harness::{Harness, OTHER_PASSWORD, PASSWORD};
 
-/// Where a user opens a link of a mail.
-async fn link(h: &Harness, user: &str) -> String {
-    let request = json!({ "user": { "username": user }, "returnLink": {} });
-    let answer = h.operator().await.call("UserAdmin/ResetPassword", request).await.expect("a link");
-    answer["resetLink"].as_str().expect("a link").to_owned()
+/// A name that is as long as names may be.
+const LONG: &str = "grace.with-a-name-that-is-as-long-as-names-may-be-and-longer";
+
+impl Harness {
+    /// Creates a user with an address and a password.
+    async fn addressed(&self, user: &str) {
+        self.create(user, &[], PASSWORD).await;
+        let request = json!({ "user": { "username": user }, "email": "grace@example.com" });
+        self.operator().await.call("UserAdmin/UpdateUser", request).await.expect("an address");
+    }
+
+    /// The mail that a call sends.
+    async fn mailed(&self, method: &str, request: Value) -> Eml {
+        let operator = self.operator().await;
+        let answer = operator.call(method, request).await.expect("a message");
+        let id = answer["delivery"]["id"].as_str().expect("an id");
+        self.mail_of(&operator.delivery(id).await).await
+    }
+
+    async fn reset_mail(&self, user: &str) -> Eml {
+        self.mailed("UserAdmin/ResetPassword", json!({ "user": { "username": user } })).await
+    }
+
+    async fn verification_mail(&self, user: &str) -> Eml {
+        self.mailed("UserAdmin/SendEmailVerification", json!({ "user": { "username": user } })).await
+    }
+
+    /// Invites a user.
+    async fn invitation(&self, user: &str, address: &str) -> Eml {
+        let request = json!({ "username": user, "email": address, "invite": {} });
+        self.mailed("UserAdmin/CreateUser", request).await
+    }
 }
 
 async fn choose(browser: &Browser, password: &str, repeat: &str) {
@@ -21,8 +49,8 @@ async fn choose(browser: &Browser, password: &str, repeat: &str) {
 async fn follow_a_link(runs_scripts: bool) {
     let Some(browser) = Browser::start(runs_scripts).await else { return };
     let h = Harness::start().await;
-    h.create("grace", &[], PASSWORD).await;
-    let url = link(&h, "grace").await;
+    h.addressed("grace").await;
+    let url = h.reset_mail("grace").await.link("reset");
 
     browser.open(&url).await;
     browser.reaches("Choose a new password").await;
@@ -75,6 +103,57 @@ async fn a_user_follows_a_link_and_chooses_a_password_without_scripts() {
     follow_a_link(false).await;
 }
 
+async fn follow_the_other_links(runs_scripts: bool) {
+    let Some(browser) = Browser::start(runs_scripts).await else { return };
+    let h = Harness::start().await;
+    h.addressed("grace").await;
+    let stranger = h.stranger().await;
+
+    let invite = h.invitation("ada", "ada@example.com").await.link("invite");
+    browser.open(&invite).await;
+    browser.reaches("Welcome! Choose your password").await;
+    assert_eq!(browser.text(".username").await, "ada");
+    choose(&browser, "too short", "too short").await;
+    browser.reaches("Error: ").await;
+    choose(&browser, PASSWORD, PASSWORD).await;
+    browser.reaches("Your account is ready").await;
+    stranger.tokens("ada", PASSWORD).await.expect("the first password");
+
+    let verify = h.verification_mail("grace").await.link("verify");
+    browser.open(&verify).await;
+    browser.reaches("Confirm your address").await;
+    let confirmed = async || h.query(r#"SELECT username FROM "user" WHERE email_verified_at IS NOT NULL"#).await;
+    assert_eq!(confirmed().await, ["ada"], "opening the page confirms nothing");
+    browser.click("button[type=submit]").await;
+    browser.reaches("Your address is confirmed").await;
+    assert_eq!(confirmed().await.len(), 2);
+
+    let mail = h.reset_mail("grace").await;
+    browser.open(&mail.link("cancel")).await;
+    browser.reaches("Stop what you did not ask for").await;
+    browser.open(&mail.link("reset")).await;
+    browser.reaches("Choose a new password").await;
+    browser.open(&mail.link("cancel")).await;
+    browser.click("button[type=submit]").await;
+    browser.reaches("The link is cancelled").await;
+    stranger.tokens("grace", PASSWORD).await.expect("the password is as it was");
+
+    for dead in [invite, verify, mail.link("reset")] {
+        browser.open(&dead).await;
+        browser.reaches("This link does not work any more").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_links_of_every_mail_lead_to_success_with_scripts() {
+    follow_the_other_links(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_links_of_every_mail_lead_to_success_without_scripts() {
+    follow_the_other_links(false).await;
+}
+
 /// The ratio of the luminances of two colours (WCAG 2.2, 1.4.3), for each text that is shown; the least one.
 const LEAST_CONTRAST: &str = "
     const channel = (c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
@@ -100,18 +179,23 @@ const LEAST_CONTRAST: &str = "
 async fn every_text_has_contrast_and_nothing_is_cut_off_from_320_pixels_to_a_wide_screen_at_200_percent() {
     let Some(browser) = Browser::start(true).await else { return };
     let h = Harness::start().await;
-    h.create("grace.with-a-name-that-is-as-long-as-names-may-be-and-longer", &[], PASSWORD).await;
-    let reset = link(&h, "grace.with-a-name-that-is-as-long-as-names-may-be-and-longer").await;
+    h.addressed(LONG).await;
+    let mail = h.reset_mail(LONG).await;
+    let (reset, cancel) = (mail.link("reset"), mail.link("cancel"));
+    let verify = h.verification_mail(LONG).await.link("verify");
+    let invite = h.invitation("ada", "ada@example.com").await.link("invite");
     let pages = format!("http://{}", h.pages_address());
+    let mut shown: Vec<String> = [&reset, &invite, &verify, &cancel].map(|link| format!("{link}&lang=de")).into();
+    shown.extend(["forgot?lang=de", "reset?token=x"].map(|page| format!("{pages}/{page}")));
+    shown.extend(["reset", "invite", "verify", "cancel", "forgot"].map(|of| format!("{pages}/done?of={of}&lang=de")));
     for scheme in ["light", "dark"] {
         let features = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
         browser.devtools("Emulation.setEmulatedMedia", features).await;
         for (width, zoom) in [(320, 1), (360, 1), (320, 2), (1280, 1), (640, 2)] {
             let metrics = json!({ "width": width, "height": 700, "deviceScaleFactor": zoom, "mobile": false });
             browser.devtools("Emulation.setDeviceMetricsOverride", metrics).await;
-            for url in [format!("{reset}&lang=de"), format!("{pages}/forgot?lang=de"), format!("{pages}/reset?token=x")]
-            {
-                browser.open(&url).await;
+            for url in &shown {
+                browser.open(url).await;
                 let overhang = browser.script("return document.documentElement.scrollWidth - innerWidth").await;
                 assert!(overhang.as_i64().is_some_and(|pixels| pixels <= 0), "{url} at {width}: {overhang}");
                 let contrast = browser.script(LEAST_CONTRAST).await;
@@ -130,8 +214,8 @@ async fn every_text_has_contrast_and_nothing_is_cut_off_from_320_pixels_to_a_wid
 async fn everything_is_reached_with_the_keyboard_in_the_order_of_reading() {
     let Some(browser) = Browser::start(true).await else { return };
     let h = Harness::start().await;
-    h.create("grace", &[], PASSWORD).await;
-    browser.open(&link(&h, "grace").await).await;
+    h.addressed("grace").await;
+    browser.open(&h.reset_mail("grace").await.link("reset")).await;
     let mut order = Vec::new();
     for _ in 0..5 {
         browser.press('\u{e004}').await;

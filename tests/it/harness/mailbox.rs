@@ -21,6 +21,14 @@ impl Eml {
         line.unwrap_or_else(|| panic!("no {name} in {}", self.raw))
     }
 
+    /// The link to this page.
+    pub fn link(&self, page: &str) -> String {
+        let wanted = format!("/{page}?token=");
+        let mut words = self.text.split(|c: char| c.is_whitespace() || matches!(c, '"' | '<' | '>'));
+        let link = words.find(|word| word.starts_with("http") && word.contains(&wanted));
+        link.unwrap_or_else(|| panic!("no {wanted} in {}", self.text)).to_owned()
+    }
+
     /// The token behind `token=` in the link to this page.
     pub fn token(&self, page: &str) -> String {
         let start = format!("/{page}?token=");

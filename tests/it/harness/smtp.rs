@@ -12,7 +12,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
@@ -53,6 +54,8 @@ pub enum Act {
     Append(Vec<u8>),
     /// Is silent until the client gives up.
     Hang,
+    /// Answers as it should once the test says so.
+    Hold(Arc<Notify>),
     /// Sends these bytes one by one, more slowly than the client waits.
     Drip(Vec<u8>),
     /// Sends bytes without an end of line until the client gives up.
@@ -157,12 +160,31 @@ impl SmtpServer {
         offers: &'static str,
         script: impl Fn(Step, &str) -> Option<Act> + Send + Sync + 'static,
     ) -> SmtpServer {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        SmtpServer::on(listener, tls, certificate, offers, Arc::new(script))
+    }
+
+    /// A server without TLS that does everything right, at an address where one has stopped.
+    pub fn start_at(address: SocketAddr) -> SmtpServer {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_reuseaddr(true).expect("an option");
+        socket.bind(address).expect("the port is free again");
+        let listener = socket.listen(64).expect("a listener");
+        SmtpServer::on(listener, Tls::None, Certificate::Good, "HELP", Arc::new(|_: Step, _: &str| None))
+    }
+
+    fn on(
+        listener: TcpListener,
+        tls: Tls,
+        certificate: Certificate,
+        offers: &'static str,
+        script: Script,
+    ) -> SmtpServer {
         let dir = tempfile::tempdir().expect("a directory");
         let (acceptor, ca) = acceptor(&dir, certificate);
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let seen = Arc::<Seen>::default();
-        let server = Server { script: Arc::new(script), seen: Arc::clone(&seen), tls, acceptor, offers };
+        let server = Server { script, seen: Arc::clone(&seen), tls, acceptor, offers };
         let task = tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.expect("a connection");
@@ -176,6 +198,12 @@ impl SmtpServer {
             }
         });
         SmtpServer { address, ca, seen, dir, task }
+    }
+
+    /// Stops listening.
+    pub async fn stop(mut self) {
+        self.task.abort();
+        let _ = (&mut self.task).await;
     }
 
     /// The mails that the server has accepted.
@@ -357,7 +385,7 @@ impl Talk {
         let recipients = self.mail.to.concat();
         self.server.seen.arrived.lock().expect("mails").push(self.mail.clone());
         let act = (self.server.script)(Step::Dot, &recipients);
-        if matches!(act, None | Some(Act::Append(_))) {
+        if matches!(act, None | Some(Act::Append(_) | Act::Hold(_))) {
             self.server.seen.accepted.lock().expect("mails").push(self.mail.clone());
         }
         let right = "250 2.0.0 queued as 4711";
@@ -388,6 +416,10 @@ impl Talk {
                 Err(Over)
             }
             Act::Append(bytes) => self.write(&[right.as_bytes(), b"\r\n", bytes].concat()).await,
+            Act::Hold(release) => {
+                release.notified().await;
+                self.say(right).await
+            }
             Act::Hang => {
                 // Ends when the client closes the connection.
                 while self.fill().await.is_ok() {}

@@ -3,9 +3,11 @@
 use clap::Args;
 use jiff::Timestamp;
 
+use crate::cli::commands::mail::to;
 use crate::cli::contract::enum_words;
 use crate::cli::error::Error;
 use crate::cli::output::Screen;
+use crate::cli::output::delivery::{is_written, state};
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::time::{Clock, instant};
 use crate::cli::output::words::{person, shell_word};
@@ -13,8 +15,8 @@ use crate::cli::setting::Cli;
 use crate::cli::user_ref;
 use crate::proto::v1::sign_in_finding::{Code, Severity};
 use crate::proto::v1::{
-    DeliveryKind, DiagnoseSignInRequest, DiagnoseSignInResponse, Event, EventOutcome, SignInFinding, SignInVerdict,
-    UserKind, UserRef,
+    Delivery, DeliveryKind, DeliveryState, DiagnoseSignInRequest, DiagnoseSignInResponse, Event, EventOutcome,
+    SignInFinding, SignInVerdict, UserKind, UserRef,
 };
 
 const HELP: &str = "\
@@ -57,7 +59,8 @@ fn show(screen: &Screen, typed: &str, from: &str, answer: &DiagnoseSignInRespons
     let clock = screen.clock();
     screen.line(title(typed, from, answer, clock))?;
     screen.steps("DO", &steps(typed, answer))?;
-    let why = answer.findings.iter().map(|finding| reason(finding, clock)).chain(in_order(from, answer));
+    let why = answer.findings.iter().map(|finding| reason(finding, clock));
+    let why = why.chain(mail(answer, clock)).chain(in_order(from, answer));
     let log = answer.attempts.chunk_by(are_alike).map(|events| attempts(events, clock));
     screen.fields(labelled("WHY", why).chain(labelled("LOG", log)))
 }
@@ -110,6 +113,7 @@ fn steps(typed: &str, answer: &DiagnoseSignInResponse) -> Vec<String> {
             let back = if finding.code() == Code::LockedAsDeactivated { ", if the user is back" } else { "" };
             Some(format!("latchkey users unlock {name}{back}"))
         }
+        "ResetPassword" if let Some(sent) = unused(finding, answer) => Some(resend(sent)),
         "ResetPassword" => {
             let unlock = if resets && is_locked { " --unlock" } else { "" };
             let forgotten =
@@ -120,10 +124,7 @@ fn steps(typed: &str, answer: &DiagnoseSignInResponse) -> Vec<String> {
             Some(format!("latchkey users reset {name}{way}{unlock}{forgotten}"))
                 .filter(|_| !(resets && finding.code() == Code::WrongPasswordLately))
         }
-        "ResendDelivery" => {
-            let sent = answer.deliveries.iter().find(|sent| sent.kind() != DeliveryKind::Notice)?;
-            Some(format!("latchkey deliveries resend {}, after you have checked the address", sent.id))
-        }
+        "ResendDelivery" => newest(answer).map(resend),
         "CreateApiToken" => Some(format!("latchkey tokens create {name} --name TEXT --scope SCOPE, if it has none")),
         "CreateUser" => Some(format!("latchkey users create {name}, if it was deleted by mistake")),
         "DeleteUser" => Some(format!("latchkey users delete {name}, if there is no backup")),
@@ -144,6 +145,30 @@ fn steps(typed: &str, answer: &DiagnoseSignInResponse) -> Vec<String> {
     };
     steps.extend(otherwise.filter(|_| steps.is_empty()).map(str::to_owned));
     steps
+}
+
+/// The newest message with a link or a password.
+fn newest(answer: &DiagnoseSignInResponse) -> Option<&Delivery> {
+    answer.deliveries.iter().find(|sent| sent.kind() != DeliveryKind::Notice)
+}
+
+/// The message with the link that would resolve a finding, if it has gone out. Another reset would send the same.
+fn unused<'a>(finding: &SignInFinding, answer: &'a DiagnoseSignInResponse) -> Option<&'a Delivery> {
+    let is_resolved_by_link = matches!(finding.code(), Code::Pending | Code::ResetOutstanding);
+    let has_link = |sent: &&Delivery| matches!(sent.kind(), DeliveryKind::Invite | DeliveryKind::PasswordReset);
+    newest(answer).filter(has_link).filter(|sent| is_resolved_by_link && sent.state() == DeliveryState::Accepted)
+}
+
+fn resend(sent: &Delivery) -> String {
+    format!("latchkey deliveries resend {}, after you have checked the address", sent.id)
+}
+
+/// `✔ accepted: invitation to ada@example.com · 2 h ago`, unless a finding tells of the message.
+fn mail(answer: &DiagnoseSignInResponse, clock: &Clock) -> Option<Text> {
+    let is_told = answer.findings.iter().any(|finding| finding.code() == Code::DeliveryFailing);
+    let sent = newest(answer).filter(|_| !is_told)?;
+    let at = instant(sent.update_time.as_ref()).map(|at| format!(" · {}", clock.ago(at))).unwrap_or_default();
+    Some(state(sent, clock).and(Tone::Plain, format!(": {}", to(sent))).and(Tone::Dim, at))
 }
 
 /// `✖ Locked by root: laptop lost · 2 h ago · until tomorrow 08:00, 9 h left`.
@@ -181,7 +206,8 @@ fn in_order(from: &str, answer: &DiagnoseSignInResponse) -> [Text; 2] {
         (is_person && lacks(&[Code::ThrottledAccount]), "not throttled"),
         (is_person && !from.is_empty() && lacks(&[Code::ThrottledSource]), "address not blocked"),
     ];
-    let mail = is_person && !answer.deliveries.is_empty() && lacks(&[Code::DeliveryFailing, Code::MailUnavailable]);
+    let is_sent = answer.deliveries.first().is_some_and(|sent| !is_written(sent));
+    let mail = is_person && is_sent && lacks(&[Code::DeliveryFailing, Code::MailUnavailable]);
     [ticks(&of_account), ticks(&[(is_ready, "database"), (is_ready, "server"), (mail, "mail")])]
 }
 
