@@ -190,7 +190,7 @@ fn again(screen: &Screen, delivery: &Delivery, user: &str) -> Result<(), Error> 
     use crate::proto::v1::DeliveryKind as Kind;
 
     match delivery.kind() {
-        Kind::TemporaryPassword => screen.next(&format!("latchkey users reset {user} --temporary-password")),
+        Kind::TemporaryPassword => screen.next(&format!("latchkey users reset {user}")),
         Kind::Notice | Kind::Unspecified => Ok(()),
         _ => screen.next(&format!("latchkey deliveries resend {}", delivery.id)),
     }

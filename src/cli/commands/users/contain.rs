@@ -4,7 +4,7 @@ use crate::cli::commands::may;
 use crate::cli::error::Error;
 use crate::cli::output::Screen;
 use crate::cli::output::time::instant;
-use crate::cli::output::words::{count, person, shell_word};
+use crate::cli::output::words::{count, person, reset_command, shell_word};
 use crate::cli::prompt::Question;
 use crate::cli::setting::Cli;
 use crate::cli::user_ref;
@@ -44,7 +44,7 @@ pub(super) fn next(screen: &Screen, user: &User, scopes: &[String]) -> Result<()
     let by = if may_give_back { "" } else { "by an operator with users.write, " };
     let give_back = match user.kind() {
         UserKind::Service => format!("latchkey users unlock {name}, {by}and then a new API token"),
-        _ => format!("latchkey users reset {name} --temporary-password --unlock, {by}after speaking with the user"),
+        _ => format!("{} --unlock, {by}after speaking with the user", reset_command(user)),
     };
     let steps = [
         (may(scopes, "audit.read"), format!("latchkey audit list --actor {name}, for what was done in its name")),

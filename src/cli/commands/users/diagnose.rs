@@ -8,7 +8,7 @@ use crate::cli::error::Error;
 use crate::cli::output::Screen;
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::time::{Clock, instant};
-use crate::cli::output::words::{person, shell_word};
+use crate::cli::output::words::{person, reset_command, shell_word};
 use crate::cli::setting::Cli;
 use crate::cli::user_ref;
 use crate::proto::v1::sign_in_finding::{Code, Severity};
@@ -114,10 +114,8 @@ fn steps(typed: &str, answer: &DiagnoseSignInResponse) -> Vec<String> {
             let unlock = if resets && is_locked { " --unlock" } else { "" };
             let forgotten =
                 if finding.code() == Code::WrongPasswordLately { ", if the password is forgotten" } else { "" };
-            // With an address a link is the better way; without one the command needs the other.
-            let has_address = answer.user.as_ref().is_some_and(|user| !user.email.is_empty());
-            let way = if has_address { "" } else { " --temporary-password" };
-            Some(format!("latchkey users reset {name}{way}{unlock}{forgotten}"))
+            let reset = answer.user.as_ref().map(reset_command)?;
+            Some(format!("{reset}{unlock}{forgotten}"))
                 .filter(|_| !(resets && finding.code() == Code::WrongPasswordLately))
         }
         "ResendDelivery" => {

@@ -10,7 +10,7 @@ use crate::cli::error::Error;
 use crate::cli::output::Screen;
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::time::{instant, length, stamp};
-use crate::cli::output::words::{ability, lock_word, locked, person, shell_word};
+use crate::cli::output::words::{ability, lock_word, locked, person, reset_command, shell_word};
 use crate::cli::prompt::Question;
 use crate::cli::setting::Cli;
 use crate::cli::user_ref;
@@ -234,7 +234,7 @@ impl Unlock {
             }
             Cli::effects(screen, Some(&effects), answer.lifted_lock.as_ref())?;
             match obstacle(&user) {
-                Some(_) => screen.next(&format!("latchkey users reset {name} --temporary-password")),
+                Some(_) => screen.next(&reset_command(&user)),
                 None if user.kind() == UserKind::Service && was_contained => {
                     screen.next(&format!("latchkey tokens create {name} --name TEXT --scope SCOPE"))
                 }
