@@ -30,6 +30,7 @@ mod cli;
 mod cli_login;
 mod cli_mail;
 mod cli_recent_sign_in;
+mod cli_recover;
 mod cli_waiting;
 mod clients;
 mod compression;

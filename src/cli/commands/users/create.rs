@@ -5,11 +5,10 @@ use std::time::Duration;
 use clap::{ArgGroup, Args};
 use secrecy::ExposeSecret;
 
-use super::idempotency_key;
 use super::reset::{show_secret, shown_once};
 use crate::cli::args::{self, Confirmation, enum_parser};
 use crate::cli::commands::mail::{Sent, Waiting, mail_limit, show_advice, show_sent};
-use crate::cli::commands::{Loss, may};
+use crate::cli::commands::{Loss, idempotency_key, may};
 use crate::cli::error::Error;
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::words::{person, reset_command, reset_scope, shell_word};

@@ -53,7 +53,7 @@ impl Diagnose {
 }
 
 /// Prints the verdict, what to do, why, and past sign-ins. `typed` is the user as it was named.
-fn show(screen: &Screen, typed: &str, from: &str, answer: &DiagnoseSignInResponse) -> Result<(), Error> {
+pub(super) fn show(screen: &Screen, typed: &str, from: &str, answer: &DiagnoseSignInResponse) -> Result<(), Error> {
     let clock = screen.clock();
     screen.line(title(typed, from, answer, clock))?;
     screen.steps("DO", &steps(typed, answer))?;
@@ -63,7 +63,7 @@ fn show(screen: &Screen, typed: &str, from: &str, answer: &DiagnoseSignInRespons
 }
 
 /// `✖ Grace Hopper (grace) cannot sign in from 192.0.2.7 until today 14:11`.
-fn title(typed: &str, from: &str, answer: &DiagnoseSignInResponse, clock: &Clock) -> Text {
+pub(super) fn title(typed: &str, from: &str, answer: &DiagnoseSignInResponse, clock: &Clock) -> Text {
     let who = answer.user.as_ref().map_or_else(|| typed.to_owned(), person);
     let is_service = answer.user.as_ref().is_some_and(|user| user.kind() == UserKind::Service);
     let place = if from.is_empty() { String::new() } else { format!(" from {from}") };
@@ -85,14 +85,14 @@ fn title(typed: &str, from: &str, answer: &DiagnoseSignInResponse, clock: &Clock
 }
 
 /// When all that prevents a sign-in has passed. `None` if the server does not know.
-fn end(answer: &DiagnoseSignInResponse) -> Option<Timestamp> {
+pub(super) fn end(answer: &DiagnoseSignInResponse) -> Option<Timestamp> {
     let blocking = answer.findings.iter().filter(|finding| finding.severity() == Severity::Blocking);
     let ends: Option<Vec<Timestamp>> = blocking.map(|finding| instant(finding.until_time.as_ref())).collect();
     ends?.into_iter().max()
 }
 
 /// What helps, the most important first: commands, and sentences where there is none.
-fn steps(typed: &str, answer: &DiagnoseSignInResponse) -> Vec<String> {
+pub(super) fn steps(typed: &str, answer: &DiagnoseSignInResponse) -> Vec<String> {
     let name = shell_word(answer.user.as_ref().map_or(typed, |user| &user.username));
     let is_locked = answer.user.as_ref().is_some_and(|user| user.lock.is_some());
     let needs = |method: &str| {
@@ -145,7 +145,7 @@ fn steps(typed: &str, answer: &DiagnoseSignInResponse) -> Vec<String> {
 }
 
 /// `✖ Locked by root: laptop lost · 2 h ago · until tomorrow 08:00, 9 h left`.
-fn reason(finding: &SignInFinding, clock: &Clock) -> Text {
+pub(super) fn reason(finding: &SignInFinding, clock: &Clock) -> Text {
     let (tone, mark) = match finding.severity() {
         Severity::Blocking => (Tone::Bad, "✖"),
         Severity::Warning => (Tone::Warn, "!"),
@@ -214,6 +214,9 @@ fn attempts(events: &[Event], clock: &Clock) -> Text {
 }
 
 /// Texts with the label before the first one.
-fn labelled(label: &'static str, texts: impl Iterator<Item = Text>) -> impl Iterator<Item = (&'static str, Text)> {
+pub(super) fn labelled(
+    label: &'static str,
+    texts: impl Iterator<Item = Text>,
+) -> impl Iterator<Item = (&'static str, Text)> {
     std::iter::once(label).chain(std::iter::repeat("")).zip(texts.filter(|text| !text.is_empty()))
 }
