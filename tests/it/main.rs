@@ -71,6 +71,7 @@ mod must_change;
 mod no_enumeration;
 mod outbox;
 mod overload;
+mod own_page;
 mod pages;
 mod pages_in_a_browser;
 mod paging;
