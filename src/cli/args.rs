@@ -59,7 +59,7 @@ pub(crate) struct Global {
 }
 
 /// The option of every command that changes something.
-#[derive(Debug, Clone, Copy, Args)]
+#[derive(Debug, Clone, Copy, Default, Args)]
 pub(crate) struct Confirmation {
     /// Do not ask for a confirmation.
     #[arg(long, short)]

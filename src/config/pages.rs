@@ -38,7 +38,8 @@ impl PublicUrl {
 }
 
 impl LinkUrl {
-    fn parse(text: &str) -> Option<LinkUrl> {
+    /// Parses a URL. Returns `None` if it lacks a part, or if a token in it would cross the network in the clear.
+    pub fn parse(text: &str) -> Option<LinkUrl> {
         let has_both = ["{token}", "{purpose}"].iter().all(|part| text.matches(part).count() == 1);
         let filled = text.replace("{token}", "t").replace("{purpose}", "p");
         let authority = text.split("//").nth(1)?.split(['/', '?', '#']).next()?;

@@ -454,6 +454,7 @@ const CALLS: &[(&str, &[&str])] = &[
     ("users list", &[]),
     ("users show", &["bob"]),
     ("users diagnose", &["bob", "--from", "192.0.2.7"]),
+    ("users recover", &["bob"]),
     ("users create", &["bob"]),
     ("users history", &["bob"]),
     ("users invite", &["bob", "--email", "bob@example.com"]),

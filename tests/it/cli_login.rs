@@ -7,6 +7,7 @@ use latchkey::proto::v1;
 
 use crate::cli::{terminal, terminal_of};
 use crate::harness::actors::named;
+use crate::harness::transcript::Shell;
 use crate::harness::{Harness, OTHER_PASSWORD, PASSWORD};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -130,4 +131,34 @@ async fn a_dead_login_says_how_to_sign_in_again() {
     assert!(shell.path("state/latchkey/login.json").exists());
     shell.latchkey(&["logout", "--forget"]).good();
     assert!(!shell.path("state/latchkey/login.json").exists());
+}
+
+#[test]
+fn a_link_is_used_at_the_server_at_which_one_signs_in() {
+    let commands: [&[&str]; 5] = [
+        &["login", "ada", "--password-stdin"],
+        &["password", "forgot", "ada"],
+        &["password", "reset", "--token-stdin"],
+        &["password", "cancel", "--token-stdin"],
+        &["email", "confirm", "--token-stdin"],
+    ];
+    let shell = Shell::default();
+    let mut set = Shell::default();
+    set.set("LATCHKEY_SERVER", "127.0.0.1:7");
+    let socket = shell.path("x.sock").display().to_string();
+    let at_socket = format!("-unix {socket}");
+    let settings: [(&Shell, &[&str], &str); 4] = [
+        (&shell, &[], "127.0.0.1:50051"),
+        (&set, &[], "127.0.0.1:7"),
+        (&set, &["--server", "127.0.0.1:8"], "127.0.0.1:8"),
+        (&shell, &["--socket", &socket], &at_socket),
+    ];
+    for (shell, flags, place) in settings {
+        for command in commands {
+            let words = [command, flags, &["--show-grpcurl"]].concat();
+            let shown = shell.feed("latchkey", &words, &format!("{PASSWORD}\n{OTHER_PASSWORD}\n")).good();
+            let before = shown.split(" latchkey.v1.").next().expect("a call");
+            assert!(before.ends_with(place), "{words:?}: {shown}");
+        }
+    }
 }

@@ -121,7 +121,7 @@ fn the_programs_for_clients_use_only_types_and_fields_that_exist() {
 
 /// Returns whether Python has the packages that the page installs. If it has not, says so, and fails with
 /// `TEST_REQUIRE_ALL`.
-fn has_python_packages(shell: &Shell) -> bool {
+pub fn has_python_packages(shell: &Shell) -> bool {
     let found = shell.bash("python3 -c 'import grpc_tools, grpc_status'").status.success();
     let missing = "python3 lacks grpcio-tools or grpcio-status";
     assert!(found || std::env::var("TEST_REQUIRE_ALL").is_err(), "TEST_REQUIRE_ALL: {missing}");

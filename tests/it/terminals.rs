@@ -189,6 +189,7 @@ fn every_help_fits_the_terminal_and_has_the_global_options_in_one_line() {
         "users list",
         "users show",
         "users diagnose",
+        "users recover",
         "users create",
         "users update",
         "users delete",

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
+use super::idempotency_key;
 use super::mail::{Sent, Waiting, delivery_json, mail_limit, remedy, show_advice, show_sent, to};
-use super::users::idempotency_key;
 use crate::cli::args::{self, Confirmation, Paging, enum_parser};
 use crate::cli::error::{Error, Exit};
 use crate::cli::output::Screen;
@@ -191,7 +191,7 @@ fn again(screen: &Screen, delivery: &Delivery, user: &str) -> Result<(), Error> 
     use crate::proto::v1::DeliveryKind as Kind;
 
     match delivery.kind() {
-        Kind::TemporaryPassword => screen.next(&format!("latchkey users reset {user} --temporary-password")),
+        Kind::TemporaryPassword => screen.next(&format!("latchkey users reset {user}")),
         Kind::Notice | Kind::Unspecified => Ok(()),
         _ => screen.next(&format!("latchkey deliveries resend {}", delivery.id)),
     }
@@ -211,6 +211,9 @@ pub(crate) struct Resend {
     /// The id of the message.
     #[arg(value_name = "ID")]
     id: String,
+    /// Whether it is a step of `users recover`, which says what to tell the user.
+    #[arg(skip)]
+    is_step: bool,
     #[command(flatten)]
     waiting: Waiting,
     /// Why, for the audit log.
@@ -221,7 +224,12 @@ pub(crate) struct Resend {
 }
 
 impl Resend {
-    async fn run(self, cli: &Cli) -> Result<(), Error> {
+    /// The message again as a step of `users recover`, which follows it.
+    pub(super) fn step(id: String, note: String, wait: Duration) -> Resend {
+        Resend { id, is_step: true, waiting: Waiting { wait: Some(wait) }, note, confirmation: Confirmation::default() }
+    }
+
+    pub(super) async fn run(self, cli: &Cli) -> Result<(), Error> {
         let request =
             ResendDeliveryRequest { delivery_id: self.id, note: self.note, idempotency_key: idempotency_key()? };
         let is_for_people = !cli.client.is_showing() && !cli.screen.is_json();
@@ -232,7 +240,9 @@ impl Resend {
             cli.screen.json(&crate::cli::client::Client::reflected::<ResendDeliveryRequest>(&answer)?)?;
         } else {
             show_sent(&cli.screen, &delivery, None, false)?;
-            show_advice(&cli.screen, &delivery, writes_files, self.waiting.wait.is_some())?;
+            if !self.is_step {
+                show_advice(&cli.screen, &delivery, writes_files, self.waiting.wait.is_some())?;
+            }
         }
         let user = format!("id:{}", delivery.user_id);
         let sent = Sent { done: "a new message was made", user: &user };

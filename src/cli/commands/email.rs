@@ -2,9 +2,9 @@
 
 use clap::{Args, Subcommand};
 
+use super::idempotency_key;
 use super::mail::{Sent, Waiting, mail_limit, show_advice, show_sent};
 use super::password::dead_link;
-use super::users::idempotency_key;
 use crate::cli::args::Confirmation;
 use crate::cli::client::Client;
 use crate::cli::error::Error;

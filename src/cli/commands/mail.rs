@@ -145,7 +145,7 @@ fn watch(delivery: &Delivery) -> String {
 pub(super) fn remedy(delivery: &Delivery, user: &str) -> String {
     match delivery.kind() {
         DeliveryKind::TemporaryPassword => {
-            format!("give another one with `latchkey users reset {user} --temporary-password`")
+            format!("let the user choose a password with `latchkey users reset {user}`")
         }
         DeliveryKind::Notice | DeliveryKind::Unspecified => {
             format!("correct the address with `latchkey users update {user} --email ADDRESS`")

@@ -88,6 +88,16 @@ fn may(scopes: &[String], scope: &str) -> bool {
     scopes.iter().any(|own| own == scope)
 }
 
+/// A new idempotency key, by which the server recognizes a repeated call: a UUID of version 4 (RFC 9562, 5.4).
+fn idempotency_key() -> Result<String, Error> {
+    let mut bytes = [0_u8; 16];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Error::unexpected("cannot get random numbers"))?;
+    let bits = (u128::from_be_bytes(bytes) & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
+    let hex = format!("{bits:032x}");
+    let parts = [0..8, 8..12, 12..16, 16..20, 20..32].map(|range| hex.get(range).unwrap_or_default().to_owned());
+    Ok(parts.join("-"))
+}
+
 /// What was printed of a list.
 struct Listed {
     count: usize,
@@ -226,5 +236,21 @@ impl Cli {
             ("stays", offline.unwrap_or_default().into()),
             ("reserved", reserved.unwrap_or_default().into()),
         ])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_a_uuid_of_version_4() -> Result<(), Error> {
+        let key = idempotency_key()?;
+        let parts: Vec<&str> = key.split('-').collect();
+        assert_eq!(parts.iter().map(|part| part.len()).collect::<Vec<_>>(), [8, 4, 4, 4, 12]);
+        assert!(parts.get(2).is_some_and(|part| part.starts_with('4')), "{key}");
+        assert!(parts.get(3).is_some_and(|part| part.starts_with(['8', '9', 'a', 'b'])), "{key}");
+        assert_ne!(key, idempotency_key()?);
+        Ok(())
     }
 }

@@ -58,13 +58,13 @@ pub(crate) fn of(refusal: &Refusal) -> Option<String> {
             format!("see what has changed with `latchkey users show {user}` and try again")
         }
         "USER_LOCKED" if refusal.metadata.get("lockCause").is_some_and(|cause| cause == "COMPROMISE") => {
-            format!("its password ended with the lock: `latchkey users reset {user} --temporary-password --unlock`")
+            format!("its password ended with the lock: `latchkey users reset {user} --unlock`")
         }
         "USER_LOCKED" => {
             format!("unlock it with `latchkey users unlock {user}`, or reset with --unlock")
         }
-        "USER_PENDING" => format!("set a first password with `latchkey users reset {user} --temporary-password`"),
-        "PASSWORD_ENDED" => format!("set a new one with `latchkey users reset {user} --temporary-password`"),
+        "USER_PENDING" => format!("let the user choose a first one with `latchkey users reset {user}`"),
+        "PASSWORD_ENDED" => format!("let the user choose a new one with `latchkey users reset {user}`"),
         "USER_IS_SERVICE" => format!("it has API tokens in place of a password: `latchkey tokens list {user}`"),
         "LAST_ADMINISTRATOR" => {
             "make another user an administrator first, or run this on the host with --local".to_owned()

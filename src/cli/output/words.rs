@@ -248,10 +248,21 @@ pub(crate) fn signed_in(user: &User, clock: &Clock) -> Text {
     }
 }
 
+/// The command that lets a user choose a new password: by a link or, without an address, with a temporary password.
+pub(crate) fn reset_command(user: &User) -> String {
+    let way = if user.email.is_empty() { " --temporary-password" } else { "" };
+    format!("latchkey users reset {}{way}", shell_word(&user.username))
+}
+
+/// The scope without which [`reset_command`] is refused.
+pub(crate) fn reset_scope(user: &User) -> &'static str {
+    if user.email.is_empty() { "users.reset.temporary" } else { "users.reset" }
+}
+
 /// A command that may be useful next.
 pub(crate) struct Step {
     /// The scopes that it needs.
-    pub(crate) scopes: &'static [&'static str],
+    pub(crate) scopes: Vec<&'static str>,
     /// Whether it acts on the account, which needs each scope of its user, too.
     pub(crate) acts: bool,
     /// The command.
@@ -263,31 +274,31 @@ pub(crate) struct Step {
 /// `has_failed` is whether the user has just failed to sign in.
 pub(crate) fn next_steps(user: &User, has_failed: bool) -> Vec<Step> {
     let name = shell_word(&user.username);
-    let act = |scopes: &'static [&'static str], command| Step { scopes, acts: true, command };
-    let read = |scopes, command| Step { scopes, acts: false, command };
-    let reset = format!("latchkey users reset {name} --temporary-password");
+    let act = |scopes: &[&'static str], command| Step { scopes: scopes.to_vec(), acts: true, command };
+    let read = |scope, command| Step { scopes: vec![scope], acts: false, command };
+    let reset = reset_command(user);
+    let resets: &[_] = &["users.reset", reset_scope(user)];
     let cause = user.lock.as_ref().map_or(LockCause::Unspecified, UserLock::cause);
     let help = match ability(user).next_method.rsplit('/').next() {
         // An unlock alone would not help: the password ended with the lock.
         Some("UnlockUser" | "ResetPassword") if cause == LockCause::Compromise && user.kind() == UserKind::Person => {
-            let scopes = &["users.reset", "users.reset.temporary", "users.lock", "users.write"];
-            Some(act(scopes, format!("{reset} --unlock")))
+            Some(act(&[resets, &["users.lock", "users.write"]].concat(), format!("{reset} --unlock")))
         }
         Some("UnlockUser") if matches!(cause, LockCause::Compromise | LockCause::Deactivated) => {
             Some(act(&["users.lock", "users.write"], format!("latchkey users unlock {name}")))
         }
         Some("UnlockUser") => Some(act(&["users.lock"], format!("latchkey users unlock {name}"))),
         Some("ResetPassword") if user.lock.is_some() => {
-            Some(act(&["users.reset", "users.reset.temporary", "users.lock"], format!("{reset} --unlock")))
+            Some(act(&[resets, &["users.lock"]].concat(), format!("{reset} --unlock")))
         }
-        Some("ResetPassword") => Some(act(&["users.reset", "users.reset.temporary"], reset)),
+        Some("ResetPassword") => Some(act(resets, reset)),
         _ => None,
     };
-    let diagnose = has_failed.then(|| read(&["users.diagnose"], format!("latchkey users diagnose {name}")));
+    let diagnose = has_failed.then(|| read("users.diagnose", format!("latchkey users diagnose {name}")));
     let tokens =
-        (user.kind() == UserKind::Service).then(|| read(&["tokens.read"], format!("latchkey tokens list {name}")));
-    let events = read(&["audit.read"], format!("latchkey audit list --user {name}"));
-    let sessions = read(&["sessions.read"], format!("latchkey sessions list {name}"));
+        (user.kind() == UserKind::Service).then(|| read("tokens.read", format!("latchkey tokens list {name}")));
+    let events = read("audit.read", format!("latchkey audit list --user {name}"));
+    let sessions = read("sessions.read", format!("latchkey sessions list {name}"));
     help.into_iter().chain(diagnose).chain(tokens).chain([events, sessions]).collect()
 }
 
@@ -352,6 +363,14 @@ mod tests {
         assert_eq!(count(0, "session"), "0 sessions");
         assert_eq!(count(1_234_567, "user"), "1 234 567 users");
         assert_eq!(grouped(204), "204");
+    }
+
+    #[test]
+    fn a_reset_is_proposed_by_a_link_where_there_is_an_address() {
+        let user = User { username: "ada".to_owned(), email: "ada@example.com".to_owned(), ..User::default() };
+        assert_eq!(reset_command(&user), "latchkey users reset ada");
+        let user = User { email: String::new(), ..user };
+        assert_eq!(reset_command(&user), "latchkey users reset ada --temporary-password");
     }
 
     #[test]

@@ -113,13 +113,14 @@ impl Shell {
         self
     }
 
-    /// Sets the address of the server. Its free port replaces the one in documents, and the default of `latchkey
-    /// login`.
+    /// Sets the address of the server. Its free port replaces the one in documents, and the default of the commands for
+    /// people who are not signed in.
     pub fn reach(&mut self, address: &str) {
         self.replacements.push(("127.0.0.1:50051".to_owned(), address.to_owned()));
         let login = format!("LATCHKEY_SERVER={address} command latchkey");
-        self.prelude =
-            format!(r#"latchkey() {{ if [ "$1" = login ]; then {login} "$@"; else command latchkey "$@"; fi; }}"#);
+        self.prelude = format!(
+            r#"latchkey() {{ case "$1 $2" in login*|password*|"email confirm") {login} "$@";; *) command latchkey "$@";; esac; }}"#
+        );
     }
 
     /// A path in the working directory.

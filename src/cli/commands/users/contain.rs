@@ -4,7 +4,7 @@ use crate::cli::commands::may;
 use crate::cli::error::Error;
 use crate::cli::output::Screen;
 use crate::cli::output::time::instant;
-use crate::cli::output::words::{count, person, shell_word};
+use crate::cli::output::words::{count, person, reset_command, shell_word};
 use crate::cli::prompt::Question;
 use crate::cli::setting::Cli;
 use crate::cli::user_ref;
@@ -44,14 +44,20 @@ pub(super) fn next(screen: &Screen, user: &User, scopes: &[String]) -> Result<()
     let by = if may_give_back { "" } else { "by an operator with users.write, " };
     let give_back = match user.kind() {
         UserKind::Service => format!("latchkey users unlock {name}, {by}and then a new API token"),
-        _ => format!("latchkey users reset {name} --temporary-password --unlock, {by}after speaking with the user"),
+        _ => format!("{} --unlock, {by}after speaking with the user", reset_command(user)),
     };
+    look_back(screen, &name, scopes)?;
+    screen.next(&give_back)
+}
+
+/// Prints the commands that show what was done with the account, of those that the caller may use. `name` is a word of a
+/// shell.
+pub(super) fn look_back(screen: &Screen, name: &str, scopes: &[String]) -> Result<(), Error> {
     let steps = [
-        (may(scopes, "audit.read"), format!("latchkey audit list --actor {name}, for what was done in its name")),
-        (may(scopes, "sessions.read"), format!("latchkey sessions list {name} --ended, for where from")),
-        (true, give_back),
+        ("audit.read", format!("latchkey audit list --actor {name}, for what was done in its name")),
+        ("sessions.read", format!("latchkey sessions list {name} --ended, for where from")),
     ];
-    steps.iter().filter(|(may, _)| *may).try_for_each(|(_, step)| screen.next(step))
+    steps.iter().filter(|(scope, _)| may(scopes, scope)).try_for_each(|(_, step)| screen.next(step))
 }
 
 impl Cli {

@@ -5,14 +5,13 @@ use std::time::Duration;
 use clap::{ArgGroup, Args};
 use secrecy::ExposeSecret;
 
-use super::idempotency_key;
 use super::reset::{show_secret, shown_once};
 use crate::cli::args::{self, Confirmation, enum_parser};
 use crate::cli::commands::mail::{Sent, Waiting, mail_limit, show_advice, show_sent};
-use crate::cli::commands::{Loss, may};
+use crate::cli::commands::{Loss, idempotency_key, may};
 use crate::cli::error::Error;
 use crate::cli::output::text::{Text, Tone};
-use crate::cli::output::words::{person, shell_word};
+use crate::cli::output::words::{person, reset_command, reset_scope, shell_word};
 use crate::cli::setting::Cli;
 use crate::proto::v1::create_user_request::Credential;
 use crate::proto::v1::create_user_response::Secret;
@@ -160,9 +159,7 @@ impl Create {
             }
             let name = shell_word(&user.username);
             match user.state() {
-                UserState::Pending if may(&scopes, "users.reset.temporary") => {
-                    screen.next(&format!("latchkey users reset {name} --temporary-password"))
-                }
+                UserState::Pending if may(&scopes, reset_scope(&user)) => screen.next(&reset_command(&user)),
                 _ if user.kind() == crate::proto::v1::UserKind::Service && may(&scopes, "tokens.write") => {
                     screen.next(&format!("latchkey tokens create {name} --name TEXT --scope SCOPE"))
                 }

@@ -10,7 +10,7 @@ use crate::cli::output::Screen;
 use crate::cli::output::delivery::{is_written, state};
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::time::{Clock, instant};
-use crate::cli::output::words::{person, shell_word};
+use crate::cli::output::words::{person, reset_command, shell_word};
 use crate::cli::setting::Cli;
 use crate::cli::user_ref;
 use crate::proto::v1::sign_in_finding::{Code, Severity};
@@ -55,7 +55,7 @@ impl Diagnose {
 }
 
 /// Prints the verdict, what to do, why, and past sign-ins. `typed` is the user as it was named.
-fn show(screen: &Screen, typed: &str, from: &str, answer: &DiagnoseSignInResponse) -> Result<(), Error> {
+pub(super) fn show(screen: &Screen, typed: &str, from: &str, answer: &DiagnoseSignInResponse) -> Result<(), Error> {
     let clock = screen.clock();
     screen.line(title(typed, from, answer, clock))?;
     screen.steps("DO", &steps(typed, answer))?;
@@ -66,7 +66,7 @@ fn show(screen: &Screen, typed: &str, from: &str, answer: &DiagnoseSignInRespons
 }
 
 /// `✖ Grace Hopper (grace) cannot sign in from 192.0.2.7 until today 14:11`.
-fn title(typed: &str, from: &str, answer: &DiagnoseSignInResponse, clock: &Clock) -> Text {
+pub(super) fn title(typed: &str, from: &str, answer: &DiagnoseSignInResponse, clock: &Clock) -> Text {
     let who = answer.user.as_ref().map_or_else(|| typed.to_owned(), person);
     let is_service = answer.user.as_ref().is_some_and(|user| user.kind() == UserKind::Service);
     let place = if from.is_empty() { String::new() } else { format!(" from {from}") };
@@ -88,14 +88,14 @@ fn title(typed: &str, from: &str, answer: &DiagnoseSignInResponse, clock: &Clock
 }
 
 /// When all that prevents a sign-in has passed. `None` if the server does not know.
-fn end(answer: &DiagnoseSignInResponse) -> Option<Timestamp> {
+pub(super) fn end(answer: &DiagnoseSignInResponse) -> Option<Timestamp> {
     let blocking = answer.findings.iter().filter(|finding| finding.severity() == Severity::Blocking);
     let ends: Option<Vec<Timestamp>> = blocking.map(|finding| instant(finding.until_time.as_ref())).collect();
     ends?.into_iter().max()
 }
 
 /// What helps, the most important first: commands, and sentences where there is none.
-fn steps(typed: &str, answer: &DiagnoseSignInResponse) -> Vec<String> {
+pub(super) fn steps(typed: &str, answer: &DiagnoseSignInResponse) -> Vec<String> {
     let name = shell_word(answer.user.as_ref().map_or(typed, |user| &user.username));
     let is_locked = answer.user.as_ref().is_some_and(|user| user.lock.is_some());
     let needs = |method: &str| {
@@ -118,10 +118,8 @@ fn steps(typed: &str, answer: &DiagnoseSignInResponse) -> Vec<String> {
             let unlock = if resets && is_locked { " --unlock" } else { "" };
             let forgotten =
                 if finding.code() == Code::WrongPasswordLately { ", if the password is forgotten" } else { "" };
-            // With an address a link is the better way; without one the command needs the other.
-            let has_address = answer.user.as_ref().is_some_and(|user| !user.email.is_empty());
-            let way = if has_address { "" } else { " --temporary-password" };
-            Some(format!("latchkey users reset {name}{way}{unlock}{forgotten}"))
+            let reset = answer.user.as_ref().map(reset_command)?;
+            Some(format!("{reset}{unlock}{forgotten}"))
                 .filter(|_| !(resets && finding.code() == Code::WrongPasswordLately))
         }
         "ResendDelivery" => newest(answer).map(resend),
@@ -172,7 +170,7 @@ fn mail(answer: &DiagnoseSignInResponse, clock: &Clock) -> Option<Text> {
 }
 
 /// `✖ Locked by root: laptop lost · 2 h ago · until tomorrow 08:00, 9 h left`.
-fn reason(finding: &SignInFinding, clock: &Clock) -> Text {
+pub(super) fn reason(finding: &SignInFinding, clock: &Clock) -> Text {
     let (tone, mark) = match finding.severity() {
         Severity::Blocking => (Tone::Bad, "✖"),
         Severity::Warning => (Tone::Warn, "!"),
@@ -242,6 +240,9 @@ fn attempts(events: &[Event], clock: &Clock) -> Text {
 }
 
 /// Texts with the label before the first one.
-fn labelled(label: &'static str, texts: impl Iterator<Item = Text>) -> impl Iterator<Item = (&'static str, Text)> {
+pub(super) fn labelled(
+    label: &'static str,
+    texts: impl Iterator<Item = Text>,
+) -> impl Iterator<Item = (&'static str, Text)> {
     std::iter::once(label).chain(std::iter::repeat("")).zip(texts.filter(|text| !text.is_empty()))
 }

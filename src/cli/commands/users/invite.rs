@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::idempotency_key;
 use super::reset::show_link;
 use crate::cli::args::{self, Confirmation};
 use crate::cli::client::Client;
-use crate::cli::commands::Loss;
 use crate::cli::commands::mail::{Sent, Waiting, mail_limit, show_advice, show_sent};
+use crate::cli::commands::{Loss, idempotency_key};
 use crate::cli::error::{Error, Exit};
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::words::{person, shell_word};

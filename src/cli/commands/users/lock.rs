@@ -10,7 +10,7 @@ use crate::cli::error::Error;
 use crate::cli::output::Screen;
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::time::{instant, length, stamp};
-use crate::cli::output::words::{ability, lock_word, locked, person, shell_word};
+use crate::cli::output::words::{ability, lock_word, locked, person, reset_command, shell_word};
 use crate::cli::prompt::Question;
 use crate::cli::setting::Cli;
 use crate::cli::user_ref;
@@ -88,7 +88,7 @@ impl Lock {
         };
         let request =
             LockUserRequest { user: Some(self.user), cause: cause.into(), note: self.note, end, etag: self.etag };
-        lock(cli, request, &words, self.confirmation.yes).await
+        lock(cli, request, &words, self.confirmation.yes, false).await
     }
 }
 
@@ -106,6 +106,9 @@ pub(crate) struct Contain {
     /// The user.
     #[arg(value_parser = user_ref::parse)]
     user: UserRef,
+    /// Whether it is a step of `users recover`, which proposes the next one.
+    #[arg(skip)]
+    is_step: bool,
     /// Why: other operators and the audit log are told.
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     note: String,
@@ -117,6 +120,11 @@ pub(crate) struct Contain {
 }
 
 impl Contain {
+    /// The containment as a step of `users recover`.
+    pub(super) fn step(user: UserRef, note: String) -> Contain {
+        Contain { user, is_step: true, note, confirmation: Confirmation { yes: false }, etag: String::new() }
+    }
+
     pub(super) async fn run(self, cli: &Cli) -> Result<(), Error> {
         let request = LockUserRequest {
             user: Some(self.user),
@@ -125,12 +133,13 @@ impl Contain {
             end: None,
             etag: self.etag,
         };
-        lock(cli, request, "until it is unlocked", self.confirmation.yes).await
+        lock(cli, request, "until it is unlocked", self.confirmation.yes, self.is_step).await
     }
 }
 
-/// Asks for confirmation, locks the account and prints what was done. `words` say how long the lock lasts.
-async fn lock(cli: &Cli, request: LockUserRequest, words: &str, yes: bool) -> Result<(), Error> {
+/// Asks for confirmation, locks the account and prints what was done. `words` say how long the lock lasts. A step of
+/// `users recover` proposes no next command.
+async fn lock(cli: &Cli, request: LockUserRequest, words: &str, yes: bool, is_step: bool) -> Result<(), Error> {
     if cli.asks(yes)? {
         cli.rehearse(&request).await?;
         let user = cli.user(request.user.clone().unwrap_or_default()).await?;
@@ -147,6 +156,7 @@ async fn lock(cli: &Cli, request: LockUserRequest, words: &str, yes: bool) -> Re
         show_lock(screen, &user, answer.earlier_lock.as_ref())?;
         Cli::effects(screen, answer.effects.as_ref(), None)?;
         match user.lock.as_ref().map(UserLock::cause) {
+            _ if is_step => Ok(()),
             Some(LockCause::Compromise) => contain::next(screen, &user, &scopes),
             _ => screen.undo(&format!("latchkey users unlock {}", shell_word(&user.username))),
         }
@@ -197,6 +207,9 @@ pub(crate) struct Unlock {
     /// The user.
     #[arg(value_parser = user_ref::parse)]
     user: UserRef,
+    /// Whether it is a step of `users recover`, which proposes the next one.
+    #[arg(skip)]
+    is_step: bool,
     /// Why, for the audit log.
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     note: String,
@@ -208,6 +221,11 @@ pub(crate) struct Unlock {
 }
 
 impl Unlock {
+    /// The unlock as a step of `users recover`.
+    pub(super) fn step(user: UserRef, note: String) -> Unlock {
+        Unlock { user, is_step: true, note, confirmation: Confirmation { yes: true }, etag: String::new() }
+    }
+
     pub(super) async fn run(self, cli: &Cli) -> Result<(), Error> {
         let request = UnlockUserRequest { user: Some(self.user), note: self.note, etag: self.etag };
         cli.answer(request, |screen, answer| {
@@ -234,7 +252,8 @@ impl Unlock {
             }
             Cli::effects(screen, Some(&effects), answer.lifted_lock.as_ref())?;
             match obstacle(&user) {
-                Some(_) => screen.next(&format!("latchkey users reset {name} --temporary-password")),
+                _ if self.is_step => Ok(()),
+                Some(_) => screen.next(&reset_command(&user)),
                 None if user.kind() == UserKind::Service && was_contained => {
                     screen.next(&format!("latchkey tokens create {name} --name TEXT --scope SCOPE"))
                 }

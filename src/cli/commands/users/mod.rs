@@ -9,6 +9,8 @@ mod history;
 mod invite;
 mod list;
 mod lock;
+mod recover;
+mod recovery;
 mod reset;
 mod show;
 mod update;
@@ -23,9 +25,8 @@ use crate::proto::v1::{GetUserRequest, ListUserSessionsRequest, User, UserRef};
 
 const HELP: &str = "\
 Examples:
-  latchkey users diagnose ada
-  latchkey users invite grace --email grace@example.com
-  latchkey users reset ada --note \"ticket 4711\"";
+  latchkey users recover ada --note \"ticket 4711\"
+  latchkey users invite grace --email grace@example.com";
 
 /// List, create and change accounts; lock, unlock and reset them.
 #[derive(Debug, Subcommand)]
@@ -34,6 +35,7 @@ pub(crate) enum Users {
     List(list::List),
     Show(show::Show),
     Diagnose(diagnose::Diagnose),
+    Recover(recover::Recover),
     History(history::History),
     Create(Box<create::Create>),
     Invite(Box<invite::Invite>),
@@ -53,6 +55,7 @@ impl Users {
             Users::List(list) => list.run(cli).await,
             Users::Show(show) => show.run(cli).await,
             Users::Diagnose(diagnose) => diagnose.run(cli).await,
+            Users::Recover(recover) => recover.run(cli).await,
             Users::History(history) => history.run(cli).await,
             Users::Create(create) => create.run(cli).await,
             Users::Invite(invite) => invite.run(cli).await,
@@ -88,31 +91,5 @@ impl Cli {
             Ok(answer) => Some(format!("more than {}", count(answer.sessions.len(), "session"))),
             Err(_) => Some("all sessions".to_owned()),
         }
-    }
-}
-
-/// A new idempotency key, by which the server recognizes a repeated call: a UUID of version 4 (RFC 9562, 5.4).
-pub(in crate::cli::commands) fn idempotency_key() -> Result<String, Error> {
-    let mut bytes = [0_u8; 16];
-    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| Error::unexpected("cannot get random numbers"))?;
-    let bits = (u128::from_be_bytes(bytes) & !(0xf << 76) & !(0x3 << 62)) | (0x4 << 76) | (0x2 << 62);
-    let hex = format!("{bits:032x}");
-    let parts = [0..8, 8..12, 12..16, 16..20, 20..32].map(|range| hex.get(range).unwrap_or_default().to_owned());
-    Ok(parts.join("-"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_key_is_a_uuid_of_version_4() -> Result<(), Error> {
-        let key = idempotency_key()?;
-        let parts: Vec<&str> = key.split('-').collect();
-        assert_eq!(parts.iter().map(|part| part.len()).collect::<Vec<_>>(), [8, 4, 4, 4, 12]);
-        assert!(parts.get(2).is_some_and(|part| part.starts_with('4')), "{key}");
-        assert!(parts.get(3).is_some_and(|part| part.starts_with(['8', '9', 'a', 'b'])), "{key}");
-        assert_ne!(key, idempotency_key()?);
-        Ok(())
     }
 }

@@ -7,10 +7,9 @@ use secrecy::ExposeSecret;
 use tonic::Code;
 
 use super::diagnose::told;
-use super::idempotency_key;
 use crate::cli::args::{self, Confirmation};
 use crate::cli::commands::mail::{Sent, Waiting, mail_limit, show_advice, show_sent};
-use crate::cli::commands::{Loss, may};
+use crate::cli::commands::{Loss, idempotency_key, may};
 use crate::cli::error::{Error, Refusal};
 use crate::cli::output::Screen;
 use crate::cli::output::text::{Text, Tone};
@@ -38,7 +37,7 @@ Examples:
   latchkey users reset ada --temporary-password --mail --yes";
 
 /// Let a user choose a new password, by a link; or give one.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(after_help = HELP)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(crate) struct Reset {
@@ -50,6 +49,9 @@ pub(crate) struct Reset {
     /// Whether the temporary password is this program's proposal, because no mail can be sent.
     #[arg(skip)]
     is_offered: bool,
+    /// Whether it is a step of `users recover`, which says what to tell the user.
+    #[arg(skip)]
+    is_step: bool,
     /// Send the temporary password by mail, unseen by you.
     #[arg(long, requires = "temporary_password")]
     mail: bool,
@@ -81,7 +83,7 @@ pub(crate) struct Reset {
 }
 
 /// The kind of the new password.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[group(multiple = false)]
 struct Way {
     /// Generate a password and show it once.
@@ -96,6 +98,18 @@ struct Way {
 }
 
 impl Reset {
+    /// A link by mail as a step of `users recover`, which follows the mail.
+    pub(super) fn link_step(user: UserRef, unlock: bool, note: String, wait: Duration) -> Reset {
+        let waiting = Waiting { wait: Some(wait) };
+        Reset { user, is_step: true, unlock, waiting, note, ..Reset::default() }
+    }
+
+    /// A temporary password as a step of `users recover`. It is asked for.
+    pub(super) fn password_step(user: UserRef, unlock: bool, note: String) -> Reset {
+        let way = Way { temporary_password: true, ..Way::default() };
+        Reset { user, way, is_offered: true, is_step: true, unlock, note, ..Reset::default() }
+    }
+
     pub(super) async fn run(mut self, cli: &Cli) -> Result<(), Error> {
         self.check()?;
         if self.is_by_mail() || self.way.return_link {
@@ -217,8 +231,10 @@ impl Reset {
             Cli::effects(screen, answer.effects.as_ref(), answer.lifted_lock.as_ref())?;
             answer.remaining.iter().try_for_each(|finding| screen.caution(told(finding, screen.clock())))?;
             match &answer.delivery {
-                Some(delivery) => show_advice(screen, delivery, writes_files, self.waiting.wait.is_some()),
-                None => Ok(()),
+                Some(delivery) if !self.is_step => {
+                    show_advice(screen, delivery, writes_files, self.waiting.wait.is_some())
+                }
+                _ => Ok(()),
             }
         })
         .await

@@ -20,12 +20,15 @@ Examples:
   latchkey users update ada --label team=engine --label desk=";
 
 /// Change fields of an account.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Update {
     /// The user.
     #[arg(hide = true, value_parser = user_ref::parse)]
     user: UserRef,
+    /// Whether it is a step of `users recover`, which proposes the next one.
+    #[arg(skip)]
+    is_step: bool,
     /// A new sign-in name.
     #[arg(long)]
     username: Option<String>,
@@ -64,6 +67,11 @@ pub(crate) struct Update {
 }
 
 impl Update {
+    /// A change of the address as a step of `users recover`.
+    pub(super) fn address_step(user: UserRef, email: String, note: String) -> Update {
+        Update { user, is_step: true, email: Some(email), note, ..Update::default() }
+    }
+
     pub(super) async fn run(self, cli: &Cli) -> Result<(), Error> {
         if !self.changes_anything() {
             return Err(Error::usage("say what to change").hint("`latchkey users update --help` lists the fields"));
@@ -106,6 +114,9 @@ impl Update {
                 screen.fields([("stays", end.into())])?;
             }
             Cli::effects(screen, Some(&effects), None)?;
+            if self.is_step {
+                return Ok(());
+            }
             screen.next(&format!("latchkey users show {}", shell_word(&user.username)))
         })
         .await

@@ -1,0 +1,210 @@
+//! The steps of `latchkey users recover`, by what a diagnosis found and what was done.
+
+use crate::cli::commands::may;
+use crate::proto::v1::get_mail_status_response::Transport;
+use crate::proto::v1::sign_in_finding::{Code, Severity};
+use crate::proto::v1::{
+    Delivery, DeliveryKind, DiagnoseSignInResponse, GetMailStatusResponse, LockCause, SignInFinding, SignInVerdict,
+    UserLock,
+};
+
+/// The next thing to do.
+#[derive(Debug, PartialEq)]
+pub(super) enum Step {
+    /// To lift a lock, or the throttle.
+    Unlock(SignInFinding),
+    /// To find out whether the user knows the password.
+    AskForPassword,
+    /// To give the user a way to choose a password. Without a finding the password is forgotten.
+    GiveAccess(Option<SignInFinding>),
+}
+
+/// A way to choose a password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Way {
+    /// A link by mail.
+    Link,
+    /// The message with this id again.
+    Again(String),
+    /// None yet: first the right address.
+    Address,
+    /// A temporary password.
+    Password,
+}
+
+/// What the user was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Given {
+    /// A link, by mail to this address.
+    Link(String),
+    /// A temporary password.
+    Password,
+}
+
+/// What was done and asked so far.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    pub(super) asked_to_unlock: bool,
+    pub(super) is_contained: bool,
+    pub(super) knows_password: Option<bool>,
+    pub(super) skips_access: bool,
+    pub(super) given: Option<Given>,
+}
+
+impl Progress {
+    /// The next step. `None` if there is none.
+    pub(super) fn next(&self, answer: &DiagnoseSignInResponse) -> Option<Step> {
+        // After a containment the reset unlocks: an unlock alone would not help.
+        let unlocks = |finding: &&SignInFinding| {
+            finding.remedy_method.ends_with("/UnlockUser") && finding.code() != Code::LockedAsCompromised
+        };
+        if let Some(finding) = blocking(answer).find(unlocks).filter(|_| !self.asked_to_unlock) {
+            return Some(Step::Unlock(finding.clone()));
+        }
+        if self.given.is_some() || self.skips_access {
+            return None;
+        }
+        if let Some(finding) = needs_access(answer) {
+            return Some(Step::GiveAccess(Some(finding.clone())));
+        }
+        let is_locked = answer.user.as_ref().is_some_and(|user| user.lock.is_some());
+        match self.knows_password {
+            Some(true) => None,
+            Some(false) => Some(Step::GiveAccess(None)),
+            None => (!is_locked).then_some(Step::AskForPassword),
+        }
+    }
+
+    /// What the user can do now, and what to tell the user. `None` if nothing helps yet.
+    pub(super) fn tell(&self, answer: &DiagnoseSignInResponse, name: &str) -> Option<(&'static str, String)> {
+        Some(match (&self.given, answer.verdict()) {
+            (Some(Given::Link(address)), _) => (
+                "can sign in once the link is used",
+                format!(
+                    "open the link in the newest mail to {address}, choose a password, and sign in as {name}; look into \
+                     the spam folder, too"
+                ),
+            ),
+            (Some(Given::Password), _) => (
+                "can sign in, then must change the password",
+                format!("sign in as {name} with the temporary password, and choose another one then"),
+            ),
+            (None, _) if self.knows_password == Some(false) => return None,
+            (None, SignInVerdict::CanAfterSteps) => (
+                "can sign in, then must change the password",
+                format!("sign in as {name} with the password, and choose another one then"),
+            ),
+            (None, SignInVerdict::Can) => ("can sign in", format!("sign in as {name} with the password")),
+            (None, _) => return None,
+        })
+    }
+}
+
+/// Whether it is worth asking for a takeover: there is access to take over, and the account is not contained.
+pub(super) fn may_be_taken_over(answer: &DiagnoseSignInResponse) -> bool {
+    let status = answer.user.as_ref().and_then(|user| user.password_status.as_ref());
+    status.is_some_and(|status| status.password_set) && !is_contained(answer)
+}
+
+fn blocking(answer: &DiagnoseSignInResponse) -> impl Iterator<Item = &SignInFinding> {
+    answer.findings.iter().filter(|finding| finding.severity() == Severity::Blocking)
+}
+
+fn is_contained(answer: &DiagnoseSignInResponse) -> bool {
+    let lock = answer.user.as_ref().and_then(|user| user.lock.as_ref());
+    lock.map(UserLock::cause) == Some(LockCause::Compromise)
+}
+
+/// Why the user needs another way in: there is no password that works, or its mail does not arrive.
+fn needs_access(answer: &DiagnoseSignInResponse) -> Option<&SignInFinding> {
+    let resets = |finding: &&SignInFinding| finding.remedy_method.ends_with("/ResetPassword");
+    let fails = |finding: &&SignInFinding| finding.code() == Code::DeliveryFailing && newest(answer).is_some();
+    let contained = |finding: &&SignInFinding| finding.code() == Code::LockedAsCompromised;
+    let failing = answer.findings.iter().find(fails);
+    failing.or_else(|| blocking(answer).find(resets)).or_else(|| blocking(answer).find(contained))
+}
+
+/// The newest message that should have let the user choose a password or sign in.
+fn newest(answer: &DiagnoseSignInResponse) -> Option<&Delivery> {
+    use DeliveryKind::{Invite, PasswordReset, TemporaryPassword};
+
+    let newest = answer.deliveries.iter().find(|sent| sent.kind() != DeliveryKind::Notice)?;
+    Some(newest).filter(|sent| matches!(sent.kind(), Invite | PasswordReset | TemporaryPassword))
+}
+
+/// The message to send again: the newest one, if it does not arrive and has a link.
+fn repeatable(answer: &DiagnoseSignInResponse) -> Option<&Delivery> {
+    let fails = answer.findings.iter().any(|finding| finding.code() == Code::DeliveryFailing);
+    newest(answer).filter(|sent| fails && sent.kind() != DeliveryKind::TemporaryPassword)
+}
+
+/// The ways to choose from, the best first.
+pub(super) fn ways(
+    answer: &DiagnoseSignInResponse,
+    mail: Option<&GetMailStatusResponse>,
+    scopes: &[String],
+) -> Vec<(Way, String)> {
+    let address = answer.user.as_ref().map_or("", |user| user.email.as_str());
+    let sends = mail.is_none_or(|mail| mail.links_enabled && mail.transport() != Transport::Off);
+    let in_file = mail.is_some_and(|mail| mail.transport() == Transport::File);
+    let in_file = if in_file { " (to a file on the server: no user gets it)" } else { "" };
+    let is_contained = is_contained(answer);
+    let unlocking: &[&str] = if is_contained { &["users.lock", "users.write"] } else { &[] };
+    let may = |own: &[&str]| lacking(scopes, &[own, unlocking].concat()).is_none();
+    let mut ways = Vec::new();
+    if sends && !address.is_empty() && may(&["users.reset"]) {
+        let again = repeatable(answer).filter(|_| !is_contained && may(&["deliveries.resend"]));
+        let own = if is_contained { ", if nobody else reads that mailbox" } else { "" };
+        ways.push(match again {
+            Some(sent) => {
+                (Way::Again(sent.id.clone()), format!("send the mail again, with a new link, to {address}{in_file}"))
+            }
+            None => (Way::Link, format!("mail a link to {address}{own}{in_file}")),
+        });
+    }
+    if sends && may(&["users.reset", "users.write", "users.email"]) {
+        let what = if address.is_empty() { "set an address" } else { "correct the address" };
+        ways.push((Way::Address, format!("{what}, then choose again")));
+    }
+    if may(&["users.reset", "users.reset.temporary"]) {
+        ways.push((Way::Password, "read out a temporary password, shown once".to_owned()));
+    }
+    ways
+}
+
+/// The first of these scopes that is not among `scopes`.
+pub(super) fn lacking<'a>(scopes: &[String], needed: &[&'a str]) -> Option<&'a str> {
+    needed.iter().find(|scope| !may(scopes, scope)).copied()
+}
+
+/// What still prevents a sign-in. What a link removes does not, once it was sent.
+pub(super) fn stands<'a>(answer: &'a DiagnoseSignInResponse, given: Option<&Given>) -> Vec<&'a SignInFinding> {
+    let has_link = matches!(given, Some(Given::Link(_)));
+    blocking(answer).filter(|finding| !(has_link && finding.remedy_method.ends_with("/ResetPassword"))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::v1::User;
+
+    /// The ways for a user with this address, for a caller with all scopes.
+    fn offered(email: &str, transport: Transport) -> Vec<Way> {
+        let user = Some(User { email: email.to_owned(), ..User::default() });
+        let answer = DiagnoseSignInResponse { user, ..DiagnoseSignInResponse::default() };
+        let mail = GetMailStatusResponse {
+            transport: transport.into(),
+            links_enabled: true,
+            ..GetMailStatusResponse::default()
+        };
+        let scopes = ["users.reset", "users.reset.temporary", "users.write", "users.email"].map(str::to_owned);
+        ways(&answer, Some(&mail), &scopes).into_iter().map(|(way, _)| way).collect()
+    }
+
+    #[test]
+    fn a_link_is_offered_first_and_only_where_mail_goes_out() {
+        assert_eq!(offered("ada@example.com", Transport::Smtp), [Way::Link, Way::Address, Way::Password]);
+        assert_eq!(offered("", Transport::Smtp), [Way::Address, Way::Password]);
+        assert_eq!(offered("ada@example.com", Transport::Off), [Way::Password]);
+    }
+}
