@@ -247,7 +247,7 @@ fn with_database_clock(backend: DbBackend, which: &'static str, now: Timestamp) 
     if backend == DbBackend::Sqlite {
         return Expr::value(now.as_micros());
     }
-    // The time of the statement, unlike that of the clock, can be looked up in an index.
+    // The time of the statement is read once, that of the clock for each row.
     let sql =
         format!("{which}(CAST($1 AS BIGINT), CAST(EXTRACT(EPOCH FROM statement_timestamp()) * 1000000 AS BIGINT))");
     Expr::cust_with_values(sql, [now.as_micros()])

@@ -271,6 +271,31 @@ async fn a_stranger_cannot_end_the_link_of_an_operator() {
 }
 
 #[tokio::test]
+async fn a_clock_that_is_set_ahead_or_back_delays_a_link_for_no_longer_than_that() {
+    const HOUR: Duration = Duration::from_hours(1);
+    for is_ahead in [true, false] {
+        let (h, operator) = with_bob().await;
+        let local = h.operator().await;
+        asks(&h, &local, "bob").await;
+        if is_ahead {
+            h.clock.advance(HOUR);
+        } else {
+            h.clock.turn_back(HOUR);
+            asks(&h, &local, "bob").await;
+            assert_eq!(
+                (operator.deliveries("bob").await.len(), reasons(&h).await),
+                (1, vec!["RATE_LIMITED".to_owned()])
+            );
+            h.clock.advance(HOUR + Duration::from_secs(61));
+        }
+        asks(&h, &local, "bob").await;
+        let sent = operator.deliveries("bob").await;
+        assert_eq!(sent.len(), 2, "ahead: {is_ahead}");
+        h.mail_of(&sent[0]).await;
+    }
+}
+
+#[tokio::test]
 async fn while_the_outbox_is_full_strangers_get_no_mail_and_operators_send_theirs() {
     let (h, operator) = with_bob().await;
     operator.person("ada", "ada@example.com", Some(password())).await;

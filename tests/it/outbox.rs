@@ -10,9 +10,12 @@ use latchkey::proto::v1::create_user_request::Credential;
 use latchkey::proto::v1::{self, DeliveryState, UserFlag};
 use tokio::sync::Notify;
 
+use crate::broken_files::SmallDisk;
 use crate::harness::actors::named;
 use crate::harness::child::Site;
+use crate::harness::database::TestDatabase;
 use crate::harness::smtp::{Act, Certificate, Received, SmtpServer, Step, Tls};
+use crate::harness::transcript::Shell;
 use crate::harness::{Client, Harness, PASSWORD, TestClock, eventually};
 
 /// Creates users who have an address each, and returns the operator.
@@ -128,9 +131,20 @@ fn plain(relay: &SmtpServer) -> String {
 
 /// A relay that does one thing at one step the first time, and everything else right.
 async fn once(step: Step, act: Act) -> SmtpServer {
-    let is_done = AtomicBool::new(false);
+    once_seen(step, act).await.0
+}
+
+/// As `once`, with a flag that is set when it is done.
+async fn once_seen(step: Step, act: Act) -> (SmtpServer, Arc<AtomicBool>) {
+    let is_done = Arc::<AtomicBool>::default();
+    let seen = Arc::clone(&is_done);
     let script = move |now: Step, _: &str| (now == step && !is_done.swap(true, Relaxed)).then(|| act.clone());
-    SmtpServer::scripted(Tls::None, Certificate::Good, "HELP", script).await
+    (SmtpServer::scripted(Tls::None, Certificate::Good, "HELP", script).await, seen)
+}
+
+/// Waits until a flag is set.
+async fn is_set(flag: &AtomicBool) {
+    eventually("the step", || async { flag.load(Relaxed).then_some(()) }).await;
 }
 
 fn message_id(mail: &Received) -> String {
@@ -373,6 +387,22 @@ async fn a_connection_that_takes_no_further_mail_is_replaced_at_once() {
     }
 }
 
+/// Where servers that send mail to this relay are started.
+async fn site_with(relay: &SmtpServer) -> Site {
+    let mut site = Site::new().await;
+    let url = plain(relay);
+    let variables = [("MAIL_TRANSPORT", "smtp"), ("MAIL_SMTP_URL", url.as_str()), ("MAIL_FROM", "id@example.org")];
+    site.variables.extend(variables.map(|(name, value)| (format!("LATCHKEY_{name}"), value.to_owned())));
+    site
+}
+
+/// On a database that servers share, another one would wait until the lease has ended.
+async fn end_leases(database: &TestDatabase) {
+    if database.is_shared() {
+        database.query("UPDATE delivery SET next_attempt_at = 0 WHERE lease IS NOT NULL").await;
+    }
+}
+
 #[tokio::test]
 async fn sec_082_a_kill_at_any_step_loses_no_message() {
     for place in [
@@ -383,10 +413,7 @@ async fn sec_082_a_kill_at_any_step_loses_no_message() {
         "store.delivery_mark=return(kill)",
     ] {
         let relay = SmtpServer::start(Tls::None).await;
-        let mut site = Site::new().await;
-        let url = format!("smtp://127.0.0.1:{}?tls=none", relay.address.port());
-        let variables = [("MAIL_TRANSPORT", "smtp"), ("MAIL_SMTP_URL", url.as_str()), ("MAIL_FROM", "id@example.org")];
-        site.variables.extend(variables.map(|(name, value)| (format!("LATCHKEY_{name}"), value.to_owned())));
+        let site = site_with(&relay).await;
         let mut server = site.start(place).await;
         let request = v1::ResetPasswordRequest {
             user: Some(named("bob")),
@@ -400,10 +427,7 @@ async fn sec_082_a_kill_at_any_step_loses_no_message() {
         drop(server);
 
         let server = site.start("").await;
-        if site.database.is_shared() {
-            // As if the lease had ended: other replicas wait for that.
-            site.database.query("UPDATE delivery SET next_attempt_at = 0 WHERE lease IS NOT NULL").await;
-        }
+        end_leases(&site.database).await;
         let operator = server.operator().await;
         let sent = operator.reset_with(request).await.expect("the same call again").delivery.expect("a delivery");
         operator.delivery_in(&sent.id, DeliveryState::Accepted).await;
@@ -552,11 +576,91 @@ async fn a_message_whose_attempt_a_stop_breaks_off_is_sent_by_the_next_server() 
     let sent = operator.sends_link("bob").await;
     operator.delivery_in(&sent.id, DeliveryState::Sending).await;
     h.halt().await;
-    if h.is_postgres() {
-        // As if the lease had ended: other replicas wait for that.
-        h.sql("UPDATE delivery SET next_attempt_at = 0 WHERE lease IS NOT NULL").await;
-    }
+    end_leases(&h.database).await;
     let h = Box::pin(h.resume()).await;
     let done = h.operator().await.delivery_in(&sent.id, DeliveryState::Accepted).await;
     assert_eq!((done.attempts, relay.accepted().len()), (2, 1));
+}
+
+#[tokio::test]
+async fn sec_082_a_kill_in_any_phase_of_the_conversation_loses_no_message() {
+    for step in [Step::Greeting, Step::Hello, Step::Mail, Step::Recipient, Step::Data, Step::Content, Step::Dot] {
+        let (relay, is_reached) = once_seen(step, Act::Hang).await;
+        let site = site_with(&relay).await;
+        let mut server = site.start("").await;
+        let operator = server.operator().await;
+        operator.create(person("bob")).await.expect("a user");
+        let sent = operator.sends_link("bob").await;
+        is_set(&is_reached).await;
+        server.kill();
+        drop(server);
+
+        let server = site.start("").await;
+        end_leases(&site.database).await;
+        let operator = server.operator().await;
+        let done = operator.delivery_in(&sent.id, DeliveryState::Accepted).await;
+        assert_eq!((done.attempts, relay.accepted().len()), (2, 1), "{step:?}");
+        assert!(relay.arrived().iter().all(|mail| message_id(mail).contains(&sent.id)), "{step:?}");
+        assert_eq!(operator.deliveries("bob").await.len(), 1, "{step:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_is_cancelled_while_it_is_sent_says_what_became_of_it() {
+    for (step, answers, state) in [
+        (Step::Recipient, false, DeliveryState::Cancelled),
+        (Step::Dot, false, DeliveryState::Unknown),
+        (Step::Dot, true, DeliveryState::Accepted),
+    ] {
+        let release = Arc::<Notify>::default();
+        let act = if answers { Act::Hold(Arc::clone(&release)) } else { Act::Hang };
+        let (relay, is_reached) = once_seen(step, act).await;
+        let h = with_relay(&relay).await;
+        let operator = users(&h, &["bob"]).await;
+        let sent = operator.sends_link("bob").await;
+        is_set(&is_reached).await;
+        let request = v1::CancelDeliveryRequest { delivery_id: sent.id.clone(), ..Default::default() };
+        let answer = operator.user_admin().cancel_delivery(request).await.expect("a cancellation").into_inner();
+        assert_eq!(answer.delivery.expect("a delivery").state(), DeliveryState::Sending);
+        release.notify_one();
+        let ended = operator.delivery_in(&sent.id, state).await;
+        assert_eq!((ended.attempts, ended.next_attempt_time), (1, None), "{step:?}: {ended:?}");
+        h.clock.advance(HOUR);
+        assert_eq!(h.query("SELECT count(contents) FROM delivery").await, ["0"]);
+        assert_eq!(relay.connections(), 1, "{step:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mail_waits_while_the_disk_is_read_only_or_full() {
+    use std::io::Write as _;
+
+    let shell = Shell::default();
+    let path = shell.path("disk");
+    std::fs::create_dir(&path).expect("a folder");
+    let Some(disk) = SmallDisk::mount(&shell, &path) else { return };
+    let folder = path.join("mail");
+    std::fs::create_dir(&folder).expect("a folder");
+    let h = Harness::with(|config| config.mail.dir.clone_from(&folder)).await;
+    let operator = users(&h, &["bob"]).await;
+    disk.remount(&shell, "ro");
+    let sent = operator.sends_link("bob").await;
+    let waiting = operator.delivery_in(&sent.id, DeliveryState::Retrying).await;
+    assert!(waiting.last_error.contains("Read-only file system"), "{waiting:?}");
+    disk.remount(&shell, "rw");
+    let mut filler = std::fs::File::create(path.join("filler")).expect("a file");
+    // A large piece would be refused as a whole and leave room.
+    while filler.write_all(&[0; 1024]).is_ok() {}
+    h.clock.advance(Duration::from_secs(12));
+    eventually("the second attempt", || async {
+        let now = operator.delivery(&sent.id).await;
+        (now.attempts == 2 && now.last_error.contains("No space left")).then_some(())
+    })
+    .await;
+    // An open file would keep its room.
+    drop(filler);
+    std::fs::remove_file(path.join("filler")).expect("room");
+    h.clock.advance(Duration::from_secs(36));
+    assert_eq!(operator.delivery_in(&sent.id, DeliveryState::Accepted).await.attempts, 3);
+    assert_eq!(std::fs::read_dir(&folder).expect("a folder").count(), 1);
 }
