@@ -1,5 +1,4 @@
-//! The outbox: messages to users, each with its state. A message is inserted in the transaction of what it announces; workers
-//! lease those that are due.
+//! The queue: workers lease the messages that are due, and mark what became of them.
 //!
 //! A lease needs no column for its end: while a message is sent, `next_attempt_at` is when the lease ends. So a message whose
 //! worker crashed is simply due again. A clock that is set must not end a lease early, or the message would be sent twice: the
@@ -8,37 +7,18 @@
 use std::collections::HashSet;
 
 use sea_orm::sea_query::{CaseStatement, Condition, Expr, ExprTrait, LockBehavior, LockType, Query};
-use sea_orm::{
-    ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Set,
-};
+use sea_orm::{ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait};
 use strum::VariantArray as _;
 
-use super::entity::delivery::{self, Column};
-use super::page::newest_first;
-use super::single::{record, records};
-use super::sweep::delete_batch;
-use super::text::{Decoder, count, micros, readable};
-use super::{Autocommit, WriteTx};
-use crate::domain::delivery::{
-    CONTENTS_VERSION, Delivery, DeliveryFilter, DeliveryKind, DeliveryState, LEASE, LetterKind, Next, Tried,
-};
-use crate::domain::id::{DeliveryId, LinkId, UserId};
-use crate::domain::link::LinkPurpose;
-use crate::domain::page::{Cursor, Page, PageSize};
+use super::row::{decode, letter_from, state_from, state_number};
+use crate::domain::delivery::{CONTENTS_VERSION, Delivery, DeliveryKind, DeliveryState, LEASE, Next, Tried};
+use crate::domain::id::DeliveryId;
 use crate::domain::time::Timestamp;
 use crate::error::{Resource, Result};
-
-/// A message to be stored.
-pub struct NewDelivery<'a> {
-    /// The message.
-    pub delivery: &'a Delivery,
-    /// The key of its address: messages to one address are sent one after the other.
-    pub address_key: &'a str,
-    /// The principal that asked for it, for limits.
-    pub requested_by: &'a str,
-    /// Its sealed contents.
-    pub contents: Vec<u8>,
-}
+use crate::store::WriteTx;
+use crate::store::entity::delivery::{self, Column};
+use crate::store::single::records;
+use crate::store::text::{micros, readable};
 
 /// A leased message.
 pub struct Leased {
@@ -65,149 +45,6 @@ pub struct Mark<'a> {
     pub is_slow: bool,
 }
 
-/// Stores a message.
-pub async fn delivery_insert(tx: &WriteTx, new: NewDelivery<'_>) -> Result<()> {
-    let delivery = new.delivery;
-    let row = delivery::ActiveModel {
-        id: Set(delivery.id.to_string()),
-        user_id: Set(delivery.user_id.to_string()),
-        letter: Set(letter_number(delivery.letter)),
-        address: Set(delivery.address.clone()),
-        address_key: Set(new.address_key.to_owned()),
-        locale: Set(delivery.locale.clone()),
-        state: Set(state_number(delivery.state)),
-        attempts: Set(0),
-        last_error: Set(String::new()),
-        relay: Set(String::new()),
-        created_at: Set(delivery.created_at.as_micros()),
-        updated_at: Set(delivery.updated_at.as_micros()),
-        next_attempt_at: Set(micros(delivery.next_attempt_at)),
-        expires_at: Set(micros(delivery.expires_at)),
-        link_id: Set(delivery.link_id.map(|id| id.to_string())),
-        resend_of: Set(delivery.resend_of.map(|id| id.to_string())),
-        requested_by: Set(new.requested_by.to_owned()),
-        contents_version: Set(CONTENTS_VERSION),
-        contents: Set(Some(new.contents)),
-        lease: Set(None),
-        is_slow: Set(false),
-        was_unknown: Set(false),
-        is_cancelled: Set(false),
-    };
-    delivery::Entity::insert(row).exec_without_returning(tx).await?;
-    failpoint!("store.delivery_insert");
-    Ok(())
-}
-
-/// Reads one message.
-pub async fn delivery_by_id(c: &impl ConnectionTrait, id: DeliveryId) -> Result<Option<Delivery>> {
-    record::<delivery::Model>(c, Resource::Delivery, delivery::Entity::find_by_id(id.to_string()))
-        .await?
-        .as_ref()
-        .map(decode)
-        .transpose()
-}
-
-/// Reads and locks one message.
-pub async fn delivery_lock_row(c: &impl ConnectionTrait, id: DeliveryId) -> Result<Option<Delivery>> {
-    let mut select = delivery::Entity::find_by_id(id.to_string());
-    QueryTrait::query(&mut select).lock(LockType::Update);
-    record::<delivery::Model>(c, Resource::Delivery, select).await?.as_ref().map(decode).transpose()
-}
-
-/// Lists messages, newest first, of one user or of all.
-pub async fn delivery_list(
-    c: &impl ConnectionTrait,
-    filter: &DeliveryFilter,
-    user: Option<UserId>,
-    after: Option<&Cursor>,
-    size: PageSize,
-) -> Result<Page<Delivery>> {
-    let mut all = Condition::all().add_option(user.map(|user| Column::UserId.eq(user.to_string())));
-    if !filter.kinds.is_empty() {
-        let letters = LetterKind::VARIANTS.iter().filter(|letter| filter.kinds.contains(&letter.kind()));
-        all = all.add(Column::Letter.is_in(letters.map(|letter| letter_number(*letter))));
-    }
-    if !filter.states.is_empty() {
-        all = all.add(Column::State.is_in(filter.states.iter().map(|state| state_number(*state))));
-    }
-    let select = newest_first(delivery::Entity::find().filter(all), (Column::CreatedAt, Column::Id), after, size);
-    let rows: Vec<delivery::Model> = records(c, Resource::Delivery, select).await?;
-    let page = Page::cut(rows, size, |row| Cursor::Time(row.created_at, row.id.clone()));
-    Ok(Page { next: page.next, rows: readable(page.rows.iter().map(decode))? })
-}
-
-/// Counts the messages with a link or a password that a user got, or that a principal asked for, since `since`, up to `most`.
-/// Also returns when the oldest of them was made.
-pub async fn delivery_count_requested(
-    c: &impl ConnectionTrait,
-    whose: &Requested<'_>,
-    since: Timestamp,
-    most: u64,
-) -> Result<Vec<Timestamp>> {
-    let secret = LetterKind::VARIANTS.iter().filter(|letter| letter.kind() != DeliveryKind::Notice);
-    let of = match whose {
-        // What strangers ask for has limits of its own.
-        Requested::For(user) => Column::UserId.eq(user.to_string()).and(Column::RequestedBy.ne("")),
-        Requested::By(principal) => Column::RequestedBy.eq(*principal),
-    };
-    let times: Vec<i64> = delivery::Entity::find()
-        .select_only()
-        .column(Column::CreatedAt)
-        .filter(of)
-        .filter(Column::CreatedAt.gt(since.as_micros()))
-        .filter(Column::Letter.is_in(secret.map(|letter| letter_number(*letter))))
-        .order_by_desc(Column::CreatedAt)
-        .limit(most)
-        .into_tuple()
-        .all(c)
-        .await?;
-    Ok(times.into_iter().map(Timestamp::from_micros).collect())
-}
-
-/// When the links were made that a user got because a stranger asked for them, since `since`: newest first, up to `most`. Also
-/// counts those to the same address when another account had it.
-pub async fn delivery_self_service(
-    c: &impl ConnectionTrait,
-    user: UserId,
-    address_key: &str,
-    since: Timestamp,
-    most: usize,
-) -> Result<Vec<Timestamp>> {
-    let mut found: HashSet<(i64, String)> = HashSet::new();
-    for of in [Column::UserId.eq(user.to_string()), Column::AddressKey.eq(address_key)] {
-        let newest: Vec<(i64, String)> = delivery::Entity::find()
-            .select_only()
-            .columns([Column::CreatedAt, Column::Id])
-            .filter(of)
-            // The condition of the partial index, word for word.
-            .filter(Expr::cust("requested_by = ''"))
-            .filter(Column::Letter.is_in([LetterKind::Invite, LetterKind::PasswordReset].map(letter_number)))
-            .filter(Column::CreatedAt.gt(since.as_micros()))
-            .order_by_desc(Column::CreatedAt)
-            .limit(most as u64)
-            .into_tuple()
-            .all(c)
-            .await?;
-        found.extend(newest);
-    }
-    let mut times: Vec<Timestamp> = found.into_iter().map(|(at, _)| Timestamp::from_micros(at)).collect();
-    times.sort_unstable_by(|a, b| b.cmp(a));
-    times.truncate(most);
-    Ok(times)
-}
-
-/// Returns whether an invitation was sent to this address of a user.
-pub async fn delivery_has_invited(c: &impl ConnectionTrait, user: UserId, address_key: &str) -> Result<bool> {
-    let select = delivery::Entity::find()
-        .select_only()
-        .column(Column::Id)
-        .filter(Column::UserId.eq(user.to_string()))
-        .filter(Column::AddressKey.eq(address_key))
-        .filter(Column::Letter.eq(letter_number(LetterKind::Invite)))
-        .limit(1);
-    Ok(select.into_tuple::<String>().one(c).await?.is_some())
-}
-
 /// Returns whether at least `most` messages wait.
 pub async fn delivery_is_full(c: &impl ConnectionTrait, most: u64) -> Result<bool> {
     let last = delivery::Entity::find()
@@ -217,14 +54,6 @@ pub async fn delivery_is_full(c: &impl ConnectionTrait, most: u64) -> Result<boo
         .offset(most.saturating_sub(1))
         .limit(1);
     Ok(last.into_tuple::<String>().one(c).await?.is_some())
-}
-
-/// Whose messages are counted.
-pub enum Requested<'a> {
-    /// Those to a user.
-    For(UserId),
-    /// Those that a principal asked for.
-    By(&'a str),
 }
 
 /// Returns whether a message is due at `now`.
@@ -440,62 +269,6 @@ pub async fn delivery_mark(
     Ok(ids.filter(|id| marked.contains(&id.to_string())).collect())
 }
 
-/// Which messages are cancelled.
-pub enum Cancelled<'a> {
-    /// One message.
-    One(DeliveryId),
-    /// Those that carry these links.
-    OfLinks(&'a [LinkId]),
-    /// Those to a user that carry a link of this purpose.
-    LinksOf(UserId, LinkPurpose),
-    /// Those to a user that carry a link or a password.
-    SecretsOf(UserId),
-    /// All messages to a user.
-    AllOf(UserId),
-}
-
-/// Cancels messages that have not gone out. One that is being sent is marked: it becomes CANCELLED unless the relay takes it.
-pub async fn delivery_cancel(tx: &WriteTx, which: Cancelled<'_>, now: Timestamp) -> Result<u32> {
-    let letters = LetterKind::VARIANTS.iter().filter(|letter| letter.kind() != DeliveryKind::Notice);
-    let which = || match &which {
-        Cancelled::One(id) => Condition::all().add(Column::Id.eq(id.to_string())),
-        Cancelled::OfLinks(links) => Condition::all().add(Column::LinkId.is_in(links.iter().map(ToString::to_string))),
-        Cancelled::LinksOf(user, purpose) => Condition::all()
-            .add(Column::UserId.eq(user.to_string()))
-            .add(Column::Letter.eq(letter_number(LetterKind::of_link(*purpose)))),
-        Cancelled::SecretsOf(user) => Condition::all()
-            .add(Column::UserId.eq(user.to_string()))
-            .add(Column::Letter.is_in(letters.clone().map(|letter| letter_number(*letter)))),
-        Cancelled::AllOf(user) => Condition::all().add(Column::UserId.eq(user.to_string())),
-    };
-    let waiting = [DeliveryState::Queued, DeliveryState::Retrying].map(state_number);
-    let cancelled = delivery::Entity::update_many()
-        .col_expr(Column::State, Expr::value(state_number(DeliveryState::Cancelled)))
-        .col_expr(Column::NextAttemptAt, Expr::value(None::<i64>))
-        .col_expr(Column::Contents, Expr::value(None::<Vec<u8>>))
-        .col_expr(Column::UpdatedAt, Expr::value(now.as_micros()))
-        .filter(which())
-        .filter(Column::State.is_in(waiting))
-        .exec(tx)
-        .await?;
-    failpoint!("store.delivery_cancel");
-    // What the relay may have accepted stays UNKNOWN, and is not tried again.
-    delivery::Entity::update_many()
-        .col_expr(Column::NextAttemptAt, Expr::value(None::<i64>))
-        .col_expr(Column::Contents, Expr::value(None::<Vec<u8>>))
-        .filter(which())
-        .filter(Column::State.eq(state_number(DeliveryState::Unknown)))
-        .exec(tx)
-        .await?;
-    delivery::Entity::update_many()
-        .col_expr(Column::IsCancelled, Expr::value(true))
-        .filter(which())
-        .filter(Column::State.eq(state_number(DeliveryState::Sending)))
-        .exec(tx)
-        .await?;
-    Ok(count(cancelled.rows_affected))
-}
-
 /// Makes messages that were being sent due at once. Called at the start on the embedded database, which has one owner, so their
 /// workers are gone.
 pub async fn delivery_void_leases(tx: &WriteTx, now: Timestamp) -> Result<u64> {
@@ -582,66 +355,4 @@ pub async fn delivery_failure(c: &impl ConnectionTrait) -> Result<Option<String>
     let waits = |(state, _): &(i16, String)| *state == state_number(DeliveryState::Retrying);
     let fails = newest.len() as u64 == FAILURES_IN_A_ROW && newest.iter().all(waits);
     Ok(newest.into_iter().next().filter(|_| fails).map(|(_, error)| error))
-}
-
-/// Deletes a batch of messages that were made before `before` and have their last state. Returns whether there may be more.
-pub async fn deliveries_sweep(tx: &Autocommit, before: Timestamp) -> Result<bool> {
-    let old = Condition::all().add(Column::CreatedAt.lte(before.as_micros())).add(Column::NextAttemptAt.is_null());
-    delete_batch::<delivery::Entity>(tx, old).await
-}
-
-fn decode(row: &delivery::Model) -> Result<Delivery> {
-    let decoder = Decoder { resource: Resource::Delivery, id: &row.id, version: None };
-    Ok(Delivery {
-        id: decoder.parse(&row.id)?,
-        user_id: decoder.parse(&row.user_id)?,
-        letter: decoder.some(letter_from(row.letter))?,
-        address: row.address.clone(),
-        locale: row.locale.clone(),
-        state: decoder.some(state_from(row.state))?,
-        attempts: u32::try_from(row.attempts).unwrap_or(0),
-        last_words: row.last_error.clone(),
-        relay: row.relay.clone(),
-        created_at: decoder.instant(row.created_at)?,
-        updated_at: decoder.instant(row.updated_at)?,
-        next_attempt_at: decoder.instant_or_none(row.next_attempt_at)?,
-        expires_at: decoder.instant_or_none(row.expires_at)?,
-        link_id: row.link_id.as_deref().map(|id| decoder.parse(id)).transpose()?,
-        resend_of: row.resend_of.as_deref().map(|id| decoder.parse(id)).transpose()?,
-    })
-}
-
-fn letter_number(letter: LetterKind) -> i16 {
-    match letter {
-        LetterKind::Invite => 1,
-        LetterKind::PasswordReset => 2,
-        LetterKind::TemporaryPassword => 3,
-        LetterKind::EmailVerification => 4,
-        LetterKind::PasswordChanged => 51,
-        LetterKind::PasswordResetDone => 52,
-        LetterKind::Compromised => 53,
-        LetterKind::AddressChanged => 54,
-    }
-}
-
-fn letter_from(number: i16) -> Option<LetterKind> {
-    LetterKind::VARIANTS.iter().copied().find(|letter| letter_number(*letter) == number)
-}
-
-/// Returns the number of a state in the API.
-fn state_number(state: DeliveryState) -> i16 {
-    match state {
-        DeliveryState::Queued => 1,
-        DeliveryState::Sending => 2,
-        DeliveryState::Retrying => 3,
-        DeliveryState::Accepted => 4,
-        DeliveryState::Failed => 5,
-        DeliveryState::Expired => 6,
-        DeliveryState::Cancelled => 7,
-        DeliveryState::Unknown => 8,
-    }
-}
-
-fn state_from(number: i16) -> Option<DeliveryState> {
-    DeliveryState::VARIANTS.iter().copied().find(|state| state_number(*state) == number)
 }
