@@ -71,6 +71,13 @@ async fn an_invitation_that_went_astray_is_sent_again_to_the_right_address() {
     };
     let invited = operator.create(invited).await.expect("an invitation").delivery.expect("a message");
     operator.delivery_in(&invited.id, v1::DeliveryState::Failed).await;
+    let proposed = tokio::task::block_in_place(|| shell.latchkey(&["users", "diagnose", "grace"])).good();
+    let steps = format!(
+        "  DO   1  latchkey users update grace --email ADDRESS, if the address is wrong\n       \
+         2  latchkey deliveries resend {}\n  WHY",
+        invited.id
+    );
+    assert!(proposed.contains(&steps), "{proposed}");
 
     let answers = [
         (IS_IT, "y"),

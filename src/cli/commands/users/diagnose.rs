@@ -3,6 +3,7 @@
 use clap::Args;
 use jiff::Timestamp;
 
+use super::recovery::repeatable;
 use crate::cli::commands::mail::to;
 use crate::cli::contract::enum_words;
 use crate::cli::error::Error;
@@ -103,6 +104,7 @@ pub(super) fn steps(typed: &str, answer: &DiagnoseSignInResponse) -> Vec<String>
         answer.findings.iter().filter(is_needed).any(|finding| finding.remedy_method.ends_with(method))
     };
     let resets = needs("/ResetPassword");
+    let repeatable = repeatable(answer);
     let step = |finding: &SignInFinding| match finding.remedy_method.rsplit('/').next().unwrap_or_default() {
         "UnlockUser" if resets && finding.code() == Code::LockedAsCompromised => {
             Some("Speak with the user first, by a way that an intruder does not control.".to_owned())
@@ -113,6 +115,8 @@ pub(super) fn steps(typed: &str, answer: &DiagnoseSignInResponse) -> Vec<String>
             let back = if finding.code() == Code::LockedAsDeactivated { ", if the user is back" } else { "" };
             Some(format!("latchkey users unlock {name}{back}"))
         }
+        // The mail that failed has the link.
+        "ResetPassword" if repeatable.is_some() => None,
         "ResetPassword" if let Some(sent) = unused(finding, answer) => Some(resend(sent)),
         "ResetPassword" => {
             let unlock = if resets && is_locked { " --unlock" } else { "" };
@@ -122,7 +126,9 @@ pub(super) fn steps(typed: &str, answer: &DiagnoseSignInResponse) -> Vec<String>
             Some(format!("{reset}{unlock}{forgotten}"))
                 .filter(|_| !(resets && finding.code() == Code::WrongPasswordLately))
         }
-        "ResendDelivery" => newest(answer).map(resend),
+        "ResendDelivery" => {
+            repeatable.map(|_| format!("latchkey users update {name} --email ADDRESS, if the address is wrong"))
+        }
         "CreateApiToken" => Some(format!("latchkey tokens create {name} --name TEXT --scope SCOPE, if it has none")),
         "CreateUser" => Some(format!("latchkey users create {name}, if it was deleted by mistake")),
         "DeleteUser" => Some(format!("latchkey users delete {name}, if there is no backup")),
@@ -131,7 +137,12 @@ pub(super) fn steps(typed: &str, answer: &DiagnoseSignInResponse) -> Vec<String>
     let similar = answer.similar_usernames.iter().map(|name| format!("latchkey users diagnose {}", shell_word(name)));
     let matters = answer.findings.iter().filter(|finding| finding.severity() > Severity::Info);
     let mut steps: Vec<String> = Vec::new();
-    for step in matters.filter_map(step).chain(similar) {
+    let again = |finding: &SignInFinding| {
+        let sent = repeatable.filter(|_| finding.code() == Code::DeliveryFailing)?;
+        Some(format!("latchkey deliveries resend {}", sent.id))
+    };
+    let of_findings = matters.flat_map(|finding| step(finding).into_iter().chain(again(finding)));
+    for step in of_findings.chain(similar) {
         if !steps.contains(&step) {
             steps.push(step);
         }

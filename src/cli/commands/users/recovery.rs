@@ -132,10 +132,11 @@ fn newest(answer: &DiagnoseSignInResponse) -> Option<&Delivery> {
     Some(newest).filter(|sent| matches!(sent.kind(), Invite | PasswordReset | TemporaryPassword))
 }
 
-/// The message to send again: the newest one, if it does not arrive and has a link.
-fn repeatable(answer: &DiagnoseSignInResponse) -> Option<&Delivery> {
+/// The message to send again: the newest one, if it does not arrive and has a link. None after a containment, which ended it.
+pub(super) fn repeatable(answer: &DiagnoseSignInResponse) -> Option<&Delivery> {
     let fails = answer.findings.iter().any(|finding| finding.code() == Code::DeliveryFailing);
-    newest(answer).filter(|sent| fails && sent.kind() != DeliveryKind::TemporaryPassword)
+    let is_repeatable = fails && !is_contained(answer);
+    newest(answer).filter(|sent| is_repeatable && sent.kind() != DeliveryKind::TemporaryPassword)
 }
 
 /// The ways to choose from, the best first.
@@ -153,7 +154,7 @@ pub(super) fn ways(
     let may = |own: &[&str]| lacking(scopes, &[own, unlocking].concat()).is_none();
     let mut ways = Vec::new();
     if sends && !address.is_empty() && may(&["users.reset"]) {
-        let again = repeatable(answer).filter(|_| !is_contained && may(&["deliveries.resend"]));
+        let again = repeatable(answer).filter(|_| may(&["deliveries.resend"]));
         let own = if is_contained { ", if nobody else reads that mailbox" } else { "" };
         ways.push(match again {
             Some(sent) => {
