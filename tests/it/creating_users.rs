@@ -63,7 +63,7 @@ async fn every_field_of_a_new_user_is_read_back() {
     assert_eq!(read.labels, BTreeMap::from([("team".to_owned(), "engines".to_owned())]));
     assert_eq!(read.roles, ["auditor", "viewer"]);
     assert_eq!((read.kind(), read.state()), (UserKind::Person, UserState::Pending));
-    assert_eq!(read.flags, [i32::from(UserFlag::NeverSignedIn)]);
+    assert_eq!(read.flags, [UserFlag::EmailUnverified, UserFlag::NeverSignedIn].map(i32::from));
     assert!(!read.etag.is_empty() && read.create_time == read.update_time && read.last_sign_in_time.is_none());
     let references = [
         v1::user_ref::Ref::Id(read.id.clone()),
