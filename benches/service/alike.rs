@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use latchkey::proto::v1::auth_client::AuthClient;
-use latchkey::proto::v1::{RequestPasswordResetRequest, SignInRequest};
+use latchkey::proto::v1::user_admin_client::UserAdminClient;
+use latchkey::proto::v1::{RequestPasswordResetRequest, SignInRequest, UpdateUserRequest, UserRef, user_ref};
 use tonic::Code;
 use tonic::transport::Channel;
 
@@ -12,10 +13,19 @@ use crate::database::Filled;
 use crate::measure::{Goal, Row};
 use crate::seed::{Fate, Seed};
 use crate::server::{LATCHKEYD, Server};
+use crate::sink::Sink;
 use crate::{Outcome, tell};
 
 /// What a name can stand for.
-const KINDS: [&str; 4] = ["an unknown name", "a known name", "a locked account", "an account without a password"];
+#[derive(Clone, Copy)]
+enum Kind {
+    Unknown,
+    Known,
+    Locked,
+    WithoutPassword,
+    WithoutAddress,
+}
+
 /// Wrong passwords at one name. One more would be throttled.
 const TRIES: usize = 4;
 /// Requests for a link at one name.
@@ -43,6 +53,15 @@ impl Timed {
         }
     }
 
+    /// The names that are compared, the first with all others.
+    fn kinds(self) -> [Kind; 4] {
+        let last = match self {
+            Timed::SignIn => Kind::WithoutPassword,
+            Timed::ResetRequest => Kind::WithoutAddress,
+        };
+        [Kind::Unknown, Kind::Known, Kind::Locked, last]
+    }
+
     /// Returns how long the call took, in milliseconds; `None` if the name was throttled.
     async fn took(self, client: &mut AuthClient<Channel>, login: String) -> Outcome<Option<f64>> {
         match self {
@@ -54,33 +73,48 @@ impl Timed {
 
 /// Compares calls by Welch's t, in turn. They come over the local socket, which has no limit by source.
 pub(crate) async fn measure(filled: &Filled) -> Outcome<Vec<Row>> {
-    let names: Vec<Vec<String>> = (0..KINDS.len()).map(|kind| names(&filled.seed, kind)).collect();
-    let count = names.iter().map(Vec::len).min().unwrap_or_default();
-    tell(&format!("{} calls at {count} names of each kind\n", KINDS.len() * count * (TRIES + REQUESTS)));
-    let server = Server::start(Path::new(LATCHKEYD), &filled.place()).await?;
+    let sink = Sink::start()?;
+    let server = Server::start_with(Path::new(LATCHKEYD), &filled.place(), &sink.settings()).await?;
     let mut client = AuthClient::new(server.connect_locally().await?);
+    remove_addresses(&server, filled).await?;
     let mut rows = Vec::new();
     for timed in [Timed::SignIn, Timed::ResetRequest] {
         let (times, words) = timed.plan();
+        let kinds = timed.kinds();
+        let names = kinds.map(|kind| names(&filled.seed, kind));
+        let count = names.iter().map(Vec::len).min().unwrap_or_default();
+        tell(&format!("{} calls at {count} names of each kind\n", kinds.len() * count * times));
         for number in 0..200 {
             timed.took(&mut client, format!("warm.up{number}")).await?;
         }
-        let mut samples = vec![Vec::new(); KINDS.len()];
+        let mut samples = vec![Vec::new(); kinds.len()];
         for call in 0..times * count {
-            for turn in 0..KINDS.len() {
-                let kind = (turn + call) % KINDS.len();
+            for turn in 0..kinds.len() {
+                let kind = (turn + call) % kinds.len();
                 let name = names.get(kind).and_then(|names| names.get(call % count)).ok_or("a name")?;
                 let taken = timed.took(&mut client, name.clone()).await?;
                 samples.get_mut(kind).ok_or("a kind")?.extend(taken);
             }
         }
-        rows.extend(self::rows(samples, words));
+        rows.extend(self::rows(samples, kinds, words));
     }
+    tell(&format!("{} mails went out\n", sink.count()));
     server.stop().await?;
     Ok(rows)
 }
 
-fn rows(mut samples: Vec<Vec<f64>>, words: &str) -> Vec<Row> {
+/// Removes the addresses of some users, for no made-up user is without.
+async fn remove_addresses(server: &Server, filled: &Filled) -> Outcome<()> {
+    let mut admin = UserAdminClient::new(server.connect_locally().await?);
+    for name in names(&filled.seed, Kind::WithoutAddress) {
+        let user = Some(UserRef { r#ref: Some(user_ref::Ref::Username(name)) });
+        let request = UpdateUserRequest { user, email: Some(String::new()), ..UpdateUserRequest::default() };
+        admin.update_user(request).await?;
+    }
+    Ok(())
+}
+
+fn rows(mut samples: Vec<Vec<f64>>, kinds: [Kind; 4], words: &str) -> Vec<Row> {
     let mut all: Vec<f64> = samples.iter().flatten().copied().collect();
     all.sort_unstable_by(f64::total_cmp);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a rank")]
@@ -90,7 +124,7 @@ fn rows(mut samples: Vec<Vec<f64>>, words: &str) -> Vec<Row> {
     }
     let mut rows = Vec::new();
     let Some((unknown, others)) = samples.split_first() else { return rows };
-    for (other, kind) in others.iter().zip(KINDS.iter().skip(1)) {
+    for (other, kind) in others.iter().zip(kinds.map(Kind::words).iter().skip(1)) {
         let (ours, theirs) = (Sample::of(other), Sample::of(unknown));
         rows.push(Row::of("F19", format!("{words}{kind} : an unknown one"), "ms", &[(ours.mean, theirs.mean)], None));
         let t = ours.welch(&theirs).abs();
@@ -142,15 +176,28 @@ async fn asking(client: &mut AuthClient<Channel>, login: String) -> Outcome<f64>
 }
 
 /// Names of one kind, which are alike in length and never throttled before.
-fn names(seed: &Seed, kind: usize) -> Vec<String> {
+fn names(seed: &Seed, kind: Kind) -> Vec<String> {
     let of_fate = |fate: Fate| {
         let users = (0..seed.users).filter(move |user| seed.fate(*user) == fate && !seed.is_throttled(*user));
         users.map(|user| seed.username(user))
     };
     match kind {
-        0 => of_fate(Fate::Ordinary).map(|name| format!("{name}x")).take(NAMES).collect(),
-        1 => of_fate(Fate::Ordinary).take(NAMES).collect(),
-        2 => of_fate(Fate::Locked).take(NAMES).collect(),
-        _ => of_fate(Fate::Pending).take(NAMES).collect(),
+        Kind::Unknown => of_fate(Fate::Ordinary).map(|name| format!("{name}x")).take(NAMES).collect(),
+        Kind::Known => of_fate(Fate::Ordinary).take(NAMES).collect(),
+        Kind::Locked => of_fate(Fate::Locked).take(NAMES).collect(),
+        Kind::WithoutPassword => of_fate(Fate::Pending).take(NAMES).collect(),
+        Kind::WithoutAddress => of_fate(Fate::Ordinary).skip(NAMES).take(NAMES).collect(),
+    }
+}
+
+impl Kind {
+    const fn words(self) -> &'static str {
+        match self {
+            Kind::Unknown => "an unknown name",
+            Kind::Known => "a known name",
+            Kind::Locked => "a locked account",
+            Kind::WithoutPassword => "an account without a password",
+            Kind::WithoutAddress => "an account without an address",
+        }
     }
 }

@@ -85,7 +85,7 @@ pub(crate) async fn start(rounds: u32, filled: &Filled) -> Outcome<Vec<Row>> {
 /// Starts a server and stops it again. Returns the time until SERVING, in milliseconds.
 pub(crate) async fn start_once(filled: &Filled) -> Outcome<f64> {
     let began = Instant::now();
-    let server = Server::start_polling(Path::new(LATCHKEYD), &filled.place(), Duration::from_millis(1)).await?;
+    let server = Server::start_polling(Path::new(LATCHKEYD), &filled.place(), &[], Duration::from_millis(1)).await?;
     server.wait_until_serving().await?;
     let took = began.elapsed().as_secs_f64() * 1000.0;
     server.stop().await?;

@@ -15,12 +15,14 @@ mod footprint;
 mod growth;
 mod list;
 mod load;
+mod mail;
 mod measure;
 mod online;
 #[path = "../../examples/seed/mod.rs"]
 mod seed;
 mod server;
 mod sign_in;
+mod sink;
 
 use std::error::Error;
 use std::io::Write;
@@ -34,7 +36,7 @@ use secrecy::SecretString;
 use self::database::Filled;
 use self::measure::{Report, Row};
 
-/// The number of users that P12 compares with.
+/// The number of users that P12 compares with, and of the database without messages in P13.
 const FEW: u64 = 1000;
 
 /// Any error ends the run with its message.
@@ -47,7 +49,7 @@ struct Line {
     #[arg(long, default_value_t = 10_000)]
     users: u64,
     /// Which rows to measure
-    #[arg(long, value_delimiter = ',', default_value = "P1,P2,P3,P4,P5,P6,P7,P10,P11,P12,F11,F12")]
+    #[arg(long, value_delimiter = ',', default_value = "P1,P2,P3,P4,P5,P6,P7,P10,P11,P12,P13,F11,F12")]
     rows: Vec<Wanted>,
     /// Number of rounds; in each, the things that are compared take turns
     #[arg(long, default_value_t = 5)]
@@ -70,7 +72,7 @@ struct Line {
     /// An empty or already filled `PostgreSQL` database; by default the embedded one
     #[arg(long, value_name = "URL")]
     database_url: Option<SecretString>,
-    /// The same for the thousand users of P12, which needs it on `PostgreSQL`
+    /// The same for the thousand users of P12 and P13, which need it on `PostgreSQL`
     #[arg(long, value_name = "URL")]
     small_database_url: Option<SecretString>,
     /// Passed by `cargo bench`
@@ -111,6 +113,9 @@ enum Wanted {
     /// All of it compared with a thousand users
     #[value(name = "P12")]
     Growth,
+    /// Deliveries, resets with mail, and locks beside messages that wait
+    #[value(name = "P13")]
+    Mail,
     /// The latency of another client during floods, compared with its usual latency
     #[value(name = "F11")]
     Floods,
@@ -166,9 +171,17 @@ async fn run(line: &Line) -> Outcome<()> {
         rows.extend(footprint::start(rounds, &filled).await?);
     }
     let has_second = filled.is_embedded() || line.small_database_url.is_some();
-    if wants(Wanted::Growth) && has_second && line.users > FEW {
+    if wants(Wanted::Mail) {
+        rows.extend(mail::measure(rounds, &filled).await?);
+    }
+    if (wants(Wanted::Growth) || wants(Wanted::Mail)) && has_second && line.users > FEW {
         let small = Filled::open(FEW, None, line.small_database_url.clone()).await?;
-        rows.extend(growth::measure(rounds, turn, &filled, &small).await?);
+        if wants(Wanted::Growth) {
+            rows.extend(growth::measure(rounds, turn, &filled, &small).await?);
+        }
+        if wants(Wanted::Mail) {
+            rows.extend(mail::locks(rounds, turn, &filled, &small).await?);
+        }
     }
     if wants(Wanted::Floods) {
         rows.extend(flood::measure(rounds, turn, &filled).await?);

@@ -31,14 +31,24 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a server and waits for SERVING.
     pub(crate) async fn start(program: &Path, place: &Place) -> Outcome<Server> {
-        let server = Server::start_polling(program, place, Duration::from_millis(10)).await?;
+        Server::start_with(program, place, &[]).await
+    }
+
+    /// The same with more arguments.
+    pub(crate) async fn start_with(program: &Path, place: &Place, more: &[String]) -> Outcome<Server> {
+        let server = Server::start_polling(program, place, more, Duration::from_millis(10)).await?;
         // The network listener opens before the local socket.
         server.wait_until_serving().await?;
         Ok(server)
     }
 
     /// Starts a server and waits until it accepts connections, trying again after each `pause`.
-    pub(crate) async fn start_polling(program: &Path, place: &Place, pause: Duration) -> Outcome<Server> {
+    pub(crate) async fn start_polling(
+        program: &Path,
+        place: &Place,
+        more: &[String],
+        pause: Duration,
+    ) -> Outcome<Server> {
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let mut command = Command::new(program);
         command.env_clear().args([
@@ -50,7 +60,7 @@ impl Server {
             "--listen",
             &address.to_string(),
         ]);
-        command.arg("--data-dir").arg(&place.data_dir);
+        command.args(more).arg("--data-dir").arg(&place.data_dir);
         command.arg("--seal-key-file").arg(place.data_dir.join("seal.key"));
         if let Some(url) = &place.url {
             command.args(["--database-url", url.expose_secret()]);

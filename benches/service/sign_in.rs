@@ -247,7 +247,7 @@ fn build_naive() -> Outcome<PathBuf> {
 
 impl Seed {
     /// Whether user `n` can sign in with [`PASSWORD`] and nothing else.
-    fn can_sign_in(&self, n: u64) -> bool {
+    pub(crate) fn can_sign_in(&self, n: u64) -> bool {
         self.fate(n) == Fate::Ordinary && !self.is_throttled(n)
     }
 }
