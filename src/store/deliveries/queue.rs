@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 
-use sea_orm::sea_query::{CaseStatement, Condition, Expr, ExprTrait, LockBehavior, LockType, Query};
+use sea_orm::sea_query::{CaseStatement, Condition, Expr, ExprTrait, Func, LockBehavior, LockType, Query};
 use sea_orm::{ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait};
 use strum::VariantArray as _;
 
@@ -165,7 +165,9 @@ async fn end_late(
 
 /// The addresses to which a message is being sent.
 fn addresses_in_use(backend: DbBackend, now: Timestamp, sending: &[DeliveryId]) -> sea_orm::sea_query::SelectStatement {
-    let is_leased = Expr::col(Column::NextAttemptAt).gt(with_database_clock(backend, "LEAST", now));
+    // Not the column itself, so that SQLite uses the small index of leased messages, not that of all that wait.
+    let ends_at = Expr::expr(Func::coalesce([Expr::col(Column::NextAttemptAt), Expr::value(0_i64)]));
+    let is_leased = ends_at.gt(with_database_clock(backend, "LEAST", now));
     let mut select = Query::select();
     select
         .column(Column::AddressKey)
@@ -339,12 +341,24 @@ pub async fn delivery_queue(c: &impl ConnectionTrait) -> Result<Queue> {
 /// How many messages in a row must fail before no mail goes out.
 const FAILURES_IN_A_ROW: u64 = 3;
 
-/// Returns what the newest attempts met, if the last [`FAILURES_IN_A_ROW`] messages that were tried wait for another try.
+/// How many of the newest messages are looked at: beside a long queue, the last attempts may be far from the newest message.
+const LOOKED_AT: u64 = 1000;
+
+/// Returns what the newest attempts met, if the last [`FAILURES_IN_A_ROW`] messages that were tried wait for another try. Looks at
+/// the newest [`LOOKED_AT`] messages only.
 pub async fn delivery_failure(c: &impl ConnectionTrait) -> Result<Option<String>> {
+    let oldest = delivery::Entity::find()
+        .select_only()
+        .column(Column::CreatedAt)
+        .order_by_desc(Column::CreatedAt)
+        .offset(LOOKED_AT - 1)
+        .limit(1);
+    let since: Option<i64> = oldest.into_tuple().one(c).await?;
     let newest: Vec<(i16, String)> = delivery::Entity::find()
         .select_only()
         .column(Column::State)
         .column(Column::LastError)
+        .filter(Condition::all().add_option(since.map(|since| Column::CreatedAt.gte(since))))
         .filter(Column::Attempts.gt(0))
         .order_by_desc(Column::CreatedAt)
         .order_by_desc(Column::Id)
