@@ -327,6 +327,71 @@ pub struct Effects {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::id::LinkId;
+
+    #[test]
+    fn a_link_works_for_its_user_at_its_address_until_its_end_and_whatever_strangers_have_locked()
+    -> Result<(), Box<dyn std::error::Error>> {
+        let at = Timestamp::from_micros;
+        let lock = |cause| Lock {
+            cause,
+            note: String::new(),
+            locked_at: at(0),
+            expires_at: None,
+            actor_id: String::new(),
+            actor_name: String::new(),
+        };
+        let user = User {
+            id: UserId::from_bytes([1; 16]),
+            kind: UserKind::Person,
+            username: Username::parse("ada")?,
+            email: Some(EmailAddress::parse("Ada@example.com")?),
+            display_name: None,
+            locale: None,
+            external_id: None,
+            labels: Labels::default(),
+            roles: Vec::new(),
+            password: None,
+            password_ended_at: None,
+            change_required: false,
+            stored_lock: None,
+            stored_throttle: None,
+            version: 1,
+            created_at: at(0),
+            updated_at: at(0),
+            last_sign_in_at: None,
+            devices_valid_after: None,
+            email_verified_at: None,
+            stored_link: None,
+            mail_failed_at: None,
+        };
+        let link = Link {
+            id: LinkId::from_bytes([2; 16]),
+            user_id: user.id,
+            purpose: LinkPurpose::PasswordReset,
+            address: Some("ada@example.com".to_owned()),
+            created_at: at(0),
+            expires_at: at(9),
+            ended_at: None,
+        };
+        assert!(user.can_use(&link, at(8)));
+        assert!(user.can_use(&Link { address: None, ..link.clone() }, at(8)), "an operator handed it over");
+        let locked_by_strangers = User { stored_lock: Some(lock(LockCause::FailedSignIns)), ..user.clone() };
+        assert!(locked_by_strangers.can_use(&link, at(8)));
+
+        assert!(!user.can_use(&link, at(9)), "it has expired");
+        assert!(!user.can_use(&Link { ended_at: Some(at(1)), ..link.clone() }, at(8)), "it was used");
+        assert!(!user.can_use(&Link { user_id: UserId::from_bytes([3; 16]), ..link.clone() }, at(8)), "another user's");
+        for other in [
+            User { stored_lock: Some(lock(LockCause::Operator)), ..user.clone() },
+            User { kind: UserKind::Service, ..user.clone() },
+            User { email: Some(EmailAddress::parse("eve@example.com")?), ..user.clone() },
+            User { email: None, ..user.clone() },
+        ] {
+            assert!(!other.can_use(&link, at(8)), "{other:?}");
+        }
+        Ok(())
+    }
 
     #[test]
     fn an_etag_is_quoted_and_canonical() {

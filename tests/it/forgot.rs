@@ -206,6 +206,16 @@ async fn sec_011_every_login_gets_the_same_answer_and_the_same_row() {
 }
 
 #[tokio::test]
+async fn the_name_of_no_account_is_not_in_the_audit_log() {
+    let h = Harness::start().await;
+    asks(&h, &h.stranger().await, "hunter2").await;
+    assert_eq!(reasons(&h).await, ["USER_NOT_FOUND"]);
+    let events = h.operator().await.events().await;
+    let asked = events.iter().find(|event| event.r#type() == v1::EventType::PasswordResetRequested).expect("an event");
+    assert!(format!("{asked:?}").contains("hmac:") && !format!("{asked:?}").contains("hunter2"), "{asked:?}");
+}
+
+#[tokio::test]
 async fn without_mail_everybody_is_told_so() {
     let h = Harness::with(|config| config.mail.transport = latchkey::config::Transport::Off).await;
     h.create("bob", &[], PASSWORD).await;
@@ -253,6 +263,41 @@ async fn a_pending_user_gets_an_invitation_only_where_one_was_sent() {
     assert_eq!(life, 1800);
     assert_eq!(operator.deliveries("unasked").await.len(), 0);
     assert_eq!(reasons(&h).await, ["USER_PENDING"]);
+}
+
+#[tokio::test]
+async fn a_pending_user_gets_no_invitation_at_an_address_to_which_none_was_sent() {
+    let h = Harness::start().await;
+    let (operator, local) = (h.operator().await, h.operator().await);
+    operator.person("invited", "invited@example.com", Some(Credential::Invite(v1::SendLink::default()))).await;
+    let email = Some("moved@example.com".to_owned());
+    let request = v1::UpdateUserRequest { user: Some(named("invited")), email, ..Default::default() };
+    operator.update(request).await.expect("an address");
+    asks(&h, &local, "invited").await;
+    assert_eq!(reasons(&h).await, ["USER_PENDING"]);
+}
+
+#[tokio::test]
+async fn a_user_who_moves_to_another_address_gets_no_further_mail_for_it() {
+    let (h, operator) = with_bob().await;
+    let local = h.operator().await;
+    asks(&h, &local, "bob").await;
+    let email = Some("robert@example.com".to_owned());
+    let request = v1::UpdateUserRequest { user: Some(named("bob")), email, ..Default::default() };
+    operator.update(request).await.expect("an address");
+    asks(&h, &local, "bob").await;
+    assert_eq!(reasons(&h).await, ["RATE_LIMITED"]);
+}
+
+#[tokio::test]
+async fn links_of_another_purpose_do_not_keep_a_user_from_asking() {
+    let (h, operator) = with_bob().await;
+    for _ in 0..3 {
+        let request = v1::SendEmailVerificationRequest { user: Some(named("bob")), ..Default::default() };
+        operator.user_admin().send_email_verification(request).await.expect("a link");
+    }
+    asks(&h, &h.operator().await, "bob").await;
+    assert_eq!(operator.deliveries("bob").await.len(), 4);
 }
 
 #[tokio::test]

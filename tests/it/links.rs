@@ -70,6 +70,13 @@ impl Client {
         Ok(answer.delivery.expect("a delivery"))
     }
 
+    /// Sends a link that confirms an address.
+    async fn verification(&self, username: &str) -> Result<v1::Delivery, Status> {
+        let request = v1::SendEmailVerificationRequest { user: Some(named(username)), ..Default::default() };
+        let answer = self.user_admin().send_email_verification(request).await?.into_inner();
+        Ok(answer.delivery.expect("a delivery"))
+    }
+
     /// Sends a link by mail.
     async fn mailed(&self) -> v1::Delivery {
         self.reset_with(reset(None)).await.expect("a reset").delivery.expect("a delivery")
@@ -454,6 +461,7 @@ async fn what_cannot_be_sent_is_refused_with_the_reason() {
     let h = Harness::with(|config| config.mail.transport = latchkey::config::Transport::Off).await;
     let operator = bob(&h).await;
     refused(operator.reset_with(reset(None)).await, Code::FailedPrecondition, "DELIVERY_DISABLED");
+    refused(operator.verification("bob").await, Code::FailedPrecondition, "DELIVERY_DISABLED");
     operator.reset_with(returned()).await.expect("a link needs no mail");
     let h = h.restart().await;
     drop(h);
@@ -530,6 +538,119 @@ async fn cancelling_a_message_ends_its_link() {
     cancel().await;
     let cancelled = operator.events().await.into_iter().filter(|e| e.r#type() == EventType::DeliveryCancelled);
     assert_eq!(cancelled.count(), 1);
+}
+
+#[tokio::test]
+async fn a_notice_is_neither_cancelled_nor_sent_again() {
+    let h = Harness::start().await;
+    let operator = bob(&h).await;
+    operator.reset("bob").await.expect("a reset");
+    let notice = operator.deliveries("bob").await.remove(0);
+    assert_eq!(notice.kind(), DeliveryKind::Notice);
+    let request = v1::CancelDeliveryRequest { delivery_id: notice.id.clone(), ..Default::default() };
+    let cancelled = operator.user_admin().cancel_delivery(request).await;
+    refused(cancelled, Code::FailedPrecondition, "DELIVERY_NOT_REPEATABLE");
+    refused(operator.resend(&notice.id).await, Code::FailedPrecondition, "DELIVERY_NOT_REPEATABLE");
+}
+
+#[tokio::test]
+async fn a_link_that_serves_nothing_any_more_is_not_sent_again() {
+    let h = Harness::start().await;
+    let (operator, stranger) = (bob(&h).await, h.stranger().await);
+    let request = v1::CreateUserRequest {
+        username: "grace".to_owned(),
+        email: "grace@example.com".to_owned(),
+        credential: Some(Credential::Invite(v1::SendLink::default())),
+        ..Default::default()
+    };
+    let invitation = operator.create(request).await.unwrap().delivery.unwrap();
+    stranger.choose(&h.mail_of(&invitation).await.token("invite"), PASSWORD).await.expect("the first password");
+    let verification = operator.verification("bob").await.unwrap();
+    stranger.verify(&h.mail_of(&verification).await.token("verify")).await.expect("a confirmation");
+    h.clock.advance(Duration::from_hours(1));
+    for served in [&invitation, &verification] {
+        refused(operator.resend(&served.id).await, Code::FailedPrecondition, "DELIVERY_NOT_REPEATABLE");
+    }
+}
+
+#[tokio::test]
+async fn a_link_is_sent_only_to_a_person_whom_no_operator_has_locked() {
+    let h = Harness::start().await;
+    let operator = bob(&h).await;
+    let service = v1::CreateUserRequest {
+        username: "service".to_owned(),
+        email: "service@example.com".to_owned(),
+        kind: v1::UserKind::Service.into(),
+        ..Default::default()
+    };
+    operator.create(service).await.expect("a service");
+    refused(operator.verification("service").await, Code::FailedPrecondition, "USER_IS_SERVICE");
+    let earlier = operator.verification("bob").await.unwrap();
+    operator.lock("bob").await.expect("a lock");
+    h.clock.advance(Duration::from_hours(1));
+    refused(operator.verification("bob").await, Code::FailedPrecondition, "USER_LOCKED");
+    refused(operator.resend(&earlier.id).await, Code::FailedPrecondition, "USER_LOCKED");
+    operator.unlock("bob").await.expect("no lock");
+    operator.resend(&earlier.id).await.expect("a link");
+}
+
+#[tokio::test]
+async fn a_message_that_is_sent_again_before_it_went_out_is_replaced_with_its_link() {
+    let h = Harness::start().await;
+    let operator = bob(&h).await;
+    let folder = h.dir().join("mail");
+    let _ = std::fs::remove_dir_all(&folder);
+    // A file where the folder should be.
+    std::fs::write(&folder, "in the way").expect("a file");
+    let first = operator.mailed().await;
+    operator.delivery_in(&first.id, DeliveryState::Retrying).await;
+    h.clock.advance(Duration::from_mins(1));
+    operator.resend(&first.id).await.expect("another message");
+    assert_eq!(operator.delivery(&first.id).await.state(), DeliveryState::Cancelled);
+    assert_eq!(h.query("SELECT count(*) FROM link WHERE ended_at IS NULL").await, ["1"]);
+}
+
+#[tokio::test]
+async fn a_cancellation_from_a_mail_and_the_limit_of_links_are_of_one_purpose() {
+    let h = Harness::start().await;
+    let (operator, stranger) = (bob(&h).await, h.stranger().await);
+    let verify = h.mail_of(&operator.verification("bob").await.unwrap()).await.token("verify");
+    let mut cancel = String::new();
+    for _ in 0..3 {
+        h.clock.advance(Duration::from_secs(1));
+        cancel = h.mail_of(&operator.mailed().await).await.token("cancel");
+    }
+    stranger.inspect(&verify).await.expect("a live link");
+    let _ = std::fs::remove_dir_all(h.dir().join("mail"));
+    std::fs::write(h.dir().join("mail"), "in the way").expect("a file");
+    let waiting = operator.verification("bob").await.unwrap();
+    operator.delivery_in(&waiting.id, DeliveryState::Retrying).await;
+    stranger.cancel(&cancel).await.expect("a cancellation");
+    stranger.inspect(&verify).await.expect("a live link");
+    assert_eq!(operator.delivery(&waiting.id).await.state(), DeliveryState::Retrying);
+}
+
+#[tokio::test]
+async fn an_operator_sends_six_hundred_messages_an_hour_at_most_and_the_one_on_the_host_any_number() {
+    let h = Harness::start().await;
+    let local = bob(&h).await;
+    let root = h.admin().await.client;
+    root.mailed().await;
+    local.mailed().await;
+    for principal in h.query("SELECT DISTINCT requested_by FROM delivery").await {
+        h.sql(&format!(
+            "INSERT INTO delivery (id, user_id, letter, address, address_key, state, attempts, last_error, relay,
+                created_at, updated_at, requested_by, contents_version, is_slow, was_unknown, is_cancelled)
+            WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 600)
+            SELECT '{principal}' || i, (SELECT id FROM \"user\" WHERE username = 'root'), d.letter, 'a', 'a', 4, 1, '', '',
+                d.created_at, d.created_at, '{principal}', 1, FALSE, FALSE, FALSE
+            FROM n, (SELECT letter, created_at FROM delivery LIMIT 1) AS d"
+        ))
+        .await;
+    }
+    refused(root.reset_with(reset(None)).await, Code::ResourceExhausted, "RATE_LIMITED");
+    refused(root.verification("bob").await, Code::ResourceExhausted, "RATE_LIMITED");
+    local.mailed().await;
 }
 
 #[tokio::test]

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
 use latchkey::proto::v1::create_user_request::Credential;
-use latchkey::proto::v1::{self, DeliveryState, UserFlag};
+use latchkey::proto::v1::reset_password_request::Method;
+use latchkey::proto::v1::{self, DeliveryState, EventType, UserFlag};
 use tokio::sync::Notify;
 
 use crate::broken_files::SmallDisk;
@@ -97,9 +98,10 @@ async fn a_message_whose_link_ends_before_it_goes_out_is_not_sent() {
     }
     operator.lock("bob").await.expect("a lock");
     operator.delivery_in(&cancelled.id, DeliveryState::Cancelled).await;
+    // Both could be sent now.
+    std::fs::remove_file(&folder).expect("no file");
     h.clock.advance(Duration::from_hours(13));
     operator.delivery_in(&expired.id, DeliveryState::Expired).await;
-    std::fs::remove_file(&folder).expect("no file");
     assert_eq!(h.query("SELECT count(contents) FROM delivery").await, ["0"]);
     assert_eq!(h.mails().len(), 0);
 }
@@ -251,6 +253,87 @@ async fn a_user_to_whom_mail_failed_shows_it_until_mail_is_accepted_or_the_addre
     let again = operator.sends_link("right").await;
     operator.delivery_in(&again.id, DeliveryState::Accepted).await;
     assert!(!failed(&operator.user("right").await));
+}
+
+#[tokio::test]
+async fn a_message_that_was_cancelled_before_its_worker_crashed_is_not_sent_again() {
+    let h = Harness::start().await;
+    let operator = users(&h, &["bob"]).await;
+    let folder = h.dir().join("mail");
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::write(&folder, "in the way").expect("a file");
+    let sent = operator.sends_link("bob").await;
+    operator.delivery_in(&sent.id, DeliveryState::Retrying).await;
+    // As a worker leaves it that has crashed.
+    h.sql("UPDATE delivery SET state = 2, is_cancelled = TRUE").await;
+    std::fs::remove_file(&folder).expect("no file");
+    h.clock.advance(HOUR);
+    let ended = operator.delivery_in(&sent.id, DeliveryState::Unknown).await;
+    assert_eq!((ended.attempts, ended.next_attempt_time, h.mails().len()), (1, None, 0));
+    assert_eq!(h.query("SELECT count(contents) FROM delivery").await, ["0"]);
+}
+
+#[tokio::test]
+async fn of_messages_to_one_address_that_are_due_together_one_is_sent_at_a_time() {
+    let (relay, is_open) = busy(|step| (step == Step::Dot).then_some(Act::Hang)).await;
+    let h = with_patient_relay(&relay).await;
+    let operator = users(&h, &["bob"]).await;
+    for _ in 0..2 {
+        let sent = operator.sends_link("bob").await;
+        operator.delivery_in(&sent.id, DeliveryState::Retrying).await;
+    }
+    is_open.store(true, Relaxed);
+    h.clock.advance(HOUR);
+    eventually("a mail at the relay", || async { (relay.arrived().len() == 1).then_some(()) }).await;
+    let mut states: Vec<_> = operator.deliveries("bob").await.iter().map(v1::Delivery::state).collect();
+    states.sort();
+    assert_eq!(states, [DeliveryState::Sending, DeliveryState::Retrying]);
+}
+
+#[tokio::test]
+async fn a_message_that_the_relay_may_have_is_not_tried_again_once_it_is_cancelled() {
+    let relay = SmtpServer::with(Tls::None, Step::Dot, Act::close()).await;
+    let h = with_relay(&relay).await;
+    let operator = users(&h, &["bob"]).await;
+    let sent = operator.sends_link("bob").await;
+    assert!(operator.delivery_in(&sent.id, DeliveryState::Unknown).await.next_attempt_time.is_some());
+    let request = v1::CancelDeliveryRequest { delivery_id: sent.id.clone(), ..Default::default() };
+    operator.user_admin().cancel_delivery(request).await.expect("a cancellation");
+    let now = operator.delivery(&sent.id).await;
+    assert_eq!((now.state(), now.next_attempt_time), (DeliveryState::Unknown, None));
+    assert_eq!(h.query("SELECT count(contents) FROM delivery").await, ["0"]);
+}
+
+#[tokio::test]
+async fn mail_to_a_user_has_failed_if_a_try_was_given_up_and_none_to_that_address_was_accepted_since() {
+    const ACCEPTED: &str = "state = 4, attempts = 1, address_key = 'bob@example.com'";
+    const ELSEWHERE: &str = "state = 4, attempts = 1, address_key = 'old@example.com'";
+    const FAILED: &str = "state = 5, attempts = 1, address_key = 'bob@example.com'";
+    const EXPIRED: &str = "state = 6, attempts = 1, address_key = 'bob@example.com'";
+    const UNTRIED: &str = "state = 6, attempts = 0, address_key = 'bob@example.com'";
+    let h = Harness::start().await;
+    let operator = users(&h, &["bob"]).await;
+    let (earlier, later) = (operator.sends_link("bob").await.id, operator.sends_link("bob").await.id);
+    for id in [&earlier, &later] {
+        operator.delivery_in(id, DeliveryState::Accepted).await;
+    }
+    for (first, second, has_failed) in [
+        (ACCEPTED, FAILED, true),
+        (FAILED, ACCEPTED, false),
+        (FAILED, ELSEWHERE, true),
+        (ACCEPTED, EXPIRED, true),
+        (EXPIRED, ACCEPTED, false),
+        (ACCEPTED, UNTRIED, false),
+    ] {
+        for (id, at, is) in [(&earlier, 1, first), (&later, 2, second)] {
+            h.sql(&format!("UPDATE delivery SET updated_at = {at}, {is} WHERE id = '{id}'")).await;
+        }
+        let flags = operator.user("bob").await.flags;
+        assert_eq!(flags.contains(&UserFlag::MailFailed.into()), has_failed, "{first}, then {second}");
+        let filter = v1::UserFilter { flags: vec![UserFlag::MailFailed.into()], ..Default::default() };
+        let listed = v1::ListUsersRequest { filter: Some(filter), ..Default::default() };
+        assert_eq!(operator.list(listed).await.unwrap().users.len(), usize::from(has_failed), "{first}, then {second}");
+    }
 }
 
 #[tokio::test]
@@ -629,6 +712,22 @@ async fn a_message_that_is_cancelled_while_it_is_sent_says_what_became_of_it() {
         assert_eq!(h.query("SELECT count(contents) FROM delivery").await, ["0"]);
         assert_eq!(relay.connections(), 1, "{step:?}");
     }
+}
+
+#[tokio::test]
+async fn cancelling_a_password_that_is_being_sent_is_in_the_audit_log() {
+    let (relay, is_reached) = once_seen(Step::Recipient, Act::Hang).await;
+    let h = with_patient_relay(&relay).await;
+    let operator = users(&h, &["bob"]).await;
+    let handover = v1::temporary_password::Handover::Mail.into();
+    let method = Some(Method::TemporaryPassword(v1::TemporaryPassword { handover, ttl: None }));
+    let request = v1::ResetPasswordRequest { user: Some(named("bob")), method, ..Default::default() };
+    let sent = operator.reset_with(request).await.expect("a reset").delivery.expect("a delivery");
+    is_set(&is_reached).await;
+    let request = v1::CancelDeliveryRequest { delivery_id: sent.id, ..Default::default() };
+    operator.user_admin().cancel_delivery(request).await.expect("a cancellation");
+    let cancelled = operator.events().await.into_iter().filter(|e| e.r#type() == EventType::DeliveryCancelled);
+    assert_eq!(cancelled.count(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

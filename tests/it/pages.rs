@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use latchkey::config::Transport;
 use latchkey::domain::caller::Network;
+use latchkey::proto::v1::EventType;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -13,7 +14,7 @@ use tonic::Code;
 use crate::harness::daemon::Daemon;
 use crate::harness::http::{HttpAnswer, send};
 use crate::harness::transcript::Shell;
-use crate::harness::{Harness, OTHER_PASSWORD, PASSWORD, refused};
+use crate::harness::{Harness, OTHER_PASSWORD, PASSWORD, eventually, refused};
 
 const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
 
@@ -107,6 +108,7 @@ async fn every_answer_has_the_headers_that_protect_it() {
             ("x-content-type-options", "nosniff"),
             ("x-frame-options", "deny"),
             ("x-robots-tag", "noindex"),
+            ("cross-origin-opener-policy", "same-origin"),
         ] {
             assert_eq!(answer.header(name), Some(value), "{path}: {}", answer.head);
         }
@@ -386,6 +388,41 @@ async fn a_page_is_in_the_language_of_the_switch_the_user_or_the_browser() {
     let done = h.form("/reset", &fields).await;
     assert_eq!(done.header("location"), Some("done?of=reset&lang=de"));
     assert!(h.page("/done?of=reset&lang=de").await.body.contains("Ihr Passwort ist geändert"));
+}
+
+#[tokio::test]
+async fn a_link_of_a_stranger_fills_in_no_name() {
+    let h = Harness::start().await;
+    let page = h.page(&format!("/forgot?login={USER}")).await;
+    assert!(page.status == 200 && !page.body.contains(USER), "{}", page.body);
+}
+
+#[tokio::test]
+async fn a_mail_that_was_asked_for_is_in_the_language_of_the_user_or_else_of_the_page() {
+    let h = Harness::with_grace().await;
+    for (locale, language) in [("", "de"), ("en", "en")] {
+        let request = json!({ "user": { "username": USER }, "locale": locale });
+        h.operator().await.call("UserAdmin/UpdateUser", request).await.expect("a locale");
+        h.sql("DELETE FROM delivery").await;
+        let headers = [("accept-language", "de-AT,en;q=0.5")];
+        assert_eq!(h.form_with("/forgot", &[("login", USER)], &headers).await.status, 303);
+        let sent = eventually("a mail", || async { h.query("SELECT locale FROM delivery").await.pop() }).await;
+        assert_eq!(sent, language, "{locale}");
+    }
+}
+
+#[tokio::test]
+async fn an_event_of_a_page_has_the_id_of_the_answer_and_the_browser_in_few_characters() {
+    let h = Harness::with_grace().await;
+    let token = &h.link(USER).await;
+    let fields = [("token", token.as_str()), ("password", OTHER_PASSWORD), ("repeat", OTHER_PASSWORD)];
+    let long = "Mozilla ".repeat(100);
+    let sent = h.form_with("/reset", &fields, &[("user-agent", &long)]).await;
+    let id = sent.header("x-request-id").expect("an id");
+    let events = h.operator().await.events().await;
+    let of_page = events.iter().find(|event| event.r#type() == EventType::PasswordResetCompleted).expect("an event");
+    assert_eq!(of_page.request_id, id);
+    assert_eq!(of_page.actor.as_ref().map(|actor| actor.user_agent.as_str()), Some(&long[..128]));
 }
 
 #[tokio::test]
