@@ -146,7 +146,7 @@ async fn a_suspected_takeover_is_contained_before_a_password_is_read_out() {
     for told in [
         "Lock ada as compromised?\n",
         "✔ ada is locked as compromised\n  ended  the old password, 1 session, ",
-        "  1  mail a link to ada@corp.example, if nobody else reads that mailbox\n",
+        "  1  mail a link to ada@corp.example, if only the user reads that mailbox\n",
         "Reset the password of ada by a temporary password?\n",
         "✔ ada can sign in, then must change the password\n  tell the user  sign in as ada with the temporary password, ",
         "  next: latchkey audit list --actor ada, for what was done in its name\n",

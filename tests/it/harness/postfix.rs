@@ -13,7 +13,7 @@ use super::{Harness, eventually, log};
 const DOMAINS: &str = "example.com, xn--bcher-kva.example";
 pub const MAILBOX: &str = "grace@xn--bcher-kva.example";
 
-/// The user that owns the mailboxes, which cannot be root: `nobody`.
+/// The system user that owns the mailboxes. Postfix delivers to none that root owns.
 const OWNER: u32 = 65_534;
 
 /// Everything that a relay needs, and nothing that sends mail on.

@@ -76,7 +76,7 @@ impl Recover {
                 cli.screen.steps("DO", &steps)?;
                 outcome(&answer)
             }
-            // A service has no password, and a record that is missing or corrupt has nobody to call back.
+            // A service has no password, and a record that is missing or corrupt names no user to call back.
             None => {
                 show(&cli.screen, &typed, &self.from, &answer)?;
                 outcome(&answer)

@@ -155,7 +155,7 @@ pub(super) fn ways(
     let mut ways = Vec::new();
     if sends && !address.is_empty() && may(&["users.reset"]) {
         let again = repeatable(answer).filter(|_| may(&["deliveries.resend"]));
-        let own = if is_contained { ", if nobody else reads that mailbox" } else { "" };
+        let own = if is_contained { ", if only the user reads that mailbox" } else { "" };
         ways.push(match again {
             Some(sent) => {
                 (Way::Again(sent.id.clone()), format!("send the mail again, with a new link, to {address}{in_file}"))
