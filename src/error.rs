@@ -107,6 +107,9 @@ pub enum Unmet {
     /// The password was ended, and none has been set since.
     #[error("the password was ended; reset it first")]
     PasswordEnded,
+    /// No second factor is enrolled.
+    #[error("no second factor is enrolled")]
+    SecondFactorMissing,
 }
 
 /// Why a caller is not authenticated.
@@ -133,6 +136,12 @@ pub enum Unauthenticated {
     /// The ticket is unknown, used, replaced or expired.
     #[error("the ticket was used or replaced, or has expired; sign in again")]
     TicketInvalid,
+    /// A second factor is enrolled, and was not proved.
+    #[error("this needs a code of the second factor; send one, or sign in again with one")]
+    SecondFactorRequired,
+    /// The code of the second factor is wrong, or was used before.
+    #[error("the code is wrong, or was used before; wait for the next one")]
+    SecondFactorRejected,
     /// The password was verified too long ago.
     #[error("this needs a sign-in within the last {} minutes; authenticate again", max_auth_age.as_secs() / 60)]
     TooOld {
@@ -150,6 +159,9 @@ pub enum Limit {
     /// Too many wrong passwords for this name.
     #[error("too many wrong passwords for this name")]
     Account,
+    /// Too many wrong codes of this user's second factor.
+    #[error("too many wrong codes")]
+    Codes,
     /// Too many sign-ins of this user, all with the right password.
     #[error("this user signs in too often; keep the session and refresh its tokens, or use an API token")]
     SignIns,
@@ -360,6 +372,8 @@ impl Error {
                 Unauthenticated::SessionRevoked => Reason::SessionRevoked,
                 Unauthenticated::RefreshReused => Reason::RefreshReused,
                 Unauthenticated::TicketInvalid => Reason::TicketInvalid,
+                Unauthenticated::SecondFactorRequired => Reason::SecondFactorRequired,
+                Unauthenticated::SecondFactorRejected => Reason::SecondFactorRejected,
                 Unauthenticated::TooOld { .. } => Reason::ReauthenticationRequired,
             },
             Error::Denied(denied) => denied.reason(),
@@ -385,12 +399,13 @@ impl Error {
                 Unmet::DeliveryDisabled => Reason::DeliveryDisabled,
                 Unmet::DeliveryNotRepeatable(_) => Reason::DeliveryNotRepeatable,
                 Unmet::LastAdministrator => Reason::LastAdministrator,
+                Unmet::SecondFactorMissing => Reason::SecondFactorMissing,
                 Unmet::PasswordEnded => Reason::PasswordEnded,
             },
             Error::Stale { .. } => Reason::EtagMismatch,
             Error::Exhausted { limit, .. } => match limit {
                 Limit::Source | Limit::SignIns | Limit::Messages => Reason::RateLimited,
-                Limit::Account => Reason::Throttled,
+                Limit::Account | Limit::Codes => Reason::Throttled,
                 Limit::Hashing => Reason::HashingSaturated,
                 Limit::Lane(_) => Reason::Overloaded,
             },

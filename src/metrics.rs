@@ -128,6 +128,10 @@ label! {
         SignedIn = "signed_in",
         /// A password change is required first.
         PasswordChange = "password_change",
+        /// A code is needed.
+        SecondFactor = "second_factor",
+        /// A code was wrong.
+        SecondFactorRejected = "second_factor_rejected",
         /// The sign-in was refused.
         Rejected = "rejected",
     }
@@ -451,6 +455,16 @@ impl Metrics {
     /// A sign-in led to the step of choosing a new password.
     pub fn sign_in_needs_password_change(&self) {
         self.sign_in_ended(SignInOutcome::PasswordChange);
+    }
+
+    /// A sign-in led to the step of the second factor.
+    pub fn sign_in_needs_second_factor(&self) {
+        self.sign_in_ended(SignInOutcome::SecondFactor);
+    }
+
+    /// A code of a second factor was wrong.
+    pub fn second_factor_rejected(&self) {
+        self.sign_in_ended(SignInOutcome::SecondFactorRejected);
     }
 
     /// A sign-in was rejected.

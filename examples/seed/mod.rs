@@ -159,6 +159,7 @@ impl Seed {
             email_verified_at: (!is_new).then_some(last_sign_in),
             stored_link: None,
             mail_failed_at: None,
+            second_factor: None,
             last_sign_in_at: (!is_new).then_some(last_sign_in),
         };
         Ok(UserWithCredentials { user, credentials, ended_password: None })

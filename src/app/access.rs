@@ -88,6 +88,7 @@ impl App {
                 username: user.username.as_str().to_owned(),
                 session_id: session.id,
                 auth_at: session.auth_at,
+                owes_second_factor: user.owes_second_factor(session.proofs),
                 granted,
             },
         })
@@ -229,10 +230,16 @@ pub(super) fn check_recent_sign_in(caller: &Caller, now: Timestamp, target: Opti
         Some(RecentSignIn::Always) => true,
         Some(RecentSignIn::IfTargetHasScopes) => target.is_some_and(|scopes| !scopes.is_empty()),
     };
-    if is_needed && !caller.principal.has_recent_sign_in(now) {
+    if !is_needed {
+        return Ok(());
+    }
+    if !caller.principal.has_recent_sign_in(now) {
         return Err(Unauthenticated::TooOld { max_auth_age: RECENT_SIGN_IN }.into());
     }
-    Ok(())
+    match caller.principal {
+        Principal::User { owes_second_factor: true, .. } => Err(Unauthenticated::SecondFactorRequired.into()),
+        _ => Ok(()),
+    }
 }
 
 fn check_demand(caller: &Caller) -> Result<(), Denied> {

@@ -11,6 +11,7 @@ use crate::domain::email::EmailAddress;
 use crate::domain::id::LinkId;
 use crate::domain::link::{Link, LinkPurpose};
 use crate::domain::profile::Locale;
+use crate::domain::second_factor::SecondFactorMethod;
 use crate::domain::secret::{CancelSecret, LinkSecret};
 use crate::domain::time::Timestamp;
 use crate::domain::user::User;
@@ -45,6 +46,8 @@ pub struct LinkView {
     pub username: String,
     /// The language of the user.
     pub locale: Option<Locale>,
+    /// The second factors of which one is needed. Empty means none.
+    pub second_factors: Vec<SecondFactorMethod>,
     /// When the link expires.
     pub expires_at: Timestamp,
 }
@@ -54,10 +57,12 @@ impl App {
     pub async fn inspect_link(&self, caller: &Caller, secret: Option<LinkSecret>) -> Result<LinkView> {
         self.check_source(caller).await?;
         let (link, user) = self.live_link(caller, secret.as_ref()).await?;
+        let factors = user.second_factor.map(|factor| factor.methods()).unwrap_or_default();
         Ok(LinkView {
             purpose: link.purpose,
             username: user.username.as_str().to_owned(),
             locale: user.locale,
+            second_factors: if link.purpose.sets_password() { factors } else { Vec::new() },
             expires_at: link.expires_at,
         })
     }

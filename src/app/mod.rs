@@ -19,6 +19,7 @@ mod passwords;
 mod proving;
 mod reauthenticate;
 mod reset_requests;
+mod second_factor;
 mod sessions;
 mod sign_in;
 mod start;
@@ -52,6 +53,10 @@ pub use self::passwords::{
 pub use self::proving::NewPassword;
 pub use self::reauthenticate::Reauthenticate;
 pub use self::reset_requests::{RequestPasswordReset, ResetRequested};
+pub use self::second_factor::{
+    ConfirmTotp, DisableTotp, EnrollTotp, RegenerateRecoveryCodes, ResetSecondFactor, SecondFactorVerified,
+    TotpConfirmed, TotpEnrollment, VerifySecondFactor,
+};
 pub use self::sessions::{RefreshTokens, RevokeTarget, RevokeUserSessions, SessionPage, Tokens};
 pub use self::sign_in::{Progress, SignIn};
 pub use self::start::{KeysReplaced, StartError, migrate, open_keys, replace_seal_key, revoke_signing_key};
@@ -82,6 +87,8 @@ use crate::store::{Condition, Store};
 pub struct Settings {
     /// The `iss` claim.
     pub issuer: String,
+    /// The name that authenticators show.
+    pub organisation: String,
     /// When wrong passwords throttle an account.
     pub throttle: ThrottleRules,
     /// When failures block a source.

@@ -3,13 +3,14 @@
 //! - [`App::enter`] takes a turn of the source, and rejects a blocked source.
 //! - [`App::prove`] proves a password: it takes a turn of the account, a permit to hash and an attempt of the account's budget
 //!   (`throttle.rs`), hashes, and counts and audits a failure. The right passwords of a user are limited too.
-//! - [`App::prove_ticket`] does the same for a ticket, which has a budget of its own ([`MAX_TRIES`]).
+//! - [`App::prove_ticket`] does the same for a ticket, which has a budget of its own ([`TicketPurpose::max_tries`]).
 //! - [`App::hash_given`] hashes a password that an operator gives; each operator has a few turns too.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::App;
+use super::second_factor::Coded;
 use super::throttle::Attempt;
 use super::turns::{Admitted, TURN_DEADLINE, Turn, Turns};
 use crate::crypto::{HashPermit, Hasher, Priority, short};
@@ -21,10 +22,11 @@ use crate::domain::link::{HASHES_PER_MINUTE, Link};
 use crate::domain::password::{AcceptedPassword, PasswordFault, PlainPassword, RuleBroken};
 use crate::domain::password_hash::PasswordHash;
 use crate::domain::reason::Reason;
+use crate::domain::second_factor::SecondFactorCode;
 use crate::domain::secret::{Digest32, LinkSecret, TicketSecret};
 use crate::domain::sign_in_ability::Refusal;
 use crate::domain::temporary_password::{TemporaryPassword, canonical};
-use crate::domain::ticket::{MAX_TRIES, Ticket, TicketPurpose};
+use crate::domain::ticket::{Ticket, TicketPurpose};
 use crate::domain::time::Timestamp;
 use crate::domain::user::{Password, PasswordKind, User, UserKind};
 use crate::domain::violation::Violations;
@@ -247,6 +249,15 @@ impl App {
         Err(Unauthenticated::Rejected.into())
     }
 
+    /// Does the same for what also depends on a code. A wrong code does not make the password wrong.
+    pub(super) async fn settle_coded<T>(&self, proof: &Proof<'_>, result: Result<Option<Coded<T>>>) -> Result<T> {
+        let coded = self.settle(proof, result).await?;
+        if matches!(coded, Coded::Refused(_)) {
+            self.release(&proof.attempt).await?;
+        }
+        coded.answer()
+    }
+
     /// Proves a ticket and hashes the new password, which must differ from the old one. Whatever is hashed costs one of the
     /// ticket's tries; a new password that breaks a rule costs none. A failure counts against the source and is recorded.
     ///
@@ -286,6 +297,7 @@ impl App {
         entry: Entry<'_>,
         secret: Option<&LinkSecret>,
         new_password: Result<PlainPassword, PasswordFault>,
+        code: Option<&SecondFactorCode>,
     ) -> Result<LinkProof> {
         let caller = entry.caller;
         let (link, user) = self.live_link(caller, secret).await?;
@@ -293,6 +305,7 @@ impl App {
             return Err(Unauthenticated::TicketInvalid.into());
         }
         let new_password = self.accept("new_password", new_password)?;
+        App::check_code_sent(&user, code)?;
         self.gate.take_link(link.id)?;
         let admitted = self.admit_to_hash(entry, Some(Account::Known(user.id).key())).await?;
         let (permit, typed) = (&admitted.permit, new_password.as_plain());
@@ -315,7 +328,7 @@ impl App {
         let Some(secret) = secret else { return Ok(None) };
         let (reader, now, digest) = (self.store.reader(), self.now(), secret.digest());
         let found = ticket_find(reader, &digest, TicketPurpose::PasswordChange, now).await?;
-        let Some(ticket) = found.filter(|ticket| ticket.tries < MAX_TRIES) else { return Ok(None) };
+        let Some(ticket) = found.filter(|ticket| ticket.tries < ticket.purpose.max_tries()) else { return Ok(None) };
         let account = user_with_credentials(reader, ticket.user_id).await?;
         let account = account.filter(|account| account.user.lock(now).is_none());
         Ok(account.map(|account| (digest, ticket, account)))

@@ -12,6 +12,7 @@ use crate::domain::page::PageRequest;
 use crate::domain::profile::{Audience, Note};
 use crate::domain::reason::Reason;
 use crate::domain::role::ScopeSet;
+use crate::domain::second_factor::Proofs;
 use crate::domain::secret::RefreshToken;
 use crate::domain::session::{Refresh, Session, SignInWish};
 use crate::domain::time::Timestamp;
@@ -92,13 +93,14 @@ enum Refreshed {
 }
 
 impl App {
-    /// Opens a session for a user who has just proved a password, and makes the place familiar. If the user has too many
+    /// Opens a session for a user who has just proved everything, and makes the place familiar. If the user has too many
     /// sessions, ends the oldest ones. Returns the tokens, and the events: the sign-in, then the sessions that were ended.
     pub(super) async fn open_session(
         &self,
         change: &Change<'_>,
         caller: &Caller,
         user: &User,
+        proofs: Proofs,
         wish: &SignInWish,
     ) -> Result<(Tokens, Events)> {
         let now = change.now;
@@ -110,6 +112,7 @@ impl App {
             wish: wish.clone(),
             client_address: caller.call.client_address.map(|address| address.to_string()).unwrap_or_default(),
             auth_at: now,
+            proofs,
             created_at: now,
             last_used_at: now,
             idle_expires_at: now.saturating_add(limits.idle).min(expires_at),
@@ -149,7 +152,7 @@ impl App {
             jti: SessionId::from_bytes(self.environment.bytes()).to_string(),
             sid: session.id.to_string(),
             auth_time: session.auth_at.as_unix_seconds(),
-            amr: vec!["pwd".to_owned()],
+            amr: session.proofs.auth_methods(),
             scope: scopes.to_text(),
             client_id: session.wish.app.clone(),
             username: user.username.as_str().to_owned(),
@@ -275,6 +278,10 @@ impl App {
             let user = writer.locked(user_id).await?;
             let user = user.filter(|user| user.lock(writer.now).is_none()).ok_or_else(over)?;
             let session = session_lock_row(&writer.tx, token.session_id()).await?.ok_or_else(over)?;
+            // A replica of the version before opens sessions without it.
+            if user.owes_second_factor(session.proofs) {
+                return Err(over());
+            }
             match session.judge_refresh(token.generation(), writer.now) {
                 Refresh::Ended => Err(over()),
                 Refresh::Repeat => {

@@ -1,25 +1,28 @@
-//! Signing in: the right password leads to tokens, or to a ticket for choosing a new password.
+//! Signing in: the right password leads to tokens, or to a ticket for the next step: the second factor, or a new password.
 //!
 //! A refused sign-in always gets the same answer after the same work, whether the account is unknown, locked, pending or
 //! corrupt, or the password is wrong or expired. Only the audit log has the reason.
 
 use super::App;
 use super::proving::{Claim, Proof};
+use super::second_factor::{Checked, Coded};
 use super::sessions::{Tokens, signed_in_event};
-use super::writer::{Change, RolledBack, Unaudited, Writer};
+use super::writer::{Change, Done, RolledBack, Unaudited, Writer};
+use crate::domain::audit::Event;
 use crate::domain::caller::Caller;
 use crate::domain::credentials::UserWithCredentials;
 use crate::domain::familiar::SentDeviceToken;
 use crate::domain::login::Login;
 use crate::domain::password::{PasswordRules, PlainPassword};
 use crate::domain::reason::Reason;
+use crate::domain::second_factor::{Proofs, SecondFactorCode, SecondFactorMethod, Step};
 use crate::domain::secret::TicketSecret;
 use crate::domain::session::SignInWish;
 use crate::domain::ticket::{TICKET_TTL, Ticket, TicketPurpose};
 use crate::domain::time::Timestamp;
 use crate::domain::user::{ChangeCause, User};
 use crate::error::{Error, Result};
-use crate::store::tickets::ticket_replace;
+use crate::store::tickets::ticket_insert;
 use crate::store::users::{
     user_by_login, user_lock_row_to_sign_in, user_lock_row_with_credentials, user_rehash, user_signed_in_as_read,
 };
@@ -31,6 +34,8 @@ pub struct SignIn {
     pub login: String,
     /// The password. `None` if what was typed cannot be a password, and is therefore wrong.
     pub password: Option<PlainPassword>,
+    /// A code, which saves the step of the second factor.
+    pub code: Option<SecondFactorCode>,
     /// The device token of an earlier sign-in. An invalid one has no effect.
     pub device_token: Option<SentDeviceToken>,
     /// The client name, audiences and scopes that are asked for.
@@ -42,6 +47,15 @@ pub struct SignIn {
 pub enum Progress {
     /// The user is signed in.
     Tokens(Tokens),
+    /// The user must prove the second factor first.
+    SecondFactor {
+        /// The secret that the client sends back with a code.
+        ticket: TicketSecret,
+        /// What is accepted.
+        methods: Vec<SecondFactorMethod>,
+        /// When the ticket stops working.
+        expires_at: Timestamp,
+    },
     /// The user must choose a new password first.
     PasswordChange {
         /// The secret that the client sends back with the new password.
@@ -56,12 +70,12 @@ pub enum Progress {
 }
 
 impl App {
-    /// Signs a user in by login and password. Returns tokens, or a ticket if the password must change first.
+    /// Signs a user in by login and password. Returns tokens, or a ticket for the next step.
     ///
     /// The errors are those of [`App::prove`].
     pub async fn sign_in(&self, caller: &Caller, command: SignIn) -> Result<Progress> {
         let entry = self.enter(caller).await?;
-        let SignIn { login, password, device_token, wish } = command;
+        let SignIn { login, password, code, device_token, wish } = command;
         let parsed = Login::parse(&login).ok();
         let login = parsed.as_ref().map_or(login.as_str(), Login::key);
         let Found { account, absent } = self.account_signing_in(parsed.as_ref()).await?;
@@ -71,12 +85,14 @@ impl App {
         let (account, password) = (account.as_ref(), password.as_ref());
         let claim = Claim { account, absent, login, password, budgets, in_session: false };
         let proof = self.prove(entry, claim).await?;
-        let progress = self.signed_in(caller, &proof, &wish).await;
+        let progress = self.signed_in(caller, &proof, code.as_ref(), &wish).await;
         let progress = self.settle(&proof, progress).await?;
-        match progress {
-            Progress::Tokens(_) => self.metrics.sign_in_succeeded(),
-            Progress::PasswordChange { .. } => self.metrics.sign_in_needs_password_change(),
+        if !matches!(progress, Coded::Done(Progress::Tokens(_) | Progress::PasswordChange { .. })) {
+            // The password was right, and the sign-in is not at its end.
+            self.release(&proof.attempt).await?;
         }
+        let progress = progress.answer()?;
+        self.count_progress(&progress);
         self.renew_hash(caller, &proof, password).await;
         Ok(progress)
     }
@@ -92,43 +108,104 @@ impl App {
         }
     }
 
-    /// Issues tokens, or a ticket if the password must change. Returns `None` if the account was locked, reset or deleted
-    /// since it was read, or if the password has expired.
-    async fn signed_in(&self, caller: &Caller, proof: &Proof<'_>, wish: &SignInWish) -> Result<Option<Progress>> {
+    /// Goes on with a sign-in whose password was proved. Returns `None` if the account was locked, reset or deleted since it was
+    /// read, or if the password has expired.
+    async fn signed_in(
+        &self,
+        caller: &Caller,
+        proof: &Proof<'_>,
+        code: Option<&SecondFactorCode>,
+        wish: &SignInWish,
+    ) -> Result<Option<Coded<Progress>>> {
         self.write(caller, None, |writer| async move {
             let mut change = writer.change();
             let Some(user) = change.signing_in(proof.account).await? else {
                 return Ok(change.roll_back(RolledBack::NotApplied, None));
             };
-            let throttle_ended = proof.attempt.succeeded(&change, &user).await?;
-            if let Some(cause) = user.change_cause() {
-                let (ticket, secret) = self.new_ticket(&user, wish, change.now);
-                ticket_replace(&change.tx, &ticket, &secret.digest()).await?;
-                let event = signed_in_event(&user).detail("step", "PASSWORD_CHANGE");
-                let rules = self.settings.password_rules;
-                let expires_at = ticket.expires_at;
-                let progress = Progress::PasswordChange { ticket: secret, cause, rules, expires_at };
-                return change.commit(event.and(throttle_ended), Some(progress)).await;
+            let (mut proofs, mut events) = (Proofs::PASSWORD, Vec::new());
+            if let (Step::SecondFactor, Some(code)) = (user.next_step(proofs), code) {
+                match change.check_code(&user, code).await? {
+                    Checked::Right { proofs: all, events: more } => (proofs, events) = (all, more),
+                    Checked::Wrong(event) => {
+                        return Ok(self.code_failed(change, caller, &user, event).await?.map(Some));
+                    }
+                }
             }
-            let (tokens, events) = self.open_session(&change, caller, &user, wish).await?;
-            change.commit(events.and(throttle_ended), Some(Progress::Tokens(tokens))).await
+            // Wrong passwords are forgotten with the last proof: of two, a guesser may have one.
+            if user.next_step(proofs) != Step::SecondFactor {
+                events.extend(proof.attempt.succeeded(&change, &user).await?);
+            }
+            let advanced = self.advance(change, caller, &user, proofs, wish, events).await?;
+            Ok(advanced.map(|progress| Some(Coded::Done(progress))))
         })
         .await
     }
 
-    fn new_ticket(&self, user: &User, wish: &SignInWish, now: Timestamp) -> (Ticket, TicketSecret) {
+    /// Takes the next step of a sign-in in which `proofs` were given, and commits: tokens, or a ticket for what is missing.
+    pub(super) async fn advance(
+        &self,
+        change: Change<'_>,
+        caller: &Caller,
+        user: &User,
+        proofs: Proofs,
+        wish: &SignInWish,
+        events: Vec<Event>,
+    ) -> Result<Done<Progress>> {
+        let (event, progress) = match user.next_step(proofs) {
+            Step::Done => {
+                let (tokens, signed_in) = self.open_session(&change, caller, user, proofs, wish).await?;
+                return change.commit(signed_in.and(events), Progress::Tokens(tokens)).await;
+            }
+            Step::SecondFactor => {
+                let purpose = TicketPurpose::SecondFactor;
+                let (ticket, expires_at) = self.issue_ticket(&change, user, purpose, proofs, wish).await?;
+                let methods = user.second_factor.map(|factor| factor.methods()).unwrap_or_default();
+                let event = signed_in_event(user).detail("step", "SECOND_FACTOR");
+                (event, Progress::SecondFactor { ticket, methods, expires_at })
+            }
+            Step::PasswordChange(cause) => {
+                let purpose = TicketPurpose::PasswordChange;
+                let (ticket, expires_at) = self.issue_ticket(&change, user, purpose, proofs, wish).await?;
+                let rules = self.settings.password_rules;
+                let event = signed_in_event(user).detail("step", "PASSWORD_CHANGE");
+                (event, Progress::PasswordChange { ticket, cause, rules, expires_at })
+            }
+        };
+        change.commit(event.and(events), progress).await
+    }
+
+    pub(super) fn count_progress(&self, progress: &Progress) {
+        match progress {
+            Progress::Tokens(_) => self.metrics.sign_in_succeeded(),
+            Progress::SecondFactor { .. } => self.metrics.sign_in_needs_second_factor(),
+            Progress::PasswordChange { .. } => self.metrics.sign_in_needs_password_change(),
+        }
+    }
+
+    async fn issue_ticket(
+        &self,
+        change: &Change<'_>,
+        user: &User,
+        purpose: TicketPurpose,
+        proofs: Proofs,
+        wish: &SignInWish,
+    ) -> Result<(TicketSecret, Timestamp)> {
         // A ticket expires no later than the temporary password that it was issued for.
         let password_ends = user.password.as_ref().and_then(|password| password.expires_at);
-        let expires_at = now.saturating_add(TICKET_TTL);
+        let expires_at = change.now.saturating_add(TICKET_TTL);
         let ticket = Ticket {
             user_id: user.id,
-            purpose: TicketPurpose::PasswordChange,
+            purpose,
+            proofs,
             wish: wish.clone(),
-            created_at: now,
+            enrollment: None,
+            created_at: change.now,
             tries: 0,
             expires_at: password_ends.map_or(expires_at, |ends| ends.min(expires_at)),
         };
-        (ticket, TicketSecret::from_bytes(self.environment.bytes()))
+        let secret = TicketSecret::from_bytes(self.environment.bytes());
+        ticket_insert(&change.tx, &ticket, &secret.digest()).await?;
+        Ok((secret, ticket.expires_at))
     }
 
     /// Replaces a hash that is weaker than today's settings, unless the password was reset meanwhile. A failure is only
@@ -193,7 +270,7 @@ impl Change<'_> {
     /// read. Then one update, guarded by what was read, both locks the row and records the sign-in.
     async fn signing_in(&mut self, read: &UserWithCredentials) -> Result<Option<User>> {
         let (now, user) = (self.now, &read.user);
-        let is_complete = user.change_cause().is_none() && user.refusal(now).is_none();
+        let is_complete = user.next_step(Proofs::PASSWORD) == Step::Done && user.refusal(now).is_none();
         if is_complete && user_signed_in_as_read(&self.tx, read, now).await? {
             self.now = self.app.now();
             return Ok(Some(User { last_sign_in_at: Some(self.now), ..user.clone() }));

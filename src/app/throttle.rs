@@ -253,7 +253,7 @@ impl App {
 
     /// Counts a failure against its source and commits it: with its events if the budgets of the source permit, otherwise
     /// counted with others. Which of the two does not depend on the account.
-    async fn commit_failure(
+    pub(super) async fn commit_failure(
         &self,
         change: Change<'_>,
         caller: &Caller,
@@ -306,17 +306,17 @@ impl App {
 }
 
 /// A failed attempt to prove a password or another secret.
-struct Failure<'a> {
+pub(super) struct Failure<'a> {
     /// The key by which its source counts distinct names.
-    name: &'a str,
+    pub(super) name: &'a str,
     /// What an auditor learns of it. The first event is the failure itself.
-    events: Vec<Event>,
+    pub(super) events: Vec<Event>,
     /// The event of the lock that follows from it, which is always recorded.
-    locked: Option<Event>,
+    pub(super) locked: Option<Event>,
 }
 
 /// A failure that was committed.
-struct Committed {
+pub(super) struct Committed {
     is_locked: bool,
     /// How long the source is blocked, if another failure blocked it meanwhile.
     blocked: Option<Duration>,
@@ -324,7 +324,7 @@ struct Committed {
 
 impl Committed {
     /// Of many guesses in parallel, those that finish after the block learn nothing.
-    fn answer(self) -> Result<()> {
+    pub(super) fn answer(self) -> Result<()> {
         match self.blocked {
             Some(retry_after) => Err(Error::Exhausted { limit: Limit::Source, retry_after }),
             None => Ok(()),

@@ -292,6 +292,6 @@ fn of_access_token(claims: &Claims, session: &Session, user: &User) -> Introspec
         issued_at: seconds(claims.iat),
         expires_at: seconds(claims.exp),
         auth_at: Some(session.auth_at),
-        auth_methods: claims.amr.clone(),
+        auth_methods: session.proofs.auth_methods(),
     }
 }

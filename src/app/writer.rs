@@ -86,6 +86,8 @@ pub(super) enum Unaudited {
     Requested,
     /// A message was leased or has another state, which the delivery itself records.
     Delivery,
+    /// A user began to set up an authenticator. Nothing has changed yet.
+    Enrollment,
 }
 
 /// Why a change is rolled back although nothing failed.
@@ -107,6 +109,12 @@ pub(super) struct Done<T> {
     value: T,
     /// Whether everything that the answer depends on is known to be durable.
     is_durable: bool,
+}
+
+impl<T> Done<T> {
+    pub(super) fn map<U>(self, to: impl FnOnce(T) -> U) -> Done<U> {
+        Done { value: to(self.value), is_durable: self.is_durable }
+    }
 }
 
 impl App {

@@ -4,11 +4,16 @@ use super::key::{Allowed, Value};
 use crate::domain::delivery::LetterKind;
 
 /// The notices, each with its name.
-const ALL: [(&str, LetterKind); 4] = [
+const ALL: [(&str, LetterKind); 9] = [
     ("password_changed", LetterKind::PasswordChanged),
     ("password_reset", LetterKind::PasswordResetDone),
     ("compromised", LetterKind::Compromised),
     ("address_changed", LetterKind::AddressChanged),
+    ("totp_enrolled", LetterKind::TotpEnrolled),
+    ("totp_disabled", LetterKind::TotpDisabled),
+    ("second_factor_reset", LetterKind::SecondFactorReset),
+    ("recovery_code_used", LetterKind::RecoveryCodeUsed),
+    ("wrong_codes", LetterKind::WrongCodes),
 ];
 
 /// The notices that users get.

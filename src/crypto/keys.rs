@@ -64,6 +64,7 @@ pub struct Keys {
     page: SealKey,
     device: SealKey,
     outbox: SealKey,
+    second_factor: SealKey,
     digest: hmac::Key,
 }
 
@@ -111,6 +112,7 @@ impl Keys {
         let page = SealKey::of(derive(&root, "page token").as_slice()).ok_or_else(|| Error::internal("page key"))?;
         let device = SealKey::of(derive(&root, "device token").as_slice());
         let outbox = SealKey::of(derive(&root, "outbox").as_slice());
+        let second_factor = SealKey::of(derive(&root, "second factor").as_slice());
         Ok(Keys {
             signing,
             order,
@@ -118,6 +120,7 @@ impl Keys {
             page,
             device: device.ok_or_else(|| Error::internal("device key"))?,
             outbox: outbox.ok_or_else(|| Error::internal("outbox key"))?,
+            second_factor: second_factor.ok_or_else(|| Error::internal("second factor key"))?,
             digest: hmac::Key::new(hmac::HMAC_SHA256, derive(&root, "digest").as_slice()),
         })
     }
@@ -165,6 +168,11 @@ impl Keys {
     /// Returns the key that seals messages until they are sent.
     pub fn outbox_key(&self) -> &SealKey {
         &self.outbox
+    }
+
+    /// Returns the key that seals the keys of authenticators.
+    pub fn second_factor_key(&self) -> &SealKey {
+        &self.second_factor
     }
 
     /// Returns the HMAC-SHA-256 of `bytes` for one purpose: for values that are compared later, and that a reader of the

@@ -19,6 +19,7 @@ use super::username::Username;
 pub enum EventType {
     SignInSucceeded,
     SignInFailed,
+    SecondFactorFailed,
     ThrottleBegan,
     ThrottleEnded,
     SessionRevoked,
@@ -38,6 +39,11 @@ pub enum EventType {
     PasswordChangeRequired,
     PasswordChangeWaived,
     LinkCancelled,
+    TotpEnrolled,
+    TotpDisabled,
+    RecoveryCodeUsed,
+    RecoveryCodesReplaced,
+    SecondFactorReset,
     DeliveryCancelled,
     ApiTokenCreated,
     ApiTokenRevoked,
@@ -76,6 +82,8 @@ impl EventType {
         match self {
             EventType::SignInSucceeded
             | EventType::SignInFailed
+            | EventType::SecondFactorFailed
+            | EventType::RecoveryCodeUsed
             | EventType::ThrottleBegan
             | EventType::ThrottleEnded
             | EventType::RefreshReused

@@ -30,8 +30,10 @@ pub enum Principal {
         username: String,
         /// The session.
         session_id: SessionId,
-        /// When the password was last verified in this session.
+        /// When the user last proved their identity in this session.
         auth_at: Timestamp,
+        /// Whether the user has a second factor that was not proved in this session.
+        owes_second_factor: bool,
         /// Scopes granted to the access token.
         granted: ScopeSet,
     },
@@ -339,6 +341,7 @@ mod tests {
             username: "ada".to_owned(),
             session_id: SessionId::from_bytes([2; 16]),
             auth_at: at(10_000),
+            owes_second_factor: false,
             granted: ScopeSet::ALL,
         };
         assert!(user.has_recent_sign_in(at(10_000)) && user.has_recent_sign_in(at(10_900)));

@@ -71,6 +71,16 @@ pub enum LetterKind {
     Compromised,
     /// Notice: the account has another address.
     AddressChanged,
+    /// Notice: the user set up an authenticator.
+    TotpEnrolled,
+    /// Notice: the user removed the authenticator.
+    TotpDisabled,
+    /// Notice: an operator removed the second factor.
+    SecondFactorReset,
+    /// Notice: a recovery code was used.
+    RecoveryCodeUsed,
+    /// Notice: wrong codes came after the right password.
+    WrongCodes,
 }
 
 impl LetterKind {
@@ -103,7 +113,12 @@ impl LetterKind {
             LetterKind::PasswordChanged
             | LetterKind::PasswordResetDone
             | LetterKind::Compromised
-            | LetterKind::AddressChanged => DeliveryKind::Notice,
+            | LetterKind::AddressChanged
+            | LetterKind::TotpEnrolled
+            | LetterKind::TotpDisabled
+            | LetterKind::SecondFactorReset
+            | LetterKind::RecoveryCodeUsed
+            | LetterKind::WrongCodes => DeliveryKind::Notice,
         }
     }
 }

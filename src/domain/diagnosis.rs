@@ -32,6 +32,9 @@ pub enum Code {
     PasswordChangeRequired,
     HashUnsupported,
     WrongPasswordLately,
+    SecondFactorRejectedLately,
+    SecondFactorClockSkew,
+    RecoveryCodesExhausted,
     ThrottledAccount,
     ThrottledSource,
     DeliveryFailing,
@@ -120,6 +123,17 @@ pub struct WrongPasswords {
     pub last_from: String,
 }
 
+/// Wrong codes of the second factor in the last [`LATELY`].
+#[derive(Debug, Clone)]
+pub struct WrongCodes {
+    /// How many are in the audit log.
+    pub count: u32,
+    /// When the last one was tried.
+    pub last_at: Timestamp,
+    /// By how many seconds the clock is ahead that the last one was right for, if it was right for another time.
+    pub clock_ahead: Option<i64>,
+}
+
 /// Whether the server can sign anybody in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readiness {
@@ -142,6 +156,8 @@ pub struct Facts {
     pub blocks: Vec<(IpAddr, SourceBlock)>,
     /// Wrong passwords, if the caller may know of them.
     pub wrong_passwords: Option<WrongPasswords>,
+    /// Wrong codes, if the caller may know of them.
+    pub wrong_codes: Option<WrongCodes>,
     /// Whether this server can verify the stored hash.
     pub is_hash_usable: bool,
     /// When the user may sign in again, after too many sign-ins.
@@ -259,7 +275,9 @@ fn verdict(user: &User, facts: &Facts, now: Timestamp) -> Verdict {
     }
     let block = facts.blocks.iter().filter(|_| facts.place.is_some()).map(|(_, block)| block.until).max();
     // When these limits end, the temporary password may have expired.
-    let limits = block.max(facts.sign_ins_limited_until).map(|end| of_ability(seen.sign_in_ability(end).kind));
+    let codes = user.second_factor.and_then(|factor| factor.refused_until(now));
+    let limits =
+        block.max(facts.sign_ins_limited_until).max(codes).map(|end| of_ability(seen.sign_in_ability(end).kind));
     let waits = limits.is_some() || facts.readiness != Readiness::Ready;
     own.max(limits.unwrap_or(own)).max(if waits { Verdict::NotYet } else { own })
 }
@@ -362,6 +380,7 @@ fn of_person(user: &User, facts: &Facts, now: Timestamp) -> Vec<Finding> {
         findings.push(Finding { until: Some(until), ..finding });
     }
     findings.extend(facts.wrong_passwords.as_ref().map(|wrong| of_wrong_passwords(wrong, user)));
+    findings.extend(of_second_factor(user, facts, now));
     findings.extend(of_newest_message(&facts.deliveries));
     findings.extend(facts.mail_failure.as_ref().map(|error| {
         let finding = Finding::new(Code::MailUnavailable, Severity::Warning, format!("No mail goes out: {error}."));
@@ -427,6 +446,39 @@ fn of_wrong_passwords(wrong: &WrongPasswords, user: &User) -> Finding {
     let finding = Finding::new(Code::WrongPasswordLately, severity, summary);
     let finding = finding.helped("If the user has forgotten the password, reset it.", Some(Remedy::ResetPassword));
     Finding { since: Some(wrong.last_at), ..finding }
+}
+
+/// The findings about the second factor.
+fn of_second_factor(user: &User, facts: &Facts, now: Timestamp) -> Vec<Finding> {
+    let Some(factor) = &user.second_factor else { return Vec::new() };
+    let mut findings = Vec::new();
+    if let Some(until) = factor.refused_until(now) {
+        let failures = counted(factor.failures, "wrong code");
+        let summary = format!("Codes of the second factor are refused after {failures} in a row.");
+        let finding = Finding::new(Code::SecondFactorRejectedLately, Severity::Blocking, summary);
+        let finding = finding.helped("Wait, or unlock the account.", Some(Remedy::Unlock));
+        findings.push(Finding { until: Some(until), ..finding });
+    } else if let Some(wrong) = &facts.wrong_codes {
+        let summary = format!("{} of the second factor in 24 hours.", counted(wrong.count, "wrong code"));
+        let severity = if factor.failures > 0 { Severity::Warning } else { Severity::Info };
+        let finding = Finding::new(Code::SecondFactorRejectedLately, severity, summary);
+        let remedy = "If the user has lost the authenticator, use a recovery code, or remove the second factor.";
+        let finding = finding.helped(remedy, Some(Remedy::ResetSecondFactor));
+        findings.push(Finding { since: Some(wrong.last_at), ..finding });
+    }
+    if let Some((at, ahead)) = facts.wrong_codes.as_ref().and_then(|wrong| Some((wrong.last_at, wrong.clock_ahead?))) {
+        let which = if ahead > 0 { "ahead" } else { "behind" };
+        let summary = format!("The last wrong code is right for a clock that is {} s {which}.", ahead.unsigned_abs());
+        let finding = Finding::new(Code::SecondFactorClockSkew, Severity::Warning, summary);
+        let finding = finding.helped("Set the clock of the user's device: let it take the time of the network.", None);
+        findings.push(Finding { since: Some(at), ..finding });
+    }
+    if factor.recovery_codes_left == 0 {
+        let summary = "No recovery code is left. If the authenticator is lost, an operator must help.";
+        let finding = Finding::new(Code::RecoveryCodesExhausted, Severity::Info, summary);
+        findings.push(finding.helped("The user makes new ones: `latchkey mfa codes`.", None));
+    }
+    findings
 }
 
 /// The finding about the newest message with a link or a password, if it does not reach the user.

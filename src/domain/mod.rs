@@ -24,6 +24,7 @@ pub mod profile;
 pub mod reason;
 pub mod reset_request;
 pub mod role;
+pub mod second_factor;
 pub mod secret;
 pub mod session;
 pub mod sign_in_ability;

@@ -37,6 +37,7 @@ scopes! {
     AuthProxy = "auth.proxy",
     DeliveriesRead = "deliveries.read",
     DeliveriesResend = "deliveries.resend",
+    MfaReset = "mfa.reset",
     RolesWrite = "roles.write",
     SessionsRead = "sessions.read",
     SessionsRevoke = "sessions.revoke",
@@ -157,6 +158,7 @@ const OPERATOR: ScopeSet = HELPDESK.union(ScopeSet::of(&[
     Scope::UsersEmail,
     Scope::UsersResetSecrets,
     Scope::TokensRevoke,
+    Scope::MfaReset,
 ]));
 const AUDITOR: ScopeSet = ScopeSet::of(&[Scope::UsersRead, Scope::AuditRead]);
 const VERIFIER: ScopeSet = ScopeSet::of(&[Scope::TokensIntrospect]);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::id::{SessionId, UserId};
 use super::profile::{Audience, ClientName};
 use super::role::ScopeSet;
+use super::second_factor::Proofs;
 use super::time::{MAX_CLOCK_SKEW, Timestamp};
 
 /// How long a refresh can be repeated if its answer was lost. RFC 9700, 4.14.2 requires rotation of refresh tokens; a
@@ -69,8 +70,10 @@ pub struct Session {
     pub wish: SignInWish,
     /// Address of the last use.
     pub client_address: String,
-    /// When the password was last verified.
+    /// When the user last proved their identity.
     pub auth_at: Timestamp,
+    /// How.
+    pub proofs: Proofs,
     /// When it was created.
     pub created_at: Timestamp,
     /// Time of the last refresh.
@@ -134,6 +137,7 @@ mod tests {
             wish: SignInWish::default(),
             client_address: String::new(),
             auth_at: at(0),
+            proofs: Proofs::PASSWORD,
             created_at: at(0),
             last_used_at: at(rotated_at),
             idle_expires_at: at(3600),

@@ -74,6 +74,8 @@ pub enum Remedy {
     DeleteUser,
     /// Send a message again.
     ResendDelivery,
+    /// Remove the second factor of a user who has lost it.
+    ResetSecondFactor,
 }
 
 /// Whether a user can sign in, in one word.
@@ -252,6 +254,7 @@ mod tests {
             email_verified_at: None,
             stored_link: None,
             mail_failed_at: None,
+            second_factor: None,
         })
     }
 

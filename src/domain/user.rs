@@ -19,6 +19,7 @@ use super::lockout::{Lock, LockCause, Throttle};
 use super::password_hash::HashMethod;
 use super::profile::{DisplayName, ExternalId, Labels, Locale};
 use super::role::{Role, ScopeSet, scopes_of};
+use super::second_factor::SecondFactor;
 use super::time::Timestamp;
 use super::username::Username;
 
@@ -174,6 +175,8 @@ pub struct User {
     pub stored_link: Option<PendingLink>,
     /// When a message to the address of today failed, if none was accepted since.
     pub mail_failed_at: Option<Timestamp>,
+    /// The second factor, if one is enrolled.
+    pub second_factor: Option<SecondFactor>,
 }
 
 impl User {
@@ -322,6 +325,8 @@ pub struct Effects {
     pub tickets_revoked: u32,
     /// Device tokens and familiar places were forgotten.
     pub devices_forgotten: bool,
+    /// The authenticator and the recovery codes were removed.
+    pub second_factors_removed: bool,
 }
 
 #[cfg(test)]
@@ -364,6 +369,7 @@ mod tests {
             email_verified_at: None,
             stored_link: None,
             mail_failed_at: None,
+            second_factor: None,
         };
         let link = Link {
             id: LinkId::from_bytes([2; 16]),

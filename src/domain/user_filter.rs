@@ -26,6 +26,10 @@ pub struct UserFilter {
     pub roles: Vec<Role>,
     /// Matches exactly these ids.
     pub user_ids: Vec<UserId>,
+    /// Matches accounts with a second factor, or those without one. Left out of a page token's selection if unset, so that tokens
+    /// of the version before stay valid.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub has_second_factor: Option<bool>,
     /// Matches accounts with any concern: those whose answer to "can they sign in?" is not a plain yes.
     pub needs_attention: bool,
     /// Matches any of these answers to "can they sign in?". Left out of a page token's selection if empty, so that tokens of

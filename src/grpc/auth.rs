@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::convert::{auth, deliveries, passwords, sessions, tokens};
+use super::convert::{auth, deliveries, passwords, second_factor, sessions, tokens};
 use super::{admitted, decode, run};
 use crate::app::App;
 use crate::proto::v1;
@@ -30,6 +30,18 @@ impl Auth for Service {
         let command = auth::sign_in(message, &caller)?;
         let progress = run(&self.app, |app| async move { app.sign_in(&caller, command).await }).await?;
         Ok(Response::new(v1::SignInResponse { progress: Some(auth::progress(&progress)) }))
+    }
+
+    async fn verify_second_factor(
+        &self,
+        request: Request<v1::VerifySecondFactorRequest>,
+    ) -> Answer<v1::VerifySecondFactorResponse> {
+        let (caller, command) = decode(request, second_factor::verify)?;
+        let verified = run(&self.app, |app| async move { app.verify_second_factor(&caller, command).await }).await?;
+        Ok(Response::new(v1::VerifySecondFactorResponse {
+            progress: Some(auth::progress(&verified.progress)),
+            recovery_codes_left: verified.recovery_codes_left.map(super::convert::count),
+        }))
     }
 
     async fn complete_password_change(
@@ -62,6 +74,7 @@ impl Auth for Service {
             kind: deliveries::link_kind(view.purpose).into(),
             username: view.username,
             rules,
+            second_factor_methods: second_factor::methods(&view.second_factors),
             expire_time: Some(super::convert::stamp(view.expires_at)),
         }))
     }
@@ -92,6 +105,37 @@ impl Auth for Service {
         let (caller, command) = decode(request, passwords::change_password)?;
         let revoked = run(&self.app, |app| async move { app.change_password(&caller, command).await }).await?;
         Ok(Response::new(v1::ChangePasswordResponse { sessions_revoked: super::convert::count(revoked) }))
+    }
+
+    async fn enroll_totp(&self, request: Request<v1::EnrollTotpRequest>) -> Answer<v1::EnrollTotpResponse> {
+        let (caller, command) = decode(request, second_factor::enroll)?;
+        let enrollment = run(&self.app, |app| async move { app.enroll_totp(&caller, command).await }).await?;
+        Ok(Response::new(second_factor::enrolled(&enrollment)))
+    }
+
+    async fn confirm_totp(&self, request: Request<v1::ConfirmTotpRequest>) -> Answer<v1::ConfirmTotpResponse> {
+        let (caller, command) = decode(request, second_factor::confirm)?;
+        let confirmed = run(&self.app, |app| async move { app.confirm_totp(&caller, command).await }).await?;
+        Ok(Response::new(second_factor::confirmed(&confirmed, self.app.environment.now())))
+    }
+
+    async fn disable_totp(&self, request: Request<v1::DisableTotpRequest>) -> Answer<v1::DisableTotpResponse> {
+        let (caller, command) = decode(request, second_factor::disable)?;
+        let revoked = run(&self.app, |app| async move { app.disable_totp(&caller, command).await }).await?;
+        Ok(Response::new(v1::DisableTotpResponse { sessions_revoked: super::convert::count(revoked) }))
+    }
+
+    async fn regenerate_recovery_codes(
+        &self,
+        request: Request<v1::RegenerateRecoveryCodesRequest>,
+    ) -> Answer<v1::RegenerateRecoveryCodesResponse> {
+        let (caller, command) = decode(request, second_factor::regenerate)?;
+        let (codes, revoked) =
+            run(&self.app, |app| async move { app.regenerate_recovery_codes(&caller, command).await }).await?;
+        Ok(Response::new(v1::RegenerateRecoveryCodesResponse {
+            recovery_codes: second_factor::texts(&codes),
+            sessions_revoked: super::convert::count(revoked),
+        }))
     }
 
     async fn reauthenticate(&self, request: Request<v1::ReauthenticateRequest>) -> Answer<v1::ReauthenticateResponse> {

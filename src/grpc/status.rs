@@ -202,7 +202,7 @@ fn resource_info(resource: Resource, name: &str, error: &Error) -> ErrorDetail {
 fn subject(limit: Limit) -> &'static str {
     match limit {
         Limit::Source => "source",
-        Limit::Account | Limit::SignIns | Limit::Messages => "account",
+        Limit::Account | Limit::Codes | Limit::SignIns | Limit::Messages => "account",
         Limit::Hashing | Limit::Lane(_) => "server",
     }
 }

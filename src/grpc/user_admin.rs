@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::convert::user::{effects, failure, lock, user};
-use super::convert::{audit, deliveries, diagnosis, passwords, sessions, tokens, users};
+use super::convert::{audit, deliveries, diagnosis, passwords, second_factor, sessions, tokens, users};
 use super::{decode, run};
 use crate::app::App;
 use crate::domain::role::Role;
@@ -180,6 +180,17 @@ impl UserAdmin for Service {
         let (caller, command) = decode(request, sessions::revoke_user_sessions)?;
         let done = run(&self.app, |app| async move { app.revoke_user_sessions(&caller, command).await }).await?;
         Ok(Response::new(v1::RevokeUserSessionsResponse { effects: Some(effects(&done)) }))
+    }
+
+    async fn reset_second_factor(
+        &self,
+        request: Request<v1::ResetSecondFactorRequest>,
+    ) -> Answer<v1::ResetSecondFactorResponse> {
+        let (caller, command) = decode(request, second_factor::reset)?;
+        let (known, done) =
+            run(&self.app, |app| async move { app.reset_second_factor(&caller, command).await }).await?;
+        let user = Some(user(&self.app, &known));
+        Ok(Response::new(v1::ResetSecondFactorResponse { user, effects: Some(effects(&done)) }))
     }
 
     async fn create_api_token(

@@ -123,7 +123,7 @@ impl Pages {
             (LinkPage::Reset | LinkPage::Invite, new_password) => {
                 let caller = visit.caller(self, "CompletePasswordReset", Demand::Ticket).await?;
                 let new_password = new_password.ok_or(PasswordFault::Empty);
-                let command = CompletePasswordReset { link: secret, new_password, validate_only: false };
+                let command = CompletePasswordReset { link: secret, new_password, code: None, validate_only: false };
                 visit.run(self, async move { app.complete_password_reset(&caller, command).await.map(drop) }).await
             }
         }

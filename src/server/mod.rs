@@ -462,6 +462,7 @@ fn settings(config: &Config, pages: Option<SocketAddr>) -> Settings {
     let throttle = &config.throttle;
     Settings {
         issuer: config.issuer.clone(),
+        organisation: config.organisation.clone(),
         throttle: ThrottleRules {
             threshold: throttle.threshold,
             initial: throttle.initial,

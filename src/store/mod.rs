@@ -26,6 +26,7 @@ mod migration;
 mod page;
 mod postgres;
 pub mod reset_requests;
+pub mod second_factors;
 pub mod sessions;
 mod single;
 pub mod sources;

@@ -8,6 +8,7 @@ use sea_orm::{
 
 use super::entity::session;
 use super::page::newest_first;
+use super::second_factors::{proofs_from, second_factor_number};
 use super::single::{model, record, records};
 use super::sweep::delete_batch;
 use super::text::{Decoder, WishColumns, count, micros, readable};
@@ -50,6 +51,7 @@ pub async fn session_insert(tx: &WriteTx, session: &Session) -> Result<()> {
         ended_at: Set(micros(session.ended_at)),
         generation: Set(i32::try_from(session.generation).unwrap_or(i32::MAX)),
         rotated_at: Set(micros(session.rotated_at)),
+        second_factor: Set(second_factor_number(session.proofs)),
     };
     session::Entity::insert(row).exec_without_returning(tx).await?;
     failpoint!("store.session_insert");
@@ -89,10 +91,13 @@ pub async fn session_rotate(tx: &WriteTx, session: &Session, now: Timestamp) -> 
     Ok(rotated.rows_affected == 1)
 }
 
-/// Stores the last use and the time of the last proof of a session, and returns whether it was live.
+/// Stores the last use of a session, what was proved in it last and when, and returns whether it was live.
 pub async fn session_reauthenticate(tx: &WriteTx, session: &Session, now: Timestamp) -> Result<bool> {
-    let proved =
-        used(session, now).col_expr(session::Column::AuthAt, Expr::value(session.auth_at.as_micros())).exec(tx).await?;
+    let proved = used(session, now)
+        .col_expr(session::Column::AuthAt, Expr::value(session.auth_at.as_micros()))
+        .col_expr(session::Column::SecondFactor, Expr::value(second_factor_number(session.proofs)))
+        .exec(tx)
+        .await?;
     failpoint!("store.session_reauthenticate");
     Ok(proved.rows_affected == 1)
 }
@@ -213,5 +218,6 @@ fn decode(row: session::Model) -> Result<Session> {
         ended_at: decoder.instant_or_none(row.ended_at)?,
         generation: decoder.ok(u32::try_from(row.generation))?,
         rotated_at: decoder.instant_or_none(row.rotated_at)?,
+        proofs: decoder.some(proofs_from(row.second_factor))?,
     })
 }

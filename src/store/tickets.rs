@@ -1,32 +1,55 @@
-//! Tickets: one for each user and purpose, so that each sign-in replaces the previous ticket.
+//! Tickets: a few for each user and purpose.
 
-use sea_orm::sea_query::{Expr, ExprTrait, LockType, OnConflict, Query};
-use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryTrait, Set};
+use sea_orm::sea_query::{Expr, ExprTrait, LockType, Query};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Set, UpdateMany,
+};
 
 use super::entity::ticket::{self, Column};
+use super::second_factors::{proofs_from, second_factor_number};
 use super::single::only;
 use super::sweep::delete_batch;
 use super::text::{Decoder, WishColumns, count};
 use super::{Autocommit, WriteTx};
 use crate::domain::id::UserId;
 use crate::domain::secret::Digest32;
-use crate::domain::ticket::{MAX_TRIES, Ticket, TicketPurpose};
+use crate::domain::ticket::{Enrollment, Ticket, TicketPurpose};
 use crate::domain::time::Timestamp;
 use crate::error::{Resource, Result};
 
 fn purpose_number(purpose: TicketPurpose) -> i16 {
     match purpose {
         TicketPurpose::PasswordChange => 1,
+        TicketPurpose::SecondFactor => 2,
+        TicketPurpose::TotpConfirmation => 4,
     }
 }
 
-/// Stores a ticket, and replaces the user's previous one for this purpose.
-pub async fn ticket_replace(tx: &WriteTx, ticket: &Ticket, digest: &Digest32) -> Result<()> {
+/// Stores a ticket, and ends the oldest if the user has too many of this purpose.
+pub async fn ticket_insert(tx: &WriteTx, ticket: &Ticket, digest: &Digest32) -> Result<()> {
+    let kept = ticket.purpose.max_live().saturating_sub(1);
+    let older: Vec<Vec<u8>> = ticket::Entity::find()
+        .select_only()
+        .column(Column::Digest)
+        .filter(Column::UserId.eq(ticket.user_id.to_string()))
+        .filter(Column::Purpose.eq(purpose_number(ticket.purpose)))
+        .order_by_desc(Column::CreatedAt)
+        .into_tuple()
+        .all(tx)
+        .await?;
+    let surplus: Vec<Vec<u8>> = older.into_iter().skip(kept).collect();
+    if !surplus.is_empty() {
+        ticket::Entity::delete_many().filter(Column::Digest.is_in(surplus)).exec(tx).await?;
+    }
     let wish = WishColumns::from(&ticket.wish);
+    let enrollment = ticket.enrollment.as_ref();
     let row = ticket::ActiveModel {
+        digest: Set(digest.as_bytes().to_vec()),
         user_id: Set(ticket.user_id.to_string()),
         purpose: Set(purpose_number(ticket.purpose)),
-        digest: Set(digest.as_bytes().to_vec()),
+        second_factor: Set(second_factor_number(ticket.proofs)),
+        session_id: Set(enrollment.map(|enrollment| enrollment.session_id.to_string())),
+        sealed_key: Set(enrollment.map(|enrollment| enrollment.sealed_key.clone())),
         app: Set(wish.app),
         client_name: Set(wish.client_name),
         audiences: Set(wish.audiences),
@@ -35,20 +58,8 @@ pub async fn ticket_replace(tx: &WriteTx, ticket: &Ticket, digest: &Digest32) ->
         expires_at: Set(ticket.expires_at.as_micros()),
         tries: Set(0),
     };
-    let replace = OnConflict::columns([Column::UserId, Column::Purpose])
-        .update_columns([
-            Column::Digest,
-            Column::App,
-            Column::ClientName,
-            Column::Audiences,
-            Column::Scopes,
-            Column::CreatedAt,
-            Column::ExpiresAt,
-            Column::Tries,
-        ])
-        .to_owned();
-    ticket::Entity::insert(row).on_conflict(replace).exec_without_returning(tx).await?;
-    failpoint!("store.ticket_replace");
+    ticket::Entity::insert(row).exec_without_returning(tx).await?;
+    failpoint!("store.ticket_insert");
     Ok(())
 }
 
@@ -80,43 +91,70 @@ async fn find(
     lock: bool,
 ) -> Result<Option<Ticket>> {
     let mut select = ticket::Entity::find()
-        .filter(ticket::Column::Digest.eq(digest.as_bytes().to_vec()))
-        .filter(ticket::Column::Purpose.eq(purpose_number(purpose)))
-        .filter(ticket::Column::ExpiresAt.gt(now.as_micros()));
+        .filter(Column::Digest.eq(digest.as_bytes().to_vec()))
+        .filter(Column::Purpose.eq(purpose_number(purpose)))
+        .filter(Column::ExpiresAt.gt(now.as_micros()));
     if lock {
         QueryTrait::query(&mut select).lock(LockType::Update);
     }
     let row: Option<ticket::Model> = only(c, select).await?;
-    let Some(row) = row else { return Ok(None) };
+    row.map(|row| decode(row, purpose)).transpose()
+}
+
+fn decode(row: ticket::Model, purpose: TicketPurpose) -> Result<Ticket> {
     let decoder = Decoder { resource: Resource::User, id: &row.user_id, version: None };
-    Ok(Some(Ticket {
+    let enrollment = match purpose {
+        TicketPurpose::TotpConfirmation => Some(Enrollment {
+            session_id: decoder.parse(&decoder.some(row.session_id)?)?,
+            sealed_key: decoder.some(row.sealed_key)?,
+        }),
+        TicketPurpose::PasswordChange | TicketPurpose::SecondFactor => None,
+    };
+    Ok(Ticket {
         user_id: decoder.parse(&row.user_id)?,
         purpose,
+        proofs: decoder.some(proofs_from(row.second_factor))?,
         wish: decoder.wish(WishColumns {
-            app: row.app.clone(),
-            client_name: row.client_name.clone(),
-            audiences: row.audiences.clone(),
-            scopes: row.scopes.clone(),
+            app: row.app,
+            client_name: row.client_name,
+            audiences: row.audiences,
+            scopes: row.scopes,
         })?,
+        enrollment,
         // A count that cannot be read is not below the limit.
         tries: u32::try_from(row.tries).unwrap_or(u32::MAX),
         created_at: decoder.instant(row.created_at)?,
         expires_at: decoder.instant(row.expires_at)?,
-    }))
+    })
 }
 
 /// Counts a try with a ticket that is valid at `now`, before anything is hashed for it. Returns `false` if the ticket has no
 /// tries left. One statement, so that replicas share the limit.
 pub async fn ticket_try(tx: &Autocommit, digest: &Digest32, purpose: TicketPurpose, now: Timestamp) -> Result<bool> {
-    let counted = ticket::Entity::update_many()
+    Ok(counted(digest, purpose, now).exec(tx).await?.rows_affected == 1)
+}
+
+/// Counts a wrong code with a ticket whose row is locked.
+pub async fn ticket_wrong_code(tx: &WriteTx, digest: &Digest32, purpose: TicketPurpose, now: Timestamp) -> Result<()> {
+    counted(digest, purpose, now).exec(tx).await?;
+    failpoint!("store.ticket_wrong_code");
+    Ok(())
+}
+
+fn counted(digest: &Digest32, purpose: TicketPurpose, now: Timestamp) -> UpdateMany<ticket::Entity> {
+    ticket::Entity::update_many()
         .col_expr(Column::Tries, Expr::col(Column::Tries).add(1))
         .filter(Column::Digest.eq(digest.as_bytes().to_vec()))
         .filter(Column::Purpose.eq(purpose_number(purpose)))
         .filter(Column::ExpiresAt.gt(now.as_micros()))
-        .filter(Column::Tries.between(0, MAX_TRIES - 1))
-        .exec(tx)
-        .await?;
-    Ok(counted.rows_affected == 1)
+        .filter(Column::Tries.between(0, i64::from(purpose.max_tries()) - 1))
+}
+
+/// Uses a ticket up.
+pub async fn ticket_end(tx: &WriteTx, digest: &Digest32) -> Result<()> {
+    ticket::Entity::delete_by_id(digest.as_bytes().to_vec()).exec(tx).await?;
+    failpoint!("store.ticket_end");
+    Ok(())
 }
 
 /// Deletes all tickets of a user, and returns how many of them were valid at `now`.

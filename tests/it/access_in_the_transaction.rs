@@ -48,6 +48,7 @@ fn settings_of(h: &Harness) -> Settings {
     let minute = Duration::from_mins(1);
     let limits = SessionLimits { idle: minute, absolute: minute };
     Settings {
+        organisation: "Example Ltd".to_owned(),
         issuer: h.config.issuer.clone(),
         throttle: ThrottleRules {
             threshold: 5,
@@ -98,9 +99,19 @@ fn bob() -> UserRef {
 
 /// The caller locks bob.
 async fn lock_bob(app: &App, caller: &Caller) -> Result<(), Error> {
-    app.lock_user(caller, LockUser { user: bob(), cause: LockCause::Operator, note: None, end: None, etag: None })
-        .await
-        .map(|_| ())
+    app.lock_user(
+        caller,
+        LockUser {
+            user: bob(),
+            cause: LockCause::Operator,
+            note: None,
+            end: None,
+            remove_second_factors: false,
+            etag: None,
+        },
+    )
+    .await
+    .map(|_| ())
 }
 
 async fn is_untouched(h: &Harness) -> bool {

@@ -229,7 +229,7 @@ async fn a_broken_ticket_is_good_for_nothing_and_the_next_one_is_well() {
     for how in ["audiences = '{'", "client_name = 'a\u{7}'", "created_at = -1"] {
         operator.require_change("bob").await.expect("a demand");
         let step = stranger.change_step("bob", PASSWORD).await.expect("a step");
-        h.sql(&format!("UPDATE ticket SET {how}")).await;
+        h.sql(&format!("UPDATE sign_in_ticket SET {how}")).await;
         let answer = stranger.complete(&step.ticket, "another c4nary to change to").await;
         is_corrupt(answer, "latchkey.v1.User", &id, how);
         stranger.change_step("bob", PASSWORD).await.expect("the old password is what it was");
@@ -371,7 +371,7 @@ async fn a_column_of_another_type_is_a_broken_row_wherever_it_is() {
 
     let reset = operator.reset("bob").await.expect("a reset");
     let step = stranger.change_step("bob", reset.shown()).await.expect("a step");
-    h.sql("UPDATE ticket SET created_at = 'now'").await;
+    h.sql("UPDATE sign_in_ticket SET created_at = 'now'").await;
     is_broken(of(&stranger.complete(&step.ticket, OTHER_PASSWORD).await.expect_err("a refusal")), "a ticket");
 
     stranger.sign_in("unknown", PASSWORD).await.expect_err("an unknown user");

@@ -105,7 +105,7 @@ async fn state(site: &Site) -> Vec<String> {
             || COALESCE(ended_password_hash, '') || COALESCE(devices_valid_after, 0) || COALESCE(lock_cause, 0)
             || change_demanded || roles || COALESCE(last_sign_in_at, 0) FROM "user" ORDER BY id"#,
         "SELECT id || generation || auth_at || COALESCE(ended_at, 0) FROM session ORDER BY id",
-        "SELECT user_id || expires_at FROM ticket ORDER BY user_id",
+        "SELECT user_id || expires_at FROM sign_in_ticket ORDER BY user_id",
         "SELECT id || COALESCE(revoked_at, 0) FROM api_token ORDER BY id",
         "SELECT user_id || place FROM familiar_place ORDER BY user_id, place",
         "SELECT id || COALESCE(ended_at, 0) FROM link ORDER BY id",
@@ -197,6 +197,7 @@ async fn a_link_whose_statements_fail_is_made_and_used_whole_or_not_at_all() {
     let request = v1::CompletePasswordResetRequest {
         link_token: url.split_once("token=").expect("a token").1.to_owned(),
         new_password: OTHER_PASSWORD.to_owned(),
+        second_factor: None,
         validate_only: false,
     };
     let choose = || async { stranger.auth().complete_password_reset(request.clone()).await };

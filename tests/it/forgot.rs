@@ -84,6 +84,7 @@ async fn a_user_asks_for_a_link_and_chooses_a_password() {
     let complete = v1::CompletePasswordResetRequest {
         link_token: mail.token("reset"),
         new_password: OTHER_PASSWORD.to_owned(),
+        second_factor: None,
         validate_only: false,
     };
     stranger.auth().complete_password_reset(complete).await.expect("a new password");

@@ -168,6 +168,7 @@ impl Scene {
                 let request = v1::ChangePasswordRequest {
                     current_password: PASSWORD.to_owned(),
                     new_password: OTHER_PASSWORD.to_owned(),
+                    second_factor: None,
                     validate_only,
                 };
                 self.bob.client.auth().change_password(request).await.map(drop)
@@ -240,7 +241,7 @@ async fn complete(
 
 async fn choose(client: &Client, link: &str, validate_only: bool) -> Result<(), Status> {
     let (link_token, new_password) = (link.to_owned(), OTHER_PASSWORD.to_owned());
-    let request = v1::CompletePasswordResetRequest { link_token, new_password, validate_only };
+    let request = v1::CompletePasswordResetRequest { link_token, new_password, second_factor: None, validate_only };
     client.auth().complete_password_reset(request).await.map(drop)
 }
 

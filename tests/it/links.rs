@@ -50,7 +50,8 @@ impl Client {
 
     async fn choose(&self, token: &str, password: &str) -> Result<v1::CompletePasswordResetResponse, Status> {
         let (link_token, new_password) = (token.to_owned(), password.to_owned());
-        let request = v1::CompletePasswordResetRequest { link_token, new_password, validate_only: false };
+        let request =
+            v1::CompletePasswordResetRequest { link_token, new_password, second_factor: None, validate_only: false };
         self.auth().complete_password_reset(request).await.map(Response::into_inner)
     }
 
@@ -219,7 +220,7 @@ async fn a_rejected_password_leaves_the_link_as_it_is() {
     let same = refused(stranger.choose(&token, PASSWORD).await, Code::InvalidArgument, "PASSWORD_REJECTED");
     assert_eq!(same.violations(), ["new_password: REUSED"]);
     let (link_token, new_password) = (token.clone(), OTHER_PASSWORD.to_owned());
-    let dry = v1::CompletePasswordResetRequest { link_token, new_password, validate_only: true };
+    let dry = v1::CompletePasswordResetRequest { link_token, new_password, second_factor: None, validate_only: true };
     stranger.auth().complete_password_reset(dry).await.expect("a dry run");
     stranger.choose(&token, OTHER_PASSWORD).await.expect("the link lives");
 }

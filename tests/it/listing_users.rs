@@ -210,6 +210,7 @@ fn both(a: &UserFilter, b: &UserFilter) -> UserFilter {
         without_flags: joined(&a.without_flags, &b.without_flags),
         roles: [a.roles.as_slice(), &b.roles].concat(),
         user_ids: [a.user_ids.as_slice(), &b.user_ids].concat(),
+        second_factor_enrolled: a.second_factor_enrolled.or(b.second_factor_enrolled),
         needs_attention: a.needs_attention || b.needs_attention,
         sign_in_abilities: joined(&a.sign_in_abilities, &b.sign_in_abilities),
     }

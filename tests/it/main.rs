@@ -91,6 +91,7 @@ mod refusals_in_the_audit_log;
 mod replicas;
 mod retention;
 mod roles;
+mod second_factor;
 mod secrets_never_logged;
 mod self_service_change;
 mod sessions;

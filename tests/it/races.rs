@@ -50,7 +50,7 @@ impl Round<'_> {
         let answer = match attempt {
             Attempt::SignIn => client.sign_in(self.name, PASSWORD).await.map(|step| match step {
                 Step::Tokens(tokens) => Some(tokens),
-                Step::PasswordChange(_) => None,
+                Step::PasswordChange(_) | Step::SecondFactor(_) => None,
             }),
             Attempt::Refresh => client.refresh(self.refresh_token).await.map(Some),
             Attempt::Complete => {
@@ -227,7 +227,7 @@ fn nothing_is_left_of_a_user_who_is_deleted_while_signing_in() {
                         let who = here.bearing(&tokens.access_token).who_am_i().await;
                         refused(who, Code::Unauthenticated, "SESSION_REVOKED");
                     }
-                    Ok(Step::PasswordChange(step)) => panic!("{step:?}"),
+                    Ok(step) => panic!("{step:?}"),
                     Err(status) => check_reason(&status),
                 }
             }

@@ -83,6 +83,7 @@ async fn validate_only_proves_the_current_password_and_changes_nothing() {
         let request = v1::ChangePasswordRequest {
             current_password: current.to_owned(),
             new_password: OTHER_PASSWORD.to_owned(),
+            second_factor: None,
             validate_only: true,
         };
         let mut auth = bob.client.auth();

@@ -1,6 +1,7 @@
 //! Choosing a password with a link.
 
 use crate::app::App;
+use crate::app::second_factor::{Checked, Coded};
 use crate::app::writer::Change;
 use crate::domain::audit::{Event, EventType, Target};
 use crate::domain::caller::Caller;
@@ -9,6 +10,7 @@ use crate::domain::delivery::LetterKind;
 use crate::domain::link::Link;
 use crate::domain::password::{PasswordFault, PlainPassword};
 use crate::domain::password_hash::PasswordHash;
+use crate::domain::second_factor::SecondFactorCode;
 use crate::domain::secret::LinkSecret;
 use crate::domain::user::{Password, PasswordKind, User};
 use crate::error::{Error, Result, Unauthenticated};
@@ -25,29 +27,38 @@ pub struct CompletePasswordReset {
     pub link: Option<LinkSecret>,
     /// The new password.
     pub new_password: Result<PlainPassword, PasswordFault>,
-    /// Dry run: check everything and change nothing.
+    /// A code of the second factor.
+    pub code: Option<SecondFactorCode>,
+    /// Dry run: check everything but the code, which works once, and change nothing.
     pub validate_only: bool,
 }
 
 impl App {
     /// Sets a new password with a link, and uses the link up. Ends all other links, sessions, tickets and device tokens, and
     /// lifts a throttle and a lock for failed sign-ins. Makes no session. Returns the number of sessions that were ended. A
-    /// rejected password leaves the link as it is.
+    /// rejected password or code leaves the link as it is.
     ///
     /// Fails with [`Unauthenticated::TicketInvalid`] if the link does not work.
     pub async fn complete_password_reset(&self, caller: &Caller, command: CompletePasswordReset) -> Result<u32> {
-        let CompletePasswordReset { link, new_password, validate_only } = command;
+        let CompletePasswordReset { link, new_password, code, validate_only } = command;
+        let code = code.as_ref();
         let entry = self.enter(caller).await?;
-        let proof = &self.prove_link(entry, link.as_ref(), new_password).await?;
+        let proof = &self.prove_link(entry, link.as_ref(), new_password, code).await?;
         if validate_only {
             return Ok(0);
         }
         let dead = || Error::Unauthenticated(Unauthenticated::TicketInvalid);
-        self.write(caller, None, |mut writer| async move {
+        let done = self.write(caller, None, |mut writer| async move {
             let before = writer.locked(proof.link.user_id).await?.ok_or_else(dead)?;
             let change = writer.change();
-            let works = before.can_use(&proof.link, change.now);
-            if !works || !link_consume(&change.tx, proof.link.id, change.now).await? {
+            if !before.can_use(&proof.link, change.now) {
+                return Err(dead());
+            }
+            let more = match change.demand_code(&before, code).await? {
+                Checked::Right { events, .. } => events,
+                Checked::Wrong(event) => return self.code_failed(change, caller, &before, event).await,
+            };
+            if !link_consume(&change.tx, proof.link.id, change.now).await? {
                 return Err(dead());
             }
             let (after, sessions) = set_password(&change, &before, &proof.link, &proof.hash).await?;
@@ -58,9 +69,9 @@ impl App {
                 .detail("purpose", proof.link.purpose.as_str())
                 .detail("sessionsRevoked", sessions)
                 .detail("lockLifted", before.lock(change.now).is_some());
-            change.commit(event.and(throttle_ended), sessions).await
-        })
-        .await
+            change.commit(event.and(throttle_ended).and(more), Coded::Done(sessions)).await
+        });
+        done.await?.answer()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::app::App;
 use crate::app::proving::Claim;
+use crate::app::second_factor::{Checked, Coded};
 use crate::app::sign_in::Progress;
 use crate::app::writer::Change;
 use crate::domain::audit::{Event, EventType, Target};
@@ -10,6 +11,7 @@ use crate::domain::credentials::Credentials;
 use crate::domain::delivery::LetterKind;
 use crate::domain::password::{PasswordFault, PlainPassword};
 use crate::domain::password_hash::PasswordHash;
+use crate::domain::second_factor::SecondFactorCode;
 use crate::domain::secret::TicketSecret;
 use crate::domain::user::{Password, PasswordKind, User};
 use crate::error::{Error, Result, Unauthenticated};
@@ -35,7 +37,9 @@ pub struct ChangePassword {
     pub current: Option<PlainPassword>,
     /// The new password.
     pub new_password: Result<PlainPassword, PasswordFault>,
-    /// Dry run: check everything and change nothing.
+    /// A code of the second factor.
+    pub code: Option<SecondFactorCode>,
+    /// Dry run: check everything but the code, which works once, and change nothing.
     pub validate_only: bool,
 }
 
@@ -60,13 +64,16 @@ impl App {
         self.write(caller, None, |mut writer| async move {
             let before = writer.unchanged_since(&proof.account).await?.ok_or_else(dead)?;
             let found = ticket_lock_row(&writer.tx, &proof.digest, proof.ticket.purpose, writer.now).await?;
-            found.ok_or_else(dead)?;
+            let proofs = found.ok_or_else(dead)?.proofs;
+            if before.owes_second_factor(proofs) {
+                return Err(dead());
+            }
             let change = writer.change();
             let (after, sessions) = change_password(&change, &before, &proof.hash, Which::All).await?;
             let (_, throttle_ended) = change.clear_throttle(&before).await?;
-            let (tokens, signed_in) = self.open_session(&change, caller, &after, &proof.ticket.wish).await?;
-            let events = changed_event(&after, sessions).and(throttle_ended).and(signed_in);
-            change.commit(events, (Some(Progress::Tokens(tokens)), sessions)).await
+            let events = [changed_event(&after, sessions)].into_iter().chain(throttle_ended).collect();
+            let advanced = self.advance(change, caller, &after, proofs, &proof.ticket.wish, events).await?;
+            Ok(advanced.map(|progress| (Some(progress), sessions)))
         })
         .await
     }
@@ -77,13 +84,17 @@ impl App {
         let Principal::User { id, session_id, .. } = &caller.principal else {
             return Err(Denied::UserRequired.into());
         };
-        let ChangePassword { current, new_password, validate_only } = command;
+        let ChangePassword { current, new_password, code, validate_only } = command;
+        let code = code.as_ref();
         let entry = self.enter(caller).await?;
         let new_password = self.accept("new_password", new_password)?;
         let account = user_with_credentials(self.store.reader(), *id).await?;
         let account = &account.ok_or(Error::Unauthenticated(Unauthenticated::SessionRevoked))?;
         let proof = &self.prove(entry, Claim::owner(account, current.as_ref())).await?;
-        let hash = self.hash_own(proof, current.as_ref(), new_password).await;
+        let hash = match App::check_code_sent(&account.user, code) {
+            Ok(()) => self.hash_own(proof, current.as_ref(), new_password).await,
+            Err(error) => Err(error),
+        };
         let hash = &self.settle(proof, hash.map(Some)).await?;
         if validate_only {
             return self.release(&proof.attempt).await.map(|()| 0);
@@ -91,11 +102,16 @@ impl App {
         let changed = self.write(caller, None, |mut writer| async move {
             let Some(before) = writer.unchanged_since(account).await? else { return Ok(writer.unchanged(None)) };
             let change = writer.change();
+            let more = match change.demand_code(&before, code).await? {
+                Checked::Right { events, .. } => events,
+                Checked::Wrong(event) => return Ok(self.code_failed(change, caller, &before, event).await?.map(Some)),
+            };
             let throttle_ended = proof.attempt.succeeded(&change, &before).await?;
             let (after, sessions) = change_password(&change, &before, hash, Which::AllBut(*session_id)).await?;
-            change.commit(changed_event(&after, sessions).and(throttle_ended), Some(sessions)).await
+            let events = changed_event(&after, sessions).and(throttle_ended).and(more);
+            change.commit(events, Some(Coded::Done(sessions))).await
         });
-        self.settle(proof, changed.await).await
+        self.settle_coded(proof, changed.await).await
     }
 }
 

@@ -254,6 +254,7 @@ fn new_user(id: UserId, command: &CreateUser, password: Option<Password>, now: T
         email_verified_at: None,
         stored_link: None,
         mail_failed_at: None,
+        second_factor: None,
     }
 }
 

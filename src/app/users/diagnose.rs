@@ -4,11 +4,14 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::app::App;
+use crate::app::second_factor::CLOCK_AHEAD;
 use crate::domain::alike::{beginnings, nearest};
 use crate::domain::audit::{EventType, RecordedEvent};
 use crate::domain::caller::Caller;
 use crate::domain::delivery::{Delivery, DeliveryFilter};
-use crate::domain::diagnosis::{Diagnosis, Earlier, Facts, Finding, LATELY, Place, Verdict, WrongPasswords};
+use crate::domain::diagnosis::{
+    Diagnosis, Earlier, Facts, Finding, LATELY, Place, Verdict, WrongCodes, WrongPasswords,
+};
 use crate::domain::lockout::Throttle;
 use crate::domain::login::Login;
 use crate::domain::page::PageSize;
@@ -25,7 +28,7 @@ use crate::store::throttle::throttle_list;
 use crate::store::users::{UserListing, reservation_owner, user_by_id, user_by_ref, user_list};
 
 /// The events that are attempts to sign in.
-const ATTEMPTS: &[EventType] = &[EventType::SignInSucceeded, EventType::SignInFailed];
+const ATTEMPTS: &[EventType] = &[EventType::SignInSucceeded, EventType::SignInFailed, EventType::SecondFactorFailed];
 
 /// Accounts that are compared with a mistyped name, for each of its beginnings.
 const COMPARED: i32 = 100;
@@ -149,6 +152,7 @@ impl App {
             throttles,
             blocks,
             wrong_passwords: wrong_passwords(&attempts, now),
+            wrong_codes: wrong_codes(&attempts, now),
             is_hash_usable: user.password.as_ref().is_none_or(|password| self.is_hash_usable(password)),
             sign_ins_limited_until: self.sign_ins_wait(user.id).map(|wait| now.saturating_add(wait)),
             readiness: self.readiness(),
@@ -268,4 +272,14 @@ fn wrong_passwords(attempts: &[RecordedEvent], now: Timestamp) -> Option<WrongPa
     let last = wrong.next()?;
     let count = u32::try_from(wrong.count()).unwrap_or(u32::MAX).saturating_add(1);
     Some(WrongPasswords { count, last_at: last.at, last_from: last.actor.client_address.clone() })
+}
+
+fn wrong_codes(attempts: &[RecordedEvent], now: Timestamp) -> Option<WrongCodes> {
+    let since = now.saturating_sub(LATELY);
+    let mut wrong =
+        attempts.iter().filter(|attempt| attempt.kind == EventType::SecondFactorFailed && attempt.at > since);
+    let last = wrong.next()?;
+    let count = u32::try_from(wrong.count()).unwrap_or(u32::MAX).saturating_add(1);
+    let clock_ahead = last.details.get(CLOCK_AHEAD).and_then(|seconds| seconds.parse().ok());
+    Some(WrongCodes { count, last_at: last.at, clock_ahead })
 }

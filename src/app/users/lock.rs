@@ -5,18 +5,21 @@ use std::time::Duration;
 
 use crate::app::App;
 use crate::app::passwords::end_password;
+use crate::app::second_factor::remove_second_factor;
 use crate::app::writer::{Change, RolledBack, Writer};
 use crate::domain::audit::{Event, EventType, Target};
 use crate::domain::caller::Caller;
 use crate::domain::delivery::LetterKind;
 use crate::domain::lockout::{Lock, LockCause};
 use crate::domain::profile::Note;
+use crate::domain::second_factor::SecondFactor;
 use crate::domain::time::Timestamp;
 use crate::domain::user::{Effects, Etag, User, UserRef};
 use crate::error::Result;
 use crate::store::api_tokens::api_token_revoke_all;
 use crate::store::deliveries::{Cancelled, delivery_cancel};
 use crate::store::familiar::place_forget_all;
+use crate::store::second_factors::totp_forget_wrong_codes;
 use crate::store::sessions::{Which, session_end};
 use crate::store::tickets::ticket_end_all;
 use crate::store::users::user_save;
@@ -41,6 +44,8 @@ pub struct LockUser {
     pub note: Option<Note>,
     /// When the lock expires. `None` means never.
     pub end: Option<LockEnd>,
+    /// Whether the second factor is removed too. Goes with [`LockCause::Compromise`] only.
+    pub remove_second_factors: bool,
     /// If set, must match the current version.
     pub etag: Option<Etag>,
 }
@@ -79,7 +84,7 @@ impl App {
                 actor_name: caller.principal.name().to_owned(),
             };
             let (after, effects) = match command.cause {
-                LockCause::Compromise => contain_account(&change, &before, lock).await?,
+                LockCause::Compromise => contain_account(&change, &before, lock, command.remove_second_factors).await?,
                 _ => lock_account(&change, &before, lock).await?,
             };
             let event = locked_event(&after, command.note.as_ref(), &effects);
@@ -92,7 +97,8 @@ impl App {
         Ok(locked)
     }
 
-    /// Lifts a lock, and clears failed sign-ins with their throttle. The password stays as it is. Also returns the lock.
+    /// Lifts a lock, and clears failed sign-ins and wrong codes with their waits. Password and second factor stay as they are. Also
+    /// returns the lock.
     pub async fn unlock_user(&self, caller: &Caller, command: UnlockUser) -> Result<(User, Option<Lock>, Effects)> {
         let command = &command;
         self.write(caller, Some(&command.user), |mut writer| async move {
@@ -106,12 +112,19 @@ impl App {
             let lifted = before.lock(change.now).cloned();
             let lock_lifted = lifted.is_some();
             let (cleared, throttle_ended) = change.clear_throttle(&before).await?;
-            if before.stored_lock.is_none() && !cleared.had_failures && !cleared.was_waiting {
+            let had_wrong_codes = before.second_factor.is_some_and(|factor| factor.failures > 0);
+            let codes_waited = before.second_factor.is_some_and(|factor| factor.refused_until(change.now).is_some());
+            if had_wrong_codes {
+                totp_forget_wrong_codes(&change.tx, before.id).await?;
+            }
+            let had_failures = cleared.had_failures || cleared.was_waiting || had_wrong_codes;
+            if before.stored_lock.is_none() && !had_failures {
                 return Ok(change.roll_back(RolledBack::NotApplied, (before, None, Effects::default())));
             }
-            let throttle_cleared = cleared.was_waiting;
+            let throttle_cleared = cleared.was_waiting || codes_waited;
             let mut after = before.clone();
             after.stored_throttle = None;
+            after.second_factor = before.second_factor.map(SecondFactor::without_wrong_codes);
             if before.stored_lock.is_some() {
                 after.stored_lock = None;
                 user_save(&change.tx, &before, &mut after, None, change.now).await?;
@@ -151,8 +164,17 @@ pub(in crate::app) async fn lock_account(change: &Change<'_>, before: &User, loc
 
 /// Does the same, and ends the password, the API tokens and the device tokens. Familiar places are forgotten, because one of
 /// them may be the intruder's.
-async fn contain_account(change: &Change<'_>, before: &User, lock: Lock) -> Result<(User, Effects)> {
+async fn contain_account(
+    change: &Change<'_>,
+    before: &User,
+    lock: Lock,
+    remove_second_factors: bool,
+) -> Result<(User, Effects)> {
     let mut contained = before.clone();
+    let second_factors_removed = remove_second_factors && before.second_factor.is_some();
+    if second_factors_removed {
+        remove_second_factor(change, &mut contained).await?;
+    }
     end_password(change, &mut contained).await?;
     let (after, effects) = save_locked(change, before, contained, lock).await?;
     place_forget_all(&change.tx, before.id).await?;
@@ -162,6 +184,7 @@ async fn contain_account(change: &Change<'_>, before: &User, lock: Lock) -> Resu
         api_tokens_revoked: api_token_revoke_all(&change.tx, before.id, change.now).await?,
         // Only a sign-in makes any.
         devices_forgotten: before.last_sign_in_at.is_some(),
+        second_factors_removed,
         ..effects
     };
     Ok((after, effects))
@@ -194,6 +217,7 @@ fn contained(event: Event, effects: &Effects) -> Event {
         .detail("ticketsRevoked", effects.tickets_revoked)
         .detail("linksRevoked", effects.links_revoked)
         .detail("devicesForgotten", effects.devices_forgotten)
+        .detail("secondFactorsRemoved", effects.second_factors_removed)
 }
 
 /// The audit event of a lock.

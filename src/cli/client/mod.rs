@@ -381,7 +381,7 @@ impl Client {
             return Err(Error::unexpected("there is no stored login"));
         };
         let method = Method::of::<ReauthenticateRequest>()?;
-        let request = ReauthenticateRequest { password: password.expose_secret().to_owned() };
+        let request = ReauthenticateRequest { password: password.expose_secret().to_owned(), second_factor: None };
         let mut expired = false;
         loop {
             let bearer = self.bearer(expired).await?;

@@ -70,6 +70,7 @@ impl SignIn {
                 keep(cli, store, login, tokens).await?;
                 print_json::<SignInRequest>(cli, &answer)
             }
+            Step::SecondFactor(_) => Err(Error::unexpected("the server asks for a second factor")),
             Step::PasswordChange(change) => self.change(cli, store, login, change).await,
         }
     }
@@ -132,7 +133,7 @@ async fn complete(
     let answer = cli.client.call(request).await?;
     match self::step(answer.progress.clone())? {
         Step::Tokens(tokens) => Ok((answer, tokens)),
-        Step::PasswordChange(_) => Err(Error::unexpected("the server asks for a new password twice")),
+        Step::SecondFactor(_) | Step::PasswordChange(_) => Err(Error::unexpected("the server asks for a step twice")),
     }
 }
 

@@ -56,6 +56,7 @@ async fn change(cli: &Cli, current: &SecretString, new: &SecretString) -> Result
     let request = ChangePasswordRequest {
         current_password: current.expose_secret().to_owned(),
         new_password: new.expose_secret().to_owned(),
+        second_factor: None,
         validate_only: false,
     };
     let changed = cli.answer(request, |screen, ChangePasswordResponse { sessions_revoked }| {

@@ -133,6 +133,7 @@ async fn complete(cli: &Cli, token: &SecretString, new: &SecretString) -> Result
     let request = CompletePasswordResetRequest {
         link_token: token.expose_secret().to_owned(),
         new_password: new.expose_secret().to_owned(),
+        second_factor: None,
         validate_only: false,
     };
     let done = cli.answer(request, |screen, CompletePasswordResetResponse { sessions_revoked }| {

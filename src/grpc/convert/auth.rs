@@ -3,6 +3,7 @@
 use secrecy::ExposeSecret as _;
 
 use super::passwords::{proof, required};
+use super::second_factor::{self, optional_code};
 use super::sessions::session;
 use super::user::{change_cause, user};
 use super::{bounded, duration_message, each, finish, names, scopes, stamp};
@@ -36,6 +37,7 @@ pub(in crate::grpc) fn sign_in(message: v1::SignInRequest, caller: &Caller) -> R
     let mut faults = Violations::new();
     let login = required(&mut faults, "login", message.login, MAX_LOGIN_BYTES);
     let password = proof(&mut faults, "password", message.password);
+    let code = optional_code(&mut faults, message.second_factor);
     let device_token = device_token(&mut faults, message.device_token);
     let client_name = faults.check("client_name", ClientName::parse(&message.client_name));
     let audiences = audiences(&mut faults, &message.audiences);
@@ -43,7 +45,7 @@ pub(in crate::grpc) fn sign_in(message: v1::SignInRequest, caller: &Caller) -> R
     let app = caller.call.app.as_ref().map_or_else(|| NO_APP.to_owned(), |app| app.name.clone());
     finish(faults, || {
         let wish = SignInWish { client_name: client_name?, audiences: audiences?, scopes: scopes?, app };
-        Some(SignIn { login: login?, password: password?, device_token: device_token?, wish })
+        Some(SignIn { login: login?, password: password?, code: code?, device_token: device_token?, wish })
     })
 }
 
@@ -102,6 +104,11 @@ pub(in crate::grpc) fn progress(progress: &Progress) -> v1::SignInProgress {
     use v1::sign_in_progress::Step;
     let step = match progress {
         Progress::Tokens(issued) => Step::Tokens(tokens(issued)),
+        Progress::SecondFactor { ticket, methods, expires_at } => Step::SecondFactor(v1::SecondFactorStep {
+            ticket: ticket.expose().to_string(),
+            methods: second_factor::methods(methods),
+            expire_time: Some(stamp(*expires_at)),
+        }),
         Progress::PasswordChange { ticket, cause, rules, expires_at } => Step::PasswordChange(v1::PasswordChangeStep {
             ticket: ticket.expose().to_string(),
             cause: change_cause(*cause).into(),

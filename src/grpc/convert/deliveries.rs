@@ -3,6 +3,7 @@
 use zeroize::Zeroizing;
 
 use super::passwords::{new_password, required};
+use super::second_factor::optional_code;
 use super::users::idempotency;
 use super::{Wrong, count, each, finish, note, page, stamp, user_ref};
 use crate::app::{
@@ -45,10 +46,11 @@ pub(in crate::grpc) fn complete_reset(message: v1::CompletePasswordResetRequest)
     let mut faults = Violations::new();
     let token = required(&mut faults, "link_token", message.link_token, MAX_LINK_BYTES);
     let new_password = new_password(&mut faults, message.new_password);
+    let code = optional_code(&mut faults, message.second_factor);
     let validate_only = message.validate_only;
     finish(faults, || {
         let link = LinkSecret::parse(&Zeroizing::new(token?)).ok();
-        Some(CompletePasswordReset { link, new_password: new_password?, validate_only })
+        Some(CompletePasswordReset { link, new_password: new_password?, code: code?, validate_only })
     })
 }
 

@@ -10,6 +10,7 @@ pub(super) mod auth;
 pub(super) mod deliveries;
 pub(super) mod diagnosis;
 pub(super) mod passwords;
+pub(super) mod second_factor;
 pub(super) mod sessions;
 pub(super) mod tokens;
 pub(super) mod user;

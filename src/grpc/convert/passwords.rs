@@ -2,6 +2,7 @@
 //!
 //! Each password moves at once into a type that is wiped on drop and never printed.
 
+use super::second_factor::optional_code;
 use super::users::{MAX_TEMPORARY_TTL, handover, idempotency};
 use super::{bounded, duration, etag, finish, note, user_ref};
 use crate::app::{
@@ -16,7 +17,7 @@ use crate::error::Result;
 use crate::proto::v1;
 
 /// The maximum length of a ticket, in bytes.
-const MAX_TICKET_BYTES: usize = 1024;
+pub(super) const MAX_TICKET_BYTES: usize = 1024;
 
 pub(in crate::grpc) fn reset_password(mut message: v1::ResetPasswordRequest) -> Result<ResetPassword> {
     let mut faults = Violations::new();
@@ -106,14 +107,18 @@ pub(in crate::grpc) fn change_password(message: v1::ChangePasswordRequest) -> Re
     let mut faults = Violations::new();
     let current = proof(&mut faults, "current_password", message.current_password);
     let new_password = new_password(&mut faults, message.new_password);
+    let code = optional_code(&mut faults, message.second_factor);
     let validate_only = message.validate_only;
-    finish(faults, || Some(ChangePassword { current: current?, new_password: new_password?, validate_only }))
+    finish(faults, || {
+        Some(ChangePassword { current: current?, new_password: new_password?, code: code?, validate_only })
+    })
 }
 
 pub(in crate::grpc) fn reauthenticate(message: v1::ReauthenticateRequest) -> Result<Reauthenticate> {
     let mut faults = Violations::new();
     let password = proof(&mut faults, "password", message.password);
-    finish(faults, || Some(Reauthenticate { password: password? }))
+    let code = optional_code(&mut faults, message.second_factor);
+    finish(faults, || Some(Reauthenticate { password: password?, code: code? }))
 }
 
 /// Reads a password that proves identity. One that is not text counts as a wrong password.

@@ -11,9 +11,6 @@ use crate::domain::violation::{Fault, Violations};
 use crate::error::Result;
 use crate::proto::v1;
 
-/// The authentication method in the terms of RFC 8176: a password is the only one.
-const AUTH_METHOD: &str = "pwd";
-
 /// The maximum number of sessions in a request.
 const MAX_SESSIONS: usize = 100;
 
@@ -66,7 +63,7 @@ pub(in crate::grpc) fn session(session: &Session, caller: &Caller) -> v1::Sessio
         app: session.wish.app.clone(),
         client_name: session.wish.client_name.as_ref().map(ToString::to_string).unwrap_or_default(),
         client_address: session.client_address.clone(),
-        auth_methods: vec![AUTH_METHOD.to_owned()],
+        auth_methods: session.proofs.auth_methods(),
         auth_time: Some(stamp(session.auth_at)),
         create_time: Some(stamp(session.created_at)),
         last_used_time: Some(stamp(session.last_used_at)),

@@ -1,7 +1,7 @@
 //! Messages of users.
 
 use super::deliveries::link_kind;
-use super::{count, stamp};
+use super::{count, second_factor, stamp};
 use crate::app::App;
 use crate::domain::audit::RecordedEvent;
 use crate::domain::link::PendingLink;
@@ -32,6 +32,7 @@ pub(in crate::grpc) fn user(app: &App, user: &User) -> v1::User {
             includes_familiar_places: throttle.includes_familiar(now),
         }),
         password_status: Some(password_status(app, user)),
+        second_factor_status: Some(second_factor::status(user.second_factor.as_ref(), now)),
         email_verified: user.email_verified_at.is_some(),
         pending_link: user.pending_link(now).map(pending_link),
         flags: user.flags(now).into_iter().map(|known| flag(known).into()).collect(),
@@ -79,6 +80,7 @@ pub(super) fn remedy_method(remedy: Remedy) -> &'static str {
         Remedy::CreateUser => "latchkey.v1.UserAdmin/CreateUser",
         Remedy::DeleteUser => "latchkey.v1.UserAdmin/DeleteUser",
         Remedy::ResendDelivery => "latchkey.v1.UserAdmin/ResendDelivery",
+        Remedy::ResetSecondFactor => "latchkey.v1.UserAdmin/ResetSecondFactor",
     }
 }
 
@@ -188,5 +190,6 @@ pub(in crate::grpc) fn effects(effects: &Effects) -> v1::Effects {
         api_tokens_narrowed: count(effects.api_tokens_narrowed),
         tickets_revoked: count(effects.tickets_revoked),
         devices_forgotten: effects.devices_forgotten,
+        second_factors_removed: effects.second_factors_removed,
     }
 }

@@ -60,6 +60,7 @@ fn filter(faults: &mut Violations, message: &v1::UserFilter) -> Option<UserFilte
         without_flags: without_flags?,
         roles: roles?,
         user_ids: user_ids?,
+        has_second_factor: message.second_factor_enrolled,
         needs_attention: message.needs_attention,
         abilities: abilities?,
     })
@@ -247,7 +248,13 @@ pub(in crate::grpc) fn lock_user(message: v1::LockUserRequest, now: Timestamp) -
     let note = note(&mut faults, &message.note);
     let end = lock_end(&mut faults, message.end, now);
     let etag = etag(&mut faults, &message.etag);
-    finish(faults, || Some(LockUser { user: user?, cause: cause?, note: note?, end: end?, etag: etag? }))
+    let remove_second_factors = message.remove_second_factors;
+    if remove_second_factors && cause != Some(LockCause::Compromise) {
+        faults.push("remove_second_factors", Fault::Conflict, "goes with LOCK_CAUSE_COMPROMISE only");
+    }
+    finish(faults, || {
+        Some(LockUser { user: user?, cause: cause?, note: note?, end: end?, remove_second_factors, etag: etag? })
+    })
 }
 
 fn lock_end(

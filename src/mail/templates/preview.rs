@@ -77,9 +77,13 @@ pub(super) fn all() -> impl Iterator<Item = (LetterKind, Language, bool)> {
 /// What is most frequent for the kind: users change their passwords, operators lock.
 pub(super) fn requester(kind: LetterKind, is_full: bool) -> Requester {
     match kind {
-        LetterKind::PasswordReset | LetterKind::PasswordChanged | LetterKind::PasswordResetDone => {
-            Requester::Owner { source: is_full.then(|| "198.51.100.7".to_owned()) }
-        }
+        LetterKind::PasswordReset
+        | LetterKind::PasswordChanged
+        | LetterKind::PasswordResetDone
+        | LetterKind::TotpEnrolled
+        | LetterKind::TotpDisabled
+        | LetterKind::RecoveryCodeUsed
+        | LetterKind::WrongCodes => Requester::Owner { source: is_full.then(|| "198.51.100.7".to_owned()) },
         _ => Requester::Operator { name: is_full.then(|| "Ada Lovelace".to_owned()) },
     }
 }

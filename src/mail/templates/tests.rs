@@ -87,6 +87,11 @@ fn a_notice_has_no_secret_and_no_link_but_the_contact() -> Result<(), Box<dyn st
         LetterKind::PasswordResetDone,
         LetterKind::Compromised,
         LetterKind::AddressChanged,
+        LetterKind::TotpEnrolled,
+        LetterKind::TotpDisabled,
+        LetterKind::SecondFactorReset,
+        LetterKind::RecoveryCodeUsed,
+        LetterKind::WrongCodes,
     ];
     for kind in notices {
         let Rendered { text, html, .. } = templates.render(kind, None, &values("Grace"))?;

@@ -95,7 +95,14 @@ impl LetterKind {
             LetterKind::PasswordReset | LetterKind::Invite | LetterKind::EmailVerification => LINK,
             LetterKind::TemporaryPassword => PASSWORD,
             LetterKind::AddressChanged => &[("new_address", Sometimes)],
-            LetterKind::PasswordChanged | LetterKind::PasswordResetDone | LetterKind::Compromised => &[],
+            LetterKind::PasswordChanged
+            | LetterKind::PasswordResetDone
+            | LetterKind::Compromised
+            | LetterKind::TotpEnrolled
+            | LetterKind::TotpDisabled
+            | LetterKind::SecondFactorReset
+            | LetterKind::RecoveryCodeUsed
+            | LetterKind::WrongCodes => &[],
         }
     }
 }

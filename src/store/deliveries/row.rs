@@ -38,6 +38,11 @@ pub(super) fn letter_number(letter: LetterKind) -> i16 {
         LetterKind::PasswordResetDone => 52,
         LetterKind::Compromised => 53,
         LetterKind::AddressChanged => 54,
+        LetterKind::TotpEnrolled => 55,
+        LetterKind::TotpDisabled => 56,
+        LetterKind::SecondFactorReset => 57,
+        LetterKind::RecoveryCodeUsed => 58,
+        LetterKind::WrongCodes => 59,
     }
 }
 

@@ -19,6 +19,7 @@ pub struct Model {
     pub ended_at: Option<i64>,
     pub generation: i32,
     pub rotated_at: Option<i64>,
+    pub second_factor: i16,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -1,13 +1,15 @@
 use sea_orm::entity::prelude::*;
 
 #[derive(Clone, PartialEq, Eq, DeriveEntityModel)]
-#[sea_orm(table_name = "ticket")]
+#[sea_orm(table_name = "sign_in_ticket")]
 pub struct Model {
     #[sea_orm(primary_key, auto_increment = false)]
-    pub user_id: String,
-    #[sea_orm(primary_key, auto_increment = false)]
-    pub purpose: i16,
     pub digest: Vec<u8>,
+    pub user_id: String,
+    pub purpose: i16,
+    pub second_factor: i16,
+    pub session_id: Option<String>,
+    pub sealed_key: Option<Vec<u8>>,
     pub app: String,
     pub client_name: Option<String>,
     pub audiences: String,

@@ -11,6 +11,7 @@ mod m0008_ended_passwords;
 mod m0009_links_and_deliveries;
 mod m0010_reset_requests;
 mod m0011_pending_links_and_failed_mail;
+mod m0012_second_factors;
 
 use sea_orm_migration::prelude::*;
 
@@ -31,6 +32,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0009_links_and_deliveries::Migration),
             Box::new(m0010_reset_requests::Migration),
             Box::new(m0011_pending_links_and_failed_mail::Migration),
+            Box::new(m0012_second_factors::Migration),
         ]
     }
 }

@@ -5,7 +5,7 @@
 use sea_orm::sea_query::{Condition, Expr, ExprTrait, Query, SelectStatement, SimpleExpr};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QuerySelect, QueryTrait};
 
-use super::derived::{link_pending, mail_failed};
+use super::derived::{link_pending, mail_failed, second_factor_enrolled};
 use super::row::kind_number;
 use crate::domain::sign_in_ability::{AbilityKind, Concern};
 use crate::domain::time::Timestamp;
@@ -19,6 +19,10 @@ pub(super) fn matching(filter: &UserFilter, now: Timestamp) -> Condition {
     let mut all = Condition::all();
     if filter.needs_attention {
         all = all.add(concerned(now));
+    }
+    if let Some(has_second_factor) = filter.has_second_factor {
+        let enrolled = second_factor_enrolled();
+        all = all.add(if has_second_factor { enrolled } else { enrolled.not() });
     }
     if !filter.abilities.is_empty() {
         all = all.add(filter.abilities.iter().fold(Condition::any(), |any, kind| any.add(ability(*kind, now))));

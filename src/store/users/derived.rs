@@ -1,4 +1,4 @@
-//! What other tables say of an account: its throttle, its pending link, and whether mail to it failed.
+//! What other tables say of an account: its throttle, its pending link, whether mail to it failed, and its second factor.
 //!
 //! Each is a subquery, so that every fact is kept in one place. Partial indexes hold the few rows that a subquery looks at; its
 //! condition is that of the index, word for word.
@@ -19,13 +19,15 @@ pub(super) struct Derived {
     from: &'static str,
 }
 
-/// The throttle, over all budgets of the account; the link that works longest; and when mail to the address of today failed.
-pub(super) const DERIVED: [Derived; 5] = [
+/// The throttle, over all budgets of the account; the link that works longest; when mail to the address of today failed; and the
+/// second factor.
+pub(super) const DERIVED: [Derived; 6] = [
     Derived { name: "throttle_failures", kind: "INTEGER", what: "MAX(throttle.failures)", from: THROTTLES },
     Derived { name: "throttle_until", kind: "BIGINT", what: "MAX(throttle.waits_until)", from: THROTTLES },
     Derived { name: "familiar_until", kind: "BIGINT", what: FAMILIAR_UNTIL, from: THROTTLES },
     Derived { name: "pending_link", kind: "TEXT", what: PENDING_LINK, from: LINK },
     Derived { name: "mail_failed_at", kind: "BIGINT", what: "MAX(delivery.updated_at)", from: FAILED },
+    Derived { name: "second_factor", kind: "TEXT", what: SECOND_FACTOR, from: TOTP },
 ];
 
 /// The budgets that throttle the account.
@@ -46,6 +48,13 @@ const FAILED: &str = r#"FROM delivery WHERE delivery.user_id = "user".id AND del
     AND (delivery.state = 5 OR (delivery.state = 6 AND delivery.attempts > 0))
     AND NOT EXISTS (SELECT 1 FROM delivery AS later WHERE later.user_id = delivery.user_id
         AND later.updated_at >= delivery.updated_at AND later.address_key = delivery.address_key AND later.state = 4)"#;
+
+/// When the authenticator was confirmed, the wrong codes since the last right one, until when codes are refused (0: not at all),
+/// and the recovery codes that are left, with spaces between.
+const SECOND_FACTOR: &str = "totp.enrolled_at || ' ' || totp.failures || ' ' || COALESCE(totp.waits_until, 0) || ' '
+    || (SELECT COUNT(*) FROM recovery_code WHERE recovery_code.user_id = totp.user_id)";
+
+const TOTP: &str = r#"FROM totp WHERE totp.user_id = "user".id"#;
 
 /// Adds the derived columns, each with a prefix.
 pub(super) fn with_derived<E: EntityTrait>(select: Select<E>, prefix: &str) -> Select<E> {
@@ -70,4 +79,9 @@ pub(super) fn mail_failed() -> Condition {
     let candidates = r#""user".id IN (SELECT delivery.user_id FROM delivery
         WHERE (delivery.state = 5 OR (delivery.state = 6 AND delivery.attempts > 0)))"#;
     Condition::all().add(Expr::cust(candidates)).add(Expr::cust(format!("EXISTS (SELECT 1 {FAILED})")))
+}
+
+/// Selects the accounts with a second factor.
+pub(super) fn second_factor_enrolled() -> Condition {
+    Condition::all().add(Expr::cust(r#""user".id IN (SELECT totp.user_id FROM totp)"#))
 }

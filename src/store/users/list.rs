@@ -168,6 +168,7 @@ impl UserListing<'_> {
             without_flags,
             roles,
             user_ids,
+            has_second_factor,
             needs_attention,
             abilities,
         } = self.filter;
@@ -177,7 +178,8 @@ impl UserListing<'_> {
             && flags.is_empty()
             && without_flags.is_empty()
             && roles.is_empty()
-            && user_ids.is_empty();
+            && user_ids.is_empty()
+            && has_second_factor.is_none();
         text.is_some() && is_empty && !needs_attention && abilities.is_empty()
     }
 

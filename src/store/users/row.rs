@@ -9,6 +9,7 @@ use crate::domain::lockout::{Lock, LockCause, Throttle};
 use crate::domain::password_hash::PasswordHash;
 use crate::domain::profile::{DisplayName, ExternalId, Labels, Locale};
 use crate::domain::role::Role;
+use crate::domain::second_factor::SecondFactor;
 use crate::domain::user::{Password, PasswordKind, User, UserKind};
 use crate::domain::username::Username;
 use crate::error::{Resource, Result};
@@ -26,6 +27,7 @@ pub(super) struct UserRow {
     familiar_until: Option<i64>,
     pending_link: Option<String>,
     mail_failed_at: Option<i64>,
+    second_factor: Option<String>,
 }
 
 impl UserRow {
@@ -64,7 +66,23 @@ impl UserRow {
         };
         let user = decode(&decoder, &self.user, stored_throttle)?;
         let stored_link = self.decode_link(&decoder)?;
-        Ok(User { stored_link, mail_failed_at: decoder.instant_or_none(self.mail_failed_at)?, ..user })
+        let second_factor = self.decode_second_factor(&decoder)?;
+        let mail_failed_at = decoder.instant_or_none(self.mail_failed_at)?;
+        Ok(User { stored_link, mail_failed_at, second_factor, ..user })
+    }
+
+    fn decode_second_factor(&self, decoder: &Decoder<'_>) -> Result<Option<SecondFactor>> {
+        let Some(text) = &self.second_factor else { return Ok(None) };
+        let numbers: Vec<i64> = decoder.ok(text.split(' ').map(str::parse).collect())?;
+        let [enrolled_at, failures, waits_until, recovery_codes_left] = numbers[..] else {
+            return Err(decoder.corrupt());
+        };
+        Ok(Some(SecondFactor {
+            enrolled_at: decoder.instant(enrolled_at)?,
+            recovery_codes_left: decoder.ok(u32::try_from(recovery_codes_left))?,
+            failures: decoder.ok(u32::try_from(failures))?,
+            waits_until: decoder.instant_or_none((waits_until != 0).then_some(waits_until))?,
+        }))
     }
 
     fn decode_link(&self, decoder: &Decoder<'_>) -> Result<Option<PendingLink>> {
@@ -108,6 +126,7 @@ fn decode(decoder: &Decoder<'_>, row: &user::Model, stored_throttle: Option<Thro
         email_verified_at: decoder.instant_or_none(row.email_verified_at)?,
         stored_link: None,
         mail_failed_at: None,
+        second_factor: None,
     })
 }
 

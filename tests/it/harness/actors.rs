@@ -155,7 +155,7 @@ impl Client {
     pub async fn tokens(&self, login: &str, password: &str) -> Result<v1::TokenSet, Status> {
         match self.sign_in(login, password).await? {
             Step::Tokens(tokens) => Ok(tokens),
-            Step::PasswordChange(_) => panic!("a demand to change the password"),
+            step => panic!("another step: {step:?}"),
         }
     }
 
@@ -163,7 +163,7 @@ impl Client {
     pub async fn change_step(&self, login: &str, password: &str) -> Result<v1::PasswordChangeStep, Status> {
         match self.sign_in(login, password).await? {
             Step::PasswordChange(step) => Ok(step),
-            Step::Tokens(_) => panic!("no demand to change the password"),
+            step => panic!("another step: {step:?}"),
         }
     }
 

@@ -60,6 +60,7 @@ impl Client {
         let request = v1::ChangePasswordRequest {
             current_password: current.to_owned(),
             new_password: new_password.to_owned(),
+            second_factor: None,
             validate_only: false,
         };
         self.auth().change_password(request).await.map(Response::into_inner)
@@ -67,7 +68,7 @@ impl Client {
 
     /// Proves the password again in the session, and returns the new tokens.
     pub async fn reauthenticate(&self, password: &str) -> Answer<v1::TokenSet> {
-        let request = v1::ReauthenticateRequest { password: password.to_owned() };
+        let request = v1::ReauthenticateRequest { password: password.to_owned(), second_factor: None };
         let answer = self.auth().reauthenticate(request).await?.into_inner();
         Ok(answer.tokens.expect("tokens"))
     }

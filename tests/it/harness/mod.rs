@@ -11,6 +11,7 @@ pub mod cluster;
 pub mod daemon;
 pub mod database;
 pub mod dice;
+pub mod factor;
 pub mod h2;
 pub mod history;
 pub mod http;

@@ -191,6 +191,7 @@ async fn send(operator: &Client, stranger: &Client, bearer: Option<&Client>, ord
         What::SignIn | What::Guess => match stranger.sign_in(name, &order.sent).await? {
             Step::Tokens(tokens) => Ok(gain_of(tokens)),
             Step::PasswordChange(step) => Ok(Gain { ticket: Some(step.ticket), ..Gain::default() }),
+            Step::SecondFactor(step) => panic!("a step that no user owes: {step:?}"),
         },
         What::Refresh => stranger.refresh(&order.sent).await.map(gain_of),
     }
@@ -208,7 +209,7 @@ async fn stored(database: &TestDatabase) -> Stored {
             JOIN "user" ON "user".id = user_id WHERE ended_at IS NULL"#,
         )
         .await,
-        tickets: rows(r#"SELECT username FROM ticket JOIN "user" ON "user".id = user_id"#).await,
+        tickets: rows(r#"SELECT username FROM sign_in_ticket JOIN "user" ON "user".id = user_id"#).await,
         keys: rows("SELECT idempotency_key FROM idempotency_key").await,
     }
 }

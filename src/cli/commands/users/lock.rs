@@ -86,8 +86,14 @@ impl Lock {
             Cause::Deactivated => LockCause::Deactivated,
             Cause::Compromise => LockCause::Compromise,
         };
-        let request =
-            LockUserRequest { user: Some(self.user), cause: cause.into(), note: self.note, end, etag: self.etag };
+        let request = LockUserRequest {
+            user: Some(self.user),
+            cause: cause.into(),
+            note: self.note,
+            end,
+            remove_second_factors: false,
+            etag: self.etag,
+        };
         lock(cli, request, &words, self.confirmation.yes, false).await
     }
 }
@@ -131,6 +137,7 @@ impl Contain {
             cause: LockCause::Compromise.into(),
             note: self.note,
             end: None,
+            remove_second_factors: false,
             etag: self.etag,
         };
         lock(cli, request, "until it is unlocked", self.confirmation.yes, self.is_step).await
