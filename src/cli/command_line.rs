@@ -57,6 +57,8 @@ pub(crate) enum Command {
     Whoami(commands::whoami::WhoAmI),
     Passwd(commands::passwd::Passwd),
     #[command(subcommand)]
+    Mfa(commands::mfa::Mfa),
+    #[command(subcommand)]
     Password(commands::password::Password),
     Completions(commands::shell::Completions),
     Man(commands::shell::Man),
