@@ -21,7 +21,7 @@ pub struct UpdateSignInPolicy {
     pub second_factor_required: Option<bool>,
     /// The roles whose members need one.
     pub second_factor_roles: Option<Vec<Role>>,
-    /// From when on.
+    /// From when on. A time that has passed means at once.
     pub second_factor_from: Option<Timestamp>,
     /// Why, for the audit log.
     pub note: Option<Note>,
@@ -63,7 +63,7 @@ impl App {
             if command.etag.is_some_and(|etag| etag != before.etag()) {
                 return Err(Error::Stale { current: before.etag() });
             }
-            let after = changed(&before, command);
+            let after = changed(&before, command, writer.now);
             if after == before {
                 return Ok(writer.unchanged(before));
             }
@@ -84,7 +84,7 @@ impl App {
     }
 }
 
-fn changed(before: &SignInPolicy, command: &UpdateSignInPolicy) -> SignInPolicy {
+fn changed(before: &SignInPolicy, command: &UpdateSignInPolicy, now: Timestamp) -> SignInPolicy {
     let mut after = before.clone();
     if let Some(required) = command.second_factor_required {
         after.second_factor_required = required;
@@ -93,7 +93,7 @@ fn changed(before: &SignInPolicy, command: &UpdateSignInPolicy) -> SignInPolicy 
         after.second_factor_roles.clone_from(roles);
     }
     if let Some(from) = command.second_factor_from {
-        after.second_factor_from = Some(from);
+        after.second_factor_from = Some(from).filter(|from| *from > now);
     }
     if !after.second_factor_required && after.second_factor_roles.is_empty() {
         // The time of a policy that is over must not delay the next one.

@@ -47,6 +47,8 @@ pub(crate) enum Command {
     Tokens(commands::tokens::Tokens),
     Roles(commands::roles::Roles),
     #[command(subcommand)]
+    Policy(commands::policy::Policy),
+    #[command(subcommand)]
     Deliveries(commands::deliveries::Deliveries),
     #[command(subcommand)]
     Email(commands::email::Email),

@@ -8,6 +8,7 @@ pub(crate) mod logout;
 mod mail;
 pub(crate) mod passwd;
 pub(crate) mod password;
+pub(crate) mod policy;
 pub(crate) mod roles;
 pub(crate) mod sessions;
 pub(crate) mod shell;
