@@ -70,7 +70,9 @@ impl SignIn {
                 keep(cli, store, login, tokens).await?;
                 print_json::<SignInRequest>(cli, &answer)
             }
-            Step::SecondFactor(_) => Err(Error::unexpected("the server asks for a second factor")),
+            Step::SecondFactor(_) | Step::Enrollment(_) => {
+                Err(Error::unexpected("the server asks for a second factor"))
+            }
             Step::PasswordChange(change) => self.change(cli, store, login, change).await,
         }
     }
@@ -133,7 +135,9 @@ async fn complete(
     let answer = cli.client.call(request).await?;
     match self::step(answer.progress.clone())? {
         Step::Tokens(tokens) => Ok((answer, tokens)),
-        Step::SecondFactor(_) | Step::PasswordChange(_) => Err(Error::unexpected("the server asks for a step twice")),
+        Step::SecondFactor(_) | Step::PasswordChange(_) | Step::Enrollment(_) => {
+            Err(Error::unexpected("the server asks for a step twice"))
+        }
     }
 }
 
