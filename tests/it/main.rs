@@ -78,6 +78,7 @@ mod overload;
 mod own_page;
 mod pages;
 mod pages_in_a_browser;
+mod pages_with_a_code;
 mod paging;
 mod panics;
 mod parallel_use;
