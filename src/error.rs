@@ -108,8 +108,11 @@ pub enum Unmet {
     #[error("the password was ended; reset it first")]
     PasswordEnded,
     /// No second factor is enrolled.
-    #[error("no second factor is enrolled")]
+    #[error("no second factor is set up; set one up first")]
     SecondFactorMissing,
+    /// The policy asks the user for a second factor.
+    #[error("the policy asks for a second factor; replace it in place of removing it")]
+    SecondFactorMandatory,
 }
 
 /// Why a caller is not authenticated.
@@ -400,6 +403,7 @@ impl Error {
                 Unmet::DeliveryNotRepeatable(_) => Reason::DeliveryNotRepeatable,
                 Unmet::LastAdministrator => Reason::LastAdministrator,
                 Unmet::SecondFactorMissing => Reason::SecondFactorMissing,
+                Unmet::SecondFactorMandatory => Reason::SecondFactorMandatory,
                 Unmet::PasswordEnded => Reason::PasswordEnded,
             },
             Error::Stale { .. } => Reason::EtagMismatch,

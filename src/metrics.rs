@@ -128,6 +128,8 @@ label! {
         SignedIn = "signed_in",
         /// A password change is required first.
         PasswordChange = "password_change",
+        /// A second factor must be set up first.
+        Enrollment = "enrollment",
         /// A code is needed.
         SecondFactor = "second_factor",
         /// A code was wrong.
@@ -455,6 +457,11 @@ impl Metrics {
     /// A sign-in led to the step of choosing a new password.
     pub fn sign_in_needs_password_change(&self) {
         self.sign_in_ended(SignInOutcome::PasswordChange);
+    }
+
+    /// A sign-in led to the step of setting up a second factor.
+    pub fn sign_in_needs_enrollment(&self) {
+        self.sign_in_ended(SignInOutcome::Enrollment);
     }
 
     /// A sign-in led to the step of the second factor.

@@ -115,9 +115,15 @@ impl App {
             Demand::Anyone | Demand::Ticket => {
                 Authenticated { principal: Principal::Anonymous, scopes: ScopeSet::NONE }
             }
+            // The use case demands the ticket.
+            Demand::OneSelfOrTicket
+                if who.as_ref().is_none_or(|who| matches!(who.principal, Principal::Local { .. })) =>
+            {
+                Authenticated { principal: Principal::Anonymous, scopes: ScopeSet::NONE }
+            }
             _ => who.ok_or(Unauthenticated::Missing)?,
         };
-        let recent_sign_in = rule.recent_sign_in;
+        let recent_sign_in = rule.recent_sign_in.filter(|_| principal != Principal::Anonymous);
         let caller = Caller { principal, scopes, rule, field_scopes: Vec::new(), recent_sign_in, call };
         if let Err(denied) = check_demand(&caller) {
             let error = denied.into();
@@ -245,7 +251,7 @@ pub(super) fn check_recent_sign_in(caller: &Caller, now: Timestamp, target: Opti
 fn check_demand(caller: &Caller) -> Result<(), Denied> {
     match (caller.rule.demand, &caller.principal) {
         (Demand::Scope(scope), _) if !caller.scopes.contains(scope) => Err(Denied::ScopeMissing(scope)),
-        (Demand::OneSelf, Principal::ApiToken { .. }) => Err(Denied::ApiTokenForbidden),
+        (Demand::OneSelf | Demand::OneSelfOrTicket, Principal::ApiToken { .. }) => Err(Denied::ApiTokenForbidden),
         (Demand::OneSelf, Principal::Local { .. } | Principal::Anonymous) => Err(Denied::UserRequired),
         _ => Ok(()),
     }

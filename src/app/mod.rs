@@ -22,6 +22,7 @@ mod reset_requests;
 mod second_factor;
 mod sessions;
 mod sign_in;
+mod sign_in_policy;
 mod start;
 mod throttle;
 mod token_cache;
@@ -54,11 +55,12 @@ pub use self::proving::NewPassword;
 pub use self::reauthenticate::Reauthenticate;
 pub use self::reset_requests::{RequestPasswordReset, ResetRequested};
 pub use self::second_factor::{
-    ConfirmTotp, DisableTotp, EnrollTotp, RegenerateRecoveryCodes, ResetSecondFactor, SecondFactorVerified,
+    ConfirmTotp, DisableTotp, EnrollBy, EnrollTotp, RegenerateRecoveryCodes, ResetSecondFactor, SecondFactorVerified,
     TotpConfirmed, TotpEnrollment, VerifySecondFactor,
 };
 pub use self::sessions::{RefreshTokens, RevokeTarget, RevokeUserSessions, SessionPage, Tokens};
 pub use self::sign_in::{Progress, SignIn};
+pub use self::sign_in_policy::{PolicyImpact, UpdateSignInPolicy};
 pub use self::start::{KeysReplaced, StartError, migrate, open_keys, replace_seal_key, revoke_signing_key};
 pub use self::tokens::{ApiTokenPage, CreateApiToken, Identity, Introspection, RevokeApiToken, SigningKeys};
 pub use self::users::{

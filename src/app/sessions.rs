@@ -42,6 +42,8 @@ pub struct Tokens {
     pub scopes: ScopeSet,
     /// The device token. Only a sign-in issues one.
     pub device: Option<SecretString>,
+    /// From when on the user needs a second factor and has none yet. Only a sign-in says so.
+    pub second_factor_due: Option<Timestamp>,
 }
 
 /// One page of sessions, newest first.
@@ -129,7 +131,8 @@ impl App {
         }
         self.remember_place(change, caller, user).await?;
         let device = Some(self.device_token(user, now)?);
-        let tokens = Tokens { device, ..self.tokens(&session, user, wish, now)? };
+        let second_factor_due = user.second_factor_from().filter(|_| user.second_factor.is_none());
+        let tokens = Tokens { device, second_factor_due, ..self.tokens(&session, user, wish, now)? };
         let revoked = evicted.into_iter().map(|id| {
             let event = Event::new(EventType::SessionRevoked, Target::of(user));
             event.about(id).detail("cause", "TOO_MANY_SESSIONS")
@@ -169,6 +172,7 @@ impl App {
             session_id: session.id,
             scopes,
             device: None,
+            second_factor_due: None,
         })
     }
 
@@ -278,8 +282,10 @@ impl App {
             let user = writer.locked(user_id).await?;
             let user = user.filter(|user| user.lock(writer.now).is_none()).ok_or_else(over)?;
             let session = session_lock_row(&writer.tx, token.session_id()).await?.ok_or_else(over)?;
-            // A replica of the version before opens sessions without it.
-            if user.owes_second_factor(session.proofs) {
+            // A policy ends no session at once, and a replica of the version before opens sessions without a second factor.
+            if session.proofs.second_factor.is_none()
+                && (user.second_factor.is_some() || user.needs_second_factor(writer.now))
+            {
                 return Err(over());
             }
             match session.judge_refresh(token.generation(), writer.now) {

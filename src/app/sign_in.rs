@@ -18,7 +18,7 @@ use crate::domain::reason::Reason;
 use crate::domain::second_factor::{Proofs, SecondFactorCode, SecondFactorMethod, Step};
 use crate::domain::secret::TicketSecret;
 use crate::domain::session::SignInWish;
-use crate::domain::ticket::{TICKET_TTL, Ticket, TicketPurpose};
+use crate::domain::ticket::{SignInGoal, TICKET_TTL, Ticket, TicketPurpose};
 use crate::domain::time::Timestamp;
 use crate::domain::user::{ChangeCause, User};
 use crate::error::{Error, Result};
@@ -40,6 +40,8 @@ pub struct SignIn {
     pub device_token: Option<SentDeviceToken>,
     /// The client name, audiences and scopes that are asked for.
     pub wish: SignInWish,
+    /// What the sign-in is for.
+    pub goal: SignInGoal,
 }
 
 /// The next step of a sign-in.
@@ -53,6 +55,13 @@ pub enum Progress {
         ticket: TicketSecret,
         /// What is accepted.
         methods: Vec<SecondFactorMethod>,
+        /// When the ticket stops working.
+        expires_at: Timestamp,
+    },
+    /// The user must set up a second factor first, or asked to.
+    Enrollment {
+        /// The secret that the client sends back to get the key of an authenticator.
+        ticket: TicketSecret,
         /// When the ticket stops working.
         expires_at: Timestamp,
     },
@@ -75,7 +84,7 @@ impl App {
     /// The errors are those of [`App::prove`].
     pub async fn sign_in(&self, caller: &Caller, command: SignIn) -> Result<Progress> {
         let entry = self.enter(caller).await?;
-        let SignIn { login, password, code, device_token, wish } = command;
+        let SignIn { login, password, code, device_token, wish, goal } = command;
         let parsed = Login::parse(&login).ok();
         let login = parsed.as_ref().map_or(login.as_str(), Login::key);
         let Found { account, absent } = self.account_signing_in(parsed.as_ref()).await?;
@@ -85,9 +94,10 @@ impl App {
         let (account, password) = (account.as_ref(), password.as_ref());
         let claim = Claim { account, absent, login, password, budgets, in_session: false };
         let proof = self.prove(entry, claim).await?;
-        let progress = self.signed_in(caller, &proof, code.as_ref(), &wish).await;
+        let ask = Asked { goal, wish: &wish };
+        let progress = self.signed_in(caller, &proof, code.as_ref(), ask).await;
         let progress = self.settle(&proof, progress).await?;
-        if !matches!(progress, Coded::Done(Progress::Tokens(_) | Progress::PasswordChange { .. })) {
+        if matches!(progress, Coded::Refused(_) | Coded::Done(Progress::SecondFactor { .. })) {
             // The password was right, and the sign-in is not at its end.
             self.release(&proof.attempt).await?;
         }
@@ -115,15 +125,15 @@ impl App {
         caller: &Caller,
         proof: &Proof<'_>,
         code: Option<&SecondFactorCode>,
-        wish: &SignInWish,
+        asked: Asked<'_>,
     ) -> Result<Option<Coded<Progress>>> {
         self.write(caller, None, |writer| async move {
             let mut change = writer.change();
-            let Some(user) = change.signing_in(proof.account).await? else {
+            let Some(user) = change.signing_in(proof.account, asked.goal).await? else {
                 return Ok(change.roll_back(RolledBack::NotApplied, None));
             };
             let (mut proofs, mut events) = (Proofs::PASSWORD, Vec::new());
-            if let (Step::SecondFactor, Some(code)) = (user.next_step(proofs), code) {
+            if let (true, Some(code)) = (user.owes_second_factor(proofs), code) {
                 match change.check_code(&user, code).await? {
                     Checked::Right { proofs: all, events: more } => (proofs, events) = (all, more),
                     Checked::Wrong(event) => {
@@ -132,10 +142,10 @@ impl App {
                 }
             }
             // Wrong passwords are forgotten with the last proof: of two, a guesser may have one.
-            if user.next_step(proofs) != Step::SecondFactor {
+            if !user.owes_second_factor(proofs) {
                 events.extend(proof.attempt.succeeded(&change, &user).await?);
             }
-            let advanced = self.advance(change, caller, &user, proofs, wish, events).await?;
+            let advanced = self.advance(change, caller, &user, proofs, asked, events).await?;
             Ok(advanced.map(|progress| Some(Coded::Done(progress))))
         })
         .await
@@ -148,24 +158,30 @@ impl App {
         caller: &Caller,
         user: &User,
         proofs: Proofs,
-        wish: &SignInWish,
+        asked: Asked<'_>,
         events: Vec<Event>,
     ) -> Result<Done<Progress>> {
-        let (event, progress) = match user.next_step(proofs) {
-            Step::Done => {
-                let (tokens, signed_in) = self.open_session(&change, caller, user, proofs, wish).await?;
+        let (event, progress) = match (user.next_step(proofs, change.now), asked.goal) {
+            (Step::Done, SignInGoal::Session) => {
+                let (tokens, signed_in) = self.open_session(&change, caller, user, proofs, asked.wish).await?;
                 return change.commit(signed_in.and(events), Progress::Tokens(tokens)).await;
             }
-            Step::SecondFactor => {
+            (Step::Done, SignInGoal::Enrollment) | (Step::Enrollment, _) => {
+                let purpose = TicketPurpose::Enrollment;
+                let (ticket, expires_at) = self.issue_ticket(&change, user, purpose, proofs, asked).await?;
+                let event = signed_in_event(user).detail("step", "ENROLLMENT");
+                (event, Progress::Enrollment { ticket, expires_at })
+            }
+            (Step::SecondFactor, _) => {
                 let purpose = TicketPurpose::SecondFactor;
-                let (ticket, expires_at) = self.issue_ticket(&change, user, purpose, proofs, wish).await?;
+                let (ticket, expires_at) = self.issue_ticket(&change, user, purpose, proofs, asked).await?;
                 let methods = user.second_factor.map(|factor| factor.methods()).unwrap_or_default();
                 let event = signed_in_event(user).detail("step", "SECOND_FACTOR");
                 (event, Progress::SecondFactor { ticket, methods, expires_at })
             }
-            Step::PasswordChange(cause) => {
+            (Step::PasswordChange(cause), _) => {
                 let purpose = TicketPurpose::PasswordChange;
-                let (ticket, expires_at) = self.issue_ticket(&change, user, purpose, proofs, wish).await?;
+                let (ticket, expires_at) = self.issue_ticket(&change, user, purpose, proofs, asked).await?;
                 let rules = self.settings.password_rules;
                 let event = signed_in_event(user).detail("step", "PASSWORD_CHANGE");
                 (event, Progress::PasswordChange { ticket, cause, rules, expires_at })
@@ -178,6 +194,7 @@ impl App {
         match progress {
             Progress::Tokens(_) => self.metrics.sign_in_succeeded(),
             Progress::SecondFactor { .. } => self.metrics.sign_in_needs_second_factor(),
+            Progress::Enrollment { .. } => self.metrics.sign_in_needs_enrollment(),
             Progress::PasswordChange { .. } => self.metrics.sign_in_needs_password_change(),
         }
     }
@@ -188,7 +205,7 @@ impl App {
         user: &User,
         purpose: TicketPurpose,
         proofs: Proofs,
-        wish: &SignInWish,
+        asked: Asked<'_>,
     ) -> Result<(TicketSecret, Timestamp)> {
         // A ticket expires no later than the temporary password that it was issued for.
         let password_ends = user.password.as_ref().and_then(|password| password.expires_at);
@@ -197,7 +214,8 @@ impl App {
             user_id: user.id,
             purpose,
             proofs,
-            wish: wish.clone(),
+            goal: asked.goal,
+            wish: asked.wish.clone(),
             enrollment: None,
             created_at: change.now,
             tries: 0,
@@ -248,6 +266,20 @@ impl App {
     }
 }
 
+/// What a sign-in asks for.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) goal: SignInGoal,
+    pub(super) wish: &'a SignInWish,
+}
+
+impl Asked<'_> {
+    /// What the sign-in of a ticket asks for.
+    pub(super) fn of(ticket: &Ticket) -> Asked<'_> {
+        Asked { goal: ticket.goal, wish: &ticket.wish }
+    }
+}
+
 struct Found {
     account: Option<UserWithCredentials>,
     /// Why there is none, for the audit log.
@@ -268,9 +300,10 @@ impl Writer<'_> {
 impl Change<'_> {
     /// Does the same as [`Writer::unchanged_since`] for a sign-in. Nearly always the account has not changed since it was
     /// read. Then one update, guarded by what was read, both locks the row and records the sign-in.
-    async fn signing_in(&mut self, read: &UserWithCredentials) -> Result<Option<User>> {
+    async fn signing_in(&mut self, read: &UserWithCredentials, goal: SignInGoal) -> Result<Option<User>> {
         let (now, user) = (self.now, &read.user);
-        let is_complete = user.next_step(Proofs::PASSWORD) == Step::Done && user.refusal(now).is_none();
+        let is_last_step = user.next_step(Proofs::PASSWORD, now) == Step::Done && goal == SignInGoal::Session;
+        let is_complete = is_last_step && user.refusal(now).is_none();
         if is_complete && user_signed_in_as_read(&self.tx, read, now).await? {
             self.now = self.app.now();
             return Ok(Some(User { last_sign_in_at: Some(self.now), ..user.clone() }));

@@ -136,6 +136,10 @@ impl App {
                 return Err(Denied::ApiTokenForbidden.into());
             }
             let user = writer.target().await?;
+            if caller.principal.user_id() == Some(user.id) && user.needs_second_factor(writer.now) {
+                // The token would do without what the policy asks of its user.
+                App::check_second_factor(&user)?;
+            }
             writer.outranks(command.scopes)?;
             granted(&user, command.scopes)?;
             let change = writer.change();

@@ -9,7 +9,6 @@ use super::commands;
 
 const AFTER_HELP: &str = "\
 Examples:
-  latchkey status
   latchkey users list --attention";
 
 /// What every help says of the options that all commands share.
@@ -46,6 +45,8 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Tokens(commands::tokens::Tokens),
     Roles(commands::roles::Roles),
+    #[command(subcommand)]
+    Policy(commands::policy::Policy),
     #[command(subcommand)]
     Deliveries(commands::deliveries::Deliveries),
     #[command(subcommand)]

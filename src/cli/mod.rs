@@ -109,6 +109,7 @@ async fn dispatch(command: Command, setting: Setting) -> Result<(), Error> {
         Command::Sessions(sessions) => sessions.run(&setting.caller()?).await,
         Command::Tokens(tokens) => tokens.run(&setting.caller()?).await,
         Command::Roles(roles) => roles.run(&setting.caller()?).await,
+        Command::Policy(policy) => policy.run(&setting.caller()?).await,
         Command::Deliveries(deliveries) => deliveries.run(&setting.caller()?).await,
         Command::Email(email) => email.run(&setting).await,
         Command::Audit(audit) => audit.run(&setting.caller()?).await,

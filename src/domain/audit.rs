@@ -48,6 +48,7 @@ pub enum EventType {
     ApiTokenCreated,
     ApiTokenRevoked,
     DeliverySent,
+    PolicyUpdated,
     KeyRotated,
     AccessDenied,
 }

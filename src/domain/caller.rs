@@ -117,6 +117,8 @@ pub enum Demand {
     Ticket,
     /// A user with a session, acting on their own account.
     OneSelf,
+    /// The same, or a single-purpose secret in the request.
+    OneSelfOrTicket,
     /// A principal that has this scope.
     Scope(Scope),
     /// Any principal.

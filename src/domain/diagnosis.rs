@@ -32,6 +32,7 @@ pub enum Code {
     PasswordChangeRequired,
     HashUnsupported,
     WrongPasswordLately,
+    SecondFactorNotEnrolled,
     SecondFactorRejectedLately,
     SecondFactorClockSkew,
     RecoveryCodesExhausted,
@@ -448,9 +449,21 @@ fn of_wrong_passwords(wrong: &WrongPasswords, user: &User) -> Finding {
     Finding { since: Some(wrong.last_at), ..finding }
 }
 
+fn of_missing_factor(user: &User, now: Timestamp) -> Option<Finding> {
+    let from = user.second_factor_from()?;
+    let (severity, summary) = if from <= now {
+        (Severity::Warning, "The policy asks for a second factor, which the next sign-in sets up.")
+    } else {
+        (Severity::Info, "The policy will ask for a second factor, and none is set up.")
+    };
+    let finding = Finding::new(Code::SecondFactorNotEnrolled, severity, summary);
+    let finding = finding.helped("The user sets up an authenticator: `latchkey mfa enroll`.", None);
+    Some(Finding { until: Some(from).filter(|from| *from > now), ..finding })
+}
+
 /// The findings about the second factor.
 fn of_second_factor(user: &User, facts: &Facts, now: Timestamp) -> Vec<Finding> {
-    let Some(factor) = &user.second_factor else { return Vec::new() };
+    let Some(factor) = &user.second_factor else { return of_missing_factor(user, now).into_iter().collect() };
     let mut findings = Vec::new();
     if let Some(until) = factor.refused_until(now) {
         let failures = counted(factor.failures, "wrong code");

@@ -28,6 +28,7 @@ pub mod second_factor;
 pub mod secret;
 pub mod session;
 pub mod sign_in_ability;
+pub mod sign_in_policy;
 pub mod temporary_password;
 pub mod text;
 pub mod ticket;

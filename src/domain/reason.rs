@@ -46,6 +46,7 @@ pub enum Reason {
     UserIsService,
     LastAdministrator,
     SecondFactorMissing,
+    SecondFactorMandatory,
     NoDeliveryAddress,
     DeliveryDisabled,
     DeliveryNotRepeatable,

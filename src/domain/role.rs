@@ -38,6 +38,8 @@ scopes! {
     DeliveriesRead = "deliveries.read",
     DeliveriesResend = "deliveries.resend",
     MfaReset = "mfa.reset",
+    PolicyRead = "policy.read",
+    PolicyWrite = "policy.write",
     RolesWrite = "roles.write",
     SessionsRead = "sessions.read",
     SessionsRevoke = "sessions.revoke",
@@ -145,6 +147,7 @@ const VIEWER: ScopeSet = ScopeSet::of(&[
     Scope::SessionsRead,
     Scope::TokensRead,
     Scope::DeliveriesRead,
+    Scope::PolicyRead,
 ]);
 const HELPDESK: ScopeSet = VIEWER.union(ScopeSet::of(&[
     Scope::DeliveriesResend,
@@ -160,7 +163,7 @@ const OPERATOR: ScopeSet = HELPDESK.union(ScopeSet::of(&[
     Scope::TokensRevoke,
     Scope::MfaReset,
 ]));
-const AUDITOR: ScopeSet = ScopeSet::of(&[Scope::UsersRead, Scope::AuditRead]);
+const AUDITOR: ScopeSet = ScopeSet::of(&[Scope::UsersRead, Scope::AuditRead, Scope::PolicyRead]);
 const VERIFIER: ScopeSet = ScopeSet::of(&[Scope::TokensIntrospect]);
 const APP: ScopeSet = ScopeSet::of(&[Scope::AuthProxy, Scope::TokensIntrospect]);
 

@@ -18,6 +18,8 @@ pub enum TicketPurpose {
     PasswordChange,
     /// Prove the second factor.
     SecondFactor,
+    /// Set up an authenticator.
+    Enrollment,
     /// Confirm a new authenticator.
     TotpConfirmation,
 }
@@ -26,7 +28,7 @@ impl TicketPurpose {
     /// How many tries a ticket has. A new password costs one or two hashes; a code is one of a million.
     pub const fn max_tries(self) -> u32 {
         match self {
-            TicketPurpose::PasswordChange => 10,
+            TicketPurpose::PasswordChange | TicketPurpose::Enrollment => 10,
             TicketPurpose::SecondFactor | TicketPurpose::TotpConfirmation => 5,
         }
     }
@@ -35,10 +37,20 @@ impl TicketPurpose {
     /// authenticator, and a temporary password opens one way.
     pub const fn max_live(self) -> usize {
         match self {
-            TicketPurpose::PasswordChange | TicketPurpose::TotpConfirmation => 1,
+            TicketPurpose::PasswordChange | TicketPurpose::Enrollment | TicketPurpose::TotpConfirmation => 1,
             TicketPurpose::SecondFactor => 8,
         }
     }
+}
+
+/// What a sign-in is for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SignInGoal {
+    /// A session.
+    #[default]
+    Session,
+    /// Setting up an authenticator, and no session.
+    Enrollment,
 }
 
 /// A ticket, as read from the database, which stores only a digest of the secret.
@@ -50,6 +62,8 @@ pub struct Ticket {
     pub purpose: TicketPurpose,
     /// What was proved before it was issued.
     pub proofs: Proofs,
+    /// What the sign-in is for.
+    pub goal: SignInGoal,
     /// Options of the sign-in.
     pub wish: SignInWish,
     /// The authenticator to confirm, with [`TicketPurpose::TotpConfirmation`].
@@ -65,8 +79,8 @@ pub struct Ticket {
 /// An authenticator that was not confirmed.
 #[derive(Debug, Clone)]
 pub struct Enrollment {
-    /// The session in which it was asked for.
-    pub session_id: SessionId,
+    /// The session in which it was asked for. `None` if it is a step of a sign-in.
+    pub session_id: Option<SessionId>,
     /// Its key, sealed.
     pub sealed_key: Vec<u8>,
 }

@@ -20,6 +20,7 @@ use super::password_hash::HashMethod;
 use super::profile::{DisplayName, ExternalId, Labels, Locale};
 use super::role::{Role, ScopeSet, scopes_of};
 use super::second_factor::SecondFactor;
+use super::sign_in_policy::UserPolicy;
 use super::time::Timestamp;
 use super::username::Username;
 
@@ -85,6 +86,8 @@ pub enum UserFlag {
     Throttled,
     /// The user has never signed in.
     NeverSignedIn,
+    /// The policy asks for a second factor, and there is none.
+    SecondFactorMissing,
 }
 
 /// Origin of a password, and who else may know it.
@@ -177,6 +180,8 @@ pub struct User {
     pub mail_failed_at: Option<Timestamp>,
     /// The second factor, if one is enrolled.
     pub second_factor: Option<SecondFactor>,
+    /// What the policy says of the user.
+    pub policy: UserPolicy,
 }
 
 impl User {
@@ -249,6 +254,7 @@ impl User {
             (unverified, UserFlag::EmailUnverified),
             (self.throttle(now).is_some(), UserFlag::Throttled),
             (never, UserFlag::NeverSignedIn),
+            (self.is_second_factor_missing(), UserFlag::SecondFactorMissing),
         ]
         .into_iter()
         .filter_map(|(holds, flag)| holds.then_some(flag))
@@ -370,6 +376,7 @@ mod tests {
             stored_link: None,
             mail_failed_at: None,
             second_factor: None,
+            policy: UserPolicy::default(),
         };
         let link = Link {
             id: LinkId::from_bytes([2; 16]),

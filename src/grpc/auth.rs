@@ -108,7 +108,8 @@ impl Auth for Service {
     }
 
     async fn enroll_totp(&self, request: Request<v1::EnrollTotpRequest>) -> Answer<v1::EnrollTotpResponse> {
-        let (caller, command) = decode(request, second_factor::enroll)?;
+        let (caller, message) = admitted(request)?;
+        let command = second_factor::enroll(message, &caller)?;
         let enrollment = run(&self.app, |app| async move { app.enroll_totp(&caller, command).await }).await?;
         Ok(Response::new(second_factor::enrolled(&enrollment)))
     }

@@ -165,6 +165,7 @@ fn demand(method: &str, stated: &v1::AccessRule) -> Result<Demand, ContractFault
         Caller::Anyone => Demand::Anyone,
         Caller::Ticket => Demand::Ticket,
         Caller::Self_ => Demand::OneSelf,
+        Caller::SelfOrTicket => Demand::OneSelfOrTicket,
         Caller::Principal => Demand::Principal,
         Caller::Scope => match Scope::parse(&stated.scope) {
             Some(scope) => Demand::Scope(scope),

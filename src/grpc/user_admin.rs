@@ -8,7 +8,9 @@ use super::convert::user::{effects, failure, lock, user};
 use super::convert::{audit, deliveries, diagnosis, passwords, second_factor, sessions, tokens, users};
 use super::{decode, run};
 use crate::app::App;
+use crate::domain::caller::Caller;
 use crate::domain::role::Role;
+use crate::domain::sign_in_policy::SignInPolicy;
 use crate::proto::v1;
 use crate::proto::v1::user_admin_server::UserAdmin;
 
@@ -22,6 +24,20 @@ pub(super) struct Service {
 impl Service {
     pub(super) fn new(app: Arc<App>) -> Service {
         Service { app }
+    }
+}
+
+impl Service {
+    async fn impact(
+        &self,
+        caller: &Caller,
+        policy: &SignInPolicy,
+        is_wanted: bool,
+    ) -> Result<Option<v1::PolicyImpact>, Status> {
+        if !is_wanted {
+            return Ok(None);
+        }
+        Ok(Some(second_factor::impact(self.app.policy_impact(caller, policy).await?)))
     }
 }
 
@@ -275,5 +291,29 @@ impl UserAdmin for Service {
             scopes: super::convert::names(role.scopes()),
         };
         Ok(Response::new(v1::ListRolesResponse { roles: Role::ALL.iter().map(role).collect() }))
+    }
+
+    async fn get_sign_in_policy(
+        &self,
+        request: Request<v1::GetSignInPolicyRequest>,
+    ) -> Answer<v1::GetSignInPolicyResponse> {
+        let (caller, include_impact) = decode(request, |message| Ok(message.include_impact))?;
+        let policy = self.app.sign_in_policy().await?;
+        let impact = self.impact(&caller, &policy, include_impact).await?;
+        Ok(Response::new(v1::GetSignInPolicyResponse { policy: Some(second_factor::policy(&policy)), impact }))
+    }
+
+    async fn update_sign_in_policy(
+        &self,
+        request: Request<v1::UpdateSignInPolicyRequest>,
+    ) -> Answer<v1::UpdateSignInPolicyResponse> {
+        let (caller, (command, include_impact)) = decode(request, |message| {
+            let include_impact = message.include_impact;
+            Ok((second_factor::update_policy(message)?, include_impact))
+        })?;
+        let asking = caller.clone();
+        let policy = run(&self.app, |app| async move { app.update_sign_in_policy(&caller, command).await }).await?;
+        let impact = self.impact(&asking, &policy, include_impact).await?;
+        Ok(Response::new(v1::UpdateSignInPolicyResponse { policy: Some(second_factor::policy(&policy)), impact }))
     }
 }

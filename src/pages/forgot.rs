@@ -40,7 +40,7 @@ pub(super) async fn act(
     let mistake = |kind| {
         let mistakes = [Mistake::of("login", kind)];
         let mut response = pages.show_forgot(&visit, &form, StatusCode::UNPROCESSABLE_ENTITY, &mistakes);
-        response.extensions_mut().insert(Cause { reason: "FIELD_INVALID", fault: None });
+        response.extensions_mut().insert(Cause::of_mistakes(&mistakes));
         response
     };
     if login.is_empty() {

@@ -7,19 +7,20 @@ use axum::response::Response;
 use http::StatusCode;
 use minijinja::context;
 
-use super::Pages;
 use super::done::done;
 use super::fields::Fields;
 use super::form::Form;
 use super::link_page::LinkPage;
+use super::mistakes::mistakes_of;
 use super::problem::{Cause, Problem, retry_after, set_retry_after, status_of};
 use super::view::{Mistake, Page, Span};
 use super::visit::{Place, Visit};
+use super::{Pages, code};
 use crate::app::{CompletePasswordReset, LinkView};
 use crate::domain::caller::Demand;
-use crate::domain::password::{PasswordFault, PlainPassword, RuleBroken};
+use crate::domain::password::{PasswordFault, PlainPassword};
+use crate::domain::second_factor::SecondFactorCode;
 use crate::domain::secret::{CancelSecret, LinkSecret};
-use crate::domain::violation::{Describe, Fault};
 use crate::error::{Error, Result, Unauthenticated};
 
 /// A link that can be used.
@@ -29,6 +30,19 @@ struct OpenLink<'a> {
     token: &'a str,
     /// `None` for a token that cancels: it is not looked up, so that the page says nothing about accounts.
     view: Option<LinkView>,
+}
+
+impl OpenLink<'_> {
+    /// Returns whether the user has a second factor, which the link does not replace.
+    fn needs_code(&self) -> bool {
+        self.view.as_ref().is_some_and(|view| !view.second_factors.is_empty())
+    }
+}
+
+/// What a user chose and typed to set a password.
+struct Chosen {
+    password: PlainPassword,
+    code: Option<SecondFactorCode>,
 }
 
 /// Shows what the link is for. Changes nothing.
@@ -49,18 +63,18 @@ pub(super) async fn act(
         Ok(link) => link,
         Err(problem) => return pages.problem(Some(&visit), &problem),
     };
-    let new_password = match link.page {
-        LinkPage::Reset | LinkPage::Invite => match pages.chosen_password(&form) {
-            Ok(new_password) => Some(new_password),
+    let chosen = match link.page {
+        LinkPage::Reset | LinkPage::Invite => match pages.chosen(&form, &link) {
+            Ok(chosen) => Some(chosen),
             Err(mistakes) => {
                 let mut response = pages.show_link(&visit, &form, &link, StatusCode::UNPROCESSABLE_ENTITY, &mistakes);
-                response.extensions_mut().insert(Cause { reason: "PASSWORD_REJECTED", fault: None });
+                response.extensions_mut().insert(Cause::of_mistakes(&mistakes));
                 return response;
             }
         },
         LinkPage::Verify | LinkPage::Cancel => None,
     };
-    match pages.use_link(&visit, &link, new_password).await {
+    match pages.use_link(&visit, &link, chosen).await {
         Ok(()) => done(link.page.as_str(), form.get("lang")),
         Err(error) => pages.refuse(&visit, &form, &link, error),
     }
@@ -84,33 +98,20 @@ impl Pages {
         Ok(OpenLink { page, token, view: Some(view) })
     }
 
-    /// Returns the password of the form, or every mistake that shows without a look at the old one.
-    fn chosen_password(&self, form: &Fields) -> Result<PlainPassword, Vec<Mistake>> {
-        let rules = self.app.password_rules();
-        let password = PlainPassword::parse(form.get("password").to_owned());
-        let mut mistakes = match &password {
-            Err(PasswordFault::TooLong) => vec![mistake(&RuleBroken::TooLong { max: rules.max_length })],
-            Err(fault) => vec![mistake(fault)],
-            Ok(password) => match rules.accept(password.copy()) {
-                Ok(_) => Vec::new(),
-                Err(broken) => broken.iter().map(mistake).collect(),
-            },
-        };
-        for found in &mut mistakes {
-            found.number = match found.kind {
-                "too_short" => Some(rules.min_length),
-                _ => Some(rules.max_length),
-            };
+    /// Returns the password of the form, and the code if the link needs one; or every mistake that shows before they are checked.
+    fn chosen(&self, form: &Fields, link: &OpenLink<'_>) -> Result<Chosen, Vec<Mistake>> {
+        let code = code::typed(form.get("code"));
+        let is_missing = link.needs_code() && code.is_none();
+        let missing = is_missing.then(|| Mistake::of("code", "required"));
+        match (self.chosen_password(form), missing) {
+            (Ok(password), None) => Ok(Chosen { password, code }),
+            (password, missing) => Err(password.err().into_iter().flatten().chain(missing).collect()),
         }
-        if password.is_ok() && form.get("password") != form.get("repeat") {
-            mistakes.push(Mistake::of("repeat", "differs"));
-        }
-        password.ok().filter(|_| mistakes.is_empty()).ok_or(mistakes)
     }
 
-    async fn use_link(&self, visit: &Visit, link: &OpenLink<'_>, new_password: Option<PlainPassword>) -> Result<()> {
+    async fn use_link(&self, visit: &Visit, link: &OpenLink<'_>, chosen: Option<Chosen>) -> Result<()> {
         let (app, secret) = (Arc::clone(&self.app), LinkSecret::parse(link.token).ok());
-        match (link.page, new_password) {
+        match (link.page, chosen) {
             (LinkPage::Verify, _) => {
                 let caller = visit.caller(self, "VerifyEmail", Demand::Ticket).await?;
                 visit.run(self, async move { app.verify_email(&caller, secret).await }).await
@@ -120,10 +121,13 @@ impl Pages {
                     (visit.caller(self, "CancelLink", Demand::Ticket).await?, CancelSecret::parse(link.token));
                 visit.run(self, async move { app.cancel_link(&caller, secret.ok()).await }).await
             }
-            (LinkPage::Reset | LinkPage::Invite, new_password) => {
+            (LinkPage::Reset | LinkPage::Invite, chosen) => {
                 let caller = visit.caller(self, "CompletePasswordReset", Demand::Ticket).await?;
-                let new_password = new_password.ok_or(PasswordFault::Empty);
-                let command = CompletePasswordReset { link: secret, new_password, code: None, validate_only: false };
+                let (new_password, code) = match chosen {
+                    Some(Chosen { password, code }) => (Ok(password), code),
+                    None => (Err(PasswordFault::Empty), None),
+                };
+                let command = CompletePasswordReset { link: secret, new_password, code, validate_only: false };
                 visit.run(self, async move { app.complete_password_reset(&caller, command).await.map(drop) }).await
             }
         }
@@ -131,19 +135,9 @@ impl Pages {
 
     /// Shows the form again if another try can help.
     fn refuse(&self, visit: &Visit, form: &Fields, link: &OpenLink<'_>, error: Error) -> Response {
-        let wait = retry_after(&error);
-        let mistakes = match (&error, wait) {
-            (Error::InvalidInput(violations) | Error::PasswordRejected(violations), _) => {
-                violations.iter().map(|violation| Mistake::of("password", kind(violation.reason))).collect()
-            }
-            (_, Some(wait)) => {
-                let kind = if matches!(error, Error::Exhausted { .. }) { "too_often" } else { "unavailable" };
-                vec![Mistake { span: Some(Span::until_retry(wait)), ..Mistake::of("", kind) }]
-            }
-            _ => return self.problem(Some(visit), &error.into()),
-        };
+        let Some(mistakes) = mistakes_of(&error) else { return self.problem(Some(visit), &error.into()) };
         let mut response = self.show_link(visit, form, link, status_of(&error), &mistakes);
-        set_retry_after(&mut response, wait);
+        set_retry_after(&mut response, retry_after(&error));
         response.extensions_mut().insert(Cause::of(&error));
         response
     }
@@ -178,23 +172,8 @@ impl Pages {
                 is_invitation => link.page == LinkPage::Invite,
                 username => link.view.as_ref().map(|view| view.username.as_str()),
                 min_length => self.app.password_rules().min_length,
+                needs_code => link.needs_code(),
             },
         })
-    }
-}
-
-fn mistake(fault: &impl Describe) -> Mistake {
-    Mistake::of("password", kind(fault.fault()))
-}
-
-/// The name of the text for a fault of a password.
-fn kind(fault: Fault) -> &'static str {
-    match fault {
-        Fault::Required => "required",
-        Fault::TooShort => "too_short",
-        Fault::TooLong => "too_long",
-        Fault::Reused => "reused",
-        Fault::NotText => "not_text",
-        _ => "malformed",
     }
 }

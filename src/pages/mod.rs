@@ -11,6 +11,7 @@
 
 mod assets;
 mod client;
+mod code;
 mod done;
 mod fields;
 mod forgot;
@@ -19,6 +20,7 @@ mod guard;
 mod language;
 mod link;
 mod link_page;
+mod mistakes;
 mod observe;
 mod problem;
 mod view;

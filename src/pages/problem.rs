@@ -10,9 +10,10 @@ use http::{HeaderValue, StatusCode};
 use minijinja::context;
 
 use super::Pages;
-use super::view::{Page, Span};
+use super::view::{Mistake, Page, Span};
 use super::visit::{Place, Visit};
-use crate::error::{Error, Limit, Outage, Unmet};
+use crate::domain::reason::Reason;
+use crate::error::{Error, Limit, Outage, Unauthenticated, Unmet};
 
 /// The delay before another try while the server is not available: a restart or a failover takes seconds.
 const RETRY_WHEN_UNAVAILABLE: Duration = Duration::from_secs(5);
@@ -51,6 +52,16 @@ pub(super) struct Cause {
 }
 
 impl Cause {
+    /// The cause of mistakes that no use case has seen.
+    pub(super) fn of_mistakes(mistakes: &[Mistake]) -> Cause {
+        let reason = match mistakes {
+            [Mistake { field: "login", .. }, ..] => Reason::FieldInvalid,
+            [Mistake { field: "code", .. }, ..] => Reason::SecondFactorRequired,
+            _ => Reason::PasswordRejected,
+        };
+        Cause { reason: reason.as_str(), fault: None }
+    }
+
     pub(super) fn of(error: &Error) -> Cause {
         let fault = error.is_our_fault().then(|| error.with_source());
         Cause { reason: error.reason().as_str(), fault }
@@ -90,7 +101,11 @@ impl Problem {
 /// The status of a failure. Input that the user can correct has a page of its own.
 pub(super) fn status_of(error: &Error) -> StatusCode {
     match error {
-        Error::InvalidInput(_) | Error::PasswordRejected(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        Error::InvalidInput(_)
+        | Error::PasswordRejected(_)
+        | Error::Unauthenticated(Unauthenticated::SecondFactorRequired | Unauthenticated::SecondFactorRejected) => {
+            StatusCode::UNPROCESSABLE_ENTITY
+        }
         // A dead link: unknown, used, replaced, cancelled or expired. Which one is not disclosed.
         Error::Unauthenticated(_) => StatusCode::GONE,
         Error::Exhausted { limit: Limit::Hashing | Limit::Lane(_), .. }

@@ -213,11 +213,15 @@ mod tests {
                     let span = Some(Span { number: 2, unit: "second" });
                     [Mistake { span, ..Mistake::of("", kind) }, Mistake::of("", kind)]
                 }))
+                .chain(
+                    ["required", "wrong", "too_often"]
+                        .map(|kind| Mistake { span: Some(span("second")), ..Mistake::of("code", kind) }),
+                )
                 .collect();
         let choose = |is_invitation, mistakes: &[Mistake], unit| {
             let values = context! {
                 is_invitation, mistakes => mistakes.to_vec(), page => "reset", token => "t", lang => "de", username => "ada",
-                remaining => span(unit), min_length => 15,
+                remaining => span(unit), min_length => 15, needs_code => !mistakes.is_empty(),
             };
             ("choose.html", values)
         };

@@ -28,6 +28,7 @@ mod postgres;
 pub mod reset_requests;
 pub mod second_factors;
 pub mod sessions;
+pub mod sign_in_policy;
 mod single;
 pub mod sources;
 mod sqlite;

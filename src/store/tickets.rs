@@ -13,7 +13,7 @@ use super::text::{Decoder, WishColumns, count};
 use super::{Autocommit, WriteTx};
 use crate::domain::id::UserId;
 use crate::domain::secret::Digest32;
-use crate::domain::ticket::{Enrollment, Ticket, TicketPurpose};
+use crate::domain::ticket::{Enrollment, SignInGoal, Ticket, TicketPurpose};
 use crate::domain::time::Timestamp;
 use crate::error::{Resource, Result};
 
@@ -21,8 +21,20 @@ fn purpose_number(purpose: TicketPurpose) -> i16 {
     match purpose {
         TicketPurpose::PasswordChange => 1,
         TicketPurpose::SecondFactor => 2,
+        TicketPurpose::Enrollment => 3,
         TicketPurpose::TotpConfirmation => 4,
     }
+}
+
+fn goal_number(goal: SignInGoal) -> i16 {
+    match goal {
+        SignInGoal::Session => 1,
+        SignInGoal::Enrollment => 2,
+    }
+}
+
+fn goal_from(number: i16) -> Option<SignInGoal> {
+    [SignInGoal::Session, SignInGoal::Enrollment].into_iter().find(|goal| goal_number(*goal) == number)
 }
 
 /// Stores a ticket, and ends the oldest if the user has too many of this purpose.
@@ -48,7 +60,8 @@ pub async fn ticket_insert(tx: &WriteTx, ticket: &Ticket, digest: &Digest32) -> 
         user_id: Set(ticket.user_id.to_string()),
         purpose: Set(purpose_number(ticket.purpose)),
         second_factor: Set(second_factor_number(ticket.proofs)),
-        session_id: Set(enrollment.map(|enrollment| enrollment.session_id.to_string())),
+        goal: Set(goal_number(ticket.goal)),
+        session_id: Set(enrollment.and_then(|enrollment| enrollment.session_id).map(|id| id.to_string())),
         sealed_key: Set(enrollment.map(|enrollment| enrollment.sealed_key.clone())),
         app: Set(wish.app),
         client_name: Set(wish.client_name),
@@ -105,15 +118,16 @@ fn decode(row: ticket::Model, purpose: TicketPurpose) -> Result<Ticket> {
     let decoder = Decoder { resource: Resource::User, id: &row.user_id, version: None };
     let enrollment = match purpose {
         TicketPurpose::TotpConfirmation => Some(Enrollment {
-            session_id: decoder.parse(&decoder.some(row.session_id)?)?,
+            session_id: row.session_id.map(|id| decoder.parse(&id)).transpose()?,
             sealed_key: decoder.some(row.sealed_key)?,
         }),
-        TicketPurpose::PasswordChange | TicketPurpose::SecondFactor => None,
+        TicketPurpose::PasswordChange | TicketPurpose::SecondFactor | TicketPurpose::Enrollment => None,
     };
     Ok(Ticket {
         user_id: decoder.parse(&row.user_id)?,
         purpose,
         proofs: decoder.some(proofs_from(row.second_factor))?,
+        goal: decoder.some(goal_from(row.goal))?,
         wish: decoder.wish(WishColumns {
             app: row.app,
             client_name: row.client_name,

@@ -12,11 +12,9 @@ use tokio::net::TcpStream;
 use tonic::Code;
 
 use crate::harness::daemon::Daemon;
-use crate::harness::http::{HttpAnswer, send};
+use crate::harness::http::send;
 use crate::harness::transcript::Shell;
 use crate::harness::{Harness, OTHER_PASSWORD, PASSWORD, eventually, refused};
-
-const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
 
 /// The user of these tests, and an address of theirs.
 const USER: &str = "grace";
@@ -26,21 +24,6 @@ const ADDRESS: &str = "grace@example.org";
 const UNKNOWN: &str = "lkl_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
 impl Harness {
-    /// Sends a GET request to the pages.
-    async fn page(&self, path: &str) -> HttpAnswer {
-        send(&self.pages_address(), "GET", path, &[], "").await
-    }
-
-    /// Sends a form to the pages, as a browser over plain HTTP does.
-    async fn form(&self, path: &str, fields: &[(&str, &str)]) -> HttpAnswer {
-        self.form_with(path, fields, &[("origin", "null")]).await
-    }
-
-    async fn form_with(&self, path: &str, fields: &[(&str, &str)], headers: &[(&str, &str)]) -> HttpAnswer {
-        let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
-        send(&self.pages_address(), "POST", path, &[&[FORM], headers].concat(), &body).await
-    }
-
     /// A server with a user who has an address.
     async fn with_grace() -> Harness {
         let h = Harness::start().await;
@@ -52,15 +35,6 @@ impl Harness {
     async fn give_address(&self, user: &str, address: &str) {
         let request = json!({ "user": { "username": user }, "email": address });
         self.operator().await.call("UserAdmin/UpdateUser", request).await.expect("an address");
-    }
-
-    /// The token of a new link for a new password.
-    async fn link(&self, user: &str) -> String {
-        let request = json!({ "user": { "username": user }, "returnLink": {} });
-        let answer = self.operator().await.call("UserAdmin/ResetPassword", request).await.expect("a link");
-        let url = answer["resetLink"].as_str().expect("a link").to_owned();
-        let expected = format!("http://{}/reset?token=", self.pages_address());
-        url.strip_prefix(&expected).unwrap_or_else(|| panic!("{url} does not begin with {expected}")).to_owned()
     }
 }
 

@@ -103,6 +103,41 @@ async fn a_user_follows_a_link_and_chooses_a_password_without_scripts() {
     follow_a_link(false).await;
 }
 
+async fn follow_a_link_with_a_code(runs_scripts: bool) {
+    let Some(browser) = Browser::start(runs_scripts).await else { return };
+    let h = Harness::start().await;
+    let factor = h.enroll(&h.user("grace").await).await;
+    browser.open(&format!("http://{}/reset?token={}", h.pages_address(), h.link("grace").await)).await;
+    assert_eq!(browser.spoken("#code").await, "Code of your authenticator app, or a recovery code");
+
+    browser.write("#code", &factor.shows(&h, -1)).await;
+    choose(&browser, OTHER_PASSWORD, OTHER_PASSWORD).await;
+    browser.reaches("Error: ").await;
+    assert_eq!(browser.focus().await, "mistakes");
+    browser.click(".mistakes a[href='#code']").await;
+    assert_eq!(browser.focus().await, "code", "the mistake leads to its field");
+    for field in ["#password", "#repeat", "#code"] {
+        assert_eq!(browser.property(field, "value").await, "", "{field} is not sent back");
+    }
+
+    let code = factor.shows(&h, 0);
+    browser.write("#code", &format!("{} {}", &code[..3], &code[3..])).await;
+    choose(&browser, OTHER_PASSWORD, OTHER_PASSWORD).await;
+    browser.reaches("Your password is changed").await;
+    h.next_code();
+    h.stranger().await.sign_in_with("grace", OTHER_PASSWORD, factor.proof(&h)).await.expect("the new password");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_with_an_authenticator_follows_a_link_and_proves_a_code_with_scripts() {
+    follow_a_link_with_a_code(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_with_an_authenticator_follows_a_link_and_proves_a_code_without_scripts() {
+    follow_a_link_with_a_code(false).await;
+}
+
 async fn follow_the_other_links(runs_scripts: bool) {
     let Some(browser) = Browser::start(runs_scripts).await else { return };
     let h = Harness::start().await;

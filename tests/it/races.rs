@@ -50,7 +50,7 @@ impl Round<'_> {
         let answer = match attempt {
             Attempt::SignIn => client.sign_in(self.name, PASSWORD).await.map(|step| match step {
                 Step::Tokens(tokens) => Some(tokens),
-                Step::PasswordChange(_) | Step::SecondFactor(_) => None,
+                _ => None,
             }),
             Attempt::Refresh => client.refresh(self.refresh_token).await.map(Some),
             Attempt::Complete => {

@@ -38,7 +38,7 @@ impl Account {
         match &self.credential {
             Credential::Password(password) => match stranger.sign_in(&self.name, password).await {
                 Ok(Step::Tokens(_)) => Kind::Yes,
-                Ok(Step::PasswordChange(_) | Step::SecondFactor(_)) => Kind::YesThen,
+                Ok(_) => Kind::YesThen,
                 Err(_) => Kind::No,
             },
             Credential::ApiToken(client) => client.who_am_i().await.map_or(Kind::No, |_| Kind::Yes),

@@ -3,7 +3,7 @@
 use crate::app::App;
 use crate::app::proving::Claim;
 use crate::app::second_factor::{Checked, Coded};
-use crate::app::sign_in::Progress;
+use crate::app::sign_in::{Asked, Progress};
 use crate::app::writer::Change;
 use crate::domain::audit::{Event, EventType, Target};
 use crate::domain::caller::{Caller, Denied, Principal};
@@ -72,7 +72,8 @@ impl App {
             let (after, sessions) = change_password(&change, &before, &proof.hash, Which::All).await?;
             let (_, throttle_ended) = change.clear_throttle(&before).await?;
             let events = [changed_event(&after, sessions)].into_iter().chain(throttle_ended).collect();
-            let advanced = self.advance(change, caller, &after, proofs, &proof.ticket.wish, events).await?;
+            let asked = Asked::of(&proof.ticket);
+            let advanced = self.advance(change, caller, &after, proofs, asked, events).await?;
             Ok(advanced.map(|progress| (Some(progress), sessions)))
         })
         .await

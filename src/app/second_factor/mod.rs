@@ -8,14 +8,14 @@ mod own;
 mod reset;
 mod verify;
 
-pub use self::enroll::{ConfirmTotp, EnrollTotp, TotpConfirmed, TotpEnrollment};
+pub use self::enroll::{ConfirmTotp, EnrollBy, EnrollTotp, TotpConfirmed, TotpEnrollment};
 pub use self::own::{DisableTotp, RegenerateRecoveryCodes};
 pub use self::reset::ResetSecondFactor;
 pub(super) use self::reset::remove_second_factor;
 pub use self::verify::{SecondFactorVerified, VerifySecondFactor};
 use super::App;
 use super::throttle::{Committed, Failure};
-use super::writer::{Change, Done};
+use super::writer::{Change, Done, Writer};
 use crate::domain::audit::{Event, EventType, Target};
 use crate::domain::caller::Caller;
 use crate::domain::delivery::LetterKind;
@@ -24,13 +24,15 @@ use crate::domain::reason::Reason;
 use crate::domain::second_factor::{
     CODE_RULES, Proofs, RECOVERY_CODES, RecoveryCode, SecondFactorCode, SecondFactorMethod, TotpKey, TotpStep,
 };
-use crate::domain::secret::Digest32;
+use crate::domain::secret::{Digest32, TicketSecret};
+use crate::domain::ticket::{Ticket, TicketPurpose};
 use crate::domain::user::User;
 use crate::error::{Error, Limit, Resource, Result, Unauthenticated};
 use crate::store::second_factors::{
     StoredTotp, WrongCodes, recovery_code_use, totp_accept, totp_lock_row, totp_wrong_code,
 };
 use crate::store::throttle::Account;
+use crate::store::tickets::{ticket_find, ticket_lock_row};
 
 /// The detail of a wrong code that is right for another time.
 pub(super) const CLOCK_AHEAD: &str = "clockAheadSeconds";
@@ -68,7 +70,29 @@ impl<T> Coded<T> {
     }
 }
 
+/// A ticket that was found, by the digest of its secret.
+pub(super) struct KnownTicket {
+    digest: Digest32,
+    purpose: TicketPurpose,
+    user_id: UserId,
+}
+
 impl App {
+    /// Finds a ticket. One that does not exist counts against the source.
+    async fn known_ticket(
+        &self,
+        caller: &Caller,
+        secret: Option<&TicketSecret>,
+        purpose: TicketPurpose,
+    ) -> Result<KnownTicket> {
+        self.check_source(caller).await?;
+        let Some(digest) = secret.map(TicketSecret::digest) else { return self.ticket_invalid(caller).await };
+        match ticket_find(self.store.reader(), &digest, purpose, self.now()).await? {
+            Some(ticket) => Ok(KnownTicket { digest, purpose, user_id: ticket.user_id }),
+            None => self.ticket_invalid(caller).await,
+        }
+    }
+
     /// Commits a wrong code: its count, what an auditor learns, and the failure of the source.
     pub(super) async fn code_failed<T>(
         &self,
@@ -88,6 +112,11 @@ impl App {
             return Err(Unauthenticated::SecondFactorRequired.into());
         }
         Ok(())
+    }
+
+    /// Fails if the user has no second factor.
+    pub(super) fn check_second_factor(user: &User) -> Result<()> {
+        if user.second_factor.is_some() { Ok(()) } else { Err(Unauthenticated::SecondFactorRequired.into()) }
     }
 
     fn recovery_digest(&self, user: UserId, code: &RecoveryCode) -> Digest32 {
@@ -113,6 +142,19 @@ impl App {
     fn seal_totp_key(&self, user: UserId, key: &TotpKey) -> Result<Vec<u8>> {
         let sealed = self.keys.current().second_factor_key().seal(&self.environment, &context(user), key.as_bytes());
         sealed.ok_or_else(|| Error::internal("the key of an authenticator could not be sealed"))
+    }
+}
+
+impl Writer<'_> {
+    /// Locks and reads the account of a ticket, and the ticket. Fails if the ticket has no tries left or is gone, or if the account
+    /// would refuse a sign-in.
+    async fn locked_ticket(&mut self, known: &KnownTicket) -> Result<(User, Ticket)> {
+        let dead = || Error::Unauthenticated(Unauthenticated::TicketInvalid);
+        let user = self.locked(known.user_id).await?;
+        let user = user.filter(|user| user.refusal(self.now).is_none()).ok_or_else(dead)?;
+        let ticket = ticket_lock_row(&self.tx, &known.digest, known.purpose, self.now).await?;
+        let ticket = ticket.filter(|ticket| ticket.tries < known.purpose.max_tries()).ok_or_else(dead)?;
+        Ok((user, ticket))
     }
 }
 

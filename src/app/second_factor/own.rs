@@ -31,13 +31,16 @@ pub struct RegenerateRecoveryCodes {
 }
 
 impl App {
-    /// Removes the caller's authenticator and recovery codes. Ends all other sessions, tickets and links. Returns the number of
-    /// sessions that were ended.
+    /// Removes the caller's authenticator and recovery codes, unless the policy asks for them. Ends all other sessions, tickets and
+    /// links. Returns the number of sessions that were ended.
     pub async fn disable_totp(&self, caller: &Caller, command: DisableTotp) -> Result<u32> {
         let (id, session_id) = own_session(caller)?;
         let code = &command.code;
         let disabled = self.write(caller, None, |mut writer| async move {
             let user = with_second_factor(&mut writer, id).await?;
+            if user.needs_second_factor(writer.now) {
+                return Err(Unmet::SecondFactorMandatory.into());
+            }
             let change = writer.change();
             let events = match change.check_code(&user, code).await? {
                 Checked::Right { events, .. } => events,

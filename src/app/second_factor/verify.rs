@@ -2,13 +2,13 @@
 
 use super::{Checked, Coded};
 use crate::app::App;
-use crate::app::sign_in::Progress;
+use crate::app::sign_in::{Asked, Progress};
 use crate::domain::caller::Caller;
-use crate::domain::second_factor::{SecondFactorCode, SecondFactorMethod, Step};
+use crate::domain::second_factor::{SecondFactorCode, SecondFactorMethod};
 use crate::domain::secret::TicketSecret;
 use crate::domain::ticket::TicketPurpose;
 use crate::error::{Error, Result, Unauthenticated};
-use crate::store::tickets::{ticket_end, ticket_find, ticket_lock_row, ticket_wrong_code};
+use crate::store::tickets::{ticket_end, ticket_wrong_code};
 
 /// A command to go on with a sign-in by a code.
 #[derive(Debug)]
@@ -38,37 +38,27 @@ impl App {
         caller: &Caller,
         command: VerifySecondFactor,
     ) -> Result<SecondFactorVerified> {
-        self.check_source(caller).await?;
-        let purpose = TicketPurpose::SecondFactor;
-        let digest = command.ticket.as_ref().map(TicketSecret::digest);
-        let found = match &digest {
-            Some(digest) => ticket_find(self.store.reader(), digest, purpose, self.now()).await?,
-            None => None,
-        };
-        let (Some(digest), Some(found)) = (&digest, found) else { return self.ticket_invalid(caller).await };
-        let (code, user_id) = (&command.code, found.user_id);
+        let known = &self.known_ticket(caller, command.ticket.as_ref(), TicketPurpose::SecondFactor).await?;
+        let code = &command.code;
         let verified = self.write(caller, None, |mut writer| async move {
-            let dead = || Error::Unauthenticated(Unauthenticated::TicketInvalid);
-            let user = writer.locked(user_id).await?;
-            let user = user.filter(|user| user.refusal(writer.now).is_none()).ok_or_else(dead)?;
-            let ticket = ticket_lock_row(&writer.tx, digest, purpose, writer.now).await?;
-            let ticket = ticket.filter(|ticket| ticket.tries < purpose.max_tries()).ok_or_else(dead)?;
-            if user.next_step(ticket.proofs) != Step::SecondFactor {
-                return Err(dead());
+            let (user, ticket) = writer.locked_ticket(known).await?;
+            if !user.owes_second_factor(ticket.proofs) {
+                return Err(Error::Unauthenticated(Unauthenticated::TicketInvalid));
             }
             let change = writer.change();
             let (proofs, mut events) = match change.check_code(&user, code).await? {
                 Checked::Right { proofs, events } => (proofs, events),
                 Checked::Wrong(event) => {
-                    ticket_wrong_code(&change.tx, digest, purpose, change.now).await?;
+                    ticket_wrong_code(&change.tx, &known.digest, ticket.purpose, change.now).await?;
                     return self.code_failed(change, caller, &user, event).await;
                 }
             };
-            ticket_end(&change.tx, digest).await?;
+            ticket_end(&change.tx, &known.digest).await?;
             events.extend(change.clear_throttle(&user).await?.1);
-            Ok(self.advance(change, caller, &user, proofs, &ticket.wish, events).await?.map(|progress| {
-                let used = proofs.second_factor == Some(SecondFactorMethod::RecoveryCode);
-                let left = user.second_factor.map(|factor| factor.recovery_codes_left.saturating_sub(1));
+            let advanced = self.advance(change, caller, &user, proofs, Asked::of(&ticket), events).await?;
+            let used = proofs.second_factor == Some(SecondFactorMethod::RecoveryCode);
+            let left = user.second_factor.map(|factor| factor.recovery_codes_left.saturating_sub(1));
+            Ok(advanced.map(|progress| {
                 Coded::Done(SecondFactorVerified { progress, recovery_codes_left: left.filter(|_| used) })
             }))
         });

@@ -110,12 +110,17 @@ impl Method {
         Ok(!self.request(request)?.has_field(&field))
     }
 
-    /// Returns whether the method needs the caller's token. Methods for `CALLER_ANYONE` or `CALLER_TICKET` and the health check
-    /// do not.
-    pub(crate) fn wants_identity(&self) -> bool {
+    /// Returns whether `request` needs the caller's token. Those of methods for `CALLER_ANYONE` or `CALLER_TICKET`, those with a
+    /// ticket for `CALLER_SELF_OR_TICKET`, and the health check do not.
+    pub(crate) fn wants_identity(&self, request: &DynamicMessage) -> bool {
         let Some(rule) = self.access() else { return false };
         let caller = rule.get_field_by_name("caller").and_then(|caller| caller.as_enum_number());
-        !matches!(caller, Some(1 | 2))
+        let has_ticket = || request.get_field_by_name("ticket").is_some_and(|ticket| ticket.as_str() != Some(""));
+        match caller {
+            Some(1 | 2) => false,
+            Some(4) => !has_ticket(),
+            _ => true,
+        }
     }
 
     /// Returns whether a successful call of this method proves that the caller has the scope.
@@ -179,7 +184,7 @@ pub(crate) fn redact(message: &mut DynamicMessage) {
 mod tests {
     use super::*;
     use crate::proto::v1::{
-        GetUserRequest, ListEventsRequest, ListUsersRequest, LockUserRequest, RefreshTokensRequest,
+        EnrollTotpRequest, GetUserRequest, ListEventsRequest, ListUsersRequest, LockUserRequest, RefreshTokensRequest,
         ResetPasswordRequest, SetPassword, SignInRequest, WhoAmIRequest, reset_password_request,
     };
     use tonic_health::pb::HealthCheckRequest;
@@ -209,11 +214,17 @@ mod tests {
 
     #[test]
     fn no_token_goes_where_none_is_looked_at() -> Result<(), Error> {
-        assert!(!Method::of::<SignInRequest>()?.wants_identity());
-        assert!(!Method::of::<RefreshTokensRequest>()?.wants_identity());
-        assert!(!Method::of::<HealthCheckRequest>()?.wants_identity());
-        assert!(Method::of::<WhoAmIRequest>()?.wants_identity());
-        assert!(Method::of::<LockUserRequest>()?.wants_identity());
+        fn wants<C: Call>(request: &C) -> Result<bool, Error> {
+            let method = Method::of::<C>()?;
+            Ok(method.wants_identity(&method.request(request)?))
+        }
+        assert!(!wants(&SignInRequest::default())?);
+        assert!(!wants(&RefreshTokensRequest::default())?);
+        assert!(!wants(&HealthCheckRequest::default())?);
+        assert!(wants(&WhoAmIRequest::default())?);
+        assert!(wants(&LockUserRequest::default())?);
+        assert!(wants(&EnrollTotpRequest::default())?);
+        assert!(!wants(&EnrollTotpRequest { ticket: "lkt_".to_owned(), ..Default::default() })?);
         Ok(())
     }
 

@@ -15,7 +15,7 @@ pub(crate) fn show<C: Call>(target: &Target, trust: &Trust, has_token: bool, req
     let mut message = method.request(request)?;
     redact(&mut message);
     let body = json::pretty(&message)?;
-    Ok(command(target, trust, has_token && method.wants_identity(), method.name(), &body))
+    Ok(command(target, trust, has_token && method.wants_identity(&message), method.name(), &body))
 }
 
 fn command(target: &Target, trust: &Trust, token: bool, method: &str, body: &str) -> String {

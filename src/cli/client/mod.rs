@@ -216,10 +216,10 @@ impl Client {
         request: C,
         end: Instant,
     ) -> Result<C::Answer, Error> {
-        let bearer = if method.wants_identity() { self.bearer(false).await? } else { None };
+        let bearer = if method.wants_identity(reflected) { self.bearer(false).await? } else { None };
         let outcome = self.send_before(end, method, request.clone(), bearer).await;
         let outcome = match outcome {
-            Err(Sent::Status(status)) if self.has_expired_login(&status, method) => {
+            Err(Sent::Status(status)) if self.has_expired_login(&status, method, reflected) => {
                 let bearer = self.bearer(true).await?;
                 self.send_before(end, method, request, bearer).await
             }
@@ -272,9 +272,9 @@ impl Client {
         Some(having.map(|role| role.name).collect())
     }
 
-    fn has_expired_login(&self, status: &Status, method: &Method) -> bool {
+    fn has_expired_login(&self, status: &Status, method: &Method, request: &DynamicMessage) -> bool {
         matches!(self.caller, Caller::Login { .. })
-            && method.wants_identity()
+            && method.wants_identity(request)
             && Refusal::from_status(status, None).reason == "TOKEN_EXPIRED"
     }
 
@@ -396,6 +396,7 @@ impl Client {
         };
         let method = Method::of::<ReauthenticateRequest>()?;
         let request = ReauthenticateRequest { password: password.expose_secret().to_owned(), second_factor };
+        let reflected = method.request(&request)?;
         let mut expired = false;
         loop {
             let bearer = self.bearer(expired).await?;
@@ -410,7 +411,9 @@ impl Client {
                     return if is_stored { store.write(&login) } else { Ok(()) };
                 }
                 // The clock of this machine may be wrong.
-                Err(Sent::Status(status)) if !expired && self.has_expired_login(&status, &method) => expired = true,
+                Err(Sent::Status(status)) if !expired && self.has_expired_login(&status, &method, &reflected) => {
+                    expired = true;
+                }
                 Err(Sent::Status(status)) => {
                     let name = login.lock().await.username.clone();
                     return Err(Error::Refused(Box::new(Refusal::from_status(&status, Some(name)))));

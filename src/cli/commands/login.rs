@@ -73,6 +73,7 @@ impl SignIn {
                 print_json::<SignInRequest>(cli, &answer)
             }
             Step::SecondFactor(factor) => self.verify(cli, store, login, factor).await,
+            Step::Enrollment(_) => Err(Error::unexpected("the server asks for a second factor")),
             Step::PasswordChange(change) => self.change(cli, store, login, change, None).await,
         }
     }
@@ -91,7 +92,7 @@ impl SignIn {
                 print_json::<VerifySecondFactorRequest>(cli, &answer)
             }
             Step::PasswordChange(change) => self.change(cli, store, login, change, left).await,
-            Step::SecondFactor(_) => Err(asked_twice()),
+            Step::SecondFactor(_) | Step::Enrollment(_) => Err(asked_twice()),
         }
     }
 
@@ -154,7 +155,7 @@ async fn complete(
     let answer = cli.client.call(request).await?;
     match self::step(answer.progress.clone())? {
         Step::Tokens(tokens) => Ok((answer, tokens)),
-        Step::SecondFactor(_) | Step::PasswordChange(_) => Err(asked_twice()),
+        Step::SecondFactor(_) | Step::PasswordChange(_) | Step::Enrollment(_) => Err(asked_twice()),
     }
 }
 

@@ -10,6 +10,7 @@ pub(crate) mod mfa;
 mod mfa_reset;
 pub(crate) mod passwd;
 pub(crate) mod password;
+pub(crate) mod policy;
 pub(crate) mod roles;
 pub(crate) mod sessions;
 pub(crate) mod shell;

@@ -111,17 +111,24 @@ pub enum Step {
     SecondFactor,
     /// Choose a new password.
     PasswordChange(ChangeCause),
+    /// Set up a second factor, which the policy asks for.
+    Enrollment,
     /// None: the user is signed in.
     Done,
 }
 
 impl User {
     /// The next step of a sign-in in which this has been proved. Every way to a session asks this function.
-    pub fn next_step(&self, proofs: Proofs) -> Step {
+    pub fn next_step(&self, proofs: Proofs, now: Timestamp) -> Step {
         if self.owes_second_factor(proofs) {
-            return Step::SecondFactor;
+            Step::SecondFactor
+        } else if let Some(cause) = self.change_cause() {
+            Step::PasswordChange(cause)
+        } else if self.second_factor.is_none() && self.needs_second_factor(now) {
+            Step::Enrollment
+        } else {
+            Step::Done
         }
-        self.change_cause().map_or(Step::Done, Step::PasswordChange)
     }
 
     /// Returns whether the user has a second factor that was not proved.

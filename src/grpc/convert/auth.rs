@@ -17,6 +17,7 @@ use crate::domain::role::ScopeSet;
 use crate::domain::secret::RefreshToken;
 use crate::domain::session::{OWN_AUDIENCE, SignInWish};
 use crate::domain::text::TextFault;
+use crate::domain::ticket::SignInGoal;
 use crate::domain::violation::{Fault, Violations};
 use crate::error::Result;
 use crate::proto::v1;
@@ -45,7 +46,14 @@ pub(in crate::grpc) fn sign_in(message: v1::SignInRequest, caller: &Caller) -> R
     let app = caller.call.app.as_ref().map_or_else(|| NO_APP.to_owned(), |app| app.name.clone());
     finish(faults, || {
         let wish = SignInWish { client_name: client_name?, audiences: audiences?, scopes: scopes?, app };
-        Some(SignIn { login: login?, password: password?, code: code?, device_token: device_token?, wish })
+        Some(SignIn {
+            login: login?,
+            password: password?,
+            code: code?,
+            device_token: device_token?,
+            wish,
+            goal: SignInGoal::Session,
+        })
     })
 }
 
@@ -109,6 +117,10 @@ pub(in crate::grpc) fn progress(progress: &Progress) -> v1::SignInProgress {
             methods: second_factor::methods(methods),
             expire_time: Some(stamp(*expires_at)),
         }),
+        Progress::Enrollment { ticket, expires_at } => Step::Enrollment(v1::EnrollmentStep {
+            ticket: ticket.expose().to_string(),
+            expire_time: Some(stamp(*expires_at)),
+        }),
         Progress::PasswordChange { ticket, cause, rules, expires_at } => Step::PasswordChange(v1::PasswordChangeStep {
             ticket: ticket.expose().to_string(),
             cause: change_cause(*cause).into(),
@@ -116,7 +128,11 @@ pub(in crate::grpc) fn progress(progress: &Progress) -> v1::SignInProgress {
             expire_time: Some(stamp(*expires_at)),
         }),
     };
-    v1::SignInProgress { step: Some(step) }
+    let due = match progress {
+        Progress::Tokens(tokens) => tokens.second_factor_due,
+        _ => None,
+    };
+    v1::SignInProgress { step: Some(step), second_factor_required_from_time: due.map(stamp) }
 }
 
 pub(in crate::grpc) fn rules(rules: PasswordRules) -> v1::PasswordRules {

@@ -2,19 +2,21 @@
 
 use zeroize::Zeroizing;
 
+use super::auth::progress;
 use super::passwords::{MAX_TICKET_BYTES, required};
-use super::{count, etag, finish, note, stamp, user_ref};
+use super::{bounded, count, etag, finish, instant, note, roles, stamp, user_ref};
 use crate::app::{
-    ConfirmTotp, DisableTotp, EnrollTotp, RegenerateRecoveryCodes, ResetSecondFactor, TotpConfirmed, TotpEnrollment,
-    VerifySecondFactor,
+    ConfirmTotp, DisableTotp, EnrollBy, EnrollTotp, PolicyImpact, RegenerateRecoveryCodes, ResetSecondFactor,
+    TotpConfirmed, TotpEnrollment, UpdateSignInPolicy, VerifySecondFactor,
 };
-use crate::domain::second_factor::{
-    AccountLabel, RecoveryCode, SecondFactor, SecondFactorCode, SecondFactorMethod, TotpCode,
-};
+use crate::domain::caller::{Caller, Principal};
+use crate::domain::second_factor::{AccountLabel, RecoveryCode, SecondFactorCode, SecondFactorMethod, TotpCode};
 use crate::domain::secret::TicketSecret;
+use crate::domain::sign_in_policy::SignInPolicy;
 use crate::domain::time::Timestamp;
+use crate::domain::user::User;
 use crate::domain::violation::{Fault, Violations};
-use crate::error::Result;
+use crate::error::{Result, Unauthenticated};
 use crate::proto::v1;
 
 /// The maximum length of a code in bytes. Twice that of a recovery code with hyphens: people type spaces too.
@@ -29,14 +31,33 @@ pub(in crate::grpc) fn verify(message: v1::VerifySecondFactorRequest) -> Result<
     })
 }
 
-pub(in crate::grpc) fn enroll(message: v1::EnrollTotpRequest) -> Result<EnrollTotp> {
+pub(in crate::grpc) fn enroll(message: v1::EnrollTotpRequest, caller: &Caller) -> Result<EnrollTotp> {
     let mut faults = Violations::new();
+    let is_anonymous = caller.principal == Principal::Anonymous;
+    let has_code = message.second_factor.is_some();
     let code = optional_code(&mut faults, message.second_factor);
     let label = match message.account_label.as_str() {
         "" => Some(None),
         text => faults.check("account_label", AccountLabel::parse(text)).map(Some),
     };
-    finish(faults, || Some(EnrollTotp { code: code?, label: label? }))
+    let ticket = bounded(&mut faults, "ticket", message.ticket, MAX_TICKET_BYTES).map(Zeroizing::new);
+    let has_ticket = ticket.as_ref().is_some_and(|ticket| !ticket.is_empty());
+    if has_ticket && !is_anonymous {
+        faults.push("ticket", Fault::Conflict, "goes without a bearer token");
+    }
+    if has_ticket && has_code {
+        faults.push("second_factor", Fault::Conflict, "goes without a ticket, which has proved it");
+    }
+    if !has_ticket && is_anonymous && faults.is_empty() {
+        return Err(Unauthenticated::Missing.into());
+    }
+    finish(faults, || {
+        let by = match ticket? {
+            ticket if ticket.is_empty() => EnrollBy::Session(code?),
+            ticket => EnrollBy::Ticket(TicketSecret::parse(&ticket).ok()),
+        };
+        Some(EnrollTotp { by, label: label? })
+    })
 }
 
 pub(in crate::grpc) fn confirm(message: v1::ConfirmTotpRequest) -> Result<ConfirmTotp> {
@@ -108,8 +129,12 @@ pub(in crate::grpc) fn methods(methods: &[SecondFactorMethod]) -> Vec<i32> {
 }
 
 /// Converts the second factor of a user to a message.
-pub(super) fn status(factor: Option<&SecondFactor>, now: Timestamp) -> v1::SecondFactorStatus {
+pub(super) fn status(user: &User, now: Timestamp) -> v1::SecondFactorStatus {
+    let factor = user.second_factor.as_ref();
+    let later = user.second_factor_from().filter(|from| *from > now);
     v1::SecondFactorStatus {
+        required: user.needs_second_factor(now),
+        required_from_time: later.map(stamp),
         totp_enrolled: factor.is_some(),
         totp_enroll_time: factor.map(|factor| stamp(factor.enrolled_at)),
         recovery_codes_left: factor.map_or(0, |factor| count(factor.recovery_codes_left)),
@@ -129,11 +154,57 @@ pub(in crate::grpc) fn enrolled(enrollment: &TotpEnrollment) -> v1::EnrollTotpRe
 pub(in crate::grpc) fn confirmed(confirmed: &TotpConfirmed, now: Timestamp) -> v1::ConfirmTotpResponse {
     v1::ConfirmTotpResponse {
         recovery_codes: texts(&confirmed.recovery_codes),
-        second_factor_status: Some(status(confirmed.user.second_factor.as_ref(), now)),
+        progress: confirmed.progress.as_ref().map(progress),
+        second_factor_status: Some(status(&confirmed.user, now)),
         sessions_revoked: count(confirmed.sessions_revoked),
     }
 }
 
 pub(in crate::grpc) fn texts(codes: &[RecoveryCode]) -> Vec<String> {
     codes.iter().map(|code| code.expose().to_string()).collect()
+}
+
+pub(in crate::grpc) fn update_policy(message: v1::UpdateSignInPolicyRequest) -> Result<UpdateSignInPolicy> {
+    let mut faults = Violations::new();
+    let etag = etag(&mut faults, &message.etag);
+    let note = note(&mut faults, &message.note);
+    let policy = faults.require("policy", message.policy).unwrap_or_default();
+    let names = policy.second_factor_roles.map(|roles| roles.names);
+    let roles = match &names {
+        Some(names) => roles(&mut faults, "policy.second_factor_roles.names", names).map(Some),
+        None => Some(None),
+    };
+    let field = "policy.second_factor_required_from_time";
+    let from = instant(&mut faults, field, policy.second_factor_required_from_time);
+    if from.flatten().is_some_and(|from| from.as_micros() < 0) {
+        faults.push(field, Fault::OutOfRange, "must not be before 1970");
+    }
+    finish(faults, || {
+        Some(UpdateSignInPolicy {
+            second_factor_required: policy.second_factor_required,
+            second_factor_roles: roles?,
+            second_factor_from: from?,
+            note: note?,
+            etag: etag?,
+            validate_only: message.validate_only,
+        })
+    })
+}
+
+pub(in crate::grpc) fn policy(policy: &SignInPolicy) -> v1::SignInPolicy {
+    let names = policy.second_factor_roles.iter().map(ToString::to_string).collect();
+    v1::SignInPolicy {
+        second_factor_required: Some(policy.second_factor_required),
+        second_factor_roles: Some(v1::RoleNames { names }),
+        second_factor_required_from_time: policy.second_factor_from.map(stamp),
+        etag: policy.etag().to_string(),
+    }
+}
+
+pub(in crate::grpc) fn impact(impact: PolicyImpact) -> v1::PolicyImpact {
+    let count = |number: u64| i32::try_from(number).unwrap_or(i32::MAX);
+    v1::PolicyImpact {
+        second_factors_missing: count(impact.second_factors_missing),
+        api_tokens_of_users_without_factor: count(impact.api_tokens),
+    }
 }

@@ -32,7 +32,7 @@ pub(in crate::grpc) fn user(app: &App, user: &User) -> v1::User {
             includes_familiar_places: throttle.includes_familiar(now),
         }),
         password_status: Some(password_status(app, user)),
-        second_factor_status: Some(second_factor::status(user.second_factor.as_ref(), now)),
+        second_factor_status: Some(second_factor::status(user, now)),
         email_verified: user.email_verified_at.is_some(),
         pending_link: user.pending_link(now).map(pending_link),
         flags: user.flags(now).into_iter().map(|known| flag(known).into()).collect(),
@@ -165,6 +165,7 @@ fn flag(flag: UserFlag) -> v1::UserFlag {
         UserFlag::EmailUnverified => v1::UserFlag::EmailUnverified,
         UserFlag::Throttled => v1::UserFlag::Throttled,
         UserFlag::NeverSignedIn => v1::UserFlag::NeverSignedIn,
+        UserFlag::SecondFactorMissing => v1::UserFlag::SecondFactorMissing,
     }
 }
 

@@ -15,6 +15,7 @@ pub mod reset_request;
 pub mod row_budget;
 pub mod sealed_key;
 pub mod session;
+pub mod sign_in_policy;
 pub mod source_block;
 pub mod source_failure;
 pub mod throttle;

@@ -8,6 +8,7 @@ pub struct Model {
     pub user_id: String,
     pub purpose: i16,
     pub second_factor: i16,
+    pub goal: i16,
     pub session_id: Option<String>,
     pub sealed_key: Option<Vec<u8>>,
     pub app: String,

@@ -1,4 +1,4 @@
-//! Second factors, and tickets of which a user can have several.
+//! Second factors, the policy that requires them, and tickets of which a user can have several.
 //!
 //! Only adds, so that replicas of the version before work with the new schema while they are being replaced. They ask for no
 //! second factor, and issue and end tickets in the table `ticket`; see `docs/operations.md`. A later migration drops it.
@@ -28,6 +28,7 @@ const STATEMENTS: &[&str] = &[
         user_id {key} NOT NULL REFERENCES "user" (id) ON DELETE CASCADE,
         purpose SMALLINT NOT NULL,
         second_factor SMALLINT NOT NULL,
+        goal SMALLINT NOT NULL,
         session_id {key},
         sealed_key {bytes},
         app TEXT NOT NULL,
@@ -50,6 +51,15 @@ const STATEMENTS: &[&str] = &[
         waits_until BIGINT,
         last_failure_at BIGINT
     )"#,
+    // The one row of the policy: in which cases users need a second factor, and from when on. The roles have spaces between.
+    "CREATE TABLE sign_in_policy (
+        id SMALLINT NOT NULL PRIMARY KEY,
+        version BIGINT NOT NULL,
+        second_factor_required SMALLINT NOT NULL,
+        second_factor_roles TEXT NOT NULL,
+        second_factor_from BIGINT
+    )",
+    "INSERT INTO sign_in_policy (id, version, second_factor_required, second_factor_roles) VALUES (1, 1, 0, '')",
     // The recovery codes that were not used.
     r#"CREATE TABLE recovery_code (
         user_id {key} NOT NULL REFERENCES "user" (id) ON DELETE CASCADE,

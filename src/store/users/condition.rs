@@ -5,7 +5,7 @@
 use sea_orm::sea_query::{Condition, Expr, ExprTrait, Query, SelectStatement, SimpleExpr};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QuerySelect, QueryTrait};
 
-use super::derived::{link_pending, mail_failed, second_factor_enrolled};
+use super::derived::{link_pending, mail_failed, second_factor_enrolled, second_factor_missing};
 use super::row::kind_number;
 use crate::domain::sign_in_ability::{AbilityKind, Concern};
 use crate::domain::time::Timestamp;
@@ -86,6 +86,7 @@ pub(super) fn flag(flag: UserFlag, now: Timestamp) -> Condition {
         }
         UserFlag::Throttled => user::Column::Id.in_subquery(waiting_ids(now)),
         UserFlag::NeverSignedIn => Expr::cust(r#"("user".kind = 1 AND "user".last_sign_in_at IS NULL)"#),
+        UserFlag::SecondFactorMissing => return second_factor_missing(),
     };
     Condition::all().add(holds)
 }

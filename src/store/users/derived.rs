@@ -1,4 +1,5 @@
-//! What other tables say of an account: its throttle, its pending link, whether mail to it failed, and its second factor.
+//! What other tables say of an account: its throttle, its pending link, whether mail to it failed, its second factor,
+//! and the policy.
 //!
 //! Each is a subquery, so that every fact is kept in one place. Partial indexes hold the few rows that a subquery looks at; its
 //! condition is that of the index, word for word.
@@ -19,15 +20,16 @@ pub(super) struct Derived {
     from: &'static str,
 }
 
-/// The throttle, over all budgets of the account; the link that works longest; when mail to the address of today failed; and the
-/// second factor.
-pub(super) const DERIVED: [Derived; 6] = [
+/// The throttle, over all budgets of the account; the link that works longest; when mail to the address of today failed; the
+/// second factor; and the policy.
+pub(super) const DERIVED: [Derived; 7] = [
     Derived { name: "throttle_failures", kind: "INTEGER", what: "MAX(throttle.failures)", from: THROTTLES },
     Derived { name: "throttle_until", kind: "BIGINT", what: "MAX(throttle.waits_until)", from: THROTTLES },
     Derived { name: "familiar_until", kind: "BIGINT", what: FAMILIAR_UNTIL, from: THROTTLES },
     Derived { name: "pending_link", kind: "TEXT", what: PENDING_LINK, from: LINK },
     Derived { name: "mail_failed_at", kind: "BIGINT", what: "MAX(delivery.updated_at)", from: FAILED },
     Derived { name: "second_factor", kind: "TEXT", what: SECOND_FACTOR, from: TOTP },
+    Derived { name: "policy", kind: "TEXT", what: POLICY, from: "FROM sign_in_policy" },
 ];
 
 /// The budgets that throttle the account.
@@ -53,6 +55,11 @@ const FAILED: &str = r#"FROM delivery WHERE delivery.user_id = "user".id AND del
 /// and the recovery codes that are left, with spaces between.
 const SECOND_FACTOR: &str = "totp.enrolled_at || ' ' || totp.failures || ' ' || COALESCE(totp.waits_until, 0) || ' '
     || (SELECT COUNT(*) FROM recovery_code WHERE recovery_code.user_id = totp.user_id)";
+
+/// The version of the policy, whether it asks everybody for a second factor, from when on (0: at once), and the roles that it
+/// asks, with spaces between.
+const POLICY: &str = "sign_in_policy.version || ' ' || sign_in_policy.second_factor_required || ' '
+    || COALESCE(sign_in_policy.second_factor_from, 0) || ' ' || sign_in_policy.second_factor_roles";
 
 const TOTP: &str = r#"FROM totp WHERE totp.user_id = "user".id"#;
 
@@ -84,4 +91,12 @@ pub(super) fn mail_failed() -> Condition {
 /// Selects the accounts with a second factor.
 pub(super) fn second_factor_enrolled() -> Condition {
     Condition::all().add(Expr::cust(r#""user".id IN (SELECT totp.user_id FROM totp)"#))
+}
+
+/// Selects the people without a second factor whom the policy asks for one, now or later.
+pub(super) fn second_factor_missing() -> Condition {
+    let asked = r#"EXISTS (SELECT 1 FROM sign_in_policy WHERE sign_in_policy.second_factor_required = 1
+        OR EXISTS (SELECT 1 FROM user_role WHERE user_role.user_id = "user".id
+            AND ' ' || sign_in_policy.second_factor_roles || ' ' LIKE '% ' || user_role.role || ' %'))"#;
+    Condition::all().add(Expr::cust(r#""user".kind = 1"#)).add(second_factor_enrolled().not()).add(Expr::cust(asked))
 }

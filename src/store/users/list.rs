@@ -6,21 +6,22 @@
 
 use sea_orm::sea_query::{Condition, Expr, ExprTrait, Query, SelectStatement, SimpleExpr, UnionType};
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, JoinType, Order, QueryFilter, QueryOrder, QuerySelect,
-    QueryTrait, Select,
+    ColumnTrait, ConnectionTrait, EntityTrait, FromQueryResult, JoinType, Order, PaginatorTrait, QueryFilter,
+    QueryOrder, QuerySelect, QueryTrait, Select,
 };
 
 use super::condition::{besides, flag, holds, indexed, locked, matching, outlasts_password, state, throttled_people};
-use super::derived::with_derived;
+use super::derived::{second_factor_enrolled, with_derived};
 use super::row::{UserRow, cause_number, kind_number};
 use crate::domain::page::{Cursor, MOST_COUNTED, Page, PageSize, Total};
 use crate::domain::profile::SearchText;
 use crate::domain::sign_in_ability::{AbilityKind, Concern};
+use crate::domain::sign_in_policy::SignInPolicy;
 use crate::domain::time::Timestamp;
 use crate::domain::user::User;
 use crate::domain::user_filter::{UserFilter, UserOrder};
 use crate::error::{Error, Resource, Result};
-use crate::store::entity::{user, user_role, user_term};
+use crate::store::entity::{api_token, user, user_role, user_term};
 use crate::store::single::records;
 use crate::store::text::{count, readable};
 
@@ -101,6 +102,41 @@ async fn count_at_most(c: &impl ConnectionTrait, mut rows: SelectStatement, most
 /// all matches would take half a second at a million users.
 async fn is_broad(c: &impl ConnectionTrait, text: &SearchText) -> Result<bool> {
     Ok(count_at_most(c, ids_with_term(text), MOST_COUNTED + 1).await? > MOST_COUNTED)
+}
+
+/// People to whom a policy applies and who have no second factor.
+pub struct UsersWithoutFactor {
+    /// How many.
+    pub users: u64,
+    /// Their API tokens that are live.
+    pub api_tokens: u64,
+}
+
+/// Counts for whom a policy would mean a new second factor.
+pub async fn users_without_factor(
+    c: &impl ConnectionTrait,
+    policy: &SignInPolicy,
+    now: Timestamp,
+) -> Result<UsersWithoutFactor> {
+    let mut condition = Condition::all().add(Expr::cust(r#""user".kind = 1"#)).add(second_factor_enrolled().not());
+    if !policy.second_factor_required {
+        let mut members = Query::select();
+        members
+            .column(user_role::Column::UserId)
+            .from(user_role::Entity)
+            .and_where(user_role::Column::Role.is_in(policy.second_factor_roles.iter().map(|role| role.as_str())));
+        condition = condition.add(user::Column::Id.in_subquery(members));
+    }
+    let users = user::Entity::find().filter(condition.clone()).count(c).await?;
+    let to_user = api_token::Entity::belongs_to(user::Entity).from(api_token::Column::UserId).to(user::Column::Id);
+    let api_tokens = api_token::Entity::find()
+        .join(JoinType::InnerJoin, to_user.into())
+        .filter(condition)
+        .filter(api_token::Column::RevokedAt.is_null())
+        .filter(api_token::Column::ExpiresAt.gt(now.as_micros()))
+        .count(c)
+        .await?;
+    Ok(UsersWithoutFactor { users, api_tokens })
 }
 
 /// How accounts are matched with the text of the filter.

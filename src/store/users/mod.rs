@@ -14,7 +14,7 @@ use sea_orm::{
 };
 
 use self::derived::with_derived;
-pub use self::list::{UserListing, user_count, user_list};
+pub use self::list::{UserListing, UsersWithoutFactor, user_count, user_list, users_without_factor};
 pub use self::write::{
     administrators_lock, reservation_find, reservation_owner, reservations_end, reservations_move, reservations_sweep,
     role_has_members, user_count_able_administrators, user_delete, user_end_password, user_insert, user_insert_many,

@@ -10,11 +10,13 @@ use crate::domain::password_hash::PasswordHash;
 use crate::domain::profile::{DisplayName, ExternalId, Labels, Locale};
 use crate::domain::role::Role;
 use crate::domain::second_factor::SecondFactor;
+use crate::domain::sign_in_policy::UserPolicy;
 use crate::domain::user::{Password, PasswordKind, User, UserKind};
 use crate::domain::username::Username;
 use crate::error::{Resource, Result};
 use crate::store::entity::user;
 use crate::store::links::purpose_from;
+use crate::store::sign_in_policy::policy_from;
 use crate::store::text::{Decoder, json, micros};
 use crate::store::throttle::FOR_GOOD;
 
@@ -28,6 +30,7 @@ pub(super) struct UserRow {
     pending_link: Option<String>,
     mail_failed_at: Option<i64>,
     second_factor: Option<String>,
+    policy: Option<String>,
 }
 
 impl UserRow {
@@ -68,7 +71,15 @@ impl UserRow {
         let stored_link = self.decode_link(&decoder)?;
         let second_factor = self.decode_second_factor(&decoder)?;
         let mail_failed_at = decoder.instant_or_none(self.mail_failed_at)?;
-        Ok(User { stored_link, mail_failed_at, second_factor, ..user })
+        let policy = self.decode_policy(&decoder, &user)?;
+        Ok(User { stored_link, mail_failed_at, second_factor, policy, ..user })
+    }
+
+    fn decode_policy(&self, decoder: &Decoder<'_>, user: &User) -> Result<UserPolicy> {
+        // The decoy has none.
+        let Some(text) = &self.policy else { return Ok(UserPolicy::default()) };
+        let policy = decoder.some(policy_from(text))?;
+        Ok(UserPolicy { second_factor_from: policy.required_from(&user.roles), version: policy.version })
     }
 
     fn decode_second_factor(&self, decoder: &Decoder<'_>) -> Result<Option<SecondFactor>> {
@@ -127,6 +138,7 @@ fn decode(decoder: &Decoder<'_>, row: &user::Model, stored_throttle: Option<Thro
         stored_link: None,
         mail_failed_at: None,
         second_factor: None,
+        policy: UserPolicy::default(),
     })
 }
 

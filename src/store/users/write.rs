@@ -97,7 +97,7 @@ pub async fn user_signed_in(tx: &WriteTx, id: UserId, now: Timestamp) -> Result<
     Ok(())
 }
 
-/// Records a sign-in if the account's version and hash are still as they were read, and returns whether they are. Locks the
+/// Records a sign-in if the account's version and hash, and the policy, are still as they were read, and returns whether they are. Locks the
 /// row, without excluding transactions that share it.
 pub async fn user_signed_in_as_read(tx: &WriteTx, read: &UserWithCredentials, now: Timestamp) -> Result<bool> {
     let UserWithCredentials { user: read, credentials, .. } = read;
@@ -107,6 +107,7 @@ pub async fn user_signed_in_as_read(tx: &WriteTx, read: &UserWithCredentials, no
         .filter(user::Column::Id.eq(read.id.to_string()))
         .filter(user::Column::Version.eq(read.version))
         .filter(user::Column::PasswordHash.eq(hash.as_str()))
+        .filter(Expr::cust("(SELECT sign_in_policy.version FROM sign_in_policy)").eq(read.policy.version))
         .exec(tx)
         .await?;
     failpoint!("store.user_signed_in_as_read");

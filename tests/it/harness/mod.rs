@@ -17,6 +17,7 @@ pub mod history;
 pub mod http;
 pub mod log;
 pub mod mailbox;
+pub mod pages;
 pub mod postfix;
 pub mod proxy;
 pub mod raw;

@@ -191,7 +191,7 @@ async fn send(operator: &Client, stranger: &Client, bearer: Option<&Client>, ord
         What::SignIn | What::Guess => match stranger.sign_in(name, &order.sent).await? {
             Step::Tokens(tokens) => Ok(gain_of(tokens)),
             Step::PasswordChange(step) => Ok(Gain { ticket: Some(step.ticket), ..Gain::default() }),
-            Step::SecondFactor(step) => panic!("a step that no user owes: {step:?}"),
+            step => panic!("a step that no user owes: {step:?}"),
         },
         What::Refresh => stranger.refresh(&order.sent).await.map(gain_of),
     }
