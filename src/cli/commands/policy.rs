@@ -18,12 +18,11 @@ Examples:
   latchkey policy preview --second-factor all
   latchkey policy set --second-factor operator,admin --from 2027-01-01";
 
-/// See and change the policy of signing in: whom it asks for a second factor.
+/// See and change whom the server asks for a second factor.
 #[derive(Debug, Subcommand)]
 #[command(after_help = GROUP_HELP)]
 pub(crate) enum Policy {
-    /// Show the policy, and for whom it means something.
-    Show,
+    Show(Show),
     Preview(Preview),
     Set(Set),
 }
@@ -31,7 +30,7 @@ pub(crate) enum Policy {
 impl Policy {
     pub(crate) async fn run(self, cli: &Cli) -> Result<(), Error> {
         match self {
-            Policy::Show => {
+            Policy::Show(_) => {
                 let request = GetSignInPolicyRequest { include_impact: true };
                 cli.answer(request, |screen, answer| show(screen, answer.policy, answer.impact)).await
             }
@@ -48,6 +47,16 @@ impl Policy {
         }
     }
 }
+
+const SHOW_HELP: &str = "\
+Examples:
+  latchkey policy show
+  latchkey policy show --output json | jq .policy";
+
+/// Show the policy, and for whom it means something.
+#[derive(Debug, Args)]
+#[command(after_help = SHOW_HELP)]
+pub(crate) struct Show {}
 
 /// What to change.
 #[derive(Debug, Args)]
@@ -102,6 +111,8 @@ Examples:
 pub(crate) struct Preview {
     #[command(flatten)]
     change: Change,
+    #[command(flatten)]
+    confirmation: Confirmation,
 }
 
 const SET_HELP: &str = "\
