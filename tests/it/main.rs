@@ -30,6 +30,7 @@ mod cli;
 mod cli_commands;
 mod cli_login;
 mod cli_mail;
+mod cli_mfa;
 mod cli_output;
 mod cli_questions;
 mod cli_recent_sign_in;

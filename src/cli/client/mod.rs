@@ -31,7 +31,9 @@ use super::error::{Error, Refusal};
 use super::output::Screen;
 use super::output::words::shell_word;
 use crate::proto::v1::who_am_i_response::Kind;
-use crate::proto::v1::{ListRolesRequest, ReauthenticateRequest, RefreshTokensRequest, WhoAmIRequest};
+use crate::proto::v1::{
+    ListRolesRequest, ReauthenticateRequest, RefreshTokensRequest, SecondFactorProof, WhoAmIRequest,
+};
 use call::{Call, Method, subject};
 use login::{Login, LoginStore};
 use target::{ChosenBy, Target};
@@ -374,14 +376,26 @@ impl Client {
         Ok(login)
     }
 
-    /// Proves the password of a stored login again, and stores the new tokens. Holds the lock meanwhile: another process
+    /// Renews a stored login whose session has changed. Without a stored login there is nothing to renew.
+    pub(crate) async fn renew_login(&self) -> Result<(), Error> {
+        let Caller::Login { store, login } = &self.caller else { return Ok(()) };
+        let mut login = login.lock().await;
+        *login = self.renew(store, &login).await?;
+        Ok(())
+    }
+
+    /// Proves the password of a stored login again, and the second factor if there is one, and stores the new tokens. Holds the lock meanwhile: another process
     /// that renews the login must neither overwrite these tokens nor be overwritten.
-    pub(crate) async fn reauthenticate(&self, password: &SecretString) -> Result<(), Error> {
+    pub(crate) async fn reauthenticate(
+        &self,
+        password: &SecretString,
+        second_factor: Option<SecondFactorProof>,
+    ) -> Result<(), Error> {
         let Caller::Login { store, login } = &self.caller else {
             return Err(Error::unexpected("there is no stored login"));
         };
         let method = Method::of::<ReauthenticateRequest>()?;
-        let request = ReauthenticateRequest { password: password.expose_secret().to_owned(), second_factor: None };
+        let request = ReauthenticateRequest { password: password.expose_secret().to_owned(), second_factor };
         let reflected = method.request(&request)?;
         let mut expired = false;
         loop {

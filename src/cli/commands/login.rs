@@ -1,4 +1,4 @@
-//! `latchkey login`: signs in, changes the password if the server asks for it, and stores the login.
+//! `latchkey login`: signs in, step by step as the server asks, and stores the login.
 
 use std::io::{self, IsTerminal};
 
@@ -11,19 +11,21 @@ use crate::cli::client::Client;
 use crate::cli::client::call::Call;
 use crate::cli::client::login::{Login, LoginStore};
 use crate::cli::error::{Error, Exit};
+use crate::cli::factor::Codes;
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::time::instant;
+use crate::cli::output::words::{count, shell_word};
 use crate::cli::setting::Cli;
 use crate::proto::v1::sign_in_progress::Step;
 use crate::proto::v1::{
     CompletePasswordChangeRequest, CompletePasswordChangeResponse, PasswordChangeCause, PasswordChangeStep,
-    SignInProgress, SignInRequest, TokenSet,
+    SecondFactorStep, SignInProgress, SignInRequest, TokenSet, VerifySecondFactorRequest,
 };
 
 const HELP: &str = "\
+Asks for a code, too, if you have an authenticator: `latchkey mfa enroll`.
 Keeps the login in $XDG_STATE_HOME/latchkey/, for you alone, and renews it.
-Fifteen minutes later, `users create --role`, `tokens create`, `users delete` and
-like commands ask for the password again.
+Later than 15 minutes, commands such as `tokens create` ask for it again.
 With --output json the tokens are printed as well: keep them out of logs.
 
 Examples:
@@ -37,7 +39,7 @@ Examples:
 pub(crate) struct SignIn {
     /// Username or address; asked for if absent.
     user: Option<String>,
-    /// Read the password from standard input; where it has to be changed, a second line is the new one.
+    /// Read lines from standard input: the password, then a code and a new password where asked for.
     #[arg(long)]
     password_stdin: bool,
     #[command(flatten)]
@@ -67,13 +69,30 @@ impl SignIn {
         let answer = cli.client.call(request).await?;
         match step(answer.progress.clone())? {
             Step::Tokens(tokens) => {
-                keep(cli, store, login, tokens).await?;
+                keep(cli, store, login, tokens, None).await?;
                 print_json::<SignInRequest>(cli, &answer)
             }
-            Step::SecondFactor(_) | Step::Enrollment(_) => {
-                Err(Error::unexpected("the server asks for a second factor"))
+            Step::SecondFactor(factor) => self.verify(cli, store, login, factor).await,
+            Step::Enrollment(_) => Err(Error::unexpected("the server asks for a second factor")),
+            Step::PasswordChange(change) => self.change(cli, store, login, change, None).await,
+        }
+    }
+
+    /// Asks for a code. The ticket stays valid after a wrong one, so it asks again.
+    async fn verify(&self, cli: &Cli, store: &LoginStore, login: String, step: SecondFactorStep) -> Result<(), Error> {
+        let verify = async |proof| {
+            let request = VerifySecondFactorRequest { ticket: step.ticket.clone(), second_factor: Some(proof) };
+            cli.client.call(request).await
+        };
+        let answer = cli.prove(Codes::of(self.password_stdin), verify).await.map_err(|error| refused(error, &login))?;
+        let left = answer.recovery_codes_left;
+        match self::step(answer.progress.clone())? {
+            Step::Tokens(tokens) => {
+                keep(cli, store, login, tokens, left).await?;
+                print_json::<VerifySecondFactorRequest>(cli, &answer)
             }
-            Step::PasswordChange(change) => self.change(cli, store, login, change).await,
+            Step::PasswordChange(change) => self.change(cli, store, login, change, left).await,
+            Step::SecondFactor(_) | Step::Enrollment(_) => Err(asked_twice()),
         }
     }
 
@@ -85,6 +104,7 @@ impl SignIn {
         store: &LoginStore,
         login: String,
         step: PasswordChangeStep,
+        codes_left: Option<i32>,
     ) -> Result<(), Error> {
         cli.screen.note(Text::toned(Tone::Warn, why(step.cause())));
         cli.screen.note(rules(&step));
@@ -94,7 +114,7 @@ impl SignIn {
             let new = self.new_password(cli)?;
             match complete(cli, &step, &new).await {
                 Ok((answer, tokens)) => {
-                    keep(cli, store, login, tokens).await?;
+                    keep(cli, store, login, tokens, codes_left).await?;
                     return print_json::<CompletePasswordChangeRequest>(cli, &answer);
                 }
                 Err(error) if error.reason() == "PASSWORD_REJECTED" => {
@@ -117,7 +137,7 @@ impl SignIn {
         }
         cli.read_secret("the new password")?.ok_or_else(|| {
             Error::stopped(Exit::Stopped, "the password has to be changed")
-                .hint("give the new one as the second line of standard input")
+                .hint("give the new one as the next line of standard input")
         })
     }
 }
@@ -135,9 +155,25 @@ async fn complete(
     let answer = cli.client.call(request).await?;
     match self::step(answer.progress.clone())? {
         Step::Tokens(tokens) => Ok((answer, tokens)),
-        Step::SecondFactor(_) | Step::PasswordChange(_) | Step::Enrollment(_) => {
-            Err(Error::unexpected("the server asks for a step twice"))
-        }
+        Step::SecondFactor(_) | Step::PasswordChange(_) | Step::Enrollment(_) => Err(asked_twice()),
+    }
+}
+
+fn asked_twice() -> Error {
+    Error::unexpected("the server asks for a step twice")
+}
+
+/// Adds what helps when no code was accepted.
+fn refused(error: Error, login: &str) -> Error {
+    let name = shell_word(login);
+    match error.reason() {
+        "SECOND_FACTOR_REJECTED" => error.hint(format!(
+            "start again with `latchkey login {name}`; if every code is refused, let the phone set its clock by the network"
+        )),
+        "THROTTLED" => error.hint(format!(
+            "wait, then `latchkey login {name}`; an operator can lift the wait with `latchkey users unlock {name}`"
+        )),
+        _ => error,
     }
 }
 
@@ -161,8 +197,15 @@ fn print_json<C: Call>(cli: &Cli, answer: &C::Answer) -> Result<(), Error> {
     })
 }
 
-/// Stores the login, under the lock: another process may be renewing the login that this one replaces.
-async fn keep(cli: &Cli, store: &LoginStore, login: String, tokens: TokenSet) -> Result<(), Error> {
+/// Stores the login, under the lock: another process may be renewing the login that this one replaces. `codes_left` is how many
+/// recovery codes are left, if one was used.
+async fn keep(
+    cli: &Cli,
+    store: &LoginStore,
+    login: String,
+    tokens: TokenSet,
+    codes_left: Option<i32>,
+) -> Result<(), Error> {
     let lock = store.lock().await?;
     let ends = instant(tokens.refresh_expire_time.as_ref());
     let (server, device_token) = (cli.client.target().to_string(), tokens.device_token.clone());
@@ -174,7 +217,11 @@ async fn keep(cli: &Cli, store: &LoginStore, login: String, tokens: TokenSet) ->
     }
     let until = ends.map(|end| format!(", until {} if unused", cli.screen.clock().moment(end))).unwrap_or_default();
     cli.screen.done(format!("signed in as {login} at {}{until}", cli.client.target().place()))?;
-    cli.screen.next("latchkey whoami")
+    let Some(left) = codes_left else { return cli.screen.next("latchkey whoami") };
+    let left = if left == 0 { "none is left".to_owned() } else { format!("{} left", count(left, "recovery code")) };
+    cli.screen.caution(format!("a recovery code signs in once; {left}"))?;
+    cli.screen.next("latchkey mfa codes, for new recovery codes")?;
+    cli.screen.next("latchkey mfa enroll, if the authenticator is lost")
 }
 
 fn ask_user(cli: &Cli) -> Result<String, Error> {
