@@ -100,6 +100,7 @@ mod sessions;
 mod shutdown;
 mod sign_in;
 mod sign_in_ability;
+mod sign_in_model;
 mod sign_in_policy;
 mod signals;
 mod smtp;
