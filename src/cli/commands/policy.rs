@@ -116,8 +116,9 @@ pub(crate) struct Preview {
 }
 
 const SET_HELP: &str = "\
-Whoever is asked and has no second factor sets one up at the next sign-in. Sessions without one end at
-their next refresh; API tokens go on. Until the time of --from, sign-ins only announce it.
+Users who are asked and have no second factor set one up at the next sign-in.
+Sessions without one end at their next refresh; API tokens go on. Until the
+time of --from, sign-ins only announce it.
 
 Examples:
   latchkey policy set --second-factor operator,admin
