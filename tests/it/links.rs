@@ -330,3 +330,54 @@ async fn a_mailed_link_confirms_the_address_and_a_returned_one_does_not() {
     operator.sets_address("robert@example.com").await;
     assert_eq!(verified().await, ["0"]);
 }
+
+#[tokio::test]
+async fn a_password_chosen_with_a_link_ends_the_tickets_of_the_user_and_the_demand_to_change_it() {
+    let h = Harness::start().await;
+    let (operator, stranger) = (bob(&h).await, h.stranger().await);
+    operator.require_change("bob").await.expect("a demand");
+    let token = operator.link().await;
+    let ticket = stranger.change_step("bob", PASSWORD).await.expect("a step").ticket;
+    stranger.choose(&token, OTHER_PASSWORD).await.expect("a choice");
+    assert_eq!(h.query("SELECT count(*) FROM ticket").await, ["0"]);
+    dead(stranger.complete(&ticket, "a third c4nary of theirs").await);
+    assert!(!operator.user("bob").await.flags.contains(&UserFlag::MustChange.into()));
+    stranger.tokens("bob", OTHER_PASSWORD).await.expect("no demand any more");
+}
+
+#[tokio::test]
+async fn confirming_an_address_ends_the_other_links_and_messages_that_confirm_it_and_none_of_another_purpose() {
+    let h = Harness::start().await;
+    let (operator, stranger) = (bob(&h).await, h.stranger().await);
+    let mut links = Vec::new();
+    for _ in 0..2 {
+        links.push(h.mail_of(&operator.verification("bob").await.unwrap()).await.token("verify"));
+    }
+    let reset = operator.link().await;
+    let _ = std::fs::remove_dir_all(h.dir().join("mail"));
+    // A file where the folder should be.
+    std::fs::write(h.dir().join("mail"), "in the way").expect("a file");
+    let (waiting, other) = (operator.verification("bob").await.unwrap(), operator.mailed().await);
+    for delivery in [&waiting, &other] {
+        operator.delivery_in(&delivery.id, DeliveryState::Retrying).await;
+    }
+    stranger.verify(&links[1]).await.expect("a confirmation");
+    dead(stranger.inspect(&links[0]).await);
+    stranger.inspect(&reset).await.expect("a live link");
+    assert_eq!(operator.delivery(&waiting.id).await.state(), DeliveryState::Cancelled);
+    assert_eq!(operator.delivery(&other.id).await.state(), DeliveryState::Retrying);
+}
+
+#[tokio::test]
+async fn a_link_that_has_expired_is_not_counted_among_those_that_a_change_ends() {
+    let h = Harness::start().await;
+    let (operator, stranger) = (bob(&h).await, h.stranger().await);
+    let cancel = h.mail_of(&operator.mailed().await).await.token("cancel");
+    h.clock.advance(Duration::from_hours(12));
+    stranger.cancel(&cancel).await.expect("nothing to end");
+    let cancelled = operator.events().await.into_iter().filter(|e| e.r#type() == EventType::LinkCancelled);
+    assert_eq!(cancelled.count(), 0);
+    operator.link().await;
+    let moved = operator.sets_address("robert@example.com").await;
+    assert_eq!(moved.effects.unwrap().links_revoked, 1);
+}

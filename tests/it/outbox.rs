@@ -358,3 +358,31 @@ async fn mail_waits_while_the_disk_is_read_only_or_full() {
     assert_eq!(operator.delivery_in(&sent.id, DeliveryState::Accepted).await.attempts, 3);
     assert_eq!(std::fs::read_dir(&folder).expect("a folder").count(), 1);
 }
+
+#[tokio::test]
+async fn messages_and_links_go_after_ninety_days_but_no_message_that_still_waits() {
+    let h = Harness::start().await;
+    let operator = users(&h, &["bob"]).await;
+    let mut sent = Vec::new();
+    for _ in 0..3 {
+        let delivery = operator.sends_link("bob").await;
+        sent.push(operator.delivery_in(&delivery.id, DeliveryState::Accepted).await.id);
+    }
+    let [old, young, waiting] = &sent[..] else { panic!("three messages") };
+    let old_age = Duration::from_hours(24 * 90).as_micros();
+    let young_age = old_age - HOUR.as_micros();
+    for (id, age) in [(old, old_age), (young, young_age), (waiting, old_age)] {
+        h.sql(&format!("UPDATE link SET expires_at = created_at - {age} WHERE id = (SELECT link_id FROM delivery WHERE id = '{id}')"))
+            .await;
+        h.sql(&format!("UPDATE delivery SET created_at = created_at - {age} WHERE id = '{id}'")).await;
+    }
+    h.sql(&format!("UPDATE delivery SET state = 3, next_attempt_at = 9000000000000000 WHERE id = '{waiting}'")).await;
+    // The job runs at every start.
+    let h = Box::pin(h.restart()).await;
+    let mut kept = [young.clone(), waiting.clone()];
+    kept.sort();
+    let swept = async || (h.query("SELECT id FROM delivery ORDER BY id").await == kept).then_some(());
+    eventually("an end of old messages", swept).await;
+    let swept = async || (h.query("SELECT count(*) FROM link").await == ["1"]).then_some(());
+    eventually("an end of old links", swept).await;
+}

@@ -198,3 +198,105 @@ async fn a_replica_whose_clock_is_wrong_sends_nothing_that_another_is_sending() 
     operator.delivery_in(&held.id, DeliveryState::Accepted).await;
     assert_eq!(relay.arrived().len(), 3);
 }
+
+/// What a worker may change of the only message.
+const ROW: &str = "SELECT state || ' ' || attempts || ' ' || last_error || ' ' || relay || ' ' || next_attempt_at || ' ' || updated_at
+    FROM delivery WHERE contents IS NOT NULL";
+
+#[tokio::test]
+async fn what_an_attempt_met_is_not_written_down_once_another_worker_has_taken_over() {
+    for taken_over in [
+        // Another worker has leased the message.
+        "lease = contents",
+        // It has also failed.
+        "lease = NULL, state = 3",
+    ] {
+        let (relay, release) = holding().await;
+        let mut h = with_patient_relay(&relay).await;
+        let operator = users(&h, &["tar"]).await;
+        operator.sends_link("tar").await;
+        eventually("the mail at the relay", || async { (relay.arrived().len() == 1).then_some(()) }).await;
+        h.sql(&format!("UPDATE delivery SET next_attempt_at = 9000000000000000, attempts = 2, {taken_over}")).await;
+        let before = h.query(ROW).await;
+        release.notify_one();
+        // The stop waits for the end of the attempt.
+        h.halt().await;
+        assert_eq!((before.len(), h.query(ROW).await), (1, before), "{taken_over}");
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_another_worker_has_taken_over_is_counted_by_that_worker_alone() {
+    let (relay, release) = holding().await;
+    let h = with_patient_relay(&relay).await;
+    let operator = users(&h, &["tar"]).await;
+    operator.sends_link("tar").await;
+    eventually("the mail at the relay", || async { (relay.arrived().len() == 1).then_some(()) }).await;
+    h.sql("UPDATE delivery SET next_attempt_at = 9000000000000000, lease = NULL, state = 3").await;
+    // It waits until the attempt with its address has ended.
+    let next = operator.sends_link("tar").await;
+    release.notify_one();
+    eventually("the next mail at the relay", || async { (relay.arrived().len() == 2).then_some(()) }).await;
+    release.notify_one();
+    operator.delivery_in(&next.id, DeliveryState::Accepted).await;
+    assert_eq!(h.metric("latchkey_deliveries_total").await, 1);
+}
+
+#[tokio::test]
+async fn a_restart_hurries_no_retry() {
+    let h = Harness::start().await;
+    let operator = users(&h, &["bob", "ada"]).await;
+    let folder = h.dir().join("mail");
+    let _ = std::fs::remove_dir_all(&folder);
+    // A file where the folder should be.
+    std::fs::write(&folder, "in the way").expect("a file");
+    let sent = operator.sends_link("bob").await;
+    operator.delivery_in(&sent.id, DeliveryState::Retrying).await;
+    h.sql("UPDATE delivery SET next_attempt_at = 9000000000000000").await;
+    std::fs::remove_file(&folder).expect("no file");
+    let h = Box::pin(h.restart()).await;
+    let operator = h.operator().await;
+    let other = operator.sends_link("ada").await;
+    operator.delivery_in(&other.id, DeliveryState::Accepted).await;
+    let waiting = operator.delivery(&sent.id).await;
+    assert_eq!((waiting.state(), waiting.attempts), (DeliveryState::Retrying, 1));
+}
+
+#[tokio::test]
+async fn a_replica_whose_clock_is_ahead_takes_over_neither_a_message_nor_its_address() {
+    let (relay, release) = holding().await;
+    let h = with_patient_relay(&relay).await;
+    let operator = users(&h, &["tar", "ada"]).await;
+    let held = operator.sends_link("tar").await;
+    eventually("the mail at the relay", || async { (relay.arrived().len() == 1).then_some(()) }).await;
+    let waiting = operator.sends_link("tar").await;
+    let ahead = Arc::<TestClock>::default();
+    ahead.advance(HOUR);
+    let Some(replica) = h.replica_at(ahead).await else { return };
+    // By the other clock it is due in an hour, so the replica sends it.
+    let other = replica.operator().await.sends_link("ada").await;
+    operator.delivery_in(&other.id, DeliveryState::Accepted).await;
+    assert_eq!(operator.delivery(&held.id).await.attempts, 1);
+    assert_eq!(operator.delivery(&waiting.id).await.state(), DeliveryState::Queued);
+    for delivery in [&held, &waiting] {
+        release.notify_one();
+        assert_eq!(operator.delivery_in(&delivery.id, DeliveryState::Accepted).await.attempts, 1);
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_a_replica_is_sending_whose_clock_is_behind_is_not_taken_over() {
+    let (relay, release) = holding().await;
+    let h = with_patient_relay(&relay).await;
+    let operator = users(&h, &["tar", "ada"]).await;
+    h.clock.turn_back(HOUR);
+    let held = operator.sends_link("tar").await;
+    eventually("the mail at the relay", || async { (relay.arrived().len() == 1).then_some(()) }).await;
+    let Some(replica) = h.replica_at(Arc::default()).await else { return };
+    // By the clock that is behind it is due in an hour, so the replica sends it.
+    let other = replica.operator().await.sends_link("ada").await;
+    operator.delivery_in(&other.id, DeliveryState::Accepted).await;
+    assert_eq!(operator.delivery(&held.id).await.attempts, 1);
+    release.notify_one();
+    operator.delivery_in(&held.id, DeliveryState::Accepted).await;
+}

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use latchkey::proto::v1::{self, DeliveryState};
 
-use crate::harness::eventually;
 use crate::harness::relay::{busy, once, users, with_patient_relay, with_relay};
 use crate::harness::smtp::{Act, Certificate, SmtpServer, Step, Tls};
+use crate::harness::{Harness, eventually};
 
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -129,5 +129,54 @@ async fn a_connection_that_takes_no_further_mail_is_replaced_at_once() {
             assert_eq!(accepted.attempts, 2, "{case}");
         }
         assert_eq!((relay.connections() - before, relay.accepted().len()), (2, 3), "{case}");
+    }
+}
+
+#[tokio::test]
+async fn the_messages_that_have_been_due_longest_go_out_first() {
+    let (relay, is_open) = busy(|step| (step == Step::Dot).then_some(Act::Hang)).await;
+    let mut h = with_patient_relay(&relay).await;
+    let names: Vec<String> = (10..22).map(|n| format!("user{n}")).collect();
+    let operator = users(&h, &names.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let mut sent = Vec::new();
+    for name in &names {
+        sent.push(operator.sends_link(name).await);
+    }
+    for delivery in &sent {
+        operator.delivery_in(&delivery.id, DeliveryState::Retrying).await;
+    }
+    h.halt().await;
+    // The later one was made, the longer it is due.
+    for (number, delivery) in sent.iter().rev().enumerate() {
+        h.sql(&format!("UPDATE delivery SET next_attempt_at = {number} WHERE id = '{}'", delivery.id)).await;
+    }
+    is_open.store(true, Relaxed);
+    let _h = Box::pin(h.resume()).await;
+    let eight = async || (relay.arrived().len() == 8).then(|| relay.arrived());
+    let mut first: Vec<String> = eventually("eight mails", eight).await.into_iter().flat_map(|mail| mail.to).collect();
+    first.sort();
+    assert_eq!(first, names[4..].iter().map(|name| format!("<{name}@example.com>")).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn no_message_goes_to_an_address_that_another_worker_is_sending_to_until_its_lease_has_ended() {
+    let h = Harness::start().await;
+    let operator = users(&h, &["bob", "ada"]).await;
+    let folder = h.dir().join("mail");
+    let _ = std::fs::remove_dir_all(&folder);
+    // A file where the folder should be.
+    std::fs::write(&folder, "in the way").expect("a file");
+    let first = operator.sends_link("bob").await;
+    operator.delivery_in(&first.id, DeliveryState::Retrying).await;
+    // As another worker leaves it that is sending it.
+    h.sql("UPDATE delivery SET state = 2, lease = contents, next_attempt_at = 9000000000000000").await;
+    std::fs::remove_file(&folder).expect("no file");
+    let (second, other) = (operator.sends_link("bob").await, operator.sends_link("ada").await);
+    operator.delivery_in(&other.id, DeliveryState::Accepted).await;
+    assert_eq!(operator.delivery(&second.id).await.state(), DeliveryState::Queued);
+    assert_eq!(operator.delivery(&first.id).await.state(), DeliveryState::Sending);
+    h.sql(&format!("UPDATE delivery SET next_attempt_at = 1 WHERE id = '{}'", first.id)).await;
+    for (delivery, attempts) in [(&first, 2), (&second, 1)] {
+        assert_eq!(operator.delivery_in(&delivery.id, DeliveryState::Accepted).await.attempts, attempts);
     }
 }
