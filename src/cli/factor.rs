@@ -66,7 +66,7 @@ impl Cli {
         match self.call(request.clone()).await {
             Err(error) if wants_code(&error) => {
                 let again = async |proof| self.call(request.clone().proved_by(proof)).await;
-                Box::pin(self.prove(codes, again)).await
+                self.prove(codes, again).await
             }
             outcome => outcome,
         }

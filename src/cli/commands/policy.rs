@@ -149,7 +149,7 @@ impl Set {
             let (policy, impact) = (dry.policy.unwrap_or_default(), dry.impact.unwrap_or_default());
             let question = Question::new("Change the policy of signing in".to_owned())
                 .row("asks", asks(&cli.screen, &policy))
-                .row("means", means(&impact));
+                .row("means", means(impact));
             cli.confirm(question).await?;
         }
         cli.answer(request, |screen, answer| {
@@ -164,7 +164,7 @@ fn show(screen: &Screen, policy: Option<SignInPolicy>, impact: Option<PolicyImpa
     let (policy, impact) = (policy.unwrap_or_default(), impact.unwrap_or_default());
     screen.fields([
         ("second factor", asks(screen, &policy).into()),
-        ("missing", means(&impact).into()),
+        ("missing", means(impact).into()),
         ("etag", policy.etag.as_str().into()),
     ])?;
     if impact.second_factors_missing > 0 {
@@ -187,7 +187,7 @@ fn asks(screen: &Screen, policy: &SignInPolicy) -> String {
     }
 }
 
-fn means(impact: &PolicyImpact) -> String {
+fn means(impact: PolicyImpact) -> String {
     let people = match impact.second_factors_missing {
         0 => return "no user lacks a second factor that the policy asks for".to_owned(),
         number => count(number, "user"),
