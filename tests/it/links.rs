@@ -338,8 +338,10 @@ async fn a_password_chosen_with_a_link_ends_the_tickets_of_the_user_and_the_dema
     operator.require_change("bob").await.expect("a demand");
     let token = operator.link().await;
     let ticket = stranger.change_step("bob", PASSWORD).await.expect("a step").ticket;
+    let tickets = async || h.query("SELECT count(*) FROM sign_in_ticket").await;
+    assert_eq!(tickets().await, ["1"]);
     stranger.choose(&token, OTHER_PASSWORD).await.expect("a choice");
-    assert_eq!(h.query("SELECT count(*) FROM ticket").await, ["0"]);
+    assert_eq!(tickets().await, ["0"]);
     dead(stranger.complete(&ticket, "a third c4nary of theirs").await);
     assert!(!operator.user("bob").await.flags.contains(&UserFlag::MustChange.into()));
     stranger.tokens("bob", OTHER_PASSWORD).await.expect("no demand any more");
