@@ -261,6 +261,10 @@ async fn a_user_makes_new_recovery_codes_replaces_the_authenticator_and_removes_
     if !shell.has("script") {
         return;
     }
+    shell.latchkey(&["mfa", "disable"]).fails(
+        2,
+        "This removes your second factor …\nerror: there is no terminal to ask for the code\n\nhint: use --code-stdin",
+    );
     let (printed, code) = shell.type_at("latchkey mfa codes", &[(CODE, "000000"), (CODE, &factor.shows(&h, 0))]);
     let codes = recovery_codes(&printed);
     assert_eq!((printed.matches(AGAIN).count(), codes.len(), code), (1, 10, 0), "{printed}");
