@@ -29,6 +29,7 @@ pub mod secret;
 pub mod session;
 pub mod sign_in_ability;
 pub mod sign_in_policy;
+pub mod sign_in_step;
 pub mod temporary_password;
 pub mod text;
 pub mod ticket;

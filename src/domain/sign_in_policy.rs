@@ -30,15 +30,6 @@ impl SignInPolicy {
     }
 }
 
-/// What the policy says of one user.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct UserPolicy {
-    /// From when on the user needs a second factor. `None` if never.
-    pub second_factor_from: Option<Timestamp>,
-    /// The version of the policy.
-    pub version: i64,
-}
-
 impl User {
     /// Returns whether the policy asks the user for a second factor at `now`.
     pub fn needs_second_factor(&self, now: Timestamp) -> bool {

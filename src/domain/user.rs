@@ -19,8 +19,7 @@ use super::lockout::{Lock, LockCause, Throttle};
 use super::password_hash::HashMethod;
 use super::profile::{DisplayName, ExternalId, Labels, Locale};
 use super::role::{Role, ScopeSet, scopes_of};
-use super::second_factor::SecondFactor;
-use super::sign_in_policy::UserPolicy;
+use super::second_factor::{SecondFactor, UserPolicy};
 use super::time::Timestamp;
 use super::username::Username;
 

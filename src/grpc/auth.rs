@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::convert::{auth, deliveries, passwords, second_factor, sessions, tokens};
+use super::convert::{auth, code, deliveries, passwords, second_factor, sessions, tokens};
 use super::{admitted, decode, run};
 use crate::app::App;
 use crate::proto::v1;
@@ -74,7 +74,7 @@ impl Auth for Service {
             kind: deliveries::link_kind(view.purpose).into(),
             username: view.username,
             rules,
-            second_factor_methods: second_factor::methods(&view.second_factors),
+            second_factor_methods: code::methods(&view.second_factors),
             expire_time: Some(super::convert::stamp(view.expires_at)),
         }))
     }

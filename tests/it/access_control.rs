@@ -8,7 +8,7 @@ use latchkey::proto::v1;
 use prost_reflect::MethodDescriptor;
 use tonic::{Code, Status};
 
-use self::Demand::{Anyone, OneSelf, Principal, Scoped};
+use self::Demand::{Anyone, OneSelf, OneSelfOrTicket, Principal, Scoped};
 use crate::harness::actors::named;
 use crate::harness::raw::{methods, short_name};
 use crate::harness::{Client, Harness, PASSWORD, Refusal, refused};
@@ -20,6 +20,8 @@ enum Demand {
     Anyone,
     /// A user with a session.
     OneSelf,
+    /// A user with a session, or a ticket.
+    OneSelfOrTicket,
     /// Any principal.
     Principal,
     /// A scope, which these roles have.
@@ -43,16 +45,21 @@ const TABLE: &[(&str, Demand)] = &[
     ("Auth/ChangePassword", OneSelf),
     ("Auth/CompletePasswordChange", Anyone),
     ("Auth/CompletePasswordReset", Anyone),
+    ("Auth/ConfirmTotp", Anyone),
+    ("Auth/DisableTotp", OneSelf),
+    ("Auth/EnrollTotp", OneSelfOrTicket),
     ("Auth/GetSigningKeys", Anyone),
     ("Auth/InspectLink", Anyone),
     ("Auth/IntrospectToken", Scoped("tokens.introspect", VERIFIERS)),
     ("Auth/ListSessions", OneSelf),
     ("Auth/Reauthenticate", OneSelf),
     ("Auth/RefreshTokens", Anyone),
+    ("Auth/RegenerateRecoveryCodes", OneSelf),
     ("Auth/RequestPasswordReset", Anyone),
     ("Auth/RevokeSession", OneSelf),
     ("Auth/SignIn", Anyone),
     ("Auth/VerifyEmail", Anyone),
+    ("Auth/VerifySecondFactor", Anyone),
     ("Auth/WhoAmI", Principal),
     ("UserAdmin/CancelDelivery", Scoped("deliveries.resend", HELPERS)),
     ("UserAdmin/CreateApiToken", Scoped("tokens.write", ADMINS)),
@@ -61,6 +68,7 @@ const TABLE: &[(&str, Demand)] = &[
     ("UserAdmin/DiagnoseSignIn", Scoped("users.diagnose", LOOKERS)),
     ("UserAdmin/GetDelivery", Scoped("deliveries.read", LOOKERS)),
     ("UserAdmin/GetMailStatus", Scoped("deliveries.read", LOOKERS)),
+    ("UserAdmin/GetSignInPolicy", Scoped("policy.read", READERS)),
     ("UserAdmin/GetUser", Scoped("users.read", READERS)),
     ("UserAdmin/ListApiTokens", Scoped("tokens.read", LOOKERS)),
     ("UserAdmin/ListDeliveries", Scoped("deliveries.read", LOOKERS)),
@@ -71,17 +79,27 @@ const TABLE: &[(&str, Demand)] = &[
     ("UserAdmin/RequirePasswordChange", Scoped("users.reset", HELPERS)),
     ("UserAdmin/ResendDelivery", Scoped("deliveries.resend", HELPERS)),
     ("UserAdmin/ResetPassword", Scoped("users.reset", HELPERS)),
+    ("UserAdmin/ResetSecondFactor", Scoped("mfa.reset", OPERATORS)),
     ("UserAdmin/RevokeApiToken", Scoped("tokens.revoke", OPERATORS)),
     ("UserAdmin/RevokeUserSessions", Scoped("sessions.revoke", HELPERS)),
     ("UserAdmin/SendEmailVerification", Scoped("deliveries.resend", HELPERS)),
     ("UserAdmin/UnlockUser", Scoped("users.lock", HELPERS)),
+    ("UserAdmin/UpdateSignInPolicy", Scoped("policy.write", ADMINS)),
     ("UserAdmin/UpdateUser", Scoped("users.write", OPERATORS)),
     ("UserAdmin/WaivePasswordChange", Scoped("users.reset", HELPERS)),
 ];
 
 /// Methods that require a password verified within the last fifteen minutes, whatever the request. `recent_sign_in.rs` has
 /// those for which it depends on the target, and fields.
-const FRESH: &[&str] = &["UserAdmin/CreateApiToken", "UserAdmin/DeleteUser"];
+const FRESH: &[&str] = &[
+    "Auth/DisableTotp",
+    "Auth/EnrollTotp",
+    "Auth/RegenerateRecoveryCodes",
+    "UserAdmin/CreateApiToken",
+    "UserAdmin/DeleteUser",
+    "UserAdmin/ResetSecondFactor",
+    "UserAdmin/UpdateSignInPolicy",
+];
 
 /// Methods with their expected rules. `RevokeSession` comes last, because it ends the caller's session.
 fn rows() -> Vec<(MethodDescriptor, Demand)> {
@@ -129,7 +147,7 @@ async fn a_user_may_call_what_their_roles_permit_and_nothing_else() {
     let h = Harness::start().await;
     check("a user without roles", &h.user("nobody").await.client, |_, demand| match demand {
         Scoped(..) => SCOPE_MISSING,
-        Anyone | OneSelf | Principal => None,
+        Anyone | OneSelf | OneSelfOrTicket | Principal => None,
     })
     .await;
     for role in Role::ALL {
@@ -147,7 +165,8 @@ async fn a_user_may_call_what_their_roles_permit_and_nothing_else() {
 async fn an_api_token_may_call_what_its_scopes_permit_and_nothing_about_oneself() {
     let h = Harness::start().await;
     let all: Vec<&str> = Scope::ALL.iter().map(|scope| scope.as_str()).collect();
-    let forbidden = |demand| (demand == OneSelf).then_some((Code::PermissionDenied, "API_TOKEN_FORBIDDEN"));
+    let forbidden =
+        |demand| matches!(demand, OneSelf | OneSelfOrTicket).then_some((Code::PermissionDenied, "API_TOKEN_FORBIDDEN"));
     check("a token with all scopes", &h.token(&all).await, |_, demand| forbidden(demand)).await;
 
     for without in &all {
@@ -164,8 +183,10 @@ async fn an_api_token_may_call_what_its_scopes_permit_and_nothing_about_oneself(
 #[tokio::test]
 async fn the_local_operator_may_call_everything_but_what_is_about_oneself() {
     let h = Harness::start().await;
-    check("the local operator", &h.operator().await, |_, demand| {
-        (demand == OneSelf).then_some((Code::PermissionDenied, "USER_REQUIRED"))
+    check("the local operator", &h.operator().await, |_, demand| match demand {
+        OneSelf => Some((Code::PermissionDenied, "USER_REQUIRED")),
+        OneSelfOrTicket => Some((Code::Unauthenticated, "CREDENTIALS_MISSING")),
+        _ => None,
     })
     .await;
 }
@@ -276,7 +297,7 @@ async fn a_credential_is_over_when_its_time_is() {
 async fn an_old_proof_of_the_password_is_not_enough_for_some_methods() {
     let h = Harness::start().await;
     let root = h.admin().await;
-    let program = h.token(&["tokens.write", "users.delete"]).await;
+    let program = h.token(&["mfa.reset", "policy.write", "tokens.write", "users.delete"]).await;
     // Sessions of administrators end after fifteen idle minutes, so this one refreshes in between.
     h.clock.advance(Duration::from_mins(8));
     let tokens = root.client.refresh(&root.tokens.refresh_token).await.expect("tokens");
@@ -298,7 +319,7 @@ async fn an_old_proof_of_the_password_is_not_enough_for_some_methods() {
     let tokens = again.client.refresh(&again.tokens.refresh_token).await.expect("tokens");
     check("after another sign-in", &again.client.bearing(&tokens.access_token), |_, _| None).await;
 
-    for name in FRESH {
+    for name in FRESH.iter().filter(|name| !name.starts_with("Auth/")) {
         for (who, client) in [("a program", &program), ("the local operator", &h.operator().await)] {
             let seen = verdict(client.call_empty(&crate::harness::raw::method(name)).await);
             assert_eq!(seen, None, "{who} proves itself with every call: {name}");

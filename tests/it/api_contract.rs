@@ -56,7 +56,7 @@ fn every_method_says_who_may_call_it() {
 }
 
 #[test]
-fn every_scope_is_needed_somewhere_and_three_are_for_administrators_alone() {
+fn every_scope_is_needed_somewhere_and_four_are_for_administrators_alone() {
     let mut needed: BTreeSet<String> =
         methods().iter().filter_map(|method| Some(access(method, "scope").as_str()?.to_owned())).collect();
     let needs = contract().get_extension_by_name(&format!("{PACKAGE}.needs")).expect("the option");
@@ -75,7 +75,7 @@ fn every_scope_is_needed_somewhere_and_three_are_for_administrators_alone() {
         .filter(|scope| Role::ALL.iter().all(|role| *role == Role::Admin || !role.scopes().contains(**scope)))
         .map(|scope| scope.as_str())
         .collect();
-    assert_eq!(admins_alone, ["roles.write", "tokens.write", "users.delete"]);
+    assert_eq!(admins_alone, ["policy.write", "roles.write", "tokens.write", "users.delete"]);
 }
 
 #[test]
@@ -84,9 +84,20 @@ fn no_field_that_holds_a_secret_forgets_to_say_so() {
     for message in contract().all_messages().filter(|message| message.full_name().starts_with(PACKAGE)) {
         for field in message.fields() {
             let name = field.name();
-            let sounds_secret = ["password", "secret", "ticket", "token", "reset_link", "invite_link"]
-                .iter()
-                .any(|word| name.contains(word));
+            let sounds_secret = [
+                "password",
+                "secret",
+                "ticket",
+                "token",
+                "reset_link",
+                "invite_link",
+                "totp",
+                "recovery_code",
+                "otpauth",
+            ]
+            .iter()
+            .any(|word| name.contains(word))
+                || name == "code";
             let points = name.ends_with("page_token") || name.ends_with("_id") || field.kind() != Kind::String;
             assert_eq!(sounds_secret && !points, is_redacted(&field), "{}", field.full_name());
             redacted += usize::from(is_redacted(&field));

@@ -45,7 +45,7 @@ const STATEMENTS: [(&str, What); 23] = [
     ("store.session_rotate", What::Refresh),
     ("store.session_end", What::Reset),
     ("store.place_used", What::SignIn),
-    ("store.ticket_replace", What::SignIn),
+    ("store.ticket_insert", What::SignIn),
     ("store.ticket_end_all", What::Reset),
     ("store.throttle_reserve", What::SignIn),
     ("store.throttle_succeeded", What::SignIn),
@@ -62,7 +62,7 @@ const STATEMENTS: [(&str, What); 23] = [
 /// Failpoints of `crash_steps.rs`. Two are reached only once: keys are created at the first start, and a hash is renewed
 /// after the server got stronger parameters. The third is the only statement of its call that matters. Then come those of a
 /// containment, after which an account needs a reset, and those of links and messages, which `outbox.rs` has too.
-const ELSEWHERE: [&str; 15] = [
+const ELSEWHERE: [&str; 25] = [
     "store.key_insert",
     "store.user_rehash",
     "store.session_reauthenticate",
@@ -78,6 +78,16 @@ const ELSEWHERE: [&str; 15] = [
     "store.delivery_cancel",
     "store.reset_request_save",
     "store.reset_request_delete",
+    "store.policy_save",
+    "store.recovery_code_use",
+    "store.recovery_codes_replace",
+    "store.second_factor_remove",
+    "store.second_factor_replace",
+    "store.ticket_end",
+    "store.ticket_wrong_code",
+    "store.totp_accept",
+    "store.totp_forget_wrong_codes",
+    "store.totp_wrong_code",
 ];
 
 fn places() -> Vec<(String, What)> {

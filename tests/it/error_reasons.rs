@@ -31,6 +31,8 @@ fn errors() -> Vec<Error> {
         Unauthenticated::SessionRevoked,
         Unauthenticated::RefreshReused,
         Unauthenticated::TicketInvalid,
+        Unauthenticated::SecondFactorRequired,
+        Unauthenticated::SecondFactorRejected,
         Unauthenticated::TooOld { max_auth_age: Duration::from_mins(15) },
     ];
     let denied = [
@@ -48,6 +50,8 @@ fn errors() -> Vec<Error> {
         Unmet::UserPending,
         Unmet::UserIsService,
         Unmet::LastAdministrator,
+        Unmet::SecondFactorMissing,
+        Unmet::SecondFactorMandatory,
         Unmet::NoDeliveryAddress,
         Unmet::DeliveryDisabled,
         Unmet::DeliveryNotRepeatable("it is a notice"),

@@ -28,6 +28,11 @@ fn requests() -> Vec<(&'static str, &'static str, serde_json::Value)> {
         ("UserAdmin/UpdateUser", "email", json!({"user": bob(), "email": "bob@example.org"})),
         ("UserAdmin/UpdateUser", "add_roles", json!({"user": bob(), "addRoles": ["viewer"]})),
         ("UserAdmin/UpdateUser", "remove_roles", json!({"user": bob(), "removeRoles": ["viewer"]})),
+        (
+            "UserAdmin/LockUser",
+            "remove_second_factors",
+            json!({"user": {"username": "taken"}, "cause": "LOCK_CAUSE_COMPROMISE", "removeSecondFactors": true}),
+        ),
         ("UserAdmin/ResetPassword", "return_link", json!({"user": bob(), "returnLink": {}})),
         ("UserAdmin/ResetPassword", "temporary_password", json!({"user": bob(), "temporaryPassword": {}})),
         ("UserAdmin/ResetPassword", "set_password", json!({"user": bob(), "setPassword": {"password": PASSWORD}})),
@@ -64,6 +69,7 @@ async fn program_without(h: &Harness, scope: &str) -> Client {
 async fn a_field_needs_its_scope_on_top_of_the_methods_own() {
     let h = Harness::start().await;
     h.user("bob").await;
+    h.user("taken").await;
     let all: Vec<&str> = Scope::ALL.iter().map(|scope| scope.as_str()).collect();
     let mighty = h.token(&all).await;
     let requests = requests();

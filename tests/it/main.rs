@@ -97,6 +97,7 @@ mod replicas;
 mod retention;
 mod roles;
 mod second_factor;
+mod second_factor_attacks;
 mod secrets_never_logged;
 mod self_service_change;
 mod sessions;

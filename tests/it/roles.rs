@@ -27,12 +27,13 @@ enum Act {
     Verify,
     Resend,
     CancelDelivery,
+    ResetFactor,
     Delete,
 }
 
 use Act::{
-    CancelDelivery, CreateToken, Delete, Lock, RequireChange, Resend, Reset, ReturnLink, RevokeSessions, RevokeToken,
-    SendLink, SetPassword, Unlock, UpdateEmail, UpdateName, Verify, WaiveChange,
+    CancelDelivery, CreateToken, Delete, Lock, RequireChange, Resend, Reset, ResetFactor, ReturnLink, RevokeSessions,
+    RevokeToken, SendLink, SetPassword, Unlock, UpdateEmail, UpdateName, Verify, WaiveChange,
 };
 
 /// All actions, ordered so that none prevents the next.
@@ -53,6 +54,7 @@ const ACTS: &[Act] = &[
     Unlock,
     Reset,
     SetPassword,
+    ResetFactor,
     Delete,
 ];
 
@@ -80,6 +82,7 @@ const MAY: &[(&str, &[Act])] = &[
             Unlock,
             Reset,
             SetPassword,
+            ResetFactor,
         ],
     ),
     ("admin", ACTS),
@@ -115,6 +118,7 @@ impl Act {
             CancelDelivery => ("CancelDelivery", json!({"deliveryId": ids.delivery})),
             Lock => ("LockUser", json!({"user": user})),
             Unlock => ("UnlockUser", json!({"user": user})),
+            ResetFactor => ("ResetSecondFactor", json!({"user": user})),
             RequireChange => ("RequirePasswordChange", json!({"user": user})),
             WaiveChange => ("WaivePasswordChange", json!({"user": user})),
             UpdateName => ("UpdateUser", json!({"user": user, "displayName": "Somebody"})),
@@ -229,7 +233,8 @@ async fn the_refusal_names_the_scopes_that_the_caller_lacks() {
 }
 
 /// The scopes of a viewer.
-const VIEWER: [&str; 5] = ["deliveries.read", "sessions.read", "tokens.read", "users.diagnose", "users.read"];
+const VIEWER: [&str; 6] =
+    ["deliveries.read", "policy.read", "sessions.read", "tokens.read", "users.diagnose", "users.read"];
 
 #[tokio::test]
 async fn rank_is_of_what_the_token_may_do_and_not_of_what_its_user_may() {
@@ -302,6 +307,7 @@ fn own_acts(user: &Value, etag: &str, delivery_id: &str) -> Vec<(&'static str, V
         ("ResetPassword", json!({"user": user, "temporaryPassword": {}, "validateOnly": true}), false),
         ("RequirePasswordChange", json!({"user": user}), false),
         ("WaivePasswordChange", json!({"user": user}), false),
+        ("ResetSecondFactor", json!({"user": user}), false),
         ("LockUser", json!({"user": user}), false),
         ("DeleteUser", json!({"user": user, "etag": etag}), false),
         ("UpdateUser", json!({"user": user, "removeRoles": ["admin"]}), false),
@@ -381,24 +387,25 @@ async fn roles_are_listed_with_their_scopes() {
     let expected = [
         (
             "admin",
-            "audit.read auth.proxy deliveries.read deliveries.resend roles.write sessions.read sessions.revoke \
+            "audit.read auth.proxy deliveries.read deliveries.resend mfa.reset policy.read policy.write roles.write \
+             sessions.read sessions.revoke \
              tokens.introspect tokens.read tokens.revoke tokens.write users.delete users.diagnose users.email users.lock \
              users.read users.reset users.reset.secrets users.reset.temporary users.write",
         ),
         ("app", "auth.proxy tokens.introspect"),
-        ("auditor", "audit.read users.read"),
+        ("auditor", "audit.read policy.read users.read"),
         (
             "helpdesk",
-            "deliveries.read deliveries.resend sessions.read sessions.revoke tokens.read users.diagnose users.lock \
+            "deliveries.read deliveries.resend policy.read sessions.read sessions.revoke tokens.read users.diagnose users.lock \
              users.read users.reset users.reset.temporary",
         ),
         (
             "operator",
-            "deliveries.read deliveries.resend sessions.read sessions.revoke tokens.read tokens.revoke users.diagnose \
+            "deliveries.read deliveries.resend mfa.reset policy.read sessions.read sessions.revoke tokens.read tokens.revoke users.diagnose \
              users.email users.lock users.read users.reset users.reset.secrets users.reset.temporary users.write",
         ),
         ("verifier", "tokens.introspect"),
-        ("viewer", "deliveries.read sessions.read tokens.read users.diagnose users.read"),
+        ("viewer", "deliveries.read policy.read sessions.read tokens.read users.diagnose users.read"),
     ];
     let expected: Vec<(String, String)> = expected.iter().map(|(n, s)| ((*n).to_owned(), (*s).to_owned())).collect();
     assert_eq!(listed, expected);
@@ -422,10 +429,13 @@ fn every_method_that_changes_an_account_is_in_the_tables_of_this_file() {
         "RequirePasswordChange",
         "ResendDelivery",
         "ResetPassword",
+        "ResetSecondFactor",
         "RevokeApiToken",
         "RevokeUserSessions",
         "SendEmailVerification",
         "UnlockUser",
+        // Of no account.
+        "UpdateSignInPolicy",
         "UpdateUser",
         "WaivePasswordChange",
     ];

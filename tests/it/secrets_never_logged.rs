@@ -11,6 +11,7 @@ use latchkey::proto::v1;
 use serde_json::{Value, json};
 use tonic::Status;
 
+use crate::harness::factor::Authenticator;
 use crate::harness::raw::{methods, short_name};
 use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD, eventually, log};
 
@@ -26,6 +27,7 @@ const READS: &[&str] = &[
     "UserAdmin/DiagnoseSignIn",
     "UserAdmin/GetDelivery",
     "UserAdmin/GetMailStatus",
+    "UserAdmin/GetSignInPolicy",
     "UserAdmin/GetUser",
     "UserAdmin/ListApiTokens",
     "UserAdmin/ListDeliveries",
@@ -124,6 +126,41 @@ async fn passwords(h: &Harness, record: &Record, root: &Client) -> String {
     let change = json!({"currentPassword": PASSWORD, "newPassword": OTHER_PASSWORD});
     record.done(&user, "Auth/ChangePassword", change).await;
     access
+}
+
+/// A second factor that is set up, used, lost and reset. Returns the key of the authenticator and a recovery code.
+async fn second_factor(h: &Harness, record: &Record, root: &Client) -> [String; 2] {
+    let stranger = h.stranger().await;
+    let eve = h.user("eve").await.client;
+    let started = record.done(&eve, "Auth/EnrollTotp", json!({})).await;
+    let key = record.secret("key of an authenticator", &started["secret"]);
+    let authenticator = Authenticator::with(&key, Vec::new());
+    let ticket = record.secret("ticket", &started["ticket"]);
+    let confirm = |code: String| json!({"ticket": ticket, "code": code});
+    record.call(&stranger, "Auth/ConfirmTotp", confirm("c4nary".to_owned())).await.expect_err("wrong");
+    let confirmed = record.done(&stranger, "Auth/ConfirmTotp", confirm(authenticator.shows(h, 0))).await;
+    let codes = confirmed["recoveryCodes"].as_array().expect("codes").clone();
+    let recovery: Vec<String> = codes.iter().map(|code| record.secret("recovery code", code)).collect();
+    let sign_in = async |proof: Value| {
+        let answer = record.done(&stranger, "Auth/SignIn", json!({"login": "eve", "password": PASSWORD})).await;
+        let ticket = record.secret("ticket", &answer["progress"]["secondFactor"]["ticket"]);
+        record.call(&stranger, "Auth/VerifySecondFactor", json!({"ticket": ticket, "secondFactor": proof})).await
+    };
+    sign_in(json!({"totp": "a c4nary instead of a code"})).await.expect_err("wrong");
+    sign_in(json!({"recoveryCode": "a c4nary instead of a code"})).await.expect_err("wrong");
+    sign_in(json!({"recoveryCode": recovery[0]})).await.expect("a session");
+    h.next_code();
+    let code = json!({"secondFactor": {"totp": authenticator.shows(h, 0)}});
+    let codes = record.done(&eve, "Auth/RegenerateRecoveryCodes", code).await;
+    let code = record.secret("recovery code", &codes["recoveryCodes"][0]);
+    h.next_code();
+    let disable = json!({"secondFactor": {"totp": authenticator.shows(h, 0)}});
+    record.done(&eve, "Auth/DisableTotp", disable).await;
+    record.done(root, "UserAdmin/ResetSecondFactor", json!({"user": {"username": "eve"}})).await;
+    record.done(root, "UserAdmin/GetSignInPolicy", json!({"includeImpact": true})).await;
+    let policy = json!({"policy": {"secondFactorRequired": false}});
+    record.done(root, "UserAdmin/UpdateSignInPolicy", policy).await;
+    [key, code]
 }
 
 /// The mail of a message, whose tokens are secrets; `page` is what its link opens.
@@ -233,6 +270,7 @@ async fn scenario(h: &Harness) -> Record {
     let root = h.admin().await;
     let access = passwords(h, &record, &root.client).await;
     let [link, cancel] = mail_and_links(h, &record, &root.client).await;
+    let [key, recovery] = second_factor(h, &record, &root.client).await;
     let signed_in = json!({"login": "bob@example.org", "password": PASSWORD, "clientName": "phone"});
     let answer = record.done(&h.stranger().await, "Auth/SignIn", signed_in).await;
     let again = record.secret("access token", &answer["progress"]["tokens"]["accessToken"]);
@@ -240,7 +278,9 @@ async fn scenario(h: &Harness) -> Record {
     let api_token = administration(&record, &root.client, &user, &access).await;
 
     // Secrets in places where they are invalid.
-    for misused in [&access, &api_token, &link, &cancel, &"a password c4nary as a token".replace(' ', "-")] {
+    for misused in
+        [&access, &api_token, &link, &cancel, &key, &recovery, &"a password c4nary as a token".replace(' ', "-")]
+    {
         let client = h.stranger().await.bearing(misused).with("latchkey-app", misused);
         record.call(&client, "UserAdmin/ListUsers", json!({})).await.expect_err("not good");
         let fields = json!({"user": {"username": misused}, "etag": misused, "note": ""});
@@ -350,8 +390,10 @@ async fn a_scenario_of_every_method_leaves_no_secret_where_it_does_not_belong() 
         "access token",
         "cancel token",
         "device token",
+        "key of an authenticator",
         "link",
         "password",
+        "recovery code",
         "refresh token",
         "temporary password",
         "ticket",

@@ -255,7 +255,7 @@ fn new_user(id: UserId, command: &CreateUser, password: Option<Password>, now: T
         stored_link: None,
         mail_failed_at: None,
         second_factor: None,
-        policy: crate::domain::sign_in_policy::UserPolicy::default(),
+        policy: crate::domain::second_factor::UserPolicy::default(),
     }
 }
 

@@ -1,5 +1,4 @@
-//! Second factors: the authenticator of a user, and recovery codes for when it is lost. And the steps of a sign-in, which one
-//! function decides.
+//! Second factors: the authenticator of a user, and recovery codes for when it is lost.
 
 mod recovery_code;
 mod totp;
@@ -10,7 +9,6 @@ pub use self::recovery_code::{RECOVERY_CODES, RecoveryCode};
 pub use self::totp::{AccountLabel, STEP, TotpCode, TotpKey, TotpStep};
 use super::lockout::ThrottleRules;
 use super::time::Timestamp;
-use super::user::{ChangeCause, User};
 
 /// When wrong codes make a user wait. Not configurable: six digits can be guessed, and whoever guesses them knows the password.
 /// With the longest wait, a guesser gets 24 tries a day at 3 of 1 000 000 codes. NIST SP 800-63B-4, 3.2.2 asks for a limit.
@@ -83,6 +81,15 @@ impl SecondFactor {
     }
 }
 
+/// What the policy says of one user.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct UserPolicy {
+    /// From when on the user needs a second factor. `None` if never.
+    pub second_factor_from: Option<Timestamp>,
+    /// The version of the policy.
+    pub version: i64,
+}
+
 /// What a user has proved in a sign-in: the password, and perhaps a second factor.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Proofs {
@@ -102,39 +109,6 @@ impl Proofs {
             Some(SecondFactorMethod::RecoveryCode) => &["pwd", "mfa"],
         };
         methods.iter().map(|method| (*method).to_owned()).collect()
-    }
-}
-
-/// The next step of a sign-in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
-    /// Prove the second factor.
-    SecondFactor,
-    /// Choose a new password.
-    PasswordChange(ChangeCause),
-    /// Set up a second factor, which the policy asks for.
-    Enrollment,
-    /// None: the user is signed in.
-    Done,
-}
-
-impl User {
-    /// The next step of a sign-in in which this has been proved. Every way to a session asks this function.
-    pub fn next_step(&self, proofs: Proofs, now: Timestamp) -> Step {
-        if self.owes_second_factor(proofs) {
-            Step::SecondFactor
-        } else if let Some(cause) = self.change_cause() {
-            Step::PasswordChange(cause)
-        } else if self.second_factor.is_none() && self.needs_second_factor(now) {
-            Step::Enrollment
-        } else {
-            Step::Done
-        }
-    }
-
-    /// Returns whether the user has a second factor that was not proved.
-    pub fn owes_second_factor(&self, proofs: Proofs) -> bool {
-        self.second_factor.is_some() && proofs.second_factor.is_none()
     }
 }
 

@@ -2,11 +2,11 @@
 
 use secrecy::ExposeSecret as _;
 
-use super::passwords::{proof, required};
-use super::second_factor::{self, optional_code};
+use super::code::{self, optional_code};
+use super::passwords::proof;
 use super::sessions::session;
 use super::user::{change_cause, user};
-use super::{bounded, duration_message, each, finish, names, scopes, stamp};
+use super::{bounded, duration_message, each, finish, names, required, scopes, stamp};
 use crate::app::{App, Identity, Progress, RefreshTokens, RequestPasswordReset, ResetRequested, SignIn, Tokens};
 use crate::domain::caller::{Caller, Principal};
 use crate::domain::familiar::{MAX_DEVICE_TOKEN_BYTES, SentDeviceToken};
@@ -114,7 +114,7 @@ pub(in crate::grpc) fn progress(progress: &Progress) -> v1::SignInProgress {
         Progress::Tokens(issued) => Step::Tokens(tokens(issued)),
         Progress::SecondFactor { ticket, methods, expires_at } => Step::SecondFactor(v1::SecondFactorStep {
             ticket: ticket.expose().to_string(),
-            methods: second_factor::methods(methods),
+            methods: code::methods(methods),
             expire_time: Some(stamp(*expires_at)),
         }),
         Progress::Enrollment { ticket, expires_at } => Step::Enrollment(v1::EnrollmentStep {

@@ -2,10 +2,10 @@
 
 use zeroize::Zeroizing;
 
-use super::passwords::{new_password, required};
-use super::second_factor::optional_code;
+use super::code::optional_code;
+use super::passwords::new_password;
 use super::users::idempotency;
-use super::{Wrong, count, each, finish, note, page, stamp, user_ref};
+use super::{Wrong, count, each, finish, note, page, required, stamp, user_ref};
 use crate::app::{
     CancelDelivery, CompletePasswordReset, ListDeliveries, MailQueue, ResendDelivery, SendEmailVerification,
 };

@@ -7,6 +7,7 @@
 
 pub(super) mod audit;
 pub(super) mod auth;
+pub(super) mod code;
 pub(super) mod deliveries;
 pub(super) mod diagnosis;
 pub(super) mod passwords;
@@ -30,6 +31,9 @@ use crate::domain::username::Username;
 use crate::domain::violation::{Describe, Fault, Violations};
 use crate::error::{Error, Result};
 use crate::proto::v1;
+
+/// The maximum length of a ticket, in bytes.
+const MAX_TICKET_BYTES: usize = 1024;
 
 /// The maximum length of a page token, in bytes.
 const MAX_PAGE_TOKEN_BYTES: usize = 1024;
@@ -224,6 +228,12 @@ pub(super) fn count(number: u32) -> i32 {
 
 pub(super) fn names(scopes: ScopeSet) -> Vec<String> {
     scopes.iter().map(|scope| scope.to_string()).collect()
+}
+
+/// Reads a required text and checks only its length.
+fn required(faults: &mut Violations, field: &str, text: String, max_bytes: usize) -> Option<String> {
+    let text = bounded(faults, field, text, max_bytes)?;
+    faults.require(field, (!text.is_empty()).then_some(text))
 }
 
 #[cfg(test)]

@@ -2,9 +2,9 @@
 //!
 //! Each password moves at once into a type that is wiped on drop and never printed.
 
-use super::second_factor::optional_code;
+use super::code::optional_code;
 use super::users::{MAX_TEMPORARY_TTL, handover, idempotency};
-use super::{bounded, duration, etag, finish, note, user_ref};
+use super::{MAX_TICKET_BYTES, duration, etag, finish, note, required, user_ref};
 use crate::app::{
     ChangePassword, CompletePasswordChange, Handover, NewPassword, Reauthenticate, RequirePasswordChange, ResetMethod,
     ResetPassword, WaivePasswordChange,
@@ -15,9 +15,6 @@ use crate::domain::secret::TicketSecret;
 use crate::domain::violation::{Fault, Violations};
 use crate::error::Result;
 use crate::proto::v1;
-
-/// The maximum length of a ticket, in bytes.
-pub(super) const MAX_TICKET_BYTES: usize = 1024;
 
 pub(in crate::grpc) fn reset_password(mut message: v1::ResetPasswordRequest) -> Result<ResetPassword> {
     let mut faults = Violations::new();
@@ -144,10 +141,4 @@ pub(super) fn new_password(
         return None;
     }
     Some(parsed)
-}
-
-/// Reads a required text and checks only its length.
-pub(super) fn required(faults: &mut Violations, field: &str, text: String, max_bytes: usize) -> Option<String> {
-    let text = bounded(faults, field, text, max_bytes)?;
-    faults.require(field, (!text.is_empty()).then_some(text))
 }

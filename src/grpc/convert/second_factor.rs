@@ -3,24 +3,23 @@
 use zeroize::Zeroizing;
 
 use super::auth::progress;
-use super::passwords::{MAX_TICKET_BYTES, required};
-use super::{bounded, count, etag, finish, instant, note, roles, stamp, user_ref};
+use super::code::{MAX_CODE_BYTES, optional_code, required_code, status};
+use super::{MAX_TICKET_BYTES, bounded, count, etag, finish, instant, note, required, roles, stamp, user_ref};
 use crate::app::{
     ConfirmTotp, DisableTotp, EnrollBy, EnrollTotp, PolicyImpact, RegenerateRecoveryCodes, ResetSecondFactor,
     TotpConfirmed, TotpEnrollment, UpdateSignInPolicy, VerifySecondFactor,
 };
 use crate::domain::caller::{Caller, Principal};
-use crate::domain::second_factor::{AccountLabel, RecoveryCode, SecondFactorCode, SecondFactorMethod, TotpCode};
+use crate::domain::second_factor::{AccountLabel, RecoveryCode, TotpCode};
 use crate::domain::secret::TicketSecret;
 use crate::domain::sign_in_policy::SignInPolicy;
 use crate::domain::time::Timestamp;
-use crate::domain::user::User;
 use crate::domain::violation::{Fault, Violations};
 use crate::error::{Result, Unauthenticated};
 use crate::proto::v1;
 
-/// The maximum length of a code in bytes. Twice that of a recovery code with hyphens: people type spaces too.
-const MAX_CODE_BYTES: usize = 64;
+/// The maximum length of an etag in bytes.
+const MAX_ETAG_BYTES: usize = 64;
 
 pub(in crate::grpc) fn verify(message: v1::VerifySecondFactorRequest) -> Result<VerifySecondFactor> {
     let mut faults = Violations::new();
@@ -90,58 +89,6 @@ pub(in crate::grpc) fn reset(message: v1::ResetSecondFactorRequest) -> Result<Re
     finish(faults, || Some(ResetSecondFactor { user: user?, note: note?, etag: etag? }))
 }
 
-/// Reads a code that need not be sent.
-pub(super) fn optional_code(
-    faults: &mut Violations,
-    message: Option<v1::SecondFactorProof>,
-) -> Option<Option<SecondFactorCode>> {
-    match message {
-        None => Some(None),
-        sent => required_code(faults, sent).map(Some),
-    }
-}
-
-/// Reads a code. What cannot be one is a wrong one, so that it counts.
-fn required_code(faults: &mut Violations, message: Option<v1::SecondFactorProof>) -> Option<SecondFactorCode> {
-    use v1::second_factor_proof::Code;
-    match message.and_then(|message| message.code) {
-        Some(Code::Totp(text)) => {
-            let text = Zeroizing::new(required(faults, "second_factor.totp", text, MAX_CODE_BYTES)?);
-            Some(SecondFactorCode::Totp(TotpCode::parse(&text)))
-        }
-        Some(Code::RecoveryCode(text)) => {
-            let text = Zeroizing::new(required(faults, "second_factor.recovery_code", text, MAX_CODE_BYTES)?);
-            Some(SecondFactorCode::Recovery(RecoveryCode::parse(&text)))
-        }
-        None => {
-            faults.push("second_factor", Fault::Required, "send a code as totp or recovery_code");
-            None
-        }
-    }
-}
-
-pub(in crate::grpc) fn methods(methods: &[SecondFactorMethod]) -> Vec<i32> {
-    let number = |method: &SecondFactorMethod| match method {
-        SecondFactorMethod::Totp => v1::SecondFactorMethod::Totp.into(),
-        SecondFactorMethod::RecoveryCode => v1::SecondFactorMethod::RecoveryCode.into(),
-    };
-    methods.iter().map(number).collect()
-}
-
-/// Converts the second factor of a user to a message.
-pub(super) fn status(user: &User, now: Timestamp) -> v1::SecondFactorStatus {
-    let factor = user.second_factor.as_ref();
-    let later = user.second_factor_from().filter(|from| *from > now);
-    v1::SecondFactorStatus {
-        required: user.needs_second_factor(now),
-        required_from_time: later.map(stamp),
-        totp_enrolled: factor.is_some(),
-        totp_enroll_time: factor.map(|factor| stamp(factor.enrolled_at)),
-        recovery_codes_left: factor.map_or(0, |factor| count(factor.recovery_codes_left)),
-        codes_refused_until_time: factor.and_then(|factor| factor.refused_until(now)).map(stamp),
-    }
-}
-
 pub(in crate::grpc) fn enrolled(enrollment: &TotpEnrollment) -> v1::EnrollTotpResponse {
     v1::EnrollTotpResponse {
         ticket: enrollment.ticket.expose().to_string(),
@@ -169,6 +116,8 @@ pub(in crate::grpc) fn update_policy(message: v1::UpdateSignInPolicyRequest) -> 
     let etag = etag(&mut faults, &message.etag);
     let note = note(&mut faults, &message.note);
     let policy = faults.require("policy", message.policy).unwrap_or_default();
+    // Ignored, since it is for output only, but limited like every field.
+    bounded(&mut faults, "policy.etag", policy.etag, MAX_ETAG_BYTES);
     let names = policy.second_factor_roles.map(|roles| roles.names);
     let roles = match &names {
         Some(names) => roles(&mut faults, "policy.second_factor_roles.names", names).map(Some),

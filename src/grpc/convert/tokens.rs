@@ -2,8 +2,7 @@
 
 use secrecy::SecretString;
 
-use super::passwords::required;
-use super::{bounded, duration, finish, names, note, page, scopes, stamp, user_ref};
+use super::{bounded, duration, finish, names, note, page, required, scopes, stamp, user_ref};
 use crate::app::{CreateApiToken, Introspection, RevokeApiToken, SigningKeys};
 use crate::domain::api_token::{ApiToken, MAX_TTL};
 use crate::domain::page::PageRequest;

@@ -1,7 +1,7 @@
 //! Messages of users.
 
 use super::deliveries::link_kind;
-use super::{count, second_factor, stamp};
+use super::{code, count, stamp};
 use crate::app::App;
 use crate::domain::audit::RecordedEvent;
 use crate::domain::link::PendingLink;
@@ -32,7 +32,7 @@ pub(in crate::grpc) fn user(app: &App, user: &User) -> v1::User {
             includes_familiar_places: throttle.includes_familiar(now),
         }),
         password_status: Some(password_status(app, user)),
-        second_factor_status: Some(second_factor::status(user, now)),
+        second_factor_status: Some(code::status(user, now)),
         email_verified: user.email_verified_at.is_some(),
         pending_link: user.pending_link(now).map(pending_link),
         flags: user.flags(now).into_iter().map(|known| flag(known).into()).collect(),

@@ -39,6 +39,10 @@ const STATEMENTS: &[&str] = &[
         expires_at BIGINT NOT NULL,
         tries INTEGER NOT NULL
     )"#,
+    // Tickets in users' hands go on.
+    "INSERT INTO sign_in_ticket (digest, user_id, purpose, second_factor, goal, app, client_name, audiences, scopes,
+        created_at, expires_at, tries)
+        SELECT digest, user_id, purpose, 0, 1, app, client_name, audiences, scopes, created_at, expires_at, tries FROM ticket",
     "CREATE INDEX sign_in_ticket_of_user ON sign_in_ticket (user_id, purpose, created_at)",
     "CREATE INDEX sign_in_ticket_expiry ON sign_in_ticket (expires_at)",
     // The authenticator of a user, and the wrong codes since the last right one.

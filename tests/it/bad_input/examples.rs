@@ -52,6 +52,7 @@ async fn examples(h: &Harness) -> Vec<(&'static str, Client, Value)> {
     examples.extend(of_passwords_and_tokens(h, &root).await);
     examples.extend(of_oneself(h, &root).await);
     examples.extend(of_mail(h, &root).await);
+    examples.extend(of_second_factors(h, &root).await);
     // All mail has gone out, so that no table changes any more by itself.
     let waiting =
         || async { (h.query("SELECT id FROM delivery WHERE contents IS NOT NULL").await).is_empty().then_some(()) };
@@ -179,6 +180,29 @@ async fn of_oneself(h: &Harness, root: &Client) -> Vec<(&'static str, Client, Va
         ("Auth/RevokeSession", leaver, json!({"sessionId": ended})),
         ("Auth/WhoAmI", person(h, "asks").await, json!({})),
         ("Auth/GetSigningKeys", stranger, json!({"etag": "abc"})),
+    ]
+}
+
+/// No ticket is real, and no user has a second factor: a code works once, and thousands of requests repeat it.
+async fn of_second_factors(h: &Harness, root: &Client) -> Vec<(&'static str, Client, Value)> {
+    let stranger = h.stranger().await;
+    h.create("factorless", &["viewer"], PASSWORD).await;
+    let ticket = "lkt_0000000000000000000000000000000000000000000";
+    let code = json!({"totp": "000000"});
+    let policy = json!({
+        "policy": {"secondFactorRequired": false, "secondFactorRoles": {"names": ["auditor"]},
+            "secondFactorRequiredFromTime": "2126-01-01T00:00:00Z"},
+        "note": "a", "validateOnly": true, "includeImpact": true,
+    });
+    vec![
+        ("Auth/VerifySecondFactor", stranger.clone(), json!({"ticket": ticket, "secondFactor": code})),
+        ("Auth/EnrollTotp", person(h, "enrols").await, json!({"accountLabel": "a label"})),
+        ("Auth/ConfirmTotp", stranger, json!({"ticket": ticket, "code": "000000"})),
+        ("Auth/DisableTotp", person(h, "disables").await, json!({"secondFactor": code})),
+        ("Auth/RegenerateRecoveryCodes", person(h, "regenerates").await, json!({"secondFactor": code})),
+        ("UserAdmin/ResetSecondFactor", root.clone(), json!({"user": user("factorless"), "note": "a"})),
+        ("UserAdmin/GetSignInPolicy", root.clone(), json!({"includeImpact": true})),
+        ("UserAdmin/UpdateSignInPolicy", root.clone(), policy),
     ]
 }
 

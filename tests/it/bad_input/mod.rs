@@ -175,6 +175,10 @@ fn cases(
             if !is_new && !SAMPLE.contains(&input.as_str()) {
                 continue;
             }
+            // The hashes of a link are limited. `ChangePassword` has the same field.
+            if short_name(method) == "Auth/CompletePasswordReset" && name(&path).starts_with("second_factor.") {
+                continue;
+            }
             // Without a target, the call revokes the caller's own session, which would end this test.
             if short_name(method) == "Auth/RevokeSession" && input == "unset" {
                 continue;
@@ -293,9 +297,14 @@ async fn whatever_is_wrong_with_a_request_it_is_told_and_nothing_changes() {
     // Afterwards the valid requests still succeed, except for those whose token or link has been used, and the link with which
     // ten passwords were tried within a minute.
     // The valid ticket may have been tried ten times.
-    world.h.sql("UPDATE ticket SET tries = 0").await;
+    world.h.sql("UPDATE sign_in_ticket SET tries = 0").await;
     let used = ["Auth/RefreshTokens", "Auth/VerifyEmail", "Auth/CompletePasswordReset"];
-    let is_good = |case: &&Case| case.input == "as it is" && !used.contains(&case.method.as_str());
+    // Those whose example has no real ticket or code.
+    let refused = ["Auth/VerifySecondFactor", "Auth/ConfirmTotp", "Auth/DisableTotp", "Auth/RegenerateRecoveryCodes"];
+    let is_good = |case: &&Case| {
+        let method = case.method.as_str();
+        case.input == "as it is" && !used.contains(&method) && !refused.contains(&method)
+    };
     let good: Vec<&Case> = all.iter().filter(is_good).collect();
     for (field, outcomes) in run(&good).await {
         assert_eq!(outcomes.keys().collect::<Vec<_>>(), ["OK"], "{field}");
