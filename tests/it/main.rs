@@ -95,6 +95,8 @@ mod retention;
 mod roles;
 mod second_factor;
 mod secrets_never_logged;
+mod security_in_a_browser;
+mod security_page;
 mod self_service_change;
 mod sessions;
 mod shutdown;

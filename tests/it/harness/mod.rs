@@ -22,6 +22,7 @@ pub mod postfix;
 pub mod proxy;
 pub mod raw;
 pub mod refusal;
+pub mod security;
 pub mod smtp;
 pub mod traffic;
 pub mod transcript;
