@@ -99,6 +99,8 @@ mod roles;
 mod second_factor;
 mod second_factor_attacks;
 mod secrets_never_logged;
+mod security_in_a_browser;
+mod security_page;
 mod self_service_change;
 mod sessions;
 mod shutdown;

@@ -24,6 +24,7 @@ pub mod proxy;
 pub mod raw;
 pub mod refusal;
 pub mod relay;
+pub mod security;
 pub mod smtp;
 pub mod traffic;
 pub mod transcript;
