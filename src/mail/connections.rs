@@ -142,7 +142,7 @@ mod tests {
         };
         tokio::select! {
             ended = relay(listener, &lines) => Ok(ended?),
-            sent = send => sent,
+            done = send => done,
         }
     }
 }

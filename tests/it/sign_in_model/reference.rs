@@ -91,6 +91,7 @@ struct Link {
 }
 
 #[derive(Debug, Clone, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is independent of the others")]
 pub(super) struct Account {
     now: u32,
     must_change: bool,
