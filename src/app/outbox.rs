@@ -83,6 +83,11 @@ impl App {
         urls.ok_or_else(|| Unmet::DeliveryDisabled.into())
     }
 
+    /// Returns whether users can ask for a link.
+    pub fn sends_links(&self) -> bool {
+        self.check_sends_links().is_ok()
+    }
+
     /// Fails if the temporary password cannot be mailed although it should.
     pub(super) fn check_handover(&self, has_address: bool, is_mailed: bool) -> Result<()> {
         if is_mailed && !(self.sends_mail() && self.settings.mail.temporary_passwords) {

@@ -9,7 +9,6 @@ use super::commands;
 
 const AFTER_HELP: &str = "\
 Examples:
-  latchkey status
   latchkey users list --attention";
 
 /// What every help says of the options that all commands share.
@@ -58,6 +57,8 @@ pub(crate) enum Command {
     Logout(commands::logout::Logout),
     Whoami(commands::whoami::WhoAmI),
     Passwd(commands::passwd::Passwd),
+    #[command(subcommand)]
+    Mfa(commands::mfa::Mfa),
     #[command(subcommand)]
     Password(commands::password::Password),
     Completions(commands::shell::Completions),

@@ -5,7 +5,7 @@
 //! | `completion` | the values that a shell proposes for a command line |
 //! | `command_line` | the command line as a whole |
 //! | `commands` | one file per command: its arguments, its calls, its output |
-//! | `prompt`, `setting`, `args` | what commands share: questions, server and caller, arguments |
+//! | `prompt`, `factor`, `setting`, `args` | what commands share: questions, codes, server and caller, arguments |
 //! | `client` | the connection: address, credentials, TLS, calls |
 //! | `output` | printing of answers and errors, with hints |
 //! | `contract`, `user_ref`, `env`, `error` | what all others use |
@@ -20,6 +20,7 @@ mod completion;
 mod contract;
 mod env;
 mod error;
+mod factor;
 mod output;
 mod prompt;
 mod setting;
@@ -115,6 +116,7 @@ async fn dispatch(command: Command, setting: Setting) -> Result<(), Error> {
         Command::Whoami(whoami) => whoami.run(&setting.caller()?).await,
         Command::Passwd(passwd) => passwd.run(&setting.caller()?).await,
         Command::Password(password) => password.run(&setting.stranger()?).await,
+        Command::Mfa(mfa) => mfa.run(&setting.caller()?).await,
         Command::Login(login) => login.run(&setting.stranger()?, &setting.store()?).await,
         Command::Logout(logout) => logout.run(&setting, &setting.store()?).await,
         Command::Completions(completions) => completions.run(&setting.screen),

@@ -9,6 +9,7 @@ use tonic::Code;
 
 use super::client::call::{Call, Method};
 use super::error::{Error, Exit, Refusal};
+use super::factor::Codes;
 use super::output::text::{Text, Tone};
 use super::setting::Cli;
 use crate::proto::v1::WhoAmIRequest;
@@ -55,11 +56,12 @@ impl Cli {
         Err(Error::usage("this needs a confirmation, and there is no terminal").hint("confirm with --yes"))
     }
 
-    /// Makes a call. If the server wants a recent sign-in for it, asks for the caller's password at the terminal and makes
-    /// the same call again. Without a terminal, or without a stored login, the refusal stands.
+    /// Makes a call. If the server wants a recent sign-in for it, asks for the caller's password at the terminal, and for a code
+    /// if there is a second factor, and makes the same call again. Without a terminal, or without a stored login, the refusal
+    /// stands.
     pub(crate) async fn call<C: Call>(&self, request: C) -> Result<C::Answer, Error> {
         match self.client.call(request.clone()).await {
-            Err(error) if error.reason() == "REAUTHENTICATION_REQUIRED" => {
+            Err(error) if wants_sign_in(&request, &error)? => {
                 if !self.client.has_login() || !has_terminal() {
                     return Err(error);
                 }
@@ -76,7 +78,15 @@ impl Cli {
         let question = format!("Password of {}", self.client.whom().await);
         let mut rejected = 0;
         loop {
-            match self.client.reauthenticate(&self.ask_secret(&question)?).await {
+            let password = self.ask_secret(&question)?;
+            let outcome = match self.client.reauthenticate(&password, None).await {
+                Err(error) if error.reason() == "SECOND_FACTOR_REQUIRED" => {
+                    let again = async |proof| self.client.reauthenticate(&password, Some(proof)).await;
+                    self.prove(Codes::Asked, again).await
+                }
+                outcome => outcome,
+            };
+            match outcome {
                 Err(error) if error.reason() == "CREDENTIALS_REJECTED" => {
                     rejected += 1;
                     if rejected == PROOFS {
@@ -136,13 +146,21 @@ impl Cli {
 
     /// Asks for a secret without echo.
     pub(crate) fn ask_secret(&self, what: &str) -> Result<SecretString, Error> {
+        self.ask_unseen(what, "the password").map_err(|error| match error.exit() {
+            Exit::Usage => error.hint("use --password-stdin"),
+            _ => error,
+        })
+    }
+
+    /// Asks a question whose answer is not shown while it is typed. `what` is the answer, for the error without a terminal.
+    pub(crate) fn ask_unseen(&self, question: &str, what: &str) -> Result<SecretString, Error> {
         if self.client.is_showing() {
             return Ok(SecretString::from(UNASKED));
         }
-        let typed = Unseen::begin().and_then(|_unseen| rpassword::prompt_password(format!("{what}: ")));
+        let typed = Unseen::begin().and_then(|_unseen| rpassword::prompt_password(format!("{question}: ")));
         typed.map(SecretString::from).map_err(|fault| match fault.kind() {
             io::ErrorKind::Interrupted | io::ErrorKind::UnexpectedEof => Error::Silent(Exit::Stopped),
-            _ => Error::usage("there is no terminal to ask for the password").hint("use --password-stdin"),
+            _ => Error::usage(format!("there is no terminal to ask for {what}")),
         })
     }
 
@@ -195,6 +213,16 @@ struct Unseen {
 /// Opens the terminal of this process, wherever its standard streams lead.
 fn open_terminal() -> io::Result<File> {
     File::options().read(true).write(true).open("/dev/tty")
+}
+
+/// Returns whether a call failed for want of a recent sign-in. A session that lacks the second factor is told with the reason of
+/// a call that lacks a code.
+fn wants_sign_in<C: Call>(request: &C, error: &Error) -> Result<bool, Error> {
+    Ok(match error.reason() {
+        "REAUTHENTICATION_REQUIRED" => true,
+        "SECOND_FACTOR_REQUIRED" => !Method::of::<C>()?.lacks_code(request)?,
+        _ => false,
+    })
 }
 
 fn has_terminal() -> bool {

@@ -22,10 +22,12 @@ const PNG_SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
 
 const STYLE: &str = include_str!("html/style.css");
 const SCRIPT: &str = include_str!("html/password.js");
+const ONCE: &str = include_str!("html/once.js");
 const KEY: &str = include_str!("html/key.svg");
 
 static STYLE_URL: LazyLock<String> = LazyLock::new(|| url("style.css", STYLE.as_bytes()));
 static SCRIPT_URL: LazyLock<String> = LazyLock::new(|| url("password.js", SCRIPT.as_bytes()));
+static ONCE_URL: LazyLock<String> = LazyLock::new(|| url("once.js", ONCE.as_bytes()));
 
 /// The relative URL of something with this content.
 fn url(name: &str, content: &[u8]) -> String {
@@ -40,6 +42,10 @@ pub(super) fn style_url() -> &'static str {
 
 pub(super) fn script_url() -> &'static str {
     &SCRIPT_URL
+}
+
+pub(super) fn once_url() -> &'static str {
+    &ONCE_URL
 }
 
 /// A logo.
@@ -114,6 +120,10 @@ pub(super) async fn style() -> Response {
 
 pub(super) async fn script() -> Response {
     kept("text/javascript; charset=utf-8", Bytes::from_static(SCRIPT.as_bytes()))
+}
+
+pub(super) async fn once() -> Response {
+    kept("text/javascript; charset=utf-8", Bytes::from_static(ONCE.as_bytes()))
 }
 
 pub(super) async fn logo(State(pages): State<Arc<Pages>>) -> Response {

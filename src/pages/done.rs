@@ -15,7 +15,7 @@ use super::view::Page;
 use super::visit::Visit;
 
 /// What can be done.
-const KINDS: [&str; 5] = ["reset", "invite", "verify", "cancel", "forgot"];
+const KINDS: [&str; 6] = ["reset", "invite", "verify", "cancel", "forgot", "security"];
 
 /// Leads to the page, in the language that the user chose.
 pub(super) fn done(of: &'static str, lang: &str) -> Response {

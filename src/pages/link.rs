@@ -98,7 +98,8 @@ impl Pages {
         Ok(OpenLink { page, token, view: Some(view) })
     }
 
-    /// Returns the password of the form, and the code if the link needs one; or every mistake that shows before they are checked.
+    /// Returns the password of the form, and the code if the link needs one; or every mistake that shows before they are
+    /// checked.
     fn chosen(&self, form: &Fields, link: &OpenLink<'_>) -> Result<Chosen, Vec<Mistake>> {
         let code = code::typed(form.get("code"));
         let is_missing = link.needs_code() && code.is_none();

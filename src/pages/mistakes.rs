@@ -44,6 +44,7 @@ pub(super) fn mistakes_of(error: &Error) -> Option<Vec<Mistake>> {
             let of_password = violations.iter().map(|violation| Mistake::of("password", kind(violation.reason)));
             return Some(of_password.collect());
         }
+        Error::Unauthenticated(Unauthenticated::Rejected) => Mistake::of("", "rejected"),
         Error::Unauthenticated(Unauthenticated::SecondFactorRequired) => Mistake::of("code", "required"),
         Error::Unauthenticated(Unauthenticated::SecondFactorRejected) => Mistake::of("code", "wrong"),
         Error::Exhausted { limit: Limit::Codes, retry_after } => {

@@ -1,7 +1,8 @@
-//! The pages: the second edge, for the browsers of users who follow a link in a mail. They call the same use cases as gRPC.
+//! The pages: the second edge, for the browsers of users who follow a link in a mail or set up an authenticator. They call the
+//! same use cases as gRPC.
 //!
 //! ```text
-//! request ─▶ observe ─▶ link, forgot, done ─▶ app
+//! request ─▶ observe ─▶ link, forgot, security, done ─▶ app
 //!               │               └─ view ─▶ html/
 //!               └─ visit, guard, log, metrics, headers
 //! ```
@@ -23,6 +24,8 @@ mod link_page;
 mod mistakes;
 mod observe;
 mod problem;
+mod qr;
+mod security;
 mod view;
 mod visit;
 
@@ -100,9 +103,11 @@ impl Pages {
         let mut router = Router::new()
             .route("/", get(forgot::front))
             .route("/forgot", get(forgot::show).post(forgot::act))
+            .route("/security", get(security::show).post(security::act))
             .route("/done", get(done::show))
             .route("/style.css", get(assets::style))
             .route("/password.js", get(assets::script))
+            .route("/once.js", get(assets::once))
             .route("/logo", get(assets::logo));
         for page in LinkPage::iter() {
             router = router.route(&format!("/{}", page.as_str()), get(link::show).post(link::act));

@@ -103,10 +103,10 @@ pub(super) fn status_of(error: &Error) -> StatusCode {
     match error {
         Error::InvalidInput(_)
         | Error::PasswordRejected(_)
-        | Error::Unauthenticated(Unauthenticated::SecondFactorRequired | Unauthenticated::SecondFactorRejected) => {
-            StatusCode::UNPROCESSABLE_ENTITY
-        }
-        // A dead link: unknown, used, replaced, cancelled or expired. Which one is not disclosed.
+        | Error::Unauthenticated(
+            Unauthenticated::Rejected | Unauthenticated::SecondFactorRequired | Unauthenticated::SecondFactorRejected,
+        ) => StatusCode::UNPROCESSABLE_ENTITY,
+        // A dead link or ticket: unknown, used, replaced, cancelled or expired. Which one is not disclosed.
         Error::Unauthenticated(_) => StatusCode::GONE,
         Error::Exhausted { limit: Limit::Hashing | Limit::Lane(_), .. }
         | Error::Unavailable(_)
@@ -147,9 +147,16 @@ impl Pages {
         let place = visit.place();
         let page = Page {
             status: problem.status(),
-            template: if problem.kind() == "dead_link" { "dead.html" } else { "problem.html" },
+            template: match (problem.kind(), place) {
+                ("dead_link", Place::Security) => "again.html",
+                ("dead_link", _) => "dead.html",
+                _ => "problem.html",
+            },
             language: visit.language(visit.chosen(), None),
-            here: if matches!(place, Place::Link(_)) { format!("{}?", place.as_str()) } else { "forgot?".to_owned() },
+            here: match place {
+                Place::Link(_) | Place::Security => format!("{}?", place.as_str()),
+                _ => "forgot?".to_owned(),
+            },
             values: context! {
                 kind => problem.kind(),
                 wait => wait.map(Span::until_retry),
@@ -173,7 +180,7 @@ pub(super) async fn method_not_allowed(
 ) -> Response {
     let mut response = pages.problem(Some(&visit), &Problem::MethodNotAllowed);
     let allowed = match visit.place() {
-        Place::Link(_) | Place::Forgot => "GET, HEAD, POST",
+        Place::Link(_) | Place::Forgot | Place::Security => "GET, HEAD, POST",
         _ => "GET, HEAD",
     };
     response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));

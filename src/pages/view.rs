@@ -12,7 +12,7 @@ use super::assets::{self, Logo};
 use super::language::Language;
 
 /// The templates by name. Their texts are in `words.*.html`.
-const TEMPLATES: [(&str, &str); 11] = [
+const TEMPLATES: [(&str, &str); 17] = [
     ("layout.html", include_str!("html/layout.html")),
     ("parts.html", include_str!("html/parts.html")),
     ("choose.html", include_str!("html/choose.html")),
@@ -21,6 +21,12 @@ const TEMPLATES: [(&str, &str); 11] = [
     ("forgot.html", include_str!("html/forgot.html")),
     ("done.html", include_str!("html/done.html")),
     ("dead.html", include_str!("html/dead.html")),
+    ("security.html", include_str!("html/security.html")),
+    ("security_code.html", include_str!("html/security_code.html")),
+    ("security_password.html", include_str!("html/security_password.html")),
+    ("security_app.html", include_str!("html/security_app.html")),
+    ("security_codes.html", include_str!("html/security_codes.html")),
+    ("again.html", include_str!("html/again.html")),
     ("problem.html", include_str!("html/problem.html")),
     ("words.en.html", include_str!("html/words.en.html")),
     ("words.de.html", include_str!("html/words.de.html")),
@@ -31,7 +37,8 @@ pub(super) struct Page {
     pub(super) status: StatusCode,
     pub(super) template: &'static str,
     pub(super) language: Language,
-    /// The relative URL of the page up to `?` or `&`, to which the switch adds the language.
+    /// The relative URL of the page up to `?` or `&`, to which the switch adds the language. Empty if a link would lose
+    /// what is on the page; then there is no switch.
     pub(super) here: String,
     /// The values of the template.
     pub(super) values: Value,
@@ -150,6 +157,7 @@ impl Views {
 
     fn render(&self, page: &Page) -> Result<String, minijinja::Error> {
         let languages: Vec<Value> = Language::iter()
+            .filter(|_| !page.here.is_empty())
             .map(|language| {
                 context! {
                     tag => language.as_str(),
@@ -166,6 +174,7 @@ impl Views {
             support => self.support.as_str(),
             style => assets::style_url(),
             script => assets::script_url(),
+            once => assets::once_url(),
             logo => self.logo.url(),
             has_own_logo => self.has_own_logo,
         };
@@ -206,7 +215,7 @@ mod tests {
     fn samples() -> Vec<(&'static str, Value)> {
         let span = |unit| Span { number: 1, unit };
         let mistakes: Vec<Mistake> =
-            ["required", "too_short", "too_long", "not_text", "reused", "differs", "malformed", "again"]
+            ["required", "too_short", "too_long", "not_text", "reused", "differs", "malformed", "rejected"]
                 .into_iter()
                 .map(|kind| Mistake { number: Some(15), ..Mistake::of("password", kind) })
                 .chain(["too_often", "unavailable"].into_iter().flat_map(|kind| {
@@ -235,11 +244,35 @@ mod tests {
                     remaining => span("day"),
                 },
             ),
+            (
+                "security.html",
+                context! { mistakes => mistakes.clone(), login => "<b>", lang => "", offers_link => true },
+            ),
+            (
+                "security_code.html",
+                context! { mistakes => mistakes.clone(), ticket => "t", login => "<b>", lang => "de" },
+            ),
+            (
+                "security_password.html",
+                context! { mistakes => mistakes.clone(), ticket => "t", login => "<b>", lang => "", min_length => 15 },
+            ),
+            (
+                "security_codes.html",
+                context! { mistakes => [""; 0], codes => ["0123-4567"; 10], username => "ada", login => "ada", lang => "de" },
+            ),
+            ("again.html", context! {}),
             ("cancel.html", context! { mistakes => mistakes.clone(), page => "cancel", token => "t", lang => "" }),
-            ("forgot.html", context! { mistakes, login => "<b>", lang => "" }),
+            ("forgot.html", context! { mistakes => mistakes.clone(), login => "<b>", lang => "" }),
             ("dead.html", context! {}),
         ];
-        for of in ["reset", "invite", "verify", "cancel", "forgot"] {
+        for (mistakes, remaining) in [(Vec::new(), Some(span("minute"))), (mistakes.clone(), None)] {
+            let values = context! {
+                mistakes, ticket => "t", login => "<b>", lang => "", uri => "otpauth://totp/<b>", key => "ABCD EFGH",
+                picture => "M4 4h7v1h-7z", side => 37, remaining,
+            };
+            samples.push(("security_app.html", values));
+        }
+        for of in ["reset", "invite", "verify", "cancel", "security", "forgot"] {
             samples.push(("done.html", context! { of }));
         }
         for kind in ["other_site", "form", "not_found", "no_mail", "too_often", "unavailable", "internal"] {

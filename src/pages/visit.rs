@@ -25,6 +25,7 @@ const MAX_USER_AGENT: usize = 128;
 pub(super) enum Place {
     Link(LinkPage),
     Forgot,
+    Security,
     Done,
     Asset,
     Unknown,
@@ -34,8 +35,9 @@ impl Place {
     fn of(path: &str) -> Place {
         match path.strip_prefix('/').unwrap_or_default() {
             "" | "forgot" => Place::Forgot,
+            "security" => Place::Security,
             "done" => Place::Done,
-            "style.css" | "password.js" | "logo" => Place::Asset,
+            "style.css" | "password.js" | "once.js" | "logo" => Place::Asset,
             name => name.parse().map_or(Place::Unknown, Place::Link),
         }
     }
@@ -45,6 +47,7 @@ impl Place {
         match self {
             Place::Link(page) => page.as_str(),
             Place::Forgot => "forgot",
+            Place::Security => "security",
             Place::Done => "done",
             Place::Asset => "asset",
             Place::Unknown => "unknown",

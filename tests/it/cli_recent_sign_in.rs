@@ -59,6 +59,7 @@ async fn every_command_that_needs_a_recent_sign_in_asks_for_the_password() {
         "users waive-change ada",
         "users reset ada --temporary-password --yes",
         "tokens create ada --name ci --scope users.read",
+        "mfa reset ada --yes",
         "users delete ada --yes",
     ] {
         let (printed, code) = shell.type_at(&format!("latchkey {command}"), &[(&prompt, PASSWORD)]);

@@ -11,6 +11,7 @@ use crate::harness::{Client, Harness, PASSWORD};
 /// The prompts, in their order.
 const IS_IT: &str = "Is it this user? [y/N] ";
 const TAKEN_OVER: &str = "a strange sign-in? [y/N] ";
+const HAS_FACTOR: &str = "a recovery code? [Y/n] ";
 const KNOWS: &str = "Does the user know the password? [Y/n] ";
 const DO_IT: &str = "Do it? [y/N] ";
 const SURE: &str = "Are you sure? [y/N] ";
@@ -158,6 +159,32 @@ async fn a_suspected_takeover_is_contained_before_a_password_is_read_out() {
     assert!(user.lock.is_none() && user.password_status.is_some_and(|status| status.change_required));
     assert_eq!(notes(&operator, v1::EventType::UserLocked).await, ["4711"]);
     assert_eq!(notes(&operator, v1::EventType::PasswordResetByOperator).await, ["4711"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_phone_is_answered_by_removing_the_second_factor_and_a_found_one_by_nothing() {
+    let h = Harness::start().await;
+    h.enroll(&h.user("ada").await).await;
+    let (operator, shell) = (h.operator().await, terminal(&h));
+    if !shell.has("script") {
+        return;
+    }
+    let (printed, code) = recover(&shell, "ada", &[(IS_IT, "y"), (TAKEN_OVER, ""), (HAS_FACTOR, ""), (KNOWS, "")]);
+    let tell = "tell the user  sign in as ada with the password and a code of the authenticator, or a";
+    assert!(code == 0 && printed.contains(tell), "{printed}");
+    assert!(operator.user("ada").await.second_factor_status.is_some_and(|status| status.totp_enrolled));
+    let answers = [(IS_IT, "y"), (TAKEN_OVER, ""), (HAS_FACTOR, "n"), (SURE, "y"), (KNOWS, "")];
+    let (printed, code) = recover(&shell, "ada", &answers);
+    assert_eq!(code, 0, "{printed}");
+    for told in [
+        "1. Remove the second factor, which is lost\n",
+        "Remove the second factor of ada?\n",
+        "✔ the second factor of ada is removed\n  ended  1 session, the second factor and its recovery codes\n",
+        "✔ ada can sign in, then must change the password\n  tell the user  sign in as ada with the password, and choose",
+    ] {
+        assert!(printed.contains(told), "{told}\n---\n{printed}");
+    }
+    assert_eq!(notes(&operator, v1::EventType::SecondFactorReset).await, ["4711"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

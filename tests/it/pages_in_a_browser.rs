@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::browser::Browser;
+use crate::harness::browser::{Browser, SCREENS};
 use crate::harness::mailbox::Eml;
 use crate::harness::{Harness, OTHER_PASSWORD, PASSWORD};
 
@@ -189,27 +189,6 @@ async fn the_links_of_every_mail_lead_to_success_without_scripts() {
     follow_the_other_links(false).await;
 }
 
-/// The ratio of the luminances of two colours (WCAG 2.2, 1.4.3), for each text that is shown; the least one.
-const LEAST_CONTRAST: &str = "
-    const channel = (c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
-    const parts = (colour) => colour.match(/[\\d.]+/g).map(Number);
-    const light = ([r, g, b]) => 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
-    const ground = (element) => {
-        for (let at = element; at; at = at.parentElement) {
-            const found = parts(getComputedStyle(at).backgroundColor);
-            if (found.length < 4 || found[3] > 0) return found;
-        }
-        return [255, 255, 255];
-    };
-    let least = 21;
-    for (const element of document.body.querySelectorAll('*')) {
-        const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
-        if (!own || !element.offsetParent) continue;
-        const [a, b] = [light(parts(getComputedStyle(element).color)), light(ground(element))];
-        least = Math.min(least, (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05));
-    }
-    return least;";
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_text_has_contrast_and_nothing_is_cut_off_from_320_pixels_to_a_wide_screen_at_200_percent() {
     let Some(browser) = Browser::start(true).await else { return };
@@ -224,23 +203,17 @@ async fn every_text_has_contrast_and_nothing_is_cut_off_from_320_pixels_to_a_wid
     shown.extend(["forgot?lang=de", "reset?token=x"].map(|page| format!("{pages}/{page}")));
     shown.extend(["reset", "invite", "verify", "cancel", "forgot"].map(|of| format!("{pages}/done?of={of}&lang=de")));
     for scheme in ["light", "dark"] {
-        let features = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
-        browser.devtools("Emulation.setEmulatedMedia", features).await;
-        for (width, zoom) in [(320, 1), (360, 1), (320, 2), (1280, 1), (640, 2)] {
-            let metrics = json!({ "width": width, "height": 700, "deviceScaleFactor": zoom, "mobile": false });
-            browser.devtools("Emulation.setDeviceMetricsOverride", metrics).await;
+        browser.prefer(scheme).await;
+        for screen in SCREENS {
+            browser.resize(screen).await;
             for url in &shown {
                 browser.open(url).await;
-                let overhang = browser.script("return document.documentElement.scrollWidth - innerWidth").await;
-                assert!(overhang.as_i64().is_some_and(|pixels| pixels <= 0), "{url} at {width}: {overhang}");
-                let contrast = browser.script(LEAST_CONTRAST).await;
-                assert!(contrast.as_f64().is_some_and(|ratio| ratio >= 4.5), "{url}, {scheme}: {contrast}");
+                browser.is_legible(&format!("{url}, {scheme}, {screen:?}")).await;
             }
             browser.open(&reset).await;
             choose(&browser, "short", "other").await;
             browser.reaches("Error: ").await;
-            let contrast = browser.script(LEAST_CONTRAST).await;
-            assert!(contrast.as_f64().is_some_and(|ratio| ratio >= 4.5), "mistakes, {scheme}: {contrast}");
+            browser.is_legible(&format!("mistakes, {scheme}, {screen:?}")).await;
         }
     }
 }

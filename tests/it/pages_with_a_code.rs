@@ -48,7 +48,7 @@ async fn a_missing_and_a_wrong_code_are_told_at_the_field_and_leave_link_and_pas
         assert_eq!(answer.status, 422, "{code}: {}", answer.body);
         assert!(answer.body.contains(&format!("<a href=\"#code\">{told}")), "{code}: {}", answer.body);
         assert!(answer.body.contains(&format!(r#"id="code-fault">{told}"#)), "{code}: {}", answer.body);
-        assert!(answer.body.contains(r#"aria-describedby="code-hint code-fault""#), "{}", answer.body);
+        assert!(answer.body.contains(r#"aria-describedby="code-fault code-hint""#), "{}", answer.body);
         assert!(!answer.body.contains(OTHER_PASSWORD) && !answer.body.contains(&used), "nothing typed is sent back");
         assert_eq!(answer.body.contains("Have the clock of your phone set automatically"), told.starts_with("This"));
     }

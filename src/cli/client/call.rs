@@ -104,6 +104,12 @@ impl Method {
         dry.transcode_to::<C>().map(Some).map_err(|fault| Error::unexpected(fault.to_string()))
     }
 
+    /// Returns whether the request could have a code of a second factor, and has none.
+    pub(crate) fn lacks_code<C: Call>(&self, request: &C) -> Result<bool, Error> {
+        let Some(field) = self.descriptor.input().get_field_by_name("second_factor") else { return Ok(false) };
+        Ok(!self.request(request)?.has_field(&field))
+    }
+
     /// Returns whether `request` needs the caller's token. Those of methods for `CALLER_ANYONE` or `CALLER_TICKET`, those with a
     /// ticket for `CALLER_SELF_OR_TICKET`, and the health check do not.
     pub(crate) fn wants_identity(&self, request: &DynamicMessage) -> bool {

@@ -31,7 +31,9 @@ use super::error::{Error, Refusal};
 use super::output::Screen;
 use super::output::words::shell_word;
 use crate::proto::v1::who_am_i_response::Kind;
-use crate::proto::v1::{ListRolesRequest, ReauthenticateRequest, RefreshTokensRequest, WhoAmIRequest};
+use crate::proto::v1::{
+    ListRolesRequest, ReauthenticateRequest, RefreshTokensRequest, SecondFactorProof, WhoAmIRequest,
+};
 use call::{Call, Method, subject};
 use login::{Login, LoginStore};
 use target::{ChosenBy, Target};
@@ -166,7 +168,8 @@ impl Client {
         let end = Instant::now() + DEADLINE;
         let mut pauses = PAUSES.into_iter();
         loop {
-            let outcome = self.try_call(request.clone(), end).await;
+            // Every command has calls in its future, and the state of one is large.
+            let outcome = Box::pin(self.try_call(request.clone(), end)).await;
             let Err(Error::Refused(refusal)) = &outcome else { return outcome };
             let pause = pauses.next().unwrap_or(LAST_PAUSE);
             let pause = refusal.retry_after.unwrap_or(pause).min(LONGEST_PAUSE);
@@ -181,7 +184,7 @@ impl Client {
     /// Makes a call once, and waits for a short time only. For what should answer at once, even if the answer is that the
     /// server is unavailable.
     pub(crate) async fn call_once<C: Call>(&self, request: C) -> Result<C::Answer, Error> {
-        self.try_call(request, Instant::now() + SHORT_DEADLINE).await
+        Box::pin(self.try_call(request, Instant::now() + SHORT_DEADLINE)).await
     }
 
     async fn try_call<C: Call>(&self, request: C, end: Instant) -> Result<C::Answer, Error> {
@@ -374,14 +377,26 @@ impl Client {
         Ok(login)
     }
 
-    /// Proves the password of a stored login again, and stores the new tokens. Holds the lock meanwhile: another process
+    /// Renews a stored login whose session has changed. Without a stored login there is nothing to renew.
+    pub(crate) async fn renew_login(&self) -> Result<(), Error> {
+        let Caller::Login { store, login } = &self.caller else { return Ok(()) };
+        let mut login = login.lock().await;
+        *login = self.renew(store, &login).await?;
+        Ok(())
+    }
+
+    /// Proves the password of a stored login again, and the second factor if there is one, and stores the new tokens. Holds the lock meanwhile: another process
     /// that renews the login must neither overwrite these tokens nor be overwritten.
-    pub(crate) async fn reauthenticate(&self, password: &SecretString) -> Result<(), Error> {
+    pub(crate) async fn reauthenticate(
+        &self,
+        password: &SecretString,
+        second_factor: Option<SecondFactorProof>,
+    ) -> Result<(), Error> {
         let Caller::Login { store, login } = &self.caller else {
             return Err(Error::unexpected("there is no stored login"));
         };
         let method = Method::of::<ReauthenticateRequest>()?;
-        let request = ReauthenticateRequest { password: password.expose_secret().to_owned(), second_factor: None };
+        let request = ReauthenticateRequest { password: password.expose_secret().to_owned(), second_factor };
         let reflected = method.request(&request)?;
         let mut expired = false;
         loop {

@@ -162,10 +162,15 @@ fn table(events: &[Event], clock: &Clock) -> Table {
 pub(super) fn what(event: &Event, clock: &Clock) -> Text {
     let kind = match event.r#type() {
         EventType::Unspecified => format!("type {}", event.r#type),
-        // The password was right, but the user is signed in only after changing it.
-        EventType::SignInSucceeded if event.details.get("step").is_some_and(|step| step == "PASSWORD_CHANGE") => {
-            "password right, must be changed".to_owned()
+        EventType::SignInSucceeded if is_step(event, "SECOND_FACTOR") => "password right, code outstanding".to_owned(),
+        EventType::SecondFactorFailed => "wrong code".to_owned(),
+        EventType::TotpEnrolled if event.details.get("replaced").is_some_and(|replaced| replaced == "true") => {
+            "authenticator replaced".to_owned()
         }
+        EventType::TotpEnrolled => "authenticator set up".to_owned(),
+        EventType::TotpDisabled => "authenticator removed".to_owned(),
+        // The password was right, but the user is signed in only after changing it.
+        EventType::SignInSucceeded if is_step(event, "PASSWORD_CHANGE") => "password right, must be changed".to_owned(),
         _ => enum_words("latchkey.v1.EventType", "EVENT_TYPE_", event.r#type),
     };
     let (tone, mark) = match event.outcome() {
@@ -175,14 +180,22 @@ pub(super) fn what(event: &Event, clock: &Clock) -> Text {
     };
     let reason = match event.reason {
         0 => String::new(),
+        // The event says it.
+        _ if event.r#type() == EventType::SecondFactorFailed => String::new(),
         reason => format!(": {}", enum_words("latchkey.v1.ErrorReason", "ERROR_REASON_", reason)),
     };
     Text::toned(tone, mark).and(Tone::Plain, kind).and(Tone::Dim, reason + &details(event, clock))
 }
 
+/// Whether an event is of this step of a sign-in.
+pub(super) fn is_step(event: &Event, step: &str) -> bool {
+    event.details.get("step").is_some_and(|other| other == step)
+}
+
 /// The details that an operator looks for: `, 39 more within a minute`, `: +admin`, `, address blocked until today 09:17`.
 fn details(event: &Event, clock: &Clock) -> String {
     let detail = |name: &str| event.details.get(name).map(String::as_str).filter(|value| !value.is_empty());
+    let is_code = event.r#type() == EventType::SecondFactorFailed;
     let mut text = String::new();
     if event.r#type() == EventType::RolesChanged {
         let roles = |name, sign| {
@@ -193,6 +206,16 @@ fn details(event: &Event, clock: &Clock) -> String {
     }
     if let Some(count) = detail("count") {
         text = format!("{text}, {count} more within a minute");
+    }
+    if let Some(left) = detail("recoveryCodesLeft").and_then(|left| left.parse::<i32>().ok()) {
+        text = format!("{text}, {left} left");
+    }
+    if let Some(until) = detail("untilTime").filter(|_| is_code).and_then(|until| until.parse().ok()) {
+        text = format!("{text}, codes refused until {}", clock.moment(until));
+    }
+    if let Some(ahead) = detail("clockAheadSeconds").and_then(|seconds| seconds.parse::<i64>().ok()) {
+        let which = if ahead > 0 { "ahead" } else { "behind" };
+        text = format!("{text}, the clock of the device is {} s {which}", ahead.unsigned_abs());
     }
     if let Some(until) = detail("addressBlockedUntil").and_then(|until| until.parse().ok()) {
         text = format!("{text}, address blocked until {}", clock.moment(until));

@@ -6,6 +6,9 @@ pub(crate) mod email;
 pub(crate) mod login;
 pub(crate) mod logout;
 mod mail;
+pub(crate) mod mfa;
+mod mfa_missing;
+mod mfa_reset;
 pub(crate) mod passwd;
 pub(crate) mod password;
 pub(crate) mod policy;
@@ -118,7 +121,15 @@ impl Cli {
         request: C,
         show: impl FnOnce(&Screen, C::Answer) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let answer = self.call(request).await?;
+        self.print::<C>(self.call(request).await?, show)
+    }
+
+    /// Prints an answer, as JSON or with `show`.
+    fn print<C: Call>(
+        &self,
+        answer: C::Answer,
+        show: impl FnOnce(&Screen, C::Answer) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let shown = if self.screen.is_json() {
             self.screen.json(&Client::reflected::<C>(&answer)?)
         } else {
@@ -138,6 +149,16 @@ impl Cli {
     ) -> Result<(), Error> {
         let answer = self.call(request).await?;
         let loss = loss(&answer);
+        self.print_once::<C>(answer, loss, show)
+    }
+
+    /// Prints an answer with such a secret.
+    fn print_once<C: Call>(
+        &self,
+        answer: C::Answer,
+        loss: Option<Loss>,
+        show: impl FnOnce(&Screen, C::Answer) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let shown = match (self.screen.is_json(), &loss) {
             (true, Some(_)) => self.screen.secret_json(&Client::reflected::<C>(&answer)?),
             (true, None) => self.screen.json(&Client::reflected::<C>(&answer)?),
@@ -209,6 +230,9 @@ impl Cli {
         }
         if effects.api_tokens_revoked > 0 {
             ended.push(count(effects.api_tokens_revoked, "API token"));
+        }
+        if effects.second_factors_removed {
+            ended.push("the second factor and its recovery codes".to_owned());
         }
         if effects.devices_forgotten {
             ended.push("device tokens and familiar places".to_owned());

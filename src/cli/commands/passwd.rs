@@ -5,6 +5,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::cli::args::Confirmation;
 use crate::cli::error::Error;
+use crate::cli::factor::Codes;
 use crate::cli::output::words::count;
 use crate::cli::setting::Cli;
 use crate::proto::v1::{ChangePasswordRequest, ChangePasswordResponse};
@@ -23,7 +24,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub(crate) struct Passwd {
-    /// Read two lines from standard input: the password of today and the new one.
+    /// Read lines from standard input: the password of today, the new one, and a code if you have a second factor.
     #[arg(long)]
     password_stdin: bool,
     #[command(flatten)]
@@ -37,39 +38,39 @@ impl Passwd {
         if self.password_stdin {
             let current = cli.read_required_secret("the current password")?;
             let new = cli.read_required_secret("the new password, its second line")?;
-            return change(cli, &current, &new).await;
+            return change(cli, &current, &new, Codes::Stdin).await;
         }
         let current = cli.ask_secret("Current password")?;
         for _ in 1..ATTEMPTS {
             let new = cli.ask_new_password()?;
-            match change(cli, &current, &new).await {
+            match change(cli, &current, &new, Codes::Asked).await {
                 Err(error) if error.reason() == "PASSWORD_REJECTED" => cli.screen.error(&error),
                 outcome => return outcome,
             }
         }
         let new = cli.ask_new_password()?;
-        change(cli, &current, &new).await
+        change(cli, &current, &new, Codes::Asked).await
     }
 }
 
-async fn change(cli: &Cli, current: &SecretString, new: &SecretString) -> Result<(), Error> {
+async fn change(cli: &Cli, current: &SecretString, new: &SecretString, codes: Codes) -> Result<(), Error> {
     let request = ChangePasswordRequest {
         current_password: current.expose_secret().to_owned(),
         new_password: new.expose_secret().to_owned(),
         second_factor: None,
         validate_only: false,
     };
-    let changed = cli.answer(request, |screen, ChangePasswordResponse { sessions_revoked }| {
+    let answer = cli.call_with_code(request, codes).await.map_err(|error| match error.reason() {
+        "CREDENTIALS_REJECTED" => {
+            error.hint("the current password is wrong; if you forgot it, an operator can reset it")
+        }
+        _ => error,
+    })?;
+    cli.print::<ChangePasswordRequest>(answer, |screen, ChangePasswordResponse { sessions_revoked }| {
         let others = match sessions_revoked {
             0 => String::new(),
             number => format!("; {} ended", count(number, "other session")),
         };
         screen.done(format!("your password is changed{others}"))
-    });
-    changed.await.map_err(|error| match error.reason() {
-        "CREDENTIALS_REJECTED" => {
-            error.hint("the current password is wrong; if you forgot it, an operator can reset it")
-        }
-        _ => error,
     })
 }

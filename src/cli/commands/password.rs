@@ -8,6 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::passwd::ATTEMPTS;
 use crate::cli::args::Confirmation;
 use crate::cli::error::Error;
+use crate::cli::factor::Codes;
 use crate::cli::output::text::Text;
 use crate::cli::output::time::{instant, length};
 use crate::cli::output::words::{count, shell_word};
@@ -84,8 +85,8 @@ impl Forgot {
 }
 
 const RESET_HELP: &str = "\
-Asks for the link and for the new password, without showing them. The whole link will do, or what
-stands behind `token=` in it.
+Asks for the link and for the new password, without showing them, and for a code if you have a
+second factor. The whole link will do, or what stands behind `token=` in it.
 
 Examples:
   latchkey password reset --server https://id.example.org:50051
@@ -95,7 +96,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = RESET_HELP)]
 pub(crate) struct Reset {
-    /// Read two lines from standard input: the link or its token, and the new password.
+    /// Read lines from standard input: the link or its token, the new password, and a code if you have a second factor.
     #[arg(long)]
     token_stdin: bool,
     #[command(flatten)]
@@ -108,7 +109,7 @@ impl Reset {
         if self.token_stdin {
             let token = token(&cli.read_required_secret("the link")?);
             let new = cli.read_required_secret("the new password, its second line")?;
-            return complete(cli, &token, &new).await;
+            return complete(cli, &token, &new, Codes::Stdin).await;
         }
         let token = token(&cli.ask_secret("Link, or its token")?);
         // A dead link is told before a password is thought up.
@@ -118,33 +119,36 @@ impl Reset {
             let end = instant(link.expire_time.as_ref()).map(|end| cli.screen.clock().moment(end));
             let end = end.map(|end| format!(", which works until {end}")).unwrap_or_default();
             cli.screen.note(format!("This is a link for {}{end}.", link.username));
+            if !link.second_factor_methods.is_empty() {
+                cli.screen.note("It needs a code of your authenticator, or a recovery code, after the new password.");
+            }
         }
         for _ in 1..ATTEMPTS {
-            match complete(cli, &token, &cli.ask_new_password()?).await {
+            match complete(cli, &token, &cli.ask_new_password()?, Codes::Asked).await {
                 Err(error) if error.reason() == "PASSWORD_REJECTED" => cli.screen.error(&error),
                 outcome => return outcome,
             }
         }
-        complete(cli, &token, &cli.ask_new_password()?).await
+        complete(cli, &token, &cli.ask_new_password()?, Codes::Asked).await
     }
 }
 
-async fn complete(cli: &Cli, token: &SecretString, new: &SecretString) -> Result<(), Error> {
+async fn complete(cli: &Cli, token: &SecretString, new: &SecretString, codes: Codes) -> Result<(), Error> {
     let request = CompletePasswordResetRequest {
         link_token: token.expose_secret().to_owned(),
         new_password: new.expose_secret().to_owned(),
         second_factor: None,
         validate_only: false,
     };
-    let done = cli.answer(request, |screen, CompletePasswordResetResponse { sessions_revoked }| {
+    let answer = cli.call_with_code(request, codes).await.map_err(dead_link)?;
+    cli.print::<CompletePasswordResetRequest>(answer, |screen, CompletePasswordResetResponse { sessions_revoked }| {
         let ended = match sessions_revoked {
             0 => String::new(),
             number => format!("; {} ended", count(number, "session")),
         };
         screen.done(format!("your password is set{ended}"))?;
         screen.next(&format!("latchkey login {}", shell_word("USER")))
-    });
-    done.await.map_err(dead_link)
+    })
 }
 
 const CANCEL_HELP: &str = "\

@@ -92,6 +92,7 @@ fn table(sessions: &[Session], clock: &Clock) -> Table {
         Column::fixed("SESSION"),
         Column::free("APPLICATION").left_out(2),
         Column::free("CLIENT").left_out(3),
+        Column::fixed("BY").left_out(0),
         Column::fixed("ADDRESS").left_out(5),
         Column::fixed("BEGAN").left_out(1),
         Column::fixed("LAST USED").left_out(4),
@@ -103,6 +104,7 @@ fn table(sessions: &[Session], clock: &Clock) -> Table {
             session.id.as_str().into(),
             session.app.as_str().into(),
             session.client_name.as_str().into(),
+            how(session).into(),
             session.client_address.as_str().into(),
             ago(session.create_time.as_ref()).into(),
             ago(session.last_used_time.as_ref()).into(),
@@ -110,6 +112,14 @@ fn table(sessions: &[Session], clock: &Clock) -> Table {
         ]);
     }
     table
+}
+
+/// How the user signed in: `pwd`, `pwd otp`, `pwd mfa`.
+fn how(session: &Session) -> String {
+    let methods = session.auth_methods.iter().map(String::as_str);
+    let has_otp = session.auth_methods.iter().any(|method| method == "otp");
+    // A code of the authenticator says it better.
+    methods.filter(|method| !(has_otp && *method == "mfa")).collect::<Vec<_>>().join(" ")
 }
 
 fn state(session: &Session, clock: &Clock) -> Text {

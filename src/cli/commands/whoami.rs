@@ -6,7 +6,7 @@ use crate::cli::client::own_name;
 use crate::cli::error::Error;
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::time::instant;
-use crate::cli::output::words::person;
+use crate::cli::output::words::{person, second_factor};
 use crate::cli::setting::Cli;
 use crate::proto::v1::who_am_i_response::Kind;
 use crate::proto::v1::{WhoAmIRequest, WhoAmIResponse};
@@ -38,6 +38,7 @@ impl WhoAmI {
                 ("id", answer.principal_id.as_str().into()),
                 ("roles", answer.user.as_ref().map(|user| user.roles.join(", ")).unwrap_or_default().into()),
                 ("scopes", scopes(&answer)),
+                ("second factor", answer.user.as_ref().map(|user| second_factor(user, clock)).unwrap_or_default()),
                 ("signed in", signed_in.map(|at| clock.full_and_ago(at)).unwrap_or_default().into()),
                 ("until", ends.unwrap_or_default().into()),
             ])

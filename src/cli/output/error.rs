@@ -74,6 +74,11 @@ pub(crate) const ARGUMENTS: &[(&str, &str)] = &[
     ("password", "password"),
     ("current_password", "current password"),
     ("new_password", "new password"),
+    ("ticket", "ticket"),
+    ("code", "code"),
+    ("totp", "code"),
+    ("recovery_code", "code"),
+    ("account_label", "--label"),
 ];
 
 /// Fields with a list of values whose argument takes one value only.

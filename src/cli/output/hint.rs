@@ -19,6 +19,15 @@ pub(crate) fn of(refusal: &Refusal) -> Option<String> {
         "REAUTHENTICATION_REQUIRED" => {
             "at a terminal your password is asked for; elsewhere sign in again with `latchkey login`".to_owned()
         }
+        "SECOND_FACTOR_REQUIRED" => {
+            "at a terminal the code is asked for; elsewhere sign in again with `latchkey login`".to_owned()
+        }
+        "SECOND_FACTOR_REJECTED" => {
+            "each code works once; if new ones are refused too, let the phone set its clock by the network, or use a recovery code"
+                .to_owned()
+        }
+        "SECOND_FACTOR_MANDATORY" => "replace the authenticator with `latchkey mfa enroll`".to_owned(),
+        "SECOND_FACTOR_MISSING" => "set one up with `latchkey mfa enroll`".to_owned(),
         "SCOPE_MISSING" => scope_missing(refusal),
         "FIELD_INVALID" if refusal.names_unknown_user() => {
             not_found(refusal.alike.as_deref(), "`latchkey users list` lists all users")

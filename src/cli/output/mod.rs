@@ -8,6 +8,7 @@ pub(crate) mod error;
 pub(crate) mod escape;
 pub(crate) mod hint;
 pub(crate) mod json;
+mod qr;
 pub(crate) mod table;
 pub(crate) mod text;
 pub(crate) mod time;
@@ -178,6 +179,16 @@ impl Screen {
     /// Prints a line with a secret that is shown only once.
     pub(crate) fn secret(&self, text: impl Into<Text>) -> Result<(), Error> {
         self.try_write(&text.into().to_string()).map_err(Error::Lost)
+    }
+
+    /// Draws a QR code of a secret, on a terminal that has colours and is wide enough. Returns whether it did.
+    pub(crate) fn qr_code(&self, secret: &str) -> Result<bool, Error> {
+        let has_colours = AutoStream::new(io::stdout(), self.colour).current_choice() != ColorChoice::Never;
+        let Some(lines) = self.width.filter(|_| has_colours).and_then(|width| qr::lines(secret, width)) else {
+            return Ok(false);
+        };
+        self.write(&lines.join("\n"))?;
+        Ok(true)
     }
 
     /// Prints JSON that contains such a secret.

@@ -154,6 +154,28 @@ pub(crate) fn password(user: &User, clock: &Clock) -> Text {
     }
 }
 
+/// `since 2026-11-02 08:14, 27 d ago; 9 recovery codes left`. Empty without a second factor, unless the policy asks for one.
+pub(crate) fn second_factor(user: &User, clock: &Clock) -> Text {
+    let Some(status) = &user.second_factor_status else { return Text::new() };
+    if !status.totp_enrolled {
+        return match instant(status.required_from_time.as_ref()) {
+            _ if status.required => Text::toned(Tone::Warn, "none: the next sign-in sets one up"),
+            Some(from) => Text::toned(Tone::Warn, format!("none; asked for from {} on", clock.moment(from))),
+            None => Text::new(),
+        };
+    }
+    let since = instant(status.totp_enroll_time.as_ref()).map(|at| format!("since {}", clock.full_and_ago(at)));
+    let text = Text::from(since.unwrap_or_else(|| "set up".to_owned()));
+    let text = match status.recovery_codes_left {
+        0 => text.and(Tone::Warn, "; no recovery code left"),
+        left => text.and(Tone::Plain, format!("; {} left", count(left, "recovery code"))),
+    };
+    match instant(status.codes_refused_until_time.as_ref()) {
+        Some(end) => text.and(Tone::Bad, format!("; codes refused until {}", clock.moment(end))),
+        None => text,
+    }
+}
+
 /// What needs an operator's attention. Empty if nothing does.
 pub(crate) fn attention(user: &User, clock: &Clock) -> Text {
     let answer = ability(user);

@@ -12,6 +12,30 @@ use super::{eventually, http};
 /// The key under which `WebDriver` writes the id of an element.
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 
+/// The ratio of the luminances of two colours (WCAG 2.2, 1.4.3), for each text that is shown; the least one.
+const LEAST_CONTRAST: &str = "
+    const channel = (c) => (c /= 255) <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
+    const parts = (colour) => colour.match(/[\\d.]+/g).map(Number);
+    const light = ([r, g, b]) => 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
+    const ground = (element) => {
+        for (let at = element; at; at = at.parentElement) {
+            const found = parts(getComputedStyle(at).backgroundColor);
+            if (found.length < 4 || found[3] > 0) return found;
+        }
+        return [255, 255, 255];
+    };
+    let least = 21;
+    for (const element of document.body.querySelectorAll('*')) {
+        const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+        if (!own || !element.offsetParent) continue;
+        const [a, b] = [light(parts(getComputedStyle(element).color)), light(ground(element))];
+        least = Math.min(least, (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05));
+    }
+    return least;";
+
+/// Widths in pixels, each with a factor: small telephones, and large text.
+pub const SCREENS: [(u32, u32); 5] = [(320, 1), (360, 1), (320, 2), (1280, 1), (640, 2)];
+
 /// A browser with one window. It ends when dropped.
 pub struct Browser {
     driver: Child,
@@ -69,6 +93,36 @@ impl Browser {
     /// Runs a script and returns its value, also where those of the page do not run.
     pub async fn script(&self, script: &str) -> Value {
         self.command("POST", "execute/sync", json!({ "script": script, "args": [] })).await
+    }
+
+    /// Prefers light or dark pages.
+    pub async fn prefer(&self, scheme: &str) {
+        let features = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
+        self.devtools("Emulation.setEmulatedMedia", features).await;
+    }
+
+    /// Has a screen of this width and factor.
+    pub async fn resize(&self, (width, zoom): (u32, u32)) {
+        let metrics = json!({ "width": width, "height": 700, "deviceScaleFactor": zoom, "mobile": false });
+        self.devtools("Emulation.setDeviceMetricsOverride", metrics).await;
+    }
+
+    /// Asserts that every text of the page has contrast, and that nothing is cut off.
+    pub async fn is_legible(&self, page: &str) {
+        let overhang = self.script("return document.documentElement.scrollWidth - innerWidth").await;
+        assert!(overhang.as_i64().is_some_and(|pixels| pixels <= 0), "{page}: {overhang}");
+        let contrast = self.script(LEAST_CONTRAST).await;
+        assert!(contrast.as_f64().is_some_and(|ratio| ratio >= 4.5), "{page}: {contrast}");
+    }
+
+    /// A picture of the whole page, as PNG.
+    pub async fn picture(&self) -> Vec<u8> {
+        let size = "const { scrollWidth, scrollHeight } = document.documentElement; return [scrollWidth, scrollHeight]";
+        let size = self.script(size).await;
+        let clip = json!({ "x": 0, "y": 0, "width": size[0], "height": size[1], "scale": 1 });
+        let whole = json!({ "captureBeyondViewport": true, "clip": clip });
+        let taken = self.devtools("Page.captureScreenshot", whole).await;
+        data_encoding::BASE64.decode(taken["data"].as_str().expect("a picture").as_bytes()).expect("base64")
     }
 
     /// Opens a URL.

@@ -219,6 +219,20 @@ impl Shell {
 
     /// Runs a command on its own terminal of this width. Types each answer when its prompt appears.
     pub fn type_at_width(&self, columns: usize, command: &str, answers: &[(&str, &str)]) -> (String, i32) {
+        let prompts: Vec<&str> = answers.iter().map(|(prompt, _)| *prompt).collect();
+        let mut answers = answers.iter().map(|(_, answer)| (*answer).to_owned());
+        self.converse(columns, command, &prompts, |_| answers.next().expect("an answer"))
+    }
+
+    /// Runs a command on its own terminal of this width. When a prompt appears, types what `answer` makes of all that was
+    /// printed so far.
+    pub fn converse(
+        &self,
+        columns: usize,
+        command: &str,
+        prompts: &[&str],
+        mut answer: impl FnMut(&str) -> String,
+    ) -> (String, i32) {
         let line = format!("stty cols {columns} rows 50; exec {command}");
         let mut script = self.command("timeout");
         script.args(["60", "script", "-qec", &line, "/dev/null"]).env("NO_COLOR", "1").env("SHELL", "/bin/bash");
@@ -227,8 +241,8 @@ impl Shell {
         let mut output = child.stdout.take().expect("an output");
         let mut printed = Vec::new();
         let mut read = 0;
-        let mut answers = answers.iter();
-        let mut next = answers.next();
+        let mut prompts = prompts.iter();
+        let mut next = prompts.next();
         let mut buffer = [0; 4096];
         loop {
             let count = output.read(&mut buffer).expect("output");
@@ -236,11 +250,12 @@ impl Shell {
                 break;
             }
             printed.extend_from_slice(&buffer[..count]);
-            while let Some((prompt, answer)) = next {
+            while let Some(prompt) = next {
                 let Some(at) = find(&printed[read..], prompt.as_bytes()) else { break };
                 read += at + prompt.len();
+                let answer = answer(&String::from_utf8_lossy(&printed));
                 input.write_all(format!("{answer}\n").as_bytes()).expect("input");
-                next = answers.next();
+                next = prompts.next();
             }
         }
         let code = child.wait().expect("an end").code().unwrap_or(-1);

@@ -11,11 +11,13 @@ use crate::cli::user_ref;
 use crate::proto::v1::{ListApiTokensRequest, LockCause, LockUserRequest, User, UserKind};
 
 /// The question before it.
-pub(super) async fn question(cli: &Cli, user: &User, words: &str) -> Question {
+pub(super) async fn question(cli: &Cli, user: &User, words: &str, removes_factor: bool) -> Question {
+    let has_factor = user.second_factor_status.is_some_and(|status| status.totp_enrolled);
     let has_password = user.password_status.as_ref().is_some_and(|status| status.password_set);
     let has_devices = user.last_sign_in_time.is_some();
     let ends = [
         has_password.then(|| "the password".to_owned()),
+        (has_factor && removes_factor).then(|| "the second factor and its recovery codes".to_owned()),
         cli.sessions_of(user).await,
         cli.api_tokens_of(user).await,
         has_devices.then(|| "device tokens and familiar places".to_owned()),
@@ -25,7 +27,14 @@ pub(super) async fn question(cli: &Cli, user: &User, words: &str) -> Question {
     Question::new(format!("Lock {} as compromised", person(user)))
         .row("ends", ends)
         .row("stops", format!("signing in, {words}; to unlock it needs users.write"))
-        .row("stays", "the account, its address and its roles")
+        .row(
+            "stays",
+            if has_factor && !removes_factor {
+                "the account, its address, its roles and its second factor"
+            } else {
+                "the account, its address and its roles"
+            },
+        )
         .row("roles", user.roles.join(", "))
 }
 

@@ -3,7 +3,8 @@
 use clap::Args;
 use jiff::Timestamp;
 
-use super::recovery::repeatable;
+use super::recovery::{has_second_factor, repeatable};
+use crate::cli::commands::audit::is_step;
 use crate::cli::commands::mail::to;
 use crate::cli::contract::enum_words;
 use crate::cli::error::Error;
@@ -17,7 +18,7 @@ use crate::cli::user_ref;
 use crate::proto::v1::sign_in_finding::{Code, Severity};
 use crate::proto::v1::{
     Delivery, DeliveryKind, DeliveryState, DiagnoseSignInRequest, DiagnoseSignInResponse, Event, EventOutcome,
-    SignInFinding, SignInVerdict, UserKind, UserRef,
+    EventType, SignInFinding, SignInVerdict, UserKind, UserRef,
 };
 
 const HELP: &str = "\
@@ -73,6 +74,9 @@ pub(super) fn title(typed: &str, from: &str, answer: &DiagnoseSignInResponse, cl
     let place = if from.is_empty() { String::new() } else { format!(" from {from}") };
     let (tone, mark, what) = match answer.verdict() {
         SignInVerdict::Can if is_service => (Tone::Good, "●", "can sign in, with an API token".to_owned()),
+        SignInVerdict::Can if has_second_factor(answer) => {
+            (Tone::Good, "●", format!("can sign in{place}, with the right password and a code"))
+        }
         SignInVerdict::Can => (Tone::Good, "●", format!("can sign in{place}, with the right password")),
         SignInVerdict::CanAfterSteps => (Tone::Warn, "▲", format!("can sign in{place}, then must change the password")),
         SignInVerdict::NotYet => {
@@ -128,6 +132,9 @@ pub(super) fn steps(typed: &str, answer: &DiagnoseSignInResponse) -> Vec<String>
         }
         "ResendDelivery" => {
             repeatable.map(|_| format!("latchkey users update {name} --email ADDRESS, if the address is wrong"))
+        }
+        "ResetSecondFactor" => {
+            Some(format!("latchkey mfa reset {name}, if the authenticator and the recovery codes are lost"))
         }
         "CreateApiToken" => Some(format!("latchkey tokens create {name} --name TEXT --scope SCOPE, if it has none")),
         "CreateUser" => Some(format!("latchkey users create {name}, if it was deleted by mistake")),
@@ -213,6 +220,7 @@ fn in_order(from: &str, answer: &DiagnoseSignInResponse) -> [Text; 2] {
         (lacks(&of_lock), "not locked"),
         (is_person && lacks(&of_password), "password set"),
         (is_person && lacks(&[Code::ThrottledAccount]), "not throttled"),
+        (has_second_factor(answer) && lacks(&[Code::SecondFactorRejectedLately]), "codes accepted"),
         (is_person && !from.is_empty() && lacks(&[Code::ThrottledSource]), "address not blocked"),
     ];
     let is_sent = answer.deliveries.first().is_some_and(|sent| !is_written(sent));
@@ -232,7 +240,8 @@ fn ticks(checks: &[(bool, &str)]) -> Text {
 /// Whether two attempts ended in the same way and came from the same address.
 fn are_alike(one: &Event, other: &Event) -> bool {
     let address = |event: &Event| event.actor.as_ref().map(|actor| actor.client_address.clone());
-    (one.outcome, one.reason, address(one)) == (other.outcome, other.reason, address(other))
+    let what = |event: &Event| (event.r#type, event.outcome, event.reason, event.details.get("step").cloned());
+    (what(one), address(one)) == (what(other), address(other))
 }
 
 /// `✖ today 08:14: password wrong, from 192.0.2.7 · 5 times since today 08:09`, of attempts that are alike, newest first.
@@ -240,7 +249,11 @@ fn attempts(events: &[Event], clock: &Clock) -> Text {
     let (Some(newest), Some(oldest)) = (events.first(), events.last()) else { return Text::new() };
     let at = |event: &Event| instant(event.time.as_ref()).map(|at| clock.moment(at)).unwrap_or_default();
     let (tone, mark, what) = match newest.outcome() {
+        EventOutcome::Succeeded if is_step(newest, "SECOND_FACTOR") => {
+            (Tone::Good, "✔", "password right, code outstanding".to_owned())
+        }
         EventOutcome::Succeeded => (Tone::Good, "✔", "signed in".to_owned()),
+        _ if newest.r#type() == EventType::SecondFactorFailed => (Tone::Bad, "✖", "wrong code".to_owned()),
         _ => (Tone::Bad, "✖", enum_words("latchkey.v1.ErrorReason", "ERROR_REASON_", newest.reason)),
     };
     let from = newest.actor.as_ref().map(|actor| actor.client_address.as_str()).filter(|from| !from.is_empty());

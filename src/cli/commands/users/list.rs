@@ -15,7 +15,7 @@ use crate::proto::v1::{
 };
 
 const HELP: &str = "\
-All conditions must hold; of --state, --lock-cause, --kind and --role, any of those given.
+All must hold; of --state, --lock-cause, --kind and --role, any of those given.
 
 Examples:
   latchkey users list --attention
@@ -23,7 +23,7 @@ Examples:
   latchkey users list --all -o json | jq -r '.users[].email // empty'";
 
 /// List accounts; PREFIX begins a username, an address or a name.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(after_help = HELP)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(crate) struct List {
@@ -36,7 +36,7 @@ pub(crate) struct List {
     /// Only those who need help, the worst first.
     #[arg(long)]
     attention: bool,
-    /// Only with this answer: yes, yes-then, not-until, no.
+    /// Only this answer: yes, yes-then, not-until, no.
     #[arg(long, value_name = "ANSWER", hide_possible_values = true, value_parser = enum_parser("latchkey.v1.SignInAbilityKind", "SIGN_IN_ABILITY_KIND_"))]
     can_sign_in: Vec<i32>,
     /// Only in this state: pending, active or locked.
@@ -45,7 +45,7 @@ pub(crate) struct List {
     /// Only locked accounts.
     #[arg(long, conflicts_with = "states")]
     locked: bool,
-    /// Only locked for this cause: compromise, deactivated, operator or failed-sign-ins.
+    /// Only this cause: compromise, deactivated, operator, failed-sign-ins.
     #[arg(long = "lock-cause", value_name = "CAUSE", hide_possible_values = true, value_parser = enum_parser("latchkey.v1.LockCause", "LOCK_CAUSE_"))]
     lock_causes: Vec<i32>,
     /// Only those who must change their password.
@@ -63,9 +63,18 @@ pub(crate) struct List {
     /// Only those who have not confirmed their address.
     #[arg(long)]
     unconfirmed: bool,
-    /// Only those who are throttled after wrong passwords.
+    /// Only those throttled after wrong passwords.
     #[arg(long)]
     throttled: bool,
+    /// Only those with a second factor.
+    #[arg(long)]
+    second_factor: bool,
+    /// Only those without one.
+    #[arg(long, conflicts_with = "second_factor")]
+    without_second_factor: bool,
+    /// Whether to list those who have to set up a second factor, for `mfa missing`.
+    #[arg(skip)]
+    lacks_factor: bool,
     /// Only those who have never signed in.
     #[arg(long)]
     never_signed_in: bool,
@@ -102,6 +111,11 @@ enum Order {
 }
 
 impl List {
+    /// The list of those who have to set up a second factor.
+    pub(super) fn without_required_factor(paging: Paging) -> List {
+        List { lacks_factor: true, paging, ..List::default() }
+    }
+
     pub(super) async fn run(self, cli: &Cli) -> Result<(), Error> {
         let request = ListUsersRequest {
             page_size: self.paging.page_size(),
@@ -162,6 +176,7 @@ impl List {
             (self.mail_failed, UserFlag::MailFailed),
             (self.unconfirmed, UserFlag::EmailUnverified),
             (self.throttled, UserFlag::Throttled),
+            (self.lacks_factor, UserFlag::SecondFactorMissing),
             (self.never_signed_in, UserFlag::NeverSignedIn),
         ];
         let flags = switches.into_iter().filter(|(on, _)| *on).map(|(_, flag)| flag.into()).collect();
@@ -175,6 +190,7 @@ impl List {
             roles: self.roles.clone(),
             needs_attention: self.attention,
             sign_in_abilities: self.can_sign_in.clone(),
+            second_factor_enrolled: (self.second_factor || self.without_second_factor).then_some(self.second_factor),
             ..UserFilter::default()
         }
     }

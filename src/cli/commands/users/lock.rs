@@ -100,7 +100,8 @@ impl Lock {
 
 const CONTAIN_HELP: &str = "\
 Locks the account as compromised. Sessions, unfinished sign-ins, API tokens, device tokens and the
-password end at once. Lifting the lock needs users.write, and then a reset of the password.
+password end at once. Lifting the lock needs users.write, and then a reset of the password. The
+second factor stays, unless it may be in strange hands too.
 
 Examples:
   latchkey users contain ada --note \"typed her password into a false page\"";
@@ -115,6 +116,9 @@ pub(crate) struct Contain {
     /// Whether it is a step of `users recover`, which proposes the next one.
     #[arg(skip)]
     is_step: bool,
+    /// Also remove the second factor and its recovery codes.
+    #[arg(long)]
+    remove_second_factors: bool,
     /// Why: other operators and the audit log are told.
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     note: String,
@@ -127,8 +131,15 @@ pub(crate) struct Contain {
 
 impl Contain {
     /// The containment as a step of `users recover`.
-    pub(super) fn step(user: UserRef, note: String) -> Contain {
-        Contain { user, is_step: true, note, confirmation: Confirmation { yes: false }, etag: String::new() }
+    pub(super) fn step(user: UserRef, note: String, remove_second_factors: bool) -> Contain {
+        Contain {
+            user,
+            is_step: true,
+            remove_second_factors,
+            note,
+            confirmation: Confirmation { yes: false },
+            etag: String::new(),
+        }
     }
 
     pub(super) async fn run(self, cli: &Cli) -> Result<(), Error> {
@@ -137,7 +148,7 @@ impl Contain {
             cause: LockCause::Compromise.into(),
             note: self.note,
             end: None,
-            remove_second_factors: false,
+            remove_second_factors: self.remove_second_factors,
             etag: self.etag,
         };
         lock(cli, request, "until it is unlocked", self.confirmation.yes, self.is_step).await
@@ -151,7 +162,7 @@ async fn lock(cli: &Cli, request: LockUserRequest, words: &str, yes: bool, is_st
         cli.rehearse(&request).await?;
         let user = cli.user(request.user.clone().unwrap_or_default()).await?;
         let question = match request.cause() {
-            LockCause::Compromise => contain::question(cli, &user, words).await,
+            LockCause::Compromise => contain::question(cli, &user, words, request.remove_second_factors).await,
             cause => question(cli, &user, cause, words).await,
         };
         let before = user.lock.as_ref().map(|lock| Text::toned(Tone::Warn, locked(lock, cli.screen.clock())));

@@ -6,11 +6,14 @@ use clap::Args;
 
 use super::diagnose::{end, labelled, reason, show, steps, title, told};
 use super::lock::{Contain, Unlock};
-use super::recovery::{Given, Progress, Step, Way, lacking, may_be_taken_over, stands, ways};
+use super::recovery::{
+    Factor, Given, Progress, Step, Way, has_second_factor, lacking, may_be_taken_over, stands, ways,
+};
 use super::reset::Reset;
 use super::update::Update;
 use crate::cli::client::Client;
 use crate::cli::commands::deliveries::Resend;
+use crate::cli::commands::mfa_reset;
 use crate::cli::error::{Error, Exit};
 use crate::cli::output::delivery::{WRITTEN, kind, state};
 use crate::cli::output::text::{Text, Tone};
@@ -127,11 +130,17 @@ impl<'a> Walk<'a> {
         let matters = answer.findings.iter().filter(|finding| finding.severity() > Severity::Info);
         screen.fields(labelled("WHY", matters.map(|finding| reason(finding, clock))))?;
         self.identify(&answer)?;
-        if may_be_taken_over(&answer) && self.contain().await? {
+        if may_be_taken_over(&answer) && self.contain(&answer).await? {
             answer = self.again().await?;
         }
         loop {
             let step = match self.progress.next(&answer) {
+                Some(Step::AskForFactor) => {
+                    let question =
+                        "Can the user still prove the second factor, by the authenticator or a recovery code?";
+                    self.progress.factor = if self.is_so(question, true)? { Factor::Usable } else { Factor::Lost };
+                    continue;
+                }
                 Some(Step::AskForPassword) => {
                     self.progress.knows_password = Some(self.is_so("Does the user know the password?", true)?);
                     continue;
@@ -142,7 +151,8 @@ impl<'a> Walk<'a> {
             let is_done = match step {
                 Step::Unlock(finding) => self.unlock(&finding).await?,
                 Step::GiveAccess(finding) => self.give_access(&answer, finding.as_ref()).await?,
-                Step::AskForPassword => false,
+                Step::RemoveFactor => self.remove_factor().await?,
+                Step::AskForFactor | Step::AskForPassword => false,
             };
             if is_done {
                 answer = self.again().await?;
@@ -177,7 +187,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Asks whether somebody else may have the account, and contains it. Returns whether it is contained.
-    async fn contain(&mut self) -> Result<bool, Error> {
+    async fn contain(&mut self, answer: &DiagnoseSignInResponse) -> Result<bool, Error> {
         self.cli.screen.note("");
         let question = "Could somebody else have the password: a false page, a lost device, a strange sign-in?";
         if !self.is_so(question, false)? {
@@ -186,15 +196,30 @@ impl<'a> Walk<'a> {
         if self.lacks(&["users.lock"]) {
             return Ok(false);
         }
-        let done = Contain::step(self.user.clone(), self.recover.note.clone()).run(self.cli).await;
+        let question = "Could they have the authenticator or the recovery codes, too?";
+        let may_remove = has_second_factor(answer) && lacking(&self.scopes, &["mfa.reset"]).is_none();
+        let removes = may_remove && self.is_so(question, false)?;
+        let done = Contain::step(self.user.clone(), self.recover.note.clone(), removes).run(self.cli).await;
         self.progress.is_contained = self.settled(done)? == Exit::Done;
         Ok(self.progress.is_contained)
+    }
+
+    /// Removes the second factor, which is lost. Returns whether something may have changed.
+    async fn remove_factor(&mut self) -> Result<bool, Error> {
+        self.progress.factor = Factor::LostAndAsked;
+        self.announce("Remove the second factor, which is lost", None);
+        if self.lacks(&["mfa.reset"]) {
+            return Ok(false);
+        }
+        let done = mfa_reset::Reset::step(self.user.clone(), self.recover.note.clone()).run(self.cli).await;
+        self.settled(done).map(|exit| exit == Exit::Done)
     }
 
     /// Lifts a lock, or the throttle. Returns whether something may have changed.
     async fn unlock(&mut self, finding: &SignInFinding) -> Result<bool, Error> {
         self.progress.asked_to_unlock = true;
         let (what, scopes): (_, &[&str]) = match finding.code() {
+            Code::SecondFactorRejectedLately => ("Lift the wait after wrong codes", &["users.lock"]),
             Code::ThrottledAccount => ("Lift the throttle", &["users.lock"]),
             Code::LockedAsDeactivated => ("Unlock the account, if the user is back", &["users.lock", "users.write"]),
             _ => ("Unlock the account", &["users.lock"]),

@@ -13,6 +13,10 @@ use crate::proto::v1::{
 pub(super) enum Step {
     /// To lift a lock, or the throttle.
     Unlock(SignInFinding),
+    /// To find out whether the user can prove the second factor.
+    AskForFactor,
+    /// To remove the second factor, which is lost.
+    RemoveFactor,
     /// To find out whether the user knows the password.
     AskForPassword,
     /// To give the user a way to choose a password. Without a finding the password is forgotten.
@@ -41,11 +45,26 @@ pub(super) enum Given {
     Password,
 }
 
+/// What is known of the user's second factor.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Factor {
+    /// Nothing yet, or there is none.
+    #[default]
+    Unknown,
+    /// The user can prove it.
+    Usable,
+    /// It is lost.
+    Lost,
+    /// It is lost, and the operator was asked whether to remove it.
+    LostAndAsked,
+}
+
 /// What was done and asked so far.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     pub(super) asked_to_unlock: bool,
     pub(super) is_contained: bool,
+    pub(super) factor: Factor,
     pub(super) knows_password: Option<bool>,
     pub(super) skips_access: bool,
     pub(super) given: Option<Given>,
@@ -60,6 +79,12 @@ impl Progress {
         };
         if let Some(finding) = blocking(answer).find(unlocks).filter(|_| !self.asked_to_unlock) {
             return Some(Step::Unlock(finding.clone()));
+        }
+        // The removal ends links, and a link needs a code: it comes before the way to choose a password.
+        match self.factor {
+            Factor::Unknown if has_second_factor(answer) => return Some(Step::AskForFactor),
+            Factor::Lost if has_second_factor(answer) => return Some(Step::RemoveFactor),
+            _ => {}
         }
         if self.given.is_some() || self.skips_access {
             return None;
@@ -77,24 +102,29 @@ impl Progress {
 
     /// What the user can do now, and what to tell the user. `None` if nothing helps yet.
     pub(super) fn tell(&self, answer: &DiagnoseSignInResponse, name: &str) -> Option<(&'static str, String)> {
+        if has_second_factor(answer) && matches!(self.factor, Factor::Lost | Factor::LostAndAsked) {
+            return None;
+        }
+        let code = if has_second_factor(answer) { " and a code of the authenticator, or a recovery code" } else { "" };
+        let with = if code.is_empty() { String::new() } else { format!(" with it{code}") };
         Some(match (&self.given, answer.verdict()) {
             (Some(Given::Link(address)), _) => (
                 "can sign in once the link is used",
                 format!(
-                    "open the link in the newest mail to {address}, choose a password, and sign in as {name}; look into \
-                     the spam folder, too"
+                    "open the link in the newest mail to {address}, choose a password, and sign in as {name}{with}; look \
+                     into the spam folder, too"
                 ),
             ),
             (Some(Given::Password), _) => (
                 "can sign in, then must change the password",
-                format!("sign in as {name} with the temporary password, and choose another one then"),
+                format!("sign in as {name} with the temporary password{code}, and choose another one then"),
             ),
             (None, _) if self.knows_password == Some(false) => return None,
             (None, SignInVerdict::CanAfterSteps) => (
                 "can sign in, then must change the password",
-                format!("sign in as {name} with the password, and choose another one then"),
+                format!("sign in as {name} with the password{code}, and choose another one then"),
             ),
-            (None, SignInVerdict::Can) => ("can sign in", format!("sign in as {name} with the password")),
+            (None, SignInVerdict::Can) => ("can sign in", format!("sign in as {name} with the password{code}")),
             (None, _) => return None,
         })
     }
@@ -104,6 +134,12 @@ impl Progress {
 pub(super) fn may_be_taken_over(answer: &DiagnoseSignInResponse) -> bool {
     let status = answer.user.as_ref().and_then(|user| user.password_status.as_ref());
     status.is_some_and(|status| status.password_set) && !is_contained(answer)
+}
+
+/// Whether the user has a second factor.
+pub(super) fn has_second_factor(answer: &DiagnoseSignInResponse) -> bool {
+    let status = answer.user.as_ref().and_then(|user| user.second_factor_status.as_ref());
+    status.is_some_and(|status| status.totp_enrolled)
 }
 
 fn blocking(answer: &DiagnoseSignInResponse) -> impl Iterator<Item = &SignInFinding> {
@@ -187,7 +223,7 @@ pub(super) fn stands<'a>(answer: &'a DiagnoseSignInResponse, given: Option<&Give
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::v1::User;
+    use crate::proto::v1::{SecondFactorStatus, User};
 
     /// The ways for a user with this address, for a caller with all scopes.
     fn offered(email: &str, transport: Transport) -> Vec<Way> {
@@ -200,6 +236,25 @@ mod tests {
         };
         let scopes = ["users.reset", "users.reset.temporary", "users.write", "users.email"].map(str::to_owned);
         ways(&answer, Some(&mail), &scopes).into_iter().map(|(way, _)| way).collect()
+    }
+
+    #[test]
+    fn a_lost_factor_is_removed_before_a_link_is_sent() {
+        let status = |totp_enrolled| SecondFactorStatus { totp_enrolled, ..SecondFactorStatus::default() };
+        let answer = |totp_enrolled| DiagnoseSignInResponse {
+            user: Some(User { second_factor_status: Some(status(totp_enrolled)), ..User::default() }),
+            ..DiagnoseSignInResponse::default()
+        };
+        let mut progress = Progress::default();
+        assert_eq!(progress.next(&answer(true)), Some(Step::AskForFactor));
+        progress.factor = Factor::Lost;
+        assert_eq!(progress.next(&answer(true)), Some(Step::RemoveFactor));
+        assert_eq!(progress.next(&answer(false)), Some(Step::AskForPassword), "it was removed");
+        progress.factor = Factor::LostAndAsked;
+        assert_eq!(progress.next(&answer(true)), Some(Step::AskForPassword), "it was not removed");
+        assert_eq!(progress.tell(&answer(true), "ada"), None, "the factor still stands in the way");
+        progress.factor = Factor::Usable;
+        assert_eq!(progress.next(&answer(true)), Some(Step::AskForPassword));
     }
 
     #[test]

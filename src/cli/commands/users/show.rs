@@ -8,7 +8,7 @@ use crate::cli::error::Error;
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::time::{Clock, instant};
 use crate::cli::output::words::{
-    Step, can_sign_in, change_cause, next_steps, password, pending_link, person, signed_in, state,
+    Step, can_sign_in, change_cause, next_steps, password, pending_link, person, second_factor, signed_in, state,
 };
 use crate::cli::setting::Cli;
 use crate::cli::user_ref;
@@ -103,7 +103,7 @@ fn link(user: &User, clock: &Clock) -> Text {
     }
 }
 
-fn sign_in(user: &User, clock: &Clock) -> [(&'static str, Text); 7] {
+fn sign_in(user: &User, clock: &Clock) -> [(&'static str, Text); 8] {
     let lock = user.lock.as_ref();
     let lock_age = lock.and_then(|lock| instant(lock.lock_time.as_ref())).map(|at| clock.full_and_ago(at));
     // The first line says why, by whom and until when.
@@ -125,6 +125,7 @@ fn sign_in(user: &User, clock: &Clock) -> [(&'static str, Text); 7] {
         ("throttled", wait.unwrap_or_default()),
         ("password", password(user, clock)),
         ("must change", change.unwrap_or_default()),
+        ("second factor", second_factor(user, clock)),
         ("link", link(user, clock)),
         ("hash", weak.unwrap_or_default().into()),
     ]
