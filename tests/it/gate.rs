@@ -96,7 +96,7 @@ const ROWS: &[Row] = &[
     Row { method: "UserAdmin/ResetPassword", secrets: &["password"], proves: "", limits: &[], hashes: 1 },
 ];
 
-/// Methods in which a code is all that can be guessed. `second_factor_limits.rs` has their limits.
+/// Methods in which a code is all that can be guessed. `second_factor_attacks.rs` has their limits.
 const CODES: &[(&str, &[&str])] = &[
     ("Auth/VerifySecondFactor", &["ticket", "totp", "recovery_code"]),
     ("Auth/EnrollTotp", &["ticket", "totp", "recovery_code"]),
