@@ -67,7 +67,7 @@ pub(crate) struct Confirmation {
 }
 
 /// The options of every list: which part of it to print.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(crate) struct Paging {
     /// At most this many, on one page.
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(i32).range(1..=i64::from(PAGE_MAX)))]

@@ -66,7 +66,7 @@ impl Cli {
         match self.call(request.clone()).await {
             Err(error) if wants_code(&error) => {
                 let again = async |proof| self.call(request.clone().proved_by(proof)).await;
-                Box::pin(self.prove(codes, again)).await
+                self.prove(codes, again).await
             }
             outcome => outcome,
         }
@@ -100,7 +100,7 @@ impl Cli {
             return Ok(self.read_required_secret("the code of the second factor")?.expose_secret().trim().to_owned());
         }
         loop {
-            let typed = self.ask_unseen(question, "the code")?;
+            let typed = self.ask_unseen(question, "the code").map_err(|error| error.hint("use --code-stdin"))?;
             let typed = typed.expose_secret().trim();
             if !typed.is_empty() {
                 return Ok(typed.to_owned());

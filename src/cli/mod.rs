@@ -105,7 +105,7 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 async fn dispatch(command: Command, setting: Setting) -> Result<(), Error> {
     match command {
         Command::Status(status) => status.run(&setting.caller()?).await,
-        Command::Users(users) => Box::pin(users.run(&setting.caller()?)).await,
+        Command::Users(users) => users.run(&setting.caller()?).await,
         Command::Sessions(sessions) => sessions.run(&setting.caller()?).await,
         Command::Tokens(tokens) => tokens.run(&setting.caller()?).await,
         Command::Roles(roles) => roles.run(&setting.caller()?).await,

@@ -65,8 +65,7 @@ impl Cli {
                 if !self.client.has_login() || !has_terminal() {
                     return Err(error);
                 }
-                // Few calls need it, and the future of each would have it in it.
-                Box::pin(self.reauthenticate()).await?;
+                self.reauthenticate().await?;
                 self.client.call(request).await
             }
             outcome => outcome,

@@ -82,3 +82,67 @@ async fn begun<'a>(mut conversation: Conversation<'a>, mail: &Mail) -> Result<Co
 
 /// The outbox shows no conversation.
 fn silence(_: Line<'_>) {}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::domain::email::EmailAddress;
+
+    type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+    /// A relay that takes every mail, on one connection after the other. Writes down each line that it gets outside of a mail.
+    async fn relay(listener: TcpListener, lines: &Mutex<Vec<String>>) -> std::io::Result<()> {
+        loop {
+            let mut stream = BufReader::new(listener.accept().await?.0);
+            stream.write_all(b"220 relay.example\r\n").await?;
+            let (mut line, mut is_content) = (String::new(), false);
+            while stream.read_line(&mut line).await? > 0 {
+                let said = std::mem::take(&mut line);
+                let said = said.trim_end();
+                is_content &= said != ".";
+                if is_content {
+                    continue;
+                }
+                is_content = said == "DATA";
+                stream.write_all(if is_content { b"354 go on\r\n" } else { b"250 2.0.0 ok\r\n" }).await?;
+                lines.lock().unwrap_or_else(PoisonError::into_inner).push(said.to_owned());
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_used_again_for_thirty_seconds_and_ended_politely() -> Outcome {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let url = format!("smtp://{}?tls=none", listener.local_addr()?).parse()?;
+        let target = Relay::load(url, None, None, Some("id.example".to_owned()))?;
+        let address = EmailAddress::parse("ada@example.com")?;
+        let mail =
+            Mail { from: address.clone(), to: address, content: b"Subject: a\r\n".to_vec(), name: String::new() };
+        let (connections, lines) = (Connections::default(), Mutex::default());
+        let count = |verb: &str| {
+            let lines: MutexGuard<'_, Vec<String>> = lines.lock().unwrap_or_else(PoisonError::into_inner);
+            lines.iter().filter(|line| line.starts_with(verb)).count()
+        };
+        let send = async {
+            for opened in [1, 1] {
+                connections.deliver(&target, &mail).await?;
+                assert_eq!(count("EHLO"), opened);
+            }
+            for (_, since) in connections.lock().iter_mut() {
+                *since = since.checked_sub(KEPT_FOR).ok_or("this machine has just started")?;
+            }
+            connections.deliver(&target, &mail).await?;
+            assert_eq!((count("EHLO"), count("MAIL"), connections.lock().len()), (2, 3, 1));
+            connections.hang_up(&target).await;
+            assert_eq!((count("QUIT"), connections.lock().len()), (1, 0));
+            Outcome::Ok(())
+        };
+        tokio::select! {
+            ended = relay(listener, &lines) => Ok(ended?),
+            sent = send => sent,
+        }
+    }
+}

@@ -261,6 +261,10 @@ async fn a_user_makes_new_recovery_codes_replaces_the_authenticator_and_removes_
     if !shell.has("script") {
         return;
     }
+    shell.latchkey(&["mfa", "disable"]).fails(
+        2,
+        "This removes your second factor …\nerror: there is no terminal to ask for the code\n\nhint: use --code-stdin",
+    );
     let (printed, code) = shell.type_at("latchkey mfa codes", &[(CODE, "000000"), (CODE, &factor.shows(&h, 0))]);
     let codes = recovery_codes(&printed);
     assert_eq!((printed.matches(AGAIN).count(), codes.len(), code), (1, 10, 0), "{printed}");
@@ -337,6 +341,56 @@ async fn a_recent_sign_in_is_proved_with_password_and_code() {
     assert!(printed.starts_with("This needs a recent sign-in.\n") && printed.matches(AGAIN).count() == 1, "{printed}");
     let (printed, code) = shell.type_at("latchkey users create bob --role viewer", &[]);
     assert!(code == 0 && printed.starts_with("✔ bob is created"), "{printed}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_whom_the_policy_asks_for_a_second_factor_is_told_and_then_sets_one_up_while_signing_in() {
+    let h = Harness::start().await;
+    h.create("ada", &["helpdesk"], PASSWORD).await;
+    h.create("bob", &[], PASSWORD).await;
+    let shell = terminal(&h);
+    if !shell.has("script") {
+        return;
+    }
+    let policy = |from: &str| {
+        let set = ["--local", "policy", "set", "--second-factor", "helpdesk", "--from", from, "--yes"];
+        shell.latchkey(&set).good()
+    };
+    policy("7d");
+    let told = login(&h, &shell, &[PASSWORD]).good();
+    assert!(told.contains("! from ") && told.contains(" on, this server asks you for a second factor\n"), "{told}");
+    assert!(told.contains("next: latchkey mfa enroll"), "{told}");
+    assert!(shell.latchkey(&["whoami"]).good().contains("second factor  none; asked for from "));
+    let missing = shell.latchkey(&["--local", "mfa", "missing"]).good();
+    assert!(missing.contains("  ada ") && !missing.contains("bob"), "{missing}");
+
+    policy("now");
+    let shown = shell.latchkey(&["--local", "users", "show", "ada"]).good();
+    assert!(shown.contains("second factor  none: the next sign-in sets one up\n"), "{shown}");
+    login(&h, &shell, &[PASSWORD]).fails(
+        1,
+        "error: this server asks for a second factor, and you have set up none\n\n\
+         hint: sign in at a terminal: `latchkey login ada`",
+    );
+    let (password, mut asked) = (password_of("ada", &h), 0);
+    let sign_in = format!("latchkey login ada --server {}", h.address());
+    let (printed, code) = shell.converse(100, &sign_in, &[&password, FIRST], |printed| {
+        asked += 1;
+        if asked == 1 {
+            return PASSWORD.to_owned();
+        }
+        let (_, secret) = printed.split_once("?secret=").expect("a URI");
+        Authenticator::with(secret.split('&').next().expect("a key"), Vec::new()).shows(&h, 0)
+    });
+    assert!(code == 0 && printed.contains("This server asks you for a second factor. Set up"), "{printed}");
+    assert_eq!(recovery_codes(&printed).len(), 10, "{printed}");
+    assert!(printed.contains("✔ signed in as ada at "), "{printed}");
+    assert!(shell.latchkey(&["--local", "mfa", "missing"]).good().contains("no users"));
+    h.next_code();
+    let codes = recovery_codes(&printed);
+    shell
+        .feed("latchkey", &["mfa", "disable", "--code-stdin"], &codes[0])
+        .fails(1, "This removes …\nerror: …\n\nhint: replace the authenticator with `latchkey mfa enroll`");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

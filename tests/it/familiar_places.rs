@@ -405,6 +405,37 @@ async fn a_reset_ends_device_tokens_and_a_password_change_keeps_them() {
 }
 
 #[tokio::test]
+async fn a_password_chosen_with_a_link_ends_device_tokens_and_forgets_all_places_but_its_own() {
+    const CHOSEN: &str = "a third c4nary of theirs";
+    let h = with(|_| {}).await;
+    let device = at_home(&h, "bob").await.device_token;
+    let link = h.operator().await.link().await;
+    // Even if the clock has been turned back meanwhile.
+    h.clock.turn_back(Duration::from_mins(1));
+    let there = elsewhere(&h).await;
+    there.choose(&link, CHOSEN).await.expect("a choice");
+    assert_eq!(h.query("SELECT COUNT(*) FROM familiar_place").await, ["1"]);
+    spend(&h).await;
+    let home = h.stranger_at(HOME).await;
+    refused(home.sign_in("bob", CHOSEN).await, Code::ResourceExhausted, "THROTTLED");
+    let answer = elsewhere(&h).await.with_device("bob", CHOSEN, &device).await;
+    refused(answer, Code::ResourceExhausted, "THROTTLED");
+    there.tokens("bob", CHOSEN).await.expect("the place of the link is familiar");
+}
+
+#[tokio::test]
+async fn a_password_chosen_with_a_link_ends_the_refusal_of_unfamiliar_places() {
+    let h = with(short).await;
+    let link = h.operator().await.link().await;
+    until_refused(&h).await;
+    elsewhere(&h).await.choose(&link, OTHER_PASSWORD).await.expect("a choice");
+    assert_eq!(h.operator().await.user("bob").await.throttle, None);
+    elsewhere(&h).await.tokens("bob", OTHER_PASSWORD).await.expect("tokens");
+    let events = h.operator().await.events().await;
+    assert!(events.iter().any(|event| event.r#type() == EventType::ThrottleEnded));
+}
+
+#[tokio::test]
 async fn strangers_do_not_keep_a_user_from_changing_the_password() {
     let h = with(|_| {}).await;
     let tokens = at_home(&h, "bob").await;

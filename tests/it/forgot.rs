@@ -7,6 +7,7 @@ use latchkey::proto::v1::{self, DeliveryKind};
 use tonic::{Code, Response, Status};
 
 use crate::harness::actors::named;
+use crate::harness::child::Site;
 use crate::harness::raw::method;
 use crate::harness::wire::{Wire, framed, post};
 use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD, at_once, eventually, is_full, refused};
@@ -425,4 +426,27 @@ async fn sec_014_requests_for_unknown_users_leave_few_rows() {
     h.operator().await.person("bob", ADDRESS, Some(password())).await;
     asks(&h, &elsewhere, "bob").await;
     assert_eq!(h.query("SELECT count(*) FROM delivery").await, ["1"]);
+}
+
+#[tokio::test]
+async fn a_request_that_is_resolved_after_its_link_would_have_expired_sends_none() {
+    for (late, sends) in [(1_700, true), (1_800, false)] {
+        let site = Site::new().await;
+        let barrier = site.barrier("resolving");
+        let server = site.start(&format!("reset-requests.begin=1*{}", barrier.action())).await;
+        let operator = server.operator().await;
+        operator.person("bob", ADDRESS, Some(password())).await;
+        operator.forgot("bob").await.expect("the answer");
+        let held = barrier.reached().await;
+        // The job does not find the request as it was, and tries again.
+        let statement = format!("UPDATE reset_request SET created_at = created_at - {late}000000");
+        site.database.execute(&statement).await;
+        drop(held);
+        let waiting = "SELECT count(*) FROM reset_request";
+        eventually("no request", || async { (site.database.query(waiting).await == ["0"]).then_some(()) }).await;
+        assert_eq!(operator.deliveries("bob").await.len(), usize::from(sends), "{late}");
+        let reasons = "SELECT reason FROM audit_event WHERE kind = 'PASSWORD_RESET_REQUESTED' AND reason IS NOT NULL";
+        let expected: &[&str] = if sends { &[] } else { &["DEADLINE_PASSED"] };
+        assert_eq!(site.database.query(reasons).await, expected, "{late}");
+    }
 }

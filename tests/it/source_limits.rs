@@ -5,6 +5,7 @@ use std::time::Duration;
 use latchkey::proto::v1;
 use tonic::Code;
 
+use crate::harness::links::{ADDRESS, dead};
 use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD, Refusal, at_once, eventually, refused};
 
 async fn limited(failures: u32, accounts: u32) -> Harness {
@@ -175,4 +176,44 @@ async fn a_block_holds_across_restarts_and_replicas() {
     }
     let h = h.restart().await;
     refused(h.stranger().await.sign_in("bob", PASSWORD).await, Code::ResourceExhausted, "RATE_LIMITED");
+}
+
+#[tokio::test]
+async fn a_blocked_source_uses_no_link() {
+    let h = limited(3, 0).await;
+    let operator = h.operator().await;
+    operator.sets_address(ADDRESS).await;
+    let mail = h.mail_of(&operator.mailed().await).await;
+    let (link, cancel) = (mail.token("reset"), mail.token("cancel"));
+    let verify = h.mail_of(&operator.verification("bob").await.unwrap()).await.token("verify");
+    let stranger = h.stranger().await;
+    for number in 0..3 {
+        fail(&stranger, number).await;
+    }
+    refused(stranger.inspect(&link).await, Code::ResourceExhausted, "RATE_LIMITED");
+    refused(stranger.verify(&verify).await, Code::ResourceExhausted, "RATE_LIMITED");
+    refused(stranger.cancel(&cancel).await, Code::ResourceExhausted, "RATE_LIMITED");
+    refused(stranger.choose(&link, OTHER_PASSWORD).await, Code::ResourceExhausted, "RATE_LIMITED");
+    let other = h.stranger_at("127.0.0.9").await;
+    other.verify(&verify).await.expect("a live link");
+    other.choose(&link, OTHER_PASSWORD).await.expect("a live link");
+}
+
+#[tokio::test]
+async fn a_link_that_was_never_issued_counts_against_its_source_and_one_that_was_used_does_not() {
+    let h = limited(4, 0).await;
+    let (operator, stranger) = (h.operator().await, h.stranger().await);
+    let used = operator.link().await;
+    stranger.choose(&used, OTHER_PASSWORD).await.expect("a live link");
+    for _ in 0..2 {
+        dead(stranger.inspect(&used).await);
+        dead(stranger.verify(&used).await);
+        dead(stranger.choose(&used, PASSWORD).await);
+    }
+    let unknown = |prefix: &str| format!("{prefix}_{}", "A".repeat(43));
+    dead(stranger.inspect(&unknown("lkl")).await);
+    dead(stranger.verify(&unknown("lkl")).await);
+    dead(stranger.cancel(&unknown("lkc")).await);
+    dead(stranger.choose(&unknown("lkl"), PASSWORD).await);
+    refused(stranger.inspect(&used).await, Code::ResourceExhausted, "RATE_LIMITED");
 }

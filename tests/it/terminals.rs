@@ -221,6 +221,7 @@ fn every_help_fits_the_terminal_and_has_the_global_options_in_one_line() {
         "mfa confirm",
         "mfa disable",
         "mfa codes",
+        "mfa missing",
         "mfa reset",
         "login",
         "logout",

@@ -56,10 +56,10 @@ impl App {
             ticket_end(&change.tx, &known.digest).await?;
             events.extend(change.clear_throttle(&user).await?.1);
             let advanced = self.advance(change, caller, &user, proofs, Asked::of(&ticket), events).await?;
-            let used = proofs.second_factor == Some(SecondFactorMethod::RecoveryCode);
+            let is_recovery = proofs.second_factor == Some(SecondFactorMethod::RecoveryCode);
             let left = user.second_factor.map(|factor| factor.recovery_codes_left.saturating_sub(1));
             Ok(advanced.map(|progress| {
-                Coded::Done(SecondFactorVerified { progress, recovery_codes_left: left.filter(|_| used) })
+                Coded::Done(SecondFactorVerified { progress, recovery_codes_left: left.filter(|_| is_recovery) })
             }))
         });
         let verified = verified.await?.answer()?;

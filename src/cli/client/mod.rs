@@ -168,7 +168,8 @@ impl Client {
         let end = Instant::now() + DEADLINE;
         let mut pauses = PAUSES.into_iter();
         loop {
-            let outcome = self.try_call(request.clone(), end).await;
+            // Every command has calls in its future, and the state of one is large.
+            let outcome = Box::pin(self.try_call(request.clone(), end)).await;
             let Err(Error::Refused(refusal)) = &outcome else { return outcome };
             let pause = pauses.next().unwrap_or(LAST_PAUSE);
             let pause = refusal.retry_after.unwrap_or(pause).min(LONGEST_PAUSE);
@@ -183,7 +184,7 @@ impl Client {
     /// Makes a call once, and waits for a short time only. For what should answer at once, even if the answer is that the
     /// server is unavailable.
     pub(crate) async fn call_once<C: Call>(&self, request: C) -> Result<C::Answer, Error> {
-        self.try_call(request, Instant::now() + SHORT_DEADLINE).await
+        Box::pin(self.try_call(request, Instant::now() + SHORT_DEADLINE)).await
     }
 
     async fn try_call<C: Call>(&self, request: C, end: Instant) -> Result<C::Answer, Error> {

@@ -3,8 +3,11 @@
 use std::io::{self, IsTerminal};
 
 use clap::Args;
+use jiff::Timestamp;
+use prost_reflect::DynamicMessage;
 use secrecy::{ExposeSecret, SecretString};
 
+use super::mfa::{confirm, show_confirmed, show_key};
 use super::passwd::ATTEMPTS;
 use crate::cli::args::Confirmation;
 use crate::cli::client::Client;
@@ -18,9 +21,13 @@ use crate::cli::output::words::{count, shell_word};
 use crate::cli::setting::Cli;
 use crate::proto::v1::sign_in_progress::Step;
 use crate::proto::v1::{
-    CompletePasswordChangeRequest, CompletePasswordChangeResponse, PasswordChangeCause, PasswordChangeStep,
-    SecondFactorStep, SignInProgress, SignInRequest, TokenSet, VerifySecondFactorRequest,
+    CompletePasswordChangeRequest, ConfirmTotpRequest, EnrollTotpRequest, EnrollmentStep, PasswordChangeCause,
+    PasswordChangeStep, SecondFactorStep, SignInProgress, SignInRequest, TokenSet, VerifySecondFactorRequest,
+    VerifySecondFactorResponse,
 };
+
+/// More steps than any sign-in has.
+const STEPS: usize = 8;
 
 const HELP: &str = "\
 Asks for a code, too, if you have an authenticator: `latchkey mfa enroll`.
@@ -67,56 +74,74 @@ impl SignIn {
             ..SignInRequest::default()
         };
         let answer = cli.client.call(request).await?;
-        match step(answer.progress.clone())? {
-            Step::Tokens(tokens) => {
-                keep(cli, store, login, tokens, None).await?;
-                print_json::<SignInRequest>(cli, &answer)
-            }
-            Step::SecondFactor(factor) => self.verify(cli, store, login, factor).await,
-            Step::Enrollment(_) => Err(Error::unexpected("the server asks for a second factor")),
-            Step::PasswordChange(change) => self.change(cli, store, login, change, None).await,
+        let mut stage = Stage::of::<SignInRequest>(answer.progress.clone(), &answer)?;
+        let mut codes_left = None;
+        for _ in 0..STEPS {
+            let (step, required_from) = stage.step()?;
+            stage = match step {
+                Step::Tokens(tokens) => {
+                    keep(cli, store, login, tokens, &Told { codes_left, required_from }).await?;
+                    return print_json(cli, &stage.answer);
+                }
+                Step::SecondFactor(factor) => {
+                    let answer = self.verify(cli, &login, factor).await?;
+                    codes_left = answer.recovery_codes_left;
+                    Stage::of::<VerifySecondFactorRequest>(answer.progress.clone(), &answer)?
+                }
+                Step::Enrollment(enrollment) => self.enroll(cli, &login, enrollment).await?,
+                Step::PasswordChange(change) => self.change(cli, change).await?,
+            };
         }
+        Err(Error::unexpected("the server asks for a step twice"))
     }
 
     /// Asks for a code. The ticket stays valid after a wrong one, so it asks again.
-    async fn verify(&self, cli: &Cli, store: &LoginStore, login: String, step: SecondFactorStep) -> Result<(), Error> {
+    async fn verify(
+        &self,
+        cli: &Cli,
+        login: &str,
+        step: SecondFactorStep,
+    ) -> Result<VerifySecondFactorResponse, Error> {
         let verify = async |proof| {
             let request = VerifySecondFactorRequest { ticket: step.ticket.clone(), second_factor: Some(proof) };
             cli.client.call(request).await
         };
-        let answer = cli.prove(Codes::of(self.password_stdin), verify).await.map_err(|error| refused(error, &login))?;
-        let left = answer.recovery_codes_left;
-        match self::step(answer.progress.clone())? {
-            Step::Tokens(tokens) => {
-                keep(cli, store, login, tokens, left).await?;
-                print_json::<VerifySecondFactorRequest>(cli, &answer)
-            }
-            Step::PasswordChange(change) => self.change(cli, store, login, change, left).await,
-            Step::SecondFactor(_) | Step::Enrollment(_) => Err(asked_twice()),
+        cli.prove(Codes::of(self.password_stdin), verify).await.map_err(|error| refused(error, login))
+    }
+
+    /// Sets up an authenticator at the terminal. A script could not compute a code of a key that it has not seen.
+    async fn enroll(&self, cli: &Cli, login: &str, step: EnrollmentStep) -> Result<Stage, Error> {
+        let again = format!("latchkey login {}", shell_word(login));
+        if self.password_stdin || cli.screen.is_json() {
+            let message = "this server asks for a second factor, and you have set up none";
+            return Err(Error::stopped(Exit::Stopped, message).hint(format!("sign in at a terminal: `{again}`")));
         }
+        cli.screen.note(Text::toned(Tone::Warn, "This server asks you for a second factor. Set up an authenticator:"));
+        let begun = cli.client.call(EnrollTotpRequest { ticket: step.ticket, ..EnrollTotpRequest::default() }).await?;
+        show_key(&cli.screen, &begun, false, true)?;
+        let answer = confirm(cli, &begun.ticket, Codes::Asked, &again).await?;
+        let stage = Stage::of::<ConfirmTotpRequest>(answer.progress.clone(), &answer)?;
+        show_confirmed(cli, answer)?;
+        cli.screen.line("")?;
+        Ok(stage)
     }
 
     /// Prints why a new password is needed and asks for one. The ticket stays valid after a rejected password, so it asks
     /// again.
-    async fn change(
-        &self,
-        cli: &Cli,
-        store: &LoginStore,
-        login: String,
-        step: PasswordChangeStep,
-        codes_left: Option<i32>,
-    ) -> Result<(), Error> {
+    async fn change(&self, cli: &Cli, step: PasswordChangeStep) -> Result<Stage, Error> {
         cli.screen.note(Text::toned(Tone::Warn, why(step.cause())));
         cli.screen.note(rules(&step));
         let attempts = if self.password_stdin { 1 } else { ATTEMPTS };
         let mut rejected = None;
         for _ in 0..attempts {
             let new = self.new_password(cli)?;
-            match complete(cli, &step, &new).await {
-                Ok((answer, tokens)) => {
-                    keep(cli, store, login, tokens, codes_left).await?;
-                    return print_json::<CompletePasswordChangeRequest>(cli, &answer);
-                }
+            let request = CompletePasswordChangeRequest {
+                ticket: step.ticket.clone(),
+                new_password: new.expose_secret().to_owned(),
+                validate_only: false,
+            };
+            match cli.client.call(request).await {
+                Ok(answer) => return Stage::of::<CompletePasswordChangeRequest>(answer.progress.clone(), &answer),
                 Err(error) if error.reason() == "PASSWORD_REJECTED" => {
                     if !self.password_stdin {
                         cli.screen.error(&error);
@@ -142,25 +167,35 @@ impl SignIn {
     }
 }
 
-async fn complete(
-    cli: &Cli,
-    step: &PasswordChangeStep,
-    new: &SecretString,
-) -> Result<(CompletePasswordChangeResponse, TokenSet), Error> {
-    let request = CompletePasswordChangeRequest {
-        ticket: step.ticket.clone(),
-        new_password: new.expose_secret().to_owned(),
-        validate_only: false,
-    };
-    let answer = cli.client.call(request).await?;
-    match self::step(answer.progress.clone())? {
-        Step::Tokens(tokens) => Ok((answer, tokens)),
-        Step::SecondFactor(_) | Step::PasswordChange(_) | Step::Enrollment(_) => Err(asked_twice()),
+/// Where a sign-in is.
+struct Stage {
+    progress: Option<SignInProgress>,
+    /// The last answer of the server.
+    answer: DynamicMessage,
+}
+
+impl Stage {
+    fn of<C: Call>(progress: Option<SignInProgress>, answer: &C::Answer) -> Result<Stage, Error> {
+        Ok(Stage { progress, answer: Client::reflected::<C>(answer)? })
+    }
+
+    /// The next step, and from when on the server asks for a second factor that there is not yet.
+    fn step(&self) -> Result<(Step, Option<Timestamp>), Error> {
+        let progress = self.progress.clone().unwrap_or_default();
+        let required_from = instant(progress.second_factor_required_from_time.as_ref());
+        let step = progress.step.ok_or_else(|| {
+            Error::unexpected("the server asks for a step that this client does not know").hint("update latchkey")
+        })?;
+        Ok((step, required_from))
     }
 }
 
-fn asked_twice() -> Error {
-    Error::unexpected("the server asks for a step twice")
+/// What to tell a user who is signed in.
+struct Told {
+    /// How many recovery codes are left, if one was used.
+    codes_left: Option<i32>,
+    /// From when on a second factor is asked for, if there is none yet.
+    required_from: Option<Timestamp>,
 }
 
 /// Adds what helps when no code was accepted.
@@ -177,18 +212,12 @@ fn refused(error: Error, login: &str) -> Error {
     }
 }
 
-fn step(progress: Option<SignInProgress>) -> Result<Step, Error> {
-    progress.and_then(|progress| progress.step).ok_or_else(|| {
-        Error::unexpected("the server asks for a step that this client does not know").hint("update latchkey")
-    })
-}
-
 /// Prints the tokens as JSON, after the login is stored: a failure to print must not lose the session.
-fn print_json<C: Call>(cli: &Cli, answer: &C::Answer) -> Result<(), Error> {
+fn print_json(cli: &Cli, answer: &DynamicMessage) -> Result<(), Error> {
     if !cli.screen.is_json() {
         return Ok(());
     }
-    cli.screen.secret_json(&Client::reflected::<C>(answer)?).map_err(|error| match error {
+    cli.screen.secret_json(answer).map_err(|error| match error {
         Error::Lost(fault) => {
             let message = format!("you are signed in, but the tokens could not be written to standard output: {fault}");
             Error::stopped(Exit::Stopped, message).hint("the login is stored; `latchkey logout` ends it")
@@ -197,15 +226,8 @@ fn print_json<C: Call>(cli: &Cli, answer: &C::Answer) -> Result<(), Error> {
     })
 }
 
-/// Stores the login, under the lock: another process may be renewing the login that this one replaces. `codes_left` is how many
-/// recovery codes are left, if one was used.
-async fn keep(
-    cli: &Cli,
-    store: &LoginStore,
-    login: String,
-    tokens: TokenSet,
-    codes_left: Option<i32>,
-) -> Result<(), Error> {
+/// Stores the login, under the lock: another process may be renewing the login that this one replaces.
+async fn keep(cli: &Cli, store: &LoginStore, login: String, tokens: TokenSet, told: &Told) -> Result<(), Error> {
     let lock = store.lock().await?;
     let ends = instant(tokens.refresh_expire_time.as_ref());
     let (server, device_token) = (cli.client.target().to_string(), tokens.device_token.clone());
@@ -217,7 +239,12 @@ async fn keep(
     }
     let until = ends.map(|end| format!(", until {} if unused", cli.screen.clock().moment(end))).unwrap_or_default();
     cli.screen.done(format!("signed in as {login} at {}{until}", cli.client.target().place()))?;
-    let Some(left) = codes_left else { return cli.screen.next("latchkey whoami") };
+    if let Some(from) = told.required_from {
+        let from = cli.screen.clock().moment(from);
+        cli.screen.caution(format!("from {from} on, this server asks you for a second factor"))?;
+        return cli.screen.next("latchkey mfa enroll");
+    }
+    let Some(left) = told.codes_left else { return cli.screen.next("latchkey whoami") };
     let left = if left == 0 { "none is left".to_owned() } else { format!("{} left", count(left, "recovery code")) };
     cli.screen.caution(format!("a recovery code signs in once; {left}"))?;
     cli.screen.next("latchkey mfa codes, for new recovery codes")?;

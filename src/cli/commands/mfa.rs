@@ -7,6 +7,7 @@ use secrecy::ExposeSecret;
 use tonic::Code;
 
 use super::Loss;
+use super::mfa_missing::Missing;
 use super::mfa_reset::Reset;
 use crate::cli::args::Confirmation;
 use crate::cli::client::Client;
@@ -36,6 +37,7 @@ pub(crate) enum Mfa {
     Confirm(Confirm),
     Disable(Disable),
     Codes(NewCodes),
+    Missing(Missing),
     Reset(Reset),
 }
 
@@ -46,6 +48,7 @@ impl Mfa {
             Mfa::Confirm(confirm) => confirm.run(cli).await,
             Mfa::Disable(disable) => disable.run(cli).await,
             Mfa::Codes(codes) => codes.run(cli).await,
+            Mfa::Missing(missing) => missing.run(cli).await,
             Mfa::Reset(reset) => reset.run(cli).await,
         }
     }
@@ -83,43 +86,36 @@ impl Enroll {
         let request = EnrollTotpRequest { account_label: self.label.clone(), ..EnrollTotpRequest::default() };
         let begun = cli.call_with_code(request, Codes::of(self.code_stdin)).await?;
         if cli.screen.is_json() {
-            return cli.screen.secret_json(&Client::reflected::<EnrollTotpRequest>(&begun)?).map_err(unused);
+            // Nothing has changed yet: what cannot be written is not lost.
+            return cli.screen.json(&Client::reflected::<EnrollTotpRequest>(&begun)?);
         }
         let goes_on = io::stdin().is_terminal() && !self.code_stdin;
-        self.show(&cli.screen, &begun, goes_on).map_err(unused)?;
+        show_key(&cli.screen, &begun, self.no_qr, goes_on)?;
         if !goes_on {
             return cli.screen.next("latchkey mfa confirm --ticket-stdin, with the ticket and a code as two lines");
         }
-        cli.screen.note("");
-        confirm(cli, &begun.ticket, Codes::Asked).await
-    }
-
-    /// Prints the key: as a QR code where one can be drawn, and in groups to type.
-    fn show(&self, screen: &Screen, begun: &EnrollTotpResponse, goes_on: bool) -> Result<(), Error> {
-        let key = Text::from(groups(&begun.secret));
-        if goes_on && !self.no_qr && screen.qr_code(&begun.otpauth_uri)? {
-            screen.line("Scan this with an authenticator app. Or type the key into it:")?;
-            return screen.fields([("key", key)]);
-        }
-        screen.line("Type the key into an authenticator app, or open the URI with it:")?;
-        let good = instant(begun.expire_time.as_ref()).map(|end| screen.clock().moment(end));
-        let ticket = if goes_on { "" } else { &begun.ticket };
-        let until = good.filter(|_| !goes_on).map(|end| format!("until {end}")).unwrap_or_default();
-        screen.fields([
-            ("key", key),
-            ("URI", begun.otpauth_uri.as_str().into()),
-            ("ticket", ticket.into()),
-            ("good", until.into()),
-        ])
+        finish(cli, &begun.ticket, Codes::Asked).await
     }
 }
 
-/// The error if a key could not be written, which changes nothing.
-fn unused(error: Error) -> Error {
-    match error {
-        Error::Lost(fault) => Error::unwritten(&fault),
-        error => error,
+/// Prints the key of an authenticator: as a QR code where one can be drawn, and in groups to type. If the command goes on, no
+/// ticket is needed.
+pub(super) fn show_key(screen: &Screen, begun: &EnrollTotpResponse, no_qr: bool, goes_on: bool) -> Result<(), Error> {
+    let key = Text::from(groups(&begun.secret));
+    if goes_on && !no_qr && screen.qr_code(&begun.otpauth_uri)? {
+        screen.line("Scan this with an authenticator app. Or type the key into it:")?;
+        screen.fields([("key", key)])?;
+        screen.note("");
+        return Ok(());
     }
+    screen.line("Type the key into an authenticator app, or open the URI with it:")?;
+    screen.fields([("key", key), ("URI", begun.otpauth_uri.as_str().into())])?;
+    if goes_on {
+        screen.note("");
+        return Ok(());
+    }
+    let good = instant(begun.expire_time.as_ref()).map(|end| format!("until {}", screen.clock().moment(end)));
+    screen.fields([("ticket", begun.ticket.as_str().into()), ("good", good.unwrap_or_default().into())])
 }
 
 /// A key in groups of four, to be typed.
@@ -155,12 +151,20 @@ impl Confirm {
         } else {
             cli.ask_unseen("Ticket", "the ticket").map_err(|error| error.hint("use --ticket-stdin"))?
         };
-        confirm(cli, ticket.expose_secret().trim(), Codes::of(self.ticket_stdin)).await
+        finish(cli, ticket.expose_secret().trim(), Codes::of(self.ticket_stdin)).await
     }
 }
 
-/// Proves a code of the new authenticator. While it is wrong, asks for another one.
-async fn confirm(cli: &Cli, ticket: &str, codes: Codes) -> Result<(), Error> {
+/// Sets the authenticator up and prints the recovery codes.
+async fn finish(cli: &Cli, ticket: &str, codes: Codes) -> Result<(), Error> {
+    show_confirmed(cli, confirm(cli, ticket, codes, "latchkey mfa enroll").await?)?;
+    // What services permit depends on how the user signed in. Without this, the next renewal tells it.
+    let _ = cli.client.renew_login().await;
+    Ok(())
+}
+
+/// Proves a code of the new authenticator. While it is wrong, asks for another one. `again` is the command that starts again.
+pub(super) async fn confirm(cli: &Cli, ticket: &str, codes: Codes, again: &str) -> Result<ConfirmTotpResponse, Error> {
     let attempt = async || {
         let code = cli.secret_code(codes, "Code that the app shows")?;
         cli.client.call(ConfirmTotpRequest { ticket: ticket.to_owned(), code: digits(&code) }).await
@@ -175,32 +179,24 @@ async fn confirm(cli: &Cli, ticket: &str, codes: Codes) -> Result<(), Error> {
         cli.screen.note(Text::toned(Tone::Warn, wrong));
         outcome = attempt().await;
     }
-    let answer = outcome.map_err(not_confirmed)?;
-    let done = set_up(answer.sessions_revoked);
-    let loss = loss("your second factor is set up");
-    cli.print_once::<ConfirmTotpRequest>(answer, Some(loss), |screen, ConfirmTotpResponse { recovery_codes, .. }| {
-        screen.done(done)?;
-        show_codes(screen, &recovery_codes)
-    })?;
-    // The answers of services depend on how the user signed in. Without it, the next renewal does the same.
-    let _ = cli.client.renew_login().await;
-    Ok(())
-}
-
-fn not_confirmed(error: Error) -> Error {
-    match error.reason() {
+    outcome.map_err(|error| match error.reason() {
         "TICKET_INVALID" => {
-            error.hint("nothing was changed; tickets work for a few minutes: start again with `latchkey mfa enroll`")
+            error.hint(format!("nothing was changed; tickets work for a few minutes: start again with `{again}`"))
         }
-        "SECOND_FACTOR_REJECTED" => error.hint(
-            "nothing was changed; let the phone set its clock by the network, and start again with `latchkey mfa enroll`",
-        ),
+        "SECOND_FACTOR_REJECTED" => error.hint(format!(
+            "nothing was changed; let the phone set its clock by the network, and start again with `{again}`"
+        )),
         _ => error,
-    }
+    })
 }
 
-fn set_up(sessions_revoked: i32) -> String {
-    format!("your second factor is set up{}", others(sessions_revoked))
+/// Prints that an authenticator is set up, and the recovery codes.
+pub(super) fn show_confirmed(cli: &Cli, answer: ConfirmTotpResponse) -> Result<(), Error> {
+    let loss = loss("your second factor is set up");
+    cli.print_once::<ConfirmTotpRequest>(answer, Some(loss), |screen, answer| {
+        screen.done(format!("your second factor is set up{}", others(answer.sessions_revoked)))?;
+        show_codes(screen, &answer.recovery_codes)
+    })
 }
 
 /// `; 2 other sessions ended`.

@@ -69,17 +69,17 @@ impl Reset {
 
 async fn question(cli: &Cli, user: &User) -> Question {
     let clock = cli.screen.clock();
-    let factor = second_factor(user, clock);
+    let has_factor = user.second_factor_status.is_some_and(|status| status.totp_enrolled);
     let has_link = user.pending_link.is_some();
     let ends = [
-        (!factor.is_empty()).then(|| "the second factor and its recovery codes".to_owned()),
+        has_factor.then(|| "the second factor and its recovery codes".to_owned()),
         cli.sessions_of(user).await,
         has_link.then(|| "the unused link".to_owned()),
     ];
     let ends: Vec<String> = ends.into_iter().flatten().collect();
     let ends = if ends.is_empty() { String::new() } else { format!("{}, now", ends.join(", ")) };
     Question::new(format!("Remove the second factor of {}", person(user)))
-        .row("set up", factor)
+        .row("set up", second_factor(user, clock))
         .row("ends", ends)
         .row("stays", "the password, for one sign-in, and API tokens")
         .row("roles", user.roles.join(", "))

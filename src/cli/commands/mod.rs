@@ -7,6 +7,7 @@ pub(crate) mod login;
 pub(crate) mod logout;
 mod mail;
 pub(crate) mod mfa;
+mod mfa_missing;
 mod mfa_reset;
 pub(crate) mod passwd;
 pub(crate) mod password;

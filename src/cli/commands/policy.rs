@@ -18,12 +18,11 @@ Examples:
   latchkey policy preview --second-factor all
   latchkey policy set --second-factor operator,admin --from 2027-01-01";
 
-/// See and change the policy of signing in: whom it asks for a second factor.
+/// See and change whom the server asks for a second factor.
 #[derive(Debug, Subcommand)]
 #[command(after_help = GROUP_HELP)]
 pub(crate) enum Policy {
-    /// Show the policy, and for whom it means something.
-    Show,
+    Show(Show),
     Preview(Preview),
     Set(Set),
 }
@@ -31,7 +30,7 @@ pub(crate) enum Policy {
 impl Policy {
     pub(crate) async fn run(self, cli: &Cli) -> Result<(), Error> {
         match self {
-            Policy::Show => {
+            Policy::Show(_) => {
                 let request = GetSignInPolicyRequest { include_impact: true };
                 cli.answer(request, |screen, answer| show(screen, answer.policy, answer.impact)).await
             }
@@ -48,6 +47,16 @@ impl Policy {
         }
     }
 }
+
+const SHOW_HELP: &str = "\
+Examples:
+  latchkey policy show
+  latchkey policy show --output json | jq .policy";
+
+/// Show the policy, and for whom it means something.
+#[derive(Debug, Args)]
+#[command(after_help = SHOW_HELP)]
+pub(crate) struct Show {}
 
 /// What to change.
 #[derive(Debug, Args)]
@@ -102,11 +111,14 @@ Examples:
 pub(crate) struct Preview {
     #[command(flatten)]
     change: Change,
+    #[command(flatten)]
+    confirmation: Confirmation,
 }
 
 const SET_HELP: &str = "\
-Whoever is asked and has no second factor sets one up at the next sign-in. Sessions without one end at
-their next refresh; API tokens go on. Until the time of --from, sign-ins only announce it.
+Users who are asked and have no second factor set one up at the next sign-in.
+Sessions without one end at their next refresh; API tokens go on. Until the
+time of --from, sign-ins only announce it.
 
 Examples:
   latchkey policy set --second-factor operator,admin
@@ -137,7 +149,7 @@ impl Set {
             let (policy, impact) = (dry.policy.unwrap_or_default(), dry.impact.unwrap_or_default());
             let question = Question::new("Change the policy of signing in".to_owned())
                 .row("asks", asks(&cli.screen, &policy))
-                .row("means", means(&impact));
+                .row("means", means(impact));
             cli.confirm(question).await?;
         }
         cli.answer(request, |screen, answer| {
@@ -152,7 +164,7 @@ fn show(screen: &Screen, policy: Option<SignInPolicy>, impact: Option<PolicyImpa
     let (policy, impact) = (policy.unwrap_or_default(), impact.unwrap_or_default());
     screen.fields([
         ("second factor", asks(screen, &policy).into()),
-        ("missing", means(&impact).into()),
+        ("missing", means(impact).into()),
         ("etag", policy.etag.as_str().into()),
     ])?;
     if impact.second_factors_missing > 0 {
@@ -175,7 +187,7 @@ fn asks(screen: &Screen, policy: &SignInPolicy) -> String {
     }
 }
 
-fn means(impact: &PolicyImpact) -> String {
+fn means(impact: PolicyImpact) -> String {
     let people = match impact.second_factors_missing {
         0 => return "no user lacks a second factor that the policy asks for".to_owned(),
         number => count(number, "user"),

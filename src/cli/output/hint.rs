@@ -26,6 +26,7 @@ pub(crate) fn of(refusal: &Refusal) -> Option<String> {
             "each code works once; if new ones are refused too, let the phone set its clock by the network, or use a recovery code"
                 .to_owned()
         }
+        "SECOND_FACTOR_MANDATORY" => "replace the authenticator with `latchkey mfa enroll`".to_owned(),
         "SECOND_FACTOR_MISSING" => "set one up with `latchkey mfa enroll`".to_owned(),
         "SCOPE_MISSING" => scope_missing(refusal),
         "FIELD_INVALID" if refusal.names_unknown_user() => {

@@ -154,10 +154,16 @@ pub(crate) fn password(user: &User, clock: &Clock) -> Text {
     }
 }
 
-/// `since 2026-11-02 08:14, 27 d ago; 9 recovery codes left`. Empty without a second factor.
+/// `since 2026-11-02 08:14, 27 d ago; 9 recovery codes left`. Empty without a second factor, unless the policy asks for one.
 pub(crate) fn second_factor(user: &User, clock: &Clock) -> Text {
-    let status = user.second_factor_status.as_ref().filter(|status| status.totp_enrolled);
-    let Some(status) = status else { return Text::new() };
+    let Some(status) = &user.second_factor_status else { return Text::new() };
+    if !status.totp_enrolled {
+        return match instant(status.required_from_time.as_ref()) {
+            _ if status.required => Text::toned(Tone::Warn, "none: the next sign-in sets one up"),
+            Some(from) => Text::toned(Tone::Warn, format!("none; asked for from {} on", clock.moment(from))),
+            None => Text::new(),
+        };
+    }
     let since = instant(status.totp_enroll_time.as_ref()).map(|at| format!("since {}", clock.full_and_ago(at)));
     let text = Text::from(since.unwrap_or_else(|| "set up".to_owned()));
     let text = match status.recovery_codes_left {

@@ -71,6 +71,7 @@ impl SecondFactor {
     }
 
     /// The same without wrong codes.
+    #[must_use]
     pub fn without_wrong_codes(self) -> SecondFactor {
         SecondFactor { failures: 0, waits_until: None, ..self }
     }

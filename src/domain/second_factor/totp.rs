@@ -1,6 +1,6 @@
 //! Codes of an authenticator: TOTP (RFC 6238) with SHA-1, six digits and steps of 30 s. Authenticators ignore other values.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use aws_lc_rs::hmac;
@@ -180,7 +180,8 @@ fn percent_encoded(text: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             encoded.push(char::from(byte));
         } else {
-            encoded.push_str(&format!("%{byte:02X}"));
+            // Writing to a text cannot fail.
+            let _ = write!(encoded, "%{byte:02X}");
         }
     }
     encoded

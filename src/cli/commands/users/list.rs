@@ -23,7 +23,7 @@ Examples:
   latchkey users list --all -o json | jq -r '.users[].email // empty'";
 
 /// List accounts; PREFIX begins a username, an address or a name.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(after_help = HELP)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(crate) struct List {
@@ -72,6 +72,9 @@ pub(crate) struct List {
     /// Only those without one.
     #[arg(long, conflicts_with = "second_factor")]
     without_second_factor: bool,
+    /// Whether to list those who have to set up a second factor, for `mfa missing`.
+    #[arg(skip)]
+    lacks_factor: bool,
     /// Only those who have never signed in.
     #[arg(long)]
     never_signed_in: bool,
@@ -108,6 +111,11 @@ enum Order {
 }
 
 impl List {
+    /// The list of those who have to set up a second factor.
+    pub(super) fn without_required_factor(paging: Paging) -> List {
+        List { lacks_factor: true, paging, ..List::default() }
+    }
+
     pub(super) async fn run(self, cli: &Cli) -> Result<(), Error> {
         let request = ListUsersRequest {
             page_size: self.paging.page_size(),
@@ -168,6 +176,7 @@ impl List {
             (self.mail_failed, UserFlag::MailFailed),
             (self.unconfirmed, UserFlag::EmailUnverified),
             (self.throttled, UserFlag::Throttled),
+            (self.lacks_factor, UserFlag::SecondFactorMissing),
             (self.never_signed_in, UserFlag::NeverSignedIn),
         ];
         let flags = switches.into_iter().filter(|(on, _)| *on).map(|(_, flag)| flag.into()).collect();

@@ -17,6 +17,7 @@ mod update;
 
 use clap::Subcommand;
 
+use crate::cli::args::Paging;
 use crate::cli::error::Error;
 use crate::cli::output::words::count;
 use crate::cli::setting::Cli;
@@ -69,6 +70,11 @@ impl Users {
             Users::WaiveChange(waive) => waive.run(cli).await,
         }
     }
+}
+
+/// Lists the users whom the policy asks for a second factor, and who have none.
+pub(super) async fn list_without_required_factor(cli: &Cli, paging: Paging) -> Result<(), Error> {
+    list::List::without_required_factor(paging).run(cli).await
 }
 
 impl Cli {

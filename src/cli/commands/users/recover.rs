@@ -150,7 +150,7 @@ impl<'a> Walk<'a> {
             };
             let is_done = match step {
                 Step::Unlock(finding) => self.unlock(&finding).await?,
-                Step::GiveAccess(finding) => Box::pin(self.give_access(&answer, finding.as_ref())).await?,
+                Step::GiveAccess(finding) => self.give_access(&answer, finding.as_ref()).await?,
                 Step::RemoveFactor => self.remove_factor().await?,
                 Step::AskForFactor | Step::AskForPassword => false,
             };
