@@ -42,7 +42,7 @@ mod tests {
         let picture = draw("otpauth://totp/ACME:ada?secret=GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ&issuer=ACME");
         let is_right = |picture: &Picture| {
             // Each version has four modules more than the one before, and the first has 21.
-            picture.path.starts_with("M4 4h7v1h-7z") && (picture.side - 2 * QUIET - 21) % 4 == 0
+            picture.path.starts_with("M4 4h7v1h-7z") && (picture.side - 2 * QUIET - 21).is_multiple_of(4)
         };
         assert!(picture.is_some_and(|picture| is_right(&picture)));
         assert!(draw(&"a".repeat(4000)).is_none());
