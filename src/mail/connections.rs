@@ -126,7 +126,7 @@ mod tests {
             let lines: MutexGuard<'_, Vec<String>> = lines.lock().unwrap_or_else(PoisonError::into_inner);
             lines.iter().filter(|line| line.starts_with(verb)).count()
         };
-        let send = async {
+        let conversation = async {
             for opened in [1, 1] {
                 connections.deliver(&target, &mail).await?;
                 assert_eq!(count("EHLO"), opened);
@@ -141,8 +141,8 @@ mod tests {
             Outcome::Ok(())
         };
         tokio::select! {
-            ended = relay(listener, &lines) => Ok(ended?),
-            sent = send => sent,
+            ended = relay(listener, &lines) => ended.map_err(Into::into),
+            sent = conversation => sent,
         }
     }
 }
