@@ -8,7 +8,7 @@ use super::proving::{Claim, Proof};
 use super::second_factor::{Checked, Coded};
 use super::sessions::{Tokens, signed_in_event};
 use super::writer::{Change, Done, RolledBack, Unaudited, Writer};
-use crate::domain::audit::Event;
+use crate::domain::audit::{Event, Events};
 use crate::domain::caller::Caller;
 use crate::domain::credentials::UserWithCredentials;
 use crate::domain::familiar::SentDeviceToken;
@@ -133,10 +133,10 @@ impl App {
             let Some(user) = change.signing_in(proof.account, asked.goal).await? else {
                 return Ok(change.roll_back(RolledBack::NotApplied, None));
             };
-            let (mut proofs, mut events) = (Proofs::PASSWORD, Vec::new());
+            let (mut proofs, mut told) = (Proofs::PASSWORD, Told::default());
             if let (true, Some(code)) = (user.owes_second_factor(proofs), code) {
                 match change.check_code(&user, code).await? {
-                    Checked::Right { proofs: all, events: more } => (proofs, events) = (all, more),
+                    Checked::Right { proofs: all, events } => (proofs, told.before) = (all, events),
                     Checked::Wrong(event) => {
                         return Ok(self.code_failed(change, caller, &user, event).await?.map(Some));
                     }
@@ -144,9 +144,9 @@ impl App {
             }
             // Wrong passwords are forgotten with the last proof: of two, a guesser may have one.
             if !user.owes_second_factor(proofs) {
-                events.extend(proof.attempt.succeeded(&change, &user).await?);
+                told.after = proof.attempt.succeeded(&change, &user).await?;
             }
-            let advanced = self.advance(change, caller, &user, proofs, asked, events).await?;
+            let advanced = self.advance(change, caller, &user, proofs, asked, told).await?;
             Ok(advanced.map(|progress| Some(Coded::Done(progress))))
         })
         .await
@@ -160,12 +160,12 @@ impl App {
         user: &User,
         proofs: Proofs,
         asked: Asked<'_>,
-        events: Vec<Event>,
+        told: Told,
     ) -> Result<Done<Progress>> {
         let (event, progress) = match (user.next_step(proofs, change.now), asked.goal) {
             (Step::Done, SignInGoal::Session) => {
                 let (tokens, signed_in) = self.open_session(&change, caller, user, proofs, asked.wish).await?;
-                return change.commit(signed_in.and(events), Progress::Tokens(tokens)).await;
+                return change.commit(told.around(signed_in), Progress::Tokens(tokens)).await;
             }
             (Step::Done, SignInGoal::Enrollment) | (Step::Enrollment, _) => {
                 let purpose = TicketPurpose::Enrollment;
@@ -188,7 +188,7 @@ impl App {
                 (event, Progress::PasswordChange { ticket, cause, rules, expires_at })
             }
         };
-        change.commit(event.and(events), progress).await
+        change.commit(told.around(event.into()), progress).await
     }
 
     pub(super) fn count_progress(&self, progress: &Progress) {
@@ -264,6 +264,24 @@ impl App {
                 && !self.is_rehash_pending(password)
         };
         found.credentials == read.credentials || is_renewed()
+    }
+}
+
+/// What is recorded with a sign-in, before it and after it.
+#[derive(Default)]
+pub(super) struct Told {
+    /// What led to it: a new password ends the sessions before this one.
+    pub(super) before: Vec<Event>,
+    /// What follows from it.
+    pub(super) after: Vec<Event>,
+}
+
+impl Told {
+    fn around(self, signed_in: Events) -> Events {
+        match Events::of(self.before) {
+            Some(before) => before.and(signed_in).and(self.after),
+            None => signed_in.and(self.after),
+        }
     }
 }
 

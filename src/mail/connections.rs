@@ -126,7 +126,7 @@ mod tests {
             let lines: MutexGuard<'_, Vec<String>> = lines.lock().unwrap_or_else(PoisonError::into_inner);
             lines.iter().filter(|line| line.starts_with(verb)).count()
         };
-        let mails = async {
+        let conversation = async {
             for opened in [1, 1] {
                 connections.deliver(&target, &mail).await?;
                 assert_eq!(count("EHLO"), opened);
@@ -142,7 +142,7 @@ mod tests {
         };
         tokio::select! {
             ended = relay(listener, &lines) => ended.map_err(Into::into),
-            sent = mails => sent,
+            sent = conversation => sent,
         }
     }
 }

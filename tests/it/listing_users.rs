@@ -143,6 +143,7 @@ fn is_selected(user: &v1::User, filter: &UserFilter) -> bool {
     let cause = user.lock.as_ref().map(|lock| lock.cause);
     let one_of = |wanted: &[i32], is: i32| wanted.is_empty() || wanted.contains(&is);
     let ability = user.sign_in_ability.as_ref().expect("an answer").kind();
+    let has_factor = user.second_factor_status.as_ref().is_some_and(|status| status.totp_enrolled);
     one_of(&filter.states, user.state)
         && one_of(&filter.kinds, user.kind)
         && (filter.lock_causes.is_empty() || cause.is_some_and(|cause| filter.lock_causes.contains(&cause)))
@@ -151,6 +152,7 @@ fn is_selected(user: &v1::User, filter: &UserFilter) -> bool {
         && (filter.roles.is_empty() || filter.roles.iter().any(|role| user.roles.contains(role)))
         && (filter.user_ids.is_empty() || filter.user_ids.contains(&user.id))
         && user.username.starts_with(&filter.text)
+        && filter.second_factor_enrolled.is_none_or(|wanted| wanted == has_factor)
         && (!filter.needs_attention || ability != SignInAbilityKind::Yes)
         && one_of(&filter.sign_in_abilities, ability.into())
 }
@@ -162,7 +164,7 @@ fn single_filters(users: &[v1::User]) -> Vec<UserFilter> {
     let causes =
         [LockCause::Compromise, LockCause::Deactivated, LockCause::Operator, LockCause::FailedSignIns].map(i32::from);
     let flags: Vec<i32> = (1..=i32::from(UserFlag::NeverSignedIn)).filter(|n| UserFlag::try_from(*n).is_ok()).collect();
-    assert_eq!(flags.len(), 7);
+    assert_eq!(flags.len(), 8);
     let pairs: Vec<Vec<i32>> = flags
         .iter()
         .enumerate()
@@ -174,6 +176,8 @@ fn single_filters(users: &[v1::User]) -> Vec<UserFilter> {
             .collect()
     };
     let mut all = vec![UserFilter::default(), UserFilter { needs_attention: true, ..Default::default() }];
+    let factors = [true, false].map(Some);
+    all.extend(factors.map(|enrolled| UserFilter { second_factor_enrolled: enrolled, ..Default::default() }));
     all.extend(subsets(&states).into_iter().map(|states| UserFilter { states, ..Default::default() }));
     all.extend(subsets(&kinds).into_iter().map(|kinds| UserFilter { kinds, ..Default::default() }));
     all.extend(subsets(&causes).into_iter().map(|lock_causes| UserFilter { lock_causes, ..Default::default() }));

@@ -209,7 +209,7 @@ fn the_start_says_where_mail_goes() {
     let mut shell = Shell::default();
     let says = |shell: &Shell, parts: &[&str]| {
         let daemon = Daemon::start(shell, &[]);
-        let line = daemon.started.iter().find(|line| line.contains("mail ")).expect("a line");
+        let line = daemon.started.iter().find(|line| line.contains(" mail ")).expect("a line");
         assert!(parts.iter().all(|part| line.contains(part)), "{line}");
     };
     says(&shell, &["mail is written to files on this machine and reaches no user", "dir=./latchkey-data/mail"]);

@@ -97,7 +97,7 @@ async fn a_sign_in_leaves_its_marks() {
     assert_eq!(claims["sid"], session.id.as_str());
     assert_eq!(claims["username"], "bob");
     assert_eq!(claims["roles"], serde_json::json!(["viewer"]));
-    assert_eq!(claims["scope"], "deliveries.read sessions.read tokens.read users.diagnose users.read");
+    assert_eq!(claims["scope"], "deliveries.read policy.read sessions.read tokens.read users.diagnose users.read");
     assert_eq!(claims["aud"], serde_json::json!(["latchkey"]));
     assert_eq!(claims["client_id"], "latchkey");
     assert_eq!(claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap(), 300);

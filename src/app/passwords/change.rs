@@ -3,7 +3,7 @@
 use crate::app::App;
 use crate::app::proving::Claim;
 use crate::app::second_factor::{Checked, Coded};
-use crate::app::sign_in::{Asked, Progress};
+use crate::app::sign_in::{Asked, Progress, Told};
 use crate::app::writer::Change;
 use crate::domain::audit::{Event, EventType, Target};
 use crate::domain::caller::{Caller, Denied, Principal};
@@ -71,9 +71,12 @@ impl App {
             let change = writer.change();
             let (after, sessions) = change_password(&change, &before, &proof.hash, Which::All).await?;
             let (_, throttle_ended) = change.clear_throttle(&before).await?;
-            let events = [changed_event(&after, sessions)].into_iter().chain(throttle_ended).collect();
+            let told = Told {
+                before: [changed_event(&after, sessions)].into_iter().chain(throttle_ended).collect(),
+                after: Vec::new(),
+            };
             let asked = Asked::of(&proof.ticket);
-            let advanced = self.advance(change, caller, &after, proofs, asked, events).await?;
+            let advanced = self.advance(change, caller, &after, proofs, asked, told).await?;
             Ok(advanced.map(|progress| (Some(progress), sessions)))
         })
         .await

@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 use super::{Checked, Coded, confirmed};
 use crate::app::App;
 use crate::app::sessions::own_session;
-use crate::app::sign_in::{Asked, Progress};
+use crate::app::sign_in::{Asked, Progress, Told};
 use crate::app::writer::{Change, Unaudited, Writer};
 use crate::domain::audit::{Event, EventType, Events, Target};
 use crate::domain::caller::Caller;
@@ -199,7 +199,8 @@ impl App {
                 return change.commit(event, Coded::Done(confirmed)).await;
             }
             let proofs = Proofs { second_factor: Some(SecondFactorMethod::Totp) };
-            let advanced = self.advance(change, caller, &after, proofs, Asked::of(&ticket), vec![event]).await?;
+            let told = Told { before: vec![event], after: Vec::new() };
+            let advanced = self.advance(change, caller, &after, proofs, Asked::of(&ticket), told).await?;
             Ok(advanced.map(|progress| Coded::Done(TotpConfirmed { progress: Some(progress), ..confirmed })))
         });
         let confirmed = confirmed.await?.answer()?;

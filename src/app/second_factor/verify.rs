@@ -2,7 +2,7 @@
 
 use super::{Checked, Coded};
 use crate::app::App;
-use crate::app::sign_in::{Asked, Progress};
+use crate::app::sign_in::{Asked, Progress, Told};
 use crate::domain::caller::Caller;
 use crate::domain::second_factor::{SecondFactorCode, SecondFactorMethod};
 use crate::domain::secret::TicketSecret;
@@ -46,7 +46,7 @@ impl App {
                 return Err(Error::Unauthenticated(Unauthenticated::TicketInvalid));
             }
             let change = writer.change();
-            let (proofs, mut events) = match change.check_code(&user, code).await? {
+            let (proofs, before) = match change.check_code(&user, code).await? {
                 Checked::Right { proofs, events } => (proofs, events),
                 Checked::Wrong(event) => {
                     ticket_wrong_code(&change.tx, &known.digest, ticket.purpose, change.now).await?;
@@ -54,8 +54,9 @@ impl App {
                 }
             };
             ticket_end(&change.tx, &known.digest).await?;
-            events.extend(change.clear_throttle(&user).await?.1);
-            let advanced = self.advance(change, caller, &user, proofs, Asked::of(&ticket), events).await?;
+            let after = change.clear_throttle(&user).await?.1.into_iter().collect();
+            let told = Told { before, after };
+            let advanced = self.advance(change, caller, &user, proofs, Asked::of(&ticket), told).await?;
             let is_recovery = proofs.second_factor == Some(SecondFactorMethod::RecoveryCode);
             let left = user.second_factor.map(|factor| factor.recovery_codes_left.saturating_sub(1));
             Ok(advanced.map(|progress| {
