@@ -1,10 +1,15 @@
 //! Second factors: setting one up, signing in with it, and every way that must not lead around it.
 
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use latchkey::domain::second_factor::{TotpKey, TotpStep};
 use latchkey::proto::v1::{self, sign_in_progress::Step};
 use tonic::Code;
 
 use crate::harness::actors::named;
 use crate::harness::factor::{recovery, totp};
+use crate::harness::transcript::Shell;
 use crate::harness::{Harness, OTHER_PASSWORD, PASSWORD, refused};
 
 #[tokio::test]
@@ -115,4 +120,26 @@ async fn a_recovery_code_signs_in_once_and_says_how_many_are_left() {
     };
     let locked = h.operator().await.user_admin().lock_user(contain).await.expect("a lock").into_inner();
     assert!(locked.effects.expect("effects").second_factors_removed);
+}
+
+#[test]
+fn another_program_shows_the_same_code_in_every_step_of_a_day() {
+    const STEPS: i64 = 86_400 / 30;
+    if !Shell::default().has("oathtool") {
+        return;
+    }
+    let key = [0x5a, 0xff, 0, 0x80, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
+    // 2026-11-29, 00:00:00 UTC.
+    let (began, when) = (1_795_910_400 / 30, "2026-11-29 00:00:00 UTC");
+    let window = (STEPS - 1).to_string();
+    let key_text = data_encoding::HEXLOWER.encode(&key);
+    let mut oathtool = Command::new("oathtool");
+    oathtool.args(["--totp", "--window", &window, "--now", when, "-"]);
+    let mut shown = oathtool.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("oathtool");
+    shown.stdin.take().expect("its input").write_all(key_text.as_bytes()).expect("a key");
+    let shown = shown.wait_with_output().expect("codes");
+    let shown = String::from_utf8(shown.stdout).expect("text");
+    let key = TotpKey::from_bytes(key);
+    let ours: Vec<String> = (0..STEPS).map(|step| key.code(TotpStep(began + step)).to_string()).collect();
+    assert_eq!(shown.lines().collect::<Vec<_>>(), ours);
 }
