@@ -13,7 +13,7 @@ pub enum Step {
     PasswordChange(ChangeCause),
     /// Set up a second factor, which the policy asks for.
     Enrollment,
-    /// None: the user is signed in.
+    /// No step is left: the user is signed in.
     Done,
 }
 

@@ -61,7 +61,7 @@ pub(crate) struct Show {}
 /// What to change.
 #[derive(Debug, Args)]
 struct Change {
-    /// Whom to ask for a second factor: `all`, `none`, or roles with commas between.
+    /// The users to ask for a second factor: `all`, `none`, or roles with commas between.
     #[arg(long, value_name = "WHOM", value_delimiter = ',')]
     second_factor: Vec<String>,
     /// From when on, such as `2027-01-01`, `7d` or `now`.
@@ -173,12 +173,12 @@ fn show(screen: &Screen, policy: Option<SignInPolicy>, impact: Option<PolicyImpa
     Ok(())
 }
 
-/// Whom the policy asks for a second factor, and from when on.
+/// The users whom the policy asks for a second factor, and from when on.
 fn asks(screen: &Screen, policy: &SignInPolicy) -> String {
     let roles = policy.second_factor_roles.clone().unwrap_or_default().names;
     let whom = match (policy.second_factor_required(), roles.is_empty()) {
         (true, _) => "of everybody".to_owned(),
-        (false, true) => return "of nobody; users may set one up".to_owned(),
+        (false, true) => return "of no user; each may set one up".to_owned(),
         (false, false) => format!("of members of {}", roles.join(", ")),
     };
     match instant(policy.second_factor_required_from_time.as_ref()) {
