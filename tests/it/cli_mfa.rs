@@ -207,7 +207,7 @@ async fn where_no_code_can_be_drawn_the_key_is_printed_in_groups_and_five_wrong_
         assert!(printed.contains("URI  otpauth://totp/latchkey:ada?secret=") && !printed.contains('█'), "{printed}");
         let key = printed.lines().find_map(|line| line.trim().strip_prefix("key")).expect("a key");
         assert!(key.split_whitespace().all(|group| group.len() == 4), "{printed}");
-        assert!(!printed.contains("ticket"), "nobody has to type it: {printed}");
+        assert!(!printed.contains("ticket"), "no user has to type it: {printed}");
         assert!(flowed.contains("hint: nothing was changed; let the phone set its clock by the"), "{printed}");
     }
     assert!(!h.operator().await.user("ada").await.second_factor_status.expect("a status").totp_enrolled);

@@ -280,7 +280,7 @@ async fn sec_035_a_key_that_was_not_confirmed_counts_for_nothing_and_dies_with_i
 }
 
 #[tokio::test]
-async fn sec_035_a_key_that_was_moved_to_another_user_opens_for_nobody() {
+async fn sec_035_a_key_that_was_moved_to_another_user_does_not_open() {
     let h = patient().await;
     let factors = [h.enroll(&h.user("ada").await).await, h.enroll(&h.user("bob").await).await];
     let of = |name: &str| format!(r#"user_id = (SELECT id FROM "user" WHERE username = '{name}')"#);
