@@ -18,5 +18,5 @@ fn config() -> Config {
 prop_state_machine! {
     #![proptest_config(config())]
     #[test]
-    fn sec_038_no_sequence_of_calls_leads_around_an_open_step(sequential 10..40 => Server);
+    fn sec_038_no_sequence_of_calls_leads_around_an_open_step(sequential 20..60 => Server);
 }

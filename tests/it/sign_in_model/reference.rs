@@ -425,16 +425,31 @@ impl ReferenceStateMachine for Reference {
         if !account.tickets.is_empty() {
             let ticket = || newest(account.tickets.len());
             all.extend([
-                (6, (ticket(), sent()).prop_map(|(ticket, code)| Transition::Verify { ticket, code }).boxed()),
-                (4, ticket().prop_map(|ticket| Transition::Complete { ticket }).boxed()),
-                (4, ticket().prop_map(|ticket| Transition::EnrollByTicket { ticket }).boxed()),
+                (1, (ticket(), sent()).prop_map(|(ticket, code)| Transition::Verify { ticket, code }).boxed()),
+                (1, ticket().prop_map(|ticket| Transition::Complete { ticket }).boxed()),
+                (1, ticket().prop_map(|ticket| Transition::EnrollByTicket { ticket }).boxed()),
                 (
-                    8,
+                    1,
                     (ticket(), prop::bool::weighted(0.8))
                         .prop_map(|(ticket, right)| Transition::Confirm { ticket, right })
                         .boxed(),
                 ),
             ]);
+        }
+        // Most calls go on with the newest ticket of their kind. Otherwise few sequences would get far.
+        let latest = |is: fn(Kind) -> bool| account.tickets.iter().rposition(|ticket| !ticket.ended && is(ticket.kind));
+        if let Some(ticket) = latest(|kind| kind == Kind::SecondFactor) {
+            all.push((12, sent().prop_map(move |code| Transition::Verify { ticket, code }).boxed()));
+        }
+        if let Some(ticket) = latest(|kind| kind == Kind::PasswordChange) {
+            all.push((8, Just(Transition::Complete { ticket }).boxed()));
+        }
+        if let Some(ticket) = latest(|kind| kind == Kind::Enrollment) {
+            all.push((12, Just(Transition::EnrollByTicket { ticket }).boxed()));
+        }
+        if let Some(ticket) = latest(|kind| matches!(kind, Kind::Confirmation(_))) {
+            let confirm = prop::bool::weighted(0.8).prop_map(move |right| Transition::Confirm { ticket, right });
+            all.push((20, confirm.boxed()));
         }
         if !account.sessions.is_empty() {
             let session = || newest(account.sessions.len());
