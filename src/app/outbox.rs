@@ -197,6 +197,8 @@ impl Change<'_> {
             cancel_token: link.and_then(|link| link.cancel.as_ref()).map(|cancel| cancel.expose().to_string()),
             temporary_password: password.map(|(password, _)| password.expose().to_owned()),
             new_address: new_address.map(|address| address.as_str().to_owned()),
+            invites_second_factor: kind.invites_second_factor() || user.is_second_factor_missing(),
+            second_factor_due: user.second_factor_from().filter(|from| *from > self.now).map(Timestamp::as_micros),
         };
         let plain = zeroize::Zeroizing::new(serde_json::to_vec(&contents).map_err(Error::internal)?);
         let sealed = self.app.keys.current().outbox_key().seal(&self.app.environment, &context(id), &plain);

@@ -103,8 +103,12 @@ impl LetterKind {
         }
     }
 
-    /// The kind of the delivery.
-    pub fn kind(self) -> DeliveryKind {
+    /// Returns whether it invites to set up a second factor, whatever the policy asks for: the user had one.
+    pub fn invites_second_factor(self) -> bool {
+        matches!(self, LetterKind::TotpDisabled | LetterKind::SecondFactorReset)
+    }
+
+    /// The kind of the delivery.self) -> DeliveryKind {
         match self {
             LetterKind::Invite => DeliveryKind::Invite,
             LetterKind::PasswordReset => DeliveryKind::PasswordReset,
@@ -352,6 +356,14 @@ pub struct Contents {
     /// The new address.
     #[zeroize(skip)]
     pub new_address: Option<String>,
+    /// Whether the user is invited to set up a second factor. Messages of earlier versions lack this and the next.
+    #[zeroize(skip)]
+    #[serde(default)]
+    pub invites_second_factor: bool,
+    /// When the policy begins to ask the user for it, in microseconds since 1970.
+    #[zeroize(skip)]
+    #[serde(default)]
+    pub second_factor_due: Option<i64>,
 }
 
 /// Version of [`Contents`]. A worker leaves messages of other versions to replicas that know them.

@@ -12,6 +12,7 @@ use crate::domain::delivery::{Attempted, Contents, Delivery};
 use crate::domain::email::EmailAddress;
 use crate::domain::link::LinkUrls;
 use crate::domain::profile::Locale;
+use crate::domain::time::Timestamp;
 
 /// What sends the messages of the outbox.
 pub struct Mailer {
@@ -20,6 +21,7 @@ pub struct Mailer {
     templates: Templates,
     from: Sender,
     urls: Option<LinkUrls>,
+    security_url: Option<String>,
 }
 
 /// What an attempt to send a message met.
@@ -33,9 +35,15 @@ pub struct Outcome {
 }
 
 impl Mailer {
-    /// Creates a mailer. `urls` is where links lead to.
-    pub fn new(transport: Arc<Transport>, templates: Templates, from: Sender, urls: Option<LinkUrls>) -> Mailer {
-        Mailer { transport, connections: Connections::default(), templates, from, urls }
+    /// Creates a mailer. `urls` is where links lead to, `security_url` the page where users set up a second factor.
+    pub fn new(
+        transport: Arc<Transport>,
+        templates: Templates,
+        from: Sender,
+        urls: Option<LinkUrls>,
+        security_url: Option<String>,
+    ) -> Mailer {
+        Mailer { transport, connections: Connections::default(), templates, from, urls, security_url }
     }
 
     /// Where mail goes: `host:port` of the relay, or `file`.
@@ -61,6 +69,8 @@ impl Mailer {
             requester: contents.requester.clone(),
             requested_at: delivery.created_at,
             new_address: contents.new_address.clone(),
+            security_link: self.security_url.clone().filter(|_| contents.invites_second_factor),
+            second_factor_due: contents.second_factor_due.map(Timestamp::from_micros),
         };
         let locale = delivery.locale.as_deref().and_then(|locale| Locale::parse(locale).ok().flatten());
         self.templates.render(delivery.letter, locale.as_ref(), &values)

@@ -3,12 +3,15 @@
 
 use std::path::Path;
 
+use latchkey::clock::{Clock as _, SystemClock};
+use latchkey::domain::second_factor::TotpStep;
 use latchkey::proto::v1::{self, UserState, create_user_request::Credential, reset_password_request::Method};
-use tonic::{Code, Status};
+use tonic::{Code, Response, Status};
 
 use crate::harness::actors::named;
 use crate::harness::calls::Shown;
 use crate::harness::child::{Site, Victim};
+use crate::harness::factor::{Authenticator, recovery};
 use crate::harness::{Client, OTHER_PASSWORD, PASSWORD, Refusal, refused};
 
 const KEY: &str = "6f1d2c1e-0f3b-4c55-9a38-0d6bb1c6b4f7";
@@ -110,6 +113,9 @@ async fn state(site: &Site) -> Vec<String> {
         "SELECT user_id || place FROM familiar_place ORDER BY user_id, place",
         "SELECT id || COALESCE(ended_at, 0) FROM link ORDER BY id",
         "SELECT id FROM delivery ORDER BY id",
+        "SELECT user_id || last_step || failures || COALESCE(waits_until, 0) FROM totp ORDER BY user_id",
+        "SELECT user_id FROM recovery_code ORDER BY user_id",
+        "SELECT version || second_factor_required || second_factor_roles FROM sign_in_policy",
         "SELECT username FROM username_reservation ORDER BY username",
         "SELECT idempotency_key FROM idempotency_key ORDER BY idempotency_key",
         "SELECT id FROM audit_event ORDER BY id",
@@ -204,6 +210,39 @@ async fn a_link_whose_statements_fail_is_made_and_used_whole_or_not_at_all() {
     fails_whole(&site, 3, choose).await;
     stranger.tokens("bob", OTHER_PASSWORD).await.expect("the chosen password");
     assert_eq!(site.database.query("SELECT count(*) FROM link WHERE ended_at IS NULL").await, ["0"]);
+}
+
+#[tokio::test]
+async fn a_second_factor_is_set_up_proved_and_removed_whole_or_not_at_all() {
+    let site = Site::new().await;
+    let methods = ["ConfirmTotp", "VerifySecondFactor", "RegenerateRecoveryCodes", "DisableTotp", "ResetSecondFactor"];
+    let of_factor = ["second_factor_replace", "recovery_codes_replace", "recovery_code_use", "second_factor_remove"];
+    let statements = of_factor.map(|statement| format!("store.{statement}=1*return(error)")).join(";");
+    let faults = each_step_fails(&[&methods[..], &["UpdateSignInPolicy"]].concat());
+    let server = site.start(&format!("{faults};{statements};store.policy_save=1*return(error)")).await;
+    let (operator, stranger) = (server.operator().await, server.stranger().await);
+    operator.create(with_password("bob")).await.expect("bob");
+    let tokens = stranger.tokens("bob", PASSWORD).await.expect("tokens");
+    let bob = &stranger.bearing(&tokens.access_token);
+    let confirm = |started: v1::EnrollTotpResponse| {
+        let code = Authenticator::with(&started.secret, Vec::new()).at(TotpStep::at(SystemClock.now()));
+        let request = v1::ConfirmTotpRequest { ticket: started.ticket, code };
+        async move { bob.auth().confirm_totp(request).await.map(Response::into_inner) }
+    };
+
+    let started = bob.enroll(None).await.expect("an enrolment");
+    let codes = fails_whole(&site, 5, || confirm(started.clone())).await.recovery_codes;
+    let ticket = stranger.factor_step("bob", PASSWORD).await.expect("a step").ticket;
+    fails_whole(&site, 4, || stranger.prove(&ticket, recovery(&codes[0]))).await;
+    let codes = fails_whole(&site, 3, || bob.regenerate(Some(recovery(&codes[1])))).await;
+    fails_whole(&site, 4, || bob.disable(Some(recovery(&codes[0])))).await;
+
+    let again = bob.enroll(None).await.expect("an enrolment");
+    confirm(again).await.expect("a confirmation");
+    fails_whole(&site, 3, || operator.reset_factor("bob")).await;
+    let policy = v1::SignInPolicy { second_factor_required: Some(true), ..Default::default() };
+    let request = v1::UpdateSignInPolicyRequest { policy: Some(policy), ..Default::default() };
+    fails_whole(&site, 4, || async { operator.user_admin().update_sign_in_policy(request.clone()).await }).await;
 }
 
 fn keyed_reset(key: &str, name: &str) -> v1::ResetPasswordRequest {

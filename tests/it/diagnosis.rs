@@ -12,6 +12,7 @@ use tonic::Code as Status;
 
 use crate::harness::actors::named;
 use crate::harness::calls::Shown;
+use crate::harness::factor::{recovery, totp};
 use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD, eventually, refused};
 use crate::sign_in_ability::{
     Account, Credential, EXPIRY, LONG_LOCK, MINUTE, SHORT_LOCK, THROTTLE, every_state, server,
@@ -435,4 +436,64 @@ async fn the_request_is_checked() {
         let answer = operator.user_admin().diagnose_sign_in(request).await;
         refused(answer.map(tonic::Response::into_inner), Status::InvalidArgument, "FIELD_INVALID");
     }
+}
+
+#[tokio::test]
+async fn wrong_codes_of_a_second_factor_are_explained_down_to_the_clock_of_the_telephone() {
+    let h = Harness::start().await;
+    let factor = h.enroll(&h.user("ada").await).await;
+    let (operator, stranger) = (h.operator().await, h.stranger().await);
+    let rejected = async |code: String| {
+        let answer = stranger.sign_in_with("ada", PASSWORD, totp(&code)).await;
+        refused(answer, Status::Unauthenticated, "SECOND_FACTOR_REJECTED");
+    };
+    assert!(!codes(&diagnose(&operator, "ada", "").await).contains(&Code::SecondFactorRejectedLately));
+
+    rejected(factor.shows(&h, 10)).await;
+    let diagnosis = diagnose(&operator, "ada", "").await;
+    assert_eq!(diagnosis.verdict(), Verdict::Can);
+    let wrong = found(&diagnosis, Code::SecondFactorRejectedLately);
+    assert_eq!((wrong.severity(), wrong.remedy_method.as_str()), (Severity::Warning, "ResetSecondFactor"), "{wrong:?}");
+    let skew = found(&diagnosis, Code::SecondFactorClockSkew);
+    assert!(skew.summary.contains("300 s ahead"), "{skew:?}");
+
+    let near: Vec<String> = (-25..=25).map(|steps| factor.shows(&h, steps)).collect();
+    let wrong = (0..100).map(|number| format!("{number:06}")).find(|code| !near.contains(code)).expect("a code");
+    for _ in 0..4 {
+        rejected(wrong.clone()).await;
+    }
+    let diagnosis = diagnose(&operator, "ada", "").await;
+    assert!(!codes(&diagnosis).contains(&Code::SecondFactorClockSkew), "the last code is right at no time near now");
+    assert!(blocks(found(&diagnosis, Code::SecondFactorRejectedLately)));
+    assert_eq!(diagnosis.verdict(), Verdict::NotYet);
+
+    operator.unlock("ada").await.expect("an unlock");
+    for code in &factor.recovery_codes {
+        stranger.sign_in_with("ada", PASSWORD, recovery(code)).await.expect("a step");
+    }
+    let diagnosis = diagnose(&operator, "ada", "").await;
+    assert_eq!(found(&diagnosis, Code::RecoveryCodesExhausted).severity(), Severity::Info);
+}
+
+#[tokio::test]
+async fn a_second_factor_that_the_policy_asks_for_is_a_finding_before_and_after_its_date() {
+    let h = Harness::start().await;
+    h.create("ada", &[], PASSWORD).await;
+    let operator = h.operator().await;
+    let from = h.clock.now().saturating_add(MINUTE).as_unix_seconds();
+    let policy = v1::SignInPolicy {
+        second_factor_required: Some(true),
+        second_factor_required_from_time: Some(prost_types::Timestamp { seconds: from, nanos: 0 }),
+        ..Default::default()
+    };
+    let request = v1::UpdateSignInPolicyRequest { policy: Some(policy), ..Default::default() };
+    operator.user_admin().update_sign_in_policy(request).await.expect("a policy");
+    let before = diagnose(&operator, "ada", "").await;
+    assert_eq!(before.verdict(), Verdict::Can);
+    let finding = found(&before, Code::SecondFactorNotEnrolled);
+    assert_eq!((finding.severity(), finding.until_time.is_some()), (Severity::Info, true), "{finding:?}");
+    h.clock.advance(MINUTE);
+    let after = diagnose(&operator, "ada", "").await;
+    assert_eq!(found(&after, Code::SecondFactorNotEnrolled).severity(), Severity::Warning);
+    assert_eq!(after.verdict(), Verdict::CanAfterSteps);
 }

@@ -8,6 +8,7 @@ use tonic::Code;
 
 use crate::harness::actors::named;
 use crate::harness::calls::Shown;
+use crate::harness::factor::totp;
 use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD, refused};
 
 /// Users of both kinds, in every state and with every flag.
@@ -55,7 +56,26 @@ async fn everybody() -> Harness {
     }
     create_states(&h, &operator).await;
     create_addressed(&h, &operator).await;
+    create_second_factors(&h, &operator).await;
     h
+}
+
+/// People with a second factor, one of whom tried wrong codes, and a policy that asks for one.
+async fn create_second_factors(h: &Harness, operator: &Client) {
+    for name in ["factor", "factor.waits", "factor.locked"] {
+        let factor = h.enroll(&h.person(name, &["auditor"]).await).await;
+        let near: Vec<String> = (-2..=2).map(|steps| factor.shows(h, steps)).collect();
+        let wrong = (0..10).map(|number| format!("{number:06}")).find(|code| !near.contains(code)).unwrap();
+        for _ in 0..if name == "factor.waits" { 5 } else { 0 } {
+            let answer = h.stranger().await.sign_in_with(name, PASSWORD, totp(&wrong)).await;
+            refused(answer, Code::Unauthenticated, "SECOND_FACTOR_REJECTED");
+        }
+    }
+    operator.lock("factor.locked").await.unwrap();
+    let roles = ["auditor", "viewer"].map(str::to_owned).to_vec();
+    let policy = v1::SignInPolicy { second_factor_roles: Some(v1::RoleNames { roles }), ..Default::default() };
+    let request = v1::UpdateSignInPolicyRequest { policy: Some(policy), ..Default::default() };
+    operator.user_admin().update_sign_in_policy(request).await.unwrap();
 }
 
 /// People with an address, with and without links, failed mail and a confirmation.
@@ -248,7 +268,7 @@ async fn every_filter_selects_what_the_single_answers_say() {
     let h = everybody().await;
     let operator = h.operator().await;
     let users = all_users(&operator).await;
-    assert_eq!(users.len(), 26);
+    assert_eq!(users.len(), 29);
     let filters = single_filters(&users);
     // Each field must select some users and leave out others, otherwise it proves nothing.
     let telling = filters.iter().filter(|filter| {

@@ -114,6 +114,8 @@ async fn sec_084_what_users_write_stays_text_on_the_wire() {
             requester: Requester::Operator { name: Some(name.to_owned()) },
             requested_at: Timestamp::from_micros(1_795_961_100_000_000),
             new_address: None,
+            security_link: None,
+            second_factor_due: None,
         };
         let Rendered { subject, text, html } =
             templates.render(LetterKind::PasswordReset, None, &values).expect("a mail");

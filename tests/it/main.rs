@@ -98,6 +98,7 @@ mod retention;
 mod roles;
 mod second_factor;
 mod second_factor_attacks;
+mod second_factor_notices;
 mod secrets_never_logged;
 mod security_in_a_browser;
 mod security_page;

@@ -3,6 +3,8 @@
 //! Every name of a variable is looked up without rendering, so a branch that is rarely taken is checked too. Then every template
 //! is rendered with every combination of values that it may get.
 
+use std::time::Duration;
+
 use strum::VariantArray;
 
 use super::Templates;
@@ -83,7 +85,9 @@ fn check_letter(templates: &Templates, kind: LetterKind, language: Language, val
     if rendered.html.contains(MARKED) {
         return mistake("html", "safe", "the name of a user is not escaped: remove `safe` and `autoescape`");
     }
-    for (name, value) in [("link", &values.link), ("cancel_link", &values.cancel_link)] {
+    let links =
+        [("link", &values.link), ("cancel_link", &values.cancel_link), ("security_link", &values.security_link)];
+    for (name, value) in links {
         let Some(link) = value else { continue };
         let is_shown = rendered.text.contains(link.as_str());
         if name == "link" && !is_shown {
@@ -138,9 +142,11 @@ pub(super) fn sample(kind: LetterKind, requester: Requester, is_full: bool) -> V
         link: has("link").then(|| url(purpose)),
         cancel_link: has("cancel_link").then(|| url("cancel")),
         temporary_password: has("temporary_password").then(|| "K7MQ2-XW9RT-4HZNB".to_owned()),
-        expires_at: has("expires").then(|| requested_at.saturating_add(std::time::Duration::from_hours(24))),
+        expires_at: has("expires").then(|| requested_at.saturating_add(Duration::from_hours(24))),
         requester,
         requested_at,
         new_address: has("new_address").then(|| "g.hopper@example.com".to_owned()),
+        security_link: has("security_link").then(|| "https://id.example.org/security".to_owned()),
+        second_factor_due: has("second_factor_due").then(|| requested_at.saturating_add(Duration::from_hours(30 * 24))),
     }
 }

@@ -27,6 +27,8 @@ fn values(name: &str) -> Values {
         requester: Requester::Operator { name: Some(name.to_owned()) },
         requested_at: REQUESTED_AT,
         new_address: Some("g.hopper@example.com".to_owned()),
+        security_link: None,
+        second_factor_due: None,
     }
 }
 
@@ -101,6 +103,26 @@ fn a_notice_has_no_secret_and_no_link_but_the_contact() -> Result<(), Box<dyn st
         assert!(!text.contains("://"), "{text}");
         let links: Vec<&str> = html.split("href=\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
         assert_eq!(links, ["mailto:help@example.org"; 2], "{html}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_notice_invites_to_set_up_a_second_factor() -> Result<(), Box<dyn std::error::Error>> {
+    let templates = built_in()?;
+    let link = "https://id.example.org/security";
+    let invites = Values { security_link: Some(link.to_owned()), ..values("Grace") };
+    let due = Values { second_factor_due: Some(REQUESTED_AT), ..invites.clone() };
+    for kind in [LetterKind::PasswordChanged, LetterKind::PasswordResetDone, LetterKind::TotpDisabled] {
+        for locale in ["en", "de"] {
+            let locale = Locale::parse(locale)?;
+            let Rendered { text, html, .. } = templates.render(kind, locale.as_ref(), &invites)?;
+            assert!(text.lines().any(|line| line == link) && !text.contains("2026, 14:05 UTC on"), "{text}");
+            assert_eq!(html.matches(&format!("href=\"{link}\"")).count(), 1, "{html}");
+            let Rendered { text, html, .. } = templates.render(kind, locale.as_ref(), &due)?;
+            let day = if locale.is_some_and(|locale| locale.as_str() == "de") { "Ab 29. November" } else { "From 29 November" };
+            assert!(text.contains(day) && html.contains(day), "{text}");
+        }
     }
     Ok(())
 }

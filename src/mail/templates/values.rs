@@ -35,6 +35,10 @@ pub struct Values {
     pub requested_at: Timestamp,
     /// The new address. The part before the '@' is masked.
     pub new_address: Option<String>,
+    /// The page where the user is invited to set up a second factor.
+    pub security_link: Option<String>,
+    /// When the policy begins to ask for it.
+    pub second_factor_due: Option<Timestamp>,
 }
 
 /// A mail as text. `Debug` shows no secret.
@@ -88,6 +92,9 @@ const LINK: &[(&str, Presence)] =
 /// The variables of templates with a temporary password.
 const PASSWORD: &[(&str, Presence)] = &[("temporary_password", Always), ("valid_for", Always), ("expires", Always)];
 
+/// The variables of notices that invite to set up a second factor.
+const SECOND_FACTOR: &[(&str, Presence)] = &[("security_link", Sometimes), ("second_factor_due", Sometimes)];
+
 impl LetterKind {
     /// The variables that only templates of this kind have. Notices have no secret.
     fn own_variables(self) -> &'static [(&'static str, Presence)] {
@@ -97,10 +104,10 @@ impl LetterKind {
             LetterKind::AddressChanged => &[("new_address", Sometimes)],
             LetterKind::PasswordChanged
             | LetterKind::PasswordResetDone
-            | LetterKind::Compromised
-            | LetterKind::TotpEnrolled
             | LetterKind::TotpDisabled
-            | LetterKind::SecondFactorReset
+            | LetterKind::SecondFactorReset => SECOND_FACTOR,
+            LetterKind::Compromised
+            | LetterKind::TotpEnrolled
             | LetterKind::RecoveryCodeUsed
             | LetterKind::WrongCodes => &[],
         }
@@ -138,6 +145,8 @@ pub(super) fn context(
         "expires" => values.expires_at.map(|at| language.time(at)),
         "temporary_password" => values.temporary_password.clone(),
         "new_address" => values.new_address.as_deref().map(masked),
+        "security_link" => values.security_link.clone(),
+        "second_factor_due" => values.second_factor_due.map(|at| language.time(at)),
         _ => None,
     };
     variables(Some(kind)).filter_map(|(name, _)| Some((name, to_plain_text(&value(name)?, ' ')))).collect()
@@ -260,6 +269,8 @@ mod tests {
             requester: Requester::Owner { source: None },
             requested_at: Timestamp::from_micros(0),
             new_address: None,
+            security_link: None,
+            second_factor_due: None,
         };
         let rendered =
             Rendered { subject: "A subject".to_owned(), text: "c4nary".to_owned(), html: "c4nary".to_owned() };

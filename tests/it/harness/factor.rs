@@ -25,7 +25,12 @@ impl Authenticator {
     /// The code that it shows `steps` steps after now.
     pub fn shows(&self, h: &Harness, steps: i64) -> String {
         let now = TotpStep::at(h.clock.now());
-        self.key.code(TotpStep(now.0 + steps)).to_string()
+        self.at(TotpStep(now.0 + steps))
+    }
+
+    /// The code of a step.
+    pub fn at(&self, step: TotpStep) -> String {
+        self.key.code(step).to_string()
     }
 
     /// The code of now as a proof. Each works once: advance the clock before the next.
@@ -95,6 +100,16 @@ impl Client {
         };
         let answer = self.auth().sign_in(request).await?.into_inner();
         Ok(answer.progress.and_then(|progress| progress.step).expect("a step"))
+    }
+
+    pub async fn disable(&self, proof: Option<v1::SecondFactorProof>) -> Result<v1::DisableTotpResponse, Status> {
+        let request = v1::DisableTotpRequest { second_factor: proof };
+        self.auth().disable_totp(request).await.map(Response::into_inner)
+    }
+
+    pub async fn regenerate(&self, proof: Option<v1::SecondFactorProof>) -> Result<Vec<String>, Status> {
+        let request = v1::RegenerateRecoveryCodesRequest { second_factor: proof };
+        self.auth().regenerate_recovery_codes(request).await.map(|answer| answer.into_inner().recovery_codes)
     }
 
     pub async fn reset_factor(&self, username: &str) -> Result<v1::ResetSecondFactorResponse, Status> {
