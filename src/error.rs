@@ -107,6 +107,9 @@ pub enum Unmet {
     /// The password was ended, and none has been set since.
     #[error("the password was ended; reset it first")]
     PasswordEnded,
+    /// The policy asks for more time between two changes of a password.
+    #[error("the password was changed a short time ago; change it again after {0}")]
+    PasswordTooYoung(Timestamp),
     /// No second factor is enrolled.
     #[error("no second factor is set up; set one up first")]
     SecondFactorMissing,
@@ -402,6 +405,7 @@ impl Error {
                 Unmet::DeliveryDisabled => Reason::DeliveryDisabled,
                 Unmet::DeliveryNotRepeatable(_) => Reason::DeliveryNotRepeatable,
                 Unmet::LastAdministrator => Reason::LastAdministrator,
+                Unmet::PasswordTooYoung(_) => Reason::PasswordTooYoung,
                 Unmet::SecondFactorMissing => Reason::SecondFactorMissing,
                 Unmet::SecondFactorMandatory => Reason::SecondFactorMandatory,
                 Unmet::PasswordEnded => Reason::PasswordEnded,

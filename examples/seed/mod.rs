@@ -160,7 +160,7 @@ impl Seed {
             stored_link: None,
             mail_failed_at: None,
             second_factor: None,
-            policy: latchkey::domain::second_factor::UserPolicy::default(),
+            policy: latchkey::domain::user_policy::UserPolicy::default(),
             last_sign_in_at: (!is_new).then_some(last_sign_in),
         };
         Ok(UserWithCredentials { user, credentials, ended_password: None })

@@ -48,8 +48,8 @@ pub use self::idempotency::Idempotency;
 pub use self::links::LinkView;
 pub use self::outbox::{DeliveryAttempt, MailSettings, MailTransport};
 pub use self::passwords::{
-    ChangePassword, CompletePasswordChange, CompletePasswordReset, Handover, PasswordReset, RequirePasswordChange,
-    ResetMethod, ResetPassword, WaivePasswordChange,
+    ChangePassword, CheckPasswordStrength, CompletePasswordChange, CompletePasswordReset, Handover, Judged,
+    PasswordReset, RequirePasswordChange, ResetMethod, ResetPassword, WaivePasswordChange,
 };
 pub use self::proving::NewPassword;
 pub use self::reauthenticate::Reauthenticate;
@@ -229,11 +229,6 @@ impl App {
     /// Returns whether there is an administrator.
     pub async fn has_administrator(&self) -> Result<bool> {
         role_has_members(self.store.reader(), Role::Admin).await
-    }
-
-    /// Returns the rules for new passwords.
-    pub fn password_rules(&self) -> PasswordRules {
-        self.settings.password_rules
     }
 
     fn now(&self) -> Timestamp {

@@ -15,11 +15,11 @@ use super::throttle::Attempt;
 use super::turns::{Admitted, TURN_DEADLINE, Turn, Turns};
 use crate::crypto::{HashPermit, Hasher, Priority, short};
 use crate::domain::audit::Target;
-use crate::domain::caller::Caller;
+use crate::domain::caller::{Caller, Source};
 use crate::domain::credentials::{StoredPassword, UserWithCredentials};
 use crate::domain::id::{LinkId, UserId};
 use crate::domain::link::{HASHES_PER_MINUTE, Link};
-use crate::domain::password::{AcceptedPassword, PasswordFault, PlainPassword, RuleBroken};
+use crate::domain::password::{AcceptedPassword, ContextWords, PasswordFault, PlainPassword, RuleBroken};
 use crate::domain::password_hash::PasswordHash;
 use crate::domain::reason::Reason;
 use crate::domain::second_factor::SecondFactorCode;
@@ -31,6 +31,7 @@ use crate::domain::time::Timestamp;
 use crate::domain::user::{Password, PasswordKind, User, UserKind};
 use crate::domain::violation::Violations;
 use crate::error::{Error, Limit, Result, Unauthenticated};
+use crate::store::old_passwords::old_passwords;
 use crate::store::throttle::{Account, Budgets};
 use crate::store::tickets::{ticket_find, ticket_try};
 use crate::store::users::user_with_credentials;
@@ -42,6 +43,9 @@ const TURNS_OF_ACCOUNT: usize = 4;
 /// The part of the hashing queue that one source, or one operator, can have at a time. An eighth delays others by an eighth of
 /// a second at most, and suffices to keep all threads busy.
 const SHARE: usize = 8;
+
+/// Passwords that a source can have judged in a minute: as many as a person types.
+const STRENGTH_CHECKS_PER_MINUTE: f64 = 30.0;
 
 /// Minutes whose sign-ins a user may make at once.
 const BURST_MINUTES: f64 = 5.0;
@@ -67,20 +71,20 @@ pub enum NewPassword {
     },
 }
 
+impl NewPassword {
+    /// Returns whether the user may keep the password.
+    pub(super) fn is_lasting(&self) -> bool {
+        matches!(self, NewPassword::Chosen { change_required: false, .. })
+    }
+}
+
 /// A [`NewPassword`] that the rules accept, not hashed yet.
-pub(super) struct GivenPassword {
+struct GivenPassword {
     password: AcceptedPassword,
     /// The generated password, to be shown to the operator once.
     generated: Option<TemporaryPassword>,
     kind: PasswordKind,
     ttl: Option<Duration>,
-}
-
-impl GivenPassword {
-    /// Returns whether the user may keep the password.
-    pub(super) fn is_lasting(&self) -> bool {
-        self.kind == PasswordKind::Lasting
-    }
 }
 
 /// A link that worked, with the hash of the new password that came with it.
@@ -99,6 +103,8 @@ pub(super) struct Gate {
     turns: Arc<Turns>,
     /// Right passwords of each user. `None` if they are not limited.
     proofs: Option<Mutex<TokenBuckets<UserId>>>,
+    /// Strength checks of each source.
+    strength_checks: Mutex<TokenBuckets<Source>>,
     /// Passwords hashed for each link.
     links: Mutex<TokenBuckets<LinkId>>,
 }
@@ -164,7 +170,10 @@ impl Gate {
         let rate = f64::from(sign_ins_per_minute);
         let buckets = || Mutex::new(TokenBuckets::full(rate * BURST_MINUTES, rate / 60.0, Instant::now()));
         let links = Mutex::new(TokenBuckets::full(HASHES_PER_MINUTE, HASHES_PER_MINUTE / 60.0, Instant::now()));
-        Gate { hasher, turns: Arc::default(), proofs: (sign_ins_per_minute > 0).then(buckets), links }
+        let (most, per_second) = (STRENGTH_CHECKS_PER_MINUTE, STRENGTH_CHECKS_PER_MINUTE / 60.0);
+        let strength_checks = Mutex::new(TokenBuckets::full(most, per_second, Instant::now()));
+        let proofs = (sign_ins_per_minute > 0).then(buckets);
+        Gate { hasher, turns: Arc::default(), proofs, strength_checks, links }
     }
 
     /// Fails if the user has signed in too often. Only right passwords count, so that strangers cannot use up the limit of an
@@ -174,6 +183,13 @@ impl Gate {
         // A poisoned lock is safe to use: nothing can panic half-way through a change of the buckets.
         let taken = proofs.lock().unwrap_or_else(PoisonError::into_inner).try_take(user, Instant::now());
         taken.map_err(|retry_after| Error::Exhausted { limit: Limit::SignIns, retry_after })
+    }
+
+    /// Fails if the source has had too many passwords judged.
+    fn take_strength_check(&self, source: Source) -> Result<()> {
+        let mut buckets = self.strength_checks.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = buckets.try_take(source, Instant::now());
+        taken.map_err(|retry_after| Error::Exhausted { limit: Limit::Source, retry_after })
     }
 
     /// Fails if too many passwords were hashed for the link.
@@ -199,6 +215,15 @@ impl App {
         };
         self.check_source(caller).await?;
         Ok(Entry { caller, began, turn })
+    }
+
+    /// Waits until no other password of the caller's source is judged. Fails if the source has had too many judged. The local
+    /// socket has no source.
+    pub(super) async fn enter_strength_check(&self, caller: &Caller) -> Result<Option<Turn>> {
+        let Some(source) = caller.call.source() else { return Ok(None) };
+        let turn = self.turn(format!("p:{source}"), 1, Instant::now()).await?;
+        self.gate.take_strength_check(source)?;
+        Ok(Some(turn))
     }
 
     /// Proves a password: hashes once, a dummy if there is no account or no hash, and judges the account. A failure counts
@@ -272,14 +297,15 @@ impl App {
         let Some((digest, ticket, account)) = self.live_ticket(secret).await? else {
             return self.ticket_invalid(caller).await;
         };
-        let new_password = self.accept("new_password", new_password)?;
         let admitted = self.admit_to_hash(entry, Some(Account::Known(ticket.user_id).key())).await?;
+        let words = self.words_of(&account.user);
+        let new_password = self.accept(&admitted.permit, "new_password", new_password, words).await?;
         if !ticket_try(self.store.autocommit()?, &digest, ticket.purpose, self.now()).await? {
             return self.ticket_invalid(caller).await;
         }
         let (permit, typed) = (&admitted.permit, new_password.as_plain());
         if self.verify_unblocked(caller, permit, Some(typed), Some(&account)).await?
-            || self.was_ended(permit, typed, &account).await?
+            || self.was_used_before(permit, typed, &account).await?
         {
             self.secret_failed(caller, Some(&account.user), Reason::PasswordRejected).await?;
             return Err(reused("new_password"));
@@ -304,16 +330,17 @@ impl App {
         if !link.purpose.sets_password() {
             return Err(Unauthenticated::TicketInvalid.into());
         }
-        let new_password = self.accept("new_password", new_password)?;
+        let admitted = self.admit_to_hash(entry, Some(Account::Known(user.id).key())).await?;
+        let words = self.words_of(&user);
+        let new_password = self.accept(&admitted.permit, "new_password", new_password, words).await?;
         App::check_code_sent(&user, code)?;
         self.gate.take_link(link.id)?;
-        let admitted = self.admit_to_hash(entry, Some(Account::Known(user.id).key())).await?;
         let (permit, typed) = (&admitted.permit, new_password.as_plain());
         let account = user_with_credentials(self.store.reader(), user.id).await?;
         let account = account.ok_or(Error::Unauthenticated(Unauthenticated::TicketInvalid))?;
         let has_password = account.credentials.password.is_some();
         if (has_password && self.verify_unblocked(caller, permit, Some(typed), Some(&account)).await?)
-            || self.was_ended(permit, typed, &account).await?
+            || self.was_used_before(permit, typed, &account).await?
         {
             return Err(reused("new_password"));
         }
@@ -340,30 +367,56 @@ impl App {
         Err(Unauthenticated::TicketInvalid.into())
     }
 
-    /// Hashes the new password of a user whose current one, `current`, was just proved. Fails if they are the same.
+    /// Judges and hashes the new password of a user whose current one, `current`, was just proved. Fails if they are the same.
     pub(super) async fn hash_own(
         &self,
         proof: &Proof<'_>,
         current: Option<&PlainPassword>,
-        new_password: AcceptedPassword,
+        new_password: std::result::Result<PlainPassword, PasswordFault>,
     ) -> Result<PasswordHash> {
+        let words = self.words_of(&proof.account.user);
+        let new_password = self.accept(proof.attempt.permit(), "new_password", new_password, words).await?;
         let (permit, typed) = (proof.attempt.permit(), new_password.as_plain());
         let is_current = current.is_some_and(|current| current.expose() == typed.expose());
-        if is_current || self.was_ended(permit, typed, proof.account).await? {
+        if is_current || self.was_used_before(permit, typed, proof.account).await? {
             return Err(reused("new_password"));
         }
         self.gate.hasher.hash(permit, new_password.into_plain()).await
     }
 
-    /// Returns whether `password` is the one that was ended last, which someone else may know.
-    async fn was_ended(
+    /// Returns whether `password` is the one that was ended last, which someone else may know, or one of those that the policy
+    /// asks to remember.
+    async fn was_used_before(
         &self,
         permit: &HashPermit,
         password: &PlainPassword,
         account: &UserWithCredentials,
     ) -> Result<bool> {
-        let Some(ended) = &account.ended_password else { return Ok(false) };
-        self.gate.hasher.verify(permit, password.copy(), Some(ended)).await
+        let mut old: Vec<PasswordHash> = account.ended_password.iter().cloned().collect();
+        if account.user.policy.password_history > 0 {
+            let remembered = account.user.policy.password_history;
+            old.extend(old_passwords(self.store.reader(), account.user.id, remembered).await?);
+        }
+        for hash in old {
+            if self.gate.hasher.verify(permit, password.copy(), Some(&hash)).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Takes a permit to judge a password that is not set. Fails if the queue is full.
+    pub(super) fn admit_to_judge(&self) -> Result<HashPermit> {
+        self.gate.hasher.admit(Priority::SignIn)
+    }
+
+    /// Runs work on a hashing thread that takes too long for a thread of the runtime.
+    pub(super) async fn run_permitted<T: Send + 'static>(
+        &self,
+        permit: &HashPermit,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T> {
+        self.gate.hasher.run(permit, work).await
     }
 
     /// Waits for a turn of the account, and takes a permit to hash.
@@ -398,9 +451,33 @@ impl App {
         Ok(proved)
     }
 
-    /// Checks a password that an operator gives against the rules, or generates one. Called before anything is read or
-    /// hashed.
-    pub(super) fn accept_given(&self, field: &str, given: NewPassword) -> Result<GivenPassword> {
+    /// Judges and hashes a password that an operator gives, or generates one. Also for a dry run, which then costs as much and
+    /// fails as the act would. `words` are those of the user.
+    pub(super) async fn hash_given(
+        &self,
+        caller: &Caller,
+        field: &str,
+        given: NewPassword,
+        words: ContextWords,
+        now: Timestamp,
+    ) -> Result<(StoredPassword, Option<TemporaryPassword>)> {
+        let of_operator = format!("o:{}", caller.principal.id());
+        let _turn = self.turn(of_operator, self.gate.share(), Instant::now()).await?;
+        let permit = self.gate.hasher.admit(Priority::Operator)?;
+        let GivenPassword { password, generated, kind, ttl } = self.given(&permit, field, given, words).await?;
+        let hash = self.gate.hasher.hash(&permit, password.into_plain()).await?;
+        let expires_at = ttl.map(|ttl| now.saturating_add(ttl));
+        let password = Password { method: hash.method(), kind, changed_at: now, expires_at };
+        Ok((StoredPassword { password, hash }, generated))
+    }
+
+    async fn given(
+        &self,
+        permit: &HashPermit,
+        field: &str,
+        given: NewPassword,
+        words: ContextWords,
+    ) -> Result<GivenPassword> {
         match given {
             NewPassword::Temporary { ttl } => {
                 let generated =
@@ -413,7 +490,7 @@ impl App {
                 })
             }
             NewPassword::Chosen { password, change_required } => {
-                let password = self.accept(field, Ok(password))?;
+                let password = self.accept(permit, field, Ok(password), words).await?;
                 let (kind, ttl) = if change_required {
                     (PasswordKind::Chosen, Some(CHOSEN_PASSWORD_TTL))
                 } else {
@@ -422,38 +499,6 @@ impl App {
                 Ok(GivenPassword { password, generated: None, kind, ttl })
             }
         }
-    }
-
-    /// Hashes a password that an operator gives, also for a dry run, which then costs as much and fails as the act would.
-    pub(super) async fn hash_given(
-        &self,
-        caller: &Caller,
-        given: GivenPassword,
-        now: Timestamp,
-    ) -> Result<(StoredPassword, Option<TemporaryPassword>)> {
-        let GivenPassword { password, generated, kind, ttl } = given;
-        let of_operator = format!("o:{}", caller.principal.id());
-        let _turn = self.turn(of_operator, self.gate.share(), Instant::now()).await?;
-        let permit = self.gate.hasher.admit(Priority::Operator)?;
-        let hash = self.gate.hasher.hash(&permit, password.into_plain()).await?;
-        let expires_at = ttl.map(|ttl| now.saturating_add(ttl));
-        let password = Password { method: hash.method(), kind, changed_at: now, expires_at };
-        Ok((StoredPassword { password, hash }, generated))
-    }
-
-    /// Checks a new password against the rules. The error names every rule that it breaks.
-    pub(super) fn accept(&self, field: &str, parsed: Result<PlainPassword, PasswordFault>) -> Result<AcceptedPassword> {
-        let mut violations = Violations::new();
-        match parsed.map(|password| self.settings.password_rules.accept(password)) {
-            Ok(Ok(accepted)) => return Ok(accepted),
-            Ok(Err(broken)) => broken.iter().for_each(|broken| violations.push_error(field, broken)),
-            Err(PasswordFault::NotText) => violations.push_error(field, &RuleBroken::NotText),
-            Err(fault) => {
-                violations.push_error(field, &fault);
-                return Err(Error::InvalidInput(violations));
-            }
-        }
-        Err(Error::PasswordRejected(violations))
     }
 
     /// Hashes a password, which was just proved, under today's settings. Returns `None` if the stored hash is not weaker.

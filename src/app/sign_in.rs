@@ -183,7 +183,7 @@ impl App {
             (Step::PasswordChange(cause), _) => {
                 let purpose = TicketPurpose::PasswordChange;
                 let (ticket, expires_at) = self.issue_ticket(&change, user, purpose, proofs, asked).await?;
-                let rules = self.settings.password_rules;
+                let rules = self.password_rules_in(&change.tx).await?;
                 let event = signed_in_event(user).detail("step", "PASSWORD_CHANGE");
                 (event, Progress::PasswordChange { ticket, cause, rules, expires_at })
             }

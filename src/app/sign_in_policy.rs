@@ -1,14 +1,18 @@
 //! Reading and changing the policy of signing in.
 
+use std::time::Duration;
+
 use super::App;
 use super::writer::{RolledBack, Writer};
 use crate::domain::audit::{Event, EventType, Target};
 use crate::domain::caller::{Caller, Principal};
+use crate::domain::password::PasswordRules;
 use crate::domain::profile::Note;
 use crate::domain::role::Role;
-use crate::domain::sign_in_policy::SignInPolicy;
+use crate::domain::sign_in_policy::{PasswordRulesSet, SignInPolicy};
 use crate::domain::time::Timestamp;
 use crate::domain::user::Etag;
+use crate::domain::violation::{Fault, Violations};
 use crate::error::{Error, Result, Unmet};
 use crate::store::ListReader;
 use crate::store::sign_in_policy::{policy_lock_row, policy_read, policy_save};
@@ -23,6 +27,12 @@ pub struct UpdateSignInPolicy {
     pub second_factor_roles: Option<Vec<Role>>,
     /// From when on. A time that has passed means at once.
     pub second_factor_from: Option<Timestamp>,
+    /// The rules for new passwords.
+    pub password_rules: PasswordRulesSet,
+    /// How many old passwords are refused.
+    pub password_history: Option<u32>,
+    /// How soon after a change the user may make the next one.
+    pub password_min_age: Option<Duration>,
     /// Why, for the audit log.
     pub note: Option<Note>,
     /// If set, must match the current version.
@@ -67,6 +77,7 @@ impl App {
             if after == before {
                 return Ok(writer.unchanged(before));
             }
+            check_rules(after.password_rules.over(self.settings.password_rules))?;
             check_author(&writer, caller, &after).await?;
             let change = writer.change();
             let after = SignInPolicy { version: before.version.saturating_add(1), ..after };
@@ -95,11 +106,23 @@ fn changed(before: &SignInPolicy, command: &UpdateSignInPolicy, now: Timestamp) 
     if let Some(from) = command.second_factor_from {
         after.second_factor_from = Some(from).filter(|from| *from > now);
     }
+    after.password_rules = before.password_rules.changed_by(command.password_rules);
+    after.password_history = command.password_history.unwrap_or(before.password_history);
+    after.password_min_age = command.password_min_age.unwrap_or(before.password_min_age);
     if !after.second_factor_required && after.second_factor_roles.is_empty() {
         // The time of a policy that is over must not delay the next one.
         after.second_factor_from = None;
     }
     after
+}
+
+/// Fails if no password could keep the rules.
+fn check_rules(rules: PasswordRules) -> Result<()> {
+    if rules.min_length <= rules.max_length {
+        return Ok(());
+    }
+    let fault = format!("is more than max_length, which is {}", rules.max_length);
+    Err(Error::InvalidInput(Violations::of("policy.password_rules.min_length", Fault::Conflict, fault)))
 }
 
 /// Fails if the policy asks the caller for a second factor that they do not have: whoever asks it of others sets one up first.
@@ -119,8 +142,21 @@ fn told(policy: &SignInPolicy) -> String {
         (false, true) => "none".to_owned(),
         (false, false) => roles.join(" "),
     };
-    match policy.second_factor_from {
+    let factor = match policy.second_factor_from {
         Some(from) => format!("second factor: {whom}, from {from}"),
         None => format!("second factor: {whom}"),
-    }
+    };
+    let rules = policy.password_rules;
+    let passwords = [
+        rules.min_length.map(|length| format!("min length: {length}")),
+        rules.max_length.map(|length| format!("max length: {length}")),
+        rules.min_score.map(|score| format!("min score: {score}")),
+        rules.reject_breached.map(|is_on| format!("reject breached: {is_on}")),
+        rules.reject_user_info.map(|is_on| format!("reject user info: {is_on}")),
+        rules.require_letter_and_digit.map(|is_on| format!("letter and digit: {is_on}")),
+        (policy.password_history > 0).then(|| format!("history: {}", policy.password_history)),
+        (!policy.password_min_age.is_zero())
+            .then(|| format!("min age: {}", humantime::format_duration(policy.password_min_age))),
+    ];
+    [Some(factor)].into_iter().chain(passwords).flatten().collect::<Vec<_>>().join("; ")
 }

@@ -307,9 +307,9 @@ impl<'a> Writer<'a> {
 
     /// Ends a transaction that only checked whether a later one can succeed. The caller gets no answer yet, so nothing needs
     /// to be durable.
-    pub(super) fn checked(self) -> Done<()> {
+    pub(super) fn checked<T>(self, value: T) -> Done<T> {
         drop(self.tx);
-        Done { value: (), is_durable: true }
+        Done { value, is_durable: true }
     }
 
     /// Locks and reads the account that the call names. Fails if there is none, if it has a scope that the caller lacks, or

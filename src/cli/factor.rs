@@ -3,7 +3,7 @@
 use secrecy::ExposeSecret;
 
 use super::client::call::Call;
-use super::error::Error;
+use super::error::{Error, Exit};
 use super::output::text::{Text, Tone};
 use super::setting::Cli;
 use crate::proto::v1::second_factor_proof::Code;
@@ -99,13 +99,14 @@ impl Cli {
         if codes == Codes::Stdin {
             return Ok(self.read_required_secret("the code of the second factor")?.expose_secret().trim().to_owned());
         }
-        loop {
+        for _ in 0..TRIES {
             let typed = self.ask_unseen(question, "the code").map_err(|error| error.hint("use --code-stdin"))?;
             let typed = typed.expose_secret().trim();
             if !typed.is_empty() {
                 return Ok(typed.to_owned());
             }
         }
+        Err(Error::stopped(Exit::Stopped, "no code was typed"))
     }
 }
 

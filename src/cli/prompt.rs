@@ -235,6 +235,8 @@ impl Unseen {
         let before = tcgetattr(&terminal)?;
         let mut unseen = before.clone();
         unseen.local_modes.remove(LocalModes::ECHO);
+        // Otherwise an end of input that is typed before rpassword does the same is lost.
+        unseen.local_modes.remove(LocalModes::ICANON);
         unseen.local_modes.insert(LocalModes::ECHONL);
         tcsetattr(&terminal, OptionalActions::Now, &unseen)?;
         Ok(Unseen { terminal, before })

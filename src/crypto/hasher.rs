@@ -111,11 +111,11 @@ struct Queues {
     closed: bool,
 }
 
-struct Job {
-    password: PlainPassword,
-    work: Work,
-    kind: HashKind,
-    answer: oneshot::Sender<Option<[u8; TAG_BYTES]>>,
+enum Job {
+    /// A hash.
+    Hash { password: PlainPassword, work: Work, kind: HashKind, answer: oneshot::Sender<Option<[u8; TAG_BYTES]>> },
+    /// Other work for one of these threads.
+    Call(Box<dyn FnOnce() + Send>),
 }
 
 /// The input of one Argon2id computation, without the password.
@@ -180,6 +180,23 @@ impl Hasher {
         Ok(StoredHash::new(phc(&Work { params: self.params.clone(), salt }, &tag)?))
     }
 
+    /// Runs work on one of the threads that takes too long for a thread of the runtime.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        permit: &HashPermit,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T> {
+        let (answer, done) = oneshot::channel();
+        let call = move || {
+            // If the caller has gone, the result is not needed.
+            if !answer.is_closed() {
+                let _ = answer.send(work());
+            }
+        };
+        self.enqueue(permit, Job::Call(Box::new(call)));
+        done.await.map_err(|_| Error::internal("the work of a hashing thread failed"))
+    }
+
     /// Fails if [`Hasher::admit`] would refuse now. Called before anything is read for a call that hashes.
     pub fn check_room(&self, queue: Priority) -> Result<()> {
         if self.permits(queue).available_permits() > 0 { Ok(()) } else { Err(self.saturated()) }
@@ -239,7 +256,7 @@ impl Hasher {
         work: Work,
     ) -> Result<[u8; TAG_BYTES]> {
         let (answer, computed) = oneshot::channel();
-        self.enqueue(permit, Job { password, work, kind, answer });
+        self.enqueue(permit, Job::Hash { password, work, kind, answer });
         computed.await.ok().flatten().ok_or_else(|| Error::internal("hashing failed"))
     }
 
@@ -264,7 +281,6 @@ impl Hasher {
         computed.await.ok().flatten().ok_or_else(|| Error::internal("hashing failed"))
     }
 
-    #[cfg_attr(feature = "naive-hasher", expect(dead_code, reason = "only the real hasher queues"))]
     fn enqueue(&self, permit: &HashPermit, job: Job) {
         self.shared.lock().of(permit.queue).push_back(job);
         self.shared.wake.notify_one();
@@ -371,17 +387,23 @@ type Compute = fn(&[u8], &Work, &mut Vec<Block>) -> Option<[u8; TAG_BYTES]>;
 fn serve(shared: &Shared, metrics: &Metrics, compute: Compute) {
     let mut memory = Vec::new();
     while let Some(job) = shared.next(&mut memory) {
-        // The caller has gone, so the result is not needed.
-        if job.answer.is_closed() {
-            continue;
-        }
-        let began = Instant::now();
-        metrics.hashing_began();
         // A job that panics must not end the thread: without any thread, all sign-ins would fail.
-        let done = AssertUnwindSafe(|| compute(job.password.expose().as_bytes(), &job.work, &mut memory));
-        let tag = catch_unwind(done).unwrap_or_default();
-        metrics.hashed(job.kind, began.elapsed());
-        let _ = job.answer.send(tag);
+        match job {
+            // The caller has gone, so the result is not needed.
+            Job::Hash { answer, .. } if answer.is_closed() => {}
+            Job::Hash { password, work, kind, answer } => {
+                let began = Instant::now();
+                metrics.hashing_began();
+                let done = AssertUnwindSafe(|| compute(password.expose().as_bytes(), &work, &mut memory));
+                let tag = catch_unwind(done).unwrap_or_default();
+                metrics.hashed(kind, began.elapsed());
+                let _ = answer.send(tag);
+            }
+            Job::Call(call) => {
+                // The caller learns of a panic, since there is no answer.
+                let _ = catch_unwind(AssertUnwindSafe(call));
+            }
+        }
     }
 }
 

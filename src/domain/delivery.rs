@@ -108,7 +108,8 @@ impl LetterKind {
         matches!(self, LetterKind::TotpDisabled | LetterKind::SecondFactorReset)
     }
 
-    /// The kind of the delivery.self) -> DeliveryKind {
+    /// The kind of the delivery.
+    pub fn kind(self) -> DeliveryKind {
         match self {
             LetterKind::Invite => DeliveryKind::Invite,
             LetterKind::PasswordReset => DeliveryKind::PasswordReset,

@@ -14,6 +14,14 @@ use zeroize::Zeroizing;
 
 use super::violation::{Describe, Fault};
 
+mod rules;
+mod strength;
+mod words;
+
+pub use self::rules::{Evidence, LengthBounds, PasswordRules, RuleBroken};
+pub use self::strength::{Advice, Hint, Strength, Weakness, strength_of};
+pub use self::words::ContextWords;
+
 /// Maximum length in bytes. Checked before any other work, because preparing and hashing megabytes would exhaust the
 /// server (OWASP Password Storage Cheat Sheet). Far above [`PasswordRules::max_length`] in any script.
 const MAX_BYTES: usize = 4096;
@@ -110,6 +118,11 @@ impl fmt::Debug for PlainPassword {
 pub struct AcceptedPassword(PlainPassword);
 
 impl AcceptedPassword {
+    /// A password that breaks no rule.
+    fn judged(password: PlainPassword) -> AcceptedPassword {
+        AcceptedPassword(password)
+    }
+
     /// A password that the server generated, which needs no judging.
     pub(super) fn generated(text: Zeroizing<String>) -> AcceptedPassword {
         AcceptedPassword(PlainPassword::from_printable_ascii(text))
@@ -123,70 +136,6 @@ impl AcceptedPassword {
     /// The password, to hash it.
     pub fn into_plain(self) -> PlainPassword {
         self.0
-    }
-}
-
-/// Rules for new passwords. There are no composition rules and no expiry: NIST SP 800-63B-4, 3.1.1.2 forbids both.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PasswordRules {
-    /// Minimum number of code points. NIST SP 800-63B-4, 3.1.1.2: 15 if the password is the only factor.
-    pub min_length: u32,
-    /// Maximum number of code points. NIST SP 800-63B-4, 3.1.1.2: at least 64.
-    pub max_length: u32,
-}
-
-impl Default for PasswordRules {
-    fn default() -> PasswordRules {
-        PasswordRules { min_length: 15, max_length: 256 }
-    }
-}
-
-impl PasswordRules {
-    /// Accepts a password, or returns every rule that it breaks, except reuse, which only hashing can detect.
-    pub fn accept(&self, password: PlainPassword) -> Result<AcceptedPassword, Vec<RuleBroken>> {
-        let length = u32::try_from(password.code_points()).unwrap_or(u32::MAX);
-        let mut broken = Vec::new();
-        if length < self.min_length {
-            broken.push(RuleBroken::TooShort { min: self.min_length });
-        }
-        if length > self.max_length {
-            broken.push(RuleBroken::TooLong { max: self.max_length });
-        }
-        if broken.is_empty() { Ok(AcceptedPassword(password)) } else { Err(broken) }
-    }
-}
-
-/// A rule that a new password breaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum RuleBroken {
-    /// Too few code points.
-    #[error("shorter than {min} characters")]
-    TooShort {
-        /// The minimum.
-        min: u32,
-    },
-    /// Too many code points.
-    #[error("longer than {max} characters")]
-    TooLong {
-        /// The maximum.
-        max: u32,
-    },
-    /// Same as the old password.
-    #[error("the same as the old password")]
-    Reused,
-    /// Contains a control character or an unassigned code point.
-    #[error("{}", PasswordFault::NotText)]
-    NotText,
-}
-
-impl Describe for RuleBroken {
-    fn fault(&self) -> Fault {
-        match self {
-            RuleBroken::TooShort { .. } => Fault::TooShort,
-            RuleBroken::TooLong { .. } => Fault::TooLong,
-            RuleBroken::Reused => Fault::Reused,
-            RuleBroken::NotText => Fault::NotText,
-        }
     }
 }
 
@@ -206,12 +155,6 @@ mod tests {
 
     fn prepared(text: &str) -> Result<String, PasswordFault> {
         PlainPassword::parse(text.to_owned()).map(|password| password.expose().to_owned())
-    }
-
-    fn broken(text: &str) -> Result<Vec<String>, PasswordFault> {
-        let password = PlainPassword::parse(text.to_owned())?;
-        let broken = PasswordRules::default().accept(password).err().unwrap_or_default();
-        Ok(broken.iter().map(ToString::to_string).collect())
     }
 
     #[test]
@@ -353,16 +296,6 @@ mod tests {
         assert!(prepared(&"a".repeat(4096)).is_ok());
         assert_eq!(prepared(&"a".repeat(4097)), Err(PasswordFault::TooLong));
         assert_eq!(prepared(&"\0".repeat(4097)), Err(PasswordFault::TooLong));
-    }
-
-    #[test]
-    fn length_counts_code_points() {
-        assert_eq!(broken("fourteen chars"), Ok(vec!["shorter than 15 characters".into()]));
-        assert_eq!(broken("fifteen chars.."), Ok(vec![]));
-        assert_eq!(broken(&"é".repeat(15)), Ok(vec![]));
-        assert_eq!(broken(&"e\u{301}".repeat(14)), Ok(vec!["shorter than 15 characters".into()]));
-        assert_eq!(broken(&"é".repeat(256)), Ok(vec![]));
-        assert_eq!(broken(&"é".repeat(257)), Ok(vec!["longer than 256 characters".into()]));
     }
 
     #[test]

@@ -45,6 +45,7 @@ pub enum Reason {
     UserPending,
     UserIsService,
     LastAdministrator,
+    PasswordTooYoung,
     SecondFactorMissing,
     SecondFactorMandatory,
     NoDeliveryAddress,

@@ -255,7 +255,7 @@ mod tests {
             stored_link: None,
             mail_failed_at: None,
             second_factor: None,
-            policy: crate::domain::second_factor::UserPolicy::default(),
+            policy: crate::domain::user_policy::UserPolicy::default(),
         })
     }
 

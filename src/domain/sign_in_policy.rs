@@ -1,11 +1,14 @@
-//! The policy of signing in: which users need a second factor, and from when on.
+//! The policy of signing in: which users need a second factor, and from when on, and what makes a password acceptable.
 
+use std::time::Duration;
+
+use super::password::PasswordRules;
 use super::role::Role;
 use super::time::Timestamp;
 use super::user::{Etag, User, UserKind};
 
 /// The policy, as stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SignInPolicy {
     /// Whether everybody needs a second factor.
     pub second_factor_required: bool,
@@ -13,11 +16,64 @@ pub struct SignInPolicy {
     pub second_factor_roles: Vec<Role>,
     /// From when on. `None`: at once.
     pub second_factor_from: Option<Timestamp>,
+    /// The rules for new passwords.
+    pub password_rules: PasswordRulesSet,
+    /// How many old passwords are refused, besides the last one. At most [`SignInPolicy::MAX_HISTORY`].
+    pub password_history: u32,
+    /// How soon after a change the user may make the next one. Zero: at once.
+    pub password_min_age: Duration,
     /// Incremented by each change.
     pub version: i64,
 }
 
+/// The rules for new passwords that a policy sets. What is `None` is as configured.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PasswordRulesSet {
+    /// Minimum number of code points.
+    pub min_length: Option<u32>,
+    /// Maximum number of code points.
+    pub max_length: Option<u32>,
+    /// Lowest score that is accepted.
+    pub min_score: Option<u8>,
+    /// Whether leaked passwords are refused.
+    pub reject_breached: Option<bool>,
+    /// Whether names of the user and of the organisation are refused.
+    pub reject_user_info: Option<bool>,
+    /// Whether a letter and a digit are needed.
+    pub require_letter_and_digit: Option<bool>,
+}
+
+impl PasswordRulesSet {
+    /// The rules that are in force, if these are configured.
+    pub fn over(self, configured: PasswordRules) -> PasswordRules {
+        PasswordRules {
+            min_length: self.min_length.unwrap_or(configured.min_length),
+            max_length: self.max_length.unwrap_or(configured.max_length),
+            min_score: self.min_score.unwrap_or(configured.min_score),
+            reject_breached: self.reject_breached.unwrap_or(configured.reject_breached),
+            reject_user_info: self.reject_user_info.unwrap_or(configured.reject_user_info),
+            require_letter_and_digit: self.require_letter_and_digit.unwrap_or(configured.require_letter_and_digit),
+        }
+    }
+
+    /// The rules after a change: what it leaves out stays as it is.
+    #[must_use]
+    pub fn changed_by(self, change: PasswordRulesSet) -> PasswordRulesSet {
+        PasswordRulesSet {
+            min_length: change.min_length.or(self.min_length),
+            max_length: change.max_length.or(self.max_length),
+            min_score: change.min_score.or(self.min_score),
+            reject_breached: change.reject_breached.or(self.reject_breached),
+            reject_user_info: change.reject_user_info.or(self.reject_user_info),
+            require_letter_and_digit: change.require_letter_and_digit.or(self.require_letter_and_digit),
+        }
+    }
+}
+
 impl SignInPolicy {
+    /// Most old passwords that are refused. Each costs a hash whenever a user chooses a password.
+    pub const MAX_HISTORY: u32 = 10;
+
     /// The current etag.
     pub fn etag(&self) -> Etag {
         Etag(self.version)
@@ -31,6 +87,13 @@ impl SignInPolicy {
 }
 
 impl User {
+    /// When the user may change the password again, if the policy makes them wait at `now`. A change that is demanded need not
+    /// wait.
+    pub fn change_refused_until(&self, now: Timestamp) -> Option<Timestamp> {
+        let changed_at = self.password.as_ref().filter(|_| self.change_cause().is_none())?.changed_at;
+        Some(changed_at.saturating_add(self.policy.password_min_age)).filter(|until| *until > now)
+    }
+
     /// Returns whether the policy asks the user for a second factor at `now`.
     pub fn needs_second_factor(&self, now: Timestamp) -> bool {
         self.second_factor_from().is_some_and(|from| from <= now)

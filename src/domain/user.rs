@@ -19,8 +19,9 @@ use super::lockout::{Lock, LockCause, Throttle};
 use super::password_hash::HashMethod;
 use super::profile::{DisplayName, ExternalId, Labels, Locale};
 use super::role::{Role, ScopeSet, scopes_of};
-use super::second_factor::{SecondFactor, UserPolicy};
+use super::second_factor::SecondFactor;
 use super::time::Timestamp;
+use super::user_policy::UserPolicy;
 use super::username::Username;
 
 /// Identifies one user.

@@ -28,6 +28,14 @@ pub enum Fault {
     Conflict,
     /// The new password is the old one.
     Reused,
+    /// The password is in a list of leaked ones.
+    Breached,
+    /// The password consists of little but names of the user or of the organisation.
+    ContainsUserInfo,
+    /// The password lacks a letter or a digit.
+    LetterAndDigit,
+    /// The password is too easy to guess.
+    TooWeak,
     /// The password has a control character or an unassigned code point.
     NotText,
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::convert::{auth, code, deliveries, passwords, second_factor, sessions, tokens};
+use super::convert::{auth, code, deliveries, passwords, policy, second_factor, sessions, tokens};
 use super::{admitted, decode, run};
 use crate::app::App;
 use crate::proto::v1;
@@ -66,10 +66,31 @@ impl Auth for Service {
         Ok(Response::new(auth::reset_requested(requested)))
     }
 
+    async fn get_password_rules(
+        &self,
+        request: Request<v1::GetPasswordRulesRequest>,
+    ) -> Answer<v1::GetPasswordRulesResponse> {
+        decode(request, |_| Ok(()))?;
+        let rules = auth::rules(self.app.password_rules().await?);
+        Ok(Response::new(v1::GetPasswordRulesResponse { rules: Some(rules) }))
+    }
+
+    async fn check_password_strength(
+        &self,
+        request: Request<v1::CheckPasswordStrengthRequest>,
+    ) -> Answer<v1::CheckPasswordStrengthResponse> {
+        let (caller, (command, language)) = decode(request, policy::check_strength)?;
+        let judged = run(&self.app, |app| async move { app.check_password_strength(&caller, command).await }).await?;
+        Ok(Response::new(policy::strength(&judged, language)))
+    }
+
     async fn inspect_link(&self, request: Request<v1::InspectLinkRequest>) -> Answer<v1::InspectLinkResponse> {
         let (caller, link) = decode(request, deliveries::inspect_link)?;
         let view = run(&self.app, |app| async move { app.inspect_link(&caller, link).await }).await?;
-        let rules = view.purpose.sets_password().then(|| auth::rules(self.app.password_rules()));
+        let rules = match view.purpose.sets_password() {
+            true => Some(auth::rules(self.app.password_rules().await?)),
+            false => None,
+        };
         Ok(Response::new(v1::InspectLinkResponse {
             kind: deliveries::link_kind(view.purpose).into(),
             username: view.username,

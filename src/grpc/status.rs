@@ -154,6 +154,7 @@ fn metadata(error: &Error) -> HashMap<String, String> {
         Error::AlreadyExists(Taken::UsernameReserved(until) | Taken::EmailReserved(until)) => {
             vec![("availableTime", until.to_string())]
         }
+        Error::Precondition(Unmet::PasswordTooYoung(until)) => vec![("availableTime", until.to_string())],
         Error::Precondition(Unmet::UserLocked(cause)) => vec![("lockCause", cause.as_str().to_owned())],
         Error::Exhausted { limit: Limit::Lane(lane), .. } => vec![("lane", (*lane).to_owned())],
         Error::QueryTooBroad { narrowing } => {

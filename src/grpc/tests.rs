@@ -38,7 +38,8 @@ fn no_message_prints_a_secret() -> Result<(), Box<dyn std::error::Error>> {
                 };
             }
             let text = printed_as!(
-                CancelLinkRequest ChangePasswordRequest CompletePasswordChangeRequest CompletePasswordResetRequest
+                CancelLinkRequest ChangePasswordRequest CheckPasswordStrengthRequest CompletePasswordChangeRequest
+                CompletePasswordResetRequest
                 ConfirmTotpRequest ConfirmTotpResponse EnrollTotpRequest EnrollTotpResponse EnrollmentStep
                 RegenerateRecoveryCodesResponse SecondFactorProof SecondFactorStep VerifySecondFactorRequest
                 CreateApiTokenResponse CreateUserRequest CreateUserResponse InspectLinkRequest IntrospectTokenRequest PasswordChangeStep ReauthenticateRequest RefreshTokensRequest

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use super::convert::user::{effects, failure, lock, user};
-use super::convert::{audit, deliveries, diagnosis, passwords, second_factor, sessions, tokens, users};
+use super::convert::{audit, deliveries, diagnosis, passwords, policy, second_factor, sessions, tokens, users};
 use super::{decode, run};
 use crate::app::App;
 use crate::domain::caller::Caller;
@@ -37,7 +37,7 @@ impl Service {
         if !is_wanted {
             return Ok(None);
         }
-        Ok(Some(second_factor::impact(self.app.policy_impact(caller, policy).await?)))
+        Ok(Some(policy::impact(self.app.policy_impact(caller, policy).await?)))
     }
 }
 
@@ -300,7 +300,10 @@ impl UserAdmin for Service {
         let (caller, include_impact) = decode(request, |message| Ok(message.include_impact))?;
         let policy = self.app.sign_in_policy().await?;
         let impact = self.impact(&caller, &policy, include_impact).await?;
-        Ok(Response::new(v1::GetSignInPolicyResponse { policy: Some(second_factor::policy(&policy)), impact }))
+        Ok(Response::new(v1::GetSignInPolicyResponse {
+            policy: Some(policy::policy(&policy, self.app.configured_password_rules())),
+            impact,
+        }))
     }
 
     async fn update_sign_in_policy(
@@ -309,11 +312,14 @@ impl UserAdmin for Service {
     ) -> Answer<v1::UpdateSignInPolicyResponse> {
         let (caller, (command, include_impact)) = decode(request, |message| {
             let include_impact = message.include_impact;
-            Ok((second_factor::update_policy(message)?, include_impact))
+            Ok((policy::update_policy(message)?, include_impact))
         })?;
         let asking = caller.clone();
         let policy = run(&self.app, |app| async move { app.update_sign_in_policy(&caller, command).await }).await?;
         let impact = self.impact(&asking, &policy, include_impact).await?;
-        Ok(Response::new(v1::UpdateSignInPolicyResponse { policy: Some(second_factor::policy(&policy)), impact }))
+        Ok(Response::new(v1::UpdateSignInPolicyResponse {
+            policy: Some(policy::policy(&policy, self.app.configured_password_rules())),
+            impact,
+        }))
     }
 }

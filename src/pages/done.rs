@@ -9,17 +9,17 @@ use http::header::LOCATION;
 use minijinja::context;
 
 use super::Pages;
-use super::language::Language;
 use super::problem::Problem;
 use super::view::Page;
 use super::visit::Visit;
+use crate::domain::language::Language;
 
 /// What can be done.
 const KINDS: [&str; 6] = ["reset", "invite", "verify", "cancel", "forgot", "security"];
 
 /// Leads to the page, in the language that the user chose.
 pub(super) fn done(of: &'static str, lang: &str) -> Response {
-    let lang = lang.parse().map_or_else(|_| String::new(), |lang: Language| format!("&lang={}", lang.as_str()));
+    let lang = lang.parse().map_or_else(|_| String::new(), |lang: Language| format!("&lang={}", lang.code()));
     (StatusCode::SEE_OTHER, [(LOCATION, format!("done?of={of}{lang}"))]).into_response()
 }
 

@@ -48,7 +48,7 @@ pub(super) async fn act(
     }
     let language = visit.language(form.get("lang").parse().ok(), None);
     let command =
-        RequestPasswordReset { login: login.to_owned(), locale: Locale::parse(language.as_str()).ok().flatten() };
+        RequestPasswordReset { login: login.to_owned(), locale: Locale::parse(language.code()).ok().flatten() };
     let app = Arc::clone(&pages.app);
     let requested = async {
         let caller = visit.caller(&pages, "RequestPasswordReset", Demand::Anyone).await?;

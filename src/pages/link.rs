@@ -18,6 +18,7 @@ use super::visit::{Place, Visit};
 use super::{Pages, code};
 use crate::app::{CompletePasswordReset, LinkView};
 use crate::domain::caller::Demand;
+use crate::domain::language::Language;
 use crate::domain::password::{PasswordFault, PlainPassword};
 use crate::domain::second_factor::SecondFactorCode;
 use crate::domain::secret::{CancelSecret, LinkSecret};
@@ -37,6 +38,12 @@ impl OpenLink<'_> {
     fn needs_code(&self) -> bool {
         self.view.as_ref().is_some_and(|view| !view.second_factors.is_empty())
     }
+
+    /// The language that was chosen, or else that of the user or the browser.
+    fn language(&self, visit: &Visit, fields: &Fields) -> Language {
+        let locale = self.view.as_ref().and_then(|view| view.locale.as_ref());
+        visit.language(fields.get("lang").parse().ok(), locale)
+    }
 }
 
 /// What a user chose and typed to set a password.
@@ -48,7 +55,7 @@ struct Chosen {
 /// Shows what the link is for. Changes nothing.
 pub(super) async fn show(State(pages): State<Arc<Pages>>, Extension(visit): Extension<Visit>) -> Response {
     match pages.open(&visit, visit.query()).await {
-        Ok(link) => pages.show_link(&visit, visit.query(), &link, StatusCode::OK, &[]),
+        Ok(link) => pages.show_link(&visit, visit.query(), &link, StatusCode::OK, &[]).await,
         Err(problem) => pages.problem(Some(&visit), &problem),
     }
 }
@@ -64,10 +71,12 @@ pub(super) async fn act(
         Err(problem) => return pages.problem(Some(&visit), &problem),
     };
     let chosen = match link.page {
-        LinkPage::Reset | LinkPage::Invite => match pages.chosen(&form, &link) {
-            Ok(chosen) => Some(chosen),
-            Err(mistakes) => {
-                let mut response = pages.show_link(&visit, &form, &link, StatusCode::UNPROCESSABLE_ENTITY, &mistakes);
+        LinkPage::Reset | LinkPage::Invite => match pages.chosen(&visit, &form, &link).await {
+            Err(error) => return pages.refuse(&visit, &form, &link, error).await,
+            Ok(Ok(chosen)) => Some(chosen),
+            Ok(Err(mistakes)) => {
+                let status = StatusCode::UNPROCESSABLE_ENTITY;
+                let mut response = pages.show_link(&visit, &form, &link, status, &mistakes).await;
                 response.extensions_mut().insert(Cause::of_mistakes(&mistakes));
                 return response;
             }
@@ -76,7 +85,7 @@ pub(super) async fn act(
     };
     match pages.use_link(&visit, &link, chosen).await {
         Ok(()) => done(link.page.as_str(), form.get("lang")),
-        Err(error) => pages.refuse(&visit, &form, &link, error),
+        Err(error) => pages.refuse(&visit, &form, &link, error).await,
     }
 }
 
@@ -100,14 +109,21 @@ impl Pages {
 
     /// Returns the password of the form, and the code if the link needs one; or every mistake that shows before they are
     /// checked.
-    fn chosen(&self, form: &Fields, link: &OpenLink<'_>) -> Result<Chosen, Vec<Mistake>> {
+    async fn chosen(
+        &self,
+        visit: &Visit,
+        form: &Fields,
+        link: &OpenLink<'_>,
+    ) -> Result<std::result::Result<Chosen, Vec<Mistake>>> {
+        let words = link.view.as_ref().map_or(self.app.words(), |view| self.app.words().and(&view.username));
+        let password = self.chosen_password(form, words, link.language(visit, form)).await?;
         let code = code::typed(form.get("code"));
         let is_missing = link.needs_code() && code.is_none();
         let missing = is_missing.then(|| Mistake::of("code", "required"));
-        match (self.chosen_password(form), missing) {
+        Ok(match (password, missing) {
             (Ok(password), None) => Ok(Chosen { password, code }),
             (password, missing) => Err(password.err().into_iter().flatten().chain(missing).collect()),
-        }
+        })
     }
 
     async fn use_link(&self, visit: &Visit, link: &OpenLink<'_>, chosen: Option<Chosen>) -> Result<()> {
@@ -135,15 +151,15 @@ impl Pages {
     }
 
     /// Shows the form again if another try can help.
-    fn refuse(&self, visit: &Visit, form: &Fields, link: &OpenLink<'_>, error: Error) -> Response {
+    async fn refuse(&self, visit: &Visit, form: &Fields, link: &OpenLink<'_>, error: Error) -> Response {
         let Some(mistakes) = mistakes_of(&error) else { return self.problem(Some(visit), &error.into()) };
-        let mut response = self.show_link(visit, form, link, status_of(&error), &mistakes);
+        let mut response = self.show_link(visit, form, link, status_of(&error), &mistakes).await;
         set_retry_after(&mut response, retry_after(&error));
         response.extensions_mut().insert(Cause::of(&error));
         response
     }
 
-    fn show_link(
+    async fn show_link(
         &self,
         visit: &Visit,
         fields: &Fields,
@@ -152,7 +168,6 @@ impl Pages {
         mistakes: &[Mistake],
     ) -> Response {
         let (page, token, lang) = (link.page.as_str(), link.token, fields.get("lang"));
-        let locale = link.view.as_ref().and_then(|view| view.locale.as_ref());
         let remaining =
             link.view.as_ref().map(|view| Span::remaining(view.expires_at.duration_since(self.app.environment.now())));
         self.views.respond(&Page {
@@ -162,7 +177,7 @@ impl Pages {
                 LinkPage::Verify => "verify.html",
                 LinkPage::Cancel => "cancel.html",
             },
-            language: visit.language(lang.parse().ok(), locale),
+            language: link.language(visit, fields),
             here: format!("{page}?token={token}&"),
             values: context! {
                 page,
@@ -172,7 +187,7 @@ impl Pages {
                 remaining,
                 is_invitation => link.page == LinkPage::Invite,
                 username => link.view.as_ref().map(|view| view.username.as_str()),
-                min_length => self.app.password_rules().min_length,
+                min_length => self.min_length().await,
                 needs_code => link.needs_code(),
             },
         })

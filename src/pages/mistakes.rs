@@ -6,33 +6,41 @@ use super::Pages;
 use super::fields::Fields;
 use super::problem::{retry_after, status_of};
 use super::view::{Mistake, Span};
-use crate::domain::password::{PasswordFault, PlainPassword, RuleBroken};
+use crate::domain::language::Language;
+use crate::domain::password::{ContextWords, Hint, PasswordFault, PlainPassword, RuleBroken};
 use crate::domain::violation::{Describe, Fault};
-use crate::error::{Error, Limit, Unauthenticated};
+use crate::error::{Error, Limit, Result, Unauthenticated};
 
 impl Pages {
     /// Returns the password of the form, or every mistake that shows without a look at the old one.
-    pub(super) fn chosen_password(&self, form: &Fields) -> Result<PlainPassword, Vec<Mistake>> {
-        let rules = self.app.password_rules();
+    pub(super) async fn chosen_password(
+        &self,
+        form: &Fields,
+        words: ContextWords,
+        language: Language,
+    ) -> Result<std::result::Result<PlainPassword, Vec<Mistake>>> {
         let password = PlainPassword::parse(form.get("password").to_owned());
-        let mut mistakes = match &password {
-            Err(PasswordFault::TooLong) => vec![mistake(&RuleBroken::TooLong { max: rules.max_length })],
-            Err(fault) => vec![mistake(fault)],
-            Ok(password) => match rules.accept(password.copy()) {
-                Ok(_) => Vec::new(),
-                Err(broken) => broken.iter().map(mistake).collect(),
-            },
+        let mut mistakes: Vec<Mistake> = match &password {
+            Err(PasswordFault::TooLong) => {
+                let max = self.app.password_rules().await?.max_length;
+                vec![broken(&RuleBroken::TooLong { max }, language)]
+            }
+            Err(fault) => vec![Mistake::of("password", kind(fault.fault()))],
+            Ok(password) => {
+                let judged = self.app.judge_password(password.copy(), words).await?;
+                judged.broken.iter().map(|rule| broken(rule, language)).collect()
+            }
         };
-        for found in &mut mistakes {
-            found.number = match found.kind {
-                "too_short" => Some(rules.min_length),
-                _ => Some(rules.max_length),
-            };
-        }
         if password.is_ok() && form.get("password") != form.get("repeat") {
             mistakes.push(Mistake::of("repeat", "differs"));
         }
-        password.ok().filter(|_| mistakes.is_empty()).ok_or(mistakes)
+        Ok(password.ok().filter(|_| mistakes.is_empty()).ok_or(mistakes))
+    }
+
+    /// The smallest length of a new password, to be shown. What is typed is judged by the rules of that time.
+    pub(super) async fn min_length(&self) -> u32 {
+        let rules = self.app.password_rules().await;
+        rules.unwrap_or_else(|_| self.app.configured_password_rules()).min_length
     }
 }
 
@@ -59,8 +67,22 @@ pub(super) fn mistakes_of(error: &Error) -> Option<Vec<Mistake>> {
     Some(vec![mistake])
 }
 
-fn mistake(fault: &impl Describe) -> Mistake {
-    Mistake::of("password", kind(fault.fault()))
+/// The mistake of a password that breaks a rule.
+fn broken(rule: &RuleBroken, language: Language) -> Mistake {
+    let mistake = Mistake::of("password", kind(rule.fault()));
+    match rule {
+        RuleBroken::TooShort { min: number } | RuleBroken::TooLong { max: number } => {
+            Mistake { number: Some(*number), ..mistake }
+        }
+        RuleBroken::TooWeak { hint } => Mistake { hint: hint_text(*hint, language), ..mistake },
+        _ => mistake,
+    }
+}
+
+/// What is weak about a password, and what would help.
+pub(super) fn hint_text(hint: Hint, language: Language) -> String {
+    let weakness = hint.weakness.map(|weakness| format!("{} ", weakness.text(language))).unwrap_or_default();
+    format!("{weakness}{}", hint.advice.text(language))
 }
 
 /// The name of the text for a fault of a password.
@@ -69,6 +91,10 @@ fn kind(fault: Fault) -> &'static str {
         Fault::Required => "required",
         Fault::TooShort => "too_short",
         Fault::TooLong => "too_long",
+        Fault::TooWeak => "too_weak",
+        Fault::ContainsUserInfo => "user_info",
+        Fault::Breached => "breached",
+        Fault::LetterAndDigit => "letter_and_digit",
         Fault::Reused => "reused",
         Fault::NotText => "not_text",
         _ => "malformed",

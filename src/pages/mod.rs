@@ -26,6 +26,7 @@ mod observe;
 mod problem;
 mod qr;
 mod security;
+mod strength;
 mod view;
 mod visit;
 
@@ -35,7 +36,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
-use axum::routing::get;
+use axum::routing::{get, post};
 use strum::IntoEnumIterator as _;
 use tokio_util::sync::CancellationToken;
 
@@ -104,6 +105,7 @@ impl Pages {
             .route("/", get(forgot::front))
             .route("/forgot", get(forgot::show).post(forgot::act))
             .route("/security", get(security::show).post(security::act))
+            .route("/strength", post(strength::judge))
             .route("/done", get(done::show))
             .route("/style.css", get(assets::style))
             .route("/password.js", get(assets::script))

@@ -27,6 +27,7 @@ use crate::app::{
     CompletePasswordChange, ConfirmTotp, EnrollBy, EnrollTotp, Progress, SignIn, TotpEnrollment, VerifySecondFactor,
 };
 use crate::domain::caller::Demand;
+use crate::domain::language::Language;
 use crate::domain::login::Login;
 use crate::domain::password::PlainPassword;
 use crate::domain::second_factor::{RecoveryCode, SecondFactorCode, TotpCode};
@@ -95,7 +96,7 @@ impl From<TotpEnrollment> for NewApp {
 pub(super) async fn show(State(pages): State<Arc<Pages>>, Extension(visit): Extension<Visit>) -> Response {
     // A query must not fill in the name.
     let fields = Fields::default();
-    pages.show_step(&visit, &fields, &Shown::SignIn, StatusCode::OK, &[])
+    pages.show_step(&visit, &fields, &Shown::SignIn, StatusCode::OK, &[]).await
 }
 
 /// Takes a step, and shows the next.
@@ -105,18 +106,19 @@ pub(super) async fn act(
     Form(form): Form,
 ) -> Response {
     let Ok(step) = form.get("step").parse::<Step>() else { return pages.problem(Some(&visit), &Problem::Unreadable) };
-    let done = match pages.done_in(step, &form) {
-        Ok(done) => done,
-        Err(mistakes) => {
-            let again = Shown::again(step, &form);
-            let mut response = pages.show_step(&visit, &form, &again, StatusCode::UNPROCESSABLE_ENTITY, &mistakes);
+    let done = match pages.done_in(step, &visit, &form).await {
+        Err(error) => return pages.refuse_step(&visit, &form, step, error).await,
+        Ok(Ok(done)) => done,
+        Ok(Err(mistakes)) => {
+            let (again, status) = (Shown::again(step, &form), StatusCode::UNPROCESSABLE_ENTITY);
+            let mut response = pages.show_step(&visit, &form, &again, status, &mistakes).await;
             response.extensions_mut().insert(Cause::of_mistakes(&mistakes));
             return response;
         }
     };
     match pages.take_step(&visit, form.get("ticket"), done).await {
-        Ok(next) => pages.show_step(&visit, &form, &next, StatusCode::OK, &[]),
-        Err(error) => pages.refuse_step(&visit, &form, step, error),
+        Ok(next) => pages.show_step(&visit, &form, &next, StatusCode::OK, &[]).await,
+        Err(error) => pages.refuse_step(&visit, &form, step, error).await,
     }
 }
 
@@ -143,18 +145,32 @@ impl Shown {
     }
 }
 
+/// The language that the user chose on one of the steps.
+fn chosen_language(visit: &Visit, fields: &Fields) -> Option<Language> {
+    fields.get("lang").parse().ok().or_else(|| visit.chosen())
+}
+
 impl Pages {
     /// Returns what the user did, or every mistake that shows before it is checked.
-    fn done_in(&self, step: Step, form: &Fields) -> Result<Done, Vec<Mistake>> {
-        match step {
+    async fn done_in(
+        &self,
+        step: Step,
+        visit: &Visit,
+        form: &Fields,
+    ) -> Result<std::result::Result<Done, Vec<Mistake>>> {
+        Ok(match step {
             Step::SignIn => signing_in(form),
             Step::Code => code::typed(form.get("code")).map(Done::Code).ok_or(vec![Mistake::of("code", "required")]),
-            Step::Password => self.chosen_password(form).map(Done::Password),
+            Step::Password => {
+                let words = self.app.words().and(form.get("login"));
+                let language = visit.language(chosen_language(visit, form), None);
+                self.chosen_password(form, words, language).await?.map(Done::Password)
+            }
             Step::App => match code::typed(form.get("code")) {
                 Some(SecondFactorCode::Totp(Some(code))) => Ok(Done::App(code)),
                 _ => Err(vec![Mistake::of("code", "no_digits")]),
             },
-        }
+        })
     }
 
     async fn take_step(&self, visit: &Visit, ticket: &str, done: Done) -> Result<Shown> {
@@ -204,20 +220,20 @@ impl Pages {
     }
 
     /// Shows the step again if another try can help.
-    fn refuse_step(&self, visit: &Visit, form: &Fields, step: Step, error: Error) -> Response {
+    async fn refuse_step(&self, visit: &Visit, form: &Fields, step: Step, error: Error) -> Response {
         let Some(mut mistakes) = mistakes_of(&error) else { return self.problem(Some(visit), &error.into()) };
         for mistake in &mut mistakes {
             if step == Step::App && mistake.kind == "wrong" {
                 mistake.kind = "wrong_first";
             }
         }
-        let mut response = self.show_step(visit, form, &Shown::again(step, form), status_of(&error), &mistakes);
+        let mut response = self.show_step(visit, form, &Shown::again(step, form), status_of(&error), &mistakes).await;
         set_retry_after(&mut response, retry_after(&error));
         response.extensions_mut().insert(Cause::of(&error));
         response
     }
 
-    fn show_step(
+    async fn show_step(
         &self,
         visit: &Visit,
         fields: &Fields,
@@ -226,12 +242,12 @@ impl Pages {
         mistakes: &[Mistake],
     ) -> Response {
         let is_first = matches!(shown, Shown::SignIn);
-        let chosen = fields.get("lang").parse().ok().or_else(|| visit.chosen());
+        let chosen = chosen_language(visit, fields);
         let values = match shown {
             Shown::SignIn => context! { offers_link => self.app.sends_links() },
             Shown::Code(ticket) => context! { ticket => ticket.as_str() },
             Shown::Password(ticket) => {
-                context! { ticket => ticket.as_str(), min_length => self.app.password_rules().min_length }
+                context! { ticket => ticket.as_str(), min_length => self.min_length().await }
             }
             Shown::App(new) => match self.values_of_app(new) {
                 Some(values) => values,
@@ -251,7 +267,7 @@ impl Pages {
             values: context! {
                 mistakes => mistakes.to_vec(),
                 login => fields.get("login").trim(),
-                lang => chosen.map_or("", |language| language.as_str()),
+                lang => chosen.map_or("", Language::code),
                 ..values
             },
         })

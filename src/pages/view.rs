@@ -9,7 +9,7 @@ use minijinja::{AutoEscape, Environment, UndefinedBehavior, Value, context};
 use strum::IntoEnumIterator as _;
 
 use super::assets::{self, Logo};
-use super::language::Language;
+use crate::domain::language::Language;
 
 /// The templates by name. Their texts are in `words.*.html`.
 const TEMPLATES: [(&str, &str); 17] = [
@@ -55,11 +55,13 @@ pub(super) struct Mistake {
     pub(super) number: Option<u32>,
     /// The time in the text.
     pub(super) span: Option<Span>,
+    /// What is weak about the password, and what would help, in the language of the page.
+    pub(super) hint: String,
 }
 
 impl Mistake {
     pub(super) fn of(field: &'static str, kind: &'static str) -> Mistake {
-        Mistake { field, kind, number: None, span: None }
+        Mistake { field, kind, number: None, span: None, hint: String::new() }
     }
 }
 
@@ -109,8 +111,8 @@ impl From<Span> for Value {
 
 impl From<Mistake> for Value {
     fn from(mistake: Mistake) -> Value {
-        let Mistake { field, kind, number, span } = mistake;
-        context! { field, kind, number, span }
+        let Mistake { field, kind, number, span, hint } = mistake;
+        context! { field, kind, number, span, hint }
     }
 }
 
@@ -160,15 +162,15 @@ impl Views {
             .filter(|_| !page.here.is_empty())
             .map(|language| {
                 context! {
-                    tag => language.as_str(),
+                    tag => language.code(),
                     name => language.name(),
-                    href => format!("{}lang={}", page.here, language.as_str()),
+                    href => format!("{}lang={}", page.here, language.code()),
                     is_current => language == page.language,
                 }
             })
             .collect();
         let shared = context! {
-            language => page.language.as_str(),
+            language => page.language.code(),
             languages,
             organisation => self.organisation.as_str(),
             support => self.support.as_str(),
@@ -214,19 +216,29 @@ mod tests {
     /// The values of each template, sparse and full.
     fn samples() -> Vec<(&'static str, Value)> {
         let span = |unit| Span { number: 1, unit };
-        let mistakes: Vec<Mistake> =
-            ["required", "too_short", "too_long", "not_text", "reused", "differs", "malformed", "rejected"]
-                .into_iter()
-                .map(|kind| Mistake { number: Some(15), ..Mistake::of("password", kind) })
-                .chain(["too_often", "unavailable"].into_iter().flat_map(|kind| {
-                    let span = Some(Span { number: 2, unit: "second" });
-                    [Mistake { span, ..Mistake::of("", kind) }, Mistake::of("", kind)]
-                }))
-                .chain(
-                    ["required", "wrong", "too_often"]
-                        .map(|kind| Mistake { span: Some(span("second")), ..Mistake::of("code", kind) }),
-                )
-                .collect();
+        let mistakes: Vec<Mistake> = [
+            "required",
+            "too_short",
+            "too_long",
+            "too_weak",
+            "user_info",
+            "breached",
+            "letter_and_digit",
+            "not_text",
+            "reused",
+        ]
+        .into_iter()
+        .chain(["differs", "malformed", "rejected"])
+        .map(|kind| Mistake { number: Some(15), hint: "<hint>".to_owned(), ..Mistake::of("password", kind) })
+        .chain(["too_often", "unavailable"].into_iter().flat_map(|kind| {
+            let span = Some(Span { number: 2, unit: "second" });
+            [Mistake { span, ..Mistake::of("", kind) }, Mistake::of("", kind)]
+        }))
+        .chain(
+            ["required", "wrong", "too_often"]
+                .map(|kind| Mistake { span: Some(span("second")), ..Mistake::of("code", kind) }),
+        )
+        .collect();
         let choose = |is_invitation, mistakes: &[Mistake], unit| {
             let values = context! {
                 is_invitation, mistakes => mistakes.to_vec(), page => "reset", token => "t", lang => "de", username => "ada",
@@ -291,7 +303,7 @@ mod tests {
             for (template, values) in samples() {
                 let page = Page { status: StatusCode::OK, template, language, here: "reset?".to_owned(), values };
                 let html = views.render(&page).unwrap_or_else(|error| format!("{template}: {error:#}"));
-                assert!(html.contains(&format!("<html lang=\"{}\">", language.as_str())), "{html}");
+                assert!(html.contains(&format!("<html lang=\"{}\">", language.code())), "{html}");
                 assert_eq!(html.matches("<h1>").count(), 1, "{template}: {html}");
                 assert!(!html.contains("<b>") && !html.contains("ACME & S"), "escaped: {html}");
                 assert!(!html.contains("style=\"") && !html.contains("<script>"), "the policy forbids it: {html}");

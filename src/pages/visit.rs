@@ -9,10 +9,10 @@ use http::header::{ACCEPT_LANGUAGE, USER_AGENT};
 use http::{HeaderMap, HeaderName};
 
 use super::fields::Fields;
-use super::language::Language;
 use super::link_page::LinkPage;
 use super::{Pages, Peer, client};
 use crate::domain::caller::{AccessRule, Call, Caller, Demand};
+use crate::domain::language::Language;
 use crate::domain::profile::Locale;
 use crate::error::Result;
 use crate::lanes::Permit;
@@ -121,7 +121,7 @@ impl Visit {
 
     /// The language of the page: that of the switch, of the user, or of the browser.
     pub(super) fn language(&self, chosen: Option<Language>, user: Option<&Locale>) -> Language {
-        chosen.or_else(|| user.and_then(Language::of_locale)).or(self.known.accepted).unwrap_or(Language::En)
+        chosen.or_else(|| user.and_then(Language::of_locale)).or(self.known.accepted).unwrap_or_default()
     }
 
     /// The caller of a use case, which has the name of an RPC of `Auth`.

@@ -183,6 +183,7 @@ pub async fn start(config: &Config, environment: Environment) -> Result<Running,
         crate::jobs::outbox::start(&app, mailer, &jobs, &stop_jobs);
         crate::jobs::resolve_requests(&app, &jobs, &stop_jobs);
     }
+    app.warm_up().await;
     health.set_serving(true);
     jobs.spawn(Arc::clone(&call_log).report_gathered(stop.clone()));
     jobs.spawn(follow_readiness(Arc::clone(&app), health.clone(), stop.clone()));
@@ -488,6 +489,7 @@ fn settings(config: &Config, pages: Option<SocketAddr>) -> Settings {
         password_rules: PasswordRules {
             min_length: config.password.min_length,
             max_length: config.password.max_length,
+            ..PasswordRules::default()
         },
         temporary_password_ttl: config.temporary_password.ttl,
         sessions: SessionLimits { idle: config.session.idle, absolute: config.session.absolute },

@@ -23,6 +23,7 @@ pub mod links;
 mod list_connection;
 mod lists;
 mod migration;
+pub mod old_passwords;
 mod page;
 mod postgres;
 pub mod reset_requests;

@@ -67,7 +67,7 @@ fn settings_of(h: &Harness) -> Settings {
         },
         unknown_names: 16,
         retention: Retention { operators: Duration::ZERO, sign_ins: Duration::ZERO, strangers: Duration::ZERO },
-        password_rules: PasswordRules { min_length: 15, max_length: 256 },
+        password_rules: PasswordRules::default(),
         temporary_password_ttl: minute,
         sessions: limits,
         admin_sessions: limits,

@@ -248,13 +248,13 @@ async fn a_broken_authenticator_lets_nothing_in_and_can_be_removed() {
         h.sql(&format!("CREATE TABLE kept AS SELECT {column} FROM totp")).await;
         h.sql(&format!("UPDATE totp SET {how}")).await;
         let code = stranger.sign_in_with("bob", PASSWORD, factor.proof(&h)).await;
-        is_corrupt(code, "latchkey.v1.User", &id, how);
+        let reason = Refusal::of(&code.expect_err(how)).reason;
+        assert!(["CREDENTIALS_REJECTED", "RECORD_CORRUPT"].contains(&reason.as_str()), "{how}: {reason}");
         is_corrupt(bob.client.disable(Some(factor.proof(&h))).await, "latchkey.v1.User", &id, how);
         h.sql(&format!("UPDATE totp SET {column} = (SELECT {column} FROM kept)")).await;
         h.sql("DROP TABLE kept").await;
     }
-    h.sql("UPDATE recovery_code SET digest = digest WHERE FALSE").await;
-    h.sql("UPDATE totp SET failures = -1").await;
+    h.sql("UPDATE totp SET last_failure_at = -1").await;
     operator.reset_factor("bob").await.expect("a reset");
     stranger.change_step("bob", PASSWORD).await.expect("the password alone, which must be changed");
 }
@@ -265,13 +265,18 @@ async fn a_broken_policy_lets_nobody_in_until_it_is_mended() {
     let (operator, stranger) = (h.operator().await, h.stranger().await);
     h.create("bob", &[], PASSWORD).await;
     stranger.tokens("bob", PASSWORD).await.expect("tokens");
-    for how in ["second_factor_required = 7", "second_factor_roles = 'emperor'", "second_factor_from = -1"] {
+    for how in
+        ["second_factor_roles = 'emperor'", "password_history = -1", "password_min_age = -1"]
+    {
         h.sql(&format!("UPDATE sign_in_policy SET {how}")).await;
         assert!(stranger.sign_in("bob", PASSWORD).await.is_err(), "{how}");
         let read = operator.user_admin().get_sign_in_policy(v1::GetSignInPolicyRequest::default()).await;
         assert_eq!(read.expect_err(how).code(), Code::DataLoss, "{how}");
-        h.sql("UPDATE sign_in_policy SET second_factor_required = 0, second_factor_roles = '', second_factor_from = NULL")
-            .await;
+        h.sql(
+            "UPDATE sign_in_policy SET second_factor_required = 0, second_factor_roles = '', second_factor_from = NULL,
+            password_history = 0, password_min_age = 0",
+        )
+        .await;
     }
     stranger.tokens("bob", PASSWORD).await.expect("tokens");
 }

@@ -83,6 +83,7 @@ const CALLS: &[(&str, &[&str])] = &[
     ("password forgot", &["bob"]),
     ("password reset", &["--token-stdin"]),
     ("password cancel", &["--token-stdin"]),
+    ("password check", &["--password-stdin"]),
     ("mfa enroll", &[]),
     ("mfa confirm", &["--ticket-stdin"]),
     ("mfa disable", &[]),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use latchkey::domain::audit::EventType;
 use latchkey::domain::caller::Denied;
 use latchkey::domain::lockout::LockCause;
-use latchkey::domain::password::RuleBroken;
+use latchkey::domain::password::{Hint, RuleBroken};
 use latchkey::domain::reason::Reason;
 use latchkey::domain::role::{Scope, ScopeSet};
 use latchkey::domain::time::Timestamp;
@@ -50,6 +50,7 @@ fn errors() -> Vec<Error> {
         Unmet::UserPending,
         Unmet::UserIsService,
         Unmet::LastAdministrator,
+        Unmet::PasswordTooYoung(Timestamp::from_micros(0)),
         Unmet::SecondFactorMissing,
         Unmet::SecondFactorMandatory,
         Unmet::NoDeliveryAddress,
@@ -121,13 +122,21 @@ fn the_code_has_the_reasons_and_event_types_of_the_contract() {
     assert_eq!(reasons_of_code, reasons());
     let types_of_code: Vec<&str> = EventType::ALL.iter().map(|kind| kind.as_str()).collect();
     assert_eq!(types_of_code, values("EventType", "EVENT_TYPE_"));
-    for rule in
-        [RuleBroken::TooShort { min: 15 }, RuleBroken::TooLong { max: 256 }, RuleBroken::Reused, RuleBroken::NotText]
-    {
+    let broken = [
+        RuleBroken::TooShort { min: 15 },
+        RuleBroken::TooLong { max: 256 },
+        RuleBroken::LetterAndDigit,
+        RuleBroken::UserInfo,
+        RuleBroken::TooWeak { hint: Hint::default() },
+        RuleBroken::Breached,
+        RuleBroken::Reused,
+        RuleBroken::NotText,
+    ];
+    for rule in broken {
         let name = rule.fault().as_str().to_owned();
         assert!(values("PasswordRule", "PASSWORD_RULE_").contains(&name), "{name}");
     }
-    assert_eq!(values("PasswordRule", "PASSWORD_RULE_").len(), 4);
+    assert_eq!(values("PasswordRule", "PASSWORD_RULE_").len(), broken.len());
 }
 
 #[test]
@@ -272,6 +281,10 @@ fn the_document_names_what_can_be_wrong_with_a_field() {
         Fault::OutOfRange,
         Fault::Conflict,
         Fault::Reused,
+        Fault::Breached,
+        Fault::ContainsUserInfo,
+        Fault::LetterAndDigit,
+        Fault::TooWeak,
         Fault::NotText,
     ];
     let rows = rows(&document(), "| Reason of a field |");

@@ -325,6 +325,7 @@ fn few_functions_write_outside_a_transaction() {
         "idempotency_sweep",
         "keys_sweep",
         "links_sweep",
+        "old_passwords_sweep",
         "places_sweep",
         "reservations_sweep",
         "reset_requests_sweep",

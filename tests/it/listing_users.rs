@@ -72,8 +72,8 @@ async fn create_second_factors(h: &Harness, operator: &Client) {
         }
     }
     operator.lock("factor.locked").await.unwrap();
-    let roles = ["auditor", "viewer"].map(str::to_owned).to_vec();
-    let policy = v1::SignInPolicy { second_factor_roles: Some(v1::RoleNames { roles }), ..Default::default() };
+    let names = ["auditor", "viewer"].map(str::to_owned).to_vec();
+    let policy = v1::SignInPolicy { second_factor_roles: Some(v1::RoleNames { names }), ..Default::default() };
     let request = v1::UpdateSignInPolicyRequest { policy: Some(policy), ..Default::default() };
     operator.user_admin().update_sign_in_policy(request).await.unwrap();
 }

@@ -86,6 +86,7 @@ mod pages_with_a_code;
 mod paging;
 mod panics;
 mod parallel_use;
+mod password_policy;
 mod postfix;
 mod races;
 mod races_held;

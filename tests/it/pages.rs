@@ -201,7 +201,19 @@ async fn a_password_is_chosen_after_every_mistake_was_told() {
     }
     for (password, repeat, told) in [
         ("", "", &["#password\">Enter a password."][..]),
-        ("short c4nary", "short c4nary", &["#password\">The password is too short: it needs at least 15 characters."]),
+        (
+            "short c4nary",
+            "short c4nary",
+            &["#password\">The password is too short: it needs at least 15 characters."],
+        ),
+        (
+            "grace2026grace2026",
+            "grace2026grace2026",
+            &[
+                "#password\">The password consists of little but your name",
+                "#password\">The password is too easy to guess.",
+            ],
+        ),
         (OTHER_PASSWORD, PASSWORD, &["#repeat\">The two passwords differ."]),
         ("short c4nary", "c4nary", &["#password\">The password is too short", "#repeat\">The two passwords differ"]),
         ("a line\nwith a c4nary in it", "a line\nwith a c4nary in it", &["#password\">The password has a character"]),
@@ -210,7 +222,7 @@ async fn a_password_is_chosen_after_every_mistake_was_told() {
             &"c4nary ".repeat(40),
             &["#password\">The password is too long: it may have at most 256"],
         ),
-        (PASSWORD, PASSWORD, &["#password\">This is the old password."]),
+        (PASSWORD, PASSWORD, &["#password\">This is an old password."]),
     ] {
         let answer = h.form("/reset", &[("token", token), ("password", password), ("repeat", repeat)]).await;
         assert_eq!(answer.status, 422, "{told:?}: {}", answer.body);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use latchkey::proto::v1::{self, sign_in_progress::Step};
 use serde_json::json;
-use tonic::{Code, Status};
+use tonic::{Code, Response, Status};
 
 use crate::harness::actors::named;
 use crate::harness::factor::{Authenticator, recovery, totp};

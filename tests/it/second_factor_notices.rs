@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use latchkey::clock::Clock as _;
 use latchkey::proto::v1;
 
 use crate::harness::factor::{Authenticator, recovery, totp};

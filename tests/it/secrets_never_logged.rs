@@ -19,6 +19,7 @@ use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD, eventually, log}
 const READS: &[&str] = &[
     "Audit/GetEvent",
     "Audit/ListEvents",
+    "Auth/GetPasswordRules",
     "Auth/GetSigningKeys",
     "Auth/InspectLink",
     "Auth/IntrospectToken",
@@ -181,6 +182,9 @@ async fn mail_and_links(h: &Harness, record: &Record, root: &Client) -> [String;
     let invited = record.done(root, "UserAdmin/CreateUser", invite("dave", "returnInvite")).await;
     record.secret("link", &json!(token_of(&invited["inviteLink"])));
 
+    let password = record.secret("password", &json!("a c4nary that is only judged"));
+    record.done(&stranger, "Auth/CheckPasswordStrength", json!({"password": password})).await;
+    record.done(&stranger, "Auth/GetPasswordRules", json!({})).await;
     let sent = record.done(root, "UserAdmin/SendEmailVerification", json!({"user": bob()})).await;
     let (verify, _) = mailed(h, record, &sent, "verify").await;
     record.done(&stranger, "Auth/InspectLink", json!({"linkToken": verify})).await;

@@ -14,7 +14,7 @@ use crate::domain::password_hash::PasswordHash;
 use crate::domain::second_factor::SecondFactorCode;
 use crate::domain::secret::TicketSecret;
 use crate::domain::user::{Password, PasswordKind, User};
-use crate::error::{Error, Result, Unauthenticated};
+use crate::error::{Error, Result, Unauthenticated, Unmet};
 use crate::store::sessions::{Which, session_end};
 use crate::store::tickets::{ticket_end_all, ticket_lock_row};
 use crate::store::users::{user_save, user_with_credentials};
@@ -91,9 +91,11 @@ impl App {
         let ChangePassword { current, new_password, code, validate_only } = command;
         let code = code.as_ref();
         let entry = self.enter(caller).await?;
-        let new_password = self.accept("new_password", new_password)?;
         let account = user_with_credentials(self.store.reader(), *id).await?;
         let account = &account.ok_or(Error::Unauthenticated(Unauthenticated::SessionRevoked))?;
+        if let Some(until) = account.user.change_refused_until(self.now()) {
+            return Err(Unmet::PasswordTooYoung(until).into());
+        }
         let proof = &self.prove(entry, Claim::owner(account, current.as_ref())).await?;
         let hash = match App::check_code_sent(&account.user, code) {
             Ok(()) => self.hash_own(proof, current.as_ref(), new_password).await,

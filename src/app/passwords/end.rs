@@ -11,7 +11,7 @@ pub(in crate::app) async fn end_password(change: &Change<'_>, user: &mut User) -
     user.change_required = false;
     if user.password.take().is_some() {
         user.password_ended_at = Some(change.now);
-        user_end_password(&change.tx, user.id).await?;
+        user_end_password(&change.tx, user, change.now).await?;
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 mod by_link;
 mod change;
 mod end;
+mod judge;
 mod require_change;
 mod reset;
 mod send_link;
@@ -10,5 +11,6 @@ mod send_link;
 pub use self::by_link::CompletePasswordReset;
 pub use self::change::{ChangePassword, CompletePasswordChange};
 pub(super) use self::end::end_password;
+pub use self::judge::{CheckPasswordStrength, Judged};
 pub use self::require_change::{RequirePasswordChange, WaivePasswordChange};
 pub use self::reset::{Handover, PasswordReset, ResetMethod, ResetPassword};

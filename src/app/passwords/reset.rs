@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use crate::app::App;
 use crate::app::idempotency::{Idempotency, Replay, Retry};
-use crate::app::proving::{GivenPassword, NewPassword};
+use crate::app::proving::NewPassword;
 use crate::app::writer::{Change, RolledBack, Writer};
 use crate::domain::audit::{Event, EventType, Target};
 use crate::domain::caller::Caller;
@@ -122,8 +122,7 @@ impl App {
         let work: Pin<Box<dyn Future<Output = _> + Send + '_>> = match method {
             ResetMethod::Link(wish) => Box::pin(self.reset_by_link(caller, &reset, wish, retry)),
             ResetMethod::Password(password, handover) => {
-                let given = self.accept_given("set_password.password", password)?;
-                Box::pin(self.reset_once(caller, &reset, given, handover, retry))
+                Box::pin(self.reset_once(caller, &reset, password, handover, retry))
             }
         };
         let reset = self.once(retry, work, |Replay { user, answer, delivery }| PasswordReset {
@@ -147,18 +146,19 @@ impl App {
         &self,
         caller: &Caller,
         reset: &Reset,
-        given: GivenPassword,
+        password: NewPassword,
         handover: Handover,
         retry: Option<&Retry<'_>>,
     ) -> Result<Option<PasswordReset>> {
-        // Scopes and state are checked before the costly hash, and again in the transaction.
-        self.write(caller, Some(&reset.user), |mut writer| async move {
+        // Scopes and state are checked before the password is judged and hashed, and again in the transaction.
+        let user = self.write(caller, Some(&reset.user), |mut writer| async move {
             let user = resettable(&mut writer, reset).await?;
             self.check_handover(user.email.is_some(), handover.is_mailed())?;
-            Ok(writer.checked())
-        })
-        .await?;
-        let (password, generated) = self.hash_given(caller, given, self.now()).await?;
+            Ok(writer.checked(user))
+        });
+        let words = self.words_of(&user.await?);
+        let field = "set_password.password";
+        let (password, generated) = self.hash_given(caller, field, password, words, self.now()).await?;
         let temporary_password = generated.filter(|_| !reset.validate_only);
         let generated = temporary_password.as_ref();
         let expires_at = password.password.expires_at;

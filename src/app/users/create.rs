@@ -6,7 +6,7 @@ use super::{check_reservations, marked, sorted};
 use crate::app::App;
 use crate::app::idempotency::{Idempotency, Replay, Retry};
 use crate::app::passwords::Handover;
-use crate::app::proving::{GivenPassword, NewPassword};
+use crate::app::proving::NewPassword;
 use crate::app::writer::{RolledBack, Unit, Writer};
 use crate::domain::audit::{Event, EventType, Target};
 use crate::domain::caller::Caller;
@@ -89,9 +89,7 @@ impl App {
         let first = match command.credential.take() {
             None => First::Nothing,
             Some(FirstCredential::Invite(wish)) => First::Invite(wish),
-            Some(FirstCredential::Password(given, handover)) => {
-                First::Password(self.accept_given("password", given)?, handover)
-            }
+            Some(FirstCredential::Password(given, handover)) => First::Password(given, handover),
         };
         let retry = command.idempotency.as_ref().map(|key| Retry::new(self, caller, key));
         let work = Box::pin(self.create_once(caller, &command, first, retry.as_ref()));
@@ -120,13 +118,15 @@ impl App {
         self.write(caller, None, |writer| async move {
             check_creation(&writer, command, is_lasting).await?;
             self.check_first_message(command, invite, handover)?;
-            Ok(writer.checked())
+            Ok(writer.checked(()))
         })
         .await?;
         let now = self.now();
         let (password, temporary_password) = match first {
             First::Password(given, _) => {
-                let (password, generated) = self.hash_given(caller, given, now).await?;
+                let words =
+                    self.words().of_user(&command.username, command.email.as_ref(), command.display_name.as_ref());
+                let (password, generated) = self.hash_given(caller, "password", given, words, now).await?;
                 (Some(password), generated.filter(|_| !command.validate_only))
             }
             First::Nothing | First::Invite(_) => (None, None),
@@ -189,7 +189,7 @@ impl App {
 enum First {
     Nothing,
     Invite(LinkWish),
-    Password(GivenPassword, Handover),
+    Password(NewPassword, Handover),
 }
 
 impl First {
@@ -255,7 +255,7 @@ fn new_user(id: UserId, command: &CreateUser, password: Option<Password>, now: T
         stored_link: None,
         mail_failed_at: None,
         second_factor: None,
-        policy: crate::domain::second_factor::UserPolicy::default(),
+        policy: crate::domain::user_policy::UserPolicy::default(),
     }
 }
 

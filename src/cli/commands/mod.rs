@@ -11,6 +11,7 @@ mod mfa_missing;
 mod mfa_reset;
 pub(crate) mod passwd;
 pub(crate) mod password;
+mod password_check;
 pub(crate) mod policy;
 pub(crate) mod roles;
 pub(crate) mod sessions;

@@ -1,4 +1,4 @@
-//! `latchkey password`: chooses a new password with a link from a mail.
+//! `latchkey password`: chooses a new password with a link from a mail. What judges one is in `password_check.rs`.
 
 use std::time::Duration;
 
@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::passwd::ATTEMPTS;
+use super::password_check::Check;
 use crate::cli::args::Confirmation;
 use crate::cli::error::Error;
 use crate::cli::factor::Codes;
@@ -21,15 +22,17 @@ use crate::proto::v1::{
 const GROUP_HELP: &str = "\
 Examples:
   latchkey password forgot ada
-  latchkey password reset";
+  latchkey password reset
+  latchkey password check";
 
-/// Get a link by mail, and choose a password with it.
+/// Choose a password with a link from a mail; check how strong one is.
 #[derive(Debug, Subcommand)]
 #[command(after_help = GROUP_HELP)]
 pub(crate) enum Password {
     Forgot(Forgot),
     Reset(Reset),
     Cancel(Cancel),
+    Check(Check),
 }
 
 impl Password {
@@ -38,6 +41,7 @@ impl Password {
             Password::Forgot(forgot) => forgot.run(cli).await,
             Password::Reset(reset) => reset.run(cli).await,
             Password::Cancel(cancel) => cancel.run(cli).await,
+            Password::Check(check) => check.run(cli).await,
         }
     }
 }

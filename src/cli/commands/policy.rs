@@ -1,24 +1,29 @@
 //! `latchkey policy`: what the server asks of everybody who signs in.
 
-use clap::{Args, Subcommand};
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
 use prost_types::Timestamp;
 
-use crate::cli::args::Confirmation;
+use crate::cli::args::{Confirmation, duration, wire_duration};
 use crate::cli::error::Error;
 use crate::cli::output::Screen;
-use crate::cli::output::time::{instant, stamp};
+use crate::cli::output::time::{instant, length, stamp};
 use crate::cli::output::words::count;
 use crate::cli::prompt::Question;
 use crate::cli::setting::Cli;
-use crate::proto::v1::{GetSignInPolicyRequest, PolicyImpact, RoleNames, SignInPolicy, UpdateSignInPolicyRequest};
+use crate::proto::v1::{
+    GetSignInPolicyRequest, PasswordRules, PolicyImpact, RoleNames, SignInPolicy, UpdateSignInPolicyRequest,
+};
 
 const GROUP_HELP: &str = "\
 Examples:
   latchkey policy show
   latchkey policy preview --second-factor all
-  latchkey policy set --second-factor operator,admin --from 2027-01-01";
+  latchkey policy set --second-factor operator,admin --from 2027-01-01
+  latchkey policy set --min-length 12 --history 4";
 
-/// See and change whom the server asks for a second factor.
+/// See and change what the server asks of everybody who signs in.
 #[derive(Debug, Subcommand)]
 #[command(after_help = GROUP_HELP)]
 pub(crate) enum Policy {
@@ -67,13 +72,55 @@ struct Change {
     /// From when on, such as `2027-01-01`, `7d` or `now`.
     #[arg(long, value_name = "TIME")]
     from: Option<String>,
+    /// Shortest password, in characters: 8 to 64.
+    #[arg(long, value_name = "N")]
+    min_length: Option<u32>,
+    /// Longest password, in characters: 64 to 256.
+    #[arg(long, value_name = "N")]
+    max_length: Option<u32>,
+    /// Lowest strength, 0 to 4, as `latchkey password check` tells it.
+    #[arg(long, value_name = "N")]
+    min_score: Option<u32>,
+    /// Refuse leaked passwords, if the server has a list of them.
+    #[arg(long, value_name = "on|off", hide_possible_values = true)]
+    reject_leaked: Option<Switch>,
+    /// Refuse passwords that are little more than names of the user.
+    #[arg(long, value_name = "on|off", hide_possible_values = true)]
+    reject_names: Option<Switch>,
+    /// Ask for a letter and a digit (PCI DSS 8.3.6).
+    #[arg(long, value_name = "on|off", hide_possible_values = true)]
+    letter_and_digit: Option<Switch>,
+    /// Refuse this many old passwords besides the last one: 0 to 10.
+    #[arg(long, value_name = "N")]
+    history: Option<u32>,
+    /// Shortest time between two changes, such as `1d`; `0` for none.
+    #[arg(long, value_name = "TIME", value_parser = age)]
+    min_age: Option<Duration>,
+}
+
+/// On or off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Switch {
+    On,
+    Off,
+}
+
+/// Parses a length of time that may be zero.
+fn age(text: &str) -> Result<Duration, String> {
+    if text == "0" { Ok(Duration::ZERO) } else { duration(text) }
 }
 
 impl Change {
     fn request(self, cli: &Cli) -> Result<UpdateSignInPolicyRequest, Error> {
-        if self.second_factor.is_empty() && self.from.is_none() {
-            return Err(Error::usage("say what to change").hint("`--second-factor WHOM` or `--from TIME`"));
+        let policy = self.policy(cli)?;
+        if policy == SignInPolicy::default() {
+            let hint = "`--second-factor WHOM`, `--min-length N` or another option of `--help`";
+            return Err(Error::usage("say what to change").hint(hint));
         }
+        Ok(UpdateSignInPolicyRequest { policy: Some(policy), include_impact: true, ..Default::default() })
+    }
+
+    fn policy(self, cli: &Cli) -> Result<SignInPolicy, Error> {
         let whom: Vec<&str> = self.second_factor.iter().map(String::as_str).collect();
         let (required, roles) = match whom.as_slice() {
             [] => (None, None),
@@ -90,13 +137,24 @@ impl Change {
                 Some(stamp(at.map_err(|fault| Error::usage(format!("--from: {fault}")))?))
             }
         };
-        let policy = SignInPolicy {
+        let is_on = |switch: Option<Switch>| switch.map(|switch| switch == Switch::On);
+        let rules = PasswordRules {
+            min_length: self.min_length,
+            max_length: self.max_length,
+            min_score: self.min_score,
+            reject_breached: is_on(self.reject_leaked),
+            reject_user_info: is_on(self.reject_names),
+            require_letter_and_digit: is_on(self.letter_and_digit),
+        };
+        Ok(SignInPolicy {
+            password_rules: Some(rules).filter(|rules| *rules != PasswordRules::default()),
+            history_size: self.history,
+            min_age: self.min_age.map(wire_duration),
             second_factor_required: required,
             second_factor_roles: roles.map(|names| RoleNames { names }),
             second_factor_required_from_time: from,
             etag: String::new(),
-        };
-        Ok(UpdateSignInPolicyRequest { policy: Some(policy), include_impact: true, ..Default::default() })
+        })
     }
 }
 
@@ -116,14 +174,13 @@ pub(crate) struct Preview {
 }
 
 const SET_HELP: &str = "\
-Users who are asked and have no second factor set one up at the next sign-in.
-Sessions without one end at their next refresh; API tokens go on. Until the
-time of --from, sign-ins only announce it.
+Users who are asked for a second factor set one up at the next sign-in. Sessions
+without one end at their next refresh; API tokens go on. Rules for passwords are
+for new ones: nobody has to change a password because of them.
 
 Examples:
-  latchkey policy set --second-factor operator,admin
   latchkey policy set --second-factor all --from 2027-01-01 --note \"board decision 12\"
-  latchkey policy set --second-factor none";
+  latchkey policy set --min-length 12 --letter-and-digit on --history 4";
 
 /// Change the policy.
 #[derive(Debug, Args)]
@@ -148,8 +205,8 @@ impl Set {
             let dry = cli.call(UpdateSignInPolicyRequest { validate_only: true, ..request.clone() }).await?;
             let (policy, impact) = (dry.policy.unwrap_or_default(), dry.impact.unwrap_or_default());
             let question = Question::new("Change the policy of signing in".to_owned())
-                .row("asks", asks(&cli.screen, &policy))
-                .row("means", means(impact));
+                .row("second factor", format!("{}; {}", asks(&cli.screen, &policy), means(impact)))
+                .row("passwords", passwords(&policy));
             cli.confirm(question).await?;
         }
         cli.answer(request, |screen, answer| {
@@ -165,12 +222,45 @@ fn show(screen: &Screen, policy: Option<SignInPolicy>, impact: Option<PolicyImpa
     screen.fields([
         ("second factor", asks(screen, &policy).into()),
         ("missing", means(impact).into()),
+        ("passwords", passwords(&policy).into()),
+        ("changes", changes(&policy).into()),
         ("etag", policy.etag.as_str().into()),
     ])?;
     if impact.second_factors_missing > 0 {
         screen.next("latchkey mfa missing")?;
     }
     Ok(())
+}
+
+/// What makes a new password acceptable.
+fn passwords(policy: &SignInPolicy) -> String {
+    let rules = policy.password_rules.unwrap_or_default();
+    let refused = [
+        rules.reject_breached().then_some("leaked ones"),
+        rules.reject_user_info().then_some("names of the user"),
+        rules.require_letter_and_digit().then_some("those without a letter or a digit"),
+    ];
+    let refused: Vec<&str> = refused.into_iter().flatten().collect();
+    let refused = if refused.is_empty() { String::new() } else { format!("; refuses {}", refused.join(", ")) };
+    format!(
+        "{} to {} characters, strength {} of 4 or more{refused}",
+        rules.min_length(),
+        rules.max_length(),
+        rules.min_score()
+    )
+}
+
+/// What a new password is compared with, and how soon it may follow.
+fn changes(policy: &SignInPolicy) -> String {
+    let old = match policy.history_size() {
+        0 => "refuse the password of before".to_owned(),
+        size => format!("refuse the password of before, and {} before it", count(size, "other")),
+    };
+    let seconds = policy.min_age.map_or(0, |age| age.seconds);
+    match u64::try_from(seconds) {
+        Ok(seconds) if seconds > 0 => format!("{old}; at most one in {}", length(Duration::from_secs(seconds))),
+        _ => old,
+    }
 }
 
 /// The users whom the policy asks for a second factor, and from when on.

@@ -5,7 +5,7 @@ use super::*;
 fn job(answer: oneshot::Sender<Option<[u8; TAG_BYTES]>>) -> Option<Job> {
     let params = Params::new(64, 1, 1, Some(TAG_BYTES)).ok()?;
     let work = Work { params, salt: vec![7; SALT_BYTES] };
-    Some(Job { password: PlainPassword::decoy(), work, kind: HashKind::Verify, answer })
+    Some(Job::Hash { password: PlainPassword::decoy(), work, kind: HashKind::Verify, answer })
 }
 
 fn shared() -> Arc<Shared> {

@@ -81,15 +81,6 @@ impl SecondFactor {
     }
 }
 
-/// What the policy says of one user.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct UserPolicy {
-    /// From when on the user needs a second factor. `None` if never.
-    pub second_factor_from: Option<Timestamp>,
-    /// The version of the policy.
-    pub version: i64,
-}
-
 /// What a user has proved in a sign-in: the password, and perhaps a second factor.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Proofs {

@@ -136,7 +136,14 @@ pub(in crate::grpc) fn progress(progress: &Progress) -> v1::SignInProgress {
 }
 
 pub(in crate::grpc) fn rules(rules: PasswordRules) -> v1::PasswordRules {
-    v1::PasswordRules { min_length: Some(rules.min_length), max_length: Some(rules.max_length) }
+    v1::PasswordRules {
+        min_length: Some(rules.min_length),
+        max_length: Some(rules.max_length),
+        min_score: Some(u32::from(rules.min_score)),
+        reject_breached: Some(rules.reject_breached),
+        reject_user_info: Some(rules.reject_user_info),
+        require_letter_and_digit: Some(rules.require_letter_and_digit),
+    }
 }
 
 /// Converts the tokens of a session to a message.

@@ -11,6 +11,7 @@ pub(super) mod code;
 pub(super) mod deliveries;
 pub(super) mod diagnosis;
 pub(super) mod passwords;
+pub(super) mod policy;
 pub(super) mod second_factor;
 pub(super) mod sessions;
 pub(super) mod tokens;

@@ -4,22 +4,18 @@ use zeroize::Zeroizing;
 
 use super::auth::progress;
 use super::code::{MAX_CODE_BYTES, optional_code, required_code, status};
-use super::{MAX_TICKET_BYTES, bounded, count, etag, finish, instant, note, required, roles, stamp, user_ref};
+use super::{MAX_TICKET_BYTES, bounded, count, etag, finish, note, required, stamp, user_ref};
 use crate::app::{
-    ConfirmTotp, DisableTotp, EnrollBy, EnrollTotp, PolicyImpact, RegenerateRecoveryCodes, ResetSecondFactor,
-    TotpConfirmed, TotpEnrollment, UpdateSignInPolicy, VerifySecondFactor,
+    ConfirmTotp, DisableTotp, EnrollBy, EnrollTotp, RegenerateRecoveryCodes, ResetSecondFactor, TotpConfirmed,
+    TotpEnrollment, VerifySecondFactor,
 };
 use crate::domain::caller::{Caller, Principal};
 use crate::domain::second_factor::{AccountLabel, RecoveryCode, TotpCode};
 use crate::domain::secret::TicketSecret;
-use crate::domain::sign_in_policy::SignInPolicy;
 use crate::domain::time::Timestamp;
 use crate::domain::violation::{Fault, Violations};
 use crate::error::{Result, Unauthenticated};
 use crate::proto::v1;
-
-/// The maximum length of an etag in bytes.
-const MAX_ETAG_BYTES: usize = 64;
 
 pub(in crate::grpc) fn verify(message: v1::VerifySecondFactorRequest) -> Result<VerifySecondFactor> {
     let mut faults = Violations::new();
@@ -109,51 +105,4 @@ pub(in crate::grpc) fn confirmed(confirmed: &TotpConfirmed, now: Timestamp) -> v
 
 pub(in crate::grpc) fn texts(codes: &[RecoveryCode]) -> Vec<String> {
     codes.iter().map(|code| code.expose().to_string()).collect()
-}
-
-pub(in crate::grpc) fn update_policy(message: v1::UpdateSignInPolicyRequest) -> Result<UpdateSignInPolicy> {
-    let mut faults = Violations::new();
-    let etag = etag(&mut faults, &message.etag);
-    let note = note(&mut faults, &message.note);
-    let policy = faults.require("policy", message.policy).unwrap_or_default();
-    // Ignored, since it is for output only, but limited like every field.
-    bounded(&mut faults, "policy.etag", policy.etag, MAX_ETAG_BYTES);
-    let names = policy.second_factor_roles.map(|roles| roles.names);
-    let roles = match &names {
-        Some(names) => roles(&mut faults, "policy.second_factor_roles.names", names).map(Some),
-        None => Some(None),
-    };
-    let field = "policy.second_factor_required_from_time";
-    let from = instant(&mut faults, field, policy.second_factor_required_from_time);
-    if from.flatten().is_some_and(|from| from.as_micros() < 0) {
-        faults.push(field, Fault::OutOfRange, "must not be before 1970");
-    }
-    finish(faults, || {
-        Some(UpdateSignInPolicy {
-            second_factor_required: policy.second_factor_required,
-            second_factor_roles: roles?,
-            second_factor_from: from?,
-            note: note?,
-            etag: etag?,
-            validate_only: message.validate_only,
-        })
-    })
-}
-
-pub(in crate::grpc) fn policy(policy: &SignInPolicy) -> v1::SignInPolicy {
-    let names = policy.second_factor_roles.iter().map(ToString::to_string).collect();
-    v1::SignInPolicy {
-        second_factor_required: Some(policy.second_factor_required),
-        second_factor_roles: Some(v1::RoleNames { names }),
-        second_factor_required_from_time: policy.second_factor_from.map(stamp),
-        etag: policy.etag().to_string(),
-    }
-}
-
-pub(in crate::grpc) fn impact(impact: PolicyImpact) -> v1::PolicyImpact {
-    let count = |number: u64| i32::try_from(number).unwrap_or(i32::MAX);
-    v1::PolicyImpact {
-        second_factors_missing: count(impact.second_factors_missing),
-        api_tokens_of_users_without_factor: count(impact.api_tokens),
-    }
 }

@@ -11,8 +11,8 @@ use super::Templates;
 use super::files::Files;
 use super::mistake::Mistake;
 use super::values::{Presence, Values, variables};
-use super::words::Language;
 use crate::domain::delivery::{LetterKind, Requester};
+use crate::domain::language::Language;
 use crate::domain::time::Timestamp;
 
 /// A name that HTML must escape.

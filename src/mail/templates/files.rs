@@ -179,8 +179,8 @@ fn read(path: &Path) -> io::Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::words::Language;
     use super::*;
+    use crate::domain::language::Language;
 
     #[test]
     fn every_kind_has_its_templates_in_every_language_and_no_file_is_left_over() {

@@ -32,8 +32,8 @@ pub use self::mistake::TemplateError;
 pub use self::preview::{PreviewError, preview};
 use self::values::context;
 pub use self::values::{Rendered, Values};
-use self::words::Language;
 use crate::domain::delivery::LetterKind;
+use crate::domain::language::Language;
 use crate::domain::profile::Locale;
 
 /// Instructions that one template may take. The built-in ones take some hundreds.
@@ -85,7 +85,8 @@ impl Templates {
     ///
     /// A value that the template shows is missing.
     pub fn render(&self, kind: LetterKind, locale: Option<&Locale>, values: &Values) -> Result<Rendered, RenderError> {
-        self.render_in(kind, Language::of(locale), values)
+        let language = locale.and_then(Language::of_locale).unwrap_or_default();
+        self.render_in(kind, language, values)
     }
 
     fn render_in(&self, kind: LetterKind, language: Language, values: &Values) -> Result<Rendered, RenderError> {

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use strum::VariantArray;
 
 use super::check::sample;
-use super::words::Language;
 use super::{RenderError, Templates};
 use crate::domain::delivery::{LetterKind, Requester};
+use crate::domain::language::Language;
 
 /// The page that lists all mails. By its mark, a folder is one that this module wrote.
 const INDEX: &str = "index.html";

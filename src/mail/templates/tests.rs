@@ -120,7 +120,11 @@ fn a_notice_invites_to_set_up_a_second_factor() -> Result<(), Box<dyn std::error
             assert!(text.lines().any(|line| line == link) && !text.contains("2026, 14:05 UTC on"), "{text}");
             assert_eq!(html.matches(&format!("href=\"{link}\"")).count(), 1, "{html}");
             let Rendered { text, html, .. } = templates.render(kind, locale.as_ref(), &due)?;
-            let day = if locale.is_some_and(|locale| locale.as_str() == "de") { "Ab 29. November" } else { "From 29 November" };
+            let day = if locale.is_some_and(|locale| locale.as_str() == "de") {
+                "Ab 29. November"
+            } else {
+                "From 29 November"
+            };
             assert!(text.contains(day) && html.contains(day), "{text}");
         }
     }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::words::Language;
 use crate::domain::delivery::{LetterKind, Requester};
 use crate::domain::email::EmailAddress;
+use crate::domain::language::Language;
 use crate::domain::text::{plain_text, to_plain_text};
 use crate::domain::time::Timestamp;
 

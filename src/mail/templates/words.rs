@@ -1,19 +1,11 @@
-//! Languages of mail, and times, durations and other words in them.
+//! Times, durations and other words of mails.
 
 use std::time::Duration;
 
 use jiff::tz::Offset;
-use strum::VariantArray;
 
-use crate::domain::profile::Locale;
+use crate::domain::language::Language;
 use crate::domain::time::Timestamp;
-
-/// A language of mail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, VariantArray)]
-pub(super) enum Language {
-    English,
-    German,
-}
 
 /// Months in English.
 const MONTHS: [&str; 12] = [
@@ -48,22 +40,6 @@ const MONATE: [&str; 12] = [
 ];
 
 impl Language {
-    /// The language for a user with this locale: German for `de`, `de-AT` and so on, otherwise English.
-    pub(super) fn of(locale: Option<&Locale>) -> Language {
-        match locale.and_then(|locale| locale.as_str().split('-').next()) {
-            Some("de") => Language::German,
-            _ => Language::English,
-        }
-    }
-
-    /// The language tag, which is also in the names of templates.
-    pub(super) fn code(self) -> &'static str {
-        match self {
-            Language::English => "en",
-            Language::German => "de",
-        }
-    }
-
     /// A time, such as `29 November 2026, 14:05 UTC`.
     pub(super) fn time(self, at: Timestamp) -> String {
         let Ok(instant) = jiff::Timestamp::from_second(at.as_unix_seconds()) else { return at.to_string() };
@@ -123,17 +99,6 @@ mod tests {
     use super::*;
 
     const DAY: Duration = Duration::from_hours(24);
-
-    #[test]
-    fn the_language_is_that_of_the_locale_and_english_otherwise() {
-        for (locale, code) in
-            [("de", "de"), ("de-AT", "de"), ("DE-ch", "de"), ("en-GB", "en"), ("fr", "en"), ("den", "en")]
-        {
-            let locale = Locale::parse(locale).ok().flatten();
-            assert_eq!(Language::of(locale.as_ref()).code(), code, "{locale:?}");
-        }
-        assert_eq!(Language::of(None), Language::English);
-    }
 
     #[test]
     fn times_are_written_as_people_of_the_language_write_them() {

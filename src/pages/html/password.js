@@ -1,11 +1,18 @@
-// Counts the characters of the new password, shows it on request, and sends the form once. Without it the page works too.
+// Counts the characters of the new password, says how strong it is, shows it on request, and sends the form once. Without it the
+// page works too.
 "use strict";
 const form = document.querySelector("form");
 const password = document.getElementById("password");
 const repeat = document.getElementById("repeat");
 const count = document.querySelector(".count");
+const strength = document.querySelector(".strength");
+const advice = document.querySelector(".advice");
 const show = document.querySelector("[data-show]");
+// The server is asked once the user pauses.
+const PAUSE = 300;
 let spoken;
+let asked;
+let asking;
 
 function tell() {
   const length = [...password.value.normalize("NFC")].length;
@@ -19,7 +26,51 @@ function tell() {
   clearTimeout(spoken);
   spoken = setTimeout(() => (heard.textContent = seen.textContent), 1000);
 }
-password.addEventListener("input", tell);
+
+function hideStrength() {
+  strength.hidden = advice.hidden = true;
+  advice.textContent = "";
+}
+
+function showStrength(answer) {
+  const [meter, word] = strength.children;
+  // An empty bar would look like no answer.
+  meter.value = answer.score + 1;
+  word.textContent = strength.dataset.scores.split("|")[answer.score];
+  strength.hidden = false;
+  advice.textContent = answer.hint;
+  advice.hidden = answer.hint === "";
+}
+
+async function ask() {
+  asking?.abort();
+  asking = new AbortController();
+  const fields = new URLSearchParams({ password: password.value });
+  for (const name of ["username", "login", "lang"]) {
+    const field = form.elements[name];
+    if (field) fields.append(name === "login" ? "username" : name, field.value);
+  }
+  if (!fields.get("lang")) fields.set("lang", document.documentElement.lang);
+  try {
+    const answer = await fetch("strength", { method: "POST", body: fields, signal: asking.signal });
+    if (answer.ok) showStrength(await answer.json());
+    else hideStrength();
+  } catch (error) {
+    if (error.name !== "AbortError") hideStrength();
+  }
+}
+
+function typed() {
+  tell();
+  clearTimeout(asked);
+  if (password.value === "") {
+    asking?.abort();
+    hideStrength();
+  } else {
+    asked = setTimeout(ask, PAUSE);
+  }
+}
+password.addEventListener("input", typed);
 
 show.hidden = false;
 show.addEventListener("click", () => {
@@ -29,6 +80,7 @@ show.addEventListener("click", () => {
 });
 
 form.addEventListener("submit", (event) => {
+  clearTimeout(asked);
   if (form.dataset.sent) event.preventDefault();
   form.dataset.sent = "yes";
   // A browser may keep passwords that are shown as text.

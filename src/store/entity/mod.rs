@@ -10,6 +10,7 @@ pub mod event_horizon;
 pub mod familiar_place;
 pub mod idempotency_key;
 pub mod link;
+pub mod old_password;
 pub mod recovery_code;
 pub mod reset_request;
 pub mod row_budget;

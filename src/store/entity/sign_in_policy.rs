@@ -9,6 +9,14 @@ pub struct Model {
     pub second_factor_required: i16,
     pub second_factor_roles: String,
     pub second_factor_from: Option<i64>,
+    pub password_min_length: Option<i32>,
+    pub password_max_length: Option<i32>,
+    pub password_min_score: Option<i16>,
+    pub password_reject_breached: Option<i16>,
+    pub password_reject_user_info: Option<i16>,
+    pub password_letter_and_digit: Option<i16>,
+    pub password_history: i16,
+    pub password_min_age: i64,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

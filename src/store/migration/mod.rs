@@ -12,6 +12,7 @@ mod m0009_links_and_deliveries;
 mod m0010_reset_requests;
 mod m0011_pending_links_and_failed_mail;
 mod m0012_second_factors;
+mod m0013_password_policy;
 
 use sea_orm_migration::prelude::*;
 
@@ -33,6 +34,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0010_reset_requests::Migration),
             Box::new(m0011_pending_links_and_failed_mail::Migration),
             Box::new(m0012_second_factors::Migration),
+            Box::new(m0013_password_policy::Migration),
         ]
     }
 }

@@ -9,13 +9,14 @@ use crate::domain::lockout::{Lock, LockCause, Throttle};
 use crate::domain::password_hash::PasswordHash;
 use crate::domain::profile::{DisplayName, ExternalId, Labels, Locale};
 use crate::domain::role::Role;
-use crate::domain::second_factor::{SecondFactor, UserPolicy};
+use crate::domain::second_factor::SecondFactor;
 use crate::domain::user::{Password, PasswordKind, User, UserKind};
+use crate::domain::user_policy::UserPolicy;
 use crate::domain::username::Username;
 use crate::error::{Resource, Result};
 use crate::store::entity::user;
 use crate::store::links::purpose_from;
-use crate::store::sign_in_policy::policy_from;
+use crate::store::sign_in_policy::policy_of;
 use crate::store::text::{Decoder, json, micros};
 use crate::store::throttle::FOR_GOOD;
 
@@ -77,8 +78,7 @@ impl UserRow {
     fn decode_policy(&self, decoder: &Decoder<'_>, user: &User) -> Result<UserPolicy> {
         // The decoy has none.
         let Some(text) = &self.policy else { return Ok(UserPolicy::default()) };
-        let policy = decoder.some(policy_from(text))?;
-        Ok(UserPolicy { second_factor_from: policy.required_from(&user.roles), version: policy.version })
+        decoder.some(policy_of(text, &user.roles))
     }
 
     fn decode_second_factor(&self, decoder: &Decoder<'_>) -> Result<Option<SecondFactor>> {

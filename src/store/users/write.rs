@@ -19,6 +19,7 @@ use crate::domain::time::Timestamp;
 use crate::domain::user::{Etag, PasswordKind, User};
 use crate::error::{Error, Resource, Result, Taken};
 use crate::store::entity::{administrator_guard, user, user_role, user_term, username_reservation};
+use crate::store::old_passwords::old_password_remember;
 use crate::store::sweep::delete_batch;
 use crate::store::text::instant;
 use crate::store::{Autocommit, WriteTx};
@@ -67,6 +68,9 @@ pub async fn user_save(
     let corrupt =
         || Error::Corrupt { resource: Resource::User, id: before.id.to_string(), etag: Some(Etag(before.version)) };
     after.version = before.version.checked_add(1).ok_or_else(corrupt)?;
+    if credentials.is_some() {
+        remember_password(tx, before, now).await?;
+    }
     after.updated_at = now;
     let saved = user::Entity::update_many()
         .set(encode(after, credentials))
@@ -85,6 +89,14 @@ pub async fn user_save(
         write_index(tx, after).await?;
     }
     Ok(())
+}
+
+/// Remembers the password that an account loses, if the policy asks for it.
+async fn remember_password(tx: &WriteTx, user: &User, now: Timestamp) -> Result<()> {
+    match user.policy.password_history {
+        0 => Ok(()),
+        kept => old_password_remember(tx, user.id, password_kind_number(PasswordKind::Generated), kept, now).await,
+    }
 }
 
 /// Records a sign-in. The version, and so the etag, stays the same.
@@ -129,13 +141,14 @@ pub async fn user_rehash(tx: &WriteTx, id: UserId, verified: &PasswordHash, rene
 
 /// Ends the password of an account that is locked in this transaction. Its hash is kept apart, so that the same password is not
 /// chosen again. A generated password is not remembered: no user chooses it.
-pub async fn user_end_password(tx: &WriteTx, id: UserId) -> Result<()> {
+pub async fn user_end_password(tx: &WriteTx, user: &User, now: Timestamp) -> Result<()> {
+    remember_password(tx, user, now).await?;
     let generated = password_kind_number(PasswordKind::Generated);
     let kept = format!("CASE WHEN password_kind = {generated} THEN ended_password_hash ELSE password_hash END");
     user::Entity::update_many()
         .col_expr(user::Column::EndedPasswordHash, Expr::cust(kept))
         .col_expr(user::Column::PasswordHash, Expr::value(Option::<String>::None))
-        .filter(user::Column::Id.eq(id.to_string()))
+        .filter(user::Column::Id.eq(user.id.to_string()))
         .exec(tx)
         .await?;
     failpoint!("store.user_end_password");

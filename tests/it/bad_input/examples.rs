@@ -246,6 +246,12 @@ async fn of_mail(h: &Harness, root: &Client) -> Vec<(&'static str, Client, Value
     let choose = json!({"linkToken": link, "newPassword": OTHER_PASSWORD, "validateOnly": true});
     vec![
         ("Auth/InspectLink", stranger.clone(), json!({"linkToken": link})),
+        ("Auth/GetPasswordRules", stranger.clone(), json!({})),
+        (
+            "Auth/CheckPasswordStrength",
+            stranger.clone(),
+            json!({"password": PASSWORD, "userInputs": ["ada"], "language": "de"}),
+        ),
         ("Auth/CompletePasswordReset", stranger.clone(), choose),
         ("Auth/VerifyEmail", stranger.clone(), verify),
         ("Auth/CancelLink", stranger, cancel),

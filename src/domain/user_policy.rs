@@ -1,0 +1,18 @@
+//! What the policy of signing in says of one user.
+
+use std::time::Duration;
+
+use super::time::Timestamp;
+
+/// What the policy says of one user.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct UserPolicy {
+    /// From when on the user needs a second factor. `None` if never.
+    pub second_factor_from: Option<Timestamp>,
+    /// How many old passwords are refused, besides the last one.
+    pub password_history: u32,
+    /// How soon after a change the user may make the next one.
+    pub password_min_age: Duration,
+    /// The version of the policy.
+    pub version: i64,
+}

@@ -1,0 +1,161 @@
+//! Requests and messages about the policy, and about the strength of passwords.
+
+use std::time::Duration;
+
+use super::auth::rules;
+use super::{bounded, duration_message, duration_of, each, etag, finish, instant, note, roles, stamp};
+use crate::app::{CheckPasswordStrength, Judged, PolicyImpact, UpdateSignInPolicy};
+use crate::domain::language::Language;
+use crate::domain::password::{LengthBounds, PasswordRules, PlainPassword, RuleBroken};
+use crate::domain::sign_in_policy::{PasswordRulesSet, SignInPolicy};
+use crate::domain::violation::{Fault, Violations};
+use crate::error::Result;
+use crate::proto::v1;
+
+/// The maximum length of an etag in bytes.
+const MAX_ETAG_BYTES: usize = 64;
+
+/// The highest score of a password.
+const MAX_SCORE: u32 = 4;
+
+/// The longest time that users can be kept from changing a password.
+const MAX_MIN_AGE: Duration = Duration::from_hours(30 * 24);
+
+/// Most words that a strength check takes, the length of each, and of a language tag, in bytes.
+const MAX_USER_INPUTS: usize = 8;
+const MAX_USER_INPUT_BYTES: usize = 256;
+const MAX_LANGUAGE_BYTES: usize = 35;
+
+pub(in crate::grpc) fn update_policy(message: v1::UpdateSignInPolicyRequest) -> Result<UpdateSignInPolicy> {
+    let mut faults = Violations::new();
+    let etag = etag(&mut faults, &message.etag);
+    let note = note(&mut faults, &message.note);
+    let policy = faults.require("policy", message.policy).unwrap_or_default();
+    // Ignored, since it is for output only, but limited like every field.
+    bounded(&mut faults, "policy.etag", policy.etag, MAX_ETAG_BYTES);
+    let names = policy.second_factor_roles.map(|roles| roles.names);
+    let roles = match &names {
+        Some(names) => roles(&mut faults, "policy.second_factor_roles.names", names).map(Some),
+        None => Some(None),
+    };
+    let field = "policy.second_factor_required_from_time";
+    let from = instant(&mut faults, field, policy.second_factor_required_from_time);
+    if from.flatten().is_some_and(|from| from.as_micros() < 0) {
+        faults.push(field, Fault::OutOfRange, "must not be before 1970");
+    }
+    let password_rules = rules_set(&mut faults, policy.password_rules.unwrap_or_default());
+    let history = within(&mut faults, "policy.history_size", policy.history_size, 0, SignInPolicy::MAX_HISTORY);
+    let min_age = min_age(&mut faults, policy.min_age);
+    finish(faults, || {
+        Some(UpdateSignInPolicy {
+            second_factor_required: policy.second_factor_required,
+            second_factor_roles: roles?,
+            second_factor_from: from?,
+            password_rules,
+            password_history: history,
+            password_min_age: min_age,
+            note: note?,
+            etag: etag?,
+            validate_only: message.validate_only,
+        })
+    })
+}
+
+fn rules_set(faults: &mut Violations, rules: v1::PasswordRules) -> PasswordRulesSet {
+    let field = |name: &str| format!("policy.password_rules.{name}");
+    let (min, smallest_max, max) = (LengthBounds::MIN, LengthBounds::MAX_AT_LEAST, LengthBounds::MAX);
+    let score = within(faults, &field("min_score"), rules.min_score, 0, MAX_SCORE);
+    PasswordRulesSet {
+        min_length: within(faults, &field("min_length"), rules.min_length, min, smallest_max),
+        max_length: within(faults, &field("max_length"), rules.max_length, smallest_max, max),
+        min_score: score.and_then(|score| u8::try_from(score).ok()),
+        reject_breached: rules.reject_breached,
+        reject_user_info: rules.reject_user_info,
+        require_letter_and_digit: rules.require_letter_and_digit,
+    }
+}
+
+/// Returns a number that may be absent. One outside of the bounds adds a violation.
+fn within(faults: &mut Violations, field: &str, number: Option<u32>, min: u32, max: u32) -> Option<u32> {
+    if number.is_some_and(|number| !(min..=max).contains(&number)) {
+        faults.push(field, Fault::OutOfRange, format!("must be between {min} and {max}"));
+    }
+    number
+}
+
+fn min_age(faults: &mut Violations, message: Option<prost_types::Duration>) -> Option<Duration> {
+    let age = duration_of(message?).filter(|age| *age <= MAX_MIN_AGE);
+    if age.is_none() {
+        faults.push("policy.min_age", Fault::OutOfRange, "must be between 0 and 720 h");
+    }
+    age
+}
+
+pub(in crate::grpc) fn policy(policy: &SignInPolicy, configured: PasswordRules) -> v1::SignInPolicy {
+    let names = policy.second_factor_roles.iter().map(ToString::to_string).collect();
+    v1::SignInPolicy {
+        password_rules: Some(rules(policy.password_rules.over(configured))),
+        history_size: Some(policy.password_history),
+        min_age: Some(duration_message(policy.password_min_age)),
+        second_factor_required: Some(policy.second_factor_required),
+        second_factor_roles: Some(v1::RoleNames { names }),
+        second_factor_required_from_time: policy.second_factor_from.map(stamp),
+        etag: policy.etag().to_string(),
+    }
+}
+
+pub(in crate::grpc) fn impact(impact: PolicyImpact) -> v1::PolicyImpact {
+    let count = |number: u64| i32::try_from(number).unwrap_or(i32::MAX);
+    v1::PolicyImpact {
+        second_factors_missing: count(impact.second_factors_missing),
+        api_tokens_of_users_without_factor: count(impact.api_tokens),
+    }
+}
+
+pub(in crate::grpc) fn check_strength(
+    message: v1::CheckPasswordStrengthRequest,
+) -> Result<(CheckPasswordStrength, Language)> {
+    let mut faults = Violations::new();
+    let language = bounded(&mut faults, "language", message.language, MAX_LANGUAGE_BYTES);
+    let inputs = each(&mut faults, "user_inputs", &message.user_inputs, MAX_USER_INPUTS, |input| {
+        let fits = input.len() <= MAX_USER_INPUT_BYTES;
+        if fits { Ok(input.clone()) } else { Err(super::Wrong::TooLong { max_bytes: MAX_USER_INPUT_BYTES }) }
+    });
+    let password = PlainPassword::parse(message.password);
+    if let Err(fault) = &password
+        && *fault != crate::domain::password::PasswordFault::NotText
+    {
+        faults.push_error("password", fault);
+    }
+    finish(faults, || {
+        let command = CheckPasswordStrength { password: password.ok(), user_inputs: inputs? };
+        Some((command, Language::of_tag(&language?).unwrap_or_default()))
+    })
+}
+
+pub(in crate::grpc) fn strength(judged: &Judged, language: Language) -> v1::CheckPasswordStrengthResponse {
+    let hint = judged.strength.hint;
+    let is_weak = judged.broken.iter().any(|broken| matches!(broken, RuleBroken::TooWeak { .. }));
+    let advice = is_weak.then(|| hint.advice.text(language).to_owned());
+    v1::CheckPasswordStrengthResponse {
+        acceptable: judged.broken.is_empty(),
+        score: u32::from(judged.strength.score),
+        guesses_log10: judged.strength.guesses_log10,
+        violations: judged.broken.iter().map(|broken| rule(broken).into()).collect(),
+        warning: hint.weakness.map(|weakness| weakness.text(language).to_owned()).unwrap_or_default(),
+        suggestions: advice.into_iter().collect(),
+    }
+}
+
+fn rule(broken: &RuleBroken) -> v1::PasswordRule {
+    match broken {
+        RuleBroken::TooShort { .. } => v1::PasswordRule::TooShort,
+        RuleBroken::TooLong { .. } => v1::PasswordRule::TooLong,
+        RuleBroken::LetterAndDigit => v1::PasswordRule::LetterAndDigit,
+        RuleBroken::UserInfo => v1::PasswordRule::ContainsUserInfo,
+        RuleBroken::TooWeak { .. } => v1::PasswordRule::TooWeak,
+        RuleBroken::Breached => v1::PasswordRule::Breached,
+        RuleBroken::Reused => v1::PasswordRule::Reused,
+        RuleBroken::NotText => v1::PasswordRule::NotText,
+    }
+}

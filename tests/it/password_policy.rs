@@ -1,0 +1,319 @@
+//! The policy of passwords: the rules that every way to set one asks, old passwords, and the time between two changes.
+
+use std::time::Duration;
+
+use latchkey::proto::v1::{self, PasswordRule, create_user_request::Credential, reset_password_request::Method};
+use prost_reflect::Kind;
+use tonic::{Code, Status};
+
+use crate::harness::actors::named;
+use crate::harness::calls::Shown as _;
+use crate::harness::raw::{methods, short_name};
+use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD, Refusal, at_once, refused};
+
+const THIRD_PASSWORD: &str = "a third c4nary sings at noon";
+
+impl Client {
+    async fn set_policy(&self, policy: v1::SignInPolicy) -> Result<v1::SignInPolicy, Status> {
+        let request = v1::UpdateSignInPolicyRequest { policy: Some(policy), ..Default::default() };
+        let answer = self.user_admin().update_sign_in_policy(request).await?.into_inner();
+        Ok(answer.policy.expect("a policy"))
+    }
+
+    async fn strength(&self, password: &str, words: &[&str]) -> Result<v1::CheckPasswordStrengthResponse, Status> {
+        let request = v1::CheckPasswordStrengthRequest {
+            password: password.to_owned(),
+            user_inputs: words.iter().map(|word| (*word).to_owned()).collect(),
+            ..Default::default()
+        };
+        self.auth().check_password_strength(request).await.map(tonic::Response::into_inner)
+    }
+}
+
+fn rules(rules: v1::PasswordRules) -> v1::SignInPolicy {
+    v1::SignInPolicy { password_rules: Some(rules), ..Default::default() }
+}
+
+/// The ways to set a password, by the method and field that take it.
+const WAYS: [&str; 5] = [
+    "Auth/ChangePassword.new_password",
+    "Auth/CompletePasswordChange.new_password",
+    "Auth/CompletePasswordReset.new_password",
+    "UserAdmin/CreateUser.password",
+    "UserAdmin/ResetPassword.set_password.password",
+];
+
+/// The token of a link that an operator made for a user.
+async fn link_of(h: &Harness, username: &str) -> String {
+    let method = Some(Method::ReturnLink(v1::ReturnLink::default()));
+    let request = v1::ResetPasswordRequest { user: Some(named(username)), method, ..Default::default() };
+    match h.operator().await.reset_with(request).await.expect("a link").secret {
+        Some(v1::reset_password_response::Secret::ResetLink(url)) => {
+            url.split_once("token=").expect("a token").1.to_owned()
+        }
+        other => panic!("no link: {other:?}"),
+    }
+}
+
+/// Tries to set this password for `grace` in one of the ways, and returns the rules that it breaks.
+async fn broken(h: &Harness, way: &str, password: &str) -> Vec<String> {
+    let operator = h.operator().await;
+    let new_password = password.to_owned();
+    let outcome = match way {
+        "Auth/ChangePassword.new_password" => {
+            let client = h.signed_in("grace", PASSWORD).await.client;
+            client.change_password(PASSWORD, password).await.map(drop)
+        }
+        "Auth/CompletePasswordChange.new_password" => {
+            operator.require_change("grace").await.expect("a demand");
+            let stranger = h.stranger().await;
+            let ticket = stranger.change_step("grace", PASSWORD).await.expect("a step").ticket;
+            let outcome = stranger.complete(&ticket, password).await.map(drop);
+            let waive = v1::WaivePasswordChangeRequest { user: Some(named("grace")), ..Default::default() };
+            operator.user_admin().waive_password_change(waive).await.expect("a waiver");
+            outcome
+        }
+        "Auth/CompletePasswordReset.new_password" => {
+            let link_token = link_of(h, "grace").await;
+            let request = v1::CompletePasswordResetRequest { link_token, new_password, ..Default::default() };
+            h.stranger().await.auth().complete_password_reset(request).await.map(drop)
+        }
+        "UserAdmin/CreateUser.password" => {
+            let request = v1::CreateUserRequest {
+                username: "grace2".to_owned(),
+                email: "grace.hopper@corp.example".to_owned(),
+                display_name: "Grace Hopper".to_owned(),
+                credential: Some(Credential::Password(new_password)),
+                ..Default::default()
+            };
+            operator.create(request).await.map(drop)
+        }
+        "UserAdmin/ResetPassword.set_password.password" => {
+            let set = v1::SetPassword { password: new_password, ..Default::default() };
+            let method = Some(Method::SetPassword(set));
+            let request = v1::ResetPasswordRequest { user: Some(named("grace")), method, ..Default::default() };
+            operator.reset_with(request).await.map(drop)
+        }
+        other => panic!("no such way: {other}"),
+    };
+    let refusal = Refusal::of(&outcome.expect_err(way));
+    assert!(["PASSWORD_REJECTED", "FIELD_INVALID"].contains(&refusal.reason.as_str()), "{way}: {refusal:?}");
+    let field = way.split_once('.').expect("a field").1;
+    refusal.violations().iter().map(|broken| broken.replace(&format!("{field}: "), "")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sec_056_every_way_to_set_a_password_meets_the_same_rules() {
+    let mut ways: Vec<String> = Vec::new();
+    for method in methods() {
+        for field in method.input().fields() {
+            let path = format!("{}.{}", short_name(&method), field.name());
+            let is_new = field.name() == "new_password" || path == "UserAdmin/CreateUser.password";
+            if is_new {
+                ways.push(path);
+            } else if matches!(field.kind(), Kind::Message(within) if within.name() == "SetPassword") {
+                ways.push(format!("{path}.password"));
+            }
+        }
+    }
+    ways.sort();
+    assert_eq!(ways, WAYS, "every way to set a password is tried here");
+
+    let h = Harness::with(|config| config.throttle.threshold = 0).await;
+    let grace = v1::CreateUserRequest {
+        username: "grace".to_owned(),
+        email: "grace.hopper@corp.example".to_owned(),
+        display_name: "Grace Hopper".to_owned(),
+        credential: Some(Credential::Password(PASSWORD.to_owned())),
+        password_change_required: Some(false),
+        ..Default::default()
+    };
+    h.operator().await.create(grace).await.expect("grace");
+    let letter = v1::PasswordRules { require_letter_and_digit: Some(true), ..Default::default() };
+    h.operator().await.set_policy(rules(letter)).await.expect("a policy");
+    let long = format!("{}1", "a long c4nary song of many verses ".repeat(8));
+    let corpus: [(&str, &[&str]); 8] = [
+        ("", &["REQUIRED"]),
+        ("c4nary 1", &["TOO_SHORT", "TOO_WEAK"]),
+        (&long, &["TOO_LONG"]),
+        ("many letters and no number c4nary".trim_end_matches("c4nary"), &["LETTER_AND_DIGIT"]),
+        ("hopper.grace.1906.hopper", &["CONTAINS_USER_INFO", "TOO_WEAK"]),
+        ("c4narypassword2026!!!".trim_start_matches("c4nary"), &["TOO_WEAK"]),
+        ("1 c4nary with a\u{7}bell in it", &["NOT_TEXT"]),
+        (&"c4nary".repeat(700), &["TOO_LONG"]),
+    ];
+    for (password, expected) in corpus {
+        for way in WAYS {
+            assert_eq!(broken(&h, way, password).await, expected, "{way} {password:?}");
+        }
+    }
+    h.stranger().await.tokens("grace", PASSWORD).await.expect("the password is what it was");
+}
+
+#[tokio::test]
+async fn a_policy_of_passwords_is_in_force_at_once_and_told_to_everybody() {
+    let h = Harness::start().await;
+    let (operator, stranger) = (h.operator().await, h.stranger().await);
+    let told = async || {
+        let answer = stranger.auth().get_password_rules(v1::GetPasswordRulesRequest::default()).await;
+        answer.expect("rules").into_inner().rules.expect("rules")
+    };
+    let before = told().await;
+    assert_eq!((before.min_length(), before.max_length(), before.min_score()), (15, 256, 3));
+    assert_eq!((before.reject_user_info(), before.require_letter_and_digit()), (true, false));
+    let bob = |password: &str| v1::CreateUserRequest {
+        username: "bob".to_owned(),
+        credential: Some(Credential::Password(password.to_owned())),
+        password_change_required: Some(false),
+        ..Default::default()
+    };
+    refused(operator.create(bob("c4nary tweets")).await, Code::InvalidArgument, "PASSWORD_REJECTED");
+    let change = v1::PasswordRules { min_length: Some(12), ..Default::default() };
+    let policy = operator.set_policy(rules(change)).await.expect("a policy");
+    assert_eq!(policy.password_rules.expect("rules"), v1::PasswordRules { min_length: Some(12), ..before });
+    assert_eq!(told().await.min_length(), 12);
+    operator.create(bob("c4nary tweets")).await.expect("bob");
+    stranger.tokens("bob", "c4nary tweets").await.expect("tokens");
+
+    // Nobody has to change a password because of a new rule.
+    let change = v1::PasswordRules { min_length: Some(64), min_score: Some(4), ..Default::default() };
+    operator.set_policy(rules(change)).await.expect("a policy");
+    stranger.tokens("bob", "c4nary tweets").await.expect("tokens");
+    operator.require_change("bob").await.expect("a demand");
+    let step = stranger.change_step("bob", "c4nary tweets").await.expect("a step");
+    assert_eq!(step.rules.expect("rules").min_length(), 64);
+    let events = operator.events().await;
+    let is_last = |event: &&v1::Event| event.details.get("after").is_some_and(|after| after.contains("64"));
+    let event = events.iter().find(is_last).expect("an event");
+    assert_eq!(event.r#type(), v1::EventType::PolicyUpdated);
+    assert_eq!(event.details["before"], "second factor: none; min length: 12");
+    assert_eq!(event.details["after"], "second factor: none; min length: 64; min score: 4");
+}
+
+#[tokio::test]
+async fn a_policy_that_contradicts_itself_is_refused_by_name() {
+    let h = Harness::with(|config| config.password.max_length = 64).await;
+    let operator = h.operator().await;
+    for (change, expected) in [
+        (
+            v1::PasswordRules { min_length: Some(7), ..Default::default() },
+            "policy.password_rules.min_length: OUT_OF_RANGE",
+        ),
+        (
+            v1::PasswordRules { min_length: Some(65), ..Default::default() },
+            "policy.password_rules.min_length: OUT_OF_RANGE",
+        ),
+        (
+            v1::PasswordRules { max_length: Some(63), ..Default::default() },
+            "policy.password_rules.max_length: OUT_OF_RANGE",
+        ),
+        (
+            v1::PasswordRules { max_length: Some(257), ..Default::default() },
+            "policy.password_rules.max_length: OUT_OF_RANGE",
+        ),
+        (
+            v1::PasswordRules { min_score: Some(5), ..Default::default() },
+            "policy.password_rules.min_score: OUT_OF_RANGE",
+        ),
+    ] {
+        let refusal = refused(operator.set_policy(rules(change)).await, Code::InvalidArgument, "FIELD_INVALID");
+        assert_eq!(refusal.violations(), [expected]);
+    }
+    let both = v1::SignInPolicy {
+        history_size: Some(11),
+        min_age: Some(prost_types::Duration { seconds: -1, nanos: 0 }),
+        ..Default::default()
+    };
+    let refusal = refused(operator.set_policy(both).await, Code::InvalidArgument, "FIELD_INVALID");
+    assert_eq!(refusal.violations(), ["policy.history_size: OUT_OF_RANGE", "policy.min_age: OUT_OF_RANGE"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sec_059_old_passwords_are_refused_as_many_as_the_policy_says() {
+    let h = Harness::with(|config| config.session.sign_ins_per_minute = 0).await;
+    let operator = h.operator().await;
+    operator.set_policy(v1::SignInPolicy { history_size: Some(2), ..Default::default() }).await.expect("a policy");
+    let bob = h.user("bob").await.client;
+    let reused = async |current: &str, new: &str| {
+        let refusal = refused(bob.change_password(current, new).await, Code::InvalidArgument, "PASSWORD_REJECTED");
+        assert_eq!(refusal.violations(), ["new_password: REUSED"], "{new}");
+    };
+    bob.change_password(PASSWORD, OTHER_PASSWORD).await.expect("a change");
+    reused(OTHER_PASSWORD, PASSWORD).await;
+    bob.change_password(OTHER_PASSWORD, THIRD_PASSWORD).await.expect("a change");
+    for old in [PASSWORD, OTHER_PASSWORD, THIRD_PASSWORD] {
+        reused(THIRD_PASSWORD, old).await;
+    }
+    let fourth = "a fourth c4nary sings at dusk";
+    bob.change_password(THIRD_PASSWORD, fourth).await.expect("a change");
+    reused(fourth, OTHER_PASSWORD).await;
+    assert_eq!(h.query("SELECT COUNT(*) FROM old_password").await, ["2"], "no more than the policy asks for");
+    bob.change_password(fourth, PASSWORD).await.expect("the oldest is forgotten");
+
+    // An operator's reset ends a password that is remembered; the generated one is not.
+    let temporary = operator.reset("bob").await.expect("a reset").shown().to_owned();
+    let stranger = h.stranger().await;
+    let ticket = stranger.change_step("bob", &temporary).await.expect("a step").ticket;
+    refused(stranger.complete(&ticket, PASSWORD).await, Code::InvalidArgument, "PASSWORD_REJECTED");
+    stranger.complete(&ticket, OTHER_PASSWORD).await.expect("one that is forgotten by now");
+    let link = link_of(&h, "bob").await;
+    let choose = |new: &str| v1::CompletePasswordResetRequest {
+        link_token: link.clone(),
+        new_password: new.to_owned(),
+        ..Default::default()
+    };
+    let old = stranger.auth().complete_password_reset(choose(PASSWORD)).await;
+    refused(old, Code::InvalidArgument, "PASSWORD_REJECTED");
+    stranger.auth().complete_password_reset(choose(THIRD_PASSWORD)).await.expect("a new one");
+    // What was ended because of a takeover is remembered, too.
+    operator.contain("bob").await.expect("a lock");
+    assert_eq!(h.query("SELECT COUNT(*) FROM old_password").await, ["2"]);
+}
+
+#[tokio::test]
+async fn a_password_may_be_changed_again_after_the_time_of_the_policy_or_when_that_is_required() {
+    let h = Harness::start().await;
+    let operator = h.operator().await;
+    let day = prost_types::Duration { seconds: 86_400, nanos: 0 };
+    operator.set_policy(v1::SignInPolicy { min_age: Some(day), ..Default::default() }).await.expect("a policy");
+    let bob = h.user("bob").await.client;
+    let young = bob.change_password(PASSWORD, OTHER_PASSWORD).await;
+    let refusal = refused(young, Code::FailedPrecondition, "PASSWORD_TOO_YOUNG");
+    assert!(refusal.metadata("availableTime").ends_with('Z'), "{refusal:?}");
+    operator.require_change("bob").await.expect("a demand");
+    bob.change_password(PASSWORD, OTHER_PASSWORD).await.expect("a change that is required");
+    h.clock.advance(Duration::from_hours(24));
+    let bob = h.signed_in("bob", OTHER_PASSWORD).await.client;
+    bob.change_password(OTHER_PASSWORD, PASSWORD).await.expect("a day has passed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stranger_may_ask_how_strong_a_password_is_thirty_times_a_minute() {
+    let h = Harness::start().await;
+    let stranger = h.stranger_at("127.0.0.7").await;
+    let weak = stranger.strength("grace1906", &["Grace Hopper"]).await.expect("an answer");
+    assert_eq!((weak.acceptable, weak.score < 3), (false, true), "{weak:?}");
+    let expected = [PasswordRule::TooShort, PasswordRule::ContainsUserInfo, PasswordRule::TooWeak];
+    assert_eq!(weak.violations().collect::<Vec<_>>(), expected);
+    assert!(weak.suggestions.iter().any(|text| text.ends_with('.')), "{weak:?}");
+    let strong = stranger.strength("five quiet lanterns", &[]).await.expect("an answer");
+    assert!(strong.acceptable && strong.violations.is_empty() && strong.guesses_log10 > 8.0, "{strong:?}");
+    let german = v1::CheckPasswordStrengthRequest {
+        password: "aaaaaaaaaaaaaaaa".to_owned(),
+        language: "de-AT".to_owned(),
+        ..Default::default()
+    };
+    let german = stranger.auth().check_password_strength(german).await.expect("an answer").into_inner();
+    assert!(german.warning.starts_with("Wiederholungen"), "{german:?}");
+
+    // Whatever is typed takes little time, even all of it at once.
+    let hostile = "\"4@8({[<3690!1|$5+7%2z\"".repeat(40);
+    let answers = at_once((0..40).map(|_| stranger.strength(&hostile, &[]))).await;
+    let refusals: Vec<Refusal> =
+        answers.into_iter().filter_map(Result::err).map(|status| Refusal::of(&status)).collect();
+    assert!(refusals.len() >= 10, "{}", refusals.len());
+    for refusal in &refusals {
+        assert!(["RATE_LIMITED", "HASHING_SATURATED"].contains(&refusal.reason.as_str()), "{refusal:?}");
+    }
+    h.stranger_at("127.0.0.8").await.strength(PASSWORD, &[]).await.expect("another source");
+}
