@@ -1,4 +1,6 @@
-//! The command line of the server: `latchkeyd serve | migrate | config | key | mail | protoset`.
+//! The command line of the server: `latchkeyd serve | migrate | config | key | mail | breach-list | protoset`.
+
+mod breach_list;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -59,6 +61,9 @@ enum Command {
     /// Try out mail
     #[command(subcommand)]
     Mail(MailCommand),
+    /// Make and check the list of leaked passwords, which users must not choose
+    #[command(subcommand)]
+    BreachList(breach_list::BreachListCommand),
     /// Write the descriptor set of the API, for `grpcurl -protoset` where reflection is off
     Protoset {
         /// The file; without one, standard output
@@ -158,6 +163,7 @@ pub fn main() -> ExitCode {
             with_config(&flags, |config| block_on(test_mail(config, &address)))
         }
         Command::Mail(MailCommand::Preview { dir, flags }) => with_config(&flags, |config| preview_mail(config, &dir)),
+        Command::BreachList(command) => breach_list::run(command),
         Command::Protoset { file } => exit_code(write_protoset(file)),
     }
 }
