@@ -248,6 +248,11 @@ async fn serve(config: &Config, flags: &Flags) -> Outcome {
 
 async fn announce(running: &Running, config: &Config) {
     announce_mail(running);
+    if let Some(list) = running.breach_list() {
+        let header = list.header();
+        let file = list.path().display();
+        tracing::info!(keys = header.keys, digest = header.digest_text(), %file, "leaked passwords are in the list");
+    }
     let http = running.http_address.map(|address| {
         let is_plain = config.tls.cert.is_none() || address.ip().to_canonical().is_loopback();
         format!("{}://{address}", if is_plain { "http" } else { "https" })
@@ -316,7 +321,11 @@ fn reload(running: &Running, in_use: &Config, flags: &Flags, level: &telemetry::
         return;
     }
     running.reload_tls();
-    tracing::info!(log.level = found.log.level, "reloaded log.level; the TLS files, if any, are read again");
+    running.reload_breach_list();
+    tracing::info!(
+        log.level = found.log.level,
+        "reloaded log.level; the TLS files and the list of leaked passwords, if any, are read again"
+    );
     let differing = in_use.differences(&found);
     let waiting: Vec<&str> = differing.into_iter().filter(|key| *key != "log.level").collect();
     if !waiting.is_empty() {
