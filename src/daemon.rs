@@ -1,4 +1,6 @@
-//! The command line of the server: `latchkeyd serve | migrate | config | key | mail | protoset`.
+//! The command line of the server: `latchkeyd serve | migrate | config | key | mail | breach-list | protoset`.
+
+mod breach_list;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -59,6 +61,9 @@ enum Command {
     /// Try out mail
     #[command(subcommand)]
     Mail(MailCommand),
+    /// Make and check the list of leaked passwords, which users must not choose
+    #[command(subcommand)]
+    BreachList(breach_list::BreachListCommand),
     /// Write the descriptor set of the API, for `grpcurl -protoset` where reflection is off
     Protoset {
         /// The file; without one, standard output
@@ -158,6 +163,7 @@ pub fn main() -> ExitCode {
             with_config(&flags, |config| block_on(test_mail(config, &address)))
         }
         Command::Mail(MailCommand::Preview { dir, flags }) => with_config(&flags, |config| preview_mail(config, &dir)),
+        Command::BreachList(command) => breach_list::run(command),
         Command::Protoset { file } => exit_code(write_protoset(file)),
     }
 }
@@ -242,6 +248,11 @@ async fn serve(config: &Config, flags: &Flags) -> Outcome {
 
 async fn announce(running: &Running, config: &Config) {
     announce_mail(running);
+    if let Some(list) = running.breach_list() {
+        let header = list.header();
+        let file = list.path().display();
+        tracing::info!(keys = header.keys, digest = header.digest_text(), %file, "leaked passwords are in the list");
+    }
     let http = running.http_address.map(|address| {
         let is_plain = config.tls.cert.is_none() || address.ip().to_canonical().is_loopback();
         format!("{}://{address}", if is_plain { "http" } else { "https" })
@@ -310,7 +321,11 @@ fn reload(running: &Running, in_use: &Config, flags: &Flags, level: &telemetry::
         return;
     }
     running.reload_tls();
-    tracing::info!(log.level = found.log.level, "reloaded log.level; the TLS files, if any, are read again");
+    running.reload_breach_list();
+    tracing::info!(
+        log.level = found.log.level,
+        "reloaded log.level; the TLS files and the list of leaked passwords, if any, are read again"
+    );
     let differing = in_use.differences(&found);
     let waiting: Vec<&str> = differing.into_iter().filter(|key| *key != "log.level").collect();
     if !waiting.is_empty() {

@@ -16,6 +16,7 @@
 mod failpoint;
 
 pub mod app;
+pub mod breach_list;
 mod call_lines;
 pub mod cli;
 pub mod clock;

@@ -22,6 +22,8 @@
 //! | `latchkey_connections` | `listener` | open connections |
 //! | `latchkey_connections_refused_total` | `listener`, `cause` | connections refused or closed, by the limit |
 //! | `latchkey_requests_reset_total` | `listener` | requests reset because they are not valid HTTP/2, before they are calls |
+//! | `latchkey_breach_list_keys` | | leaked passwords in the list |
+//! | `latchkey_breach_list_reloads_total` | `outcome` | new lists of leaked passwords, taken or refused |
 //! | `latchkey_tls_reloads_total` | `outcome` | reloads of changed TLS files |
 //! | `latchkey_log_lines_dropped_total` | | log lines dropped because the log was not read fast enough |
 //! | `latchkey_tls_certificate_not_after_seconds` | | when the TLS certificate expires, in seconds since 1970 |
@@ -172,7 +174,7 @@ label! {
 }
 
 label! {
-    /// Outcome of a reload of changed TLS files.
+    /// Outcome of a reload of changed files.
     Reload {
         /// The new files are in use.
         Taken = "taken",
@@ -301,6 +303,8 @@ pub struct Metrics {
     connections: Family<ListenerLabel, Gauge>,
     refused: Family<RefusedLabels, Counter>,
     requests_reset: Family<ListenerLabel, Counter>,
+    breach_list_keys: Gauge,
+    breach_list_reloads: Family<ReloadLabel, Counter>,
     reloads: Family<ReloadLabel, Counter>,
     certificate_ends: Gauge,
 }
@@ -340,6 +344,8 @@ impl Metrics {
             connections: Family::default(),
             refused: Family::default(),
             requests_reset: Family::default(),
+            breach_list_keys: Gauge::default(),
+            breach_list_reloads: Family::default(),
             reloads: Family::default(),
             certificate_ends: Gauge::default(),
         };
@@ -353,6 +359,9 @@ impl Metrics {
         }
         for outcome in SignInOutcome::ALL {
             drop(metrics.sign_ins.get_or_create(&OutcomeLabel { outcome: *outcome }));
+        }
+        for outcome in Reload::ALL {
+            drop(metrics.breach_list_reloads.get_or_create(&ReloadLabel { outcome: *outcome }));
         }
         for kind in DeliveryKind::VARIANTS {
             for state in DeliveryState::VARIANTS.iter().filter(|state| state.is_last()) {
@@ -391,6 +400,8 @@ impl Metrics {
         registry.register("connections", "Open connections", self.connections.clone());
         registry.register("connections_refused", "Connections refused or closed", self.refused.clone());
         registry.register("requests_reset", "Requests reset as invalid HTTP/2", self.requests_reset.clone());
+        registry.register("breach_list_keys", "Leaked passwords in the list", self.breach_list_keys.clone());
+        registry.register("breach_list_reloads", "New lists of leaked passwords", self.breach_list_reloads.clone());
         registry.register("tls_reloads", "Reloads of changed TLS files", self.reloads.clone());
         registry.register(
             "tls_certificate_not_after_seconds",
@@ -531,6 +542,21 @@ impl Metrics {
     pub fn requests_reset(&self, listener: Listener, count: usize) {
         let count = u64::try_from(count).unwrap_or(u64::MAX);
         self.requests_reset.get_or_create(&ListenerLabel { listener }).inc_by(count);
+    }
+
+    /// Sets how many leaked passwords the list in use has.
+    pub fn breach_list_used(&self, keys: u64) {
+        self.breach_list_keys.set(i64::try_from(keys).unwrap_or(i64::MAX));
+    }
+
+    /// Counts a new list that is in use.
+    pub fn breach_list_taken(&self) {
+        self.breach_list_reloads.get_or_create(&ReloadLabel { outcome: Reload::Taken }).inc();
+    }
+
+    /// Counts a new list that is not usable.
+    pub fn breach_list_refused(&self) {
+        self.breach_list_reloads.get_or_create(&ReloadLabel { outcome: Reload::Refused }).inc();
     }
 
     /// Counts a reload of changed TLS files.

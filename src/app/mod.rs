@@ -5,6 +5,7 @@
 
 mod access;
 mod audit;
+mod breach_lists;
 mod counted;
 mod deliveries;
 mod familiar;
@@ -67,6 +68,7 @@ pub use self::users::{
     CreateUser, CreatedUser, DeleteUser, DiagnoseSignIn, FirstCredential, ListUsers, LockEnd, LockUser,
     SignInDiagnosis, UnlockUser, UpdateUser, UserPage,
 };
+use crate::breach_list::BreachLists;
 use crate::crypto::{Hasher, KeyRing, SealKey};
 use crate::domain::diagnosis::Readiness;
 use crate::domain::horizon::Retention;
@@ -131,6 +133,8 @@ pub struct App {
     /// Every metric of the server.
     pub metrics: Arc<Metrics>,
     settings: Settings,
+    /// The list of leaked passwords.
+    breach_lists: Arc<BreachLists>,
     store: Store,
     gate: proving::Gate,
     list_queues: Arc<turns::Turns>,
@@ -162,6 +166,7 @@ impl App {
             metrics,
             gate: proving::Gate::new(hasher, settings.sign_ins_per_minute),
             settings,
+            breach_lists: Arc::default(),
             store,
             list_queues: Arc::default(),
             token_cache: token_cache::TokenCache::new(),

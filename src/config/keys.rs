@@ -236,6 +236,10 @@ section! {
         /// Longest password, in code points.
         max_length: u32 = 256, number(64, 256, "code points"),
             "NIST SP 800-63B requires that 64 are accepted, and each sign-in hashes all of it";
+        /// File with the list of leaked passwords, which `latchkeyd breach-list build` makes. A new file at this path is taken up
+        /// within a minute, or at once on SIGHUP.
+        breach_list: Option<PathBuf> = None, PATH_OR_OFF,
+            "NIST SP 800-63B requires that leaked passwords are refused";
     }
 }
 

@@ -1,6 +1,7 @@
 //! Background jobs. Each is a loop that ends when the server stops. A failure is logged, and the next tick tries again:
 //! nothing relies on a job being on time.
 
+pub mod breach_list;
 pub mod outbox;
 
 use std::future::Future;

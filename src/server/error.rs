@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::tls::TlsError;
 use crate::app::StartError;
+use crate::breach_list::BreachListError;
 use crate::error::Error;
 use crate::mail::{RelayError, TemplateError};
 use crate::pages::LogoError;
@@ -55,6 +56,9 @@ pub enum ServeError {
     /// The relay for mail is not usable.
     #[error(transparent)]
     Mail(#[from] RelayError),
+    /// The list of leaked passwords is not usable.
+    #[error("{0}; or set password.breach_list to off")]
+    BreachList(#[from] BreachListError),
     /// The logo is not usable.
     #[error(transparent)]
     Logo(#[from] LogoError),

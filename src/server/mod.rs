@@ -40,6 +40,7 @@ pub use self::lock_file::LockFile;
 use self::pages::BoundPages;
 pub use self::tls::TlsError;
 use crate::app::{App, MailSettings, MailTransport, Settings, open_keys};
+use crate::breach_list::{BreachList, BreachLists};
 use crate::config::{self, Config, Database};
 use crate::crypto::{Hasher, HasherSettings};
 use crate::domain::horizon::Retention;
@@ -91,6 +92,7 @@ pub struct Running {
     call_log: Arc<grpc::CallLog>,
     calls: Arc<AllCalls>,
     reload_tls: Arc<Notify>,
+    reload_breach_list: Arc<Notify>,
     stop: CancellationToken,
     listeners: TaskTracker,
     jobs: TaskTracker,
@@ -135,6 +137,7 @@ pub async fn start(config: &Config, environment: Environment) -> Result<Running,
     let mail = mail::Transport::load(&config.mail)?.map(Arc::new);
     let templates =
         mail::Templates::load(config.mail.templates_dir.as_deref(), &config.organisation, config.support.as_deref())?;
+    let breach_lists = Arc::new(BreachLists::open(config.password.breach_list.as_deref())?);
     let metrics = Arc::new(Metrics::new());
     let hasher = start_hasher(config, &environment, &metrics);
     let (store, lock) = open_store(config).await?;
@@ -144,7 +147,8 @@ pub async fn start(config: &Config, environment: Environment) -> Result<Running,
     let pages = BoundPages::bind(config).await?;
     let pages_address = pages.as_ref().map(|pages| pages.address);
     let settings = settings(config, pages_address);
-    let app = Arc::new(App::new(environment, Arc::clone(&metrics), settings, store, hasher, keys));
+    let app = App::new(environment, Arc::clone(&metrics), settings, store, hasher, keys);
+    let app = Arc::new(app.with_breach_lists(breach_lists));
     let (stop, stop_jobs) = (CancellationToken::new(), CancellationToken::new());
     let failed_calls = config.connections.failed_calls;
     let (routes, health, call_log) = grpc::routes(Arc::clone(&app), config.reflection, failed_calls, &stop)?;
@@ -172,6 +176,7 @@ pub async fn start(config: &Config, environment: Environment) -> Result<Running,
         pages.serve(&app, &acceptors, &listeners, &jobs);
     }
     crate::jobs::start(&app, mail.as_ref(), &jobs, &stop_jobs);
+    let reload_breach_list = crate::jobs::breach_list::start(&app, &jobs, &stop_jobs);
     if let Some(transport) = &mail {
         // Only one process uses the embedded database, so what was being sent when the last one ended is sent again at once.
         if matches!(config.database, Database::Sqlite { .. }) {
@@ -200,6 +205,7 @@ pub async fn start(config: &Config, environment: Environment) -> Result<Running,
         call_log,
         calls,
         reload_tls,
+        reload_breach_list,
         stop,
         listeners,
         jobs,
@@ -234,6 +240,16 @@ impl Running {
     /// Reads the TLS files again, if there are any. The log says whether they are in use.
     pub fn reload_tls(&self) {
         self.reload_tls.notify_one();
+    }
+
+    /// The list of leaked passwords in use, if one is configured.
+    pub fn breach_list(&self) -> Option<Arc<BreachList>> {
+        self.app.breach_list()
+    }
+
+    /// Looks for a new list of leaked passwords, if one is configured. The log says whether it is in use.
+    pub fn reload_breach_list(&self) {
+        self.reload_breach_list.notify_one();
     }
 
     /// Stops in order: readiness ends, connections drain, remaining work and jobs end. Work that waits for an unresponsive

@@ -23,6 +23,7 @@ mod audit_log;
 mod bad_credentials;
 mod bad_input;
 mod bounded_writing;
+mod breach_list;
 mod broken_files;
 mod broken_rows;
 mod calling_applications;

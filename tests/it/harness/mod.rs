@@ -94,7 +94,8 @@ impl Harness {
         if database.is_shared() && !config.seal_key_file.exists() {
             SealKey::create(&config.seal_key_file, &environment).expect("a seal key");
         }
-        let running = server::start(&config, environment).await.unwrap_or_else(|error| panic!("{error}"));
+        let started = Box::pin(server::start(&config, environment)).await;
+        let running = started.unwrap_or_else(|error| panic!("{error}"));
         Harness { running: Some(running), config, clock, dir, database }
     }
 

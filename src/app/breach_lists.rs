@@ -1,0 +1,60 @@
+//! The list of leaked passwords: put to use at the start, and replaced when its file is.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::App;
+use crate::breach_list::{BreachList, BreachLists, Reloaded};
+use crate::error::{Error, Result};
+use crate::priority::lower_priority;
+
+impl App {
+    /// Has passwords looked up in this list. Without it there is none.
+    #[must_use]
+    pub fn with_breach_lists(mut self, lists: Arc<BreachLists>) -> App {
+        if let Some(list) = lists.current() {
+            self.metrics.breach_list_used(list.header().keys);
+        }
+        self.breach_lists = lists;
+        self
+    }
+
+    /// The list of leaked passwords in use, if one is configured.
+    pub fn breach_list(&self) -> Option<Arc<BreachList>> {
+        self.breach_lists.current()
+    }
+
+    /// Takes up a new file with leaked passwords, if there is one. A file that is not usable leaves the old list in use; it is
+    /// reported once, or each time if `again`.
+    pub async fn reload_breach_list(&self, again: bool) -> Result<()> {
+        let lists = Arc::clone(&self.breach_lists);
+        let (answer, looked) = oneshot::channel();
+        // A new file is read to its end, which takes seconds.
+        let look = move || {
+            lower_priority();
+            // The server may have stopped meanwhile.
+            let _ = answer.send(lists.reload_if_changed(again));
+        };
+        let thread = std::thread::Builder::new().name("breach-list".to_owned()).spawn(look);
+        thread.map_err(Error::internal)?;
+        match looked.await.map_err(|_| Error::internal("the look at the list of leaked passwords panicked"))? {
+            Reloaded::Unchanged => {}
+            Reloaded::Taken(list) => {
+                let header = list.header();
+                self.metrics.breach_list_used(header.keys);
+                self.metrics.breach_list_taken();
+                tracing::info!(
+                    keys = header.keys,
+                    digest = header.digest_text(),
+                    "the new list of leaked passwords is in use"
+                );
+            }
+            Reloaded::Refused(error) => {
+                self.metrics.breach_list_refused();
+                tracing::error!(%error, "the new list of leaked passwords is not usable; the old list stays in use");
+            }
+        }
+        Ok(())
+    }
+}
