@@ -230,6 +230,9 @@ pub enum Outage {
          with the same idempotency key if it had one"
     )]
     Unconfirmed(#[source] Source),
+    /// The list of leaked passwords cannot be read. It must not pass for empty.
+    #[error("the list of leaked passwords cannot be read, so no password can be set at the moment; the log says why")]
+    BreachList(#[source] Source),
 }
 
 /// An error. Each variant states what the caller can do next.
@@ -423,9 +426,9 @@ impl Error {
             Error::MethodUnavailable => Reason::MethodUnavailable,
             Error::CompressionUnsupported { .. } => Reason::CompressionUnsupported,
             Error::Unavailable(Outage::ShuttingDown) => Reason::ShuttingDown,
-            Error::Unavailable(Outage::Storage(_) | Outage::ReadOnly(_) | Outage::Unconfirmed(_)) => {
-                Reason::StorageUnavailable
-            }
+            Error::Unavailable(
+                Outage::Storage(_) | Outage::ReadOnly(_) | Outage::Unconfirmed(_) | Outage::BreachList(_),
+            ) => Reason::StorageUnavailable,
             Error::DeadlinePassed => Reason::DeadlinePassed,
             Error::Corrupt { .. } => Reason::RecordCorrupt,
             Error::Internal(_) => Reason::Internal,

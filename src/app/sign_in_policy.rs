@@ -146,14 +146,14 @@ fn told(policy: &SignInPolicy) -> String {
         Some(from) => format!("second factor: {whom}, from {from}"),
         None => format!("second factor: {whom}"),
     };
-    let rules = policy.password_rules;
+    let password = policy.password_rules;
     let passwords = [
-        rules.min_length.map(|length| format!("min length: {length}")),
-        rules.max_length.map(|length| format!("max length: {length}")),
-        rules.min_score.map(|score| format!("min score: {score}")),
-        rules.reject_breached.map(|is_on| format!("reject breached: {is_on}")),
-        rules.reject_user_info.map(|is_on| format!("reject user info: {is_on}")),
-        rules.require_letter_and_digit.map(|is_on| format!("letter and digit: {is_on}")),
+        password.min_length.map(|length| format!("min length: {length}")),
+        password.max_length.map(|length| format!("max length: {length}")),
+        password.min_score.map(|score| format!("min score: {score}")),
+        password.reject_breached.map(|is_on| format!("reject breached: {is_on}")),
+        password.reject_user_info.map(|is_on| format!("reject user info: {is_on}")),
+        password.require_letter_and_digit.map(|is_on| format!("letter and digit: {is_on}")),
         (policy.password_history > 0).then(|| format!("history: {}", policy.password_history)),
         (!policy.password_min_age.is_zero())
             .then(|| format!("min age: {}", humantime::format_duration(policy.password_min_age))),

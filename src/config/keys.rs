@@ -229,11 +229,11 @@ section! {
 section! {
     /// Rules for passwords that users choose.
     pub struct Password = "password." {
-        /// Shortest password, in code points.
+        /// Shortest password, in code points. A policy (`latchkey policy set`) comes before it.
         min_length: u32 = 15, number(8, 64, "code points"),
             "NIST SP 800-63B requires 15 for a password that is the only factor, 8 beside a second factor, and that 64 \
             are accepted";
-        /// Longest password, in code points.
+        /// Longest password, in code points. A policy comes before it.
         max_length: u32 = 256, number(64, 256, "code points"),
             "NIST SP 800-63B requires that 64 are accepted, and each sign-in hashes all of it";
         /// File with the list of leaked passwords, which `latchkeyd breach-list build` makes. A new file at this path is taken up

@@ -87,10 +87,8 @@ impl Auth for Service {
     async fn inspect_link(&self, request: Request<v1::InspectLinkRequest>) -> Answer<v1::InspectLinkResponse> {
         let (caller, link) = decode(request, deliveries::inspect_link)?;
         let view = run(&self.app, |app| async move { app.inspect_link(&caller, link).await }).await?;
-        let rules = match view.purpose.sets_password() {
-            true => Some(auth::rules(self.app.password_rules().await?)),
-            false => None,
-        };
+        let rules =
+            if view.purpose.sets_password() { Some(auth::rules(self.app.password_rules().await?)) } else { None };
         Ok(Response::new(v1::InspectLinkResponse {
             kind: deliveries::link_kind(view.purpose).into(),
             username: view.username,

@@ -8,6 +8,7 @@ use super::problem::{retry_after, status_of};
 use super::view::{Mistake, Span};
 use crate::domain::language::Language;
 use crate::domain::password::{ContextWords, Hint, PasswordFault, PlainPassword, RuleBroken};
+use crate::domain::sign_in_policy::PasswordRulesSet;
 use crate::domain::violation::{Describe, Fault};
 use crate::error::{Error, Limit, Result, Unauthenticated};
 
@@ -23,12 +24,12 @@ impl Pages {
         let mut mistakes: Vec<Mistake> = match &password {
             Err(PasswordFault::TooLong) => {
                 let max = self.app.password_rules().await?.max_length;
-                vec![broken(&RuleBroken::TooLong { max }, language)]
+                vec![broken(RuleBroken::TooLong { max }, language)]
             }
             Err(fault) => vec![Mistake::of("password", kind(fault.fault()))],
             Ok(password) => {
                 let judged = self.app.judge_password(password.copy(), words).await?;
-                judged.broken.iter().map(|rule| broken(rule, language)).collect()
+                judged.broken.iter().map(|rule| broken(*rule, language)).collect()
             }
         };
         if password.is_ok() && form.get("password") != form.get("repeat") {
@@ -40,7 +41,7 @@ impl Pages {
     /// The smallest length of a new password, to be shown. What is typed is judged by the rules of that time.
     pub(super) async fn min_length(&self) -> u32 {
         let rules = self.app.password_rules().await;
-        rules.unwrap_or_else(|_| self.app.configured_password_rules()).min_length
+        rules.unwrap_or_else(|_| self.app.in_force(PasswordRulesSet::default())).min_length
     }
 }
 
@@ -68,13 +69,13 @@ pub(super) fn mistakes_of(error: &Error) -> Option<Vec<Mistake>> {
 }
 
 /// The mistake of a password that breaks a rule.
-fn broken(rule: &RuleBroken, language: Language) -> Mistake {
+fn broken(rule: RuleBroken, language: Language) -> Mistake {
     let mistake = Mistake::of("password", kind(rule.fault()));
     match rule {
         RuleBroken::TooShort { min: number } | RuleBroken::TooLong { max: number } => {
-            Mistake { number: Some(*number), ..mistake }
+            Mistake { number: Some(number), ..mistake }
         }
-        RuleBroken::TooWeak { hint } => Mistake { hint: hint_text(*hint, language), ..mistake },
+        RuleBroken::TooWeak { hint } => Mistake { hint: hint_text(hint, language), ..mistake },
         _ => mistake,
     }
 }

@@ -122,7 +122,11 @@ pub(super) fn retry_after(error: &Error) -> Option<Duration> {
     match error {
         Error::Exhausted { retry_after, .. } => Some(*retry_after),
         Error::Unavailable(
-            Outage::ShuttingDown | Outage::Storage(_) | Outage::ReadOnly(_) | Outage::Unconfirmed(_),
+            Outage::ShuttingDown
+            | Outage::Storage(_)
+            | Outage::ReadOnly(_)
+            | Outage::Unconfirmed(_)
+            | Outage::BreachList(_),
         )
         | Error::DeadlinePassed => Some(RETRY_WHEN_UNAVAILABLE),
         _ => None,

@@ -57,7 +57,7 @@ async fn read(c: &impl ConnectionTrait, lock: bool) -> Result<SignInPolicy> {
 /// Stores the policy, which was read and locked in this transaction, with its next version.
 pub async fn policy_save(tx: &WriteTx, policy: &SignInPolicy) -> Result<()> {
     let roles: Vec<&str> = policy.second_factor_roles.iter().map(|role| role.as_str()).collect();
-    let rules = policy.password_rules;
+    let password = policy.password_rules;
     let number = |number: u32| i32::try_from(number).unwrap_or(i32::MAX);
     let age = i64::try_from(policy.password_min_age.as_micros()).unwrap_or(i64::MAX);
     sign_in_policy::Entity::update_many()
@@ -65,12 +65,12 @@ pub async fn policy_save(tx: &WriteTx, policy: &SignInPolicy) -> Result<()> {
         .col_expr(Column::SecondFactorRequired, Expr::value(i16::from(policy.second_factor_required)))
         .col_expr(Column::SecondFactorRoles, Expr::value(roles.join(" ")))
         .col_expr(Column::SecondFactorFrom, Expr::value(micros(policy.second_factor_from)))
-        .col_expr(Column::PasswordMinLength, Expr::value(rules.min_length.map(number)))
-        .col_expr(Column::PasswordMaxLength, Expr::value(rules.max_length.map(number)))
-        .col_expr(Column::PasswordMinScore, Expr::value(rules.min_score.map(i16::from)))
-        .col_expr(Column::PasswordRejectBreached, Expr::value(rules.reject_breached.map(i16::from)))
-        .col_expr(Column::PasswordRejectUserInfo, Expr::value(rules.reject_user_info.map(i16::from)))
-        .col_expr(Column::PasswordLetterAndDigit, Expr::value(rules.require_letter_and_digit.map(i16::from)))
+        .col_expr(Column::PasswordMinLength, Expr::value(password.min_length.map(number)))
+        .col_expr(Column::PasswordMaxLength, Expr::value(password.max_length.map(number)))
+        .col_expr(Column::PasswordMinScore, Expr::value(password.min_score.map(i16::from)))
+        .col_expr(Column::PasswordRejectBreached, Expr::value(password.reject_breached.map(i16::from)))
+        .col_expr(Column::PasswordRejectUserInfo, Expr::value(password.reject_user_info.map(i16::from)))
+        .col_expr(Column::PasswordLetterAndDigit, Expr::value(password.require_letter_and_digit.map(i16::from)))
         .col_expr(Column::PasswordHistory, Expr::value(number(policy.password_history)))
         .col_expr(Column::PasswordMinAge, Expr::value(age))
         .filter(Column::Id.eq(ID))

@@ -23,6 +23,11 @@ fn sha1(text: &str) -> Sha1 {
     digest(&SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes()).as_ref().try_into().expect("20 bytes")
 }
 
+/// The SHA-1 of a password, as a line of the input has it.
+pub fn hex_of(password: &str) -> String {
+    hex(&sha1(password))
+}
+
 fn hex(hash: &[u8]) -> String {
     data_encoding::HEXUPPER.encode(hash)
 }

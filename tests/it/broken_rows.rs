@@ -265,9 +265,7 @@ async fn a_broken_policy_lets_nobody_in_until_it_is_mended() {
     let (operator, stranger) = (h.operator().await, h.stranger().await);
     h.create("bob", &[], PASSWORD).await;
     stranger.tokens("bob", PASSWORD).await.expect("tokens");
-    for how in
-        ["second_factor_roles = 'emperor'", "password_history = -1", "password_min_age = -1"]
-    {
+    for how in ["second_factor_roles = 'emperor'", "password_history = -1", "password_min_age = -1"] {
         h.sql(&format!("UPDATE sign_in_policy SET {how}")).await;
         assert!(stranger.sign_in("bob", PASSWORD).await.is_err(), "{how}");
         let read = operator.user_admin().get_sign_in_policy(v1::GetSignInPolicyRequest::default()).await;

@@ -139,7 +139,7 @@ async fn a_person_signs_in_and_changes_a_temporary_password() {
         "latchkey.v1.Auth/CompletePasswordChange",
         &change("c4nary"),
         INVALID_ARGUMENT,
-        r#"ERROR: Code: InvalidArgument … "reason": "PASSWORD_REJECTED" } 2) { "@type": "type.googleapis.com/google.rpc.BadRequest", "fieldViolations": [ { "field": "new_password", "description": "shorter than 15 characters", "reason": "TOO_SHORT" } ] } …"#,
+        r#"ERROR: Code: InvalidArgument … "reason": "PASSWORD_REJECTED" } 2) { "@type": "type.googleapis.com/google.rpc.BadRequest", "fieldViolations": [ { "field": "new_password", "description": "shorter than 15 characters", "reason": "TOO_SHORT" }, …"#,
     );
     let done = grpcurl.call("latchkey.v1.Auth/CompletePasswordChange", &change(OTHER_PASSWORD)).json();
     assert!(done["progress"]["tokens"]["accessToken"].is_string(), "{done}");

@@ -201,11 +201,7 @@ async fn a_password_is_chosen_after_every_mistake_was_told() {
     }
     for (password, repeat, told) in [
         ("", "", &["#password\">Enter a password."][..]),
-        (
-            "short c4nary",
-            "short c4nary",
-            &["#password\">The password is too short: it needs at least 15 characters."],
-        ),
+        ("short c4nary", "short c4nary", &["#password\">The password is too short: it needs at least 15 characters."]),
         (
             "grace2026grace2026",
             "grace2026grace2026",

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::harness::browser::{Browser, SCREENS};
 use crate::harness::mailbox::Eml;
-use crate::harness::{Harness, OTHER_PASSWORD, PASSWORD};
+use crate::harness::{Harness, OTHER_PASSWORD, PASSWORD, eventually};
 
 /// A name that is as long as names may be.
 const LONG: &str = "grace.with-a-name-that-is-as-long-as-names-may-be-and-longer";
@@ -101,6 +101,37 @@ async fn a_user_follows_a_link_and_chooses_a_password_with_scripts() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_follows_a_link_and_chooses_a_password_without_scripts() {
     follow_a_link(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_says_how_strong_a_password_is_while_it_is_typed() {
+    let Some(browser) = Browser::start(true).await else { return };
+    let h = Harness::start().await;
+    h.addressed("grace").await;
+    let url = h.reset_mail("grace").await.link("reset");
+    browser.open(&url).await;
+    browser.reaches("Choose a new password").await;
+    assert_eq!(browser.property(".strength", "hidden").await, Value::Bool(true), "nothing was typed");
+    let shows = async |selector: &str, wanted: &str| {
+        eventually(wanted, || async { (browser.text(selector).await.trim() == wanted).then_some(()) }).await;
+    };
+    browser.write("#password", "aaaaaaaaaaaaaaaaaaaa").await;
+    shows(".strength span", "Very weak").await;
+    shows(".advice", "Repetition is easy to guess. Use different words instead of the same again.").await;
+    assert_eq!(browser.property(".strength meter", "value").await, json!(1));
+    browser.open(&format!("{url}&lang=de")).await;
+    browser.write("#password", "grace2026grace2026").await;
+    shows(".advice", "Besteht fast nur aus den Namen des Kontos oder der Organisation.").await;
+    browser.write("#password", " und vieles mehr, was niemand ahnt").await;
+    shows(".strength span", "Stark").await;
+    assert_eq!(browser.property(".advice", "hidden").await, Value::Bool(true));
+    // For a look at it.
+    if let Ok(folder) = std::env::var("TEST_PICTURES") {
+        browser.open(&url).await;
+        browser.write("#password", "password2026!!!").await;
+        shows(".strength span", "Fair").await;
+        std::fs::write(format!("{folder}/strength.png"), browser.picture().await).expect("a picture");
+    }
 }
 
 async fn follow_a_link_with_a_code(runs_scripts: bool) {

@@ -89,7 +89,7 @@ async fn broken(h: &Harness, way: &str, password: &str) -> Vec<String> {
             operator.create(request).await.map(drop)
         }
         "UserAdmin/ResetPassword.set_password.password" => {
-            let set = v1::SetPassword { password: new_password, ..Default::default() };
+            let set = v1::SetPassword { password: new_password };
             let method = Some(Method::SetPassword(set));
             let request = v1::ResetPasswordRequest { user: Some(named("grace")), method, ..Default::default() };
             operator.reset_with(request).await.map(drop)
@@ -316,4 +316,31 @@ async fn a_stranger_may_ask_how_strong_a_password_is_thirty_times_a_minute() {
         assert!(["RATE_LIMITED", "HASHING_SATURATED"].contains(&refusal.reason.as_str()), "{refusal:?}");
     }
     h.stranger_at("127.0.0.8").await.strength(PASSWORD, &[]).await.expect("another source");
+}
+
+#[tokio::test]
+async fn sec_057_a_leaked_password_is_refused_and_a_list_that_cannot_be_read_refuses_all() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (input, path) = (dir.path().join("hashes.txt"), dir.path().join("leaked.list"));
+    let leaked = "five quiet c4nary lanterns";
+    std::fs::write(&input, format!("{}:7\n", crate::breach_list::hex_of(leaked))).expect("a file");
+    let build = latchkey::breach_list::Build { inputs: &[input], out: &path, min_count: 1, now: 0 };
+    latchkey::breach_list::build(&build, &mut |_| ()).expect("a list");
+    let h = Harness::with(|config| config.password.breach_list = Some(path.clone())).await;
+    let bob = h.user("bob").await.client;
+    let refusal = refused(bob.change_password(PASSWORD, leaked).await, Code::InvalidArgument, "PASSWORD_REJECTED");
+    assert_eq!(refusal.violations(), ["new_password: BREACHED"]);
+    let judged = bob.strength(leaked, &[]).await.expect("an answer");
+    assert_eq!(judged.violations, [PasswordRule::Breached as i32]);
+    let off = v1::PasswordRules { reject_breached: Some(false), ..Default::default() };
+    let operator = h.operator().await;
+    operator.set_policy(rules(off)).await.expect("a policy");
+    bob.change_password(PASSWORD, leaked).await.expect("the policy permits it");
+
+    let on = v1::PasswordRules { reject_breached: Some(true), ..Default::default() };
+    operator.set_policy(rules(on)).await.expect("a policy");
+    let length = std::fs::metadata(&path).expect("a file").len();
+    std::fs::write(&path, vec![7; usize::try_from(length).expect("a length")]).expect("a damaged file");
+    refused(bob.change_password(leaked, OTHER_PASSWORD).await, Code::Unavailable, "STORAGE_UNAVAILABLE");
+    h.stranger().await.tokens("bob", leaked).await.expect("sign-ins need no list");
 }

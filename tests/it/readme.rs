@@ -24,8 +24,8 @@ fn tour() -> &'static str {
 fn play(shell: &Shell, document: &str) {
     // Consecutive commands share a shell, as in a terminal, up to one that needs the terminal itself.
     let mut together = Vec::new();
-    for (mark, block) in blocks(document, &["console", "console terminal"]) {
-        if block.starts_with(CARGO_RUN) {
+    for (mark, block) in blocks(document, &["console", "console terminal", "console oathtool"]) {
+        if block.starts_with(CARGO_RUN) || (mark == "console oathtool" && !shell.has("oathtool")) {
             continue;
         }
         if mark == "console terminal" {

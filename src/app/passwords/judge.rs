@@ -1,15 +1,17 @@
 //! Judging new passwords: every way to set one asks [`App::accept`].
 
 use crate::app::App;
+use crate::breach_list::BreachList;
 use crate::crypto::HashPermit;
 use crate::domain::caller::Caller;
 use crate::domain::password::{
     AcceptedPassword, ContextWords, Evidence, Hint, PasswordFault, PasswordRules, PlainPassword, RuleBroken, Strength,
     strength_of,
 };
+use crate::domain::sign_in_policy::PasswordRulesSet;
 use crate::domain::user::User;
 use crate::domain::violation::{Describe as _, Violations};
-use crate::error::{Error, Result};
+use crate::error::{Error, Outage, Result};
 use crate::store::Connection;
 use crate::store::sign_in_policy::policy_read;
 
@@ -39,7 +41,13 @@ impl App {
 
     /// Does the same in a transaction.
     pub(in crate::app) async fn password_rules_in(&self, c: &impl Connection) -> Result<PasswordRules> {
-        Ok(policy_read(c).await?.password_rules.over(self.settings.password_rules))
+        Ok(self.in_force(policy_read(c).await?.password_rules))
+    }
+
+    /// The rules that are in force if the policy has these. Without a list, no password is known to be leaked.
+    pub fn in_force(&self, set: PasswordRulesSet) -> PasswordRules {
+        let rules = set.over(self.settings.password_rules);
+        PasswordRules { reject_breached: rules.reject_breached && self.breach_list().is_some(), ..rules }
     }
 
     /// The words that an attacker tries first for a user.
@@ -66,16 +74,15 @@ impl App {
             Err(fault) => return Err(Error::InvalidInput(Violations::of(field, fault.fault(), fault.to_string()))),
         };
         let rules = self.password_rules().await?;
+        let (list, field) = (self.breach_list().filter(|_| rules.reject_breached), field.to_owned());
         let accepted = self.run_permitted(permit, move || {
+            let is_breached = is_breached(list.as_deref(), &password)?;
             let strength = strength_of(&password, &words);
-            rules.accept(password, Evidence { words: &words, strength, is_breached: false })
+            rules
+                .accept(password, Evidence { words: &words, strength, is_breached })
+                .map_err(|broken| rejected(&field, &broken))
         });
-        accepted.await?.map_err(|broken| rejected(field, &broken))
-    }
-
-    /// The rules for new passwords where the policy has none.
-    pub fn configured_password_rules(&self) -> PasswordRules {
-        self.settings.password_rules
+        accepted.await?
     }
 
     /// Judges a password for a caller whom nobody knows. One source can do so thirty times a minute.
@@ -93,12 +100,14 @@ impl App {
     pub async fn judge_password(&self, password: PlainPassword, words: ContextWords) -> Result<Judged> {
         let rules = self.password_rules().await?;
         let permit = self.admit_to_judge()?;
-        self.run_permitted(&permit, move || {
+        let list = self.breach_list().filter(|_| rules.reject_breached);
+        let judged = self.run_permitted(&permit, move || {
+            let is_breached = is_breached(list.as_deref(), &password)?;
             let strength = strength_of(&password, &words);
-            let evidence = Evidence { words: &words, strength, is_breached: false };
-            Judged { strength, broken: rules.broken_by(&password, evidence) }
-        })
-        .await
+            let evidence = Evidence { words: &words, strength, is_breached };
+            Ok(Judged { strength, broken: rules.broken_by(&password, evidence) })
+        });
+        judged.await?
     }
 
     /// Loads the lists of common words, which takes a tenth of a second the first time.
@@ -111,9 +120,17 @@ impl App {
     }
 }
 
+/// Returns whether a password is in the list. A list that cannot be read refuses new passwords: it must not pass for empty.
+fn is_breached(list: Option<&BreachList>, password: &PlainPassword) -> Result<bool> {
+    let Some(list) = list else { return Ok(false) };
+    list.contains(password.expose()).map_err(|error| Error::Unavailable(Outage::BreachList(Box::new(error))))
+}
+
 /// The error for a password that breaks these rules.
 fn rejected(field: &str, broken: &[RuleBroken]) -> Error {
     let mut violations = Violations::new();
-    broken.iter().for_each(|broken| violations.push_error(field, broken));
+    for rule in broken {
+        violations.push_error(field, rule);
+    }
     Error::PasswordRejected(violations)
 }

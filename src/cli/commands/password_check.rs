@@ -39,10 +39,8 @@ pub(crate) struct Check {
 impl Check {
     pub(crate) async fn run(self, cli: &Cli) -> Result<(), Error> {
         cli.client.warn_if_overheard(&cli.screen);
-        let password = match self.password_stdin {
-            true => cli.read_required_secret("the password")?,
-            false => cli.ask_secret("Password")?,
-        };
+        let password =
+            if self.password_stdin { cli.read_required_secret("the password")? } else { cli.ask_secret("Password")? };
         let request = CheckPasswordStrengthRequest {
             password: password.expose_secret().to_owned(),
             user_inputs: self.words,

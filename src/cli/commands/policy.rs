@@ -138,7 +138,7 @@ impl Change {
             }
         };
         let is_on = |switch: Option<Switch>| switch.map(|switch| switch == Switch::On);
-        let rules = PasswordRules {
+        let password_rules = PasswordRules {
             min_length: self.min_length,
             max_length: self.max_length,
             min_score: self.min_score,
@@ -147,7 +147,7 @@ impl Change {
             require_letter_and_digit: is_on(self.letter_and_digit),
         };
         Ok(SignInPolicy {
-            password_rules: Some(rules).filter(|rules| *rules != PasswordRules::default()),
+            password_rules: Some(password_rules).filter(|rules| *rules != PasswordRules::default()),
             history_size: self.history,
             min_age: self.min_age.map(wire_duration),
             second_factor_required: required,

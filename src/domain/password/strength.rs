@@ -24,10 +24,10 @@ const MAX_STAND_INS: usize = 5;
 /// A letter that stands for no other, in place of further symbols.
 const NEUTRAL: char = 'æ';
 
-/// Characters around a weak password that make it no stronger: `2026!!!`. More could be a secret of their own.
+/// Digits and symbols that make a weak password no stronger, such as `2026!!!`. More could be a secret of their own.
 const MAX_FRAME: usize = 8;
 
-/// The score of a weaker password in such a frame, and the guesses that go with it.
+/// The score of a weaker password with these, and the guesses that go with it.
 const FRAMED_SCORE: u8 = 2;
 const FRAMED_GUESSES_LOG10: f64 = 8.0;
 
@@ -128,19 +128,23 @@ pub fn strength_of(password: &PlainPassword, words: &ContextWords) -> Strength {
     let bounded = bounded(password.expose());
     let inputs: Vec<&str> = words.as_slices().into_iter().chain(COMMON_ELSEWHERE).collect();
     let whole = estimated(&bounded, &inputs);
-    match framed(&bounded).map(|core| estimated(core, &inputs)) {
-        Some(core) if core.score < FRAMED_SCORE && whole.score > FRAMED_SCORE => {
-            Strength { score: FRAMED_SCORE, guesses_log10: whole.guesses_log10.min(FRAMED_GUESSES_LOG10), ..core }
-        }
-        _ => whole,
+    let is_weak = |core: &Strength| core.score < FRAMED_SCORE && whole.score > FRAMED_SCORE;
+    match cores(&bounded).iter().map(|core| estimated(core, &inputs)).find(is_weak) {
+        Some(core) => Strength { score: FRAMED_SCORE, guesses_log10: FRAMED_GUESSES_LOG10, ..core },
+        None => whole,
     }
 }
 
-/// What is between the digits, years and symbols around a password. `None` if there are none, too many, or nothing else.
-fn framed(password: &str) -> Option<&str> {
-    let core = password.trim_matches(|c: char| !c.is_alphabetic());
-    let frame = password.chars().count().saturating_sub(core.chars().count());
-    (!core.is_empty() && (1..=MAX_FRAME).contains(&frame)).then_some(core)
+/// A password without the digits, years and symbols around it, and without all of them. Empty if there are none, or too many.
+fn cores(password: &str) -> Vec<Zeroizing<String>> {
+    let within = Zeroizing::new(password.trim_matches(|c: char| !c.is_alphabetic()).to_owned());
+    let letters = Zeroizing::new(password.chars().filter(|c| c.is_alphabetic()).collect::<String>());
+    let length = password.chars().count();
+    let is_core = |core: &Zeroizing<String>| {
+        let left_out = length.saturating_sub(core.chars().count());
+        !core.is_empty() && (1..=MAX_FRAME).contains(&left_out)
+    };
+    [within, letters].into_iter().filter(is_core).collect()
 }
 
 fn estimated(password: &str, inputs: &[&str]) -> Strength {

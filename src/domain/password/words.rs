@@ -40,7 +40,7 @@ impl ContextWords {
         display_name: Option<&DisplayName>,
     ) -> ContextWords {
         let others = [email.map(EmailAddress::as_str), display_name.map(DisplayName::as_str)];
-        others.into_iter().flatten().fold(self.and(username.as_str()), |words, text| words.and(text))
+        others.into_iter().flatten().fold(self.and(username.as_str()), ContextWords::and)
     }
 
     /// Adds a text: its words, and the whole without what is between them.

@@ -91,10 +91,10 @@ fn min_age(faults: &mut Violations, message: Option<prost_types::Duration>) -> O
     age
 }
 
-pub(in crate::grpc) fn policy(policy: &SignInPolicy, configured: PasswordRules) -> v1::SignInPolicy {
+pub(in crate::grpc) fn policy(policy: &SignInPolicy, in_force: PasswordRules) -> v1::SignInPolicy {
     let names = policy.second_factor_roles.iter().map(ToString::to_string).collect();
     v1::SignInPolicy {
-        password_rules: Some(rules(policy.password_rules.over(configured))),
+        password_rules: Some(rules(in_force)),
         history_size: Some(policy.password_history),
         min_age: Some(duration_message(policy.password_min_age)),
         second_factor_required: Some(policy.second_factor_required),
@@ -141,13 +141,13 @@ pub(in crate::grpc) fn strength(judged: &Judged, language: Language) -> v1::Chec
         acceptable: judged.broken.is_empty(),
         score: u32::from(judged.strength.score),
         guesses_log10: judged.strength.guesses_log10,
-        violations: judged.broken.iter().map(|broken| rule(broken).into()).collect(),
+        violations: judged.broken.iter().map(|broken| rule(*broken).into()).collect(),
         warning: hint.weakness.map(|weakness| weakness.text(language).to_owned()).unwrap_or_default(),
         suggestions: advice.into_iter().collect(),
     }
 }
 
-fn rule(broken: &RuleBroken) -> v1::PasswordRule {
+fn rule(broken: RuleBroken) -> v1::PasswordRule {
     match broken {
         RuleBroken::TooShort { .. } => v1::PasswordRule::TooShort,
         RuleBroken::TooLong { .. } => v1::PasswordRule::TooLong,

@@ -137,6 +137,10 @@ fn values(field: &FieldDescriptor) -> Vec<(String, Value)> {
         }
         Kind::Bytes => vec![("empty".to_owned(), Value::Bytes(Vec::new().into()))],
         Kind::Int32 => NUMBERS.iter().map(|(name, number)| ((*name).to_owned(), Value::I32(*number))).collect(),
+        Kind::Uint32 => {
+            let numbers = [("0", 0), ("7", 7), ("the most", u32::MAX)];
+            numbers.map(|(name, number)| (name.to_owned(), Value::U32(number))).into()
+        }
         Kind::Enum(_) => {
             let unknown = ("unknown", 7_777);
             let numbers = NUMBERS.iter().chain([&unknown]);
