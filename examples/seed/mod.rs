@@ -150,6 +150,7 @@ impl Seed {
             password,
             password_ended_at: None,
             change_required: fate == Fate::MustChange,
+            is_password_breached: false,
             stored_lock: (fate == Fate::Locked).then(|| self.lock(&mut dice)),
             stored_throttle: None,
             version: 1,

@@ -8,7 +8,7 @@ use super::proving::{Claim, Proof};
 use super::second_factor::{Checked, Coded};
 use super::sessions::{Tokens, signed_in_event};
 use super::writer::{Change, Done, RolledBack, Unaudited, Writer};
-use crate::domain::audit::{Event, Events};
+use crate::domain::audit::{Event, EventType, Events, Target};
 use crate::domain::caller::Caller;
 use crate::domain::credentials::UserWithCredentials;
 use crate::domain::familiar::SentDeviceToken;
@@ -25,7 +25,8 @@ use crate::domain::user::{ChangeCause, User};
 use crate::error::{Error, Result};
 use crate::store::tickets::ticket_insert;
 use crate::store::users::{
-    user_by_login, user_lock_row_to_sign_in, user_lock_row_with_credentials, user_rehash, user_signed_in_as_read,
+    user_by_login, user_lock_row_to_sign_in, user_lock_row_with_credentials, user_rehash, user_save,
+    user_signed_in_as_read,
 };
 
 /// A command to sign in.
@@ -96,7 +97,8 @@ impl App {
         let claim = Claim { account, absent, login, password, budgets, in_session: false };
         let proof = self.prove(entry, claim).await?;
         let ask = Asked { goal, wish: &wish };
-        let progress = self.signed_in(caller, &proof, code.as_ref(), ask).await;
+        let is_breached = self.is_leaked(&proof, password).await;
+        let progress = self.signed_in(caller, &proof, is_breached, code.as_ref(), ask).await;
         let progress = self.settle(&proof, progress).await?;
         if matches!(progress, Coded::Refused(_) | Coded::Done(Progress::SecondFactor { .. })) {
             // The password was right, and the sign-in is not at its end.
@@ -125,15 +127,22 @@ impl App {
         &self,
         caller: &Caller,
         proof: &Proof<'_>,
+        is_breached: bool,
         code: Option<&SecondFactorCode>,
         asked: Asked<'_>,
     ) -> Result<Option<Coded<Progress>>> {
         self.write(caller, None, |writer| async move {
             let mut change = writer.change();
-            let Some(user) = change.signing_in(proof.account, asked.goal).await? else {
+            let goal = asked.goal;
+            let Some(mut user) = change.signing_in(proof.account, goal, is_breached).await? else {
                 return Ok(change.roll_back(RolledBack::NotApplied, None));
             };
             let (mut proofs, mut told) = (Proofs::PASSWORD, Told::default());
+            if is_breached && user.change_cause().is_none() {
+                user = demand_change(&change, &user).await?;
+                told.before
+                    .push(Event::new(EventType::PasswordChangeRequired, Target::of(&user)).detail("cause", "BREACHED"));
+            }
             if let (true, Some(code)) = (user.owes_second_factor(proofs), code) {
                 match change.check_code(&user, code).await? {
                     Checked::Right { proofs: all, events } => (proofs, told.before) = (all, events),
@@ -316,12 +325,25 @@ impl Writer<'_> {
     }
 }
 
+/// Requires a new password because the one of today was leaked.
+async fn demand_change(change: &Change<'_>, before: &User) -> Result<User> {
+    let mut after = User { change_required: true, is_password_breached: true, ..before.clone() };
+    user_save(&change.tx, before, &mut after, None, change.now).await?;
+    Ok(after)
+}
+
 impl Change<'_> {
     /// Does the same as [`Writer::unchanged_since`] for a sign-in. Nearly always the account has not changed since it was
     /// read. Then one update, guarded by what was read, both locks the row and records the sign-in.
-    async fn signing_in(&mut self, read: &UserWithCredentials, goal: SignInGoal) -> Result<Option<User>> {
+    async fn signing_in(
+        &mut self,
+        read: &UserWithCredentials,
+        goal: SignInGoal,
+        is_breached: bool,
+    ) -> Result<Option<User>> {
         let (now, user) = (self.now, &read.user);
-        let is_last_step = user.next_step(Proofs::PASSWORD, now) == Step::Done && goal == SignInGoal::Session;
+        let is_last_step =
+            user.next_step(Proofs::PASSWORD, now) == Step::Done && goal == SignInGoal::Session && !is_breached;
         let is_complete = is_last_step && user.refusal(now).is_none();
         if is_complete && user_signed_in_as_read(&self.tx, read, now).await? {
             self.now = self.app.now();

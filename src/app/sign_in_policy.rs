@@ -33,6 +33,8 @@ pub struct UpdateSignInPolicy {
     pub password_history: Option<u32>,
     /// How soon after a change the user may make the next one.
     pub password_min_age: Option<Duration>,
+    /// Whether sign-ins look the password up in the list of leaked ones.
+    pub checks_breached: Option<bool>,
     /// Why, for the audit log.
     pub note: Option<Note>,
     /// If set, must match the current version.
@@ -109,6 +111,7 @@ fn changed(before: &SignInPolicy, command: &UpdateSignInPolicy, now: Timestamp) 
     after.password_rules = before.password_rules.changed_by(command.password_rules);
     after.password_history = command.password_history.unwrap_or(before.password_history);
     after.password_min_age = command.password_min_age.unwrap_or(before.password_min_age);
+    after.checks_breached = command.checks_breached.unwrap_or(before.checks_breached);
     if !after.second_factor_required && after.second_factor_roles.is_empty() {
         // The time of a policy that is over must not delay the next one.
         after.second_factor_from = None;
@@ -154,6 +157,7 @@ fn told(policy: &SignInPolicy) -> String {
         password.reject_breached.map(|is_on| format!("reject breached: {is_on}")),
         password.reject_user_info.map(|is_on| format!("reject user info: {is_on}")),
         password.require_letter_and_digit.map(|is_on| format!("letter and digit: {is_on}")),
+        policy.checks_breached.then(|| "breached at sign-in: true".to_owned()),
         (policy.password_history > 0).then(|| format!("history: {}", policy.password_history)),
         (!policy.password_min_age.is_zero())
             .then(|| format!("min age: {}", humantime::format_duration(policy.password_min_age))),

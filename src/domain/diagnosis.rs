@@ -326,6 +326,7 @@ fn of_account(user: &User, now: Timestamp) -> Vec<Finding> {
             ChangeCause::Temporary => {
                 ("A temporary password was set, which the next sign-in must change.", Some(password.changed_at))
             }
+            ChangeCause::Breached => ("The password was leaked, so the next sign-in must change it.", None),
             ChangeCause::Operator => ("An operator requires a new password at the next sign-in.", None),
         };
         let finding = Finding::new(Code::PasswordChangeRequired, Severity::Warning, summary);

@@ -164,7 +164,7 @@ impl User {
         } else {
             self.change_cause().map(|cause| match cause {
                 ChangeCause::Temporary => Concern::TemporaryPassword,
-                ChangeCause::Operator => Concern::ChangeRequired,
+                ChangeCause::Breached | ChangeCause::Operator => Concern::ChangeRequired,
             })
         }
     }
@@ -233,6 +233,7 @@ mod tests {
             password: Some(Password { method, kind, changed_at: at(0), expires_at: expires.map(at) }),
             password_ended_at: None,
             change_required: false,
+            is_password_breached: false,
             stored_lock: lock_ends.map(|end| Lock {
                 cause: LockCause::Operator,
                 note: String::new(),

@@ -22,6 +22,8 @@ pub struct SignInPolicy {
     pub password_history: u32,
     /// How soon after a change the user may make the next one. Zero: at once.
     pub password_min_age: Duration,
+    /// Whether sign-ins look the password up in the list of leaked ones.
+    pub checks_breached: bool,
     /// Incremented by each change.
     pub version: i64,
 }

@@ -106,6 +106,8 @@ pub enum PasswordKind {
 pub enum ChangeCause {
     /// Someone other than the user knows the password.
     Temporary,
+    /// The password is in the list of leaked ones.
+    Breached,
     /// An operator required a change.
     Operator,
 }
@@ -155,8 +157,10 @@ pub struct User {
     pub password: Option<Password>,
     /// When the password was ended. It counts only while there is no password.
     pub password_ended_at: Option<Timestamp>,
-    /// An operator requires a password change at the next sign-in.
+    /// A password change is required at the next sign-in.
     pub change_required: bool,
+    /// It is required because the password was found in the list of leaked ones. Counts only while a change is required.
+    pub is_password_breached: bool,
     /// The lock as stored, which may have expired; see [`User::lock`].
     pub stored_lock: Option<Lock>,
     /// Consecutive wrong passwords as stored; see [`User::throttle`].
@@ -234,6 +238,8 @@ impl User {
         let password = self.password.as_ref()?;
         if password.kind != PasswordKind::Lasting {
             Some(ChangeCause::Temporary)
+        } else if self.change_required && self.is_password_breached {
+            Some(ChangeCause::Breached)
         } else if self.change_required {
             Some(ChangeCause::Operator)
         } else {
@@ -365,6 +371,7 @@ mod tests {
             password: None,
             password_ended_at: None,
             change_required: false,
+            is_password_breached: false,
             stored_lock: None,
             stored_throttle: None,
             version: 1,

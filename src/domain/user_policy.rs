@@ -13,6 +13,8 @@ pub struct UserPolicy {
     pub password_history: u32,
     /// How soon after a change the user may make the next one.
     pub password_min_age: Duration,
+    /// Whether sign-ins look the password up in the list of leaked ones.
+    pub checks_breached: bool,
     /// The version of the policy.
     pub version: i64,
 }

@@ -50,6 +50,7 @@ async fn read(c: &impl ConnectionTrait, lock: bool) -> Result<SignInPolicy> {
         },
         password_history: decoder.ok(u32::try_from(row.password_history))?,
         password_min_age: Duration::from_micros(decoder.ok(u64::try_from(row.password_min_age))?),
+        checks_breached: row.password_check_breached != 0,
         version: row.version,
     })
 }
@@ -73,6 +74,7 @@ pub async fn policy_save(tx: &WriteTx, policy: &SignInPolicy) -> Result<()> {
         .col_expr(Column::PasswordLetterAndDigit, Expr::value(password.require_letter_and_digit.map(i16::from)))
         .col_expr(Column::PasswordHistory, Expr::value(number(policy.password_history)))
         .col_expr(Column::PasswordMinAge, Expr::value(age))
+        .col_expr(Column::PasswordCheckBreached, Expr::value(i16::from(policy.checks_breached)))
         .filter(Column::Id.eq(ID))
         .exec(tx)
         .await?;
@@ -85,7 +87,7 @@ pub(super) fn policy_of(text: &str, roles: &[Role]) -> Option<UserPolicy> {
     let mut words = text.split_whitespace();
     let mut number = || words.next()?.parse::<i64>().ok();
     let (version, history, min_age) = (number()?, number()?, number()?);
-    let (required, from) = (number()?, number()?);
+    let (checks_breached, required, from) = (number()?, number()?, number()?);
     let policy = SignInPolicy {
         second_factor_required: required != 0,
         second_factor_from: (from != 0).then(|| Timestamp::from_micros(from)),
@@ -97,6 +99,7 @@ pub(super) fn policy_of(text: &str, roles: &[Role]) -> Option<UserPolicy> {
         second_factor_from: policy.required_from(roles),
         password_history: u32::try_from(history).ok()?,
         password_min_age: Duration::from_micros(u64::try_from(min_age).ok()?),
+        checks_breached: checks_breached != 0,
         version,
     })
 }

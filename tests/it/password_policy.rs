@@ -321,11 +321,8 @@ async fn a_stranger_may_ask_how_strong_a_password_is_thirty_times_a_minute() {
 #[tokio::test]
 async fn sec_057_a_leaked_password_is_refused_and_a_list_that_cannot_be_read_refuses_all() {
     let dir = tempfile::tempdir().expect("a folder");
-    let (input, path) = (dir.path().join("hashes.txt"), dir.path().join("leaked.list"));
     let leaked = "five quiet c4nary lanterns";
-    std::fs::write(&input, format!("{}:7\n", crate::breach_list::hex_of(leaked))).expect("a file");
-    let build = latchkey::breach_list::Build { inputs: &[input], out: &path, min_count: 1, now: 0 };
-    latchkey::breach_list::build(&build, &mut |_| ()).expect("a list");
+    let path = leaked_list(dir.path(), leaked);
     let h = Harness::with(|config| config.password.breach_list = Some(path.clone())).await;
     let bob = h.user("bob").await.client;
     let refusal = refused(bob.change_password(PASSWORD, leaked).await, Code::InvalidArgument, "PASSWORD_REJECTED");
@@ -343,4 +340,53 @@ async fn sec_057_a_leaked_password_is_refused_and_a_list_that_cannot_be_read_ref
     std::fs::write(&path, vec![7; usize::try_from(length).expect("a length")]).expect("a damaged file");
     refused(bob.change_password(leaked, OTHER_PASSWORD).await, Code::Unavailable, "STORAGE_UNAVAILABLE");
     h.stranger().await.tokens("bob", leaked).await.expect("sign-ins need no list");
+}
+
+#[tokio::test]
+async fn a_leaked_password_is_changed_at_the_sign_in_if_the_policy_looks_there() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = leaked_list(dir.path(), PASSWORD);
+    let h = Harness::with(|config| config.password.breach_list = Some(path.clone())).await;
+    let operator = h.operator().await;
+    operator
+        .set_policy(rules(v1::PasswordRules { reject_breached: Some(false), ..Default::default() }))
+        .await
+        .expect("a policy");
+    for name in ["bob", "eve"] {
+        h.create(name, &[], PASSWORD).await;
+    }
+    let stranger = h.stranger().await;
+    let tokens = stranger.tokens("bob", PASSWORD).await.expect("tokens: the policy does not look");
+    let policy = v1::SignInPolicy {
+        check_breached_at_sign_in: Some(true),
+        ..rules(v1::PasswordRules { reject_breached: Some(true), ..Default::default() })
+    };
+    operator.set_policy(policy).await.expect("a policy");
+    let step = stranger.change_step("bob", PASSWORD).await.expect("a step");
+    assert_eq!(step.cause(), v1::PasswordChangeCause::Breached);
+    let status = operator.user("bob").await.password_status.expect("a status");
+    assert!(status.change_required && status.change_cause() == v1::PasswordChangeCause::Breached, "{status:?}");
+    stranger.refresh(&tokens.refresh_token).await.expect("sessions go on");
+    let events = operator.events().await;
+    let demanded = events.iter().filter(|event| event.details.get("cause").is_some_and(|cause| cause == "BREACHED"));
+    assert_eq!(demanded.count(), 1, "told once");
+    stranger.change_step("bob", PASSWORD).await.expect("a step");
+    let again = stranger.change_step("bob", PASSWORD).await.expect("a step");
+    refused(stranger.complete(&again.ticket, PASSWORD).await, Code::InvalidArgument, "PASSWORD_REJECTED");
+    stranger.complete(&again.ticket, OTHER_PASSWORD).await.expect("a new one");
+    stranger.tokens("bob", OTHER_PASSWORD).await.expect("tokens");
+
+    // A list that cannot be read keeps nobody out.
+    let length = std::fs::metadata(&path).expect("a file").len();
+    std::fs::write(&path, vec![7; usize::try_from(length).expect("a length")]).expect("a damaged file");
+    stranger.tokens("eve", PASSWORD).await.expect("tokens");
+}
+
+/// A list with this password alone.
+fn leaked_list(folder: &std::path::Path, leaked: &str) -> std::path::PathBuf {
+    let (input, path) = (folder.join("hashes.txt"), folder.join("leaked.list"));
+    std::fs::write(&input, format!("{}:7\n", crate::breach_list::hex_of(leaked))).expect("a file");
+    let build = latchkey::breach_list::Build { inputs: &[input], out: &path, min_count: 1, now: 0 };
+    latchkey::breach_list::build(&build, &mut |_| ()).expect("a list");
+    path
 }

@@ -1,6 +1,7 @@
 //! Judging new passwords: every way to set one asks [`App::accept`].
 
 use crate::app::App;
+use crate::app::proving::Proof;
 use crate::breach_list::BreachList;
 use crate::crypto::HashPermit;
 use crate::domain::caller::Caller;
@@ -108,6 +109,20 @@ impl App {
             Ok(Judged { strength, broken: rules.broken_by(&password, evidence) })
         });
         judged.await?
+    }
+
+    /// Returns whether a password that was just proved is in the list of leaked ones, if the policy has sign-ins look there. A list
+    /// that cannot be read keeps nobody out: it refuses new passwords, which is told.
+    pub(in crate::app) async fn is_leaked(&self, proof: &Proof<'_>, password: Option<&PlainPassword>) -> bool {
+        let user = &proof.account.user;
+        if !user.policy.checks_breached || user.change_cause().is_some() {
+            return false;
+        }
+        let (Some(list), Some(password)) = (self.breach_list(), password.map(PlainPassword::copy)) else {
+            return false;
+        };
+        let found = self.run_permitted(proof.attempt.permit(), move || is_breached(Some(&list), &password)).await;
+        found.and_then(|found| found).unwrap_or(false)
     }
 
     /// Loads the lists of common words, which takes a tenth of a second the first time.

@@ -244,6 +244,7 @@ fn new_user(id: UserId, command: &CreateUser, password: Option<Password>, now: T
         password,
         password_ended_at: None,
         change_required: false,
+        is_password_breached: false,
         stored_lock: None,
         stored_throttle: None,
         version: 1,

@@ -262,6 +262,7 @@ fn ask_user(cli: &Cli) -> Result<String, Error> {
 fn why(cause: PasswordChangeCause) -> &'static str {
     match cause {
         PasswordChangeCause::Temporary => "This password was given to you by an operator. Choose one of your own.",
+        PasswordChangeCause::Breached => "This password is in a list of leaked ones, which attackers try first.",
         PasswordChangeCause::Operator => "An operator asks you to change your password.",
         PasswordChangeCause::Unspecified => "Your password has to be changed.",
     }

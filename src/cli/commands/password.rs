@@ -25,7 +25,7 @@ Examples:
   latchkey password reset
   latchkey password check";
 
-/// Choose a password with a link from a mail; check how strong one is.
+/// Choose a password with a link from a mail; check one.
 #[derive(Debug, Subcommand)]
 #[command(after_help = GROUP_HELP)]
 pub(crate) enum Password {

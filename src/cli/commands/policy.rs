@@ -84,6 +84,9 @@ struct Change {
     /// Refuse leaked passwords, if the server has a list of them.
     #[arg(long, value_name = "on|off", hide_possible_values = true)]
     reject_leaked: Option<Switch>,
+    /// Have leaked passwords changed at the next sign-in, too.
+    #[arg(long, value_name = "on|off", hide_possible_values = true)]
+    leaked_at_sign_in: Option<Switch>,
     /// Refuse passwords that are little more than names of the user.
     #[arg(long, value_name = "on|off", hide_possible_values = true)]
     reject_names: Option<Switch>,
@@ -150,6 +153,7 @@ impl Change {
             password_rules: Some(password_rules).filter(|rules| *rules != PasswordRules::default()),
             history_size: self.history,
             min_age: self.min_age.map(wire_duration),
+            check_breached_at_sign_in: is_on(self.leaked_at_sign_in),
             second_factor_required: required,
             second_factor_roles: roles.map(|names| RoleNames { names }),
             second_factor_required_from_time: from,
@@ -256,6 +260,7 @@ fn changes(policy: &SignInPolicy) -> String {
         0 => "refuse the password of before".to_owned(),
         size => format!("refuse the password of before, and {} before it", count(size, "other")),
     };
+    let old = if policy.check_breached_at_sign_in() { format!("{old}; required if a password is leaked") } else { old };
     let seconds = policy.min_age.map_or(0, |age| age.seconds);
     match u64::try_from(seconds) {
         Ok(seconds) if seconds > 0 => format!("{old}; at most one in {}", length(Duration::from_secs(seconds))),

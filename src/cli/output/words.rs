@@ -256,6 +256,7 @@ pub(crate) fn lock_word(cause: LockCause) -> &'static str {
 pub(crate) fn change_cause(status: &PasswordStatus) -> &'static str {
     match status.change_cause() {
         PasswordChangeCause::Temporary => "it was given by an operator",
+        PasswordChangeCause::Breached => "it was leaked",
         PasswordChangeCause::Operator => "an operator asked for it",
         PasswordChangeCause::Unspecified => "the server asked for it",
     }

@@ -173,6 +173,7 @@ fn flag(flag: UserFlag) -> v1::UserFlag {
 pub(super) fn change_cause(cause: ChangeCause) -> v1::PasswordChangeCause {
     match cause {
         ChangeCause::Temporary => v1::PasswordChangeCause::Temporary,
+        ChangeCause::Breached => v1::PasswordChangeCause::Breached,
         ChangeCause::Operator => v1::PasswordChangeCause::Operator,
     }
 }

@@ -17,6 +17,7 @@ pub struct Model {
     pub password_letter_and_digit: Option<i16>,
     pub password_history: i16,
     pub password_min_age: i64,
+    pub password_check_breached: i16,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

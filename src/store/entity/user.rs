@@ -21,6 +21,7 @@ pub struct Model {
     pub password_ended_at: Option<i64>,
     pub ended_password_hash: Option<String>,
     pub change_demanded: bool,
+    pub password_breached: bool,
     pub lock_cause: Option<i16>,
     pub lock_note: Option<String>,
     pub locked_at: Option<i64>,

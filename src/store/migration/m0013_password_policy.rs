@@ -31,6 +31,9 @@ const STATEMENTS: &[&str] = &[
     // How many old passwords are refused, and how soon after a change the next may follow, in microseconds.
     "ALTER TABLE sign_in_policy ADD COLUMN password_history SMALLINT NOT NULL DEFAULT 0",
     "ALTER TABLE sign_in_policy ADD COLUMN password_min_age BIGINT NOT NULL DEFAULT 0",
+    // Whether sign-ins look the password up in the list of leaked ones, and whether it was found there: that demands a change.
+    "ALTER TABLE sign_in_policy ADD COLUMN password_check_breached SMALLINT NOT NULL DEFAULT 0",
+    r#"ALTER TABLE "user" ADD COLUMN password_breached BOOLEAN NOT NULL DEFAULT FALSE"#,
     // The hashes of old passwords, as many as the policy asks for.
     r#"CREATE TABLE old_password (
         user_id {key} NOT NULL REFERENCES "user" (id) ON DELETE CASCADE,
