@@ -24,6 +24,7 @@ use crate::store::links::links_sweep;
 use crate::store::old_passwords::old_passwords_sweep;
 use crate::store::reset_requests::reset_requests_sweep;
 use crate::store::sessions::sessions_sweep;
+use crate::store::sign_in_policy::policy_read;
 use crate::store::sources::{source_blocks_sweep, source_failures_sweep};
 use crate::store::throttle::{throttle_end_waits, throttle_sweep};
 use crate::store::tickets::tickets_sweep;
@@ -110,7 +111,9 @@ impl App {
         let unresolved = now.saturating_sub(self.settings.mail.lifetimes.self_service);
         self.in_batches(|| reset_requests_sweep(c, unresolved, now.saturating_add(MAX_CLOCK_ERROR))).await?;
         self.in_batches(|| keys_sweep(c, now)).await?;
-        self.in_batches(|| old_passwords_sweep(c)).await?;
+        if policy_read(self.store.reader()).await?.password_history == 0 {
+            self.in_batches(|| old_passwords_sweep(c)).await?;
+        }
         let old = now.saturating_sub(delivery::KEPT_FOR);
         self.in_batches(|| deliveries_sweep(c, old)).await?;
         self.in_batches(|| links_sweep(c, old)).await?;

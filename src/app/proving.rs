@@ -348,7 +348,7 @@ impl App {
         Ok(LinkProof { link, hash, _admitted: admitted })
     }
 
-    async fn live_ticket(
+    pub(super) async fn live_ticket(
         &self,
         secret: Option<&TicketSecret>,
     ) -> Result<Option<(Digest32, Ticket, UserWithCredentials)>> {

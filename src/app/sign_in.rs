@@ -138,11 +138,6 @@ impl App {
                 return Ok(change.roll_back(RolledBack::NotApplied, None));
             };
             let (mut proofs, mut told) = (Proofs::PASSWORD, Told::default());
-            if is_breached && user.change_cause().is_none() {
-                user = demand_change(&change, &user).await?;
-                told.before
-                    .push(Event::new(EventType::PasswordChangeRequired, Target::of(&user)).detail("cause", "BREACHED"));
-            }
             if let (true, Some(code)) = (user.owes_second_factor(proofs), code) {
                 match change.check_code(&user, code).await? {
                     Checked::Right { proofs: all, events } => (proofs, told.before) = (all, events),
@@ -150,6 +145,11 @@ impl App {
                         return Ok(self.code_failed(change, caller, &user, event).await?.map(Some));
                     }
                 }
+            }
+            if is_breached && user.change_cause().is_none() {
+                user = demand_change(&change, &user).await?;
+                told.before
+                    .push(Event::new(EventType::PasswordChangeRequired, Target::of(&user)).detail("cause", "BREACHED"));
             }
             // Wrong passwords are forgotten with the last proof: of two, a guesser may have one.
             if !user.owes_second_factor(proofs) {

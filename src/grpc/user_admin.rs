@@ -301,7 +301,7 @@ impl UserAdmin for Service {
         let policy = self.app.sign_in_policy().await?;
         let impact = self.impact(&caller, &policy, include_impact).await?;
         Ok(Response::new(v1::GetSignInPolicyResponse {
-            policy: Some(policy::policy(&policy, self.app.in_force(policy.password_rules))),
+            policy: Some(policy::policy(&policy, self.app.rules_of(policy.password_rules))),
             impact,
         }))
     }
@@ -318,7 +318,7 @@ impl UserAdmin for Service {
         let policy = run(&self.app, |app| async move { app.update_sign_in_policy(&caller, command).await }).await?;
         let impact = self.impact(&asking, &policy, include_impact).await?;
         Ok(Response::new(v1::UpdateSignInPolicyResponse {
-            policy: Some(policy::policy(&policy, self.app.in_force(policy.password_rules))),
+            policy: Some(policy::policy(&policy, self.app.rules_of(policy.password_rules))),
             impact,
         }))
     }

@@ -115,8 +115,12 @@ impl Pages {
         form: &Fields,
         link: &OpenLink<'_>,
     ) -> Result<std::result::Result<Chosen, Vec<Mistake>>> {
-        let words = link.view.as_ref().map_or(self.app.words(), |view| self.app.words().and(&view.username));
-        let password = self.chosen_password(form, words, link.language(visit, form)).await?;
+        let (app, secret) = (Arc::clone(&self.app), LinkSecret::parse(link.token).ok());
+        let caller = visit.caller(self, "CompletePasswordReset", Demand::Ticket).await?;
+        let judge = async |password| {
+            visit.run(self, async move { app.judge_for_link(&caller, secret.as_ref(), password).await }).await
+        };
+        let password = self.chosen_password(form, link.language(visit, form), judge).await?;
         let code = code::typed(form.get("code"));
         let is_missing = link.needs_code() && code.is_none();
         let missing = is_missing.then(|| Mistake::of("code", "required"));

@@ -6,19 +6,20 @@ use super::Pages;
 use super::fields::Fields;
 use super::problem::{retry_after, status_of};
 use super::view::{Mistake, Span};
+use crate::app::Judged;
 use crate::domain::language::Language;
-use crate::domain::password::{ContextWords, Hint, PasswordFault, PlainPassword, RuleBroken};
+use crate::domain::password::{Hint, PasswordFault, PlainPassword, RuleBroken};
 use crate::domain::sign_in_policy::PasswordRulesSet;
 use crate::domain::violation::{Describe, Fault};
 use crate::error::{Error, Limit, Result, Unauthenticated};
 
 impl Pages {
-    /// Returns the password of the form, or every mistake that shows without a look at the old one.
+    /// Returns the password of the form, or every mistake that shows without a look at the old one. `judge` asks the use case.
     pub(super) async fn chosen_password(
         &self,
         form: &Fields,
-        words: ContextWords,
         language: Language,
+        judge: impl AsyncFnOnce(PlainPassword) -> Result<Judged>,
     ) -> Result<std::result::Result<PlainPassword, Vec<Mistake>>> {
         let password = PlainPassword::parse(form.get("password").to_owned());
         let mut mistakes: Vec<Mistake> = match &password {
@@ -28,7 +29,7 @@ impl Pages {
             }
             Err(fault) => vec![Mistake::of("password", kind(fault.fault()))],
             Ok(password) => {
-                let judged = self.app.judge_password(password.copy(), words).await?;
+                let judged = judge(password.copy()).await?;
                 judged.broken.iter().map(|rule| broken(*rule, language)).collect()
             }
         };

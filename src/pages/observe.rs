@@ -88,7 +88,8 @@ fn log(pages: &Pages, visit: &Visit, method: &Method, status: StatusCode, cause:
         is_fault: cause.fault.is_some(),
     };
     let origin = Origin { principal: None, address };
-    let has_own_line = visit.place() != Place::Asset && pages.lines.admit(kind(), origin, now);
+    let has_own_line =
+        !matches!(visit.place(), Place::Asset | Place::Strength) && pages.lines.admit(kind(), origin, now);
     let reason = Some(cause.reason).filter(|reason| !reason.is_empty());
     let address = address.map(|address| address.to_string());
     let duration_ms = (now.saturating_duration_since(began).as_secs_f64() * 1e6).round() / 1e3;

@@ -162,9 +162,13 @@ impl Pages {
             Step::SignIn => signing_in(form),
             Step::Code => code::typed(form.get("code")).map(Done::Code).ok_or(vec![Mistake::of("code", "required")]),
             Step::Password => {
-                let words = self.app.words().and(form.get("login"));
+                let (app, ticket) = (Arc::clone(&self.app), TicketSecret::parse(form.get("ticket")).ok());
+                let caller = visit.caller(self, "CompletePasswordChange", Demand::Ticket).await?;
+                let judge = async |password| {
+                    visit.run(self, async move { app.judge_for_ticket(&caller, ticket.as_ref(), password).await }).await
+                };
                 let language = visit.language(chosen_language(visit, form), None);
-                self.chosen_password(form, words, language).await?.map(Done::Password)
+                self.chosen_password(form, language, judge).await?.map(Done::Password)
             }
             Step::App => match code::typed(form.get("code")) {
                 Some(SecondFactorCode::Totp(Some(code))) => Ok(Done::App(code)),

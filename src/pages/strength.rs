@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::{Extension, State};
 use axum::response::{IntoResponse as _, Response};
+use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use serde::Serialize;
 
@@ -23,8 +24,6 @@ use crate::error::Result;
 struct Answer {
     /// 0 to 4.
     score: u8,
-    /// Whether its strength is enough.
-    is_enough: bool,
     /// What is weak about it, and what would help. Empty if nothing is.
     hint: String,
 }
@@ -36,8 +35,12 @@ pub(super) async fn judge(
     Form(form): Form,
 ) -> Response {
     let language = visit.language(form.get("lang").parse().ok(), None);
+    let Ok(password) = PlainPassword::parse(form.get("password").to_owned()) else {
+        // What cannot be a password is told when the form is sent.
+        return StatusCode::UNPROCESSABLE_ENTITY.into_response();
+    };
     let command = CheckPasswordStrength {
-        password: PlainPassword::parse(form.get("password").to_owned()).ok(),
+        password: Some(password),
         user_inputs: vec![form.get("username").chars().take(256).collect()],
     };
     match judged(&pages, &visit, command).await {
@@ -52,7 +55,8 @@ pub(super) async fn judge(
 
 async fn judged(pages: &Pages, visit: &Visit, command: CheckPasswordStrength) -> Result<Judged> {
     let caller = visit.caller(pages, "CheckPasswordStrength", Demand::Anyone).await?;
-    pages.app.check_password_strength(&caller, command).await
+    let app = Arc::clone(&pages.app);
+    visit.run(pages, async move { app.check_password_strength(&caller, command).await }).await
 }
 
 fn answer(judged: &Judged, language: Language) -> Answer {
@@ -64,7 +68,7 @@ fn answer(judged: &Judged, language: Language) -> Answer {
         Some(rule) => capitalised(&rule.text(language)),
         None => String::new(),
     };
-    Answer { score: judged.strength.score, is_enough: broken.is_none(), hint }
+    Answer { score: judged.strength.score, hint }
 }
 
 /// A sentence of a phrase.

@@ -27,6 +27,8 @@ pub(super) enum Place {
     Forgot,
     Security,
     Done,
+    /// How strong a password is, asked while it is typed.
+    Strength,
     Asset,
     Unknown,
 }
@@ -37,6 +39,7 @@ impl Place {
             "" | "forgot" => Place::Forgot,
             "security" => Place::Security,
             "done" => Place::Done,
+            "strength" => Place::Strength,
             "style.css" | "password.js" | "once.js" | "logo" => Place::Asset,
             name => name.parse().map_or(Place::Unknown, Place::Link),
         }
@@ -49,6 +52,7 @@ impl Place {
             Place::Forgot => "forgot",
             Place::Security => "security",
             Place::Done => "done",
+            Place::Strength => "strength",
             Place::Asset => "asset",
             Place::Unknown => "unknown",
         }

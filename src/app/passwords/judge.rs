@@ -9,6 +9,7 @@ use crate::domain::password::{
     AcceptedPassword, ContextWords, Evidence, Hint, PasswordFault, PasswordRules, PlainPassword, RuleBroken, Strength,
     strength_of,
 };
+use crate::domain::secret::{LinkSecret, TicketSecret};
 use crate::domain::sign_in_policy::PasswordRulesSet;
 use crate::domain::user::User;
 use crate::domain::violation::{Describe as _, Violations};
@@ -47,8 +48,13 @@ impl App {
 
     /// The rules that are in force if the policy has these. Without a list, no password is known to be leaked.
     pub fn in_force(&self, set: PasswordRulesSet) -> PasswordRules {
-        let rules = set.over(self.settings.password_rules);
+        let rules = self.rules_of(set);
         PasswordRules { reject_breached: rules.reject_breached && self.breach_list().is_some(), ..rules }
+    }
+
+    /// The rules that the policy has with these, and the configuration where it has none.
+    pub fn rules_of(&self, set: PasswordRulesSet) -> PasswordRules {
+        set.over(self.settings.password_rules)
     }
 
     /// The words that an attacker tries first for a user.
@@ -57,7 +63,7 @@ impl App {
     }
 
     /// The words that an attacker tries first for anybody.
-    pub fn words(&self) -> ContextWords {
+    pub(in crate::app) fn words(&self) -> ContextWords {
         ContextWords::of_organisation(&self.settings.organisation)
     }
 
@@ -86,7 +92,7 @@ impl App {
         accepted.await?
     }
 
-    /// Judges a password for a caller whom nobody knows. One source can do so thirty times a minute.
+    /// Judges a password for any caller. One source can do so thirty times a minute.
     pub async fn check_password_strength(&self, caller: &Caller, command: CheckPasswordStrength) -> Result<Judged> {
         let _turn = self.enter_strength_check(caller).await?;
         let Some(password) = command.password else {
@@ -97,8 +103,35 @@ impl App {
         self.judge_password(password, words).await
     }
 
+    /// Judges a password for the holder of a ticket that changes it, before the ticket is used. Fails with
+    /// [`Unauthenticated::TicketInvalid`] if the ticket is invalid.
+    pub async fn judge_for_ticket(
+        &self,
+        caller: &Caller,
+        ticket: Option<&TicketSecret>,
+        password: PlainPassword,
+    ) -> Result<Judged> {
+        let _entry = self.enter(caller).await?;
+        match self.live_ticket(ticket).await? {
+            Some((_, _, account)) => self.judge_password(password, self.words_of(&account.user)).await,
+            None => self.ticket_invalid(caller).await,
+        }
+    }
+
+    /// Does the same for the holder of a link.
+    pub async fn judge_for_link(
+        &self,
+        caller: &Caller,
+        link: Option<&LinkSecret>,
+        password: PlainPassword,
+    ) -> Result<Judged> {
+        let _entry = self.enter(caller).await?;
+        let (_, user) = self.live_link(caller, link).await?;
+        self.judge_password(password, self.words_of(&user)).await
+    }
+
     /// Judges a password that is not set. Passwords of before are not compared: this would be a way to guess them.
-    pub async fn judge_password(&self, password: PlainPassword, words: ContextWords) -> Result<Judged> {
+    async fn judge_password(&self, password: PlainPassword, words: ContextWords) -> Result<Judged> {
         let rules = self.password_rules().await?;
         let permit = self.admit_to_judge()?;
         let list = self.breach_list().filter(|_| rules.reject_breached);

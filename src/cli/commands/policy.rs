@@ -210,7 +210,8 @@ impl Set {
             let (policy, impact) = (dry.policy.unwrap_or_default(), dry.impact.unwrap_or_default());
             let question = Question::new("Change the policy of signing in".to_owned())
                 .row("second factor", format!("{}; {}", asks(&cli.screen, &policy), means(impact)))
-                .row("passwords", passwords(&policy));
+                .row("passwords", passwords(&policy))
+                .row("changes", changes(&policy));
             cli.confirm(question).await?;
         }
         cli.answer(request, |screen, answer| {
@@ -240,7 +241,7 @@ fn show(screen: &Screen, policy: Option<SignInPolicy>, impact: Option<PolicyImpa
 fn passwords(policy: &SignInPolicy) -> String {
     let rules = policy.password_rules.unwrap_or_default();
     let refused = [
-        rules.reject_breached().then_some("leaked ones"),
+        rules.reject_breached().then_some("leaked ones (with a list)"),
         rules.reject_user_info().then_some("names of the user"),
         rules.require_letter_and_digit().then_some("those without a letter or a digit"),
     ];

@@ -143,7 +143,10 @@ impl RuleBroken {
                 "in einer Liste gestohlener Passwörter, die Angreifer zuerst versuchen",
             ),
             RuleBroken::Reused => same("the same as an old password", "dasselbe wie ein altes Passwort"),
-            RuleBroken::NotText => PasswordFault::NotText.to_string(),
+            RuleBroken::NotText => match language {
+                Language::English => PasswordFault::NotText.to_string(),
+                Language::German => "enthält Steuerzeichen oder Zeichen, die es in Unicode nicht gibt".to_owned(),
+            },
         }
     }
 }

@@ -128,7 +128,9 @@ pub fn strength_of(password: &PlainPassword, words: &ContextWords) -> Strength {
     let bounded = bounded(password.expose());
     let inputs: Vec<&str> = words.as_slices().into_iter().chain(COMMON_ELSEWHERE).collect();
     let whole = estimated(&bounded, &inputs);
-    let is_weak = |core: &Strength| core.score < FRAMED_SCORE && whole.score > FRAMED_SCORE;
+    // A few random letters have a low score as well, but there is nothing in them that a guesser knows.
+    let is_weak =
+        |core: &Strength| core.score < FRAMED_SCORE && whole.score > FRAMED_SCORE && core.hint.weakness.is_some();
     match cores(&bounded).iter().map(|core| estimated(core, &inputs)).find(is_weak) {
         Some(core) => Strength { score: FRAMED_SCORE, guesses_log10: FRAMED_GUESSES_LOG10, ..core },
         None => whole,
@@ -306,9 +308,14 @@ mod tests {
         ] {
             assert!(strength(weak).score < 3, "{weak}: {:?}", strength(weak));
         }
-        for strong in
-            ["correct horse battery staple", "four score and seven", "five quiet lanterns", "勝つと思うな思えば負けよ"]
-        {
+        for strong in [
+            "correct horse battery staple",
+            "four score and seven",
+            "five quiet lanterns",
+            "勝つと思うな思えば負けよ",
+            "Xk7#q9!Zp2$L",
+            "mQ4-7vR8-2xT",
+        ] {
             assert!(strength(strong).score >= 3, "{strong}: {:?}", strength(strong));
         }
     }

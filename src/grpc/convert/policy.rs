@@ -92,10 +92,10 @@ fn min_age(faults: &mut Violations, message: Option<prost_types::Duration>) -> O
     age
 }
 
-pub(in crate::grpc) fn policy(policy: &SignInPolicy, in_force: PasswordRules) -> v1::SignInPolicy {
+pub(in crate::grpc) fn policy(policy: &SignInPolicy, password_rules: PasswordRules) -> v1::SignInPolicy {
     let names = policy.second_factor_roles.iter().map(ToString::to_string).collect();
     v1::SignInPolicy {
-        password_rules: Some(rules(in_force)),
+        password_rules: Some(rules(password_rules)),
         history_size: Some(policy.password_history),
         min_age: Some(duration_message(policy.password_min_age)),
         check_breached_at_sign_in: Some(policy.checks_breached),

@@ -7,7 +7,7 @@ use proptest_state_machine::StateMachineTest;
 use tokio::runtime::Runtime;
 use tonic::Status;
 
-use super::reference::{Account, Code, Kind, Outcome, Reference, Transition};
+use super::reference::{Account, Code, Kind, Outcome, Reference, THRESHOLD, Transition};
 use crate::harness::actors::named;
 use crate::harness::calls::Shown;
 use crate::harness::factor::{Authenticator, recovery, totp};
@@ -27,6 +27,7 @@ struct World {
     stranger: Client,
     password: String,
     passwords: u32,
+    places: u8,
     authenticator: Option<Authenticator>,
     recovery_used: usize,
     /// The code that was accepted last.
@@ -42,8 +43,11 @@ struct World {
 impl World {
     async fn start() -> World {
         let h = Harness::with(|config| {
-            config.throttle.threshold = 0;
+            config.throttle.threshold = THRESHOLD;
+            config.throttle.initial = STEP;
             config.throttle.lockout_threshold = 0;
+            config.throttle.source_failures = 0;
+            config.throttle.source_accounts = 0;
         })
         .await;
         h.create(NAME, &[], PASSWORD).await;
@@ -54,6 +58,7 @@ impl World {
             stranger,
             password: PASSWORD.to_owned(),
             passwords: 0,
+            places: 0,
             authenticator: None,
             recovery_used: 0,
             accepted: String::new(),
@@ -122,7 +127,10 @@ impl World {
         let password = if right { self.password.clone() } else { "a wrong c4nary password".to_owned() };
         let second_factor = self.proof(code);
         let request = v1::SignInRequest { login: NAME.to_owned(), password, second_factor, ..Default::default() };
-        let answer = self.stranger.auth().sign_in(request).await?.into_inner();
+        // Each sign-in comes from a place where the user never was, so all count alike.
+        self.places += 1;
+        let stranger = self.h.stranger_at(&format!("127.1.{}.1", self.places)).await;
+        let answer = stranger.auth().sign_in(request).await?.into_inner();
         let outcome = self.progressed(answer.progress);
         if self.authenticator.is_some() {
             self.used(code);
