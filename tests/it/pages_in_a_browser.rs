@@ -125,13 +125,6 @@ async fn a_page_says_how_strong_a_password_is_while_it_is_typed() {
     browser.write("#password", " und vieles mehr, was niemand ahnt").await;
     shows(".strength span", "Stark").await;
     assert_eq!(browser.property(".advice", "hidden").await, Value::Bool(true));
-    // For a look at it.
-    if let Ok(folder) = std::env::var("TEST_PICTURES") {
-        browser.open(&url).await;
-        browser.write("#password", "password2026!!!").await;
-        shows(".strength span", "Fair").await;
-        std::fs::write(format!("{folder}/strength.png"), browser.picture().await).expect("a picture");
-    }
 }
 
 async fn follow_a_link_with_a_code(runs_scripts: bool) {

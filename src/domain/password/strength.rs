@@ -27,6 +27,9 @@ const NEUTRAL: char = 'æ';
 /// Digits and symbols that make a weak password no stronger, such as `2026!!!`. More could be a secret of their own.
 const MAX_FRAME: usize = 8;
 
+/// Characters of a password that is looked at without them, too. In a longer one they are no small part, and each look costs time.
+const MAX_FRAMED: usize = 40;
+
 /// The score of a weaker password with these, and the guesses that go with it.
 const FRAMED_SCORE: u8 = 2;
 const FRAMED_GUESSES_LOG10: f64 = 8.0;
@@ -137,11 +140,15 @@ pub fn strength_of(password: &PlainPassword, words: &ContextWords) -> Strength {
     }
 }
 
-/// A password without the digits, years and symbols around it, and without all of them. Empty if there are none, or too many.
+/// A password without the digits, years and symbols around it, and without all of them. Empty if there are none, too many, or too
+/// many other characters.
 fn cores(password: &str) -> Vec<Zeroizing<String>> {
     let within = Zeroizing::new(password.trim_matches(|c: char| !c.is_alphabetic()).to_owned());
     let letters = Zeroizing::new(password.chars().filter(|c| c.is_alphabetic()).collect::<String>());
     let length = password.chars().count();
+    if length > MAX_FRAMED {
+        return Vec::new();
+    }
     let is_core = |core: &Zeroizing<String>| {
         let left_out = length.saturating_sub(core.chars().count());
         !core.is_empty() && (1..=MAX_FRAME).contains(&left_out)
