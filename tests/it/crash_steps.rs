@@ -115,7 +115,7 @@ async fn state(site: &Site) -> Vec<String> {
         "SELECT id FROM delivery ORDER BY id",
         "SELECT user_id || last_step || failures || COALESCE(waits_until, 0) FROM totp ORDER BY user_id",
         "SELECT user_id FROM recovery_code ORDER BY user_id",
-        "SELECT version || second_factor_required || second_factor_roles FROM sign_in_policy",
+        "SELECT second_factor_roles || version || second_factor_required FROM sign_in_policy",
         "SELECT username FROM username_reservation ORDER BY username",
         "SELECT idempotency_key FROM idempotency_key ORDER BY idempotency_key",
         "SELECT id FROM audit_event ORDER BY id",
