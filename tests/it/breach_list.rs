@@ -309,7 +309,7 @@ fn a_build_that_is_killed_leaves_nothing_under_the_name_or_the_old_list() {
         }
     }
     assert!(killed > 2, "only {killed} were killed");
-    assert!(build().wait().expect("an end").success(), "what was left is in nobody's way");
+    assert!(build().wait().expect("an end").success(), "what was left does not stop the next build");
     assert_eq!(digest_in(&breach_list(&shell, &["verify", "leaked.list"]).good()), digest_in(&digest));
     assert!(!names(&shell.path("")).iter().any(|name| name.contains("building")));
 }

@@ -260,7 +260,7 @@ async fn a_broken_authenticator_lets_nothing_in_and_can_be_removed() {
 }
 
 #[tokio::test]
-async fn a_broken_policy_lets_nobody_in_until_it_is_mended() {
+async fn a_broken_policy_refuses_every_sign_in_until_it_is_mended() {
     let h = Harness::start().await;
     let (operator, stranger) = (h.operator().await, h.stranger().await);
     h.create("bob", &[], PASSWORD).await;

@@ -179,7 +179,7 @@ async fn a_policy_of_passwords_is_in_force_at_once_and_told_to_everybody() {
     operator.create(bob("c4nary tweets")).await.expect("bob");
     stranger.tokens("bob", "c4nary tweets").await.expect("tokens");
 
-    // Nobody has to change a password because of a new rule.
+    // A new rule makes no user change a password.
     let change = v1::PasswordRules { min_length: Some(64), min_score: Some(4), ..Default::default() };
     operator.set_policy(rules(change)).await.expect("a policy");
     stranger.tokens("bob", "c4nary tweets").await.expect("tokens");
@@ -397,7 +397,7 @@ async fn a_leaked_password_is_changed_at_the_sign_in_if_the_policy_looks_there()
     assert!(matches!(step, v1::sign_in_progress::Step::PasswordChange(_)), "{step:?}");
     assert_eq!(demanded().await, 2);
 
-    // A list that cannot be read keeps nobody out.
+    // A list that cannot be read refuses no sign-in.
     let length = std::fs::metadata(&path).expect("a file").len();
     std::fs::write(&path, vec![7; usize::try_from(length).expect("a length")]).expect("a damaged file");
     stranger.tokens("eve", PASSWORD).await.expect("tokens");

@@ -145,7 +145,7 @@ impl App {
     }
 
     /// Returns whether a password that was just proved is in the list of leaked ones, if the policy has sign-ins look there. A list
-    /// that cannot be read keeps nobody out: it refuses new passwords, which is told.
+    /// that cannot be read refuses new passwords, but no sign-in.
     pub(in crate::app) async fn is_leaked(&self, proof: &Proof<'_>, password: Option<&PlainPassword>) -> bool {
         let user = &proof.account.user;
         if !user.policy.checks_breached || user.change_cause().is_some() {

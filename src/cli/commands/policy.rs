@@ -180,7 +180,7 @@ pub(crate) struct Preview {
 const SET_HELP: &str = "\
 Users who are asked for a second factor set one up at the next sign-in. Sessions
 without one end at their next refresh; API tokens go on. Rules for passwords are
-for new ones: nobody has to change a password because of them.
+for new ones: no user has to change a password because of them.
 
 Examples:
   latchkey policy set --second-factor all --from 2027-01-01 --note \"board decision 12\"
