@@ -109,7 +109,7 @@ async fn fill(store: &Store, config: &Config, users: u64) -> Outcome<Seed> {
     };
     let seed = Seed::prepare(users, SEED, settings, &environment).await?;
     let everybody = UserFilter::default();
-    let listing = UserListing { filter: &everybody, order: UserOrder::Username, now: environment.now() };
+    let listing = UserListing { filter: &everybody, order: UserOrder::Username, now: environment.now(), max_age: None };
     let has = async |n: u64| -> Outcome<bool> {
         let username = Username::parse(&seed.username(n)).map_err(|_| "a username that is not valid")?;
         Ok(user_by_ref(store.reader(), &UserRef::Username(username)).await?.is_some())

@@ -17,6 +17,7 @@ mod maintenance;
 mod outbox;
 mod page_tokens;
 mod passwords;
+mod policy_impact;
 mod proving;
 mod reauthenticate;
 mod reset_requests;
@@ -52,6 +53,7 @@ pub use self::passwords::{
     ChangePassword, CheckPasswordStrength, CompletePasswordChange, CompletePasswordReset, Handover, Judged,
     PasswordReset, RequirePasswordChange, ResetMethod, ResetPassword, WaivePasswordChange,
 };
+pub use self::policy_impact::{Expiries, Group, PolicyImpact};
 pub use self::proving::NewPassword;
 pub use self::reauthenticate::Reauthenticate;
 pub use self::reset_requests::{RequestPasswordReset, ResetRequested};
@@ -61,7 +63,7 @@ pub use self::second_factor::{
 };
 pub use self::sessions::{RefreshTokens, RevokeTarget, RevokeUserSessions, SessionPage, Tokens};
 pub use self::sign_in::{Progress, SignIn};
-pub use self::sign_in_policy::{PolicyImpact, UpdateSignInPolicy};
+pub use self::sign_in_policy::{MaxAgeChange, UpdateSignInPolicy};
 pub use self::start::{KeysReplaced, StartError, migrate, open_keys, replace_seal_key, revoke_signing_key};
 pub use self::tokens::{ApiTokenPage, CreateApiToken, Identity, Introspection, RevokeApiToken, SigningKeys};
 pub use self::users::{

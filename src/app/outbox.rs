@@ -202,6 +202,7 @@ impl Change<'_> {
         };
         let plain = zeroize::Zeroizing::new(serde_json::to_vec(&contents).map_err(Error::internal)?);
         let sealed = self.app.keys.current().outbox_key().seal(&self.app.environment, &context(id), &plain);
+        let expires_at = link.map(|link| link.link.expires_at).or(password.and_then(|(_, expires_at)| expires_at));
         let delivery = Delivery {
             id,
             user_id: user.id,
@@ -215,7 +216,7 @@ impl Change<'_> {
             created_at: self.now,
             updated_at: self.now,
             next_attempt_at: Some(self.now),
-            expires_at: link.map(|link| link.link.expires_at).or(password.and_then(|(_, expires_at)| expires_at)),
+            expires_at: expires_at.or(user.password_expires_at().filter(|_| kind == LetterKind::PasswordExpiring)),
             link_id: link.map(|link| link.link.id),
             resend_of,
         };

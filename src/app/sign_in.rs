@@ -146,7 +146,7 @@ impl App {
                     }
                 }
             }
-            if is_breached && user.change_cause().is_none() {
+            if is_breached && user.change_cause(change.now).is_none() {
                 user = demand_change(&change, &user).await?;
                 told.before
                     .push(Event::new(EventType::PasswordChangeRequired, Target::of(&user)).detail("cause", "BREACHED"));

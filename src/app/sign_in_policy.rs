@@ -7,16 +7,16 @@ use super::writer::{RolledBack, Writer};
 use crate::domain::audit::{Event, EventType, Target};
 use crate::domain::caller::{Caller, Principal};
 use crate::domain::password::PasswordRules;
+use crate::domain::password_age::MaxAge;
 use crate::domain::profile::Note;
 use crate::domain::role::Role;
-use crate::domain::sign_in_policy::{PasswordRulesSet, SignInPolicy};
+use crate::domain::sign_in_policy::{PasswordMaxAge, PasswordRulesSet, SignInPolicy, Warnings};
 use crate::domain::time::Timestamp;
 use crate::domain::user::Etag;
 use crate::domain::violation::{Fault, Violations};
 use crate::error::{Error, Result, Unmet};
-use crate::store::ListReader;
 use crate::store::sign_in_policy::{policy_lock_row, policy_read, policy_save};
-use crate::store::users::{UsersWithoutFactor, user_by_id, users_without_factor};
+use crate::store::users::user_by_id;
 
 /// A command to change the policy. What is `None` stays as it is.
 #[derive(Debug)]
@@ -33,6 +33,8 @@ pub struct UpdateSignInPolicy {
     pub password_history: Option<u32>,
     /// How soon after a change the user may make the next one.
     pub password_min_age: Option<Duration>,
+    /// When passwords expire.
+    pub password_max_age: MaxAgeChange,
     /// Whether sign-ins look the password up in the list of leaked ones.
     pub checks_breached: Option<bool>,
     /// Why, for the audit log.
@@ -43,13 +45,29 @@ pub struct UpdateSignInPolicy {
     pub validate_only: bool,
 }
 
-/// What the policy means for the users there are.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct PolicyImpact {
-    /// People to whom it applies and who have no second factor.
-    pub second_factors_missing: u64,
-    /// Live API tokens of these people, which go on.
-    pub api_tokens: u64,
+/// A change of when passwords expire. What is `None` stays as it is.
+#[derive(Debug, Default)]
+pub struct MaxAgeChange {
+    /// The age at which passwords expire. Zero: never.
+    pub age: Option<Duration>,
+    /// The time over which passwords expire that exist now.
+    pub rollout: Option<Duration>,
+    /// How long before users are told.
+    pub warnings: Option<Warnings>,
+}
+
+impl MaxAgeChange {
+    /// The roll-out begins anew if the age is set or lowered: passwords that are too old then expire in waves.
+    fn applied_to(&self, before: &PasswordMaxAge, now: Timestamp) -> PasswordMaxAge {
+        let age = self.age.unwrap_or(before.age);
+        let is_stricter = !age.is_zero() && (before.age.is_zero() || age < before.age);
+        PasswordMaxAge {
+            age,
+            set_at: if is_stricter { now } else { before.set_at },
+            rollout: self.rollout.unwrap_or(before.rollout),
+            warnings: self.warnings.clone().unwrap_or_else(|| before.warnings.clone()),
+        }
+    }
 }
 
 impl App {
@@ -58,12 +76,9 @@ impl App {
         policy_read(self.store.reader()).await
     }
 
-    /// Counts for whom the policy means something.
-    pub async fn policy_impact(&self, caller: &Caller, policy: &SignInPolicy) -> Result<PolicyImpact> {
-        let now = self.now();
-        let UsersWithoutFactor { users, api_tokens } =
-            self.list(caller, &[], async |reader: &ListReader| users_without_factor(reader, policy, now).await).await?;
-        Ok(PolicyImpact { second_factors_missing: users, api_tokens })
+    /// Reads the maximum age of passwords. `None` if they do not expire.
+    pub(super) async fn password_max_age(&self) -> Result<Option<MaxAge>> {
+        Ok(self.sign_in_policy().await?.password_max_age.in_force())
     }
 
     /// Changes the policy. No session ends: the next refresh ends one whose user now needs a second factor and has not proved one.
@@ -79,7 +94,7 @@ impl App {
             if after == before {
                 return Ok(writer.unchanged(before));
             }
-            check_rules(after.password_rules.over(self.settings.password_rules))?;
+            check_consistent(&after, after.password_rules.over(self.settings.password_rules))?;
             check_author(&writer, caller, &after).await?;
             let change = writer.change();
             let after = SignInPolicy { version: before.version.saturating_add(1), ..after };
@@ -111,6 +126,7 @@ fn changed(before: &SignInPolicy, command: &UpdateSignInPolicy, now: Timestamp) 
     after.password_rules = before.password_rules.changed_by(command.password_rules);
     after.password_history = command.password_history.unwrap_or(before.password_history);
     after.password_min_age = command.password_min_age.unwrap_or(before.password_min_age);
+    after.password_max_age = command.password_max_age.applied_to(&before.password_max_age, now);
     after.checks_breached = command.checks_breached.unwrap_or(before.checks_breached);
     if !after.second_factor_required && after.second_factor_roles.is_empty() {
         // The time of a policy that is over must not delay the next one.
@@ -119,13 +135,26 @@ fn changed(before: &SignInPolicy, command: &UpdateSignInPolicy, now: Timestamp) 
     after
 }
 
-/// Fails if no password could keep the rules.
-fn check_rules(rules: PasswordRules) -> Result<()> {
-    if rules.min_length <= rules.max_length {
-        return Ok(());
+/// Fails if the policy contradicts itself, and names each contradiction.
+fn check_consistent(policy: &SignInPolicy, rules: PasswordRules) -> Result<()> {
+    let mut faults = Violations::new();
+    if rules.min_length > rules.max_length {
+        let fault = format!("is more than max_length, which is {}", rules.max_length);
+        faults.push("policy.password_rules.min_length", Fault::Conflict, fault);
     }
-    let fault = format!("is more than max_length, which is {}", rules.max_length);
-    Err(Error::InvalidInput(Violations::of("policy.password_rules.min_length", Fault::Conflict, fault)))
+    let PasswordMaxAge { age, warnings, .. } = &policy.password_max_age;
+    if !age.is_zero() {
+        let age_is = in_words(*age);
+        if policy.password_min_age >= *age {
+            let fault = format!("is not less than max_age, which is {age_is}: no password could be changed in time");
+            faults.push("policy.min_age", Fault::Conflict, fault);
+        }
+        if warnings.longest() >= *age {
+            let fault = format!("has a time that is not less than max_age, which is {age_is}");
+            faults.push("policy.expiry_warnings.before", Fault::Conflict, fault);
+        }
+    }
+    if faults.is_empty() { Ok(()) } else { Err(Error::InvalidInput(faults)) }
 }
 
 /// Fails if the policy asks the caller for a second factor that they do not have: whoever asks it of others sets one up first.
@@ -159,8 +188,25 @@ fn told(policy: &SignInPolicy) -> String {
         password.require_letter_and_digit.map(|is_on| format!("letter and digit: {is_on}")),
         policy.checks_breached.then(|| "breached at sign-in: true".to_owned()),
         (policy.password_history > 0).then(|| format!("history: {}", policy.password_history)),
-        (!policy.password_min_age.is_zero())
-            .then(|| format!("min age: {}", humantime::format_duration(policy.password_min_age))),
+        (!policy.password_min_age.is_zero()).then(|| format!("min age: {}", in_words(policy.password_min_age))),
+        told_max_age(&policy.password_max_age),
     ];
     [Some(factor)].into_iter().chain(passwords).flatten().collect::<Vec<_>>().join("; ")
+}
+
+fn told_max_age(max_age: &PasswordMaxAge) -> Option<String> {
+    let PasswordMaxAge { age, rollout, warnings, .. } = max_age;
+    let warned: Vec<String> = warnings.before().iter().copied().map(in_words).collect();
+    let warned = if warned.is_empty() { String::new() } else { format!(", warned {} before", warned.join(" and ")) };
+    (!age.is_zero()).then(|| format!("max age: {}, rolled out in {}{warned}", in_words(*age), in_words(*rollout)))
+}
+
+/// A time in days if it has no part of a day: `90 days`, not `2months 28days 2h 52m 48s`.
+fn in_words(time: Duration) -> String {
+    const DAY: u64 = 24 * 60 * 60;
+    match time.as_secs() {
+        DAY => "1 day".to_owned(),
+        seconds if seconds > 0 && seconds % DAY == 0 => format!("{} days", seconds / DAY),
+        _ => humantime::format_duration(time).to_string(),
+    }
 }

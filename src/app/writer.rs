@@ -86,6 +86,8 @@ pub(super) enum Unaudited {
     Requested,
     /// A message was leased or has another state, which the delivery itself records.
     Delivery,
+    /// A user was told that the password will expire, which the delivery records.
+    Warning,
     /// A user began to set up an authenticator. Nothing has changed yet.
     Enrollment,
 }

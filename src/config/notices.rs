@@ -4,7 +4,7 @@ use super::key::{Allowed, Value};
 use crate::domain::delivery::LetterKind;
 
 /// The notices, each with its name.
-const ALL: [(&str, LetterKind); 9] = [
+const ALL: [(&str, LetterKind); 10] = [
     ("password_changed", LetterKind::PasswordChanged),
     ("password_reset", LetterKind::PasswordResetDone),
     ("compromised", LetterKind::Compromised),
@@ -14,6 +14,7 @@ const ALL: [(&str, LetterKind); 9] = [
     ("second_factor_reset", LetterKind::SecondFactorReset),
     ("recovery_code_used", LetterKind::RecoveryCodeUsed),
     ("wrong_codes", LetterKind::WrongCodes),
+    ("password_expiring", LetterKind::PasswordExpiring),
 ];
 
 /// The notices that users get.

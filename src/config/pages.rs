@@ -112,11 +112,6 @@ impl Config {
         }
     }
 
-    /// The URL of the page where users set up a second factor; `pages` is where the pages listen.
-    pub fn security_url(&self, pages: SocketAddr) -> String {
-        format!("{}/security", self.pages_url(pages))
-    }
-
     /// Makes the URLs of links; `pages` is where the pages listen. Returns `None` if links lead nowhere: without pages of either
     /// kind.
     pub fn link_urls(&self, pages: Option<SocketAddr>) -> Option<LinkUrls> {

@@ -81,6 +81,8 @@ pub enum LetterKind {
     RecoveryCodeUsed,
     /// Notice: wrong codes came after the right password.
     WrongCodes,
+    /// Notice: the password will reach the maximum age.
+    PasswordExpiring,
 }
 
 impl LetterKind {
@@ -123,7 +125,8 @@ impl LetterKind {
             | LetterKind::TotpDisabled
             | LetterKind::SecondFactorReset
             | LetterKind::RecoveryCodeUsed
-            | LetterKind::WrongCodes => DeliveryKind::Notice,
+            | LetterKind::WrongCodes
+            | LetterKind::PasswordExpiring => DeliveryKind::Notice,
         }
     }
 }

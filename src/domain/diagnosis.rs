@@ -30,6 +30,8 @@ pub enum Code {
     ResetOutstanding,
     TemporaryPasswordExpired,
     PasswordChangeRequired,
+    /// The password is older than the policy allows.
+    PasswordExpired,
     HashUnsupported,
     WrongPasswordLately,
     SecondFactorNotEnrolled,
@@ -321,15 +323,23 @@ fn of_account(user: &User, now: Timestamp) -> Vec<Finding> {
         let finding = Finding::new(Code::TemporaryPasswordExpired, Severity::Blocking, summary);
         let finding = finding.helped("Reset the password again.", Some(Remedy::ResetPassword));
         findings.push(Finding { since: password.expires_at, ..finding });
-    } else if let Some(cause) = user.change_cause() {
+    } else if let Some(cause) = user.change_cause(now) {
         let (summary, since) = match cause {
             ChangeCause::Temporary => {
                 ("A temporary password was set, which the next sign-in must change.", Some(password.changed_at))
             }
             ChangeCause::Breached => ("The password was leaked, so the next sign-in must change it.", None),
             ChangeCause::Operator => ("An operator requires a new password at the next sign-in.", None),
+            ChangeCause::Expired => (
+                "The password is older than the policy allows, so the next sign-in must change it.",
+                user.password_expires_at(),
+            ),
         };
-        let finding = Finding::new(Code::PasswordChangeRequired, Severity::Warning, summary);
+        let code = match cause {
+            ChangeCause::Expired => Code::PasswordExpired,
+            _ => Code::PasswordChangeRequired,
+        };
+        let finding = Finding::new(code, Severity::Warning, summary);
         let finding =
             finding.helped("The user signs in and chooses a new password.", Some(Remedy::CompletePasswordChange));
         findings.push(Finding { since, until: password.expires_at, ..finding });

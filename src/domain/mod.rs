@@ -20,6 +20,7 @@ pub mod lockout;
 pub mod login;
 pub mod page;
 pub mod password;
+pub mod password_age;
 pub mod password_hash;
 pub mod profile;
 pub mod reason;

@@ -24,8 +24,10 @@ pub enum Concern {
     Throttled,
     /// The password is a temporary one, to be changed at the next sign-in.
     TemporaryPassword,
-    /// An operator requires a new password at the next sign-in.
+    /// The next sign-in must change the password: an operator requires it, or it was leaked.
     ChangeRequired,
+    /// The password is older than the policy allows.
+    PasswordExpired,
 }
 
 impl Concern {
@@ -41,7 +43,7 @@ impl Concern {
             | Concern::Pending => &[AbilityKind::No],
             // By then a temporary password may have expired.
             Concern::LockedWithEnd | Concern::Throttled => &[AbilityKind::NotUntil, AbilityKind::No],
-            Concern::TemporaryPassword | Concern::ChangeRequired => &[AbilityKind::YesThen],
+            Concern::TemporaryPassword | Concern::ChangeRequired | Concern::PasswordExpired => &[AbilityKind::YesThen],
         }
     }
 
@@ -52,7 +54,7 @@ impl Concern {
             Concern::TemporaryPasswordExpired | Concern::PasswordEnded | Concern::Pending => {
                 Some(Remedy::ResetPassword)
             }
-            Concern::TemporaryPassword | Concern::ChangeRequired => None,
+            Concern::TemporaryPassword | Concern::ChangeRequired | Concern::PasswordExpired => None,
         }
     }
 }
@@ -139,7 +141,7 @@ impl User {
                     _ => (AbilityKind::No, None),
                 }
             }
-            Some(Concern::TemporaryPassword | Concern::ChangeRequired) => {
+            Some(Concern::TemporaryPassword | Concern::ChangeRequired | Concern::PasswordExpired) => {
                 (AbilityKind::YesThen, self.password.as_ref().and_then(|password| password.expires_at))
             }
         };
@@ -162,9 +164,10 @@ impl User {
         } else if self.throttle(now).is_some() && self.kind == UserKind::Person {
             Some(Concern::Throttled)
         } else {
-            self.change_cause().map(|cause| match cause {
+            self.change_cause(now).map(|cause| match cause {
                 ChangeCause::Temporary => Concern::TemporaryPassword,
                 ChangeCause::Breached | ChangeCause::Operator => Concern::ChangeRequired,
+                ChangeCause::Expired => Concern::PasswordExpired,
             })
         }
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::password::PasswordRules;
+use super::password_age::MaxAge;
 use super::role::Role;
 use super::time::Timestamp;
 use super::user::{Etag, User, UserKind};
@@ -22,10 +23,80 @@ pub struct SignInPolicy {
     pub password_history: u32,
     /// How soon after a change the user may make the next one. Zero: at once.
     pub password_min_age: Duration,
+    /// When passwords expire. Zero: never.
+    pub password_max_age: PasswordMaxAge,
     /// Whether sign-ins look the password up in the list of leaked ones.
     pub checks_breached: bool,
     /// Incremented by each change.
     pub version: i64,
+}
+
+/// When passwords expire, and when users are told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PasswordMaxAge {
+    /// The age at which passwords expire. Zero: never.
+    pub age: Duration,
+    /// When this age was set, or a higher one lowered to it.
+    pub set_at: Timestamp,
+    /// The time over which passwords expire that existed before.
+    pub rollout: Duration,
+    /// How long before the end users are told, the longest first.
+    pub warnings: Warnings,
+}
+
+impl Default for PasswordMaxAge {
+    fn default() -> PasswordMaxAge {
+        let rollout = PasswordMaxAge::ROLLOUT;
+        PasswordMaxAge {
+            age: Duration::ZERO,
+            set_at: Timestamp::from_micros(0),
+            rollout,
+            warnings: Warnings::default(),
+        }
+    }
+}
+
+impl PasswordMaxAge {
+    /// The time over which the first passwords expire, unless the policy says otherwise: each day a thirtieth of them.
+    pub const ROLLOUT: Duration = Duration::from_hours(30 * 24);
+
+    /// The maximum age in force. `None` if passwords do not expire.
+    pub fn in_force(&self) -> Option<MaxAge> {
+        let PasswordMaxAge { age, set_at, rollout, warnings } = self;
+        let lead = warnings.longest();
+        (!age.is_zero()).then_some(MaxAge { age: *age, set_at: *set_at, lead, rollout: *rollout })
+    }
+}
+
+/// The times before an end at which users are told of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Warnings(Vec<Duration>);
+
+impl Warnings {
+    /// Most warnings of one end.
+    pub const MAX: usize = 8;
+
+    /// Sorts the times.
+    pub fn new(mut before: Vec<Duration>) -> Warnings {
+        before.sort_unstable_by(|a, b| b.cmp(a));
+        before.dedup();
+        Warnings(before)
+    }
+
+    /// The times, the longest first.
+    pub fn before(&self) -> &[Duration] {
+        &self.0
+    }
+
+    /// The time of the first warning. Zero without one.
+    pub fn longest(&self) -> Duration {
+        self.0.first().copied().unwrap_or_default()
+    }
+
+    /// The warning that is due `left` before the end: of several, the last.
+    pub fn due(&self, left: Duration) -> Option<Duration> {
+        self.0.iter().rev().find(|before| left <= **before).copied()
+    }
 }
 
 /// The rules for new passwords that a policy sets. What is `None` is as configured.
@@ -92,7 +163,7 @@ impl User {
     /// When the user may change the password again, if the policy makes them wait at `now`. A change that is demanded need not
     /// wait.
     pub fn change_refused_until(&self, now: Timestamp) -> Option<Timestamp> {
-        let changed_at = self.password.as_ref().filter(|_| self.change_cause().is_none())?.changed_at;
+        let changed_at = self.password.as_ref().filter(|_| self.change_cause(now).is_none())?.changed_at;
         Some(changed_at.saturating_add(self.policy.password_min_age)).filter(|until| *until > now)
     }
 

@@ -22,7 +22,7 @@ impl User {
     pub fn next_step(&self, proofs: Proofs, now: Timestamp) -> Step {
         if self.owes_second_factor(proofs) {
             Step::SecondFactor
-        } else if let Some(cause) = self.change_cause() {
+        } else if let Some(cause) = self.change_cause(now) {
             Step::PasswordChange(cause)
         } else if self.second_factor.is_none() && self.needs_second_factor(now) {
             Step::Enrollment

@@ -88,6 +88,8 @@ pub enum UserFlag {
     NeverSignedIn,
     /// The policy asks for a second factor, and there is none.
     SecondFactorMissing,
+    /// The password is older than the policy allows.
+    PasswordExpired,
 }
 
 /// Origin of a password, and who else may know it.
@@ -110,6 +112,8 @@ pub enum ChangeCause {
     Breached,
     /// An operator required a change.
     Operator,
+    /// The password is older than the policy allows.
+    Expired,
 }
 
 /// Facts about a password, without its hash.
@@ -233,8 +237,8 @@ impl User {
         }
     }
 
-    /// The strongest reason why the next sign-in must change the password.
-    pub fn change_cause(&self) -> Option<ChangeCause> {
+    /// The strongest reason why a sign-in at `now` must change the password.
+    pub fn change_cause(&self, now: Timestamp) -> Option<ChangeCause> {
         let password = self.password.as_ref()?;
         if password.kind != PasswordKind::Lasting {
             Some(ChangeCause::Temporary)
@@ -242,18 +246,31 @@ impl User {
             Some(ChangeCause::Breached)
         } else if self.change_required {
             Some(ChangeCause::Operator)
+        } else if self.is_password_too_old(now) {
+            Some(ChangeCause::Expired)
         } else {
             None
         }
     }
 
+    /// When the password reaches the maximum age. `None` if never: a temporary password has an end of its own.
+    pub fn password_expires_at(&self) -> Option<Timestamp> {
+        let password = self.password.as_ref().filter(|password| password.kind == PasswordKind::Lasting)?;
+        Some(self.policy.password_max_age?.expires_at(self.id, password.changed_at))
+    }
+
+    /// Returns whether the password is older than the policy allows.
+    pub fn is_password_too_old(&self, now: Timestamp) -> bool {
+        self.password_expires_at().is_some_and(|at| at <= now)
+    }
+
     /// The flags that apply at `now`.
     pub fn flags(&self, now: Timestamp) -> Vec<UserFlag> {
-        let temporary = self.change_cause() == Some(ChangeCause::Temporary);
+        let temporary = self.change_cause(now) == Some(ChangeCause::Temporary);
         let unverified = self.kind == UserKind::Person && self.email.is_some() && self.email_verified_at.is_none();
         let never = self.kind == UserKind::Person && self.last_sign_in_at.is_none();
         [
-            (self.change_cause().is_some(), UserFlag::MustChange),
+            (self.change_cause(now).is_some(), UserFlag::MustChange),
             (temporary, UserFlag::TemporaryPassword),
             (self.pending_link(now).is_some(), UserFlag::LinkPending),
             (self.mail_failed_at.is_some(), UserFlag::MailFailed),
@@ -261,6 +278,7 @@ impl User {
             (self.throttle(now).is_some(), UserFlag::Throttled),
             (never, UserFlag::NeverSignedIn),
             (self.is_second_factor_missing(), UserFlag::SecondFactorMissing),
+            (self.is_password_too_old(now), UserFlag::PasswordExpired),
         ]
         .into_iter()
         .filter_map(|(holds, flag)| holds.then_some(flag))

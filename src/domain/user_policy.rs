@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::password_age::MaxAge;
 use super::time::Timestamp;
 
 /// What the policy says of one user.
@@ -13,6 +14,8 @@ pub struct UserPolicy {
     pub password_history: u32,
     /// How soon after a change the user may make the next one.
     pub password_min_age: Duration,
+    /// When passwords expire. `None` if never.
+    pub password_max_age: Option<MaxAge>,
     /// Whether sign-ins look the password up in the list of leaked ones.
     pub checks_breached: bool,
     /// The version of the policy.

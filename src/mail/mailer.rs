@@ -21,7 +21,7 @@ pub struct Mailer {
     templates: Templates,
     from: Sender,
     urls: Option<LinkUrls>,
-    security_url: Option<String>,
+    pages_url: Option<String>,
 }
 
 /// What an attempt to send a message met.
@@ -35,15 +35,15 @@ pub struct Outcome {
 }
 
 impl Mailer {
-    /// Creates a mailer. `urls` is where links lead to, `security_url` the page where users set up a second factor.
+    /// Creates a mailer. `urls` is where links lead to, `pages_url` where the pages for browsers are.
     pub fn new(
         transport: Arc<Transport>,
         templates: Templates,
         from: Sender,
         urls: Option<LinkUrls>,
-        security_url: Option<String>,
+        pages_url: Option<String>,
     ) -> Mailer {
-        Mailer { transport, connections: Connections::default(), templates, from, urls, security_url }
+        Mailer { transport, connections: Connections::default(), templates, from, urls, pages_url }
     }
 
     /// Where mail goes: `host:port` of the relay, or `file`.
@@ -58,6 +58,7 @@ impl Mailer {
         let urls = self.urls.as_ref();
         let purpose = delivery.letter.purpose();
         let link = contents.link_token.as_ref().zip(urls).zip(purpose);
+        let page = |page: &str| self.pages_url.as_ref().map(|pages| format!("{pages}/{page}"));
         let values = Values {
             username: contents.username.clone(),
             name: contents.name.clone(),
@@ -69,8 +70,9 @@ impl Mailer {
             requester: contents.requester.clone(),
             requested_at: delivery.created_at,
             new_address: contents.new_address.clone(),
-            security_link: self.security_url.clone().filter(|_| contents.invites_second_factor),
+            security_link: page("security").filter(|_| contents.invites_second_factor),
             second_factor_due: contents.second_factor_due.map(Timestamp::from_micros),
+            forgot_link: page("forgot"),
         };
         let locale = delivery.locale.as_deref().and_then(|locale| Locale::parse(locale).ok().flatten());
         self.templates.render(delivery.letter, locale.as_ref(), &values)

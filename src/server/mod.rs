@@ -183,8 +183,8 @@ pub async fn start(config: &Config, environment: Environment) -> Result<Running,
             app.void_leases().await?;
         }
         let urls = app.link_urls().cloned();
-        let security_url = pages_address.map(|pages| config.security_url(pages));
-        let mailer = mail::Mailer::new(Arc::clone(transport), templates, config.mail.from.clone(), urls, security_url);
+        let pages_url = pages_address.map(|pages| config.pages_url(pages));
+        let mailer = mail::Mailer::new(Arc::clone(transport), templates, config.mail.from.clone(), urls, pages_url);
         crate::jobs::outbox::start(&app, mailer, &jobs, &stop_jobs);
         crate::jobs::resolve_requests(&app, &jobs, &stop_jobs);
     }

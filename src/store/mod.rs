@@ -25,6 +25,7 @@ mod lists;
 mod migration;
 pub mod old_passwords;
 mod page;
+pub mod password_warnings;
 mod postgres;
 pub mod reset_requests;
 pub mod second_factors;

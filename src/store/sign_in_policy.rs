@@ -10,7 +10,7 @@ use super::entity::sign_in_policy::{self, Column};
 use super::single::record;
 use super::text::{Decoder, micros};
 use crate::domain::role::Role;
-use crate::domain::sign_in_policy::{PasswordRulesSet, SignInPolicy};
+use crate::domain::sign_in_policy::{PasswordMaxAge, PasswordRulesSet, SignInPolicy, Warnings};
 use crate::domain::time::Timestamp;
 use crate::domain::user_policy::UserPolicy;
 use crate::error::{Error, Resource, Result};
@@ -36,6 +36,7 @@ async fn read(c: &impl ConnectionTrait, lock: bool) -> Result<SignInPolicy> {
     let row: Option<sign_in_policy::Model> = record(c, Resource::Row, select).await?;
     let row = row.ok_or_else(|| Error::internal("the database has no policy"))?;
     let decoder = Decoder { resource: Resource::Row, id: "sign_in_policy", version: Some(row.version) };
+    let time = |micros: i64| decoder.ok(u64::try_from(micros).map(Duration::from_micros));
     Ok(SignInPolicy {
         second_factor_required: row.second_factor_required != 0,
         second_factor_roles: decoder.some(roles_from(row.second_factor_roles.split_whitespace()))?,
@@ -49,7 +50,13 @@ async fn read(c: &impl ConnectionTrait, lock: bool) -> Result<SignInPolicy> {
             require_letter_and_digit: row.password_letter_and_digit.map(|switch| switch != 0),
         },
         password_history: decoder.ok(u32::try_from(row.password_history))?,
-        password_min_age: Duration::from_micros(decoder.ok(u64::try_from(row.password_min_age))?),
+        password_min_age: time(row.password_min_age)?,
+        password_max_age: PasswordMaxAge {
+            age: time(row.password_max_age)?,
+            set_at: decoder.instant(row.password_max_age_set_at)?,
+            rollout: time(row.password_rollout)?,
+            warnings: decoder.some(warnings_from(&row.password_warnings))?,
+        },
         checks_breached: row.password_check_breached != 0,
         version: row.version,
     })
@@ -60,7 +67,9 @@ pub async fn policy_save(tx: &WriteTx, policy: &SignInPolicy) -> Result<()> {
     let roles: Vec<&str> = policy.second_factor_roles.iter().map(|role| role.as_str()).collect();
     let password = policy.password_rules;
     let number = |number: u32| i32::try_from(number).unwrap_or(i32::MAX);
-    let age = i64::try_from(policy.password_min_age.as_micros()).unwrap_or(i64::MAX);
+    let time = |time: Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
+    let max_age = &policy.password_max_age;
+    let warnings: Vec<String> = max_age.warnings.before().iter().map(|before| time(*before).to_string()).collect();
     sign_in_policy::Entity::update_many()
         .col_expr(Column::Version, Expr::value(policy.version))
         .col_expr(Column::SecondFactorRequired, Expr::value(i16::from(policy.second_factor_required)))
@@ -73,7 +82,11 @@ pub async fn policy_save(tx: &WriteTx, policy: &SignInPolicy) -> Result<()> {
         .col_expr(Column::PasswordRejectUserInfo, Expr::value(password.reject_user_info.map(i16::from)))
         .col_expr(Column::PasswordLetterAndDigit, Expr::value(password.require_letter_and_digit.map(i16::from)))
         .col_expr(Column::PasswordHistory, Expr::value(number(policy.password_history)))
-        .col_expr(Column::PasswordMinAge, Expr::value(age))
+        .col_expr(Column::PasswordMinAge, Expr::value(time(policy.password_min_age)))
+        .col_expr(Column::PasswordMaxAge, Expr::value(time(max_age.age)))
+        .col_expr(Column::PasswordMaxAgeSetAt, Expr::value(max_age.set_at.as_micros()))
+        .col_expr(Column::PasswordRollout, Expr::value(time(max_age.rollout)))
+        .col_expr(Column::PasswordWarnings, Expr::value(warnings.join(",")))
         .col_expr(Column::PasswordCheckBreached, Expr::value(i16::from(policy.checks_breached)))
         .filter(Column::Id.eq(ID))
         .exec(tx)
@@ -88,6 +101,11 @@ pub(super) fn policy_of(text: &str, roles: &[Role]) -> Option<UserPolicy> {
     let mut number = || words.next()?.parse::<i64>().ok();
     let (version, history, min_age) = (number()?, number()?, number()?);
     let (checks_breached, required, from) = (number()?, number()?, number()?);
+    let (max_age, set_at, rollout) = (number()?, number()?, number()?);
+    let warnings = warnings_from(words.next()?.trim_start_matches('-'))?;
+    let time = |micros: i64| u64::try_from(micros).map(Duration::from_micros).ok();
+    let set_at = Timestamp::from_micros(set_at);
+    let max_age = PasswordMaxAge { age: time(max_age)?, set_at, rollout: time(rollout)?, warnings };
     let policy = SignInPolicy {
         second_factor_required: required != 0,
         second_factor_from: (from != 0).then(|| Timestamp::from_micros(from)),
@@ -98,10 +116,16 @@ pub(super) fn policy_of(text: &str, roles: &[Role]) -> Option<UserPolicy> {
     Some(UserPolicy {
         second_factor_from: policy.required_from(roles),
         password_history: u32::try_from(history).ok()?,
-        password_min_age: Duration::from_micros(u64::try_from(min_age).ok()?),
+        password_min_age: time(min_age)?,
+        password_max_age: max_age.in_force(),
         checks_breached: checks_breached != 0,
         version,
     })
+}
+
+fn warnings_from(text: &str) -> Option<Warnings> {
+    let times = text.split(',').filter(|text| !text.is_empty());
+    times.map(|text| text.parse().ok().map(Duration::from_micros)).collect::<Option<_>>().map(Warnings::new)
 }
 
 fn roles_from<'a>(names: impl Iterator<Item = &'a str>) -> Option<Vec<Role>> {

@@ -31,6 +31,11 @@ use crate::harness::{Client, Harness, PASSWORD, TestClock};
 
 /// The use cases on the server's database, without the gRPC layer.
 async fn app(h: &Harness) -> App {
+    app_with(h, settings_of(h)).await
+}
+
+/// The same with other settings.
+pub async fn app_with(h: &Harness, settings: Settings) -> App {
     let environment = Environment { clock: Arc::<TestClock>::clone(&h.clock), ..Environment::system() };
     let location = match &h.config.database {
         Database::Sqlite { path } => Location::Sqlite(path.clone()),
@@ -39,12 +44,12 @@ async fn app(h: &Harness) -> App {
     let store = Store::connect(&location).await.expect("a database");
     let keys = open_keys(&store, &environment, &h.config.seal_key_file).await.expect("keys");
     let metrics = Arc::new(Metrics::new());
-    let settings = HasherSettings { memory_kib: 64, iterations: 1, parallelism: 1, threads: Some(1) };
-    let hasher = Hasher::start(settings, environment.clone(), Arc::clone(&metrics)).expect("a hasher");
-    App::new(environment, metrics, settings_of(h), store, hasher, keys)
+    let hashing = HasherSettings { memory_kib: 64, iterations: 1, parallelism: 1, threads: Some(1) };
+    let hasher = Hasher::start(hashing, environment.clone(), Arc::clone(&metrics)).expect("a hasher");
+    App::new(environment, metrics, settings, store, hasher, keys)
 }
 
-fn settings_of(h: &Harness) -> Settings {
+pub fn settings_of(h: &Harness) -> Settings {
     let minute = Duration::from_mins(1);
     let limits = SessionLimits { idle: minute, absolute: minute };
     Settings {

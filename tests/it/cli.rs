@@ -63,6 +63,18 @@ async fn sessions_tokens_and_events_are_listed_and_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_security_officer_sees_whom_a_maximum_age_hits() {
+    let h = Harness::start().await;
+    for (name, days) in [("ada", 200), ("bob", 100), ("carl", 88)] {
+        h.create(name, &[], PASSWORD).await;
+        let old =
+            format!("password_changed_at = password_changed_at - {}", Duration::from_hours(24 * days).as_micros());
+        h.sql(&format!(r#"UPDATE "user" SET {old} WHERE username = '{name}'"#)).await;
+    }
+    play_on(&h, include_str!("transcripts/policy.md"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refusal_is_one_event() {
     let h = Harness::start().await;
     h.create("ada", &["helpdesk"], PASSWORD).await;

@@ -92,6 +92,7 @@ const CALLS: &[(&str, &[&str])] = &[
     ("policy show", &[]),
     ("policy preview", &["--second-factor", "all"]),
     ("policy set", &["--second-factor", "all"]),
+    ("policy report", &[]),
     ("mfa reset", &["bob"]),
     ("login", &["ada", "--password-stdin"]),
     ("logout", &[]),

@@ -68,6 +68,7 @@ fn codes_of(reason: SignInAbilityReason) -> &'static [Code] {
         SignInAbilityReason::Pending => &[Code::Pending],
         SignInAbilityReason::Throttled => &[Code::ThrottledAccount],
         SignInAbilityReason::PasswordTemporary | SignInAbilityReason::ChangeRequired => &[Code::PasswordChangeRequired],
+        SignInAbilityReason::PasswordExpired => &[Code::PasswordExpired],
     }
 }
 

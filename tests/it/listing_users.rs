@@ -184,7 +184,7 @@ fn single_filters(users: &[v1::User]) -> Vec<UserFilter> {
     let causes =
         [LockCause::Compromise, LockCause::Deactivated, LockCause::Operator, LockCause::FailedSignIns].map(i32::from);
     let flags: Vec<i32> = (1..=i32::from(UserFlag::NeverSignedIn)).filter(|n| UserFlag::try_from(*n).is_ok()).collect();
-    assert_eq!(flags.len(), 8);
+    assert_eq!(flags.len(), 9);
     let pairs: Vec<Vec<i32>> = flags
         .iter()
         .enumerate()

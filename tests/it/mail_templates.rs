@@ -116,6 +116,7 @@ async fn sec_084_what_users_write_stays_text_on_the_wire() {
             new_address: None,
             security_link: None,
             second_factor_due: None,
+            forgot_link: None,
         };
         let Rendered { subject, text, html } =
             templates.render(LetterKind::PasswordReset, None, &values).expect("a mail");
@@ -163,11 +164,11 @@ fn a_preview_is_written_again_but_never_over_other_files() {
     shell.set("LATCHKEY_ORGANISATION_NAME", "Müller & Co.");
     shell.set("LATCHKEY_SUPPORT_CONTACT", "the service desk");
     for _ in 0..2 {
-        assert_eq!(latchkeyd(&shell, &["mail", "preview", "p"]).good(), "52 mails: open p/index.html\n");
+        assert_eq!(latchkeyd(&shell, &["mail", "preview", "p"]).good(), "56 mails: open p/index.html\n");
     }
     let mails = texts(&shell.path("p"));
     assert_eq!(mails.len(), 13 * 2 * 2 * 2 + 1);
-    assert_eq!(mails["index.html"].matches("<li>").count(), 52);
+    assert_eq!(mails["index.html"].matches("<li>").count(), 56);
     let text = &mails["invite.en.full.txt"];
     assert!(text.starts_with("Subject: Your account at Müller & Co.: choose a password\n"), "{text}");
     assert!(text.contains("Questions? Ask the service desk.\n"), "{text}");

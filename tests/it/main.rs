@@ -87,6 +87,7 @@ mod pages_with_a_code;
 mod paging;
 mod panics;
 mod parallel_use;
+mod password_age;
 mod password_policy;
 mod postfix;
 mod races;

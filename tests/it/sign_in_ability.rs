@@ -59,12 +59,13 @@ pub async fn server() -> Harness {
 /// Creates an account in every state that locks, throttles, passwords and their ends can make.
 pub async fn every_state(h: &Harness) -> Vec<Account> {
     let (operator, now) = (h.operator().await, h.clock.now().as_micros());
+    operator.expire_after(90, 0, &[]).await;
     let mut accounts = Vec::new();
     let locks = [None, Some(None), Some(Some(SHORT_LOCK)), Some(Some(LONG_LOCK)), Some(Some(-1))];
     for (lock_at, lock) in locks.into_iter().enumerate() {
         for throttle in ["free", "throttled", "refused"] {
             let unset = ["none", "ended", "service"];
-            let passwords = ["lasting", "generated", "chosen", "generated.expired", "chosen.expired"];
+            let passwords = ["lasting", "aged", "generated", "chosen", "generated.expired", "chosen.expired"];
             for password in unset.into_iter().chain(passwords) {
                 for demanded in [false, true] {
                     if demanded && unset.contains(&password) {
@@ -80,7 +81,10 @@ pub async fn every_state(h: &Harness) -> Vec<Account> {
                     if password == "ended" {
                         set.push(format!("password_hash = NULL, password_ended_at = {now}"));
                     }
-                    if password != "lasting" && !unset.contains(&password) {
+                    if password == "aged" {
+                        set.push(format!("password_changed_at = {}", now - 91 * 24 * 60 * MINUTE));
+                    }
+                    if !["lasting", "aged"].contains(&password) && !unset.contains(&password) {
                         let expiry = if password.ends_with("expired") { -1 } else { EXPIRY };
                         set.push(format!("password_expires_at = {}", now + expiry * MINUTE));
                     }
@@ -171,7 +175,7 @@ async fn the_answer_says_what_a_sign_in_does_in_every_state_and_for_how_long() {
             }
         }
     }
-    assert_eq!(seen.len(), 10, "{seen:?}");
+    assert_eq!(seen.len(), 11, "{seen:?}");
 }
 
 #[tokio::test]
@@ -263,6 +267,9 @@ fn rank(user: &v1::User) -> (usize, i64, String) {
         (Reason::Throttled, _) => (6, 0, name),
         (Reason::PasswordTemporary, _) => (7, expiry.unwrap(), id),
         (Reason::ChangeRequired, _) => (8, 0, name),
+        (Reason::PasswordExpired, _) => {
+            (9, user.password_status.as_ref().and_then(|status| micros(status.change_time.as_ref())).unwrap(), id)
+        }
         other => panic!("{name}: {other:?}"),
     }
 }

@@ -148,7 +148,7 @@ impl App {
     /// that cannot be read refuses new passwords, but no sign-in.
     pub(in crate::app) async fn is_leaked(&self, proof: &Proof<'_>, password: Option<&PlainPassword>) -> bool {
         let user = &proof.account.user;
-        if !user.policy.checks_breached || user.change_cause().is_some() {
+        if !user.policy.checks_breached || user.change_cause(self.now()).is_some() {
             return false;
         }
         let (Some(list), Some(password)) = (self.breach_list(), password.map(PlainPassword::copy)) else {

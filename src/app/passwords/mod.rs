@@ -3,6 +3,7 @@
 mod by_link;
 mod change;
 mod end;
+mod expiry;
 mod judge;
 mod require_change;
 mod reset;

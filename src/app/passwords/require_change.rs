@@ -71,7 +71,8 @@ impl App {
                 .note(command.note.as_ref())
                 .detail("sessionsRevoked", sessions);
             let effects = self.effects_of_ending(sessions, change.now);
-            change.commit(event, (after, effects, before.change_cause().is_none())).await
+            let is_new = before.change_cause(change.now).is_none();
+            change.commit(event, (after, effects, is_new)).await
         })
         .await
     }

@@ -239,7 +239,9 @@ impl App {
             for beginning in beginnings(typed) {
                 let Ok(text) = SearchText::parse(&beginning) else { continue };
                 let filter = UserFilter { text, ..UserFilter::default() };
-                let listing = UserListing { filter: &filter, order: UserOrder::Natural, now: self.now() };
+                let (order, now) = (UserOrder::Natural, self.now());
+                // A search by text asks for no state.
+                let listing = UserListing { filter: &filter, order, now, max_age: None };
                 let names = nearest(typed, &user_list(reader, &listing, None, size).await?.rows);
                 if !names.is_empty() {
                     return Ok(names);

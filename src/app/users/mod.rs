@@ -60,7 +60,8 @@ impl App {
         let ListUsers { filter, order, page, include_total } = command;
         let selection = (&filter, order);
         let after = self.cursor(caller, &selection, &page.token)?;
-        let listing = UserListing { filter: &filter, order, now: self.now() };
+        let (now, max_age) = (self.now(), self.password_max_age().await?);
+        let listing = UserListing { filter: &filter, order, now, max_age };
         let narrowing = narrowing(&filter, order, include_total);
         let (rows, total) = self
             .list(caller, &narrowing, async |reader| {

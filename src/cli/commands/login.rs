@@ -263,6 +263,7 @@ fn why(cause: PasswordChangeCause) -> &'static str {
     match cause {
         PasswordChangeCause::Temporary => "This password was given to you by an operator. Choose one of your own.",
         PasswordChangeCause::Breached => "This password is in a list of leaked ones, which attackers try first.",
+        PasswordChangeCause::Expired => "Your password has reached the age at which this service asks for a new one.",
         PasswordChangeCause::Operator => "An operator asks you to change your password.",
         PasswordChangeCause::Unspecified => "Your password has to be changed.",
     }

@@ -13,6 +13,7 @@ pub(crate) mod passwd;
 pub(crate) mod password;
 mod password_check;
 pub(crate) mod policy;
+mod policy_report;
 pub(crate) mod roles;
 pub(crate) mod sessions;
 pub(crate) mod shell;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use prost_types::Timestamp;
 
+use super::policy_report::{Report, expiring, missing, passwords as expire};
 use crate::cli::args::{Confirmation, duration, wire_duration};
 use crate::cli::error::Error;
 use crate::cli::output::Screen;
@@ -13,7 +14,8 @@ use crate::cli::output::words::count;
 use crate::cli::prompt::Question;
 use crate::cli::setting::Cli;
 use crate::proto::v1::{
-    GetSignInPolicyRequest, PasswordRules, PolicyImpact, RoleNames, SignInPolicy, UpdateSignInPolicyRequest,
+    ExpiryWarnings, GetSignInPolicyRequest, PasswordRules, PolicyImpact, RoleNames, SignInPolicy,
+    UpdateSignInPolicyRequest,
 };
 
 const GROUP_HELP: &str = "\
@@ -21,7 +23,8 @@ Examples:
   latchkey policy show
   latchkey policy preview --second-factor all
   latchkey policy set --second-factor operator,admin --from 2027-01-01
-  latchkey policy set --min-length 12 --history 4";
+  latchkey policy set --min-length 12 --history 4
+  latchkey policy report";
 
 /// See and change what the server asks of everybody who signs in.
 #[derive(Debug, Subcommand)]
@@ -30,6 +33,7 @@ pub(crate) enum Policy {
     Show(Show),
     Preview(Preview),
     Set(Set),
+    Report(Report),
 }
 
 impl Policy {
@@ -44,11 +48,14 @@ impl Policy {
                 let request = UpdateSignInPolicyRequest { validate_only: true, ..request };
                 cli.answer(request, |screen, answer| {
                     screen.note("Nothing was changed. The policy would be:");
-                    show(screen, answer.policy, answer.impact)
+                    let impact = answer.impact.clone().unwrap_or_default();
+                    show(screen, answer.policy, answer.impact)?;
+                    expiring(screen, &impact)
                 })
                 .await
             }
             Policy::Set(set) => set.run(cli).await,
+            Policy::Report(report) => report.run(cli).await,
         }
     }
 }
@@ -99,6 +106,15 @@ struct Change {
     /// Shortest time between two changes, such as `1d`; `0` for none.
     #[arg(long, value_name = "TIME", value_parser = age)]
     min_age: Option<Duration>,
+    /// Age at which passwords must be changed, such as `90d`; `0` for never.
+    #[arg(long, value_name = "TIME", value_parser = age)]
+    max_age: Option<Duration>,
+    /// Time over which passwords of today expire, such as `30d`.
+    #[arg(long, value_name = "TIME", value_parser = age)]
+    rollout: Option<Duration>,
+    /// How long before users are told, such as `14d,3d`; or `none`.
+    #[arg(long, value_name = "TIMES", value_delimiter = ',', value_parser = warning)]
+    warn: Vec<Option<Duration>>,
 }
 
 /// On or off.
@@ -111,6 +127,11 @@ enum Switch {
 /// Parses a length of time that may be zero.
 fn age(text: &str) -> Result<Duration, String> {
     if text == "0" { Ok(Duration::ZERO) } else { duration(text) }
+}
+
+/// Parses the time of a warning, or `none`.
+fn warning(text: &str) -> Result<Option<Duration>, String> {
+    if text == "none" { Ok(None) } else { duration(text).map(Some) }
 }
 
 impl Change {
@@ -152,6 +173,12 @@ impl Change {
         Ok(SignInPolicy {
             password_rules: Some(password_rules).filter(|rules| *rules != PasswordRules::default()),
             history_size: self.history,
+            max_age: self.max_age.map(wire_duration),
+            max_age_rollout: self.rollout.map(wire_duration),
+            expiry_warnings: (!self.warn.is_empty()).then(|| {
+                let before = self.warn.iter().flatten().copied().map(wire_duration).collect();
+                ExpiryWarnings { before }
+            }),
             min_age: self.min_age.map(wire_duration),
             check_breached_at_sign_in: is_on(self.leaked_at_sign_in),
             second_factor_required: required,
@@ -165,7 +192,7 @@ impl Change {
 const PREVIEW_HELP: &str = "\
 Examples:
   latchkey policy preview --second-factor all
-  latchkey mfa missing";
+  latchkey policy preview --max-age 90d --warn 14d,3d";
 
 /// Say what a change would mean, and change nothing.
 #[derive(Debug, Args)]
@@ -209,9 +236,11 @@ impl Set {
             let dry = cli.call(UpdateSignInPolicyRequest { validate_only: true, ..request.clone() }).await?;
             let (policy, impact) = (dry.policy.unwrap_or_default(), dry.impact.unwrap_or_default());
             let question = Question::new("Change the policy of signing in".to_owned())
-                .row("second factor", format!("{}; {}", asks(&cli.screen, &policy), means(impact)))
+                .row("second factor", format!("{}; {}", asks(&cli.screen, &policy), missing(&impact)))
                 .row("passwords", passwords(&policy))
-                .row("changes", changes(&policy));
+                .row("changes", changes(&policy))
+                .row("maximum age", max_age(&policy))
+                .row("expiring", expire(&impact));
             cli.confirm(question).await?;
         }
         cli.answer(request, |screen, answer| {
@@ -226,9 +255,11 @@ fn show(screen: &Screen, policy: Option<SignInPolicy>, impact: Option<PolicyImpa
     let (policy, impact) = (policy.unwrap_or_default(), impact.unwrap_or_default());
     screen.fields([
         ("second factor", asks(screen, &policy).into()),
-        ("missing", means(impact).into()),
+        ("missing", missing(&impact).into()),
         ("passwords", passwords(&policy).into()),
         ("changes", changes(&policy).into()),
+        ("maximum age", max_age(&policy).into()),
+        ("expiring", impact.passwords_expired.is_some().then(|| expire(&impact)).unwrap_or_default().into()),
         ("etag", policy.etag.as_str().into()),
     ])?;
     if impact.second_factors_missing > 0 {
@@ -269,6 +300,32 @@ fn changes(policy: &SignInPolicy) -> String {
     }
 }
 
+/// When passwords expire, and when users are told.
+fn max_age(policy: &SignInPolicy) -> String {
+    let seconds = |time: Option<&prost_types::Duration>| time.and_then(|time| u64::try_from(time.seconds).ok());
+    let told = |time: Option<&prost_types::Duration>| in_days(seconds(time).unwrap_or_default());
+    if seconds(policy.max_age.as_ref()).unwrap_or_default() == 0 {
+        return "none: passwords do not expire".to_owned();
+    }
+    let before = policy.expiry_warnings.as_ref().map(|warnings| warnings.before.as_slice()).unwrap_or_default();
+    let before: Vec<String> = before.iter().map(|before| told(Some(before))).collect();
+    let warned = match before.as_slice() {
+        [] => "users are not told before".to_owned(),
+        before => format!("users are told {} before", before.join(" and ")),
+    };
+    let rollout = match policy.max_age_rollout.as_ref() {
+        Some(rollout) if rollout.seconds > 0 => format!("rolled out over {}", told(Some(rollout))),
+        _ => "rolled out at once".to_owned(),
+    };
+    format!("{}, {rollout}; {warned}", told(policy.max_age.as_ref()))
+}
+
+/// `90 d`, not `3 mo`, which a policy does not mean.
+fn in_days(seconds: u64) -> String {
+    const DAY: u64 = 24 * 60 * 60;
+    if seconds.is_multiple_of(DAY) { format!("{} d", seconds / DAY) } else { length(Duration::from_secs(seconds)) }
+}
+
 /// The users whom the policy asks for a second factor, and from when on.
 fn asks(screen: &Screen, policy: &SignInPolicy) -> String {
     let roles = policy.second_factor_roles.clone().unwrap_or_default().names;
@@ -281,16 +338,4 @@ fn asks(screen: &Screen, policy: &SignInPolicy) -> String {
         Some(from) => format!("{whom}, from {}", screen.clock().moment(from)),
         None => whom,
     }
-}
-
-fn means(impact: PolicyImpact) -> String {
-    let people = match impact.second_factors_missing {
-        0 => return "no user lacks a second factor that the policy asks for".to_owned(),
-        number => count(number, "user"),
-    };
-    let tokens = match impact.api_tokens_of_users_without_factor {
-        0 => String::new(),
-        number => format!("; their {} go on", count(number, "API token")),
-    };
-    format!("{people} must set one up{tokens}")
 }

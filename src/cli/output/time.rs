@@ -82,6 +82,11 @@ impl Clock {
         format!("{day} {}", local.strftime("%H:%M"))
     }
 
+    /// `2026-11-25`.
+    pub(crate) fn day(&self, at: Timestamp) -> String {
+        at.to_zoned_datetime(self.zone.clone()).strftime("%Y-%m-%d").to_string()
+    }
+
     /// `2026-11-25 08:14`.
     pub(crate) fn full(&self, at: Timestamp) -> String {
         self.local(at, "%Y-%m-%d %H:%M")

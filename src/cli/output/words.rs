@@ -100,7 +100,8 @@ fn obstacle(user: &User, clock: &Clock) -> Option<String> {
         }
         SignInAbilityReason::Unspecified
         | SignInAbilityReason::PasswordTemporary
-        | SignInAbilityReason::ChangeRequired => None,
+        | SignInAbilityReason::ChangeRequired
+        | SignInAbilityReason::PasswordExpired => None,
     }
 }
 
@@ -148,9 +149,14 @@ pub(crate) fn password(user: &User, clock: &Clock) -> Text {
         let tone = if clock.is_past(end) { Tone::Bad } else { Tone::Warn };
         return Text::toned(tone, format!("temporary, {}", clock.left(end)));
     }
-    match instant(status.change_time.as_ref()) {
-        Some(at) => format!("changed {}", clock.ago(at)).into(),
-        None => "set".into(),
+    let changed = match instant(status.change_time.as_ref()) {
+        Some(at) => format!("changed {}", clock.ago(at)),
+        None => "set".to_owned(),
+    };
+    match instant(status.expire_time.as_ref()) {
+        Some(end) if clock.is_past(end) => Text::toned(Tone::Warn, format!("{changed}, expired {}", clock.ago(end))),
+        Some(end) => format!("{changed}, expires on {}", clock.full(end)).into(),
+        None => changed.into(),
     }
 }
 
@@ -258,6 +264,7 @@ pub(crate) fn change_cause(status: &PasswordStatus) -> &'static str {
         PasswordChangeCause::Temporary => "it was given by an operator",
         PasswordChangeCause::Breached => "it was leaked",
         PasswordChangeCause::Operator => "an operator asked for it",
+        PasswordChangeCause::Expired => "it has reached its maximum age",
         PasswordChangeCause::Unspecified => "the server asked for it",
     }
 }

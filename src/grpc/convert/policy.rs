@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use super::auth::rules;
 use super::{bounded, duration_message, duration_of, each, etag, finish, instant, note, roles, stamp};
-use crate::app::{CheckPasswordStrength, Judged, PolicyImpact, UpdateSignInPolicy};
+use crate::app::{CheckPasswordStrength, Expiries, Group, Judged, MaxAgeChange, PolicyImpact, UpdateSignInPolicy};
 use crate::domain::language::Language;
 use crate::domain::password::{LengthBounds, PasswordRules, PlainPassword, RuleBroken};
-use crate::domain::sign_in_policy::{PasswordRulesSet, SignInPolicy};
+use crate::domain::sign_in_policy::{PasswordRulesSet, SignInPolicy, Warnings};
+use crate::domain::time::Timestamp;
 use crate::domain::violation::{Fault, Violations};
 use crate::error::Result;
 use crate::proto::v1;
@@ -20,6 +21,16 @@ const MAX_SCORE: u32 = 4;
 
 /// The longest time that users can be kept from changing a password.
 const MAX_MIN_AGE: Duration = Duration::from_hours(30 * 24);
+
+/// The shortest and the longest maximum age: less would leave no time to choose a password, more has no effect.
+const MIN_MAX_AGE: Duration = Duration::from_hours(24);
+const MAX_MAX_AGE: Duration = Duration::from_hours(3650 * 24);
+
+/// The longest roll-out and the first warning.
+const YEAR: Duration = Duration::from_hours(365 * 24);
+
+/// The last warning: mail may be late by as much.
+const SOONEST_WARNING: Duration = Duration::from_hours(1);
 
 /// Most words that a strength check takes, the length of each, and of a language tag, in bytes.
 const MAX_USER_INPUTS: usize = 8;
@@ -46,6 +57,12 @@ pub(in crate::grpc) fn update_policy(message: v1::UpdateSignInPolicyRequest) -> 
     let password_rules = rules_set(&mut faults, policy.password_rules.unwrap_or_default());
     let history = within(&mut faults, "policy.history_size", policy.history_size, 0, SignInPolicy::MAX_HISTORY);
     let min_age = min_age(&mut faults, policy.min_age);
+    let max_age = max_age(&mut faults, policy.max_age);
+    let rollout = duration_within(&mut faults, "policy.max_age_rollout", policy.max_age_rollout, Duration::ZERO, YEAR);
+    let warnings = match &policy.expiry_warnings {
+        Some(warnings) => self::warnings(&mut faults, &warnings.before).map(Some),
+        None => Some(None),
+    };
     finish(faults, || {
         Some(UpdateSignInPolicy {
             second_factor_required: policy.second_factor_required,
@@ -54,6 +71,7 @@ pub(in crate::grpc) fn update_policy(message: v1::UpdateSignInPolicyRequest) -> 
             password_rules,
             password_history: history,
             password_min_age: min_age,
+            password_max_age: MaxAgeChange { age: max_age, rollout, warnings: warnings? },
             checks_breached: policy.check_breached_at_sign_in,
             note: note?,
             etag: etag?,
@@ -92,11 +110,54 @@ fn min_age(faults: &mut Violations, message: Option<prost_types::Duration>) -> O
     age
 }
 
+/// Returns a time that may be absent. One outside of the bounds adds a violation.
+fn duration_within(
+    faults: &mut Violations,
+    field: &str,
+    message: Option<prost_types::Duration>,
+    min: Duration,
+    max: Duration,
+) -> Option<Duration> {
+    let time = duration_of(message?).filter(|time| (min..=max).contains(time));
+    if time.is_none() {
+        let hours = |time: Duration| time.as_secs() / 3600;
+        faults.push(field, Fault::OutOfRange, format!("must be between {} h and {} h", hours(min), hours(max)));
+    }
+    time
+}
+
+fn max_age(faults: &mut Violations, message: Option<prost_types::Duration>) -> Option<Duration> {
+    let age = duration_of(message?).filter(|age| age.is_zero() || (MIN_MAX_AGE..=MAX_MAX_AGE).contains(age));
+    if age.is_none() {
+        faults.push("policy.max_age", Fault::OutOfRange, "must be 0, or between 24 h and 87600 h");
+    }
+    age
+}
+
+fn warnings(faults: &mut Violations, before: &[prost_types::Duration]) -> Option<Warnings> {
+    let field = "policy.expiry_warnings.before";
+    if before.len() > Warnings::MAX {
+        faults.push(field, Fault::TooMany, format!("at most {}", Warnings::MAX));
+        return None;
+    }
+    let times: Vec<Option<Duration>> = before
+        .iter()
+        .enumerate()
+        .map(|(index, time)| duration_within(faults, &format!("{field}[{index}]"), Some(*time), SOONEST_WARNING, YEAR))
+        .collect();
+    times.into_iter().collect::<Option<_>>().map(Warnings::new)
+}
+
 pub(in crate::grpc) fn policy(policy: &SignInPolicy, password_rules: PasswordRules) -> v1::SignInPolicy {
     let names = policy.second_factor_roles.iter().map(ToString::to_string).collect();
+    let max_age = &policy.password_max_age;
+    let before = max_age.warnings.before().iter().copied().map(duration_message);
     v1::SignInPolicy {
         password_rules: Some(rules(password_rules)),
         history_size: Some(policy.password_history),
+        max_age: Some(duration_message(max_age.age)),
+        max_age_rollout: Some(duration_message(max_age.rollout)),
+        expiry_warnings: Some(v1::ExpiryWarnings { before: before.collect() }),
         min_age: Some(duration_message(policy.password_min_age)),
         check_breached_at_sign_in: Some(policy.checks_breached),
         second_factor_required: Some(policy.second_factor_required),
@@ -107,11 +168,26 @@ pub(in crate::grpc) fn policy(policy: &SignInPolicy, password_rules: PasswordRul
 }
 
 pub(in crate::grpc) fn impact(impact: PolicyImpact) -> v1::PolicyImpact {
-    let count = |number: u64| i32::try_from(number).unwrap_or(i32::MAX);
+    let has_max_age = impact.passwords.is_some();
+    let passwords = impact.passwords.unwrap_or(Expiries { is_complete: true, ..Expiries::default() });
     v1::PolicyImpact {
-        second_factors_missing: count(impact.second_factors_missing),
-        api_tokens_of_users_without_factor: count(impact.api_tokens),
+        users: number(passwords.counted),
+        passwords_expired: has_max_age.then(|| expiring(None, passwords.expired)),
+        second_factors_missing: number(impact.second_factors_missing),
+        api_tokens_of_users_without_factor: number(impact.api_tokens),
+        passwords_expiring: passwords.weeks.into_iter().map(|(begin, group)| expiring(Some(begin), group)).collect(),
+        passwords_expiring_later: number(passwords.later),
+        users_without_address: number(passwords.without_address),
+        passwords_incomplete: !passwords.is_complete,
     }
+}
+
+fn number(number: u64) -> i32 {
+    i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+fn expiring(begin: Option<Timestamp>, group: Group) -> v1::ExpiringPasswords {
+    v1::ExpiringPasswords { begin_time: begin.map(stamp), users: number(group.users), usernames: group.usernames }
 }
 
 pub(in crate::grpc) fn check_strength(

@@ -31,7 +31,7 @@ pub(in crate::grpc) fn user(app: &App, user: &User) -> v1::User {
             until_time: throttle.until.map(stamp),
             includes_familiar_places: throttle.includes_familiar(now),
         }),
-        password_status: Some(password_status(app, user)),
+        password_status: Some(password_status(app, user, now)),
         second_factor_status: Some(code::status(user, now)),
         email_verified: user.email_verified_at.is_some(),
         pending_link: user.pending_link(now).map(pending_link),
@@ -60,6 +60,7 @@ fn ability(ability: SignInAbility) -> v1::SignInAbility {
         Some(Concern::Throttled) => v1::SignInAbilityReason::Throttled,
         Some(Concern::TemporaryPassword) => v1::SignInAbilityReason::PasswordTemporary,
         Some(Concern::ChangeRequired) => v1::SignInAbilityReason::ChangeRequired,
+        Some(Concern::PasswordExpired) => v1::SignInAbilityReason::PasswordExpired,
     };
     let next_method = ability.concern.and_then(Concern::remedy).map(remedy_method).unwrap_or_default();
     v1::SignInAbility {
@@ -117,8 +118,8 @@ pub(in crate::grpc) fn lock(lock: &Lock) -> v1::UserLock {
     }
 }
 
-fn password_status(app: &App, user: &User) -> v1::PasswordStatus {
-    let cause = user.change_cause();
+fn password_status(app: &App, user: &User, now: Timestamp) -> v1::PasswordStatus {
+    let cause = user.change_cause(now);
     let password = user.password.as_ref();
     v1::PasswordStatus {
         password_set: password.is_some(),
@@ -128,6 +129,7 @@ fn password_status(app: &App, user: &User) -> v1::PasswordStatus {
         change_cause: cause.map_or(v1::PasswordChangeCause::Unspecified, change_cause).into(),
         scheme: password.map(|password| password.method.algorithm().to_owned()).unwrap_or_default(),
         rehash_pending: password.is_some_and(|password| app.is_rehash_pending(password)),
+        expire_time: user.password_expires_at().map(stamp),
         end_time: user.password_ended_at.filter(|_| user.has_ended_password()).map(stamp),
     }
 }
@@ -166,6 +168,7 @@ fn flag(flag: UserFlag) -> v1::UserFlag {
         UserFlag::Throttled => v1::UserFlag::Throttled,
         UserFlag::NeverSignedIn => v1::UserFlag::NeverSignedIn,
         UserFlag::SecondFactorMissing => v1::UserFlag::SecondFactorMissing,
+        UserFlag::PasswordExpired => v1::UserFlag::PasswordExpired,
     }
 }
 
@@ -175,6 +178,7 @@ pub(super) fn change_cause(cause: ChangeCause) -> v1::PasswordChangeCause {
         ChangeCause::Temporary => v1::PasswordChangeCause::Temporary,
         ChangeCause::Breached => v1::PasswordChangeCause::Breached,
         ChangeCause::Operator => v1::PasswordChangeCause::Operator,
+        ChangeCause::Expired => v1::PasswordChangeCause::Expired,
     }
 }
 

@@ -319,6 +319,7 @@ fn flag(number: i32) -> std::result::Result<UserFlag, Wrong> {
         Ok(v1::UserFlag::Throttled) => Ok(UserFlag::Throttled),
         Ok(v1::UserFlag::NeverSignedIn) => Ok(UserFlag::NeverSignedIn),
         Ok(v1::UserFlag::SecondFactorMissing) => Ok(UserFlag::SecondFactorMissing),
+        Ok(v1::UserFlag::PasswordExpired) => Ok(UserFlag::PasswordExpired),
         Ok(v1::UserFlag::Unspecified) | Err(_) => Err(Wrong::Number),
     }
 }

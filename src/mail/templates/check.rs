@@ -146,6 +146,7 @@ pub(super) fn sample(kind: LetterKind, requester: Requester, is_full: bool) -> V
         requester,
         requested_at,
         new_address: has("new_address").then(|| "g.hopper@example.com".to_owned()),
+        forgot_link: has("forgot_link").then(|| "https://id.example.org/forgot".to_owned()),
         security_link: has("security_link").then(|| "https://id.example.org/security".to_owned()),
         second_factor_due: has("second_factor_due").then(|| requested_at.saturating_add(Duration::from_hours(30 * 24))),
     }

@@ -29,6 +29,7 @@ fn values(name: &str) -> Values {
         new_address: Some("g.hopper@example.com".to_owned()),
         security_link: None,
         second_factor_due: None,
+        forgot_link: None,
     }
 }
 
@@ -94,6 +95,7 @@ fn a_notice_has_no_secret_and_no_link_but_the_contact() -> Result<(), Box<dyn st
         LetterKind::SecondFactorReset,
         LetterKind::RecoveryCodeUsed,
         LetterKind::WrongCodes,
+        LetterKind::PasswordExpiring,
     ];
     for kind in notices {
         let Rendered { text, html, .. } = templates.render(kind, None, &values("Grace"))?;

@@ -27,7 +27,7 @@ pub struct Values {
     pub cancel_link: Option<String>,
     /// The temporary password.
     pub temporary_password: Option<String>,
-    /// When link or password expire.
+    /// When link or password expire, or the password reaches the maximum age.
     pub expires_at: Option<Timestamp>,
     /// The origin of the request.
     pub requester: Requester,
@@ -39,6 +39,8 @@ pub struct Values {
     pub security_link: Option<String>,
     /// When the policy begins to ask for it.
     pub second_factor_due: Option<Timestamp>,
+    /// The page where the user asks for a link to choose a password.
+    pub forgot_link: Option<String>,
 }
 
 /// A mail as text. `Debug` shows no secret.
@@ -110,6 +112,7 @@ impl LetterKind {
             | LetterKind::TotpEnrolled
             | LetterKind::RecoveryCodeUsed
             | LetterKind::WrongCodes => &[],
+            LetterKind::PasswordExpiring => &[("expires", Always), ("forgot_link", Sometimes)],
         }
     }
 }
@@ -146,6 +149,7 @@ pub(super) fn context(
         "temporary_password" => values.temporary_password.clone(),
         "new_address" => values.new_address.as_deref().map(masked),
         "security_link" => values.security_link.clone(),
+        "forgot_link" => values.forgot_link.clone(),
         "second_factor_due" => values.second_factor_due.map(|at| language.time(at)),
         _ => None,
     };
@@ -271,6 +275,7 @@ mod tests {
             new_address: None,
             security_link: None,
             second_factor_due: None,
+            forgot_link: None,
         };
         let rendered =
             Rendered { subject: "A subject".to_owned(), text: "c4nary".to_owned(), html: "c4nary".to_owned() };

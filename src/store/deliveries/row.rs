@@ -43,6 +43,7 @@ pub(super) fn letter_number(letter: LetterKind) -> i16 {
         LetterKind::SecondFactorReset => 57,
         LetterKind::RecoveryCodeUsed => 58,
         LetterKind::WrongCodes => 59,
+        LetterKind::PasswordExpiring => 60,
     }
 }
 

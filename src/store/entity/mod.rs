@@ -11,6 +11,7 @@ pub mod familiar_place;
 pub mod idempotency_key;
 pub mod link;
 pub mod old_password;
+pub mod password_warning;
 pub mod recovery_code;
 pub mod reset_request;
 pub mod row_budget;

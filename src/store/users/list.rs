@@ -10,10 +10,13 @@ use sea_orm::{
     QueryOrder, QuerySelect, QueryTrait, Select,
 };
 
-use super::condition::{besides, flag, holds, indexed, locked, matching, outlasts_password, state, throttled_people};
+use super::condition::{
+    At, besides, flag, holds, indexed, locked, matching, outlasts_password, password_expired, state, throttled_people,
+};
 use super::derived::{second_factor_enrolled, with_derived};
 use super::row::{UserRow, cause_number, kind_number};
 use crate::domain::page::{Cursor, MOST_COUNTED, Page, PageSize, Total};
+use crate::domain::password_age::MaxAge;
 use crate::domain::profile::SearchText;
 use crate::domain::sign_in_ability::{AbilityKind, Concern};
 use crate::domain::sign_in_policy::SignInPolicy;
@@ -37,6 +40,14 @@ pub struct UserListing<'a> {
     pub order: UserOrder,
     /// The instant at which states and flags are evaluated.
     pub now: Timestamp,
+    /// The maximum age of passwords, if there is one.
+    pub max_age: Option<MaxAge>,
+}
+
+impl UserListing<'_> {
+    fn at(&self) -> At {
+        At { now: self.now, too_old: self.max_age.map(|max_age| max_age.too_old(self.now)) }
+    }
 }
 
 /// Reads one page.
@@ -74,14 +85,14 @@ pub async fn user_count(c: &impl ConnectionTrait, listing: &UserListing<'_>) -> 
         Some(text) => users.filter(matches_text(text, is_broad(c, text).await?)),
     };
     if !is_about_concerns(listing.filter) {
-        let select = select.filter(matching(listing.filter, listing.now));
+        let select = select.filter(matching(listing.filter, listing.at()));
         return Ok(Total::of(count_at_most(c, select.into_query(), MOST_COUNTED + 1).await?));
     }
     // Each concern by its own index.
     let mut counted = 0;
     for (concern, wanted) in listing.concerns() {
         let missing = (MOST_COUNTED + 1).saturating_sub(counted);
-        let select = select.clone().filter(holds(concern, listing.now)).filter(wanted);
+        let select = select.clone().filter(holds(concern, listing.at())).filter(wanted);
         counted += count_at_most(c, select.into_query(), missing).await?;
     }
     Ok(Total::of(counted))
@@ -229,7 +240,7 @@ impl UserListing<'_> {
             // The cursor replaces the lower bound of the prefix. With both bounds, SQLite would start from the lower one.
             condition = condition.add(if after.is_some() { before_prefix_end(text) } else { has_prefix(text) });
         }
-        condition = condition.add(matching(self.filter, self.now));
+        condition = condition.add(matching(self.filter, self.at()));
         if is_about_concerns(self.filter) {
             let ids = self.concerned_ids(search, condition.clone(), limit);
             condition = condition.add(user::Column::Id.in_subquery(ids));
@@ -296,7 +307,7 @@ impl UserListing<'_> {
         let filter = self.filter;
         let mut all = Condition::all();
         if !filter.states.is_empty() {
-            all = all.add(filter.states.iter().fold(Condition::any(), |any, is| any.add(state(*is, self.now))));
+            all = all.add(filter.states.iter().fold(Condition::any(), |any, is| any.add(state(*is, self.at()))));
         }
         if !filter.kinds.is_empty() {
             all = all.add(filter.kinds.iter().fold(Condition::any(), |any, kind| {
@@ -305,13 +316,13 @@ impl UserListing<'_> {
         }
         if !filter.lock_causes.is_empty() {
             let causes = filter.lock_causes.iter().map(|cause| cause_number(*cause));
-            all = all.add(locked(self.now)).add(user::Column::LockCause.is_in(causes));
+            all = all.add(locked(self.at())).add(user::Column::LockCause.is_in(causes));
         }
         for is in &filter.flags {
-            all = all.add(flag(*is, self.now));
+            all = all.add(flag(*is, self.at()));
         }
         for is in &filter.without_flags {
-            all = all.add(flag(*is, self.now).not());
+            all = all.add(flag(*is, self.at()).not());
         }
         if !filter.roles.is_empty() {
             let mut members = Query::select();
@@ -345,8 +356,8 @@ impl UserListing<'_> {
         match (concern.kinds(), concern.kinds().iter().filter(|kind| is_wanted(kind)).count()) {
             (_, 0) => None,
             (kinds, wanted) if kinds.len() == wanted => Some(Condition::all()),
-            _ if is_wanted(&AbilityKind::No) => Some(outlasts_password(self.now)),
-            _ => Some(outlasts_password(self.now).not()),
+            _ if is_wanted(&AbilityKind::No) => Some(outlasts_password(self.at())),
+            _ => Some(outlasts_password(self.at()).not()),
         }
     }
 
@@ -363,7 +374,7 @@ impl UserListing<'_> {
             // A token of a server that had another order.
             Some(_) => return Err(Error::PageTokenInvalid),
         };
-        let listing = UserListing { filter: self.filter, order: self.order, now };
+        let listing = UserListing { now, ..*self };
         let condition = listing.filtered();
         let mut found: Vec<ListedRow> = Vec::new();
         for (concern, wanted) in listing.concerns().filter(|(concern, _)| begin.is_none_or(|begin| *concern >= begin)) {
@@ -372,15 +383,16 @@ impl UserListing<'_> {
                 break;
             }
             let select = rows().filter(condition.clone()).filter(wanted).limit(missing);
-            let select = in_order(select, concern, key.take(), now);
+            let select = in_order(select, concern, key.take(), listing.at());
             let rows: Vec<ListedRow> = records(c, Resource::User, select).await?;
             found.extend(rows.into_iter().map(|row| ListedRow { concern: Some(concern), ..row }));
         }
         listing.page(found, size)
     }
 
-    /// Selects the ids of accounts that need attention, for lists in another order: from the index of such accounts, as many as
-    /// fit on the page; and all throttled people. A single predicate with OR would scan the whole table.
+    /// Selects the ids of accounts that need attention, for lists in another order: from the index of such accounts, and from
+    /// those with an expired password, as many as fit on the page; and all throttled people. A single predicate with OR would
+    /// scan the whole table.
     fn concerned_ids(&self, search: Search, condition: Condition, limit: u64) -> SelectStatement {
         let select = user::Entity::find().select_only().column(user::Column::Id);
         let select = match (search, &self.filter.text) {
@@ -388,11 +400,19 @@ impl UserListing<'_> {
             (Search::ByAccount { is_broad }, Some(text)) => select.filter(matches_text(text, is_broad)),
             _ => select,
         };
-        let select = self.sorted(select.filter(condition).filter(indexed(self.now))).limit(limit);
-        let mut page = Query::select();
-        page.column("id").from_subquery(select.into_query(), "demanding");
-        page.union(UnionType::Distinct, throttled_people(self.now));
-        page
+        let select = select.filter(condition);
+        let first = |wanted: Condition, name: &'static str| {
+            let mut ids = Query::select();
+            let page = self.sorted(select.clone().filter(wanted)).limit(limit);
+            ids.column("id").from_subquery(page.into_query(), name);
+            ids
+        };
+        let mut ids = first(indexed(self.at()), "demanding");
+        ids.union(UnionType::Distinct, throttled_people(self.at()));
+        if self.max_age.is_some() {
+            ids.union(UnionType::Distinct, first(password_expired(self.at()), "expired"));
+        }
+        ids
     }
 }
 
@@ -404,12 +424,15 @@ enum Key {
     PasswordExpiry,
     /// By the time at which the lock ends, the latest first.
     LockExpiry,
+    /// By the age of the password, the oldest first.
+    PasswordAge,
 }
 
 fn key_of(concern: Concern) -> Key {
     match concern {
         Concern::TemporaryPasswordExpired | Concern::TemporaryPassword => Key::PasswordExpiry,
         Concern::LockedWithEnd => Key::LockExpiry,
+        Concern::PasswordExpired => Key::PasswordAge,
         Concern::LockedWithoutEnd
         | Concern::PasswordEnded
         | Concern::Pending
@@ -424,16 +447,12 @@ fn position(concern: Concern, row: &ListedRow) -> Cursor {
         Key::Username => Cursor::Text(row.sort_username.clone(), row.sort_id.clone()),
         Key::PasswordExpiry => at(row.row.password_expires_at()),
         Key::LockExpiry => at(row.row.lock_expires_at()),
+        Key::PasswordAge => at(row.row.password_changed_at()),
     }
 }
 
 /// Selects the accounts with a concern after the cursor, in order.
-fn in_order(
-    select: Select<user::Entity>,
-    concern: Concern,
-    after: Option<&Cursor>,
-    now: Timestamp,
-) -> Select<user::Entity> {
+fn in_order(select: Select<user::Entity>, concern: Concern, after: Option<&Cursor>, at: At) -> Select<user::Entity> {
     let pair = |column: user::Column| {
         Expr::tuple([Expr::col((user::Entity, column)), Expr::col((user::Entity, user::Column::Id))])
     };
@@ -441,6 +460,7 @@ fn in_order(
     let after = after.map(|after| match (key_of(concern), after) {
         (Key::PasswordExpiry, Cursor::Time(at, id)) => pair(user::Column::PasswordExpiresAt).gt(passed(*at, id)),
         (Key::LockExpiry, Cursor::Time(at, id)) => pair(user::Column::LockExpiresAt).lt(passed(*at, id)),
+        (Key::PasswordAge, Cursor::Time(at, id)) => pair(user::Column::PasswordChangedAt).gt(passed(*at, id)),
         (_, Cursor::Text(username, _)) => user::Column::Username.gt(username.as_str()),
         // Unreachable: the cursor was made by `position`.
         _ => Expr::val(false),
@@ -449,10 +469,10 @@ fn in_order(
         // The cursor replaces the lower bound. With both, SQLite would start from the bound.
         Some(after) if concern == Concern::TemporaryPassword => {
             let has_expiry = user::Column::PasswordExpiresAt.is_not_null();
-            select.filter(after).filter(has_expiry).filter(besides(concern, now))
+            select.filter(after).filter(has_expiry).filter(besides(concern, at))
         }
-        Some(after) => select.filter(after).filter(holds(concern, now)),
-        None => select.filter(holds(concern, now)),
+        Some(after) => select.filter(after).filter(holds(concern, at)),
+        None => select.filter(holds(concern, at)),
     };
     match key_of(concern) {
         Key::Username => select.order_by(user::Column::Username, Order::Asc),
@@ -461,6 +481,9 @@ fn in_order(
         }
         Key::LockExpiry => {
             select.order_by(user::Column::LockExpiresAt, Order::Desc).order_by(user::Column::Id, Order::Desc)
+        }
+        Key::PasswordAge => {
+            select.order_by(user::Column::PasswordChangedAt, Order::Asc).order_by(user::Column::Id, Order::Asc)
         }
     }
 }
@@ -512,6 +535,8 @@ fn is_about_concerns(filter: &UserFilter) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::id::UserId;
+    use crate::domain::password_age::{TooOld, Wave};
     use crate::store::{Location, Store};
 
     type Outcome = std::result::Result<(), Box<dyn std::error::Error>>;
@@ -530,6 +555,8 @@ mod tests {
         let store = Store::connect(&Location::Sqlite(dir.path().join("latchkey.db"))).await?;
         store.migrate().await?.commit().await?;
         let now = Timestamp::from_micros(1_000_000);
+        let too_old = TooOld { changed_by: now, set_at: now, wave: Wave::Below(UserId::from_bytes([7; 16])) };
+        let at = At { now, too_old: Some(too_old) };
         for (concern, index, cursor) in [
             (Concern::LockedWithoutEnd, "user_locked_for_good", Cursor::Text("ada".to_owned(), "x".to_owned())),
             (Concern::TemporaryPasswordExpired, "user_password_expiry", Cursor::Time(5, "x".to_owned())),
@@ -538,9 +565,10 @@ mod tests {
             (Concern::LockedWithEnd, "user_lock_expiry", Cursor::Time(5, "x".to_owned())),
             (Concern::TemporaryPassword, "user_password_expiry", Cursor::Time(5, "x".to_owned())),
             (Concern::ChangeRequired, "user_change_required", Cursor::Text("ada".to_owned(), "x".to_owned())),
+            (Concern::PasswordExpired, "user_password_age", Cursor::Time(5, "x".to_owned())),
         ] {
             for after in [None, Some(&cursor)] {
-                let plan = plan(&store, in_order(rows(), concern, after, now).limit(51)).await?;
+                let plan = plan(&store, in_order(rows(), concern, after, at).limit(51)).await?;
                 let first = plan.first().map(String::as_str).unwrap_or_default();
                 assert!(first.contains(&format!("INDEX {index}")), "{concern:?} after {after:?}: {plan:#?}");
                 assert!(
@@ -549,7 +577,7 @@ mod tests {
                 );
             }
         }
-        let throttled = plan(&store, in_order(rows(), Concern::Throttled, None, now).limit(51)).await?;
+        let throttled = plan(&store, in_order(rows(), Concern::Throttled, None, at).limit(51)).await?;
         assert!(!throttled.iter().any(|step| step.starts_with("SCAN user")), "{throttled:#?}");
         Ok(())
     }
@@ -586,7 +614,7 @@ mod tests {
         let time = Cursor::Time(5, "x".to_owned());
         let name = Cursor::Text("ada".to_owned(), "x".to_owned());
         for (order, cursor) in [(UserOrder::CreatedAtDescending, time), (UserOrder::Username, name)] {
-            let listing = UserListing { filter: &filter, order, now: Timestamp::from_micros(1_000_000) };
+            let listing = UserListing { filter: &filter, order, now: Timestamp::from_micros(1_000_000), max_age: None };
             for after in [None, Some(&cursor)] {
                 let plan = plan(&store, listing.select(Search::ByAccount { is_broad: true }, after, size)).await?;
                 let first = plan.first().map(String::as_str).unwrap_or_default();

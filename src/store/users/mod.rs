@@ -1,5 +1,6 @@
 //! Accounts.
 
+mod ages;
 mod condition;
 mod decoy;
 mod derived;
@@ -13,6 +14,8 @@ use sea_orm::{
     QuerySelect, Select,
 };
 
+pub use self::ages::{PasswordAge, password_ages};
+pub(super) use self::condition::{At, locked, password_expired};
 use self::derived::with_derived;
 pub use self::list::{UserListing, UsersWithoutFactor, user_count, user_list, users_without_factor};
 pub use self::write::{

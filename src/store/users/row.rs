@@ -44,6 +44,11 @@ impl UserRow {
         self.user.password_expires_at
     }
 
+    /// Returns when the password was changed, in microseconds.
+    pub(super) fn password_changed_at(&self) -> Option<i64> {
+        self.user.password_changed_at
+    }
+
     /// Returns when the lock ends, in microseconds.
     pub(super) fn lock_expires_at(&self) -> Option<i64> {
         self.user.lock_expires_at

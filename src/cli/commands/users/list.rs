@@ -63,6 +63,9 @@ pub(crate) struct List {
     /// Only those who have not confirmed their address.
     #[arg(long)]
     unconfirmed: bool,
+    /// Only those whose password is older than the policy allows.
+    #[arg(long)]
+    expired_password: bool,
     /// Only those throttled after wrong passwords.
     #[arg(long)]
     throttled: bool,
@@ -176,6 +179,7 @@ impl List {
             (self.mail_failed, UserFlag::MailFailed),
             (self.unconfirmed, UserFlag::EmailUnverified),
             (self.throttled, UserFlag::Throttled),
+            (self.expired_password, UserFlag::PasswordExpired),
             (self.lacks_factor, UserFlag::SecondFactorMissing),
             (self.never_signed_in, UserFlag::NeverSignedIn),
         ];

@@ -1,0 +1,53 @@
+//! The ages of all passwords, page by page.
+
+use sea_orm::sea_query::Expr;
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+
+use crate::domain::id::UserId;
+use crate::domain::time::Timestamp;
+use crate::error::Result;
+use crate::store::entity::user;
+use crate::store::text::instant;
+
+/// The age of a password that its user may keep.
+#[derive(Debug, Clone)]
+pub struct PasswordAge {
+    /// The user.
+    pub user: UserId,
+    /// The username, as stored.
+    pub username: String,
+    /// When the password was changed.
+    pub changed_at: Timestamp,
+    /// Whether the user can be told by mail.
+    pub has_address: bool,
+}
+
+/// Reads a page in the order of the ids, and the place where the next begins. Rows whose id cannot be read are left out.
+pub async fn password_ages(
+    c: &impl ConnectionTrait,
+    after: &str,
+    limit: u64,
+) -> Result<(Vec<PasswordAge>, Option<String>)> {
+    let rows: Vec<(String, String, i64, Option<String>)> = user::Entity::find()
+        .select_only()
+        .column(user::Column::Id)
+        .column(user::Column::Username)
+        .column(user::Column::PasswordChangedAt)
+        .column(user::Column::EmailKey)
+        .filter(user::Column::Id.gt(after))
+        .filter(Expr::cust(r#""user".password_hash IS NOT NULL"#))
+        .filter(Expr::cust(r#""user".password_kind = 1"#))
+        .filter(user::Column::PasswordChangedAt.is_not_null())
+        .order_by_asc(user::Column::Id)
+        .limit(limit)
+        .into_tuple()
+        .all(c)
+        .await?;
+    let is_full = rows.len() as u64 == limit;
+    let next = rows.last().filter(|_| is_full).map(|(id, ..)| id.clone());
+    let ages = rows.into_iter().filter_map(|(id, username, changed_at, email)| {
+        let (user, changed_at) = (id.parse().ok()?, instant(changed_at));
+        Some(PasswordAge { user, username, changed_at, has_address: email.is_some() })
+    });
+    Ok((ages.collect(), next))
+}
