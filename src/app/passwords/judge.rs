@@ -80,16 +80,9 @@ impl App {
             Err(PasswordFault::NotText) => return Err(rejected(field, &[RuleBroken::NotText])),
             Err(fault) => return Err(Error::InvalidInput(Violations::of(field, fault.fault(), fault.to_string()))),
         };
-        let rules = self.password_rules().await?;
-        let (list, field) = (self.breach_list().filter(|_| rules.reject_breached), field.to_owned());
-        let accepted = self.run_permitted(permit, move || {
-            let is_breached = is_breached(list.as_deref(), &password)?;
-            let strength = strength_of(&password, &words);
-            rules
-                .accept(password, Evidence { words: &words, strength, is_breached })
-                .map_err(|broken| rejected(&field, &broken))
-        });
-        accepted.await?
+        let accepted =
+            self.weigh(permit, password, words, |rules, password, evidence| rules.accept(password, evidence));
+        accepted.await?.map_err(|broken| rejected(field, &broken))
     }
 
     /// Judges a password for any caller. One source can do so thirty times a minute.
@@ -132,14 +125,28 @@ impl App {
 
     /// Judges a password that is not set. Passwords of before are not compared: this would be a way to guess them.
     async fn judge_password(&self, password: PlainPassword, words: ContextWords) -> Result<Judged> {
-        let rules = self.password_rules().await?;
         let permit = self.admit_to_judge()?;
+        let judged = self.weigh(&permit, password, words, |rules, password, evidence| Judged {
+            strength: evidence.strength,
+            broken: rules.broken_by(&password, evidence),
+        });
+        judged.await
+    }
+
+    /// Finds out about a password what the rules ask for, and has `judge` apply them, on a hashing thread.
+    async fn weigh<T: Send + 'static>(
+        &self,
+        permit: &HashPermit,
+        password: PlainPassword,
+        words: ContextWords,
+        judge: impl FnOnce(PasswordRules, PlainPassword, Evidence<'_>) -> T + Send + 'static,
+    ) -> Result<T> {
+        let rules = self.password_rules().await?;
         let list = self.breach_list().filter(|_| rules.reject_breached);
-        let judged = self.run_permitted(&permit, move || {
+        let judged = self.run_permitted(permit, move || {
             let is_breached = is_breached(list.as_deref(), &password)?;
             let strength = strength_of(&password, &words);
-            let evidence = Evidence { words: &words, strength, is_breached };
-            Ok(Judged { strength, broken: rules.broken_by(&password, evidence) })
+            Ok(judge(rules, password, Evidence { words: &words, strength, is_breached }))
         });
         judged.await?
     }
