@@ -114,6 +114,8 @@ struct Queues {
 enum Job {
     /// A hash.
     Hash { password: PlainPassword, work: Work, kind: HashKind, answer: oneshot::Sender<Option<[u8; TAG_BYTES]>> },
+    /// Verifications of one password, one after the other. The answer is whether a hash matches.
+    Compare { password: PlainPassword, hashes: Vec<Stored>, answer: oneshot::Sender<Option<bool>> },
     /// Other work for one of these threads.
     Call(Box<dyn FnOnce() + Send>),
 }
@@ -170,6 +172,23 @@ impl Hasher {
         let kind = if is_real { HashKind::Verify } else { HashKind::Dummy };
         let computed = self.compute(permit, kind, password, work).await?;
         Ok(is_real && bool::from(computed.ct_eq(&tag)))
+    }
+
+    /// Returns whether `password` matches any of `hashes`. All are one job: a user with a long history waits once in the queue.
+    /// A hash that cannot be verified matches nothing.
+    pub async fn matches_any(
+        &self,
+        permit: &HashPermit,
+        password: PlainPassword,
+        hashes: &[StoredHash],
+    ) -> Result<bool> {
+        let hashes: Vec<Stored> = hashes.iter().filter_map(|hash| Stored::parse(hash.as_str())).collect();
+        if hashes.is_empty() {
+            return Ok(false);
+        }
+        let (answer, compared) = oneshot::channel();
+        self.enqueue(permit, Job::Compare { password, hashes, answer });
+        compared.await.ok().flatten().ok_or_else(|| Error::internal("hashing failed"))
     }
 
     /// Hashes a new password with a random salt and the current parameters.
@@ -387,17 +406,19 @@ type Compute = fn(&[u8], &Work, &mut Vec<Block>) -> Option<[u8; TAG_BYTES]>;
 fn serve(shared: &Shared, metrics: &Metrics, compute: Compute) {
     let mut memory = Vec::new();
     while let Some(job) = shared.next(&mut memory) {
-        // A job that panics must not end the thread: without any thread, all sign-ins would fail.
+        // If the caller has gone, the result is not needed.
         match job {
-            // The caller has gone, so the result is not needed.
             Job::Hash { answer, .. } if answer.is_closed() => {}
             Job::Hash { password, work, kind, answer } => {
-                let began = Instant::now();
-                metrics.hashing_began();
-                let done = AssertUnwindSafe(|| compute(password.expose().as_bytes(), &work, &mut memory));
-                let tag = catch_unwind(done).unwrap_or_default();
-                metrics.hashed(kind, began.elapsed());
-                let _ = answer.send(tag);
+                let _ = answer.send(timed(metrics, kind, || compute(password.expose().as_bytes(), &work, &mut memory)));
+            }
+            Job::Compare { password, hashes, answer } => {
+                let matches = |Stored { work, tag }: &Stored| {
+                    let hash = || compute(password.expose().as_bytes(), work, &mut memory);
+                    timed(metrics, HashKind::Verify, hash).map(|computed| bool::from(computed.ct_eq(tag)))
+                };
+                let found = any(hashes.iter().take_while(|_| !answer.is_closed()).map(matches));
+                let _ = answer.send(found);
             }
             Job::Call(call) => {
                 // The caller learns of a panic, since there is no answer.
@@ -405,6 +426,24 @@ fn serve(shared: &Shared, metrics: &Metrics, compute: Compute) {
             }
         }
     }
+}
+
+/// Returns whether one is true. Stops at the first that is, or that failed.
+fn any(mut found: impl Iterator<Item = Option<bool>>) -> Option<bool> {
+    found.find(|found| *found != Some(false)).unwrap_or(Some(false))
+}
+
+/// Runs one computation for the metrics. One that panics must not end the thread: without any thread, all sign-ins would fail.
+fn timed(
+    metrics: &Metrics,
+    kind: HashKind,
+    compute: impl FnOnce() -> Option<[u8; TAG_BYTES]>,
+) -> Option<[u8; TAG_BYTES]> {
+    let began = Instant::now();
+    metrics.hashing_began();
+    let tag = catch_unwind(AssertUnwindSafe(compute)).unwrap_or_default();
+    metrics.hashed(kind, began.elapsed());
+    tag
 }
 
 /// Hashes in `memory`, which grows to the size that the largest job needs and is reused.

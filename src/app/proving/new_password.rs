@@ -85,12 +85,7 @@ impl App {
             let remembered = account.user.policy.password_history;
             old.extend(old_passwords(self.store.reader(), account.user.id, remembered).await?);
         }
-        for hash in old {
-            if self.gate.hasher.verify(permit, password.copy(), Some(&hash)).await? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        self.gate.hasher.matches_any(permit, password.copy(), &old).await
     }
 
     /// Judges and hashes a password that an operator gives, or generates one. Also for a dry run, which then costs as much and
