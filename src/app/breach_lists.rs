@@ -6,8 +6,20 @@ use tokio::sync::oneshot;
 
 use super::App;
 use crate::breach_list::{BreachList, BreachLists, Reloaded};
+use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
 use crate::priority::lower_priority;
+
+/// By what operators know a list of leaked passwords.
+#[derive(Debug)]
+pub struct BreachListInUse {
+    /// The number of passwords.
+    pub passwords: u64,
+    /// The digest in hexadecimal digits.
+    pub digest: String,
+    /// When it was built.
+    pub built_at: Timestamp,
+}
 
 impl App {
     /// Has passwords looked up in this list. Without it there is none.
@@ -23,6 +35,14 @@ impl App {
     /// The list of leaked passwords in use, if one is configured.
     pub fn breach_list(&self) -> Option<Arc<BreachList>> {
         self.breach_lists.current()
+    }
+
+    /// Tells which list of leaked passwords is in use, if one is configured.
+    pub fn breach_list_in_use(&self) -> Option<BreachListInUse> {
+        let list = self.breach_list()?;
+        let header = list.header();
+        let built_at = Timestamp::from_micros(header.built_at.saturating_mul(1_000_000));
+        Some(BreachListInUse { passwords: header.keys, digest: header.digest_text(), built_at })
     }
 
     /// Takes up a new file with leaked passwords, if there is one. A file that is not usable leaves the old list in use; it is

@@ -43,6 +43,7 @@ use tracing::Instrument;
 
 pub use self::access::Authenticated;
 pub use self::audit::{EventPage, ListEvents};
+pub use self::breach_lists::BreachListInUse;
 pub use self::deliveries::{
     CancelDelivery, DeliveryPage, ListDeliveries, MailQueue, ResendDelivery, SendEmailVerification, Sent,
 };

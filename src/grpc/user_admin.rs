@@ -303,6 +303,7 @@ impl UserAdmin for Service {
         Ok(Response::new(v1::GetSignInPolicyResponse {
             policy: Some(policy::policy(&policy, self.app.rules_of(policy.password_rules))),
             impact,
+            breach_list: self.app.breach_list_in_use().map(policy::breach_list),
         }))
     }
 

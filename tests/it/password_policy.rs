@@ -6,6 +6,7 @@ use latchkey::proto::v1::{self, PasswordRule, create_user_request::Credential, r
 use prost_reflect::Kind;
 use tonic::{Code, Status};
 
+use crate::cli::terminal;
 use crate::harness::actors::named;
 use crate::harness::calls::Shown as _;
 use crate::harness::raw::{methods, short_name};
@@ -401,6 +402,33 @@ async fn a_leaked_password_is_changed_at_the_sign_in_if_the_policy_looks_there()
     let length = std::fs::metadata(&path).expect("a file").len();
     std::fs::write(&path, vec![7; usize::try_from(length).expect("a length")]).expect("a damaged file");
     stranger.tokens("eve", PASSWORD).await.expect("tokens");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn operators_see_which_list_of_leaked_passwords_is_used() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = leaked_list(dir.path(), &[PASSWORD, THIRD_PASSWORD]);
+    let digest = latchkey::breach_list::BreachList::open(&path).expect("a list").header().digest_text();
+    let h = Harness::with(|config| config.password.breach_list = Some(path.clone())).await;
+    h.create("vera", &["viewer"], OTHER_PASSWORD).await;
+    let viewer = h.signed_in("vera", OTHER_PASSWORD).await.client;
+    let in_use = async |client: &Client| {
+        let answer = client.user_admin().get_sign_in_policy(v1::GetSignInPolicyRequest::default()).await;
+        answer.expect("a policy").into_inner().breach_list
+    };
+    let list = v1::BreachList { size: 2, digest: digest.clone(), build_time: Some(prost_types::Timestamp::default()) };
+    assert_eq!(in_use(&viewer).await, Some(list));
+    let shell = terminal(&h);
+    let line = format!("  leak list  ● 2 passwords, digest {}, built ", &digest[..12]);
+    let status = shell.latchkey(&["status"]).good();
+    assert!(status.contains(&line) && !status.contains(&digest), "{status}");
+    let json = shell.latchkey(&["status", "--output", "json"]).json();
+    assert_eq!(json["breachList"]["digest"], digest.as_str());
+
+    let h = Harness::start().await;
+    assert_eq!(in_use(&h.operator().await).await, None);
+    assert!(terminal(&h).latchkey(&["status"]).good().contains("  leak list  – none\n"));
+    assert!(terminal(&h).latchkey(&["status", "--output", "json"]).json()["breachList"].is_null());
 }
 
 /// A list with these passwords alone.

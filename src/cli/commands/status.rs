@@ -1,4 +1,4 @@
-//! `latchkey status`: health, caller, keys, and users who need attention.
+//! `latchkey status`: health, caller, keys, users who need attention, mail, and the list of leaked passwords.
 
 use clap::Args;
 use serde_json::{Map, Value, json};
@@ -17,13 +17,16 @@ use crate::cli::output::words::{Total, count, grouped};
 use crate::cli::setting::Cli;
 use crate::proto::v1::get_mail_status_response::Transport;
 use crate::proto::v1::{
-    EventHorizon, GetMailStatusRequest, GetMailStatusResponse, GetSigningKeysRequest, GetSigningKeysResponse,
-    ListEventsRequest, ListEventsResponse, ListUsersRequest, SignInAbilityKind, UserFilter, UserFlag, UserState,
-    WhoAmIRequest, WhoAmIResponse,
+    EventHorizon, GetMailStatusRequest, GetMailStatusResponse, GetSignInPolicyRequest, GetSignInPolicyResponse,
+    GetSigningKeysRequest, GetSigningKeysResponse, ListEventsRequest, ListEventsResponse, ListUsersRequest,
+    SignInAbilityKind, UserFilter, UserFlag, UserState, WhoAmIRequest, WhoAmIResponse,
 };
 
 /// The services in the health check. The empty name means the whole server.
 const SERVICES: [&str; 4] = ["", "latchkey.v1.Auth", "latchkey.v1.UserAdmin", "latchkey.v1.Audit"];
+
+/// Digits of the digest of a list of leaked passwords that tell lists apart.
+const DIGEST_DIGITS: usize = 12;
 
 const HELP: &str = "\
 Exits with 0 if the server is serving, else with 3.
@@ -45,6 +48,7 @@ struct Findings {
     keys: Result<GetSigningKeysResponse, Error>,
     attention: Option<Result<Attention, Error>>,
     mail: Option<Result<GetMailStatusResponse, Error>>,
+    policy: Option<Result<GetSignInPolicyResponse, Error>>,
     audit: Option<Result<ListEventsResponse, Error>>,
 }
 
@@ -94,9 +98,11 @@ impl Findings {
         let attention = if may("users.read") { Some(Attention::count(cli).await) } else { None };
         let mail =
             if may("deliveries.read") { Some(cli.client.call_once(GetMailStatusRequest {}).await) } else { None };
+        let policy = GetSignInPolicyRequest::default();
+        let policy = if may("policy.read") { Some(cli.client.call_once(policy).await) } else { None };
         let newest = ListEventsRequest { page_size: 1, ..ListEventsRequest::default() };
         let audit = if may("audit.read") { Some(cli.client.call_once(newest).await) } else { None };
-        Ok(Findings { health, caller, keys, attention, mail, audit })
+        Ok(Findings { health, caller, keys, attention, mail, policy, audit })
     }
 
     fn is_serving(&self) -> bool {
@@ -122,6 +128,7 @@ impl Findings {
             ("tokens", self.keys.as_ref().map(|keys| signing(keys, screen.clock())).unwrap_or_default()),
             ("attention", self.attention.as_ref().map(attention).unwrap_or_default()),
             ("mail", self.mail.as_ref().map(|found| mail(found, screen.clock())).unwrap_or_default()),
+            ("leak list", self.policy.as_ref().map(|found| leak_list(found, screen.clock())).unwrap_or_default()),
             ("audit log", self.announced(screen.clock())),
         ])?;
         self.next(screen)
@@ -194,6 +201,11 @@ impl Findings {
             None => Value::Null,
         };
         let mail = self.mail.as_ref().map(part::<GetMailStatusRequest>).transpose()?;
+        let breach_list = match &self.policy {
+            Some(Err(error)) => error_json(error),
+            Some(policy) => part::<GetSignInPolicyRequest>(policy)?.get("breachList").cloned().unwrap_or_default(),
+            None => Value::Null,
+        };
         let horizons = match &self.audit {
             Some(Ok(audit)) => {
                 let horizons = ListEventsResponse { horizons: audit.horizons.clone(), ..ListEventsResponse::default() };
@@ -204,7 +216,7 @@ impl Findings {
         };
         Ok(json!({
             "server": server, "health": health, "whoAmI": caller, "signingKeys": keys, "attention": attention,
-            "mail": mail, "horizons": horizons,
+            "mail": mail, "breachList": breach_list, "horizons": horizons,
         }))
     }
 }
@@ -263,6 +275,19 @@ fn mail(found: &Result<GetMailStatusResponse, Error>, clock: &Clock) -> Text {
         text = text.and(Tone::Warn, "; no links can be made");
     }
     text
+}
+
+/// The list of leaked passwords: `● 1 204 passwords, digest 0f3a…, built 6 d ago`.
+fn leak_list(found: &Result<GetSignInPolicyResponse, Error>, clock: &Clock) -> Text {
+    let list = match found {
+        Ok(policy) => policy.breach_list.as_ref(),
+        Err(error) => return Text::toned(Tone::Bad, "✖ ").and(Tone::Plain, error.message()),
+    };
+    let Some(list) = list else { return Text::toned(Tone::Dim, "– none") };
+    let digest: String = list.digest.chars().take(DIGEST_DIGITS).collect();
+    let built = instant(list.build_time.as_ref()).map(|at| format!(", built {}", clock.ago(at))).unwrap_or_default();
+    let text = format!(" {}, digest {digest}{built}", count(list.size, "password"));
+    Text::toned(Tone::Good, "●").and(Tone::Plain, text)
 }
 
 impl Attention {

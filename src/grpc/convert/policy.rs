@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use super::auth::rules;
 use super::{bounded, duration_message, duration_of, each, etag, finish, instant, note, roles, stamp};
-use crate::app::{CheckPasswordStrength, Expiries, Group, Judged, MaxAgeChange, PolicyImpact, UpdateSignInPolicy};
+use crate::app::{
+    BreachListInUse, CheckPasswordStrength, Expiries, Group, Judged, MaxAgeChange, PolicyImpact, UpdateSignInPolicy,
+};
 use crate::domain::language::Language;
 use crate::domain::password::{LengthBounds, PasswordRules, PlainPassword, RuleBroken};
 use crate::domain::sign_in_policy::{PasswordRulesSet, SignInPolicy, Warnings};
@@ -188,6 +190,11 @@ fn number(number: u64) -> i32 {
 
 fn expiring(begin: Option<Timestamp>, group: Group) -> v1::ExpiringPasswords {
     v1::ExpiringPasswords { begin_time: begin.map(stamp), users: number(group.users), usernames: group.usernames }
+}
+
+pub(in crate::grpc) fn breach_list(list: BreachListInUse) -> v1::BreachList {
+    let size = i64::try_from(list.passwords).unwrap_or(i64::MAX);
+    v1::BreachList { size, digest: list.digest, build_time: Some(stamp(list.built_at)) }
 }
 
 pub(in crate::grpc) fn check_strength(
