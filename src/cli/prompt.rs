@@ -10,14 +10,18 @@ use tonic::Code;
 use super::client::call::{Call, Method};
 use super::error::{Error, Exit, Refusal};
 use super::factor::Codes;
+use super::output::strength;
 use super::output::text::{Text, Tone};
 use super::setting::Cli;
-use crate::proto::v1::WhoAmIRequest;
+use crate::proto::v1::{CheckPasswordStrengthRequest, GetPasswordRulesRequest, WhoAmIRequest};
 
 /// The longest line to read: the contract's 4096 bytes for a password, and the line ending.
 const LONGEST_LINE: u64 = 4098;
 
-/// The number of attempts to prove the password before a command ends.
+/// The longest name in bytes that `CheckPasswordStrength` takes.
+const LONGEST_NAME: usize = 256;
+
+/// The number of attempts to prove the password, or to choose one, before a command ends.
 const PROOFS: usize = 3;
 
 /// Replaces a secret when the call is only printed, so that nothing is asked. It is never printed itself.
@@ -164,17 +168,47 @@ impl Cli {
         })
     }
 
-    /// Asks for a new password twice, because typing without echo invites mistakes. Gives up after three attempts.
-    pub(crate) fn ask_new_password(&self) -> Result<SecretString, Error> {
-        for _ in 0..3 {
+    /// Asks for a new password, and once more, because typing without echo invites mistakes. Gives up after three attempts.
+    /// `names` are those of the user, as far as they are known.
+    pub(crate) async fn ask_new_password(&self, names: &[String]) -> Result<SecretString, Error> {
+        let mut fault = "";
+        for _ in 0..PROOFS {
             let first = self.ask_secret("New password")?;
+            if !self.is_acceptable(&first, names).await {
+                fault = "the rules refuse the new password";
+                continue;
+            }
             let second = self.ask_secret("Once more")?;
             if first.expose_secret() == second.expose_secret() {
                 return Ok(first);
             }
+            fault = "the passwords differ";
             self.screen.note(Text::toned(Tone::Warn, "The passwords differ. Try again:"));
         }
-        Err(Error::stopped(Exit::Stopped, "the passwords differ"))
+        Err(Error::stopped(Exit::Stopped, fault))
+    }
+
+    /// Shows on a terminal how strong a new password is, and which rules refuse it. Returns `true` if that cannot be found out:
+    /// the call that sets the password judges it anyway, but may cost a try.
+    async fn is_acceptable(&self, password: &SecretString, names: &[String]) -> bool {
+        if self.client.is_showing() || !io::stderr().is_terminal() {
+            return true;
+        }
+        let names = names.iter().filter(|name| (1..=LONGEST_NAME).contains(&name.len()));
+        let request = CheckPasswordStrengthRequest {
+            password: password.expose_secret().to_owned(),
+            user_inputs: names.cloned().collect(),
+            language: String::new(),
+        };
+        let Ok(answer) = self.client.call_once(request).await else { return true };
+        self.screen.note_fields(strength::fields(&answer));
+        if answer.violations.is_empty() {
+            return true;
+        }
+        let rules = self.client.call_once(GetPasswordRulesRequest {}).await;
+        let rules = rules.ok().and_then(|answer| answer.rules).unwrap_or_default();
+        strength::broken(&answer, &rules).for_each(|line| self.screen.note(line));
+        false
     }
 
     /// Reads a secret from the next line of standard input. Returns `None` at the end of input.

@@ -25,7 +25,6 @@ async fn a_person_is_made_to_change_the_password_at_the_terminal() {
     let answers = [
         (format!("Password of ada at {}: ", h.address()), given.as_str()),
         ("New password: ".to_owned(), "short"),
-        ("Once more: ".to_owned(), "short"),
         ("New password: ".to_owned(), OTHER_PASSWORD),
         ("Once more: ".to_owned(), "not the same"),
         ("New password: ".to_owned(), OTHER_PASSWORD),
@@ -35,7 +34,9 @@ async fn a_person_is_made_to_change_the_password_at_the_terminal() {
     let (printed, code) = shell.type_at(&format!("latchkey login ada --server {}", h.address()), &answers);
     assert_eq!(code, 0, "{printed}");
     assert!(printed.contains("This password was given to you by an operator."), "{printed}");
-    assert!(printed.contains("new password: shorter than 15 characters"), "{printed}");
+    assert!(printed.contains("✖ it is too short: at least 15 characters\n"), "{printed}");
+    let (weak, strong) = ("strength  ████░░░░░░░░░░░░░░░░  very weak (0 of 4)\n", "strong (4 of 4)\n");
+    assert!(printed.contains(weak) && printed.contains(strong) && printed.contains("better    "), "{printed}");
     assert!(printed.contains("The passwords differ. Try again:"), "{printed}");
     assert!(printed.contains("✔ signed in as ada at "), "{printed}");
     assert!(!printed.contains("c4nary") && !printed.contains(&given), "typed passwords are not shown: {printed}");
@@ -55,6 +56,48 @@ async fn a_first_password_is_asked_for_twice() {
     let awaited = [("type the password and press Enter; it will be visible", PASSWORD)];
     let (printed, code) = shell.type_at("latchkey users create bob --password-stdin", &awaited);
     assert!(code == 0 && printed.contains("✔ bob is created"), "{printed}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_password_that_the_rules_refuse_is_asked_for_three_times_and_costs_no_try() {
+    let h = Harness::start().await;
+    h.create("ada", &[], PASSWORD).await;
+    let shell = terminal_of(&h, "ada");
+    if !shell.has("script") {
+        return;
+    }
+    let words = "ada ada ada ada ada";
+    let answers = [
+        ("Current password: ", PASSWORD),
+        ("New password: ", words),
+        ("New password: ", words),
+        ("New password: ", words),
+    ];
+    let before = h.metric("latchkey_hashes_total").await;
+    let (printed, code) = shell.type_at("latchkey passwd", &answers);
+    assert!(code == 1 && !printed.contains("Once more"), "{printed}");
+    let refused = "✖ it is little more than names of the user or of the organisation\n";
+    assert_eq!(printed.matches(refused).count(), 3, "{printed}");
+    assert!(printed.ends_with("error: the rules refuse the new password"), "{printed}");
+    assert_eq!(h.metric("latchkey_hashes_total").await, before, "nothing was sent to be set");
+    let twice = [("Current password: ", PASSWORD), ("New password: ", OTHER_PASSWORD), ("Once more: ", OTHER_PASSWORD)];
+    let (printed, code) = shell.type_at("latchkey passwd", &twice);
+    assert!(code == 0 && printed.contains(" of 4)\n") && printed.contains("✔ your password is changed"), "{printed}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_strength_is_shown_where_standard_error_is_no_terminal() {
+    let h = Harness::start().await;
+    h.create("ada", &[], PASSWORD).await;
+    let shell = terminal_of(&h, "ada");
+    if !shell.has("script") {
+        return;
+    }
+    let answers =
+        [("Current password: ", PASSWORD), ("New password: ", OTHER_PASSWORD), ("Once more: ", OTHER_PASSWORD)];
+    let (printed, code) = shell.type_at("bash -c 'latchkey passwd 2>told'", &answers);
+    let told = std::fs::read_to_string(shell.path("told")).expect("a file");
+    assert!(code == 0 && printed.contains("✔ your password is changed") && told.is_empty(), "{printed}\n---\n{told}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -101,3 +101,21 @@ async fn the_status_is_shown_at_once_even_if_the_server_is_unavailable() {
     calls.retain(|path| !path.ends_with("/Check"));
     assert_eq!(calls, ["/latchkey.v1.Auth/WhoAmI", "/latchkey.v1.Auth/GetSigningKeys"], "no call is repeated");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_does_not_judge_a_new_password_is_asked_to_set_it() {
+    for code in [Code::Unimplemented, Code::ResourceExhausted] {
+        let server = Failing::with((0..2).map(|_| Status::new(code, "not here"))).await;
+        let mut shell = Shell::default();
+        if !shell.has("script") {
+            return;
+        }
+        shell.set("LATCHKEY_TOKEN", "lka_c4nary");
+        let answers = [("Current password: ", "old c4nary"), ("New password: ", "c4nary"), ("Once more: ", "c4nary")];
+        let (printed, exit) = shell.type_at(&format!("latchkey passwd --server {}", server.address), &answers);
+        let expected = "Current password: \nNew password: \nOnce more: \n✔ your password is changed";
+        assert_eq!((printed.as_str(), exit), (expected, 0), "{code:?}");
+        let calls = ["WhoAmI", "CheckPasswordStrength", "ChangePassword"];
+        assert_eq!(server.calls(), calls.map(|method| format!("/latchkey.v1.Auth/{method}")), "{code:?}");
+    }
+}

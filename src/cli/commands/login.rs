@@ -89,7 +89,7 @@ impl SignIn {
                     Stage::of::<VerifySecondFactorRequest>(answer.progress.clone(), &answer)?
                 }
                 Step::Enrollment(enrollment) => self.enroll(cli, &login, enrollment).await?,
-                Step::PasswordChange(change) => self.change(cli, change).await?,
+                Step::PasswordChange(change) => self.change(cli, &login, change).await?,
             };
         }
         Err(Error::unexpected("the server asks for a step twice"))
@@ -128,13 +128,13 @@ impl SignIn {
 
     /// Prints why a new password is needed and asks for one. The ticket stays valid after a rejected password, so it asks
     /// again.
-    async fn change(&self, cli: &Cli, step: PasswordChangeStep) -> Result<Stage, Error> {
+    async fn change(&self, cli: &Cli, login: &str, step: PasswordChangeStep) -> Result<Stage, Error> {
         cli.screen.note(Text::toned(Tone::Warn, why(step.cause())));
         cli.screen.note(rules(&step));
         let attempts = if self.password_stdin { 1 } else { ATTEMPTS };
         let mut rejected = None;
         for _ in 0..attempts {
-            let new = self.new_password(cli)?;
+            let new = self.new_password(cli, login).await?;
             let request = CompletePasswordChangeRequest {
                 ticket: step.ticket.clone(),
                 new_password: new.expose_secret().to_owned(),
@@ -156,9 +156,9 @@ impl SignIn {
         }))
     }
 
-    fn new_password(&self, cli: &Cli) -> Result<SecretString, Error> {
+    async fn new_password(&self, cli: &Cli, login: &str) -> Result<SecretString, Error> {
         if !self.password_stdin {
-            return cli.ask_new_password();
+            return cli.ask_new_password(&[login.to_owned()]).await;
         }
         cli.read_secret("the new password")?.ok_or_else(|| {
             Error::stopped(Exit::Stopped, "the password has to be changed")

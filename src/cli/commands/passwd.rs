@@ -8,7 +8,7 @@ use crate::cli::error::Error;
 use crate::cli::factor::Codes;
 use crate::cli::output::words::count;
 use crate::cli::setting::Cli;
-use crate::proto::v1::{ChangePasswordRequest, ChangePasswordResponse};
+use crate::proto::v1::{ChangePasswordRequest, ChangePasswordResponse, WhoAmIRequest};
 
 /// The number of attempts at a new password that satisfies the rules.
 pub(crate) const ATTEMPTS: usize = 5;
@@ -41,14 +41,16 @@ impl Passwd {
             return change(cli, &current, &new, Codes::Stdin).await;
         }
         let current = cli.ask_secret("Current password")?;
+        let user = cli.client.call_once(WhoAmIRequest {}).await.ok().and_then(|caller| caller.user).unwrap_or_default();
+        let names = [user.username, user.email, user.display_name];
         for _ in 1..ATTEMPTS {
-            let new = cli.ask_new_password()?;
+            let new = cli.ask_new_password(&names).await?;
             match change(cli, &current, &new, Codes::Asked).await {
                 Err(error) if error.reason() == "PASSWORD_REJECTED" => cli.screen.error(&error),
                 outcome => return outcome,
             }
         }
-        let new = cli.ask_new_password()?;
+        let new = cli.ask_new_password(&names).await?;
         change(cli, &current, &new, Codes::Asked).await
     }
 }

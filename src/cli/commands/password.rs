@@ -116,6 +116,7 @@ impl Reset {
             return complete(cli, &token, &new, Codes::Stdin).await;
         }
         let token = token(&cli.ask_secret("Link, or its token")?);
+        let mut names = Vec::new();
         // A dead link is told before a password is thought up.
         if !cli.client.is_showing() {
             let request = InspectLinkRequest { link_token: token.expose_secret().to_owned() };
@@ -126,14 +127,15 @@ impl Reset {
             if !link.second_factor_methods.is_empty() {
                 cli.screen.note("It needs a code of your authenticator, or a recovery code, after the new password.");
             }
+            names.push(link.username);
         }
         for _ in 1..ATTEMPTS {
-            match complete(cli, &token, &cli.ask_new_password()?, Codes::Asked).await {
+            match complete(cli, &token, &cli.ask_new_password(&names).await?, Codes::Asked).await {
                 Err(error) if error.reason() == "PASSWORD_REJECTED" => cli.screen.error(&error),
                 outcome => return outcome,
             }
         }
-        complete(cli, &token, &cli.ask_new_password()?, Codes::Asked).await
+        complete(cli, &token, &cli.ask_new_password(&names).await?, Codes::Asked).await
     }
 }
 

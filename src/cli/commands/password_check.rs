@@ -5,13 +5,9 @@ use secrecy::ExposeSecret;
 
 use crate::cli::args::Confirmation;
 use crate::cli::error::{Error, Exit};
-use crate::cli::output::Screen;
-use crate::cli::output::text::{Text, Tone};
+use crate::cli::output::{Screen, strength};
 use crate::cli::setting::Cli;
-use crate::proto::v1::{CheckPasswordStrengthRequest, CheckPasswordStrengthResponse, PasswordRule};
-
-/// Cells of the bar for each point of the score.
-const CELLS: usize = 4;
+use crate::proto::v1::{CheckPasswordStrengthRequest, CheckPasswordStrengthResponse, PasswordRules};
 
 const HELP: &str = "\
 Asks for a password without showing it. The server neither stores nor logs it, and does
@@ -57,45 +53,9 @@ impl Check {
 }
 
 fn show(screen: &Screen, answer: &CheckPasswordStrengthResponse) -> Result<(), Error> {
-    screen.fields([
-        ("strength", bar(answer.score)),
-        ("guesses", format!("about 10^{:.0}", answer.guesses_log10).into()),
-        ("weak", answer.warning.as_str().into()),
-        ("better", answer.suggestions.join(" ").into()),
-    ])?;
+    screen.fields(strength::fields(answer))?;
     if answer.acceptable {
         return screen.done("the rules accept it");
     }
-    for rule in answer.violations() {
-        screen.line(Text::toned(Tone::Bad, "✖ ").join(told(rule).into()))?;
-    }
-    Ok(())
-}
-
-fn bar(score: u32) -> Text {
-    let score = usize::try_from(score).unwrap_or_default().min(4);
-    let (word, tone) = match score {
-        0 => ("very weak", Tone::Bad),
-        1 => ("weak", Tone::Bad),
-        2 => ("fair", Tone::Warn),
-        3 => ("good", Tone::Good),
-        _ => ("strong", Tone::Good),
-    };
-    // One more than the score: an empty bar would look like no answer.
-    let full = (score + 1) * CELLS;
-    let bar = format!("{}{}", "█".repeat(full), "░".repeat(5 * CELLS - full));
-    Text::toned(tone, bar).join(format!("  {word} ({score} of 4)").into())
-}
-
-fn told(rule: PasswordRule) -> &'static str {
-    match rule {
-        PasswordRule::TooShort => "it is too short",
-        PasswordRule::TooLong => "it is too long",
-        PasswordRule::TooWeak => "it is too easy to guess",
-        PasswordRule::Breached => "it is in a list of leaked passwords",
-        PasswordRule::ContainsUserInfo => "it is little more than names of the user or of the organisation",
-        PasswordRule::LetterAndDigit => "it needs a letter and a digit",
-        PasswordRule::NotText => "it has a character that cannot be used",
-        PasswordRule::Reused | PasswordRule::Unspecified => "a rule refuses it",
-    }
+    strength::broken(answer, &PasswordRules::default()).try_for_each(|line| screen.line(line))
 }

@@ -9,6 +9,7 @@ pub(crate) mod escape;
 pub(crate) mod hint;
 pub(crate) mod json;
 mod qr;
+pub(crate) mod strength;
 pub(crate) mod table;
 pub(crate) mod text;
 pub(crate) mod time;

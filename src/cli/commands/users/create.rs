@@ -103,7 +103,9 @@ impl Create {
             let password = cli.read_required_secret("the password")?;
             Some(Credential::Password(password.expose_secret().to_owned()))
         } else if self.set_password {
-            Some(Credential::Password(cli.ask_new_password()?.expose_secret().to_owned()))
+            let names = [&self.username, &self.email, &self.name].map(Clone::clone);
+            let password = cli.ask_new_password(&names).await?;
+            Some(Credential::Password(password.expose_secret().to_owned()))
         } else {
             None
         };

@@ -154,6 +154,7 @@ impl Reset {
     /// Gives a password. The old one ends at once.
     async fn password(&self, cli: &Cli) -> Result<(), Error> {
         let mut request = self.request();
+        let mut names = Vec::new();
         if cli.asks(self.confirmation.yes)? {
             // A dry run would need the password, which is asked for last.
             if self.way.set_password {
@@ -164,9 +165,10 @@ impl Reset {
             let user = cli.user(self.user.clone()).await?;
             self.stop_at_lock(&user)?;
             cli.confirm(self.question(cli, &user).await).await?;
+            names.extend([user.username, user.email, user.display_name]);
         }
         if self.way.set_password {
-            request.method = Some(self.chosen(cli)?);
+            request.method = Some(self.chosen(cli, &names).await?);
         }
         self.reset(cli, request).await
     }
@@ -287,9 +289,12 @@ impl Reset {
         }
     }
 
-    fn chosen(&self, cli: &Cli) -> Result<Method, Error> {
-        let password =
-            if self.password_stdin { cli.read_required_secret("the password")? } else { cli.ask_new_password()? };
+    async fn chosen(&self, cli: &Cli, names: &[String]) -> Result<Method, Error> {
+        let password = if self.password_stdin {
+            cli.read_required_secret("the password")?
+        } else {
+            cli.ask_new_password(names).await?
+        };
         Ok(Method::SetPassword(SetPassword { password: password.expose_secret().to_owned() }))
     }
 
