@@ -8,7 +8,9 @@ use strum::{IntoStaticStr, VariantArray};
 
 use super::delivery::{Delivery, DeliveryKind, DeliveryState};
 use super::lockout::{BudgetThrottle, Lock, LockCause, Throttle};
+use super::second_factor::Proofs;
 use super::sign_in_ability::{AbilityKind, Remedy};
+use super::sign_in_step::Step;
 use super::time::Timestamp;
 use super::user::{ChangeCause, User, UserKind};
 
@@ -64,7 +66,7 @@ pub enum Severity {
 pub enum Verdict {
     /// Can sign in.
     Can,
-    /// Can sign in, and must then choose a new password.
+    /// Can sign in, and must then choose a new password or set up a second factor.
     CanAfterSteps,
     /// Cannot sign in now, but later without help.
     NotYet,
@@ -269,7 +271,7 @@ fn seen_from(user: &User, facts: &Facts) -> User {
 
 fn verdict(user: &User, facts: &Facts, now: Timestamp) -> Verdict {
     let seen = seen_from(user, facts);
-    let own = of_ability(seen.sign_in_ability(now).kind);
+    let own = by_account(&seen, now);
     if user.kind == UserKind::Service {
         return own;
     }
@@ -279,14 +281,15 @@ fn verdict(user: &User, facts: &Facts, now: Timestamp) -> Verdict {
     let block = facts.blocks.iter().filter(|_| facts.place.is_some()).map(|(_, block)| block.until).max();
     // When these limits end, the temporary password may have expired.
     let codes = user.second_factor.and_then(|factor| factor.refused_until(now));
-    let limits =
-        block.max(facts.sign_ins_limited_until).max(codes).map(|end| of_ability(seen.sign_in_ability(end).kind));
+    let limits = block.max(facts.sign_ins_limited_until).max(codes).map(|end| by_account(&seen, end));
     let waits = limits.is_some() || facts.readiness != Readiness::Ready;
     own.max(limits.unwrap_or(own)).max(if waits { Verdict::NotYet } else { own })
 }
 
-fn of_ability(kind: AbilityKind) -> Verdict {
-    match kind {
+/// The verdict at a time that the account alone leads to.
+fn by_account(user: &User, at: Timestamp) -> Verdict {
+    match user.sign_in_ability(at).kind {
+        AbilityKind::Yes if user.next_step(Proofs::PASSWORD, at) == Step::Enrollment => Verdict::CanAfterSteps,
         AbilityKind::Yes => Verdict::Can,
         AbilityKind::YesThen => Verdict::CanAfterSteps,
         AbilityKind::NotUntil => Verdict::NotYet,

@@ -180,7 +180,7 @@ async fn a_lost_phone_is_answered_by_removing_the_second_factor_and_a_found_one_
         "1. Remove the second factor, which is lost\n",
         "Remove the second factor of ada?\n",
         "✔ the second factor of ada is removed\n  ended  1 session, the second factor and its recovery codes\n",
-        "✔ ada can sign in, then must change the password\n  tell the user  sign in as ada with the password, and choose",
+        "✔ ada can sign in, then must change the password\n  tell the user  sign in as ada with the password, then change",
     ] {
         assert!(printed.contains(told), "{told}\n---\n{printed}");
     }

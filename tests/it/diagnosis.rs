@@ -480,7 +480,7 @@ async fn wrong_codes_of_a_second_factor_are_explained_down_to_the_clock_of_the_t
 #[tokio::test]
 async fn a_second_factor_that_the_policy_asks_for_is_a_finding_before_and_after_its_date() {
     let h = Harness::start().await;
-    h.create("ada", &[], PASSWORD).await;
+    let ada = h.user("ada").await;
     let operator = h.operator().await;
     let from = h.clock.now().saturating_add(Duration::from_mins(1)).as_unix_seconds();
     let policy = v1::SignInPolicy {
@@ -497,4 +497,13 @@ async fn a_second_factor_that_the_policy_asks_for_is_a_finding_before_and_after_
     h.clock.advance(Duration::from_mins(1));
     let after = diagnose(&operator, "ada", "").await;
     assert_eq!(found(&after, Code::SecondFactorNotEnrolled).severity(), Severity::Warning);
+    assert_eq!(after.verdict(), Verdict::CanAfterSteps);
+    let ability = operator.user("ada").await.sign_in_ability.expect("an answer");
+    assert_eq!(ability.kind(), Kind::Yes, "it does not consider the second factor");
+    h.create("bob", &[], PASSWORD).await;
+    operator.lock("bob").await.expect("a lock");
+    assert_eq!(diagnose(&operator, "bob", "").await.verdict(), Verdict::Cannot, "what blocks counts more");
+    h.enroll(&ada).await;
+    let enrolled = diagnose(&operator, "ada", "").await;
+    assert_eq!(enrolled.verdict(), Verdict::Can, "{enrolled:?}");
 }

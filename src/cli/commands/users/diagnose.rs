@@ -3,7 +3,7 @@
 use clap::Args;
 use jiff::Timestamp;
 
-use super::recovery::{has_second_factor, repeatable};
+use super::recovery::{duties, has_second_factor, repeatable};
 use crate::cli::commands::audit::is_step;
 use crate::cli::commands::mail::to;
 use crate::cli::contract::enum_words;
@@ -78,7 +78,7 @@ pub(super) fn title(typed: &str, from: &str, answer: &DiagnoseSignInResponse, cl
             (Tone::Good, "●", format!("can sign in{place}, with the right password and a code"))
         }
         SignInVerdict::Can => (Tone::Good, "●", format!("can sign in{place}, with the right password")),
-        SignInVerdict::CanAfterSteps => (Tone::Warn, "▲", format!("can sign in{place}, then must change the password")),
+        SignInVerdict::CanAfterSteps => (Tone::Warn, "▲", format!("can sign in{place}, then must {}", duties(answer))),
         SignInVerdict::NotYet => {
             let when = end(answer).map_or_else(|| "yet".to_owned(), |at| format!("until {}", clock.moment(at)));
             (Tone::Bad, "✖", format!("cannot sign in{place} {when}"))

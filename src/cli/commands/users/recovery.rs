@@ -101,7 +101,7 @@ impl Progress {
     }
 
     /// What the user can do now, and what to tell the user. `None` if nothing helps yet.
-    pub(super) fn tell(&self, answer: &DiagnoseSignInResponse, name: &str) -> Option<(&'static str, String)> {
+    pub(super) fn tell(&self, answer: &DiagnoseSignInResponse, name: &str) -> Option<(String, String)> {
         if has_second_factor(answer) && matches!(self.factor, Factor::Lost | Factor::LostAndAsked) {
             return None;
         }
@@ -109,22 +109,24 @@ impl Progress {
         let with = if code.is_empty() { String::new() } else { format!(" with it{code}") };
         Some(match (&self.given, answer.verdict()) {
             (Some(Given::Link(address)), _) => (
-                "can sign in once the link is used",
+                "can sign in once the link is used".to_owned(),
                 format!(
                     "open the link in the newest mail to {address}, choose a password, and sign in as {name}{with}; look \
                      into the spam folder, too"
                 ),
             ),
             (Some(Given::Password), _) => (
-                "can sign in, then must change the password",
+                "can sign in, then must change the password".to_owned(),
                 format!("sign in as {name} with the temporary password{code}, and choose another one then"),
             ),
             (None, _) if self.knows_password == Some(false) => return None,
             (None, SignInVerdict::CanAfterSteps) => (
-                "can sign in, then must change the password",
-                format!("sign in as {name} with the password{code}, and choose another one then"),
+                format!("can sign in, then must {}", duties(answer)),
+                format!("sign in as {name} with the password{code}, then {}", duties(answer)),
             ),
-            (None, SignInVerdict::Can) => ("can sign in", format!("sign in as {name} with the password{code}")),
+            (None, SignInVerdict::Can) => {
+                ("can sign in".to_owned(), format!("sign in as {name} with the password{code}"))
+            }
             (None, _) => return None,
         })
     }
@@ -134,6 +136,20 @@ impl Progress {
 pub(super) fn may_be_taken_over(answer: &DiagnoseSignInResponse) -> bool {
     let status = answer.user.as_ref().and_then(|user| user.password_status.as_ref());
     status.is_some_and(|status| status.password_set) && !is_contained(answer)
+}
+
+/// What a sign-in has the user do after the right credentials.
+pub(super) fn duties(answer: &DiagnoseSignInResponse) -> String {
+    let known = [
+        (Code::PasswordChangeRequired, "change the password"),
+        (Code::SecondFactorNotEnrolled, "set up a second factor"),
+    ];
+    let is_due = |code| {
+        let mut of_code = answer.findings.iter().filter(|finding| finding.code() == code);
+        of_code.any(|finding| finding.severity() == Severity::Warning)
+    };
+    let due: Vec<&str> = known.into_iter().filter(|(code, _)| is_due(*code)).map(|(_, duty)| duty).collect();
+    if due.is_empty() { "take another step".to_owned() } else { due.join(" and ") }
 }
 
 /// Whether the user has a second factor.
@@ -255,6 +271,37 @@ mod tests {
         assert_eq!(progress.tell(&answer(true), "ada"), None, "the factor still stands in the way");
         progress.factor = Factor::Usable;
         assert_eq!(progress.next(&answer(true)), Some(Step::AskForPassword));
+    }
+
+    #[test]
+    fn what_a_sign_in_has_the_user_do_is_told_by_the_findings() {
+        let finding = |code: Code, severity: Severity| SignInFinding {
+            code: code.into(),
+            severity: severity.into(),
+            ..SignInFinding::default()
+        };
+        let told = |findings: &[SignInFinding]| {
+            let verdict = SignInVerdict::CanAfterSteps.into();
+            let answer = DiagnoseSignInResponse { verdict, findings: findings.to_vec(), ..Default::default() };
+            Progress::default().tell(&answer, "ada")
+        };
+        let [change, factor] = [Code::PasswordChangeRequired, Code::SecondFactorNotEnrolled];
+        let [change, factor, later] =
+            [(change, Severity::Warning), (factor, Severity::Warning), (factor, Severity::Info)]
+                .map(|(code, severity)| finding(code, severity));
+        let both = [change.clone(), factor.clone()];
+        for (findings, duties) in [
+            ([change, later].as_slice(), "change the password"),
+            (&[factor], "set up a second factor"),
+            (&both, "change the password and set up a second factor"),
+            (&[], "take another step"),
+        ] {
+            let expected = (
+                format!("can sign in, then must {duties}"),
+                format!("sign in as ada with the password, then {duties}"),
+            );
+            assert_eq!(told(findings), Some(expected));
+        }
     }
 
     #[test]
