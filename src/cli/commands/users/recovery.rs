@@ -142,6 +142,7 @@ pub(super) fn may_be_taken_over(answer: &DiagnoseSignInResponse) -> bool {
 pub(super) fn duties(answer: &DiagnoseSignInResponse) -> String {
     let known = [
         (Code::PasswordChangeRequired, "change the password"),
+        (Code::PasswordExpired, "change the password"),
         (Code::SecondFactorNotEnrolled, "set up a second factor"),
     ];
     let is_due = |code| {
