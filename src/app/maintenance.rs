@@ -42,7 +42,9 @@ impl App {
         let caller = job("job/end-waits");
         self.write(&caller, None, |writer| async move {
             let change = writer.change();
-            let ended = throttle_end_waits(&change.tx, &self.settings.throttle, change.now).await?;
+            // Read again, because an older copy could end throttles that newer rules have just begun.
+            let rules = self.throttle_rules_of(policy_read(&change.tx).await?.throttle);
+            let ended = throttle_end_waits(&change.tx, &rules, change.now).await?;
             if ended.is_empty() {
                 return Ok(change.roll_back(RolledBack::NothingDue, ()));
             }
@@ -97,10 +99,11 @@ impl App {
     /// sessions, events, and requests for a link that nothing resolved.
     pub async fn sweep(&self) -> Result<()> {
         let (c, now, sources) = (self.store.autocommit()?, self.now(), &self.settings.sources);
+        let rules = self.throttle.rules();
         self.in_batches(|| tickets_sweep(c, now)).await?;
         self.in_batches(|| idempotency_sweep(c, now)).await?;
         self.in_batches(|| reservations_sweep(c, now)).await?;
-        self.in_batches(|| throttle_sweep(c, &self.settings.throttle, now)).await?;
+        self.in_batches(|| throttle_sweep(c, &rules, now)).await?;
         self.in_batches(|| source_failures_sweep(c, sources, now)).await?;
         self.in_batches(|| source_blocks_sweep(c, sources, now)).await?;
         self.in_batches(|| places_sweep(c, now)).await?;

@@ -27,6 +27,7 @@ mod sign_in;
 mod sign_in_policy;
 mod start;
 mod throttle;
+mod throttle_rules;
 mod token_cache;
 mod tokens;
 mod turns;
@@ -96,7 +97,7 @@ pub struct Settings {
     pub issuer: String,
     /// The name that authenticators show.
     pub organisation: String,
-    /// When wrong passwords throttle an account.
+    /// When wrong passwords throttle an account, where the policy does not say it.
     pub throttle: ThrottleRules,
     /// When failures block a source.
     pub sources: SourceRules,
@@ -136,6 +137,7 @@ pub struct App {
     /// Every metric of the server.
     pub metrics: Arc<Metrics>,
     settings: Settings,
+    throttle: throttle_rules::RulesInForce,
     /// The list of leaked passwords.
     breach_lists: Arc<BreachLists>,
     store: Store,
@@ -168,6 +170,7 @@ impl App {
             environment,
             metrics,
             gate: proving::Gate::new(hasher, settings.sign_ins_per_minute),
+            throttle: throttle_rules::RulesInForce::new(settings.throttle),
             settings,
             breach_lists: Arc::default(),
             store,

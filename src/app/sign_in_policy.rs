@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::App;
+use super::throttle_rules::check_contradictions;
 use super::writer::{RolledBack, Writer};
 use crate::domain::audit::{Event, EventType, Target};
 use crate::domain::caller::{Caller, Principal};
@@ -10,8 +11,10 @@ use crate::domain::password::PasswordRules;
 use crate::domain::password_age::MaxAge;
 use crate::domain::profile::Note;
 use crate::domain::role::Role;
-use crate::domain::sign_in_policy::{PasswordMaxAge, PasswordRulesSet, SignInPolicy, Warnings};
-use crate::domain::time::Timestamp;
+use crate::domain::sign_in_policy::{
+    PasswordMaxAge, PasswordRulesSet, PolicyPreset, SignInPolicy, ThrottleRulesSet, Warnings,
+};
+use crate::domain::time::{Timestamp, written};
 use crate::domain::user::Etag;
 use crate::domain::violation::{Fault, Violations};
 use crate::error::{Error, Result, Unmet};
@@ -21,6 +24,8 @@ use crate::store::users::user_by_id;
 /// A command to change the policy. What is `None` stays as it is.
 #[derive(Debug)]
 pub struct UpdateSignInPolicy {
+    /// The values to set before the others.
+    pub preset: Option<PolicyPreset>,
     /// Whether everybody needs a second factor.
     pub second_factor_required: Option<bool>,
     /// The roles whose members need one.
@@ -37,6 +42,8 @@ pub struct UpdateSignInPolicy {
     pub password_max_age: MaxAgeChange,
     /// Whether sign-ins look the password up in the list of leaked ones.
     pub checks_breached: Option<bool>,
+    /// When wrong passwords throttle and lock.
+    pub throttle: ThrottleRulesSet,
     /// Why, for the audit log.
     pub note: Option<Note>,
     /// If set, must match the current version.
@@ -57,15 +64,16 @@ pub struct MaxAgeChange {
 }
 
 impl MaxAgeChange {
-    /// The roll-out begins anew if the age is set or lowered: passwords that are too old then expire in waves.
-    fn applied_to(&self, before: &PasswordMaxAge, now: Timestamp) -> PasswordMaxAge {
-        let age = self.age.unwrap_or(before.age);
+    /// Changes what a preset may have set. The roll-out begins anew if the age is set or lowered: passwords that are too old then
+    /// expire in waves.
+    fn applied_to(&self, preset: &PasswordMaxAge, before: &PasswordMaxAge, now: Timestamp) -> PasswordMaxAge {
+        let age = self.age.unwrap_or(preset.age);
         let is_stricter = !age.is_zero() && (before.age.is_zero() || age < before.age);
         PasswordMaxAge {
             age,
             set_at: if is_stricter { now } else { before.set_at },
-            rollout: self.rollout.unwrap_or(before.rollout),
-            warnings: self.warnings.clone().unwrap_or_else(|| before.warnings.clone()),
+            rollout: self.rollout.unwrap_or(preset.rollout),
+            warnings: self.warnings.clone().unwrap_or_else(|| preset.warnings.clone()),
         }
     }
 }
@@ -85,7 +93,7 @@ impl App {
     /// Fails if the caller would need one and has none.
     pub async fn update_sign_in_policy(&self, caller: &Caller, command: UpdateSignInPolicy) -> Result<SignInPolicy> {
         let command = &command;
-        self.write(caller, None, |writer| async move {
+        let policy = self.write(caller, None, |writer| async move {
             let before = policy_lock_row(&writer.tx).await?;
             if command.etag.is_some_and(|etag| etag != before.etag()) {
                 return Err(Error::Stale { current: before.etag() });
@@ -94,7 +102,7 @@ impl App {
             if after == before {
                 return Ok(writer.unchanged(before));
             }
-            check_consistent(&after, after.password_rules.over(self.settings.password_rules))?;
+            self.check_policy(&before, &after)?;
             check_author(&writer, caller, &after).await?;
             let change = writer.change();
             let after = SignInPolicy { version: before.version.saturating_add(1), ..after };
@@ -107,13 +115,35 @@ impl App {
                 .detail("before", told(&before))
                 .detail("after", told(&after));
             change.commit(event, after).await
-        })
-        .await
+        });
+        let policy = policy.await?;
+        if let Err(error) = self.follow_throttle_rules().await {
+            tracing::warn!(
+                reason = error.reason().as_str(),
+                "the rules of throttle and lockout follow within a second"
+            );
+        }
+        Ok(policy)
+    }
+
+    /// Fails if rules of the policy and of the configuration contradict each other. The error names every contradiction. Those of
+    /// throttle and lockout that were there before must not prevent other changes.
+    fn check_policy(&self, before: &SignInPolicy, after: &SignInPolicy) -> Result<()> {
+        let mut faults = Violations::new();
+        check_rules(after.password_rules.over(self.settings.password_rules), &mut faults);
+        check_ages(after, &mut faults);
+        if after.throttle != before.throttle {
+            check_contradictions(self.throttle_rules_of(after.throttle), &mut faults);
+        }
+        faults.finish().map_err(Error::InvalidInput)
     }
 }
 
 fn changed(before: &SignInPolicy, command: &UpdateSignInPolicy, now: Timestamp) -> SignInPolicy {
     let mut after = before.clone();
+    if let Some(preset) = command.preset {
+        preset.apply(&mut after);
+    }
     if let Some(required) = command.second_factor_required {
         after.second_factor_required = required;
     }
@@ -123,11 +153,12 @@ fn changed(before: &SignInPolicy, command: &UpdateSignInPolicy, now: Timestamp) 
     if let Some(from) = command.second_factor_from {
         after.second_factor_from = Some(from).filter(|from| *from > now);
     }
-    after.password_rules = before.password_rules.changed_by(command.password_rules);
-    after.password_history = command.password_history.unwrap_or(before.password_history);
-    after.password_min_age = command.password_min_age.unwrap_or(before.password_min_age);
-    after.password_max_age = command.password_max_age.applied_to(&before.password_max_age, now);
-    after.checks_breached = command.checks_breached.unwrap_or(before.checks_breached);
+    after.password_rules = after.password_rules.changed_by(command.password_rules);
+    after.password_history = command.password_history.unwrap_or(after.password_history);
+    after.password_min_age = command.password_min_age.unwrap_or(after.password_min_age);
+    after.password_max_age = command.password_max_age.applied_to(&after.password_max_age, &before.password_max_age, now);
+    after.checks_breached = command.checks_breached.unwrap_or(after.checks_breached);
+    after.throttle = after.throttle.changed_by(command.throttle);
     if !after.second_factor_required && after.second_factor_roles.is_empty() {
         // The time of a policy that is over must not delay the next one.
         after.second_factor_from = None;
@@ -135,26 +166,29 @@ fn changed(before: &SignInPolicy, command: &UpdateSignInPolicy, now: Timestamp) 
     after
 }
 
-/// Fails if the policy contradicts itself, and names each contradiction.
-fn check_consistent(policy: &SignInPolicy, rules: PasswordRules) -> Result<()> {
-    let mut faults = Violations::new();
+/// Adds a violation if no password could keep the rules.
+fn check_rules(rules: PasswordRules, faults: &mut Violations) {
     if rules.min_length > rules.max_length {
         let fault = format!("is more than max_length, which is {}", rules.max_length);
         faults.push("policy.password_rules.min_length", Fault::Conflict, fault);
     }
+}
+
+/// Adds a violation for each time that no password could keep.
+fn check_ages(policy: &SignInPolicy, faults: &mut Violations) {
     let PasswordMaxAge { age, warnings, .. } = &policy.password_max_age;
-    if !age.is_zero() {
-        let age_is = in_words(*age);
-        if policy.password_min_age >= *age {
-            let fault = format!("is not less than max_age, which is {age_is}: no password could be changed in time");
-            faults.push("policy.min_age", Fault::Conflict, fault);
-        }
-        if warnings.longest() >= *age {
-            let fault = format!("has a time that is not less than max_age, which is {age_is}");
-            faults.push("policy.expiry_warnings.before", Fault::Conflict, fault);
-        }
+    if age.is_zero() {
+        return;
     }
-    if faults.is_empty() { Ok(()) } else { Err(Error::InvalidInput(faults)) }
+    let age_is = in_words(*age);
+    if policy.password_min_age >= *age {
+        let fault = format!("is not less than max_age, which is {age_is}: no password could be changed in time");
+        faults.push("policy.min_age", Fault::Conflict, fault);
+    }
+    if warnings.longest() >= *age {
+        let fault = format!("has a time that is not less than max_age, which is {age_is}");
+        faults.push("policy.expiry_warnings.before", Fault::Conflict, fault);
+    }
 }
 
 /// Fails if the policy asks the caller for a second factor that they do not have: whoever asks it of others sets one up first.
@@ -191,7 +225,23 @@ fn told(policy: &SignInPolicy) -> String {
         (!policy.password_min_age.is_zero()).then(|| format!("min age: {}", in_words(policy.password_min_age))),
         told_max_age(&policy.password_max_age),
     ];
-    [Some(factor)].into_iter().chain(passwords).flatten().collect::<Vec<_>>().join("; ")
+    let throttle = throttle_told(policy.throttle);
+    [Some(factor)].into_iter().chain(passwords).chain(throttle).flatten().collect::<Vec<_>>().join("; ")
+}
+
+fn throttle_told(set: ThrottleRulesSet) -> [Option<String>; 6] {
+    let lock_for = |length: Duration| match length {
+        Duration::ZERO => "lock for: until unlocked".to_owned(),
+        length => format!("lock for: {}", written(length)),
+    };
+    [
+        set.threshold.map(|failures| format!("throttle after: {failures}")),
+        set.initial.map(|wait| format!("first wait: {}", written(wait))),
+        set.max.map(|wait| format!("longest wait: {}", written(wait))),
+        set.lockout_threshold.map(|failures| format!("lock after: {failures}")),
+        set.lockout_duration.map(lock_for),
+        set.failure_memory.map(|memory| format!("forget after: {}", written(memory))),
+    ]
 }
 
 fn told_max_age(max_age: &PasswordMaxAge) -> Option<String> {
@@ -201,12 +251,12 @@ fn told_max_age(max_age: &PasswordMaxAge) -> Option<String> {
     (!age.is_zero()).then(|| format!("max age: {}, rolled out in {}{warned}", in_words(*age), in_words(*rollout)))
 }
 
-/// A time in days if it has no part of a day: `90 days`, not `2months 28days 2h 52m 48s`.
+/// A time in days if it has no part of a day: `90 days`, not `2160h`.
 fn in_words(time: Duration) -> String {
     const DAY: u64 = 24 * 60 * 60;
     match time.as_secs() {
         DAY => "1 day".to_owned(),
         seconds if seconds > 0 && seconds % DAY == 0 => format!("{} days", seconds / DAY),
-        _ => humantime::format_duration(time).to_string(),
+        _ => written(time),
     }
 }

@@ -39,6 +39,8 @@ pub(super) const BUDGET_WINDOW: Duration = Duration::from_mins(5);
 /// An attempt to prove a password, while it is under way.
 pub(super) struct Attempt {
     budgets: Budgets,
+    /// The rules in force when the attempt began. It keeps them, whatever the policy says meanwhile.
+    rules: ThrottleRules,
     /// Whether failures are counted at all.
     counted: bool,
     /// Whether the budget of the account is spent, so that the password must not be verified.
@@ -111,20 +113,20 @@ impl App {
     /// Returns whether failures of this account are counted.
     pub(super) fn is_counted(&self, account: &Account) -> bool {
         let is_counted_name = matches!(account, Account::Known(_)) || self.settings.unknown_names != 0;
-        self.settings.throttle.are_on() && is_counted_name
+        self.throttle.rules().are_on() && is_counted_name
     }
 
     /// Reserves an attempt, and waits while others on other replicas are under way. Fails if the name is throttled, or if the
     /// others take too long. If only the account is throttled, the attempt goes on, but [`Attempt::may_prove`] is false.
     pub(super) async fn reserve(&self, mut budgets: Budgets, admitted: Admitted) -> Result<Attempt> {
-        let (rules, counted) = (&self.settings.throttle, self.is_counted(&budgets.account));
+        let (rules, counted) = (self.throttle.rules(), self.is_counted(&budgets.account));
         if !counted {
-            return Ok(Attempt { budgets, counted, is_spent: false, account_until: None, admitted });
+            return Ok(Attempt { budgets, rules, counted, is_spent: false, account_until: None, admitted });
         }
         loop {
             let now = self.now();
             let (is_spent, account_until) =
-                match throttle_reserve(self.store.autocommit()?, &budgets, rules, now).await? {
+                match throttle_reserve(self.store.autocommit()?, &budgets, &rules, now).await? {
                     Reservation::Taken => (false, None),
                     Reservation::Spent { until } => {
                         self.metrics.throttled();
@@ -148,7 +150,7 @@ impl App {
                         continue;
                     }
                 };
-            return Ok(Attempt { budgets, counted, is_spent, account_until, admitted });
+            return Ok(Attempt { budgets, rules, counted, is_spent, account_until, admitted });
         }
     }
 
@@ -159,7 +161,7 @@ impl App {
             return Ok(());
         }
         self.release(attempt).await?;
-        let wait = attempt.account_until.map_or(self.settings.throttle.max, |until| until.duration_since(self.now()));
+        let wait = attempt.account_until.map_or(attempt.rules.max, |until| until.duration_since(self.now()));
         Err(Error::Exhausted { limit: Limit::Account, retry_after: wait })
     }
 
@@ -198,7 +200,7 @@ impl App {
         target: Target,
         reason: Reason,
     ) -> Result<()> {
-        let (target, rules) = (&target, &self.settings.throttle);
+        let (target, rules) = (&target, &attempt.rules);
         self.metrics.sign_in_rejected();
         let failed = self.write(caller, None, |mut writer| async move {
             // The user's row comes first, because every call takes locks in this order.
@@ -206,7 +208,7 @@ impl App {
             let change = writer.change();
             let mut events = vec![Event::failed(EventType::SignInFailed, target.clone(), reason)];
             let mut locked = None;
-            if let Some(failed) = attempt.settle_failed(&change, rules).await? {
+            if let Some(failed) = attempt.settle_failed(&change).await? {
                 // The end of a throttle is recorded for users only, not for unknown names.
                 events.extend((failed.wait_over && user.is_some()).then(|| throttle_ended(target.clone())));
                 let lockable = match user.filter(|_| rules.locks_after(failed.failures)) {
@@ -354,10 +356,9 @@ impl Attempt {
         if throttle_succeeded(&change.tx, &self.budgets).await? {
             events.push(throttle_ended(Target::of(user)));
         }
-        let rules = &change.app.settings.throttle;
         if self.budgets.is_familiar
             && user.stored_throttle.is_some()
-            && throttle_accept_unfamiliar(&change.tx, user.id, rules).await?
+            && throttle_accept_unfamiliar(&change.tx, user.id, &self.rules).await?
         {
             events.push(throttle_ended(Target::of(user)));
         }
@@ -365,11 +366,11 @@ impl Attempt {
     }
 
     /// Settles an attempt with a wrong password. Returns what it means for the account, or `None` if it does not count there.
-    async fn settle_failed(&self, change: &Change<'_>, rules: &ThrottleRules) -> Result<Option<Failed>> {
+    async fn settle_failed(&self, change: &Change<'_>) -> Result<Option<Failed>> {
         if !self.counted {
             return Ok(None);
         }
-        throttle_failed(&change.tx, &self.budgets, self.is_spent, rules, change.now).await
+        throttle_failed(&change.tx, &self.budgets, self.is_spent, &self.rules, change.now).await
     }
 }
 

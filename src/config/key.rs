@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::RelayUrl;
+use crate::domain::time::written;
 
 /// A configuration key, as `keys.rs` declares it.
 #[derive(Debug)]
@@ -173,18 +174,8 @@ impl Value for Duration {
         humantime::parse_duration(text).ok()
     }
 
-    /// Writes a whole number of the largest unit that fits, up to hours: `90m`, `24h`.
     fn write(&self) -> String {
-        let seconds = self.as_secs();
-        if self.subsec_nanos() > 0 {
-            humantime::format_duration(*self).to_string()
-        } else if seconds == 0 || !seconds.is_multiple_of(60) {
-            format!("{seconds}s")
-        } else if !seconds.is_multiple_of(3600) {
-            format!("{}m", seconds / 60)
-        } else {
-            format!("{}h", seconds / 3600)
-        }
+        written(*self)
     }
 }
 

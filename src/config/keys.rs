@@ -23,6 +23,7 @@ use super::pages::{LinkUrl, Networks, PublicUrl};
 use super::problem::Problems;
 use super::{RelayUrl, Sender};
 use crate::domain::email::EmailAddress;
+use crate::domain::lockout::ThrottleRules;
 
 /// Every key, section by section.
 pub(super) fn all() -> impl Iterator<Item = &'static Key> {
@@ -185,25 +186,29 @@ section! {
 }
 
 section! {
-    /// Limits on wrong passwords. A count of 0 turns its limit off.
+    /// Limits on wrong passwords. A count of 0 turns its limit off. A policy (`latchkey policy set`) comes before the keys that
+    /// say so, and needs no restart.
     pub struct Throttle = "throttle." {
         /// Consecutive failures of an account at which waits begin. Failures from familiar places count apart.
-        threshold: u32 = 5, number(0, 100, "failures"),
+        /// A policy comes before it.
+        threshold: u32 = 5, Allowed::Number(ThrottleRules::THRESHOLD, "failures"),
             "NIST SP 800-63B allows at most 100 consecutive failures";
-        /// First wait. Each further failure doubles it.
-        initial: Duration = Duration::from_secs(5), seconds(1, HOUR),
+        /// First wait. Each further failure doubles it. A policy comes before it.
+        initial: Duration = Duration::from_secs(5), Allowed::Duration(ThrottleRules::INITIAL),
             "less does not slow an attacker, more punishes a typing error";
-        /// Longest wait.
-        max: Duration = Duration::from_secs(HOUR), seconds(1, DAY),
+        /// Longest wait. A policy comes before it.
+        max: Duration = Duration::from_secs(HOUR), Allowed::Duration(ThrottleRules::MAX),
             "a longer wait is a lock, which an operator should see";
         /// Consecutive failures at which the account is locked. Failures from unfamiliar places refuse such places instead.
-        lockout_threshold: u32 = 100, number(0, 100, "failures"),
+        /// A policy comes before it.
+        lockout_threshold: u32 = 100, Allowed::Number(ThrottleRules::THRESHOLD, "failures"),
             "NIST SP 800-63B allows at most 100 consecutive failures";
-        /// How long such a lock or refusal lasts. `0s` means until a reset or an operator ends it.
-        lockout_duration: Duration = Duration::ZERO, seconds(0, 365 * DAY),
+        /// How long such a lock or refusal lasts. `0s` means until a reset or an operator ends it. A policy comes
+        /// before it.
+        lockout_duration: Duration = Duration::ZERO, Allowed::Duration(ThrottleRules::LOCKOUT_DURATION),
             "a longer lock is permanent, which is `0s`";
-        /// Time without failures after which earlier ones are forgotten.
-        failure_memory: Duration = Duration::from_secs(DAY), seconds(MINUTE, 365 * DAY),
+        /// Time without failures after which earlier ones are forgotten. A policy comes before it.
+        failure_memory: Duration = Duration::from_secs(DAY), Allowed::Duration(ThrottleRules::FAILURE_MEMORY),
             "a shorter time forgives a patient attacker, and failures are stored that long";
         /// Failures from one source, an IPv4 address or an IPv6 /64, at which it is blocked.
         source_failures: u32 = 30, number(0, 1_000_000, "failures"),
@@ -406,6 +411,20 @@ section! {
         /// Failures of unknown callers at no account, such as unknown names and invalid tokens.
         strangers: Duration = Duration::from_secs(30 * DAY), seconds(0, 3650 * DAY),
             "longer is for ever, which is `0s`";
+    }
+}
+
+impl Throttle {
+    /// The configured limits by account.
+    pub fn rules(&self) -> ThrottleRules {
+        ThrottleRules {
+            threshold: self.threshold,
+            initial: self.initial,
+            max: self.max,
+            lockout_threshold: self.lockout_threshold,
+            lockout_duration: self.lockout_duration,
+            failure_memory: self.failure_memory,
+        }
     }
 }
 

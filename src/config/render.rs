@@ -183,7 +183,7 @@ const BETWEEN_KEYS: &str = "
   47104 with 1, 19456 with 2, 12288 with 3, 9216 with 4, 7168 with 5. Only `argon2.allow_weak` lifts this. Their product must
   be at most 524288, and the memory at least 8 KiB for each lane.
 - `throttle.initial` must be at most `throttle.max`, and that at most `throttle.failure_memory`.
-- `throttle.threshold` must be at most `throttle.lockout_threshold`, unless that is 0.
+- `throttle.threshold` must be less than `throttle.lockout_threshold`, unless that is 0.
 - `session.idle` must be at most `session.absolute`, and `session.admin_idle` at most `session.admin_absolute`.
 - `mail.transport = smtp` needs `mail.smtp.url` and `mail.from`. Set `mail.smtp.password_file` if and only if `mail.smtp.url`
   names a user.

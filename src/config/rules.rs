@@ -7,6 +7,7 @@ use super::given::Given;
 use super::keys::{Argon2, Links, Pages, Retention, Root, Session, Throttle, Tls};
 use super::problem::{Origin, Problems};
 use super::{Config, Mail, Transport};
+use crate::domain::lockout::Contradiction;
 
 /// Pairs of memory (KiB) and iterations that the OWASP Password Storage Cheat Sheet lists as equally strong. A hash must
 /// have at least both numbers of one pair.
@@ -68,27 +69,26 @@ pub(super) fn check_argon2(argon2: &Argon2, given: &Given, problems: &mut Proble
     }
 }
 
-/// Checks that waits can grow, and that failures are kept for as long as the waits that they cause.
+/// Checks that the numbers of throttle and lockout do not contradict each other.
 pub(super) fn check_throttle(throttle: &Throttle, given: &Given, problems: &mut Problems) {
-    if throttle.initial > throttle.max {
-        problems.add(
-            strongest_origin(given, &["throttle.initial", "throttle.max"]),
-            "throttle.initial must be at most throttle.max: waits grow from one to the other",
-        );
-    }
-    if throttle.failure_memory < throttle.max {
-        problems.add(
-            strongest_origin(given, &["throttle.failure_memory", "throttle.max"]),
-            "throttle.failure_memory must be at least throttle.max: otherwise failures are forgotten \
-             during the wait that they cause",
-        );
-    }
-    if throttle.lockout_threshold > 0 && throttle.threshold > throttle.lockout_threshold {
-        problems.add(
-            strongest_origin(given, &["throttle.threshold", "throttle.lockout_threshold"]),
-            "throttle.threshold must be at most throttle.lockout_threshold: otherwise the account \
-             is locked before any wait",
-        );
+    for contradiction in throttle.rules().contradictions() {
+        let (keys, problem) = match contradiction {
+            Contradiction::InitialAboveMax => (
+                ["throttle.initial", "throttle.max"],
+                "throttle.initial must be at most throttle.max: waits grow from one to the other",
+            ),
+            Contradiction::MemoryBelowMax => (
+                ["throttle.failure_memory", "throttle.max"],
+                "throttle.failure_memory must be at least throttle.max: otherwise failures are forgotten \
+                 during the wait that they cause",
+            ),
+            Contradiction::LockoutBeforeThrottle => (
+                ["throttle.threshold", "throttle.lockout_threshold"],
+                "throttle.threshold must be less than throttle.lockout_threshold: otherwise the account \
+                 is locked before any wait",
+            ),
+        };
+        problems.add(strongest_origin(given, &keys), problem);
     }
 }
 

@@ -228,7 +228,8 @@ fn rules_between_keys_name_the_key_that_was_set() {
         ("throttle.initial=1h", ""),
         ("throttle.max=1s", "--set throttle.max: throttle.initial must be at most throttle.max"),
         ("throttle.failure_memory=1m", "--set throttle.failure_memory: throttle.failure_memory must"),
-        ("throttle.lockout_threshold=4", "--set throttle.lockout_threshold: throttle.threshold must"),
+        ("throttle.lockout_threshold=5", "--set throttle.lockout_threshold: throttle.threshold must"),
+        ("throttle.lockout_threshold=6", ""),
         ("session.idle=13h", "--set session.idle: session.idle must be at most session.absolute"),
         ("session.admin_absolute=5m", "--set session.admin_absolute: session.admin_idle must be"),
     ] {

@@ -2,6 +2,7 @@
 //! itself, and further attempts do not extend it (OWASP Authentication Cheat Sheet: lockout must not let an attacker
 //! lock others out).
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use strum::{IntoStaticStr, VariantArray};
@@ -118,7 +119,7 @@ impl Throttle {
 }
 
 /// When wrong passwords throttle and lock an account. A threshold of zero disables it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ThrottleRules {
     /// Number of consecutive wrong passwords before sign-ins are throttled.
     pub threshold: u32,
@@ -135,7 +136,42 @@ pub struct ThrottleRules {
     pub failure_memory: Duration,
 }
 
+/// Two numbers of [`ThrottleRules`] that contradict each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Contradiction {
+    /// The first delay is longer than the longest.
+    InitialAboveMax,
+    /// Failures are forgotten during the delay that they cause.
+    MemoryBelowMax,
+    /// The account is locked before any delay.
+    LockoutBeforeThrottle,
+}
+
 impl ThrottleRules {
+    /// Values of both thresholds. NIST SP 800-63B-4, 3.2.2: at most 100.
+    pub const THRESHOLD: RangeInclusive<u32> = 0..=100;
+    /// Values of [`ThrottleRules::initial`].
+    pub const INITIAL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(1);
+    /// Values of [`ThrottleRules::max`].
+    pub const MAX: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24);
+    /// Values of [`ThrottleRules::lockout_duration`].
+    pub const LOCKOUT_DURATION: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(365 * 24);
+    /// Values of [`ThrottleRules::failure_memory`].
+    pub const FAILURE_MEMORY: RangeInclusive<Duration> = Duration::from_mins(1)..=Duration::from_hours(365 * 24);
+
+    /// Returns all contradictions.
+    pub fn contradictions(&self) -> Vec<Contradiction> {
+        let all = [
+            (self.initial > self.max, Contradiction::InitialAboveMax),
+            (self.failure_memory < self.max, Contradiction::MemoryBelowMax),
+            (
+                self.lockout_threshold > 0 && self.lockout_threshold <= self.threshold,
+                Contradiction::LockoutBeforeThrottle,
+            ),
+        ];
+        all.into_iter().filter(|(contradicts, _)| *contradicts).map(|(_, contradiction)| contradiction).collect()
+    }
+
     /// Returns whether wrong passwords have any consequence.
     pub fn are_on(&self) -> bool {
         self.threshold != 0 || self.lockout_threshold != 0
@@ -210,6 +246,28 @@ mod tests {
         assert_eq!(waits, [None, Some(5), Some(10), Some(20), Some(40)]);
         assert_eq!(RULES.wait_after(u32::MAX), Some(Duration::from_hours(1)));
         assert_eq!(ThrottleRules { threshold: 0, ..RULES }.wait_after(50), None);
+    }
+
+    #[test]
+    fn numbers_that_contradict_each_other_are_all_found() {
+        assert_eq!(RULES.contradictions(), []);
+        let equal = ThrottleRules { initial: RULES.max, failure_memory: RULES.max, lockout_threshold: 6, ..RULES };
+        assert_eq!(equal.contradictions(), []);
+        let off = ThrottleRules { threshold: 0, lockout_threshold: 0, ..RULES };
+        assert_eq!(off.contradictions(), [], "a limit that is off contradicts nothing");
+        assert_eq!(ThrottleRules { lockout_threshold: 0, ..RULES }.contradictions(), []);
+        assert_eq!(ThrottleRules { threshold: 0, lockout_threshold: 1, ..RULES }.contradictions(), []);
+        let all = ThrottleRules {
+            initial: Duration::from_secs(2),
+            max: Duration::from_secs(1),
+            failure_memory: Duration::ZERO,
+            lockout_threshold: 5,
+            ..RULES
+        };
+        assert_eq!(
+            all.contradictions(),
+            [Contradiction::InitialAboveMax, Contradiction::MemoryBelowMax, Contradiction::LockoutBeforeThrottle]
+        );
     }
 
     #[test]

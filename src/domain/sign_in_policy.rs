@@ -1,7 +1,9 @@
-//! The policy of signing in: which users need a second factor, and from when on, and what makes a password acceptable.
+//! The policy of signing in: which users need a second factor, and from when on, what makes a password acceptable, and what
+//! wrong passwords lead to.
 
 use std::time::Duration;
 
+use super::lockout::ThrottleRules;
 use super::password::PasswordRules;
 use super::password_age::MaxAge;
 use super::role::Role;
@@ -27,6 +29,8 @@ pub struct SignInPolicy {
     pub password_max_age: PasswordMaxAge,
     /// Whether sign-ins look the password up in the list of leaked ones.
     pub checks_breached: bool,
+    /// When wrong passwords throttle and lock.
+    pub throttle: ThrottleRulesSet,
     /// Incremented by each change.
     pub version: i64,
 }
@@ -142,6 +146,113 @@ impl PasswordRulesSet {
         }
     }
 }
+
+/// The numbers of throttle and lockout that a policy sets. What is `None` is as configured.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ThrottleRulesSet {
+    /// Number of consecutive wrong passwords before sign-ins are throttled.
+    pub threshold: Option<u32>,
+    /// The first delay.
+    pub initial: Option<Duration>,
+    /// The longest delay.
+    pub max: Option<Duration>,
+    /// Number of consecutive wrong passwords that lock the account, or refuse unfamiliar places.
+    pub lockout_threshold: Option<u32>,
+    /// Duration of such a lock or refusal.
+    pub lockout_duration: Option<Duration>,
+    /// How long wrong passwords are remembered.
+    pub failure_memory: Option<Duration>,
+}
+
+impl ThrottleRulesSet {
+    /// The rules that are in force, if these are configured.
+    pub fn over(self, configured: ThrottleRules) -> ThrottleRules {
+        ThrottleRules {
+            threshold: self.threshold.unwrap_or(configured.threshold),
+            initial: self.initial.unwrap_or(configured.initial),
+            max: self.max.unwrap_or(configured.max),
+            lockout_threshold: self.lockout_threshold.unwrap_or(configured.lockout_threshold),
+            lockout_duration: self.lockout_duration.unwrap_or(configured.lockout_duration),
+            failure_memory: self.failure_memory.unwrap_or(configured.failure_memory),
+        }
+    }
+
+    /// The rules after a change: what it leaves out stays as it is.
+    #[must_use]
+    pub fn changed_by(self, change: ThrottleRulesSet) -> ThrottleRulesSet {
+        ThrottleRulesSet {
+            threshold: change.threshold.or(self.threshold),
+            initial: change.initial.or(self.initial),
+            max: change.max.or(self.max),
+            lockout_threshold: change.lockout_threshold.or(self.lockout_threshold),
+            lockout_duration: change.lockout_duration.or(self.lockout_duration),
+            failure_memory: change.failure_memory.or(self.failure_memory),
+        }
+    }
+}
+
+/// Values for the policy that a standard recommends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PolicyPreset {
+    /// NIST SP 800-63B-4.
+    Nist,
+    /// PCI DSS 4.0.1.
+    Pci,
+}
+
+impl PolicyPreset {
+    /// Sets all values of the preset. What the standard says nothing of stays as it is.
+    pub fn apply(self, policy: &mut SignInPolicy) {
+        match self {
+            PolicyPreset::Nist => apply_nist(policy),
+            PolicyPreset::Pci => apply_pci(policy),
+        }
+    }
+}
+
+/// NIST SP 800-63B-4, 3.1.1.2: 15 characters, no composition, no leaked passwords and no names; 3.2.2: at most 100 failures.
+/// Passwords need not be changed without a reason.
+fn apply_nist(policy: &mut SignInPolicy) {
+    policy.password_rules = policy.password_rules.changed_by(PasswordRulesSet {
+        min_length: Some(15),
+        reject_breached: Some(true),
+        reject_user_info: Some(true),
+        require_letter_and_digit: Some(false),
+        ..PasswordRulesSet::default()
+    });
+    policy.password_history = 0;
+    policy.password_min_age = Duration::ZERO;
+    policy.password_max_age.age = Duration::ZERO;
+    policy.throttle = GROWING_DELAY;
+}
+
+/// PCI DSS 4.0.1, 8.3.6: 12 characters with a letter and a digit; 8.3.7: not one of the last four; 8.3.9: changed after 90 days, of
+/// which users are told two weeks before; 8.3.4: ten failures lock for half an hour.
+fn apply_pci(policy: &mut SignInPolicy) {
+    policy.password_rules = policy.password_rules.changed_by(PasswordRulesSet {
+        min_length: Some(12),
+        require_letter_and_digit: Some(true),
+        ..PasswordRulesSet::default()
+    });
+    policy.password_history = 4;
+    policy.password_max_age.age = Duration::from_hours(90 * 24);
+    policy.password_max_age.warnings = Warnings::new(vec![Duration::from_hours(14 * 24)]);
+    policy.throttle = ThrottleRulesSet {
+        lockout_threshold: Some(10),
+        lockout_duration: Some(Duration::from_mins(30)),
+        ..GROWING_DELAY
+    };
+}
+
+/// NIST SP 800-63B-4, 3.2.2: at most 100 failures, and a delay that grows with them, such as up to an hour. The server's defaults.
+const GROWING_DELAY: ThrottleRulesSet = ThrottleRulesSet {
+    threshold: Some(5),
+    initial: Some(Duration::from_secs(5)),
+    max: Some(Duration::from_hours(1)),
+    lockout_threshold: Some(100),
+    lockout_duration: Some(Duration::ZERO),
+    failure_memory: Some(Duration::from_hours(24)),
+};
 
 impl SignInPolicy {
     /// Most old passwords that are refused. Each costs a hash whenever a user chooses a password.

@@ -51,6 +51,20 @@ impl Timestamp {
     }
 }
 
+/// Writes a length of time as a whole number of the largest unit that fits, up to hours: `90m`, `24h`.
+pub fn written(length: Duration) -> String {
+    let seconds = length.as_secs();
+    if length.subsec_nanos() > 0 {
+        humantime::format_duration(length).to_string()
+    } else if seconds == 0 || !seconds.is_multiple_of(60) {
+        format!("{seconds}s")
+    } else if !seconds.is_multiple_of(3600) {
+        format!("{}m", seconds / 60)
+    } else {
+        format!("{}h", seconds / 3600)
+    }
+}
+
 /// Converts to microseconds; saturates.
 fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)

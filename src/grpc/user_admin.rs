@@ -28,6 +28,12 @@ impl Service {
 }
 
 impl Service {
+    /// The policy with the rules that are in force.
+    fn told(&self, policy: &SignInPolicy) -> v1::SignInPolicy {
+        let (passwords, throttle) = (policy.password_rules, policy.throttle);
+        policy::policy(policy, self.app.rules_of(passwords), self.app.throttle_rules_of(throttle))
+    }
+
     async fn impact(
         &self,
         caller: &Caller,
@@ -301,7 +307,7 @@ impl UserAdmin for Service {
         let policy = self.app.sign_in_policy().await?;
         let impact = self.impact(&caller, &policy, include_impact).await?;
         Ok(Response::new(v1::GetSignInPolicyResponse {
-            policy: Some(policy::policy(&policy, self.app.rules_of(policy.password_rules))),
+            policy: Some(self.told(&policy)),
             impact,
             breach_list: self.app.breach_list_in_use().map(policy::breach_list),
         }))
@@ -318,9 +324,6 @@ impl UserAdmin for Service {
         let asking = caller.clone();
         let policy = run(&self.app, |app| async move { app.update_sign_in_policy(&caller, command).await }).await?;
         let impact = self.impact(&asking, &policy, include_impact).await?;
-        Ok(Response::new(v1::UpdateSignInPolicyResponse {
-            policy: Some(policy::policy(&policy, self.app.rules_of(policy.password_rules))),
-            impact,
-        }))
+        Ok(Response::new(v1::UpdateSignInPolicyResponse { policy: Some(self.told(&policy)), impact }))
     }
 }

@@ -19,6 +19,8 @@ use crate::mail;
 
 /// How often ended throttles are written to the audit log.
 const END_WAITS_EVERY: Duration = Duration::from_secs(5);
+/// How often the rules of throttle and lockout are read that other replicas have changed.
+const FOLLOW_RULES_EVERY: Duration = Duration::from_secs(1);
 /// How often counts of events are written to the audit log.
 const CLOSE_COUNTS_EVERY: Duration = Duration::from_secs(5);
 /// How often keys of other replicas are loaded. New keys are published a day before they are used. Keys that an operator
@@ -40,6 +42,7 @@ const MOVE_LOG_EVERY: Duration = Duration::from_millis(100);
 /// Starts all jobs. They end when `stop` is cancelled.
 pub fn start(app: &Arc<App>, mail: Option<&Arc<mail::Transport>>, tracker: &TaskTracker, stop: &CancellationToken) {
     run("end-waits", END_WAITS_EVERY, app, tracker, stop, |app| async move { app.end_waits().await });
+    run("follow-rules", FOLLOW_RULES_EVERY, app, tracker, stop, |app| async move { app.follow_throttle_rules().await });
     run("close-counts", CLOSE_COUNTS_EVERY, app, tracker, stop, |app| async move { app.close_counts().await });
     run("tend-keys", TEND_KEYS_EVERY, app, tracker, stop, |app| async move { app.tend_keys().await });
     run("check-clock", CHECK_CLOCK_EVERY, app, tracker, stop, |app| async move { app.check_clock().await });

@@ -45,7 +45,6 @@ use crate::config::{self, Config, Database};
 use crate::crypto::{Hasher, HasherSettings};
 use crate::domain::horizon::Retention;
 use crate::domain::link::LinkLifetimes;
-use crate::domain::lockout::ThrottleRules;
 use crate::domain::password::PasswordRules;
 use crate::domain::session::SessionLimits;
 use crate::environment::Environment;
@@ -149,6 +148,7 @@ pub async fn start(config: &Config, environment: Environment) -> Result<Running,
     let settings = settings(config, pages_address);
     let app = App::new(environment, Arc::clone(&metrics), settings, store, hasher, keys);
     let app = Arc::new(app.with_breach_lists(breach_lists));
+    app.first_throttle_rules().await?;
     let (stop, stop_jobs) = (CancellationToken::new(), CancellationToken::new());
     let failed_calls = config.connections.failed_calls;
     let (routes, health, call_log) = grpc::routes(Arc::clone(&app), config.reflection, failed_calls, &stop)?;
@@ -481,14 +481,7 @@ fn settings(config: &Config, pages: Option<SocketAddr>) -> Settings {
     Settings {
         issuer: config.issuer.clone(),
         organisation: config.organisation.clone(),
-        throttle: ThrottleRules {
-            threshold: throttle.threshold,
-            initial: throttle.initial,
-            max: throttle.max,
-            lockout_threshold: throttle.lockout_threshold,
-            lockout_duration: throttle.lockout_duration,
-            failure_memory: throttle.failure_memory,
-        },
+        throttle: throttle.rules(),
         sources: SourceRules {
             failures: throttle.source_failures,
             failures_window: throttle.source_failures_window,

@@ -1,16 +1,18 @@
 //! The policy of signing in: one row.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use sea_orm::sea_query::{Expr, LockType};
-use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryTrait};
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryTrait, UpdateMany};
 
 use super::WriteTx;
 use super::entity::sign_in_policy::{self, Column};
 use super::single::record;
 use super::text::{Decoder, micros};
+use crate::domain::lockout::ThrottleRules;
 use crate::domain::role::Role;
-use crate::domain::sign_in_policy::{PasswordMaxAge, PasswordRulesSet, SignInPolicy, Warnings};
+use crate::domain::sign_in_policy::{PasswordMaxAge, PasswordRulesSet, SignInPolicy, ThrottleRulesSet, Warnings};
 use crate::domain::time::Timestamp;
 use crate::domain::user_policy::UserPolicy;
 use crate::error::{Error, Resource, Result};
@@ -58,8 +60,36 @@ async fn read(c: &impl ConnectionTrait, lock: bool) -> Result<SignInPolicy> {
             warnings: decoder.some(warnings_from(&row.password_warnings))?,
         },
         checks_breached: row.password_check_breached != 0,
+        throttle: throttle_of(&decoder, &row)?,
         version: row.version,
     })
+}
+
+/// Reads the numbers of throttle and lockout. Those out of their bounds make the row corrupt: they could turn a limit off.
+fn throttle_of(decoder: &Decoder<'_>, row: &sign_in_policy::Model) -> Result<ThrottleRulesSet> {
+    let number = |stored: Option<i16>| {
+        let number = decoder.ok(stored.map(u32::try_from).transpose())?;
+        within(decoder, number, &ThrottleRules::THRESHOLD)
+    };
+    let time = |stored: Option<i64>, bounds| {
+        let micros = decoder.ok(stored.map(u64::try_from).transpose())?;
+        within(decoder, micros.map(Duration::from_micros), &bounds)
+    };
+    Ok(ThrottleRulesSet {
+        threshold: number(row.throttle_threshold)?,
+        initial: time(row.throttle_initial, ThrottleRules::INITIAL)?,
+        max: time(row.throttle_max, ThrottleRules::MAX)?,
+        lockout_threshold: number(row.lockout_threshold)?,
+        lockout_duration: time(row.lockout_duration, ThrottleRules::LOCKOUT_DURATION)?,
+        failure_memory: time(row.failure_memory, ThrottleRules::FAILURE_MEMORY)?,
+    })
+}
+
+fn within<T: PartialOrd>(decoder: &Decoder<'_>, value: Option<T>, bounds: &RangeInclusive<T>) -> Result<Option<T>> {
+    match value {
+        Some(value) if !bounds.contains(&value) => Err(decoder.corrupt()),
+        value => Ok(value),
+    }
 }
 
 /// Stores the policy, which was read and locked in this transaction, with its next version.
@@ -70,7 +100,7 @@ pub async fn policy_save(tx: &WriteTx, policy: &SignInPolicy) -> Result<()> {
     let time = |time: Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
     let max_age = &policy.password_max_age;
     let warnings: Vec<String> = max_age.warnings.before().iter().map(|before| time(*before).to_string()).collect();
-    sign_in_policy::Entity::update_many()
+    with_throttle(sign_in_policy::Entity::update_many(), policy.throttle)
         .col_expr(Column::Version, Expr::value(policy.version))
         .col_expr(Column::SecondFactorRequired, Expr::value(i16::from(policy.second_factor_required)))
         .col_expr(Column::SecondFactorRoles, Expr::value(roles.join(" ")))
@@ -93,6 +123,21 @@ pub async fn policy_save(tx: &WriteTx, policy: &SignInPolicy) -> Result<()> {
         .await?;
     failpoint!("store.policy_save");
     Ok(())
+}
+
+fn with_throttle(
+    update: UpdateMany<sign_in_policy::Entity>,
+    throttle: ThrottleRulesSet,
+) -> UpdateMany<sign_in_policy::Entity> {
+    let number = |number: Option<u32>| number.map(|number| i16::try_from(number).unwrap_or(i16::MAX));
+    let time = |time: Option<Duration>| time.map(|time| i64::try_from(time.as_micros()).unwrap_or(i64::MAX));
+    update
+        .col_expr(Column::ThrottleThreshold, Expr::value(number(throttle.threshold)))
+        .col_expr(Column::ThrottleInitial, Expr::value(time(throttle.initial)))
+        .col_expr(Column::ThrottleMax, Expr::value(time(throttle.max)))
+        .col_expr(Column::LockoutThreshold, Expr::value(number(throttle.lockout_threshold)))
+        .col_expr(Column::LockoutDuration, Expr::value(time(throttle.lockout_duration)))
+        .col_expr(Column::FailureMemory, Expr::value(time(throttle.failure_memory)))
 }
 
 /// Reads what the policy means for a user with these roles from the derived column of the account.

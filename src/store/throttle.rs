@@ -279,8 +279,14 @@ async fn succeeded(tx: &WriteTx, id: &str) -> Result<bool> {
     Ok(wait_ended)
 }
 
-/// Accepts sign-ins from unfamiliar places again, if they were refused. Returns whether they were.
+/// Accepts sign-ins from unfamiliar places again, if they were refused. Returns whether they were. A refusal without an end may
+/// stem from a lower threshold than that of today.
 pub async fn throttle_accept_unfamiliar(tx: &WriteTx, user: UserId, rules: &ThrottleRules) -> Result<bool> {
+    let has_no_end = throttle::Column::WaitsUntil.eq(FOR_GOOD);
+    let is_refused = match rules.lockout_threshold {
+        0 => has_no_end,
+        threshold => has_no_end.or(throttle::Column::Failures.gte(threshold)),
+    };
     let budgets = Budgets { account: Account::Known(user), name: Name::Username, is_familiar: false };
     let accepted = throttle::Entity::update_many()
         .col_expr(throttle::Column::WaitsUntil, Expr::value(Option::<i64>::None))
@@ -288,7 +294,7 @@ pub async fn throttle_accept_unfamiliar(tx: &WriteTx, user: UserId, rules: &Thro
         .col_expr(throttle::Column::LastFailureAt, Expr::value(Option::<i64>::None))
         .filter(throttle::Column::Id.eq(budgets.account_id()))
         .filter(throttle::Column::WaitsUntil.is_not_null())
-        .filter(throttle::Column::Failures.gte(rules.lockout_threshold))
+        .filter(is_refused)
         .exec(tx)
         .await?;
     Ok(accepted.rows_affected > 0)

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use prost_types::Timestamp;
 
 use super::policy_report::{Report, expiring, missing, passwords as expire};
-use crate::cli::args::{Confirmation, duration, wire_duration};
+use crate::cli::args::{Confirmation, duration, enum_parser, wire_duration};
 use crate::cli::error::Error;
 use crate::cli::output::Screen;
 use crate::cli::output::time::{instant, length, stamp};
@@ -73,10 +73,10 @@ pub(crate) struct Show {}
 /// What to change.
 #[derive(Debug, Args)]
 struct Change {
-    /// The users to ask for a second factor: `all`, `none`, or roles with commas between.
+    /// The users to ask: `all`, `none`, or roles.
     #[arg(long, value_name = "WHOM", value_delimiter = ',')]
     second_factor: Vec<String>,
-    /// From when on, such as `2027-01-01`, `7d` or `now`.
+    /// From when on: `2027-01-01`, `7d` or `now`.
     #[arg(long, value_name = "TIME")]
     from: Option<String>,
     /// Shortest password, in characters: 8 to 64.
@@ -85,25 +85,25 @@ struct Change {
     /// Longest password, in characters: 64 to 256.
     #[arg(long, value_name = "N")]
     max_length: Option<u32>,
-    /// Lowest strength, 0 to 4, as `latchkey password check` tells it.
+    /// Lowest strength: 0 to 4 (`password check`).
     #[arg(long, value_name = "N")]
     min_score: Option<u32>,
-    /// Refuse leaked passwords, if the server has a list of them.
+    /// Refuse leaked passwords (needs a list).
     #[arg(long, value_name = "on|off", hide_possible_values = true)]
     reject_leaked: Option<Switch>,
-    /// Have leaked passwords changed at the next sign-in, too.
+    /// Have leaked ones changed at sign-in, too.
     #[arg(long, value_name = "on|off", hide_possible_values = true)]
     leaked_at_sign_in: Option<Switch>,
-    /// Refuse passwords that are little more than names of the user.
+    /// Refuse little more than the user's names.
     #[arg(long, value_name = "on|off", hide_possible_values = true)]
     reject_names: Option<Switch>,
     /// Ask for a letter and a digit (PCI DSS 8.3.6).
     #[arg(long, value_name = "on|off", hide_possible_values = true)]
     letter_and_digit: Option<Switch>,
-    /// Refuse this many old passwords besides the last one: 0 to 10.
+    /// Old ones to refuse besides the last: 0 to 10.
     #[arg(long, value_name = "N")]
     history: Option<u32>,
-    /// Shortest time between two changes, such as `1d`; `0` for none.
+    /// Time between changes, such as `1d`, or `0`.
     #[arg(long, value_name = "TIME", value_parser = age)]
     min_age: Option<Duration>,
     /// Age at which passwords must be changed, such as `90d`; `0` for never.
@@ -115,6 +115,49 @@ struct Change {
     /// How long before users are told, such as `14d,3d`; or `none`.
     #[arg(long, value_name = "TIMES", value_delimiter = ',', value_parser = warning)]
     warn: Vec<Option<Duration>>,
+    #[command(flatten)]
+    throttle: ThrottleChange,
+    /// First set what NIST SP 800-63B or PCI DSS asks.
+    #[arg(long, value_name = "nist|pci", hide_possible_values = true, value_parser = enum_parser("latchkey.v1.SignInPolicyPreset", "SIGN_IN_POLICY_PRESET_"))]
+    preset: Option<i32>,
+}
+
+/// What to change of throttle and lockout.
+#[derive(Debug, Args)]
+struct ThrottleChange {
+    /// Wrong passwords that lead to waits; 0: never.
+    #[arg(long, value_name = "N")]
+    throttle_after: Option<u32>,
+    /// First wait, such as `5s`; then it doubles.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    first_wait: Option<Duration>,
+    /// Longest wait, such as `1h`.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    longest_wait: Option<Duration>,
+    /// Wrong passwords that lock; 0: never.
+    #[arg(long, value_name = "N")]
+    lock_after: Option<u32>,
+    /// How long; `ever` is until it is unlocked.
+    #[arg(long, value_name = "TIME|ever", value_parser = lock_time)]
+    lock_for: Option<Duration>,
+    /// When wrong passwords are forgotten: `24h`.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    forget_after: Option<Duration>,
+}
+
+impl ThrottleChange {
+    /// Adds the change to those of a policy.
+    fn add_to(self, policy: SignInPolicy) -> SignInPolicy {
+        SignInPolicy {
+            throttle_threshold: self.throttle_after,
+            throttle_initial: self.first_wait.map(wire_duration),
+            throttle_max: self.longest_wait.map(wire_duration),
+            lockout_threshold: self.lock_after,
+            lockout_duration: self.lock_for.map(wire_duration),
+            failure_memory: self.forget_after.map(wire_duration),
+            ..policy
+        }
+    }
 }
 
 /// On or off.
@@ -134,14 +177,20 @@ fn warning(text: &str) -> Result<Option<Duration>, String> {
     if text == "none" { Ok(None) } else { duration(text).map(Some) }
 }
 
+/// Parses how long a lock lasts. Zero: until it is unlocked.
+fn lock_time(text: &str) -> Result<Duration, String> {
+    if text == "ever" { Ok(Duration::ZERO) } else { duration(text) }
+}
+
 impl Change {
     fn request(self, cli: &Cli) -> Result<UpdateSignInPolicyRequest, Error> {
+        let preset = self.preset.unwrap_or_default();
         let policy = self.policy(cli)?;
-        if policy == SignInPolicy::default() {
+        if preset == 0 && policy == SignInPolicy::default() {
             let hint = "`--second-factor WHOM`, `--min-length N` or another option of `--help`";
             return Err(Error::usage("say what to change").hint(hint));
         }
-        Ok(UpdateSignInPolicyRequest { policy: Some(policy), include_impact: true, ..Default::default() })
+        Ok(UpdateSignInPolicyRequest { policy: Some(policy), preset, include_impact: true, ..Default::default() })
     }
 
     fn policy(self, cli: &Cli) -> Result<SignInPolicy, Error> {
@@ -170,7 +219,7 @@ impl Change {
             reject_user_info: is_on(self.reject_names),
             require_letter_and_digit: is_on(self.letter_and_digit),
         };
-        Ok(SignInPolicy {
+        Ok(self.throttle.add_to(SignInPolicy {
             password_rules: Some(password_rules).filter(|rules| *rules != PasswordRules::default()),
             history_size: self.history,
             max_age: self.max_age.map(wire_duration),
@@ -184,8 +233,8 @@ impl Change {
             second_factor_required: required,
             second_factor_roles: roles.map(|names| RoleNames { names }),
             second_factor_required_from_time: from,
-            etag: String::new(),
-        })
+            ..SignInPolicy::default()
+        }))
     }
 }
 
@@ -206,12 +255,11 @@ pub(crate) struct Preview {
 
 const SET_HELP: &str = "\
 Users who are asked for a second factor set one up at the next sign-in. Sessions
-without one end at their next refresh; API tokens go on. Rules for passwords are
-for new ones: no user has to change a password because of them.
+without one end at their next refresh. Rules for passwords are for new ones.
 
 Examples:
-  latchkey policy set --second-factor all --from 2027-01-01 --note \"board decision 12\"
-  latchkey policy set --min-length 12 --letter-and-digit on --history 4";
+  latchkey policy set --second-factor all --from 2027-01-01 --note \"decision 12\"
+  latchkey policy set --preset pci --lock-after 6";
 
 /// Change the policy.
 #[derive(Debug, Args)]
@@ -224,7 +272,7 @@ pub(crate) struct Set {
     note: String,
     #[command(flatten)]
     confirmation: Confirmation,
-    /// Only if the policy is still as it was with this etag.
+    /// Only if the policy still has this etag.
     #[arg(long, default_value = "", hide_default_value = true)]
     etag: String,
 }
@@ -240,7 +288,9 @@ impl Set {
                 .row("passwords", passwords(&policy))
                 .row("changes", changes(&policy))
                 .row("maximum age", max_age(&policy))
-                .row("expiring", expire(&impact));
+                .row("expiring", expire(&impact))
+                .row("throttle", throttle(&policy))
+                .row("lock", lock(&policy));
             cli.confirm(question).await?;
         }
         cli.answer(request, |screen, answer| {
@@ -260,6 +310,8 @@ fn show(screen: &Screen, policy: Option<SignInPolicy>, impact: Option<PolicyImpa
         ("changes", changes(&policy).into()),
         ("maximum age", max_age(&policy).into()),
         ("expiring", impact.passwords_expired.is_some().then(|| expire(&impact)).unwrap_or_default().into()),
+        ("throttle", throttle(&policy).into()),
+        ("lock", lock(&policy).into()),
         ("etag", policy.etag.as_str().into()),
     ])?;
     if impact.second_factors_missing > 0 {
@@ -302,28 +354,58 @@ fn changes(policy: &SignInPolicy) -> String {
 
 /// When passwords expire, and when users are told.
 fn max_age(policy: &SignInPolicy) -> String {
-    let seconds = |time: Option<&prost_types::Duration>| time.and_then(|time| u64::try_from(time.seconds).ok());
-    let told = |time: Option<&prost_types::Duration>| in_days(seconds(time).unwrap_or_default());
-    if seconds(policy.max_age.as_ref()).unwrap_or_default() == 0 {
+    if policy.max_age.is_none_or(|age| age.seconds == 0) {
         return "none: passwords do not expire".to_owned();
     }
     let before = policy.expiry_warnings.as_ref().map(|warnings| warnings.before.as_slice()).unwrap_or_default();
-    let before: Vec<String> = before.iter().map(|before| told(Some(before))).collect();
+    let before: Vec<String> = before.iter().map(|before| whole(Some(*before))).collect();
     let warned = match before.as_slice() {
         [] => "users are not told before".to_owned(),
         before => format!("users are told {} before", before.join(" and ")),
     };
-    let rollout = match policy.max_age_rollout.as_ref() {
-        Some(rollout) if rollout.seconds > 0 => format!("rolled out over {}", told(Some(rollout))),
+    let rollout = match policy.max_age_rollout {
+        Some(rollout) if rollout.seconds > 0 => format!("rolled out over {}", whole(Some(rollout))),
         _ => "rolled out at once".to_owned(),
     };
-    format!("{}, {rollout}; {warned}", told(policy.max_age.as_ref()))
+    format!("{}, {rollout}; {warned}", whole(policy.max_age))
 }
 
-/// `90 d`, not `3 mo`, which a policy does not mean.
-fn in_days(seconds: u64) -> String {
-    const DAY: u64 = 24 * 60 * 60;
-    if seconds.is_multiple_of(DAY) { format!("{} d", seconds / DAY) } else { length(Duration::from_secs(seconds)) }
+/// How long sign-ins wait after wrong passwords.
+fn throttle(policy: &SignInPolicy) -> String {
+    let memory = format!("forgotten after {}", whole(policy.failure_memory));
+    match policy.throttle_threshold() {
+        0 => format!("no wait after wrong passwords; {memory}"),
+        failures => format!(
+            "after {}: {}, doubling to {}; {memory}",
+            count(failures, "wrong password"),
+            whole(policy.throttle_initial),
+            whole(policy.throttle_max)
+        ),
+    }
+}
+
+/// When wrong passwords lock an account, and for how long.
+fn lock(policy: &SignInPolicy) -> String {
+    let failures = match policy.lockout_threshold() {
+        0 => return "not by wrong passwords".to_owned(),
+        failures => count(failures, "wrong password"),
+    };
+    match policy.lockout_duration {
+        Some(length) if length.seconds > 0 => format!("after {failures}, for {}", whole(Some(length))),
+        _ => format!("after {failures}, until unlocked or reset"),
+    }
+}
+
+/// A length of time as a whole number of the largest unit that fits: `90 m`.
+fn whole(length: Option<prost_types::Duration>) -> String {
+    let seconds = length.map_or(0, |length| length.seconds);
+    let (unit, name) = match seconds {
+        _ if seconds > 86_400 && seconds % 86_400 == 0 => (86_400, "d"),
+        _ if seconds > 0 && seconds % 3600 == 0 => (3600, "h"),
+        _ if seconds > 0 && seconds % 60 == 0 => (60, "m"),
+        _ => (1, "s"),
+    };
+    format!("{} {name}", seconds / unit)
 }
 
 /// The users whom the policy asks for a second factor, and from when on.

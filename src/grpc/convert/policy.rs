@@ -1,16 +1,18 @@
 //! Requests and messages about the policy, and about the strength of passwords.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::auth::rules;
-use super::{bounded, duration_message, duration_of, each, etag, finish, instant, note, roles, stamp};
+use super::{Wrong, bounded, duration_message, duration_of, each, etag, finish, instant, note, roles, stamp};
 use crate::app::{
     BreachListInUse, CheckPasswordStrength, Expiries, Group, Judged, MaxAgeChange, PolicyImpact, UpdateSignInPolicy,
 };
 use crate::domain::language::Language;
+use crate::domain::lockout::ThrottleRules;
 use crate::domain::password::{LengthBounds, PasswordRules, PlainPassword, RuleBroken};
-use crate::domain::sign_in_policy::{PasswordRulesSet, SignInPolicy, Warnings};
-use crate::domain::time::Timestamp;
+use crate::domain::sign_in_policy::{PasswordRulesSet, PolicyPreset, SignInPolicy, ThrottleRulesSet, Warnings};
+use crate::domain::time::{Timestamp, written};
 use crate::domain::violation::{Fault, Violations};
 use crate::error::Result;
 use crate::proto::v1;
@@ -43,7 +45,13 @@ pub(in crate::grpc) fn update_policy(message: v1::UpdateSignInPolicyRequest) -> 
     let mut faults = Violations::new();
     let etag = etag(&mut faults, &message.etag);
     let note = note(&mut faults, &message.note);
-    let policy = faults.require("policy", message.policy).unwrap_or_default();
+    let preset = faults.check("preset", preset(message.preset));
+    let policy = match preset {
+        Some(Some(_)) => message.policy,
+        _ => faults.require("policy", message.policy),
+    };
+    let policy = policy.unwrap_or_default();
+    let throttle = throttle_set(&mut faults, &policy);
     // Ignored, since it is for output only, but limited like every field.
     bounded(&mut faults, "policy.etag", policy.etag, MAX_ETAG_BYTES);
     let names = policy.second_factor_roles.map(|roles| roles.names);
@@ -60,13 +68,14 @@ pub(in crate::grpc) fn update_policy(message: v1::UpdateSignInPolicyRequest) -> 
     let history = within(&mut faults, "policy.history_size", policy.history_size, 0, SignInPolicy::MAX_HISTORY);
     let min_age = min_age(&mut faults, policy.min_age);
     let max_age = max_age(&mut faults, policy.max_age);
-    let rollout = duration_within(&mut faults, "policy.max_age_rollout", policy.max_age_rollout, Duration::ZERO, YEAR);
+    let rollout = time(&mut faults, "policy.max_age_rollout", policy.max_age_rollout, &(Duration::ZERO..=YEAR));
     let warnings = match &policy.expiry_warnings {
         Some(warnings) => self::warnings(&mut faults, &warnings.before).map(Some),
         None => Some(None),
     };
     finish(faults, || {
         Some(UpdateSignInPolicy {
+            preset: preset?,
             second_factor_required: policy.second_factor_required,
             second_factor_roles: roles?,
             second_factor_from: from?,
@@ -75,6 +84,7 @@ pub(in crate::grpc) fn update_policy(message: v1::UpdateSignInPolicyRequest) -> 
             password_min_age: min_age,
             password_max_age: MaxAgeChange { age: max_age, rollout, warnings: warnings? },
             checks_breached: policy.check_breached_at_sign_in,
+            throttle,
             note: note?,
             etag: etag?,
             validate_only: message.validate_only,
@@ -112,18 +122,42 @@ fn min_age(faults: &mut Violations, message: Option<prost_types::Duration>) -> O
     age
 }
 
-/// Returns a time that may be absent. One outside of the bounds adds a violation.
-fn duration_within(
+fn preset(number: i32) -> std::result::Result<Option<PolicyPreset>, Wrong> {
+    match v1::SignInPolicyPreset::try_from(number).map_err(|_| Wrong::Number)? {
+        v1::SignInPolicyPreset::Unspecified => Ok(None),
+        v1::SignInPolicyPreset::Nist => Ok(Some(PolicyPreset::Nist)),
+        v1::SignInPolicyPreset::Pci => Ok(Some(PolicyPreset::Pci)),
+    }
+}
+
+fn throttle_set(faults: &mut Violations, policy: &v1::SignInPolicy) -> ThrottleRulesSet {
+    let (min, max) = ThrottleRules::THRESHOLD.into_inner();
+    ThrottleRulesSet {
+        threshold: within(faults, "policy.throttle_threshold", policy.throttle_threshold, min, max),
+        initial: time(faults, "policy.throttle_initial", policy.throttle_initial, &ThrottleRules::INITIAL),
+        max: time(faults, "policy.throttle_max", policy.throttle_max, &ThrottleRules::MAX),
+        lockout_threshold: within(faults, "policy.lockout_threshold", policy.lockout_threshold, min, max),
+        lockout_duration: time(
+            faults,
+            "policy.lockout_duration",
+            policy.lockout_duration,
+            &ThrottleRules::LOCKOUT_DURATION,
+        ),
+        failure_memory: time(faults, "policy.failure_memory", policy.failure_memory, &ThrottleRules::FAILURE_MEMORY),
+    }
+}
+
+/// Returns a length of time that may be absent. One outside of the bounds adds a violation.
+fn time(
     faults: &mut Violations,
     field: &str,
     message: Option<prost_types::Duration>,
-    min: Duration,
-    max: Duration,
+    bounds: &RangeInclusive<Duration>,
 ) -> Option<Duration> {
-    let time = duration_of(message?).filter(|time| (min..=max).contains(time));
+    let time = duration_of(message?).filter(|time| bounds.contains(time));
     if time.is_none() {
-        let hours = |time: Duration| time.as_secs() / 3600;
-        faults.push(field, Fault::OutOfRange, format!("must be between {} h and {} h", hours(min), hours(max)));
+        let (min, max) = (written(*bounds.start()), written(*bounds.end()));
+        faults.push(field, Fault::OutOfRange, format!("must be between {min} and {max}"));
     }
     time
 }
@@ -145,12 +179,17 @@ fn warnings(faults: &mut Violations, before: &[prost_types::Duration]) -> Option
     let times: Vec<Option<Duration>> = before
         .iter()
         .enumerate()
-        .map(|(index, time)| duration_within(faults, &format!("{field}[{index}]"), Some(*time), SOONEST_WARNING, YEAR))
+        .map(|(index, before)| time(faults, &format!("{field}[{index}]"), Some(*before), &(SOONEST_WARNING..=YEAR)))
         .collect();
     times.into_iter().collect::<Option<_>>().map(Warnings::new)
 }
 
-pub(in crate::grpc) fn policy(policy: &SignInPolicy, password_rules: PasswordRules) -> v1::SignInPolicy {
+/// Converts the policy, with the rules that are in force.
+pub(in crate::grpc) fn policy(
+    policy: &SignInPolicy,
+    password_rules: PasswordRules,
+    throttle: ThrottleRules,
+) -> v1::SignInPolicy {
     let names = policy.second_factor_roles.iter().map(ToString::to_string).collect();
     let max_age = &policy.password_max_age;
     let before = max_age.warnings.before().iter().copied().map(duration_message);
@@ -161,6 +200,12 @@ pub(in crate::grpc) fn policy(policy: &SignInPolicy, password_rules: PasswordRul
         max_age_rollout: Some(duration_message(max_age.rollout)),
         expiry_warnings: Some(v1::ExpiryWarnings { before: before.collect() }),
         min_age: Some(duration_message(policy.password_min_age)),
+        throttle_threshold: Some(throttle.threshold),
+        throttle_initial: Some(duration_message(throttle.initial)),
+        throttle_max: Some(duration_message(throttle.max)),
+        lockout_threshold: Some(throttle.lockout_threshold),
+        lockout_duration: Some(duration_message(throttle.lockout_duration)),
+        failure_memory: Some(duration_message(throttle.failure_memory)),
         check_breached_at_sign_in: Some(policy.checks_breached),
         second_factor_required: Some(policy.second_factor_required),
         second_factor_roles: Some(v1::RoleNames { names }),

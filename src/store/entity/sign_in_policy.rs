@@ -22,6 +22,12 @@ pub struct Model {
     pub password_max_age_set_at: i64,
     pub password_rollout: i64,
     pub password_warnings: String,
+    pub throttle_threshold: Option<i16>,
+    pub throttle_initial: Option<i64>,
+    pub throttle_max: Option<i64>,
+    pub lockout_threshold: Option<i16>,
+    pub lockout_duration: Option<i64>,
+    pub failure_memory: Option<i64>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

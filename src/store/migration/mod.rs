@@ -13,6 +13,7 @@ mod m0010_reset_requests;
 mod m0011_pending_links_and_failed_mail;
 mod m0012_second_factors;
 mod m0013_password_policy;
+mod m0014_throttle_policy;
 mod m0015_password_age;
 
 use sea_orm_migration::prelude::*;
@@ -36,6 +37,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0011_pending_links_and_failed_mail::Migration),
             Box::new(m0012_second_factors::Migration),
             Box::new(m0013_password_policy::Migration),
+            Box::new(m0014_throttle_policy::Migration),
             Box::new(m0015_password_age::Migration),
         ]
     }
