@@ -156,7 +156,8 @@ fn changed(before: &SignInPolicy, command: &UpdateSignInPolicy, now: Timestamp) 
     after.password_rules = after.password_rules.changed_by(command.password_rules);
     after.password_history = command.password_history.unwrap_or(after.password_history);
     after.password_min_age = command.password_min_age.unwrap_or(after.password_min_age);
-    after.password_max_age = command.password_max_age.applied_to(&after.password_max_age, &before.password_max_age, now);
+    after.password_max_age =
+        command.password_max_age.applied_to(&after.password_max_age, &before.password_max_age, now);
     after.checks_breached = command.checks_breached.unwrap_or(after.checks_breached);
     after.throttle = after.throttle.changed_by(command.throttle);
     if !after.second_factor_required && after.second_factor_roles.is_empty() {

@@ -112,14 +112,19 @@ impl App {
 
     /// Returns whether failures of this account are counted.
     pub(super) fn is_counted(&self, account: &Account) -> bool {
+        self.is_counted_by(&self.throttle.rules(), account)
+    }
+
+    fn is_counted_by(&self, rules: &ThrottleRules, account: &Account) -> bool {
         let is_counted_name = matches!(account, Account::Known(_)) || self.settings.unknown_names != 0;
-        self.throttle.rules().are_on() && is_counted_name
+        rules.are_on() && is_counted_name
     }
 
     /// Reserves an attempt, and waits while others on other replicas are under way. Fails if the name is throttled, or if the
     /// others take too long. If only the account is throttled, the attempt goes on, but [`Attempt::may_prove`] is false.
     pub(super) async fn reserve(&self, mut budgets: Budgets, admitted: Admitted) -> Result<Attempt> {
-        let (rules, counted) = (self.throttle.rules(), self.is_counted(&budgets.account));
+        let rules = self.throttle.rules();
+        let counted = self.is_counted_by(&rules, &budgets.account);
         if !counted {
             return Ok(Attempt { budgets, rules, counted, is_spent: false, account_until: None, admitted });
         }

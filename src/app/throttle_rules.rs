@@ -58,11 +58,19 @@ impl App {
         Ok(())
     }
 
+    /// Does the same for the changes of other replicas. While the database is not usable, no replica makes one.
+    pub async fn follow_other_replicas(&self) -> Result<()> {
+        if self.ready() { self.follow_throttle_rules().await } else { Ok(()) }
+    }
+
     /// Reads the rules before the first attempt. A broken row leaves those of the configuration in force.
     pub async fn first_throttle_rules(&self) -> Result<()> {
         match self.follow_throttle_rules().await {
-            Err(Error::Corrupt { .. }) => {
-                tracing::error!("the policy is not readable; the limits on wrong passwords are as configured");
+            Err(error) if !matches!(error, Error::Unavailable(_)) => {
+                tracing::error!(
+                    reason = error.reason().as_str(),
+                    "the policy is not readable; the limits on wrong passwords are as configured"
+                );
                 Ok(())
             }
             result => result,

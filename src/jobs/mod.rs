@@ -42,7 +42,7 @@ const MOVE_LOG_EVERY: Duration = Duration::from_millis(100);
 /// Starts all jobs. They end when `stop` is cancelled.
 pub fn start(app: &Arc<App>, mail: Option<&Arc<mail::Transport>>, tracker: &TaskTracker, stop: &CancellationToken) {
     run("end-waits", END_WAITS_EVERY, app, tracker, stop, |app| async move { app.end_waits().await });
-    run("follow-rules", FOLLOW_RULES_EVERY, app, tracker, stop, |app| async move { app.follow_throttle_rules().await });
+    run("follow-rules", FOLLOW_RULES_EVERY, app, tracker, stop, |app| async move { app.follow_other_replicas().await });
     run("close-counts", CLOSE_COUNTS_EVERY, app, tracker, stop, |app| async move { app.close_counts().await });
     run("tend-keys", TEND_KEYS_EVERY, app, tracker, stop, |app| async move { app.tend_keys().await });
     run("check-clock", CHECK_CLOCK_EVERY, app, tracker, stop, |app| async move { app.check_clock().await });

@@ -10,7 +10,7 @@ use latchkey::proto::v1::{self, EventType, LockCause, SignInAbilityKind, SignInA
 use tonic::Code;
 
 use crate::harness::calls::Shown;
-use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD, Refusal, at_once, refused};
+use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD, Refusal, at_once, eventually, refused};
 
 /// Where the owner signs in from.
 const HOME: &str = "127.0.0.2";
@@ -274,6 +274,47 @@ async fn a_refusal_of_unfamiliar_places_can_have_an_end() {
     refused(elsewhere(&h).await.sign_in("bob", PASSWORD).await, Code::Unauthenticated, "CREDENTIALS_REJECTED");
     h.clock.advance(Duration::from_mins(30));
     elsewhere(&h).await.tokens("bob", PASSWORD).await.expect("tokens");
+}
+
+#[tokio::test]
+async fn a_refusal_outlives_a_higher_threshold_and_the_owner_ends_it() {
+    let h = with(short).await;
+    at_home(&h, "bob").await;
+    until_refused(&h).await;
+    let higher = v1::SignInPolicy { lockout_threshold: Some(100), ..Default::default() };
+    h.operator().await.change_policy(higher).await.expect("a policy");
+    refused(elsewhere(&h).await.sign_in("bob", PASSWORD).await, Code::Unauthenticated, "CREDENTIALS_REJECTED");
+    at_home(&h, "bob").await;
+    h.clock.advance(Duration::from_secs(1));
+    elsewhere(&h).await.tokens("bob", PASSWORD).await.expect("accepted again");
+}
+
+#[tokio::test]
+async fn a_refusal_without_an_end_is_over_once_refusals_have_one() {
+    let h = with(short).await;
+    until_refused(&h).await;
+    let half_an_hour = Some(prost_types::Duration { seconds: 1800, nanos: 0 });
+    let policy = v1::SignInPolicy { lockout_duration: half_an_hour, ..Default::default() };
+    let operator = h.operator().await;
+    operator.change_policy(policy).await.expect("a policy");
+    eventually("the end of the refusal, from a job", || async {
+        operator.user("bob").await.throttle.is_none().then_some(())
+    })
+    .await;
+    elsewhere(&h).await.tokens("bob", PASSWORD).await.expect("tokens");
+}
+
+#[tokio::test]
+async fn without_a_lockout_the_owner_does_not_end_the_throttle_of_strangers() {
+    let h = with(|_| {}).await;
+    at_home(&h, "bob").await;
+    let off = v1::SignInPolicy { lockout_threshold: Some(0), ..Default::default() };
+    h.operator().await.change_policy(off).await.expect("a policy");
+    spend(&h).await;
+    at_home(&h, "bob").await;
+    // Under another name the budget of the account shows, not that of the name.
+    let answer = elsewhere(&h).await.sign_in("bob@example.org", PASSWORD).await;
+    refused(answer, Code::Unauthenticated, "CREDENTIALS_REJECTED");
 }
 
 #[tokio::test]

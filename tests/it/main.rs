@@ -118,6 +118,7 @@ mod source_limits;
 mod stranger_floods;
 mod terminals;
 mod throttle;
+mod throttle_policy;
 mod tls;
 mod transport;
 mod updating_users;

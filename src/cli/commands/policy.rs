@@ -23,7 +23,7 @@ Examples:
   latchkey policy show
   latchkey policy preview --second-factor all
   latchkey policy set --second-factor operator,admin --from 2027-01-01
-  latchkey policy set --min-length 12 --history 4
+  latchkey policy set --lock-after 10 --lock-for 30m
   latchkey policy report";
 
 /// See and change what the server asks of everybody who signs in.
@@ -74,50 +74,50 @@ pub(crate) struct Show {}
 #[derive(Debug, Args)]
 struct Change {
     /// The users to ask: `all`, `none`, or roles.
-    #[arg(long, value_name = "WHOM", value_delimiter = ',')]
+    #[arg(long, help_heading = "Second factor", value_name = "WHOM", value_delimiter = ',')]
     second_factor: Vec<String>,
     /// From when on: `2027-01-01`, `7d` or `now`.
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, help_heading = "Second factor", value_name = "TIME")]
     from: Option<String>,
     /// Shortest password, in characters: 8 to 64.
-    #[arg(long, value_name = "N")]
+    #[arg(long, help_heading = "New passwords", value_name = "N")]
     min_length: Option<u32>,
     /// Longest password, in characters: 64 to 256.
-    #[arg(long, value_name = "N")]
+    #[arg(long, help_heading = "New passwords", value_name = "N")]
     max_length: Option<u32>,
     /// Lowest strength: 0 to 4 (`password check`).
-    #[arg(long, value_name = "N")]
+    #[arg(long, help_heading = "New passwords", value_name = "N")]
     min_score: Option<u32>,
     /// Refuse leaked passwords (needs a list).
-    #[arg(long, value_name = "on|off", hide_possible_values = true)]
+    #[arg(long, help_heading = "New passwords", value_name = "on|off", hide_possible_values = true)]
     reject_leaked: Option<Switch>,
     /// Have leaked ones changed at sign-in, too.
-    #[arg(long, value_name = "on|off", hide_possible_values = true)]
+    #[arg(long, help_heading = "New passwords", value_name = "on|off", hide_possible_values = true)]
     leaked_at_sign_in: Option<Switch>,
     /// Refuse little more than the user's names.
-    #[arg(long, value_name = "on|off", hide_possible_values = true)]
+    #[arg(long, help_heading = "New passwords", value_name = "on|off", hide_possible_values = true)]
     reject_names: Option<Switch>,
     /// Ask for a letter and a digit (PCI DSS 8.3.6).
-    #[arg(long, value_name = "on|off", hide_possible_values = true)]
+    #[arg(long, help_heading = "New passwords", value_name = "on|off", hide_possible_values = true)]
     letter_and_digit: Option<Switch>,
     /// Old ones to refuse besides the last: 0 to 10.
-    #[arg(long, value_name = "N")]
+    #[arg(long, help_heading = "New passwords", value_name = "N")]
     history: Option<u32>,
     /// Time between changes, such as `1d`, or `0`.
-    #[arg(long, value_name = "TIME", value_parser = age)]
+    #[arg(long, help_heading = "New passwords", value_name = "TIME", value_parser = age)]
     min_age: Option<Duration>,
     /// Age at which passwords must be changed, such as `90d`; `0` for never.
-    #[arg(long, value_name = "TIME", value_parser = age)]
+    #[arg(long, help_heading = "Passwords that expire", value_name = "TIME", value_parser = age)]
     max_age: Option<Duration>,
     /// Time over which passwords of today expire, such as `30d`.
-    #[arg(long, value_name = "TIME", value_parser = age)]
+    #[arg(long, help_heading = "Passwords that expire", value_name = "TIME", value_parser = age)]
     rollout: Option<Duration>,
     /// How long before users are told, such as `14d,3d`; or `none`.
-    #[arg(long, value_name = "TIMES", value_delimiter = ',', value_parser = warning)]
+    #[arg(long, help_heading = "Passwords that expire", value_name = "TIMES", value_delimiter = ',', value_parser = warning)]
     warn: Vec<Option<Duration>>,
     #[command(flatten)]
     throttle: ThrottleChange,
-    /// First set what NIST SP 800-63B or PCI DSS asks.
+    /// Values of NIST SP 800-63B or PCI DSS first.
     #[arg(long, value_name = "nist|pci", hide_possible_values = true, value_parser = enum_parser("latchkey.v1.SignInPolicyPreset", "SIGN_IN_POLICY_PRESET_"))]
     preset: Option<i32>,
 }
@@ -126,22 +126,22 @@ struct Change {
 #[derive(Debug, Args)]
 struct ThrottleChange {
     /// Wrong passwords that lead to waits; 0: never.
-    #[arg(long, value_name = "N")]
+    #[arg(long, help_heading = "Wrong passwords", value_name = "N")]
     throttle_after: Option<u32>,
     /// First wait, such as `5s`; then it doubles.
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, help_heading = "Wrong passwords", value_name = "TIME", value_parser = duration)]
     first_wait: Option<Duration>,
     /// Longest wait, such as `1h`.
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, help_heading = "Wrong passwords", value_name = "TIME", value_parser = duration)]
     longest_wait: Option<Duration>,
     /// Wrong passwords that lock; 0: never.
-    #[arg(long, value_name = "N")]
+    #[arg(long, help_heading = "Wrong passwords", value_name = "N")]
     lock_after: Option<u32>,
     /// How long; `ever` is until it is unlocked.
-    #[arg(long, value_name = "TIME|ever", value_parser = lock_time)]
+    #[arg(long, help_heading = "Wrong passwords", value_name = "TIME|ever", value_parser = lock_time)]
     lock_for: Option<Duration>,
     /// When wrong passwords are forgotten: `24h`.
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, help_heading = "Wrong passwords", value_name = "TIME", value_parser = duration)]
     forget_after: Option<Duration>,
 }
 

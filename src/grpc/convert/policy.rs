@@ -147,17 +147,19 @@ fn throttle_set(faults: &mut Violations, policy: &v1::SignInPolicy) -> ThrottleR
     }
 }
 
-/// Returns a length of time that may be absent. One outside of the bounds adds a violation.
+/// Returns a length of time that may be absent. One outside of the bounds adds a violation, and so does one that the database
+/// cannot store: rounded down to zero, it would mean something else.
 fn time(
     faults: &mut Violations,
     field: &str,
     message: Option<prost_types::Duration>,
     bounds: &RangeInclusive<Duration>,
 ) -> Option<Duration> {
-    let time = duration_of(message?).filter(|time| bounds.contains(time));
+    let is_storable = |time: &Duration| bounds.contains(time) && time.subsec_nanos().is_multiple_of(1000);
+    let time = duration_of(message?).filter(is_storable);
     if time.is_none() {
         let (min, max) = (written(*bounds.start()), written(*bounds.end()));
-        faults.push(field, Fault::OutOfRange, format!("must be between {min} and {max}"));
+        faults.push(field, Fault::OutOfRange, format!("must be between {min} and {max}, in whole microseconds"));
     }
     time
 }

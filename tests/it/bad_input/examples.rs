@@ -192,7 +192,7 @@ async fn of_second_factors(h: &Harness, root: &Client) -> Vec<(&'static str, Cli
     let policy = json!({
         "policy": {"secondFactorRequired": false, "secondFactorRoles": {"names": ["auditor"]},
             "secondFactorRequiredFromTime": "2126-01-01T00:00:00Z"},
-        "note": "a", "validateOnly": true, "includeImpact": true,
+        "preset": "SIGN_IN_POLICY_PRESET_NIST", "note": "a", "validateOnly": true, "includeImpact": true,
     });
     vec![
         ("Auth/VerifySecondFactor", stranger.clone(), json!({"ticket": ticket, "secondFactor": code})),

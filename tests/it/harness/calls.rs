@@ -36,6 +36,12 @@ impl Client {
         self.user_admin().reset_password(request).await.map(Response::into_inner)
     }
 
+    pub async fn change_policy(&self, policy: v1::SignInPolicy) -> Answer<v1::SignInPolicy> {
+        let request = v1::UpdateSignInPolicyRequest { policy: Some(policy), ..Default::default() };
+        let answer = self.user_admin().update_sign_in_policy(request).await?.into_inner();
+        Ok(answer.policy.expect("a policy"))
+    }
+
     pub async fn require_change(&self, username: &str) -> Answer<v1::RequirePasswordChangeResponse> {
         let request = v1::RequirePasswordChangeRequest { user: Some(named(username)), ..Default::default() };
         self.user_admin().require_password_change(request).await.map(Response::into_inner)
