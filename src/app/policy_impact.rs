@@ -81,7 +81,9 @@ impl App {
         while let Some(last) = after.take_if(|_| began.elapsed() < LONGEST) {
             let (ages, next) =
                 self.list(caller, &[], async |reader: &ListReader| password_ages(reader, &last, PAGE).await).await?;
-            ages.into_iter().for_each(|age| counting.add(age, max_age, now));
+            for age in ages {
+                counting.add(age, max_age, now);
+            }
             after = next;
         }
         Ok(counting.end(now, after.is_none()))

@@ -265,14 +265,20 @@ async fn a_broken_policy_refuses_every_sign_in_until_it_is_mended() {
     let (operator, stranger) = (h.operator().await, h.stranger().await);
     h.create("bob", &[], PASSWORD).await;
     stranger.tokens("bob", PASSWORD).await.expect("tokens");
-    for how in ["second_factor_roles = 'emperor'", "password_history = -1", "password_min_age = -1"] {
+    for how in [
+        "second_factor_roles = 'emperor'",
+        "password_history = -1",
+        "password_min_age = -1",
+        "password_max_age = -1",
+        "password_warnings = 'soon'",
+    ] {
         h.sql(&format!("UPDATE sign_in_policy SET {how}")).await;
         assert!(stranger.sign_in("bob", PASSWORD).await.is_err(), "{how}");
         let read = operator.user_admin().get_sign_in_policy(v1::GetSignInPolicyRequest::default()).await;
         assert_eq!(read.expect_err(how).code(), Code::DataLoss, "{how}");
         h.sql(
             "UPDATE sign_in_policy SET second_factor_required = 0, second_factor_roles = '', second_factor_from = NULL,
-            password_history = 0, password_min_age = 0",
+            password_history = 0, password_min_age = 0, password_max_age = 0, password_warnings = ''",
         )
         .await;
     }

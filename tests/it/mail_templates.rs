@@ -26,7 +26,7 @@ fn texts(folder: &Path) -> BTreeMap<String, String> {
 fn all_mails() -> BTreeMap<String, String> {
     let templates = Templates::load(None, "Example Ltd", Some("help@example.org")).expect("templates");
     let folder = tempfile::tempdir().expect("a folder");
-    assert_eq!(preview(&templates, folder.path()).expect("a preview"), 13 * 2 * 2);
+    assert_eq!(preview(&templates, folder.path()).expect("a preview"), 14 * 2 * 2);
     let mut mails = texts(folder.path());
     mails.remove("index.html").expect("an index");
     mails
@@ -167,7 +167,7 @@ fn a_preview_is_written_again_but_never_over_other_files() {
         assert_eq!(latchkeyd(&shell, &["mail", "preview", "p"]).good(), "56 mails: open p/index.html\n");
     }
     let mails = texts(&shell.path("p"));
-    assert_eq!(mails.len(), 13 * 2 * 2 * 2 + 1);
+    assert_eq!(mails.len(), 14 * 2 * 2 * 2 + 1);
     assert_eq!(mails["index.html"].matches("<li>").count(), 56);
     let text = &mails["invite.en.full.txt"];
     assert!(text.starts_with("Subject: Your account at Müller & Co.: choose a password\n"), "{text}");

@@ -29,7 +29,7 @@ fn max_age(age: u64, rollout: u64, warnings: &[u64]) -> v1::SignInPolicy {
 }
 
 impl Client {
-    async fn change_policy(
+    async fn update_policy(
         &self,
         policy: v1::SignInPolicy,
         dry: bool,
@@ -45,7 +45,7 @@ impl Client {
 
     /// Lets passwords expire after some days; those of today within a roll-out, and with warnings, in days.
     pub async fn expire_after(&self, age: u64, rollout: u64, warnings: &[u64]) -> v1::PolicyImpact {
-        let changed = self.change_policy(max_age(age, rollout, warnings), false).await;
+        let changed = self.update_policy(max_age(age, rollout, warnings), false).await;
         changed.expect("a policy").impact.expect("an impact")
     }
 
@@ -213,7 +213,7 @@ async fn a_policy_that_contradicts_itself_is_refused_with_each_contradiction() {
     let h = Harness::start().await;
     let operator = h.operator().await;
     let both = v1::SignInPolicy { min_age: Some(days(7)), ..max_age(7, 30, &[7, 3]) };
-    let refusal = refused(operator.change_policy(both, false).await, Code::InvalidArgument, "FIELD_INVALID");
+    let refusal = refused(operator.update_policy(both, false).await, Code::InvalidArgument, "FIELD_INVALID");
     assert_eq!(refusal.violations(), ["policy.min_age: CONFLICT", "policy.expiry_warnings.before: CONFLICT"]);
     let beyond = v1::SignInPolicy {
         max_age: Some(prost_types::Duration { seconds: 3600, nanos: 0 }),
@@ -221,15 +221,15 @@ async fn a_policy_that_contradicts_itself_is_refused_with_each_contradiction() {
         expiry_warnings: Some(v1::ExpiryWarnings { before: vec![days(0), days(3)] }),
         ..Default::default()
     };
-    let refusal = refused(operator.change_policy(beyond, false).await, Code::InvalidArgument, "FIELD_INVALID");
+    let refusal = refused(operator.update_policy(beyond, false).await, Code::InvalidArgument, "FIELD_INVALID");
     let fields = ["policy.max_age", "policy.max_age_rollout", "policy.expiry_warnings.before[0]"];
     assert_eq!(refusal.violations(), fields.map(|field| format!("{field}: OUT_OF_RANGE")));
     let many = max_age(90, 30, &[1, 2, 3, 4, 5, 6, 7, 8, 9]);
-    refused(operator.change_policy(many, false).await, Code::InvalidArgument, "FIELD_INVALID");
+    refused(operator.update_policy(many, false).await, Code::InvalidArgument, "FIELD_INVALID");
     // What is set by and by must not contradict either.
     operator.expire_after(30, 30, &[14]).await;
     let lower = v1::SignInPolicy { max_age: Some(days(14)), ..Default::default() };
-    refused(operator.change_policy(lower, false).await, Code::InvalidArgument, "FIELD_INVALID");
+    refused(operator.update_policy(lower, false).await, Code::InvalidArgument, "FIELD_INVALID");
 }
 
 #[tokio::test]
@@ -243,7 +243,7 @@ async fn a_dry_run_tells_whose_password_would_expire_when() {
     }
     operator.person_at("temp", "").await;
     operator.reset("temp").await.expect("a temporary password");
-    let dry = operator.change_policy(max_age(90, 0, &[]), true).await.expect("a dry run").impact.expect("an impact");
+    let dry = operator.update_policy(max_age(90, 0, &[]), true).await.expect("a dry run").impact.expect("an impact");
     let expired = dry.passwords_expired.expect("passwords");
     assert_eq!((expired.users, expired.usernames), (2, vec!["ada".to_owned(), "bob".to_owned()]));
     let weeks: Vec<(i32, &str)> =
@@ -255,8 +255,8 @@ async fn a_dry_run_tells_whose_password_would_expire_when() {
     assert_eq!(operator.expired().await, [""; 0], "nothing was changed");
     // Warned and in waves, none expires today; a year is later than a quarter.
     let dry =
-        operator.change_policy(max_age(365, 30, &[14]), true).await.expect("a dry run").impact.expect("an impact");
+        operator.update_policy(max_age(365, 30, &[14]), true).await.expect("a dry run").impact.expect("an impact");
     assert_eq!((dry.passwords_expired.expect("passwords").users, dry.passwords_expiring_later), (0, 5));
-    let none = operator.change_policy(max_age(0, 30, &[]), true).await.expect("a dry run").impact.expect("an impact");
+    let none = operator.update_policy(max_age(0, 30, &[]), true).await.expect("a dry run").impact.expect("an impact");
     assert_eq!((none.users, none.passwords_expired), (0, None));
 }

@@ -366,6 +366,7 @@ async fn a_preset_comes_first_and_the_fields_of_the_policy_after_it() {
     let rules = pci.password_rules.expect("rules");
     assert_eq!((rules.min_length, rules.require_letter_and_digit), (Some(12), Some(true)));
     assert_eq!(rules.max_length, before.password_rules.expect("rules").max_length, "PCI DSS does not say");
+    assert_eq!((pci.max_age, pci.expiry_warnings.expect("warnings").before.len()), (seconds(90 * 86_400), 1));
     assert_eq!((pci.history_size, pci.lockout_threshold, pci.lockout_duration), (Some(4), Some(10), seconds(1800)));
     assert_eq!((pci.throttle_threshold, pci.throttle_initial, pci.throttle_max), (Some(5), seconds(5), seconds(3600)));
 
@@ -374,7 +375,8 @@ async fn a_preset_comes_first_and_the_fields_of_the_policy_after_it() {
     let events = events_of(&operator, EventType::PolicyUpdated).await;
     let last = events.last().expect("an event");
     assert!(last.details["before"].contains("lock after: 10; lock for: 30m"), "{last:?}");
-    assert!(last.details["after"].contains("history: 4; throttle after: 3;"), "{last:?}");
+    let after = "history: 4; max age: 90 days, rolled out in 30 days, warned 14 days before; throttle after: 3;";
+    assert!(last.details["after"].contains(after), "{last:?}");
 
     for (number, policy, expected) in
         [(0, None, "policy: REQUIRED"), (7, Some(v1::SignInPolicy::default()), "preset: UNKNOWN")]

@@ -309,7 +309,7 @@ fn show(screen: &Screen, policy: Option<SignInPolicy>, impact: Option<PolicyImpa
         ("passwords", passwords(&policy).into()),
         ("changes", changes(&policy).into()),
         ("maximum age", max_age(&policy).into()),
-        ("expiring", impact.passwords_expired.is_some().then(|| expire(&impact)).unwrap_or_default().into()),
+        ("expiring", impact.passwords_expired.as_ref().map(|_| expire(&impact)).unwrap_or_default().into()),
         ("throttle", throttle(&policy).into()),
         ("lock", lock(&policy).into()),
         ("etag", policy.etag.as_str().into()),

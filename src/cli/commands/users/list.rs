@@ -45,7 +45,7 @@ pub(crate) struct List {
     /// Only locked accounts.
     #[arg(long, conflicts_with = "states")]
     locked: bool,
-    /// Only this cause: compromise, deactivated, operator, failed-sign-ins.
+    /// Only this cause, such as compromise or operator.
     #[arg(long = "lock-cause", value_name = "CAUSE", hide_possible_values = true, value_parser = enum_parser("latchkey.v1.LockCause", "LOCK_CAUSE_"))]
     lock_causes: Vec<i32>,
     /// Only those who must change their password.
@@ -63,7 +63,7 @@ pub(crate) struct List {
     /// Only those who have not confirmed their address.
     #[arg(long)]
     unconfirmed: bool,
-    /// Only those whose password is older than the policy allows.
+    /// Only those with an expired password.
     #[arg(long)]
     expired_password: bool,
     /// Only those throttled after wrong passwords.
