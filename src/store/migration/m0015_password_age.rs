@@ -28,7 +28,9 @@ const STATEMENTS: &[&str] = &[
     "ALTER TABLE sign_in_policy ADD COLUMN password_rollout BIGINT NOT NULL DEFAULT 2592000000000",
     // How long before users are told, in microseconds, the longest first, with commas between.
     "ALTER TABLE sign_in_policy ADD COLUMN password_warnings TEXT NOT NULL DEFAULT ''",
-    r#"CREATE INDEX user_password_age ON "user" (password_changed_at, id) WHERE password_hash IS NOT NULL"#,
+    // Its condition is that of no other query: SQLite would take this index for them instead of theirs.
+    r#"CREATE INDEX user_password_age ON "user" (password_changed_at, id)
+        WHERE password_hash IS NOT NULL AND password_kind = 1"#,
     // The last warning that a user was sent: of the password changed then, under that maximum age, this long before its end.
     r#"CREATE TABLE password_warning (
         user_id {key} NOT NULL PRIMARY KEY REFERENCES "user" (id) ON DELETE CASCADE,

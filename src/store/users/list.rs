@@ -577,6 +577,18 @@ mod tests {
                 );
             }
         }
+        // A count has no order that leads to the index.
+        for (concern, index) in [
+            (Concern::PasswordEnded, "user_password_ended"),
+            (Concern::Pending, "user_pending"),
+            (Concern::ChangeRequired, "user_change_required"),
+            (Concern::PasswordExpired, "user_password_age"),
+        ] {
+            let count = user::Entity::find().filter(holds(concern, at)).limit(10_001);
+            let plan = plan(&store, count).await?;
+            let first = plan.first().map(String::as_str).unwrap_or_default();
+            assert!(first.contains(&format!("INDEX {index}")), "{concern:?}: {plan:#?}");
+        }
         let throttled = plan(&store, in_order(rows(), Concern::Throttled, None, at).limit(51)).await?;
         assert!(!throttled.iter().any(|step| step.starts_with("SCAN user")), "{throttled:#?}");
         Ok(())
