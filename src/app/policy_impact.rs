@@ -10,7 +10,7 @@ use crate::domain::sign_in_policy::SignInPolicy;
 use crate::domain::time::Timestamp;
 use crate::error::Result;
 use crate::store::ListReader;
-use crate::store::users::{PasswordAge, UsersWithoutFactor, password_ages, users_without_factor};
+use crate::store::users::{PasswordAge, Place, UsersWithoutFactor, password_ages, users_without_factor};
 
 /// Passwords in one query. Each takes a turn of the lists, so that other lists are read in between.
 const PAGE: u64 = 20_000;
@@ -77,7 +77,7 @@ impl App {
 
     async fn expiries(&self, caller: &Caller, max_age: MaxAge, now: Timestamp) -> Result<Expiries> {
         let began = Instant::now();
-        let (mut counting, mut after) = (Counting::default(), Some(String::new()));
+        let (mut counting, mut after) = (Counting::default(), Some(Place::default()));
         while let Some(last) = after.take_if(|_| began.elapsed() < LONGEST) {
             let (ages, next) =
                 self.list(caller, &[], async |reader: &ListReader| password_ages(reader, &last, PAGE).await).await?;

@@ -1,7 +1,7 @@
 //! The ages of all passwords, page by page.
 
-use sea_orm::sea_query::Expr;
-use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::sea_query::{Expr, ExprTrait};
+use sea_orm::{ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
 use crate::domain::id::UserId;
 use crate::domain::time::Timestamp;
@@ -22,29 +22,41 @@ pub struct PasswordAge {
     pub has_address: bool,
 }
 
-/// Reads a page in the order of the ids, and the place where the next begins. Rows whose id cannot be read are left out.
+/// A place in the list of all passwords.
+#[derive(Debug, Clone, Default)]
+pub struct Place {
+    changed_at: i64,
+    id: String,
+}
+
+/// Reads a page, the oldest passwords first, and the place where the next begins. Rows whose id cannot be read are left out.
 pub async fn password_ages(
     c: &impl ConnectionTrait,
-    after: &str,
+    after: &Place,
     limit: u64,
-) -> Result<(Vec<PasswordAge>, Option<String>)> {
+) -> Result<(Vec<PasswordAge>, Option<Place>)> {
+    let place = Expr::tuple([
+        Expr::col((user::Entity, user::Column::PasswordChangedAt)),
+        Expr::col((user::Entity, user::Column::Id)),
+    ]);
     let rows: Vec<(String, String, i64, Option<String>)> = user::Entity::find()
         .select_only()
         .column(user::Column::Id)
         .column(user::Column::Username)
         .column(user::Column::PasswordChangedAt)
         .column(user::Column::EmailKey)
-        .filter(user::Column::Id.gt(after))
+        .filter(place.gt(Expr::tuple([Expr::val(after.changed_at), Expr::val(after.id.as_str())])))
         .filter(Expr::cust(r#""user".password_hash IS NOT NULL"#))
         .filter(Expr::cust(r#""user".password_kind = 1"#))
-        .filter(user::Column::PasswordChangedAt.is_not_null())
+        .order_by_asc(user::Column::PasswordChangedAt)
         .order_by_asc(user::Column::Id)
         .limit(limit)
         .into_tuple()
         .all(c)
         .await?;
     let is_full = rows.len() as u64 == limit;
-    let next = rows.last().filter(|_| is_full).map(|(id, ..)| id.clone());
+    let next = rows.last().filter(|_| is_full);
+    let next = next.map(|(id, _, changed_at, _)| Place { changed_at: *changed_at, id: id.clone() });
     let ages = rows.into_iter().filter_map(|(id, username, changed_at, email)| {
         let (user, changed_at) = (id.parse().ok()?, instant(changed_at));
         Some(PasswordAge { user, username, changed_at, has_address: email.is_some() })

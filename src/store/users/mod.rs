@@ -14,7 +14,7 @@ use sea_orm::{
     QuerySelect, Select,
 };
 
-pub use self::ages::{PasswordAge, password_ages};
+pub use self::ages::{PasswordAge, Place, password_ages};
 pub(super) use self::condition::{At, locked, password_expired};
 use self::derived::with_derived;
 pub use self::list::{UserListing, UsersWithoutFactor, user_count, user_list, users_without_factor};

@@ -69,7 +69,7 @@ impl Require {
 }
 
 const WAIVE_HELP: &str = "\
-A temporary password has to be changed all the same.
+A temporary password, and one that has expired, has to be changed all the same.
 
 Examples:
   latchkey users waive-change ada";
