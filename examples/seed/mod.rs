@@ -158,6 +158,7 @@ impl Seed {
             updated_at: created_at,
             devices_valid_after: None,
             email_verified_at: (!is_new).then_some(last_sign_in),
+            active_from: None,
             stored_link: None,
             mail_failed_at: None,
             second_factor: None,

@@ -134,13 +134,18 @@ impl App {
         Ok(())
     }
 
+    /// Returns how far the clock is from that of the database, if that is too far. The embedded database has no other.
+    pub(super) async fn clock_error(&self) -> Result<Option<Duration>> {
+        let Some(theirs) = self.store.now().await? else { return Ok(None) };
+        let ours = self.now();
+        let apart = ours.duration_since(theirs).max(theirs.duration_since(ours));
+        Ok(Some(apart).filter(|apart| *apart > MAX_CLOCK_SKEW))
+    }
+
     /// Compares the clock with that of the database, and logs a warning if they differ too much: replicas with different
     /// times disagree about what has expired.
     pub async fn check_clock(&self) -> Result<()> {
-        let Some(theirs) = self.store.now().await? else { return Ok(()) };
-        let ours = self.now();
-        let apart = ours.duration_since(theirs).max(theirs.duration_since(ours));
-        if apart > MAX_CLOCK_SKEW {
+        if let Some(apart) = self.clock_error().await? {
             tracing::warn!(
                 seconds_apart = apart.as_secs(),
                 "the clock of this machine and that of the database disagree; check time synchronisation on both"

@@ -11,6 +11,7 @@ mod deliveries;
 mod familiar;
 mod horizons;
 mod idempotency;
+mod inactivity;
 mod links;
 mod lists;
 mod maintenance;
@@ -65,7 +66,7 @@ pub use self::second_factor::{
 };
 pub use self::sessions::{RefreshTokens, RevokeTarget, RevokeUserSessions, SessionPage, Tokens};
 pub use self::sign_in::{Progress, SignIn};
-pub use self::sign_in_policy::{MaxAgeChange, UpdateSignInPolicy};
+pub use self::sign_in_policy::{InactivityChange, MaxAgeChange, UpdateSignInPolicy};
 pub use self::start::{KeysReplaced, StartError, migrate, open_keys, replace_seal_key, revoke_signing_key};
 pub use self::tokens::{ApiTokenPage, CreateApiToken, Identity, Introspection, RevokeApiToken, SigningKeys};
 pub use self::users::{

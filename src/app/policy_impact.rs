@@ -10,6 +10,7 @@ use crate::domain::sign_in_policy::SignInPolicy;
 use crate::domain::time::Timestamp;
 use crate::error::Result;
 use crate::store::ListReader;
+use crate::store::inactivity::inactive_count;
 use crate::store::users::{PasswordAge, Place, UsersWithoutFactor, password_ages, users_without_factor};
 
 /// Passwords in one query. Each takes a turn of the lists, so that other lists are read in between.
@@ -34,6 +35,8 @@ pub struct PolicyImpact {
     pub api_tokens: u64,
     /// Whose password expires when. `None` without a maximum age.
     pub passwords: Option<Expiries>,
+    /// People whose account is locked for inactivity as soon as the policy locks any.
+    pub inactive: u64,
 }
 
 /// Whose password expires when. Only passwords that users may keep are counted.
@@ -72,7 +75,14 @@ impl App {
             Some(max_age) => Some(self.expiries(caller, max_age, now).await?),
             None => None,
         };
-        Ok(PolicyImpact { second_factors_missing: users, api_tokens, passwords })
+        let inactive = match policy.inactivity.in_force() {
+            Some(inactivity) => {
+                let at = now.max(inactivity.begins_at());
+                self.list(caller, &[], async |reader: &ListReader| inactive_count(reader, inactivity, at).await).await?
+            }
+            None => 0,
+        };
+        Ok(PolicyImpact { second_factors_missing: users, api_tokens, passwords, inactive })
     }
 
     async fn expiries(&self, caller: &Caller, max_age: MaxAge, now: Timestamp) -> Result<Expiries> {

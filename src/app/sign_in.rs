@@ -122,7 +122,7 @@ impl App {
     }
 
     /// Goes on with a sign-in whose password was proved. Returns `None` if the account was locked, reset or deleted since it was
-    /// read, or if the password has expired.
+    /// read, if the password has expired, or if the account has to be locked because it was not used.
     async fn signed_in(
         &self,
         caller: &Caller,
@@ -137,6 +137,9 @@ impl App {
             let Some(mut user) = change.signing_in(proof.account, goal, is_breached).await? else {
                 return Ok(change.roll_back(RolledBack::NotApplied, None));
             };
+            if user.is_inactive(change.now) && change.may_lock(&user).await? {
+                return self.lock_inactive(change, &user).await.map(|done| done.map(|()| None));
+            }
             let (mut proofs, mut told) = (Proofs::PASSWORD, Told::default());
             if let (true, Some(code)) = (user.owes_second_factor(proofs), code) {
                 match change.check_code(&user, code).await? {
@@ -344,7 +347,7 @@ impl Change<'_> {
         let (now, user) = (self.now, &read.user);
         let is_last_step =
             user.next_step(Proofs::PASSWORD, now) == Step::Done && goal == SignInGoal::Session && !is_breached;
-        let is_complete = is_last_step && user.refusal(now).is_none();
+        let is_complete = is_last_step && user.refusal(now).is_none() && !user.is_inactive(now);
         if is_complete && user_signed_in_as_read(&self.tx, read, now).await? {
             self.now = self.app.now();
             return Ok(Some(User { last_sign_in_at: Some(self.now), ..user.clone() }));

@@ -12,10 +12,10 @@ use crate::domain::password_age::MaxAge;
 use crate::domain::profile::Note;
 use crate::domain::role::Role;
 use crate::domain::sign_in_policy::{
-    PasswordMaxAge, PasswordRulesSet, PolicyPreset, SignInPolicy, ThrottleRulesSet, Warnings,
+    Inactivity, PasswordMaxAge, PasswordRulesSet, PolicyPreset, SignInPolicy, ThrottleRulesSet, Warnings,
 };
 use crate::domain::time::{Timestamp, written};
-use crate::domain::user::Etag;
+use crate::domain::user::{Etag, User};
 use crate::domain::violation::{Fault, Violations};
 use crate::error::{Error, Result, Unmet};
 use crate::store::sign_in_policy::{policy_lock_row, policy_read, policy_save};
@@ -40,6 +40,8 @@ pub struct UpdateSignInPolicy {
     pub password_min_age: Option<Duration>,
     /// When passwords expire.
     pub password_max_age: MaxAgeChange,
+    /// When accounts are locked that are not used.
+    pub inactivity: InactivityChange,
     /// Whether sign-ins look the password up in the list of leaked ones.
     pub checks_breached: Option<bool>,
     /// When wrong passwords throttle and lock.
@@ -68,7 +70,7 @@ impl MaxAgeChange {
     /// expire in waves.
     fn applied_to(&self, preset: &PasswordMaxAge, before: &PasswordMaxAge, now: Timestamp) -> PasswordMaxAge {
         let age = self.age.unwrap_or(preset.age);
-        let is_stricter = !age.is_zero() && (before.age.is_zero() || age < before.age);
+        let is_stricter = is_stricter(age, before.age);
         PasswordMaxAge {
             age,
             set_at: if is_stricter { now } else { before.set_at },
@@ -76,6 +78,32 @@ impl MaxAgeChange {
             warnings: self.warnings.clone().unwrap_or_else(|| preset.warnings.clone()),
         }
     }
+}
+
+/// A change of when accounts are locked that are not used. What is `None` stays as it is.
+#[derive(Debug, Default)]
+pub struct InactivityChange {
+    /// The time without a sign-in after which an account is locked. Zero: never.
+    pub max: Option<Duration>,
+    /// How long before users are told.
+    pub warnings: Option<Warnings>,
+}
+
+impl InactivityChange {
+    /// Users have the time of the first warning again if the maximum is set or lowered.
+    fn applied_to(&self, before: &Inactivity, now: Timestamp) -> Inactivity {
+        let max = self.max.unwrap_or(before.max);
+        Inactivity {
+            max,
+            set_at: if is_stricter(max, before.max) { now } else { before.set_at },
+            warnings: self.warnings.clone().unwrap_or_else(|| before.warnings.clone()),
+        }
+    }
+}
+
+/// Returns whether a maximum is set, or is lower than before. Zero: there is none.
+fn is_stricter(max: Duration, before: Duration) -> bool {
+    !max.is_zero() && (before.is_zero() || max < before)
 }
 
 impl App {
@@ -102,8 +130,9 @@ impl App {
             if after == before {
                 return Ok(writer.unchanged(before));
             }
-            self.check_policy(&before, &after)?;
-            check_author(&writer, caller, &after).await?;
+            let author = author(&writer, caller).await?;
+            self.check_policy(&before, &after, author.as_ref(), writer.now)?;
+            check_author(author.as_ref(), caller, &after)?;
             let change = writer.change();
             let after = SignInPolicy { version: before.version.saturating_add(1), ..after };
             policy_save(&change.tx, &after).await?;
@@ -128,10 +157,17 @@ impl App {
 
     /// Fails if rules of the policy and of the configuration contradict each other. The error names every contradiction. Those of
     /// throttle and lockout that were there before must not prevent other changes.
-    fn check_policy(&self, before: &SignInPolicy, after: &SignInPolicy) -> Result<()> {
+    fn check_policy(
+        &self,
+        before: &SignInPolicy,
+        after: &SignInPolicy,
+        author: Option<&User>,
+        now: Timestamp,
+    ) -> Result<()> {
         let mut faults = Violations::new();
         check_rules(after.password_rules.over(self.settings.password_rules), &mut faults);
         check_ages(after, &mut faults);
+        check_inactivity(after, author, now, &mut faults);
         if after.throttle != before.throttle {
             check_contradictions(self.throttle_rules_of(after.throttle), &mut faults);
         }
@@ -158,6 +194,7 @@ fn changed(before: &SignInPolicy, command: &UpdateSignInPolicy, now: Timestamp) 
     after.password_min_age = command.password_min_age.unwrap_or(after.password_min_age);
     after.password_max_age =
         command.password_max_age.applied_to(&after.password_max_age, &before.password_max_age, now);
+    after.inactivity = command.inactivity.applied_to(&before.inactivity, now);
     after.checks_breached = command.checks_breached.unwrap_or(after.checks_breached);
     after.throttle = after.throttle.changed_by(command.throttle);
     if !after.second_factor_required && after.second_factor_roles.is_empty() {
@@ -192,12 +229,33 @@ fn check_ages(policy: &SignInPolicy, faults: &mut Violations) {
     }
 }
 
+/// Adds a violation if users could be told only after their account is locked, or if the policy would lock its author: nobody would
+/// be left to mend a mistake.
+fn check_inactivity(policy: &SignInPolicy, author: Option<&User>, now: Timestamp, faults: &mut Violations) {
+    let Inactivity { max, warnings, .. } = &policy.inactivity;
+    if !max.is_zero() && warnings.longest() >= *max {
+        let fault = format!("has a time that is not less than max_inactivity, which is {}", in_words(*max));
+        faults.push("policy.inactivity_warnings.before", Fault::Conflict, fault);
+    }
+    let author = author.filter(|author| author.password.is_some());
+    if !max.is_zero() && author.is_some_and(|author| author.active_at().saturating_add(*max) <= now) {
+        let fault = "would lock your own account: sign in again first, or choose a longer time";
+        faults.push("policy.max_inactivity", Fault::Conflict, fault);
+    }
+}
+
+async fn author(writer: &Writer<'_>, caller: &Caller) -> Result<Option<User>> {
+    match caller.principal.user_id() {
+        Some(id) => user_by_id(&writer.tx, id).await,
+        None => Ok(None),
+    }
+}
+
 /// Fails if the policy asks the caller for a second factor that they do not have: whoever asks it of others sets one up first.
-async fn check_author(writer: &Writer<'_>, caller: &Caller, policy: &SignInPolicy) -> Result<()> {
-    let Principal::User { id, .. } = &caller.principal else { return Ok(()) };
-    let author = user_by_id(&writer.tx, *id).await?;
-    let lacks =
-        author.is_some_and(|author| author.second_factor.is_none() && policy.required_from(&author.roles).is_some());
+fn check_author(author: Option<&User>, caller: &Caller, policy: &SignInPolicy) -> Result<()> {
+    let in_session = author.filter(|_| matches!(caller.principal, Principal::User { .. }));
+    let lacks = in_session
+        .is_some_and(|author| author.second_factor.is_none() && policy.required_from(&author.roles).is_some());
     if lacks { Err(Unmet::SecondFactorMissing.into()) } else { Ok(()) }
 }
 
@@ -225,6 +283,7 @@ fn told(policy: &SignInPolicy) -> String {
         (policy.password_history > 0).then(|| format!("history: {}", policy.password_history)),
         (!policy.password_min_age.is_zero()).then(|| format!("min age: {}", in_words(policy.password_min_age))),
         told_max_age(&policy.password_max_age),
+        told_inactivity(&policy.inactivity),
     ];
     let throttle = throttle_told(policy.throttle);
     [Some(factor)].into_iter().chain(passwords).chain(throttle).flatten().collect::<Vec<_>>().join("; ")
@@ -247,9 +306,18 @@ fn throttle_told(set: ThrottleRulesSet) -> [Option<String>; 6] {
 
 fn told_max_age(max_age: &PasswordMaxAge) -> Option<String> {
     let PasswordMaxAge { age, rollout, warnings, .. } = max_age;
-    let warned: Vec<String> = warnings.before().iter().copied().map(in_words).collect();
-    let warned = if warned.is_empty() { String::new() } else { format!(", warned {} before", warned.join(" and ")) };
+    let warned = told_warnings(warnings);
     (!age.is_zero()).then(|| format!("max age: {}, rolled out in {}{warned}", in_words(*age), in_words(*rollout)))
+}
+
+fn told_inactivity(inactivity: &Inactivity) -> Option<String> {
+    let Inactivity { max, warnings, .. } = inactivity;
+    (!max.is_zero()).then(|| format!("max inactivity: {}{}", in_words(*max), told_warnings(warnings)))
+}
+
+fn told_warnings(warnings: &Warnings) -> String {
+    let warned: Vec<String> = warnings.before().iter().copied().map(in_words).collect();
+    if warned.is_empty() { String::new() } else { format!(", warned {} before", warned.join(" and ")) }
 }
 
 /// A time in days if it has no part of a day: `90 days`, not `2160h`.

@@ -230,7 +230,7 @@ impl App {
                 events.extend(until.map(|until| throttle_began(target.clone(), attempt, failed.failures, until)));
                 let lockable = lockable.filter(|_| attempt.budgets.is_familiar);
                 if let Some(user) = lockable.filter(|user| user.lock(change.now).is_none()) {
-                    let lock = automatic_lock(end, change.now);
+                    let lock = Lock::automatic(LockCause::FailedSignIns, end, change.now);
                     let (after, effects) = lock_account(&change, &user, lock).await?;
                     locked = Some(locked_event(&after, None, &effects));
                 }
@@ -380,8 +380,8 @@ impl Attempt {
 }
 
 impl Change<'_> {
-    /// Returns whether wrong passwords may keep the user out: not the last administrator.
-    async fn may_lock(&self, user: &User) -> Result<bool> {
+    /// Returns whether the server may lock the account by itself: not that of the last administrator.
+    pub(super) async fn may_lock(&self, user: &User) -> Result<bool> {
         Ok(!user.is_able_administrator(self.now) || !self.is_last_administrator(user).await?)
     }
 
@@ -405,16 +405,5 @@ fn throttle_began(target: Target, attempt: &Attempt, failures: u32, until: Optio
     match until {
         Some(until) => event.detail("untilTime", until),
         None => event,
-    }
-}
-
-fn automatic_lock(expires_at: Option<Timestamp>, now: Timestamp) -> Lock {
-    Lock {
-        cause: LockCause::FailedSignIns,
-        note: String::new(),
-        locked_at: now,
-        expires_at,
-        actor_id: String::new(),
-        actor_name: String::new(),
     }
 }

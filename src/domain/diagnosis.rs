@@ -25,6 +25,7 @@ pub enum Code {
     LockedAsCompromised,
     LockedAsDeactivated,
     LockedByOperator,
+    LockedForInactivity,
     LockedAfterFailures,
     Pending,
     ServiceAccount,
@@ -289,6 +290,7 @@ fn verdict(user: &User, facts: &Facts, now: Timestamp) -> Verdict {
 /// The verdict at a time that the account alone leads to.
 fn by_account(user: &User, at: Timestamp) -> Verdict {
     match user.sign_in_ability(at).kind {
+        _ if user.is_inactive(at) => Verdict::Cannot,
         AbilityKind::Yes if user.next_step(Proofs::PASSWORD, at) == Step::Enrollment => Verdict::CanAfterSteps,
         AbilityKind::Yes => Verdict::Can,
         AbilityKind::YesThen => Verdict::CanAfterSteps,
@@ -303,7 +305,8 @@ fn has_unusable_hash(user: &User, facts: &Facts) -> bool {
 
 /// The findings about the account itself.
 fn of_account(user: &User, now: Timestamp) -> Vec<Finding> {
-    let mut findings: Vec<Finding> = user.lock(now).map(of_lock).into_iter().collect();
+    let lock = user.lock(now).map(of_lock).or_else(|| of_inactivity(user, now));
+    let mut findings: Vec<Finding> = lock.into_iter().collect();
     if user.kind == UserKind::Service {
         let summary = "A service has no password, and signs in with API tokens.";
         let finding = Finding::new(Code::ServiceAccount, Severity::Warning, summary);
@@ -350,6 +353,17 @@ fn of_account(user: &User, now: Timestamp) -> Vec<Finding> {
     findings
 }
 
+/// What to do about an account that was locked because nobody used it, or is about to be.
+const IF_NEEDED: &str = "If the user still needs the account, unlock it.";
+
+/// The next sign-in locks an account that was not used for longer than the policy allows.
+fn of_inactivity(user: &User, now: Timestamp) -> Option<Finding> {
+    let since = user.inactive_from().filter(|at| *at <= now && user.lock(now).is_none())?;
+    let summary = "Nobody has signed in for longer than the policy allows, so the next sign-in locks the account.";
+    let finding = Finding::new(Code::LockedForInactivity, Severity::Blocking, summary);
+    Some(Finding { since: Some(since), ..finding.helped(IF_NEEDED, Some(Remedy::Unlock)) })
+}
+
 fn of_lock(lock: &Lock) -> Finding {
     let (code, what, remedy) = match lock.cause {
         LockCause::Compromise => (
@@ -361,6 +375,7 @@ fn of_lock(lock: &Lock) -> Finding {
             (Code::LockedAsDeactivated, "Deactivated", "If the user is back, unlock the account.")
         }
         LockCause::Operator => (Code::LockedByOperator, "Locked", "Unlock the account."),
+        LockCause::Inactivity => (Code::LockedForInactivity, "Locked because nobody used it", IF_NEEDED),
         LockCause::FailedSignIns => (
             Code::LockedAfterFailures,
             "Locked after too many wrong passwords from places where the user has signed in before",
@@ -368,7 +383,7 @@ fn of_lock(lock: &Lock) -> Finding {
         ),
     };
     let by = match (lock.cause, lock.actor_name.as_str()) {
-        (LockCause::FailedSignIns, _) => String::new(),
+        (cause, _) if cause.is_automatic() => String::new(),
         (_, "") => " by an operator".to_owned(),
         (_, actor) => format!(" by {actor}"),
     };

@@ -20,11 +20,18 @@ pub enum LockCause {
     Deactivated,
     /// Locked by an operator.
     Operator,
+    /// Not used for longer than the policy allows.
+    Inactivity,
     /// Too many consecutive wrong passwords, as configured.
     FailedSignIns,
 }
 
 impl LockCause {
+    /// Returns whether only the server locks for this cause.
+    pub fn is_automatic(self) -> bool {
+        matches!(self, LockCause::Inactivity | LockCause::FailedSignIns)
+    }
+
     /// All causes, the strongest first.
     pub const ALL: &[LockCause] = LockCause::VARIANTS;
 
@@ -37,7 +44,7 @@ impl LockCause {
     pub fn scope_to_lift(self) -> Option<Scope> {
         match self {
             LockCause::Compromise | LockCause::Deactivated => Some(Scope::UsersWrite),
-            LockCause::Operator | LockCause::FailedSignIns => None,
+            LockCause::Operator | LockCause::Inactivity | LockCause::FailedSignIns => None,
         }
     }
 }
@@ -60,6 +67,12 @@ pub struct Lock {
 }
 
 impl Lock {
+    /// A lock that the server sets.
+    pub fn automatic(cause: LockCause, expires_at: Option<Timestamp>, now: Timestamp) -> Lock {
+        let nobody = String::new;
+        Lock { cause, note: nobody(), locked_at: now, expires_at, actor_id: nobody(), actor_name: nobody() }
+    }
+
     /// Returns whether the lock is in force at `now`. Expiry needs no sweep: readers compare the time.
     pub fn stands(&self, now: Timestamp) -> bool {
         self.expires_at.is_none_or(|at| at > now)

@@ -13,6 +13,7 @@ pub mod familiar;
 pub mod horizon;
 pub mod id;
 pub mod idempotency;
+pub mod inactivity;
 pub mod key;
 pub mod language;
 pub mod link;

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::inactivity::MaxInactivity;
 use super::lockout::ThrottleRules;
 use super::password::PasswordRules;
 use super::password_age::MaxAge;
@@ -27,6 +28,8 @@ pub struct SignInPolicy {
     pub password_min_age: Duration,
     /// When passwords expire. Zero: never.
     pub password_max_age: PasswordMaxAge,
+    /// When accounts are locked that are not used. Zero: never.
+    pub inactivity: Inactivity,
     /// Whether sign-ins look the password up in the list of leaked ones.
     pub checks_breached: bool,
     /// When wrong passwords throttle and lock.
@@ -69,6 +72,31 @@ impl PasswordMaxAge {
         let PasswordMaxAge { age, set_at, rollout, warnings } = self;
         let lead = warnings.longest();
         (!age.is_zero()).then_some(MaxAge { age: *age, set_at: *set_at, lead, rollout: *rollout })
+    }
+}
+
+/// When accounts are locked that are not used, and when users are told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inactivity {
+    /// The time without a sign-in after which an account is locked. Zero: never.
+    pub max: Duration,
+    /// When this time was set, or a longer one lowered to it.
+    pub set_at: Timestamp,
+    /// How long before the lock users are told, the longest first.
+    pub warnings: Warnings,
+}
+
+impl Default for Inactivity {
+    fn default() -> Inactivity {
+        Inactivity { max: Duration::ZERO, set_at: Timestamp::from_micros(0), warnings: Warnings::default() }
+    }
+}
+
+impl Inactivity {
+    /// The maximum inactivity in force. `None` if no account is locked for it.
+    pub fn in_force(&self) -> Option<MaxInactivity> {
+        let Inactivity { max, set_at, warnings } = self;
+        (!max.is_zero()).then_some(MaxInactivity { time: *max, set_at: *set_at, lead: warnings.longest() })
     }
 }
 

@@ -182,6 +182,8 @@ pub struct User {
     pub devices_valid_after: Option<Timestamp>,
     /// When the user proved that the address is theirs.
     pub email_verified_at: Option<Timestamp>,
+    /// The account counts as used then, although nobody signed in; see [`User::active_at`].
+    pub active_from: Option<Timestamp>,
     /// The link that works longest, of those that were not used. It may have expired; see [`User::pending_link`].
     pub stored_link: Option<PendingLink>,
     /// When a message to the address of today failed, if none was accepted since.
@@ -262,6 +264,24 @@ impl User {
     /// Returns whether the password is older than the policy allows.
     pub fn is_password_too_old(&self, now: Timestamp) -> bool {
         self.password_expires_at().is_some_and(|at| at <= now)
+    }
+
+    /// When the account was last used. Only sign-ins use it: sessions and tokens do not. It begins with the account, and anew when
+    /// an operator unlocks it or resets the password, and with the first password.
+    pub fn active_at(&self) -> Timestamp {
+        self.last_sign_in_at.max(self.active_from).map_or(self.created_at, |at| at.max(self.created_at))
+    }
+
+    /// When the account is locked because nobody uses it. `None` if never: services and people without a password have no use to
+    /// stop.
+    pub fn inactive_from(&self) -> Option<Timestamp> {
+        self.password.as_ref()?;
+        Some(self.policy.max_inactivity?.locks_at(self.active_at()))
+    }
+
+    /// Returns whether the account was not used for longer than the policy allows. A sign-in locks it then.
+    pub fn is_inactive(&self, now: Timestamp) -> bool {
+        self.inactive_from().is_some_and(|at| at <= now)
     }
 
     /// The flags that apply at `now`.
@@ -398,6 +418,7 @@ mod tests {
             last_sign_in_at: None,
             devices_valid_after: None,
             email_verified_at: None,
+            active_from: None,
             stored_link: None,
             mail_failed_at: None,
             second_factor: None,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::inactivity::MaxInactivity;
 use super::password_age::MaxAge;
 use super::time::Timestamp;
 
@@ -16,6 +17,8 @@ pub struct UserPolicy {
     pub password_min_age: Duration,
     /// When passwords expire. `None` if never.
     pub password_max_age: Option<MaxAge>,
+    /// When accounts are locked that are not used. `None` if never.
+    pub max_inactivity: Option<MaxInactivity>,
     /// Whether sign-ins look the password up in the list of leaked ones.
     pub checks_breached: bool,
     /// The version of the policy.

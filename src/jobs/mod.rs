@@ -32,6 +32,8 @@ const CHECK_CLOCK_EVERY: Duration = Duration::from_secs(30);
 const MEASURE_OUTBOX_EVERY: Duration = Duration::from_secs(15);
 /// How often users are told that their password will expire.
 const WARN_EVERY: Duration = Duration::from_mins(1);
+/// How often accounts are locked that are not used.
+const LOCK_INACTIVE_EVERY: Duration = Duration::from_mins(5);
 /// How often rows and files that are no longer needed are deleted.
 const SWEEP_EVERY: Duration = Duration::from_mins(10);
 
@@ -49,6 +51,14 @@ pub fn start(app: &Arc<App>, mail: Option<&Arc<mail::Transport>>, tracker: &Task
     run("move-log", MOVE_LOG_EVERY, app, tracker, stop, |app| async move { app.move_log().await });
     run("measure-outbox", MEASURE_OUTBOX_EVERY, app, tracker, stop, |app| async move { app.measure_outbox().await });
     run("warn-of-expiry", WARN_EVERY, app, tracker, stop, |app| async move { app.warn_of_expiry().await });
+    run(
+        "lock-inactive",
+        LOCK_INACTIVE_EVERY,
+        app,
+        tracker,
+        stop,
+        |app| async move { app.lock_inactive_accounts().await },
+    );
     run("sweep", SWEEP_EVERY, app, tracker, stop, |app| async move { app.sweep().await });
     if let Some(mail) = mail.map(Arc::clone) {
         run("sweep-mail", SWEEP_EVERY, app, tracker, stop, move |app| {

@@ -18,6 +18,7 @@ pub mod event_counts;
 pub mod familiar;
 pub mod horizons;
 pub mod idempotency;
+pub mod inactivity;
 pub mod keys;
 pub mod links;
 mod list_connection;

@@ -12,7 +12,9 @@ use super::single::record;
 use super::text::{Decoder, micros};
 use crate::domain::lockout::ThrottleRules;
 use crate::domain::role::Role;
-use crate::domain::sign_in_policy::{PasswordMaxAge, PasswordRulesSet, SignInPolicy, ThrottleRulesSet, Warnings};
+use crate::domain::sign_in_policy::{
+    Inactivity, PasswordMaxAge, PasswordRulesSet, SignInPolicy, ThrottleRulesSet, Warnings,
+};
 use crate::domain::time::Timestamp;
 use crate::domain::user_policy::UserPolicy;
 use crate::error::{Error, Resource, Result};
@@ -59,6 +61,11 @@ async fn read(c: &impl ConnectionTrait, lock: bool) -> Result<SignInPolicy> {
             rollout: time(row.password_rollout)?,
             warnings: decoder.some(warnings_from(&row.password_warnings))?,
         },
+        inactivity: Inactivity {
+            max: time(row.max_inactivity)?,
+            set_at: decoder.instant(row.max_inactivity_set_at)?,
+            warnings: decoder.some(warnings_from(&row.inactivity_warnings))?,
+        },
         checks_breached: row.password_check_breached != 0,
         throttle: throttle_of(&decoder, &row)?,
         version: row.version,
@@ -98,8 +105,12 @@ pub async fn policy_save(tx: &WriteTx, policy: &SignInPolicy) -> Result<()> {
     let password = policy.password_rules;
     let number = |number: u32| i32::try_from(number).unwrap_or(i32::MAX);
     let time = |time: Duration| i64::try_from(time.as_micros()).unwrap_or(i64::MAX);
+    let told = |warnings: &Warnings| {
+        let times: Vec<String> = warnings.before().iter().map(|before| time(*before).to_string()).collect();
+        times.join(",")
+    };
     let max_age = &policy.password_max_age;
-    let warnings: Vec<String> = max_age.warnings.before().iter().map(|before| time(*before).to_string()).collect();
+    let inactivity = &policy.inactivity;
     with_throttle(sign_in_policy::Entity::update_many(), policy.throttle)
         .col_expr(Column::Version, Expr::value(policy.version))
         .col_expr(Column::SecondFactorRequired, Expr::value(i16::from(policy.second_factor_required)))
@@ -116,7 +127,10 @@ pub async fn policy_save(tx: &WriteTx, policy: &SignInPolicy) -> Result<()> {
         .col_expr(Column::PasswordMaxAge, Expr::value(time(max_age.age)))
         .col_expr(Column::PasswordMaxAgeSetAt, Expr::value(max_age.set_at.as_micros()))
         .col_expr(Column::PasswordRollout, Expr::value(time(max_age.rollout)))
-        .col_expr(Column::PasswordWarnings, Expr::value(warnings.join(",")))
+        .col_expr(Column::PasswordWarnings, Expr::value(told(&max_age.warnings)))
+        .col_expr(Column::MaxInactivity, Expr::value(time(inactivity.max)))
+        .col_expr(Column::MaxInactivitySetAt, Expr::value(inactivity.set_at.as_micros()))
+        .col_expr(Column::InactivityWarnings, Expr::value(told(&inactivity.warnings)))
         .col_expr(Column::PasswordCheckBreached, Expr::value(i16::from(policy.checks_breached)))
         .filter(Column::Id.eq(ID))
         .exec(tx)
@@ -146,11 +160,23 @@ pub(super) fn policy_of(text: &str, roles: &[Role]) -> Option<UserPolicy> {
     let mut number = || words.next()?.parse::<i64>().ok();
     let (version, history, min_age) = (number()?, number()?, number()?);
     let (checks_breached, required, from) = (number()?, number()?, number()?);
-    let (max_age, set_at, rollout) = (number()?, number()?, number()?);
-    let warnings = warnings_from(words.next()?.trim_start_matches('-'))?;
+    let (max_age, max_age_set_at, rollout) = (number()?, number()?, number()?);
+    let max_age_warnings = warnings_from(words.next()?.trim_start_matches('-'))?;
+    let mut number = || words.next()?.parse::<i64>().ok();
+    let (max_inactivity, max_inactivity_set_at) = (number()?, number()?);
+    let inactivity_warnings = warnings_from(words.next()?.trim_start_matches('-'))?;
     let time = |micros: i64| u64::try_from(micros).map(Duration::from_micros).ok();
-    let set_at = Timestamp::from_micros(set_at);
-    let max_age = PasswordMaxAge { age: time(max_age)?, set_at, rollout: time(rollout)?, warnings };
+    let max_age = PasswordMaxAge {
+        age: time(max_age)?,
+        set_at: Timestamp::from_micros(max_age_set_at),
+        rollout: time(rollout)?,
+        warnings: max_age_warnings,
+    };
+    let inactivity = Inactivity {
+        max: time(max_inactivity)?,
+        set_at: Timestamp::from_micros(max_inactivity_set_at),
+        warnings: inactivity_warnings,
+    };
     let policy = SignInPolicy {
         second_factor_required: required != 0,
         second_factor_from: (from != 0).then(|| Timestamp::from_micros(from)),
@@ -163,6 +189,7 @@ pub(super) fn policy_of(text: &str, roles: &[Role]) -> Option<UserPolicy> {
         password_history: u32::try_from(history).ok()?,
         password_min_age: time(min_age)?,
         password_max_age: max_age.in_force(),
+        max_inactivity: inactivity.in_force(),
         checks_breached: checks_breached != 0,
         version,
     })

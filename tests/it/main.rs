@@ -62,6 +62,7 @@ mod forgot;
 mod gate;
 mod grpcurl;
 mod harness;
+mod inactivity;
 mod introspection;
 mod last_administrator;
 mod layering;

@@ -80,6 +80,9 @@ async fn set_password(change: &Change<'_>, before: &User, link: &Link, hash: &Pa
     let mut after = before.clone();
     let (method, kind) = (hash.method(), PasswordKind::Lasting);
     after.password = Some(Password { method, kind, changed_at: change.now, expires_at: None });
+    if before.password.is_none() {
+        after.active_from = Some(change.now);
+    }
     after.change_required = false;
     after.stored_lock = None;
     after.stored_throttle = None;

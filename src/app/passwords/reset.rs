@@ -224,6 +224,7 @@ impl App {
         after.change_required = false;
         after.stored_lock = None;
         after.stored_throttle = None;
+        after.active_from = Some(change.now);
         after.end_device_tokens(change.now);
         let credentials = Credentials { password: Some(password.hash.clone()) };
         user_save(&change.tx, before, &mut after, Some(&credentials), change.now).await?;

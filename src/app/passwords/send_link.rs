@@ -48,6 +48,10 @@ impl App {
             let change = writer.change();
             let lifted = before.lock(change.now).filter(|_| reset.unlock).cloned();
             let mut after = before.clone();
+            let begins_anew = lifted.is_some() || before.is_inactive(change.now);
+            if begins_anew {
+                after.active_from = Some(change.now);
+            }
             if lifted.is_some() {
                 after.stored_lock = None;
             }
@@ -58,7 +62,7 @@ impl App {
             } else {
                 (Effects::default(), None)
             };
-            if lifted.is_some() && !reset.end_access_now {
+            if begins_anew && !reset.end_access_now {
                 user_save(&change.tx, &before, &mut after, None, change.now).await?;
             }
             let sent = self.send_link(&change, &after, purpose, wish, None).await?;

@@ -253,6 +253,7 @@ fn new_user(id: UserId, command: &CreateUser, password: Option<Password>, now: T
         last_sign_in_at: None,
         devices_valid_after: None,
         email_verified_at: None,
+        active_from: None,
         stored_link: None,
         mail_failed_at: None,
         second_factor: None,

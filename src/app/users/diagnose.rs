@@ -108,6 +108,7 @@ impl App {
         client_address: Option<IpAddr>,
     ) -> Result<SignInDiagnosis> {
         let (mut facts, attempts) = self.facts(caller, &user, client_address).await?;
+        let user = self.spare_last_administrator(user).await?;
         // The findings and the account in the answer must agree.
         let user = User { stored_throttle: Throttle::over(facts.throttles.iter()), ..user };
         let found = Diagnosis::of_user(&user, &facts, self.now());

@@ -118,15 +118,17 @@ impl App {
                 totp_forget_wrong_codes(&change.tx, before.id).await?;
             }
             let had_failures = cleared.had_failures || cleared.was_waiting || had_wrong_codes;
-            if before.stored_lock.is_none() && !had_failures {
+            let begins_anew = before.stored_lock.is_some() || before.is_inactive(change.now);
+            if !begins_anew && !had_failures {
                 return Ok(change.roll_back(RolledBack::NotApplied, (before, None, Effects::default())));
             }
             let throttle_cleared = cleared.was_waiting || codes_waited;
             let mut after = before.clone();
             after.stored_throttle = None;
             after.second_factor = before.second_factor.map(SecondFactor::without_wrong_codes);
-            if before.stored_lock.is_some() {
+            if begins_anew {
                 after.stored_lock = None;
+                after.active_from = Some(change.now);
                 user_save(&change.tx, &before, &mut after, None, change.now).await?;
             }
             let effects = Effects { throttle_cleared, lock_lifted, ..Effects::default() };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use prost_types::Timestamp;
 
-use super::policy_report::{Report, expiring, missing, passwords as expire};
+use super::policy_report::{Report, expiring, inactive as would_be_locked, missing, passwords as expire};
 use crate::cli::args::{Confirmation, duration, enum_parser, wire_duration};
 use crate::cli::error::Error;
 use crate::cli::output::Screen;
@@ -115,6 +115,12 @@ struct Change {
     /// How long before users are told, such as `14d,3d`; or `none`.
     #[arg(long, help_heading = "Passwords that expire", value_name = "TIMES", value_delimiter = ',', value_parser = warning)]
     warn: Vec<Option<Duration>>,
+    /// Lock accounts unused for so long: `180d`.
+    #[arg(long, help_heading = "Accounts that are not used", value_name = "TIME", value_parser = age)]
+    max_inactivity: Option<Duration>,
+    /// How long before users are told of it.
+    #[arg(long, help_heading = "Accounts that are not used", value_name = "TIMES", value_delimiter = ',', value_parser = warning)]
+    warn_inactive: Vec<Option<Duration>>,
     #[command(flatten)]
     throttle: ThrottleChange,
     /// Values of NIST SP 800-63B or PCI DSS first.
@@ -182,6 +188,11 @@ fn lock_time(text: &str) -> Result<Duration, String> {
     if text == "ever" { Ok(Duration::ZERO) } else { duration(text) }
 }
 
+fn warnings(times: &[Option<Duration>]) -> Option<ExpiryWarnings> {
+    let before = times.iter().flatten().copied().map(wire_duration).collect();
+    (!times.is_empty()).then_some(ExpiryWarnings { before })
+}
+
 impl Change {
     fn request(self, cli: &Cli) -> Result<UpdateSignInPolicyRequest, Error> {
         let preset = self.preset.unwrap_or_default();
@@ -224,10 +235,9 @@ impl Change {
             history_size: self.history,
             max_age: self.max_age.map(wire_duration),
             max_age_rollout: self.rollout.map(wire_duration),
-            expiry_warnings: (!self.warn.is_empty()).then(|| {
-                let before = self.warn.iter().flatten().copied().map(wire_duration).collect();
-                ExpiryWarnings { before }
-            }),
+            expiry_warnings: warnings(&self.warn),
+            max_inactivity: self.max_inactivity.map(wire_duration),
+            inactivity_warnings: warnings(&self.warn_inactive),
             min_age: self.min_age.map(wire_duration),
             check_breached_at_sign_in: is_on(self.leaked_at_sign_in),
             second_factor_required: required,
@@ -290,7 +300,8 @@ impl Set {
                 .row("maximum age", max_age(&policy))
                 .row("expiring", expire(&impact))
                 .row("throttle", throttle(&policy))
-                .row("lock", lock(&policy));
+                .row("lock", lock(&policy))
+                .row("inactivity", inactivity(&policy, &impact));
             cli.confirm(question).await?;
         }
         cli.answer(request, |screen, answer| {
@@ -312,6 +323,7 @@ fn show(screen: &Screen, policy: Option<SignInPolicy>, impact: Option<PolicyImpa
         ("expiring", impact.passwords_expired.as_ref().map(|_| expire(&impact)).unwrap_or_default().into()),
         ("throttle", throttle(&policy).into()),
         ("lock", lock(&policy).into()),
+        ("inactivity", inactivity(&policy, &impact).into()),
         ("etag", policy.etag.as_str().into()),
     ])?;
     if impact.second_factors_missing > 0 {
@@ -354,20 +366,37 @@ fn changes(policy: &SignInPolicy) -> String {
 
 /// When passwords expire, and when users are told.
 fn max_age(policy: &SignInPolicy) -> String {
-    if policy.max_age.is_none_or(|age| age.seconds == 0) {
+    if is_zero(policy.max_age) {
         return "none: passwords do not expire".to_owned();
     }
-    let before = policy.expiry_warnings.as_ref().map(|warnings| warnings.before.as_slice()).unwrap_or_default();
-    let before: Vec<String> = before.iter().map(|before| whole(Some(*before))).collect();
-    let warned = match before.as_slice() {
-        [] => "users are not told before".to_owned(),
-        before => format!("users are told {} before", before.join(" and ")),
-    };
+    let warned = warned(policy.expiry_warnings.as_ref());
     let rollout = match policy.max_age_rollout {
         Some(rollout) if rollout.seconds > 0 => format!("rolled out over {}", whole(Some(rollout))),
         _ => "rolled out at once".to_owned(),
     };
     format!("{}, {rollout}; {warned}", whole(policy.max_age))
+}
+
+/// When accounts are locked that nobody uses, when users are told, and how many that means.
+fn inactivity(policy: &SignInPolicy, impact: &PolicyImpact) -> String {
+    if is_zero(policy.max_inactivity) {
+        return "accounts are not locked for it".to_owned();
+    }
+    let warned = warned(policy.inactivity_warnings.as_ref());
+    format!("locked after {}; {warned}; {}", whole(policy.max_inactivity), would_be_locked(impact))
+}
+
+fn warned(warnings: Option<&ExpiryWarnings>) -> String {
+    let before = warnings.map(|warnings| warnings.before.as_slice()).unwrap_or_default();
+    let before: Vec<String> = before.iter().map(|before| whole(Some(*before))).collect();
+    match before.as_slice() {
+        [] => "users are not told before".to_owned(),
+        before => format!("users are told {} before", before.join(" and ")),
+    }
+}
+
+fn is_zero(time: Option<prost_types::Duration>) -> bool {
+    time.is_none_or(|time| time.seconds == 0)
 }
 
 /// How long sign-ins wait after wrong passwords.

@@ -1,4 +1,4 @@
-//! Whom the policy means something for: who lacks a second factor, and whose password expires when.
+//! Whom the policy means something for: who lacks a second factor, whose password expires when, and who is locked for inactivity.
 
 use clap::Args;
 
@@ -35,7 +35,11 @@ impl Report {
         let request = GetSignInPolicyRequest { include_impact: true };
         cli.answer(request, |screen, answer| {
             let impact = answer.impact.unwrap_or_default();
-            screen.fields([("second factor", missing(&impact).into()), ("passwords", passwords(&impact).into())])?;
+            screen.fields([
+                ("second factor", missing(&impact).into()),
+                ("passwords", passwords(&impact).into()),
+                ("inactivity", inactive(&impact).into()),
+            ])?;
             expiring(screen, &impact)
         })
         .await
@@ -53,6 +57,15 @@ pub(super) fn missing(impact: &PolicyImpact) -> String {
         number => format!("; their {} go on", count(number, "API token")),
     };
     format!("{people} must set one up{tokens}")
+}
+
+/// How many accounts are locked for inactivity.
+pub(super) fn inactive(impact: &PolicyImpact) -> String {
+    match impact.inactive_locked {
+        0 => "no user is inactive".to_owned(),
+        1 => "1 user is locked unless they sign in".to_owned(),
+        number => format!("{} are locked unless they sign in", count(number, "user")),
+    }
 }
 
 /// How many passwords expire.

@@ -240,6 +240,8 @@ fn locked_by(lock: &UserLock) -> String {
     let mut text = lock_word(lock.cause()).to_owned();
     if lock.cause() == LockCause::FailedSignIns {
         text = format!("{text} after wrong passwords");
+    } else if lock.cause() == LockCause::Inactivity {
+        text = format!("{text} because nobody used it");
     } else if !lock.actor_name.is_empty() {
         text = format!("{text} by {}", lock.actor_name);
     }
@@ -254,7 +256,7 @@ pub(crate) fn lock_word(cause: LockCause) -> &'static str {
     match cause {
         LockCause::Compromise => "locked as compromised",
         LockCause::Deactivated => "deactivated",
-        LockCause::Operator | LockCause::FailedSignIns | LockCause::Unspecified => "locked",
+        LockCause::Operator | LockCause::Inactivity | LockCause::FailedSignIns | LockCause::Unspecified => "locked",
     }
 }
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::auth::rules;
 use super::{Wrong, bounded, duration_message, duration_of, each, etag, finish, instant, note, roles, stamp};
 use crate::app::{
-    BreachListInUse, CheckPasswordStrength, Expiries, Group, Judged, MaxAgeChange, PolicyImpact, UpdateSignInPolicy,
+    BreachListInUse, CheckPasswordStrength, Expiries, Group, InactivityChange, Judged, MaxAgeChange, PolicyImpact,
+    UpdateSignInPolicy,
 };
 use crate::domain::language::Language;
 use crate::domain::lockout::ThrottleRules;
@@ -26,7 +27,8 @@ const MAX_SCORE: u32 = 4;
 /// The longest time that users can be kept from changing a password.
 const MAX_MIN_AGE: Duration = Duration::from_hours(30 * 24);
 
-/// The shortest and the longest maximum age: less would leave no time to choose a password, more has no effect.
+/// The shortest and the longest maximum age, and maximum inactivity: less would leave no time to choose a password or to sign in,
+/// more has no effect.
 const MIN_MAX_AGE: Duration = Duration::from_hours(24);
 const MAX_MAX_AGE: Duration = Duration::from_hours(3650 * 24);
 
@@ -67,12 +69,11 @@ pub(in crate::grpc) fn update_policy(message: v1::UpdateSignInPolicyRequest) -> 
     let password_rules = rules_set(&mut faults, policy.password_rules.unwrap_or_default());
     let history = within(&mut faults, "policy.history_size", policy.history_size, 0, SignInPolicy::MAX_HISTORY);
     let min_age = min_age(&mut faults, policy.min_age);
-    let max_age = max_age(&mut faults, policy.max_age);
+    let max_age = max_age(&mut faults, "policy.max_age", policy.max_age);
+    let max_inactivity = self::max_age(&mut faults, "policy.max_inactivity", policy.max_inactivity);
     let rollout = time(&mut faults, "policy.max_age_rollout", policy.max_age_rollout, &(Duration::ZERO..=YEAR));
-    let warnings = match &policy.expiry_warnings {
-        Some(warnings) => self::warnings(&mut faults, &warnings.before).map(Some),
-        None => Some(None),
-    };
+    let warnings = warnings(&mut faults, "policy.expiry_warnings", policy.expiry_warnings);
+    let inactivity_warnings = self::warnings(&mut faults, "policy.inactivity_warnings", policy.inactivity_warnings);
     finish(faults, || {
         Some(UpdateSignInPolicy {
             preset: preset?,
@@ -83,6 +84,7 @@ pub(in crate::grpc) fn update_policy(message: v1::UpdateSignInPolicyRequest) -> 
             password_history: history,
             password_min_age: min_age,
             password_max_age: MaxAgeChange { age: max_age, rollout, warnings: warnings? },
+            inactivity: InactivityChange { max: max_inactivity, warnings: inactivity_warnings? },
             checks_breached: policy.check_breached_at_sign_in,
             throttle,
             note: note?,
@@ -164,16 +166,18 @@ fn time(
     time
 }
 
-fn max_age(faults: &mut Violations, message: Option<prost_types::Duration>) -> Option<Duration> {
+fn max_age(faults: &mut Violations, field: &str, message: Option<prost_types::Duration>) -> Option<Duration> {
     let age = duration_of(message?).filter(|age| age.is_zero() || (MIN_MAX_AGE..=MAX_MAX_AGE).contains(age));
     if age.is_none() {
-        faults.push("policy.max_age", Fault::OutOfRange, "must be 0, or between 24 h and 87600 h");
+        faults.push(field, Fault::OutOfRange, "must be 0, or between 24 h and 87600 h");
     }
     age
 }
 
-fn warnings(faults: &mut Violations, before: &[prost_types::Duration]) -> Option<Warnings> {
-    let field = "policy.expiry_warnings.before";
+/// Returns warnings that may be absent. A wrong one adds a violation.
+fn warnings(faults: &mut Violations, field: &str, message: Option<v1::ExpiryWarnings>) -> Option<Option<Warnings>> {
+    let Some(v1::ExpiryWarnings { before }) = message else { return Some(None) };
+    let field = &format!("{field}.before");
     if before.len() > Warnings::MAX {
         faults.push(field, Fault::TooMany, format!("at most {}", Warnings::MAX));
         return None;
@@ -183,7 +187,7 @@ fn warnings(faults: &mut Violations, before: &[prost_types::Duration]) -> Option
         .enumerate()
         .map(|(index, before)| time(faults, &format!("{field}[{index}]"), Some(*before), &(SOONEST_WARNING..=YEAR)))
         .collect();
-    times.into_iter().collect::<Option<_>>().map(Warnings::new)
+    times.into_iter().collect::<Option<_>>().map(|times| Some(Warnings::new(times)))
 }
 
 /// Converts the policy, with the rules that are in force.
@@ -194,13 +198,17 @@ pub(in crate::grpc) fn policy(
 ) -> v1::SignInPolicy {
     let names = policy.second_factor_roles.iter().map(ToString::to_string).collect();
     let max_age = &policy.password_max_age;
-    let before = max_age.warnings.before().iter().copied().map(duration_message);
+    let told = |warnings: &Warnings| v1::ExpiryWarnings {
+        before: warnings.before().iter().copied().map(duration_message).collect(),
+    };
     v1::SignInPolicy {
         password_rules: Some(rules(password_rules)),
         history_size: Some(policy.password_history),
         max_age: Some(duration_message(max_age.age)),
         max_age_rollout: Some(duration_message(max_age.rollout)),
-        expiry_warnings: Some(v1::ExpiryWarnings { before: before.collect() }),
+        expiry_warnings: Some(told(&max_age.warnings)),
+        max_inactivity: Some(duration_message(policy.inactivity.max)),
+        inactivity_warnings: Some(told(&policy.inactivity.warnings)),
         min_age: Some(duration_message(policy.password_min_age)),
         throttle_threshold: Some(throttle.threshold),
         throttle_initial: Some(duration_message(throttle.initial)),
@@ -228,6 +236,7 @@ pub(in crate::grpc) fn impact(impact: PolicyImpact) -> v1::PolicyImpact {
         passwords_expiring_later: number(passwords.later),
         users_without_address: number(passwords.without_address),
         passwords_incomplete: !passwords.is_complete,
+        inactive_locked: number(impact.inactive),
     }
 }
 

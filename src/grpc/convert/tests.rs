@@ -131,14 +131,16 @@ fn a_lock_ends_in_the_future_if_at_all() {
 }
 
 #[test]
-fn only_the_server_locks_for_failed_sign_ins() {
+fn only_the_server_locks_for_inactivity_and_failed_sign_ins() {
     let lock =
         |cause| faults(users::lock_user(v1::LockUserRequest { user: Some(ada()), cause, ..Default::default() }, NOW));
     for cause in [v1::LockCause::Compromise, v1::LockCause::Deactivated, v1::LockCause::Operator] {
         assert_eq!(lock(cause.into()), []);
     }
-    assert_eq!(lock(v1::LockCause::FailedSignIns.into()), told(&[("cause", "CONFLICT")]));
-    assert_eq!(lock(4), told(&[("cause", "UNKNOWN")]));
+    for cause in [v1::LockCause::Inactivity, v1::LockCause::FailedSignIns] {
+        assert_eq!(lock(cause.into()), told(&[("cause", "CONFLICT")]));
+    }
+    assert_eq!(lock(6), told(&[("cause", "UNKNOWN")]));
 }
 
 #[test]

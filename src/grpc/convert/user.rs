@@ -154,6 +154,7 @@ fn lock_cause(cause: LockCause) -> v1::LockCause {
         LockCause::Compromise => v1::LockCause::Compromise,
         LockCause::Deactivated => v1::LockCause::Deactivated,
         LockCause::Operator => v1::LockCause::Operator,
+        LockCause::Inactivity => v1::LockCause::Inactivity,
         LockCause::FailedSignIns => v1::LockCause::FailedSignIns,
     }
 }

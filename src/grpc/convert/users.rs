@@ -242,7 +242,7 @@ pub(in crate::grpc) fn lock_user(message: v1::LockUserRequest, now: Timestamp) -
     let mut faults = Violations::new();
     let user = user_ref(&mut faults, message.user);
     let cause = faults.check("cause", lock_cause(message.cause)).map(|cause| cause.unwrap_or(LockCause::Operator));
-    if cause == Some(LockCause::FailedSignIns) {
+    if cause.is_some_and(LockCause::is_automatic) {
         faults.push("cause", Fault::Conflict, "only the server locks for this cause; leave it unset");
     }
     let note = note(&mut faults, &message.note);
@@ -340,6 +340,7 @@ fn lock_cause(number: i32) -> std::result::Result<Option<LockCause>, Wrong> {
         v1::LockCause::Compromise => Ok(Some(LockCause::Compromise)),
         v1::LockCause::Deactivated => Ok(Some(LockCause::Deactivated)),
         v1::LockCause::Operator => Ok(Some(LockCause::Operator)),
+        v1::LockCause::Inactivity => Ok(Some(LockCause::Inactivity)),
         v1::LockCause::FailedSignIns => Ok(Some(LockCause::FailedSignIns)),
     }
 }

@@ -9,6 +9,7 @@ pub mod event_count;
 pub mod event_horizon;
 pub mod familiar_place;
 pub mod idempotency_key;
+pub mod inactivity_warning;
 pub mod link;
 pub mod old_password;
 pub mod password_warning;

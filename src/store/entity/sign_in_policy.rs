@@ -28,6 +28,9 @@ pub struct Model {
     pub lockout_threshold: Option<i16>,
     pub lockout_duration: Option<i64>,
     pub failure_memory: Option<i64>,
+    pub max_inactivity: i64,
+    pub max_inactivity_set_at: i64,
+    pub inactivity_warnings: String,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

@@ -34,6 +34,7 @@ pub struct Model {
     pub last_sign_in_at: Option<i64>,
     pub devices_valid_after: Option<i64>,
     pub email_verified_at: Option<i64>,
+    pub active_from: Option<i64>,
 }
 
 #[derive(Copy, Clone, Debug, EnumIter, DeriveRelation)]

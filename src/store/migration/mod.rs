@@ -15,6 +15,7 @@ mod m0012_second_factors;
 mod m0013_password_policy;
 mod m0014_throttle_policy;
 mod m0015_password_age;
+mod m0016_inactivity;
 
 use sea_orm_migration::prelude::*;
 
@@ -39,6 +40,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0013_password_policy::Migration),
             Box::new(m0014_throttle_policy::Migration),
             Box::new(m0015_password_age::Migration),
+            Box::new(m0016_inactivity::Migration),
         ]
     }
 }

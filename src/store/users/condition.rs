@@ -89,6 +89,20 @@ pub(in crate::store) fn password_expired(at: At) -> Condition {
     }
 }
 
+/// When an account was last used, but for [`User::active_from`](crate::domain::user::User::active_from), word for word as in the
+/// index.
+pub(in crate::store) const LAST_USED: &str = r#"COALESCE("user".last_sign_in_at, "user".created_at)"#;
+
+/// Selects the accounts with a password that were last used at `since` or earlier. The SQL equivalent of `User::is_inactive`.
+pub(in crate::store) fn idle(since: Timestamp) -> Condition {
+    let since = since.as_micros();
+    Condition::all()
+        .add(Expr::cust(r#""user".password_hash IS NOT NULL"#))
+        .add(Expr::cust(LAST_USED).lte(since))
+        .add(user::Column::CreatedAt.lte(since))
+        .add(Condition::any().add(user::Column::ActiveFrom.is_null()).add(user::Column::ActiveFrom.lte(since)))
+}
+
 /// Selects the accounts in a state.
 pub(super) fn state(state: UserState, at: At) -> Condition {
     match state {

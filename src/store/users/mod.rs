@@ -15,7 +15,7 @@ use sea_orm::{
 };
 
 pub use self::ages::{PasswordAge, Place, password_ages};
-pub(super) use self::condition::{At, locked, password_expired};
+pub(super) use self::condition::{At, LAST_USED, idle, locked, password_expired};
 use self::derived::with_derived;
 pub use self::list::{UserListing, UsersWithoutFactor, user_count, user_list, users_without_factor};
 pub use self::write::{

@@ -140,6 +140,7 @@ fn decode(decoder: &Decoder<'_>, row: &user::Model, stored_throttle: Option<Thro
         last_sign_in_at: decoder.instant_or_none(row.last_sign_in_at)?,
         devices_valid_after: decoder.instant_or_none(row.devices_valid_after)?,
         email_verified_at: decoder.instant_or_none(row.email_verified_at)?,
+        active_from: decoder.instant_or_none(row.active_from)?,
         stored_link: None,
         mail_failed_at: None,
         second_factor: None,
@@ -207,6 +208,7 @@ pub(super) fn encode(user: &User, credentials: Option<&Credentials>) -> user::Ac
         last_sign_in_at: Set(micros(user.last_sign_in_at)),
         devices_valid_after: Set(micros(user.devices_valid_after)),
         email_verified_at: Set(micros(user.email_verified_at)),
+        active_from: Set(micros(user.active_from)),
     }
 }
 
@@ -241,6 +243,7 @@ pub(super) fn cause_number(cause: LockCause) -> i16 {
         LockCause::Compromise => 1,
         LockCause::Deactivated => 2,
         LockCause::Operator => 3,
+        LockCause::Inactivity => 4,
         LockCause::FailedSignIns => 5,
     }
 }

@@ -211,8 +211,13 @@ pub(super) fn told(finding: &SignInFinding, clock: &Clock) -> Text {
 fn in_order(from: &str, answer: &DiagnoseSignInResponse) -> [Text; 2] {
     let Some(user) = &answer.user else { return [Text::new(), Text::new()] };
     let lacks = |codes: &[Code]| !answer.findings.iter().any(|finding| codes.contains(&finding.code()));
-    let of_lock =
-        [Code::LockedAsCompromised, Code::LockedAsDeactivated, Code::LockedByOperator, Code::LockedAfterFailures];
+    let of_lock = [
+        Code::LockedAsCompromised,
+        Code::LockedAsDeactivated,
+        Code::LockedByOperator,
+        Code::LockedForInactivity,
+        Code::LockedAfterFailures,
+    ];
     let of_password = [Code::Pending, Code::ResetOutstanding, Code::TemporaryPasswordExpired, Code::HashUnsupported];
     let is_person = user.kind() == UserKind::Person;
     let is_ready = is_person && lacks(&[Code::ServerNotReady]);
