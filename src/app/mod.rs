@@ -33,6 +33,7 @@ mod token_cache;
 mod tokens;
 mod turns;
 mod users;
+mod warnings;
 mod writer;
 
 use std::future::Future;

@@ -216,7 +216,7 @@ impl Change<'_> {
             created_at: self.now,
             updated_at: self.now,
             next_attempt_at: Some(self.now),
-            expires_at: expires_at.or(user.password_expires_at().filter(|_| kind == LetterKind::PasswordExpiring)),
+            expires_at: expires_at.or(told_end(user, kind)),
             link_id: link.map(|link| link.link.id),
             resend_of,
         };
@@ -268,14 +268,22 @@ impl Change<'_> {
         address: &EmailAddress,
         new_address: Option<&EmailAddress>,
     ) -> Result<()> {
-        let settings = &self.app.settings.mail;
-        if !self.app.sends_mail() || !settings.notices.contains(&kind) {
+        if !self.app.sends_notice(kind) {
             return Ok(());
         }
         let requester = self.requester();
         let (link, password, resend_of) = (None, None, None);
         self.post(Letter { kind, user, address, link, password, new_address, requester, resend_of }).await?;
         Ok(())
+    }
+}
+
+/// The end that a notice tells of.
+fn told_end(user: &User, kind: LetterKind) -> Option<Timestamp> {
+    match kind {
+        LetterKind::PasswordExpiring => user.password_expires_at(),
+        LetterKind::AccountInactive => user.inactive_from(),
+        _ => None,
     }
 }
 

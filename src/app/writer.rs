@@ -86,7 +86,7 @@ pub(super) enum Unaudited {
     Requested,
     /// A message was leased or has another state, which the delivery itself records.
     Delivery,
-    /// A user was told that the password will expire, which the delivery records.
+    /// A user was told that the password will expire or the account be locked, which the delivery records.
     Warning,
     /// A user began to set up an authenticator. Nothing has changed yet.
     Enrollment,

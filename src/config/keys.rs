@@ -313,8 +313,8 @@ section! {
         templates_dir: Option<PathBuf> = None, PATH_OR_OFF,
             "every file in it must have the name of a built-in one";
         /// Notices to users, separated by commas: `password_changed`, `password_reset`, `compromised`, `address_changed`,
-        /// `totp_enrolled`, `totp_disabled`, `second_factor_reset`, `recovery_code_used`, `wrong_codes` and
-        /// `password_expiring`, or `off`.
+        /// `totp_enrolled`, `totp_disabled`, `second_factor_reset`, `recovery_code_used`, `wrong_codes`,
+        /// `password_expiring` and `inactive`, or `off`.
         notices: Notices = Notices::default(), NOTICES,
             "no other notice exists";
         /// Whether an operator may have a temporary password sent by mail.

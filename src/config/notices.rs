@@ -4,7 +4,7 @@ use super::key::{Allowed, Value};
 use crate::domain::delivery::LetterKind;
 
 /// The notices, each with its name.
-const ALL: [(&str, LetterKind); 10] = [
+const ALL: [(&str, LetterKind); 11] = [
     ("password_changed", LetterKind::PasswordChanged),
     ("password_reset", LetterKind::PasswordResetDone),
     ("compromised", LetterKind::Compromised),
@@ -15,6 +15,7 @@ const ALL: [(&str, LetterKind); 10] = [
     ("recovery_code_used", LetterKind::RecoveryCodeUsed),
     ("wrong_codes", LetterKind::WrongCodes),
     ("password_expiring", LetterKind::PasswordExpiring),
+    ("inactive", LetterKind::AccountInactive),
 ];
 
 /// The notices that users get.

@@ -83,6 +83,8 @@ pub enum LetterKind {
     WrongCodes,
     /// Notice: the password will reach the maximum age.
     PasswordExpiring,
+    /// Notice: the account will be locked because nobody uses it.
+    AccountInactive,
 }
 
 impl LetterKind {
@@ -126,7 +128,8 @@ impl LetterKind {
             | LetterKind::SecondFactorReset
             | LetterKind::RecoveryCodeUsed
             | LetterKind::WrongCodes
-            | LetterKind::PasswordExpiring => DeliveryKind::Notice,
+            | LetterKind::PasswordExpiring
+            | LetterKind::AccountInactive => DeliveryKind::Notice,
         }
     }
 }

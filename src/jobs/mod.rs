@@ -30,7 +30,7 @@ const TEND_KEYS_EVERY: Duration = Duration::from_secs(10);
 const CHECK_CLOCK_EVERY: Duration = Duration::from_secs(30);
 /// How often the length of the outbox is measured.
 const MEASURE_OUTBOX_EVERY: Duration = Duration::from_secs(15);
-/// How often users are told that their password will expire.
+/// How often users are told that their password will expire, or their account will be locked.
 const WARN_EVERY: Duration = Duration::from_mins(1);
 /// How often accounts are locked that are not used.
 const LOCK_INACTIVE_EVERY: Duration = Duration::from_mins(5);
@@ -51,6 +51,7 @@ pub fn start(app: &Arc<App>, mail: Option<&Arc<mail::Transport>>, tracker: &Task
     run("move-log", MOVE_LOG_EVERY, app, tracker, stop, |app| async move { app.move_log().await });
     run("measure-outbox", MEASURE_OUTBOX_EVERY, app, tracker, stop, |app| async move { app.measure_outbox().await });
     run("warn-of-expiry", WARN_EVERY, app, tracker, stop, |app| async move { app.warn_of_expiry().await });
+    run("warn-of-inactivity", WARN_EVERY, app, tracker, stop, |app| async move { app.warn_of_inactivity().await });
     run(
         "lock-inactive",
         LOCK_INACTIVE_EVERY,

@@ -6,6 +6,7 @@ use sea_orm::sea_query::{Condition, Expr, ExprTrait, OnConflict, Query};
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Set};
 
 use super::WriteTx;
+use super::due::Due;
 use super::entity::password_warning::{self, Column};
 use super::entity::user;
 use super::users::{At, locked, password_expired};
@@ -23,14 +24,6 @@ pub struct Warning {
     pub max_age: MaxAge,
     /// How long before the end.
     pub before: Duration,
-}
-
-/// A person who may have to be told, and the place in the list of them.
-#[derive(Debug, Clone)]
-pub struct Due {
-    /// The id, as stored.
-    pub id: String,
-    changed_at: i64,
 }
 
 /// Returns up to `limit` people after `last` whose password ends within this time, and who were not told so yet. Locked
@@ -58,7 +51,7 @@ pub async fn password_warnings_due(
         Expr::col((user::Entity, user::Column::PasswordChangedAt)),
         Expr::col((user::Entity, user::Column::Id)),
     ]);
-    let after = last.map(|last| place.gt(Expr::tuple([Expr::val(last.changed_at), Expr::val(last.id.as_str())])));
+    let after = last.map(|last| place.gt(Expr::tuple([Expr::val(last.at), Expr::val(last.id.as_str())])));
     let due: Vec<(String, i64)> = user::Entity::find()
         .select_only()
         .column(user::Column::Id)
@@ -75,7 +68,7 @@ pub async fn password_warnings_due(
         .into_tuple()
         .all(c)
         .await?;
-    Ok(due.into_iter().map(|(id, changed_at)| Due { id, changed_at }).collect())
+    Ok(due.into_iter().map(Due::from).collect())
 }
 
 /// Records a warning. Returns `false` if the user was told so before, or later than this.

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use latchkey::app::App;
+use latchkey::app::{App, MailTransport};
 use latchkey::clock::Clock as _;
+use latchkey::domain::delivery::LetterKind;
 use latchkey::proto::v1::{
     self, LockCause, SignInVerdict, UserState, create_user_request::Credential, reset_password_response::Secret,
     sign_in_finding::Code as Finding,
@@ -77,6 +78,14 @@ async fn server(h: &Harness) -> App {
     app_with(h, settings_of(h)).await
 }
 
+/// A second server of the database that warns.
+async fn warner(h: &Harness) -> App {
+    let mut settings = settings_of(h);
+    settings.mail.transport = MailTransport::File;
+    settings.mail.notices = vec![LetterKind::AccountInactive];
+    app_with(h, settings).await
+}
+
 async fn lock_inactive(app: &App) {
     app.lock_inactive_accounts().await.expect("a job");
 }
@@ -91,9 +100,9 @@ async fn sec_059_an_account_that_was_not_used_for_180_days_is_locked_at_the_sign
     h.operator().await.lock_after(180, &[]).await;
     let ada = h.user("ada").await;
     let stranger = h.stranger().await;
-    h.clock.advance(DAY * 180 - Duration::from_mins(1));
+    h.clock.advance(Duration::from_mins(180 * 24 * 60 - 1));
     stranger.tokens("ada", PASSWORD).await.expect("a sign-in on the day before");
-    h.clock.advance(DAY * 180 - Duration::from_mins(1));
+    h.clock.advance(Duration::from_mins(180 * 24 * 60 - 1));
     stranger.tokens("ada", PASSWORD).await.expect("that sign-in began the time anew");
     h.clock.advance(DAY * 180 + Duration::from_mins(1));
     let operator = h.operator().await;
@@ -292,6 +301,60 @@ async fn a_dry_run_counts_the_accounts_that_would_be_locked_which_the_job_then_l
     lock_inactive(&server(&h).await).await;
     assert_eq!(locked(&h).await, ["ada", "bob"]);
     assert_eq!(dry(max_inactivity(180, &[])).await, 0, "who is locked is not counted");
+}
+
+#[tokio::test]
+async fn three_servers_warn_once_and_after_an_interruption_of_the_nearest_end() {
+    let h = Harness::start().await;
+    let operator = h.operator().await;
+    for name in ["ada", "bob", "carl", "dora", "eve"] {
+        let email = if name == "carl" { String::new() } else { format!("{name}@example.com") };
+        let request = v1::CreateUserRequest {
+            username: name.to_owned(),
+            email,
+            credential: Some(Credential::Password(PASSWORD.to_owned())),
+            password_change_required: Some(false),
+            ..Default::default()
+        };
+        operator.create(request).await.expect("a user");
+    }
+    operator.lock_after(180, &[30, 7]).await;
+    rest(&h, "bob", 10).await;
+    operator.lock("dora").await.expect("a lock");
+    let warners = [warner(&h).await, warner(&h).await, warner(&h).await];
+    let told = async |day: u64, expected: [usize; 5]| {
+        at_once(warners.iter().map(App::warn_of_inactivity)).await.into_iter().for_each(|done| done.expect("a job"));
+        let operator = h.operator().await;
+        let mut told = Vec::new();
+        for name in ["ada", "bob", "carl", "dora", "eve"] {
+            told.push(operator.deliveries(name).await.len());
+        }
+        assert_eq!(told, expected, "day {day}");
+    };
+    h.clock.advance(Duration::from_mins(140 * 24 * 60 - 1));
+    told(140, [0, 0, 0, 0, 0]).await;
+    h.clock.advance(Duration::from_mins(2));
+    told(140, [0, 1, 0, 0, 0]).await;
+    let [warning] = &h.operator().await.deliveries("bob").await[..] else { panic!("one warning") };
+    let mail = h.mail_of(warning).await;
+    assert_eq!(mail.header("Subject"), "Your account at latchkey will be locked soon");
+    assert_eq!(warning.kind(), v1::DeliveryKind::Notice);
+    h.stranger().await.tokens("eve", PASSWORD).await.expect("tokens");
+    // No server ran for a month. The lock of ada's account is ten days away then, bob's is due.
+    h.clock.advance(DAY * 30);
+    told(170, [1, 1, 0, 0, 0]).await;
+    h.clock.advance(DAY * 4);
+    told(174, [2, 1, 0, 0, 0]).await;
+    // A clock that goes back by a day tells nobody twice.
+    h.clock.turn_back(DAY);
+    told(173, [2, 1, 0, 0, 0]).await;
+    h.clock.advance(DAY * 6);
+    h.operator().await.unlock("dora").await.expect("an unlock");
+    told(179, [2, 1, 0, 0, 0]).await;
+    h.stranger().await.tokens("ada", PASSWORD).await.expect("tokens");
+    h.clock.advance(DAY * 155);
+    // Those of bob and eve are due: it is too late to tell them.
+    told(334, [3, 1, 0, 1, 0]).await;
 }
 
 /// The predicate of the store and the function of the domain agree to the microsecond.

@@ -164,11 +164,11 @@ fn a_preview_is_written_again_but_never_over_other_files() {
     shell.set("LATCHKEY_ORGANISATION_NAME", "Müller & Co.");
     shell.set("LATCHKEY_SUPPORT_CONTACT", "the service desk");
     for _ in 0..2 {
-        assert_eq!(latchkeyd(&shell, &["mail", "preview", "p"]).good(), "56 mails: open p/index.html\n");
+        assert_eq!(latchkeyd(&shell, &["mail", "preview", "p"]).good(), "60 mails: open p/index.html\n");
     }
     let mails = texts(&shell.path("p"));
-    assert_eq!(mails.len(), 14 * 2 * 2 * 2 + 1);
-    assert_eq!(mails["index.html"].matches("<li>").count(), 56);
+    assert_eq!(mails.len(), 15 * 2 * 2 * 2 + 1);
+    assert_eq!(mails["index.html"].matches("<li>").count(), 60);
     let text = &mails["invite.en.full.txt"];
     assert!(text.starts_with("Subject: Your account at Müller & Co.: choose a password\n"), "{text}");
     assert!(text.contains("Questions? Ask the service desk.\n"), "{text}");

@@ -1,10 +1,8 @@
-//! Tells users by mail that their password will reach the maximum age: at the times that the policy names, once each, however
-//! many replicas do so.
-
-use std::time::Duration;
+//! Tells users by mail that their password will reach the maximum age.
 
 use super::super::App;
 use super::super::maintenance::job;
+use super::super::warnings::End;
 use super::super::writer::{RolledBack, Unaudited};
 use crate::domain::delivery::LetterKind;
 use crate::domain::id::UserId;
@@ -12,55 +10,20 @@ use crate::domain::sign_in_policy::PasswordMaxAge;
 use crate::domain::time::Timestamp;
 use crate::domain::user::{User, UserKind};
 use crate::error::{Error, Result};
-use crate::store::deliveries::delivery_is_full;
-use crate::store::password_warnings::{Warning, password_warning_save, password_warnings_due};
+use crate::store::password_warnings::{Warning, password_warning_save};
 use crate::store::sign_in_policy::policy_read;
 use crate::store::users::user_lock_row;
 
-/// Messages that may wait when a warning is posted. Warnings can be many, and must not hold up the mail of operators.
-const MAX_MESSAGES_WAITING: u64 = 500;
-
-/// Warnings that are posted before the length of the outbox is looked at again, and before other calls have a turn.
-const BATCH: u64 = 50;
-
-/// The pause after a batch.
-const BETWEEN_BATCHES: Duration = Duration::from_millis(20);
-
 impl App {
-    /// Posts the warnings that are due, until none is left or the outbox is long: what is left then waits for the next time.
+    /// Posts the warnings that are due.
     pub async fn warn_of_expiry(&self) -> Result<()> {
         let policy = self.sign_in_policy().await?.password_max_age;
         let Some(max_age) = policy.in_force() else { return Ok(()) };
-        if !self.sends_mail() || !self.settings.mail.notices.contains(&LetterKind::PasswordExpiring) {
-            return Ok(());
-        }
-        // The last warning comes first: a user who is told of it needs no earlier one.
-        for before in policy.warnings.before().iter().rev() {
-            let mut last = None;
-            loop {
-                let reader = self.store.reader();
-                if self.work.is_closed() || delivery_is_full(reader, MAX_MESSAGES_WAITING).await? {
-                    return Ok(());
-                }
-                let due = password_warnings_due(reader, max_age, *before, last.as_ref(), BATCH, self.now()).await?;
-                for user in &due {
-                    // A row whose id cannot be read is left out, like others that cannot be read.
-                    if let Ok(id) = user.id.parse() {
-                        self.warn(id).await?;
-                    }
-                }
-                if (due.len() as u64) < BATCH {
-                    break;
-                }
-                last = due.into_iter().next_back();
-                tokio::time::sleep(BETWEEN_BATCHES).await;
-            }
-        }
-        Ok(())
+        self.post_warnings(End::Password(max_age), &policy.warnings).await
     }
 
     /// Posts the warning that is due to a user, unless another replica did. A record that cannot be read is left out.
-    async fn warn(&self, id: UserId) -> Result<()> {
+    pub(in crate::app) async fn warn_of_password(&self, id: UserId) -> Result<()> {
         let caller = job("job/warn-of-expiry");
         let warned = self.write(&caller, None, |writer| async move {
             let Some(user) = user_lock_row(&writer.tx, id).await? else { return Ok(writer.unchanged(())) };

@@ -24,6 +24,10 @@ macro_rules! built_in {
 
 /// The built-in templates.
 const BUILT_IN: &[(&str, &str)] = built_in![
+    "account_inactive.de.html",
+    "account_inactive.de.txt",
+    "account_inactive.en.html",
+    "account_inactive.en.txt",
     "address_changed.de.html",
     "address_changed.de.txt",
     "address_changed.en.html",

@@ -96,6 +96,7 @@ fn a_notice_has_no_secret_and_no_link_but_the_contact() -> Result<(), Box<dyn st
         LetterKind::RecoveryCodeUsed,
         LetterKind::WrongCodes,
         LetterKind::PasswordExpiring,
+        LetterKind::AccountInactive,
     ];
     for kind in notices {
         let Rendered { text, html, .. } = templates.render(kind, None, &values("Grace"))?;

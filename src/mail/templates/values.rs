@@ -27,7 +27,7 @@ pub struct Values {
     pub cancel_link: Option<String>,
     /// The temporary password.
     pub temporary_password: Option<String>,
-    /// When link or password expire, or the password reaches the maximum age.
+    /// When link or password expire, or the password reaches the maximum age or the account is locked.
     pub expires_at: Option<Timestamp>,
     /// The origin of the request.
     pub requester: Requester,
@@ -113,6 +113,7 @@ impl LetterKind {
             | LetterKind::RecoveryCodeUsed
             | LetterKind::WrongCodes => &[],
             LetterKind::PasswordExpiring => &[("expires", Always), ("forgot_link", Sometimes)],
+            LetterKind::AccountInactive => &[("expires", Always)],
         }
     }
 }

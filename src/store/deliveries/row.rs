@@ -44,6 +44,7 @@ pub(super) fn letter_number(letter: LetterKind) -> i16 {
         LetterKind::RecoveryCodeUsed => 58,
         LetterKind::WrongCodes => 59,
         LetterKind::PasswordExpiring => 60,
+        LetterKind::AccountInactive => 61,
     }
 }
 
