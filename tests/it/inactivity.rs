@@ -95,7 +95,7 @@ async fn locked(h: &Harness) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn sec_059_an_account_that_was_not_used_for_180_days_is_locked_at_the_sign_in() {
+async fn an_account_that_was_not_used_for_180_days_is_locked_at_the_sign_in() {
     let h = Harness::start().await;
     h.operator().await.lock_after(180, &[]).await;
     let ada = h.user("ada").await;

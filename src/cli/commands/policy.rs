@@ -250,8 +250,8 @@ impl Change {
 
 const PREVIEW_HELP: &str = "\
 Examples:
-  latchkey policy preview --second-factor all
-  latchkey policy preview --max-age 90d --warn 14d,3d";
+  latchkey policy preview --max-age 90d --warn 14d,3d
+  latchkey policy preview --max-inactivity 180d --warn-inactive 30d,7d";
 
 /// Say what a change would mean, and change nothing.
 #[derive(Debug, Args)]
