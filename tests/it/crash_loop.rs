@@ -62,7 +62,7 @@ const STATEMENTS: [(&str, What); 23] = [
 /// Failpoints of `crash_steps.rs`. Two are reached only once: keys are created at the first start, and a hash is renewed
 /// after the server got stronger parameters. The third is the only statement of its call that matters. Then come those of a
 /// containment, after which an account needs a reset, and those of links and messages, which `outbox.rs` has too.
-const ELSEWHERE: [&str; 27] = [
+const ELSEWHERE: [&str; 28] = [
     "store.key_insert",
     "store.user_rehash",
     "store.session_reauthenticate",
@@ -82,6 +82,7 @@ const ELSEWHERE: [&str; 27] = [
     "store.recovery_code_use",
     "store.old_password_remember",
     "store.password_warning_save",
+    "store.inactivity_warning_save",
     "store.recovery_codes_replace",
     "store.second_factor_remove",
     "store.second_factor_replace",

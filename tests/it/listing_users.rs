@@ -181,8 +181,14 @@ fn is_selected(user: &v1::User, filter: &UserFilter) -> bool {
 fn single_filters(users: &[v1::User]) -> Vec<UserFilter> {
     let states = [UserState::Pending, UserState::Active, UserState::Locked].map(i32::from);
     let kinds = [UserKind::Person, UserKind::Service].map(i32::from);
-    let causes =
-        [LockCause::Compromise, LockCause::Deactivated, LockCause::Operator, LockCause::FailedSignIns].map(i32::from);
+    let causes = [
+        LockCause::Compromise,
+        LockCause::Deactivated,
+        LockCause::Operator,
+        LockCause::Inactivity,
+        LockCause::FailedSignIns,
+    ]
+    .map(i32::from);
     let flags: Vec<i32> = (1..=i32::from(UserFlag::NeverSignedIn)).filter(|n| UserFlag::try_from(*n).is_ok()).collect();
     assert_eq!(flags.len(), 9);
     let pairs: Vec<Vec<i32>> = flags
