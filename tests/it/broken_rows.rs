@@ -271,6 +271,8 @@ async fn a_broken_policy_refuses_every_sign_in_until_it_is_mended() {
         "password_min_age = -1",
         "password_max_age = -1",
         "password_warnings = 'soon'",
+        "max_inactivity = -1",
+        "inactivity_warnings = 'soon'",
     ] {
         h.sql(&format!("UPDATE sign_in_policy SET {how}")).await;
         assert!(stranger.sign_in("bob", PASSWORD).await.is_err(), "{how}");
@@ -278,7 +280,8 @@ async fn a_broken_policy_refuses_every_sign_in_until_it_is_mended() {
         assert_eq!(read.expect_err(how).code(), Code::DataLoss, "{how}");
         h.sql(
             "UPDATE sign_in_policy SET second_factor_required = 0, second_factor_roles = '', second_factor_from = NULL,
-            password_history = 0, password_min_age = 0, password_max_age = 0, password_warnings = ''",
+            password_history = 0, password_min_age = 0, password_max_age = 0, password_warnings = '',
+            max_inactivity = 0, inactivity_warnings = ''",
         )
         .await;
     }

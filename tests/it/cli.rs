@@ -69,7 +69,8 @@ async fn a_security_officer_sees_whom_a_maximum_age_hits() {
         h.create(name, &[], PASSWORD).await;
         let old =
             format!("password_changed_at = password_changed_at - {}", Duration::from_hours(24 * days).as_micros());
-        h.sql(&format!(r#"UPDATE "user" SET {old} WHERE username = '{name}'"#)).await;
+        let created = format!("created_at = created_at - {}", Duration::from_hours(24 * 200).as_micros());
+        h.sql(&format!(r#"UPDATE "user" SET {old}, {created} WHERE username = '{name}'"#)).await;
     }
     play_on(&h, include_str!("transcripts/policy.md"));
 }

@@ -26,7 +26,7 @@ fn texts(folder: &Path) -> BTreeMap<String, String> {
 fn all_mails() -> BTreeMap<String, String> {
     let templates = Templates::load(None, "Example Ltd", Some("help@example.org")).expect("templates");
     let folder = tempfile::tempdir().expect("a folder");
-    assert_eq!(preview(&templates, folder.path()).expect("a preview"), 14 * 2 * 2);
+    assert_eq!(preview(&templates, folder.path()).expect("a preview"), 15 * 2 * 2);
     let mut mails = texts(folder.path());
     mails.remove("index.html").expect("an index");
     mails

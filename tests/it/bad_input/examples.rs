@@ -192,7 +192,8 @@ async fn of_second_factors(h: &Harness, root: &Client) -> Vec<(&'static str, Cli
     let policy = json!({
         "policy": {"secondFactorRequired": false, "secondFactorRoles": {"names": ["auditor"]},
             "secondFactorRequiredFromTime": "2126-01-01T00:00:00Z",
-            "maxAge": "7776000s", "expiryWarnings": {"before": ["86400s"]}},
+            "maxAge": "7776000s", "expiryWarnings": {"before": ["86400s"]},
+            "maxInactivity": "15552000s", "inactivityWarnings": {"before": ["86400s"]}},
         "preset": "SIGN_IN_POLICY_PRESET_NIST", "note": "a", "validateOnly": true, "includeImpact": true,
     });
     vec![
