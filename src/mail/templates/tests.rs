@@ -105,7 +105,8 @@ fn a_notice_has_no_secret_and_no_link_but_the_contact() -> Result<(), Box<dyn st
         }
         assert!(!text.contains("://"), "{text}");
         let links: Vec<&str> = html.split("href=\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
-        assert_eq!(links, ["mailto:help@example.org"; 2], "{html}");
+        let is_contact = |link: &&str| *link == "mailto:help@example.org";
+        assert!(!links.is_empty() && links.iter().all(is_contact), "{html}");
     }
     Ok(())
 }
