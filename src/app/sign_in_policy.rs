@@ -90,13 +90,13 @@ pub struct InactivityChange {
 }
 
 impl InactivityChange {
-    /// Users have the time of the first warning again if the maximum is set or lowered.
-    fn applied_to(&self, before: &Inactivity, now: Timestamp) -> Inactivity {
-        let max = self.max.unwrap_or(before.max);
+    /// Changes what a preset may have set. Users have the time of the first warning again if the maximum is set or lowered.
+    fn applied_to(&self, preset: &Inactivity, before: &Inactivity, now: Timestamp) -> Inactivity {
+        let max = self.max.unwrap_or(preset.max);
         Inactivity {
             max,
             set_at: if is_stricter(max, before.max) { now } else { before.set_at },
-            warnings: self.warnings.clone().unwrap_or_else(|| before.warnings.clone()),
+            warnings: self.warnings.clone().unwrap_or_else(|| preset.warnings.clone()),
         }
     }
 }
@@ -194,7 +194,7 @@ fn changed(before: &SignInPolicy, command: &UpdateSignInPolicy, now: Timestamp) 
     after.password_min_age = command.password_min_age.unwrap_or(after.password_min_age);
     after.password_max_age =
         command.password_max_age.applied_to(&after.password_max_age, &before.password_max_age, now);
-    after.inactivity = command.inactivity.applied_to(&before.inactivity, now);
+    after.inactivity = command.inactivity.applied_to(&after.inactivity, &before.inactivity, now);
     after.checks_breached = command.checks_breached.unwrap_or(after.checks_breached);
     after.throttle = after.throttle.changed_by(command.throttle);
     if !after.second_factor_required && after.second_factor_roles.is_empty() {

@@ -251,11 +251,13 @@ fn apply_nist(policy: &mut SignInPolicy) {
     policy.password_history = 0;
     policy.password_min_age = Duration::ZERO;
     policy.password_max_age.age = Duration::ZERO;
+    policy.inactivity.max = Duration::ZERO;
     policy.throttle = GROWING_DELAY;
 }
 
 /// PCI DSS 4.0.1, 8.3.6: 12 characters with a letter and a digit; 8.3.7: not one of the last four; 8.3.9: changed after 90 days, of
-/// which users are told two weeks before; 8.3.4: ten failures lock for half an hour.
+/// which users are told two weeks before; 8.2.6: accounts that are not used are locked after 90 days, too; 8.3.4: ten failures lock
+/// for half an hour.
 fn apply_pci(policy: &mut SignInPolicy) {
     policy.password_rules = policy.password_rules.changed_by(PasswordRulesSet {
         min_length: Some(12),
@@ -265,6 +267,8 @@ fn apply_pci(policy: &mut SignInPolicy) {
     policy.password_history = 4;
     policy.password_max_age.age = Duration::from_hours(90 * 24);
     policy.password_max_age.warnings = Warnings::new(vec![Duration::from_hours(14 * 24)]);
+    policy.inactivity.max = Duration::from_hours(90 * 24);
+    policy.inactivity.warnings = Warnings::new(vec![Duration::from_hours(14 * 24)]);
     policy.throttle = ThrottleRulesSet {
         lockout_threshold: Some(10),
         lockout_duration: Some(Duration::from_mins(30)),

@@ -375,7 +375,8 @@ async fn a_preset_comes_first_and_the_fields_of_the_policy_after_it() {
     let events = events_of(&operator, EventType::PolicyUpdated).await;
     let last = events.last().expect("an event");
     assert!(last.details["before"].contains("lock after: 10; lock for: 30m"), "{last:?}");
-    let after = "history: 4; max age: 90 days, rolled out in 30 days, warned 14 days before; throttle after: 3;";
+    let after = "history: 4; max age: 90 days, rolled out in 30 days, warned 14 days before; \
+        max inactivity: 90 days, warned 14 days before; throttle after: 3;";
     assert!(last.details["after"].contains(after), "{last:?}");
 
     for (number, policy, expected) in
