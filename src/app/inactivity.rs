@@ -26,8 +26,8 @@ const FEWEST: u64 = 10;
 /// The time over which locks are counted.
 const HOUR: Duration = Duration::from_hours(1);
 
-/// Accounts that are locked before other calls have a turn.
-const BATCH: u64 = 50;
+/// Accounts in one query, which reads all.
+const BATCH: u64 = 500;
 
 /// The pause after a batch.
 const BETWEEN_BATCHES: Duration = Duration::from_millis(20);

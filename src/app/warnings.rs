@@ -16,8 +16,8 @@ use crate::store::password_warnings::password_warnings_due;
 /// Messages that may wait when a warning is posted. Warnings can be many, and must not hold up the mail of operators.
 const MAX_MESSAGES_WAITING: u64 = 500;
 
-/// Warnings that are posted before the length of the outbox is looked at again, and before other calls have a turn.
-const BATCH: u64 = 50;
+/// Warnings that are posted before the length of the outbox is looked at again.
+const BATCH: u64 = 250;
 
 /// The pause after a batch.
 const BETWEEN_BATCHES: Duration = Duration::from_millis(20);

@@ -30,10 +30,10 @@ const TEND_KEYS_EVERY: Duration = Duration::from_secs(10);
 const CHECK_CLOCK_EVERY: Duration = Duration::from_secs(30);
 /// How often the length of the outbox is measured.
 const MEASURE_OUTBOX_EVERY: Duration = Duration::from_secs(15);
-/// How often users are told that their password will expire, or their account will be locked.
+/// How often users are told that their password will expire.
 const WARN_EVERY: Duration = Duration::from_mins(1);
-/// How often accounts are locked that are not used.
-const LOCK_INACTIVE_EVERY: Duration = Duration::from_mins(5);
+/// How often accounts are locked that are not used, and users told of it before. Each time reads all accounts.
+const INACTIVITY_EVERY: Duration = Duration::from_mins(5);
 /// How often rows and files that are no longer needed are deleted.
 const SWEEP_EVERY: Duration = Duration::from_mins(10);
 
@@ -51,15 +51,10 @@ pub fn start(app: &Arc<App>, mail: Option<&Arc<mail::Transport>>, tracker: &Task
     run("move-log", MOVE_LOG_EVERY, app, tracker, stop, |app| async move { app.move_log().await });
     run("measure-outbox", MEASURE_OUTBOX_EVERY, app, tracker, stop, |app| async move { app.measure_outbox().await });
     run("warn-of-expiry", WARN_EVERY, app, tracker, stop, |app| async move { app.warn_of_expiry().await });
-    run("warn-of-inactivity", WARN_EVERY, app, tracker, stop, |app| async move { app.warn_of_inactivity().await });
-    run(
-        "lock-inactive",
-        LOCK_INACTIVE_EVERY,
-        app,
-        tracker,
-        stop,
-        |app| async move { app.lock_inactive_accounts().await },
-    );
+    run("inactivity", INACTIVITY_EVERY, app, tracker, stop, |app| async move {
+        app.lock_inactive_accounts().await?;
+        app.warn_of_inactivity().await
+    });
     run("sweep", SWEEP_EVERY, app, tracker, stop, |app| async move { app.sweep().await });
     if let Some(mail) = mail.map(Arc::clone) {
         run("sweep-mail", SWEEP_EVERY, app, tracker, stop, move |app| {

@@ -30,11 +30,7 @@ pub struct Warning {
 
 /// The accounts that are not locked and were last used at `since` or earlier.
 fn not_locked(since: Timestamp, now: Timestamp) -> Select<user::Entity> {
-    user::Entity::find()
-        // The condition of the index, word for word.
-        .filter(Expr::cust(r#"("user".lock_cause IS NULL OR "user".lock_expires_at IS NOT NULL)"#))
-        .filter(locked(At { now, too_old: None }).not())
-        .filter(idle(since))
+    user::Entity::find().filter(locked(At { now, too_old: None }).not()).filter(idle(since))
 }
 
 /// Returns up to `limit` accounts after `last` that are inactive at `now` and not locked, those that were not used for the

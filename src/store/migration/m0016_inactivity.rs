@@ -28,9 +28,7 @@ const STATEMENTS: &[&str] = &[
     "ALTER TABLE sign_in_policy ADD COLUMN inactivity_warnings TEXT NOT NULL DEFAULT ''",
     // An account counts as used then, although nobody signed in: an operator unlocked it, say.
     r#"ALTER TABLE "user" ADD COLUMN active_from BIGINT NULL"#,
-    // The accounts that may have to be locked, those that were not used for the longest time first.
-    r#"CREATE INDEX user_last_used ON "user" ((COALESCE(last_sign_in_at, created_at)), id)
-        WHERE password_hash IS NOT NULL AND (lock_cause IS NULL OR lock_expires_at IS NOT NULL)"#,
+    // No index has the time of the last sign-in: each sign-in would write to it. Jobs read all accounts instead, a few times an hour.
     // By this the locks of the last hour are counted.
     r#"CREATE INDEX user_locked_for_inactivity ON "user" (locked_at) WHERE lock_cause = 4"#,
     // The last warning that a user was sent: of the account last used then, under that policy, this long before the lock.

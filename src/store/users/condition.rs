@@ -89,8 +89,7 @@ pub(in crate::store) fn password_expired(at: At) -> Condition {
     }
 }
 
-/// When an account was last used, but for [`User::active_from`](crate::domain::user::User::active_from), word for word as in the
-/// index.
+/// When an account was last used, but for [`User::active_from`](crate::domain::user::User::active_from).
 pub(in crate::store) const LAST_USED: &str = r#"COALESCE("user".last_sign_in_at, "user".created_at)"#;
 
 /// Selects the accounts with a password that were last used at `since` or earlier. The SQL equivalent of `User::is_inactive`.
