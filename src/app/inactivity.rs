@@ -48,7 +48,7 @@ impl App {
             }
             let most = match most {
                 Some(most) => most,
-                None => *most.insert((used_count(reader).await? / SHARE).max(FEWEST)),
+                None => *most.insert(most_of(used_count(reader).await?)),
             };
             for account in &idle {
                 // A row whose id cannot be read is left out, like others that cannot be read.
@@ -70,7 +70,11 @@ impl App {
         let locked = self.write(&caller, None, |mut writer| async move {
             let Some(user) = writer.locked(id).await? else { return Ok(writer.unchanged(true)) };
             // With the policy locked, no other replica locks an account between the count and the lock.
-            policy_lock_row(&writer.tx).await?;
+            let policy = policy_lock_row(&writer.tx).await?;
+            if policy.inactivity.in_force() != user.policy.max_inactivity {
+                // The policy has changed since the account was read.
+                return Ok(writer.unchanged(true));
+            }
             if locked_lately(&writer.tx, HOUR, writer.now).await? >= most {
                 return Ok(writer.unchanged(false));
             }
@@ -122,11 +126,20 @@ impl App {
         let now = self.now();
         if user.is_inactive(now)
             && user.is_able_administrator(now)
-            && user_count_able_administrators(self.store.reader(), user.id, now).await? == 0
+            && user_count_able_administrators(self.store.reader(), &user, now).await? == 0
         {
             user.policy.max_inactivity = None;
         }
         Ok(user)
+    }
+
+    /// Returns whether the clock is right, and fewer accounts were locked in this hour than may be.
+    pub(super) async fn is_within_limit(&self, change: &Change<'_>) -> Result<bool> {
+        if self.clock_error().await?.is_some() {
+            return Ok(false);
+        }
+        let most = most_of(used_count(&change.tx).await?);
+        Ok(locked_lately(&change.tx, HOUR, change.now).await? < most)
     }
 
     /// Locks an account that is inactive, and commits.
@@ -137,6 +150,11 @@ impl App {
         self.metrics.user_locked(LockCause::Inactivity);
         Ok(locked)
     }
+}
+
+/// How many of so many accounts are locked in an hour.
+fn most_of(accounts: u64) -> u64 {
+    (accounts / SHARE).max(FEWEST)
 }
 
 /// The warning that is due to a user at `now`. `None` if there is no address, or if the lock is far away or due.

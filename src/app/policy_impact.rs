@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::App;
 use crate::domain::caller::Caller;
+use crate::domain::delivery::LetterKind;
 use crate::domain::password_age::MaxAge;
 use crate::domain::sign_in_policy::SignInPolicy;
 use crate::domain::time::Timestamp;
@@ -50,8 +51,8 @@ pub struct Expiries {
     pub weeks: Vec<(Timestamp, Group)>,
     /// Those that expire after the last week.
     pub later: u64,
-    /// People who cannot be told before, because they have no address.
-    pub without_address: u64,
+    /// People who cannot be told before: they have no address, or this server sends no such mail.
+    pub untold: u64,
     /// Whether all passwords were counted.
     pub is_complete: bool,
 }
@@ -72,7 +73,13 @@ impl App {
         let UsersWithoutFactor { users, api_tokens } =
             self.list(caller, &[], async |reader: &ListReader| users_without_factor(reader, policy, now).await).await?;
         let passwords = match policy.password_max_age.in_force() {
-            Some(max_age) => Some(self.expiries(caller, max_age, now).await?),
+            Some(max_age) => {
+                let mut expiries = self.expiries(caller, max_age, now).await?;
+                if !self.sends_notice(LetterKind::PasswordExpiring) {
+                    expiries.untold = expiries.counted - expiries.expired.users;
+                }
+                Some(expiries)
+            }
             None => None,
         };
         let inactive = match policy.inactivity.in_force() {
@@ -134,7 +141,7 @@ impl Counting {
             expired,
             weeks,
             later: self.later,
-            without_address: self.without_address,
+            untold: self.without_address,
             is_complete,
         }
     }

@@ -263,7 +263,8 @@ fn refusal(user: &User, writer: &Writer<'_>) -> Option<Reason> {
     if user.kind == UserKind::Service {
         return Some(Reason::UserIsService);
     }
-    if user.lock(writer.now).is_some_and(|lock| lock.cause != LockCause::FailedSignIns) {
+    let is_locked = user.lock(writer.now).is_some_and(|lock| lock.cause != LockCause::FailedSignIns);
+    if is_locked || user.is_inactive(writer.now) {
         return Some(Reason::UserLocked);
     }
     user.email.is_none().then_some(Reason::NoDeliveryAddress)

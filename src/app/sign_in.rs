@@ -138,7 +138,12 @@ impl App {
                 return Ok(change.roll_back(RolledBack::NotApplied, None));
             };
             if user.is_inactive(change.now) && change.may_lock(&user).await? {
-                return self.lock_inactive(change, &user).await.map(|done| done.map(|()| None));
+                // Beyond the limit it is refused all the same, so that a wrong policy can be taken back.
+                return if self.is_within_limit(&change).await? {
+                    self.lock_inactive(change, &user).await.map(|done| done.map(|()| None))
+                } else {
+                    Ok(change.roll_back(RolledBack::NotApplied, None))
+                };
             }
             let (mut proofs, mut told) = (Proofs::PASSWORD, Told::default());
             if let (true, Some(code)) = (user.owes_second_factor(proofs), code) {

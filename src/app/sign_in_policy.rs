@@ -66,17 +66,15 @@ pub struct MaxAgeChange {
 }
 
 impl MaxAgeChange {
-    /// Changes what a preset may have set. The roll-out begins anew if the age is set or lowered: passwords that are too old then
-    /// expire in waves.
+    /// Changes what a preset may have set. The roll-out begins anew if the age is set or lowered, or if its waves would move:
+    /// passwords that are too old then expire in waves.
     fn applied_to(&self, preset: &PasswordMaxAge, before: &PasswordMaxAge, now: Timestamp) -> PasswordMaxAge {
         let age = self.age.unwrap_or(preset.age);
-        let is_stricter = is_stricter(age, before.age);
-        PasswordMaxAge {
-            age,
-            set_at: if is_stricter { now } else { before.set_at },
-            rollout: self.rollout.unwrap_or(preset.rollout),
-            warnings: self.warnings.clone().unwrap_or_else(|| preset.warnings.clone()),
-        }
+        let rollout = self.rollout.unwrap_or(preset.rollout);
+        let warnings = self.warnings.clone().unwrap_or_else(|| preset.warnings.clone());
+        let is_other = rollout != before.rollout || warnings.longest() != before.warnings.longest();
+        let begins_anew = is_stricter(age, before.age) || (is_other && before.is_rolled_out_after(now));
+        PasswordMaxAge { age, set_at: if begins_anew { now } else { before.set_at }, rollout, warnings }
     }
 }
 
@@ -167,7 +165,9 @@ impl App {
         let mut faults = Violations::new();
         check_rules(after.password_rules.over(self.settings.password_rules), &mut faults);
         check_ages(after, &mut faults);
-        check_inactivity(after, author, now, &mut faults);
+        if after.inactivity != before.inactivity {
+            check_inactivity(after, author, now, &mut faults);
+        }
         if after.throttle != before.throttle {
             check_contradictions(self.throttle_rules_of(after.throttle), &mut faults);
         }

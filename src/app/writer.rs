@@ -392,7 +392,7 @@ impl<Tx: Connection> Unit<'_, Tx> {
     /// that may remove an administrator, so that two administrators cannot remove each other at the same time.
     pub(super) async fn is_last_administrator(&self, target: &User) -> Result<bool> {
         administrators_lock(&self.tx).await?;
-        Ok(user_count_able_administrators(&self.tx, target.id, self.now).await? == 0)
+        Ok(user_count_able_administrators(&self.tx, target, self.now).await? == 0)
     }
 }
 

@@ -67,6 +67,11 @@ impl PasswordMaxAge {
     /// The time over which the first passwords expire, unless the policy says otherwise: each day a thirtieth of them.
     pub const ROLLOUT: Duration = Duration::from_hours(30 * 24);
 
+    /// Returns whether the last wave comes after `now`.
+    pub fn is_rolled_out_after(&self, now: Timestamp) -> bool {
+        self.set_at.saturating_add(self.warnings.longest()).saturating_add(self.rollout) > now
+    }
+
     /// The maximum age in force. `None` if passwords do not expire.
     pub fn in_force(&self) -> Option<MaxAge> {
         let PasswordMaxAge { age, set_at, rollout, warnings } = self;

@@ -226,6 +226,7 @@ impl User {
             && self.kind == UserKind::Person
             && is_at_address
             && !is_lock_in_the_way
+            && !self.is_inactive(now)
     }
 
     /// The state at `now`.

@@ -251,7 +251,7 @@ async fn a_dry_run_tells_whose_password_would_expire_when() {
     assert_eq!(weeks, [(1, "carl"), (1, "dora"), (1, "eve")]);
     let begin = |week: usize| dry.passwords_expiring[week].begin_time.expect("a week").seconds;
     assert_eq!([begin(1) - begin(0), begin(2) - begin(0)], [7 * 86_400, 12 * 7 * 86_400]);
-    assert_eq!((dry.users, dry.users_without_address, dry.passwords_incomplete), (5, 1, false));
+    assert_eq!((dry.users, dry.users_untold, dry.passwords_incomplete), (5, 1, false));
     assert_eq!(operator.expired().await, [""; 0], "nothing was changed");
     // Warned and in waves, none expires today; a year is later than a quarter.
     let dry =

@@ -30,7 +30,7 @@ use crate::token_bucket::TokenBuckets;
 const TURNS_OF_ACCOUNT: usize = 4;
 
 /// The part of the hashing queue that one source, or one operator, can have at a time. An eighth delays others by an eighth of
-/// a second at most, and suffices to keep all threads busy.
+/// a second at most, or a few times that with a password history, and suffices to keep all threads busy.
 const SHARE: usize = 8;
 
 /// Passwords that a source can have judged in a minute: as many as a person types.

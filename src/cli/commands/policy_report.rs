@@ -77,8 +77,7 @@ pub(super) fn passwords(impact: &PolicyImpact) -> String {
         Some(format!("of {}, {} have expired", count(impact.users, "password"), expired.users)),
         (expiring > 0).then(|| format!("{expiring} will within a quarter")),
         (later > 0).then(|| format!("{later} later")),
-        (impact.users_without_address > 0)
-            .then(|| format!("{} cannot be told: no address", count(impact.users_without_address, "user"))),
+        (impact.users_untold > 0).then(|| format!("{} cannot be told by mail", count(impact.users_untold, "user"))),
         impact.passwords_incomplete.then(|| "not all were counted: that took too long".to_owned()),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join("; ")

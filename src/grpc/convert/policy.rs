@@ -234,7 +234,7 @@ pub(in crate::grpc) fn impact(impact: PolicyImpact) -> v1::PolicyImpact {
         api_tokens_of_users_without_factor: number(impact.api_tokens),
         passwords_expiring: passwords.weeks.into_iter().map(|(begin, group)| expiring(Some(begin), group)).collect(),
         passwords_expiring_later: number(passwords.later),
-        users_without_address: number(passwords.without_address),
+        users_untold: number(passwords.untold),
         passwords_incomplete: !passwords.is_complete,
         inactive_locked: number(impact.inactive),
     }

@@ -1,7 +1,7 @@
 //! The time without a sign-in after which accounts are locked, and which users were told so.
 //!
-//! Only adds, so that replicas of the version before work with the new schema while they are being replaced. To them, accounts
-//! are not locked for inactivity.
+//! Only adds, so that replicas of the version before work with the new schema while they are being replaced. An account that is
+//! locked for inactivity is a corrupt record to them: set the policy when they are replaced.
 
 use sea_orm_migration::prelude::*;
 

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use sea_orm::sea_query::{Expr, ExprTrait, LockType, OnConflict};
+use sea_orm::sea_query::{Condition, Expr, ExprTrait, LockType, OnConflict};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, EntityTrait, JoinType, PaginatorTrait, QueryFilter, QuerySelect, QueryTrait, Set,
     SqlErr,
 };
 
+use super::condition::idle;
 use super::row::{encode, password_kind_number};
 use crate::domain::credentials::{Credentials, UserWithCredentials};
 use crate::domain::id::UserId;
@@ -255,14 +256,17 @@ pub async fn administrators_lock(c: &impl ConnectionTrait) -> Result<()> {
     Ok(())
 }
 
-/// Counts the administrators other than `except` who could act at `now`. The SQL equivalent of `User::is_able_administrator`.
-pub async fn user_count_able_administrators(c: &impl ConnectionTrait, except: UserId, now: Timestamp) -> Result<u64> {
+/// Counts the administrators other than `except` who could act at `now`. The SQL equivalent of `User::is_able_administrator`,
+/// without those who are inactive: their next sign-in would be refused.
+pub async fn user_count_able_administrators(c: &impl ConnectionTrait, except: &User, now: Timestamp) -> Result<u64> {
+    let since = except.policy.max_inactivity.and_then(|max| max.idle_since(now));
     let now = now.as_micros();
     let to_user = user_role::Entity::belongs_to(user::Entity).from(user_role::Column::UserId).to(user::Column::Id);
     let administrators = user_role::Entity::find()
         .join(JoinType::InnerJoin, to_user.into())
         .filter(user_role::Column::Role.eq(Role::Admin.as_str()))
-        .filter(user::Column::Id.ne(except.to_string()))
+        .filter(Condition::all().add_option(since.map(|since| idle(since).not())))
+        .filter(user::Column::Id.ne(except.id.to_string()))
         .filter(Expr::cust(r#"("user".kind = 1 AND "user".password_hash IS NOT NULL)"#))
         .filter(user::Column::PasswordExpiresAt.is_null().or(user::Column::PasswordExpiresAt.gt(now)))
         .filter(user::Column::LockCause.is_null().or(user::Column::LockExpiresAt.lte(now)));
