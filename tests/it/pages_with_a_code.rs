@@ -37,11 +37,11 @@ async fn a_link_asks_for_a_code_only_if_the_user_has_a_second_factor() {
 #[tokio::test]
 async fn a_missing_and_a_wrong_code_are_told_at_the_field_and_leave_link_and_password() {
     let (h, factor, token) = with_a_factor().await;
-    let used = factor.shows(&h, -1);
+    let old = factor.shows(&h, -3);
     for (code, told) in [
         ("", "Enter a code of your authenticator app, or a recovery code."),
         (" - ", "Enter a code of your authenticator app, or a recovery code."),
-        (&used, "This code is wrong, or was used before. Wait for the next one."),
+        (&old, "This code is wrong, or was used before. Wait for the next one."),
         ("not-a-code", "This code is wrong, or was used before. Wait for the next one."),
     ] {
         let answer = h.reset_with(&token, code).await;
@@ -49,7 +49,7 @@ async fn a_missing_and_a_wrong_code_are_told_at_the_field_and_leave_link_and_pas
         assert!(answer.body.contains(&format!("<a href=\"#code\">{told}")), "{code}: {}", answer.body);
         assert!(answer.body.contains(&format!(r#"id="code-fault">{told}"#)), "{code}: {}", answer.body);
         assert!(answer.body.contains(r#"aria-describedby="code-fault code-hint""#), "{}", answer.body);
-        assert!(!answer.body.contains(OTHER_PASSWORD) && !answer.body.contains(&used), "nothing typed is sent back");
+        assert!(!answer.body.contains(OTHER_PASSWORD) && !answer.body.contains(&old), "nothing typed is sent back");
         assert_eq!(answer.body.contains("Have the clock of your phone set automatically"), told.starts_with("This"));
     }
     h.stranger().await.factor_step(USER, PASSWORD).await.expect("the old password");

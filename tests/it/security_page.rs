@@ -95,7 +95,7 @@ async fn replacing_an_authenticator_demands_a_code_of_it_or_a_recovery_code() {
     let ticket = field(&asked, "ticket");
     for (code, told) in [
         ("", "Enter a code of your authenticator app, or a recovery code."),
-        (&old.shows(&h, -1), "This code is wrong, or was used before."),
+        (&old.shows(&h, -3), "This code is wrong, or was used before."),
         ("zzzz", "This code is wrong, or was used before."),
     ] {
         let again = h.step("code", &[("ticket", &ticket), ("login", USER), ("code", code)]).await;
