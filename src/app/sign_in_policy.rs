@@ -229,8 +229,8 @@ fn check_ages(policy: &SignInPolicy, faults: &mut Violations) {
     }
 }
 
-/// Adds a violation if users could be told only after their account is locked, or if the policy would lock its author: nobody would
-/// be left to mend a mistake.
+/// Adds a violation if users could be told only after their account is locked, or if the policy would lock its author, who could
+/// not mend a mistake then.
 fn check_inactivity(policy: &SignInPolicy, author: Option<&User>, now: Timestamp, faults: &mut Violations) {
     let Inactivity { max, warnings, .. } = &policy.inactivity;
     if !max.is_zero() && warnings.longest() >= *max {

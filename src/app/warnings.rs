@@ -27,7 +27,7 @@ const BETWEEN_BATCHES: Duration = Duration::from_millis(20);
 pub(super) enum End {
     /// Passwords reach the maximum age.
     Password(MaxAge),
-    /// Accounts are locked because nobody uses them.
+    /// Accounts that are not used are locked.
     Account(MaxInactivity),
 }
 

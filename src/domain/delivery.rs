@@ -83,7 +83,7 @@ pub enum LetterKind {
     WrongCodes,
     /// Notice: the password will reach the maximum age.
     PasswordExpiring,
-    /// Notice: the account will be locked because nobody uses it.
+    /// Notice: the account will be locked because it is not used.
     AccountInactive,
 }
 

@@ -353,7 +353,7 @@ fn of_account(user: &User, now: Timestamp) -> Vec<Finding> {
     findings
 }
 
-/// What to do about an account that was locked because nobody used it, or is about to be.
+/// What to do about an account that was locked because it was not used, or is about to be.
 const IF_NEEDED: &str = "If the user still needs the account, unlock it.";
 
 /// The next sign-in locks an account that was not used for longer than the policy allows.
@@ -375,7 +375,7 @@ fn of_lock(lock: &Lock) -> Finding {
             (Code::LockedAsDeactivated, "Deactivated", "If the user is back, unlock the account.")
         }
         LockCause::Operator => (Code::LockedByOperator, "Locked", "Unlock the account."),
-        LockCause::Inactivity => (Code::LockedForInactivity, "Locked because nobody used it", IF_NEEDED),
+        LockCause::Inactivity => (Code::LockedForInactivity, "Locked because it was not used", IF_NEEDED),
         LockCause::FailedSignIns => (
             Code::LockedAfterFailures,
             "Locked after too many wrong passwords from places where the user has signed in before",

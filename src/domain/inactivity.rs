@@ -46,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_locked_before_the_first_warning_had_its_time() {
+    fn no_account_is_locked_before_the_first_warning_had_its_time() {
         let policy = MaxInactivity { time: DAY * 180, set_at: at(1000), lead: DAY * 30 };
         assert_eq!(policy.locks_at(at(10)), at(1030));
         assert_eq!(policy.locks_at(at(850)), at(1030), "the time is over, the first warning is not");

@@ -69,8 +69,8 @@ pub struct Lock {
 impl Lock {
     /// A lock that the server sets.
     pub fn automatic(cause: LockCause, expires_at: Option<Timestamp>, now: Timestamp) -> Lock {
-        let nobody = String::new;
-        Lock { cause, note: nobody(), locked_at: now, expires_at, actor_id: nobody(), actor_name: nobody() }
+        let none = String::new;
+        Lock { cause, note: none(), locked_at: now, expires_at, actor_id: none(), actor_name: none() }
     }
 
     /// Returns whether the lock is in force at `now`. Expiry needs no sweep: readers compare the time.

@@ -182,7 +182,7 @@ pub struct User {
     pub devices_valid_after: Option<Timestamp>,
     /// When the user proved that the address is theirs.
     pub email_verified_at: Option<Timestamp>,
-    /// The account counts as used then, although nobody signed in; see [`User::active_at`].
+    /// The account counts as used then, without a sign-in; see [`User::active_at`].
     pub active_from: Option<Timestamp>,
     /// The link that works longest, of those that were not used. It may have expired; see [`User::pending_link`].
     pub stored_link: Option<PendingLink>,
@@ -273,7 +273,7 @@ impl User {
         self.last_sign_in_at.max(self.active_from).map_or(self.created_at, |at| at.max(self.created_at))
     }
 
-    /// When the account is locked because nobody uses it. `None` if never: services and people without a password have no use to
+    /// When the account is locked because it is not used. `None` if never: services and people without a password have no use to
     /// stop.
     pub fn inactive_from(&self) -> Option<Timestamp> {
         self.password.as_ref()?;

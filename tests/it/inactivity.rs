@@ -148,7 +148,7 @@ async fn unlocking_or_resetting_an_account_that_is_not_locked_yet_begins_its_tim
 }
 
 #[tokio::test]
-async fn nobody_but_the_server_locks_for_inactivity_and_a_stronger_lock_stays() {
+async fn only_the_server_locks_for_inactivity_and_a_stronger_lock_stays() {
     let h = Harness::start().await;
     let operator = h.operator().await;
     h.create("ada", &[], PASSWORD).await;
@@ -343,7 +343,7 @@ async fn three_servers_warn_once_and_after_an_interruption_of_the_nearest_end() 
     told(170, [1, 1, 0, 0, 0]).await;
     h.clock.advance(DAY * 4);
     told(174, [2, 1, 0, 0, 0]).await;
-    // A clock that goes back by a day tells nobody twice.
+    // A clock that goes back by a day tells no user twice.
     h.clock.turn_back(DAY);
     told(173, [2, 1, 0, 0, 0]).await;
     h.clock.advance(DAY * 6);

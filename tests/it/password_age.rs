@@ -197,7 +197,7 @@ async fn three_servers_warn_once_and_after_an_interruption_of_the_nearest_end() 
     // No server ran for a week. The end of ada's is 13 days away then, that of bob's three.
     h.clock.advance(DAY * 10 + Duration::from_mins(1));
     told(77, [1, 2, 0, 0, 0, 0]).await;
-    // A clock that goes back by an hour tells nobody twice.
+    // A clock that goes back by an hour tells no user twice.
     h.clock.turn_back(Duration::from_hours(1));
     told(77, [1, 2, 0, 0, 0, 0]).await;
     h.clock.advance(DAY * 11);

@@ -377,7 +377,7 @@ fn max_age(policy: &SignInPolicy) -> String {
     format!("{}, {rollout}; {warned}", whole(policy.max_age))
 }
 
-/// When accounts are locked that nobody uses, when users are told, and how many that means.
+/// When accounts are locked that are not used, when users are told, and how many that means.
 fn inactivity(policy: &SignInPolicy, impact: &PolicyImpact) -> String {
     if is_zero(policy.max_inactivity) {
         return "accounts are not locked for it".to_owned();

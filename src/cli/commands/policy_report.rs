@@ -1,4 +1,4 @@
-//! Whom the policy means something for: who lacks a second factor, whose password expires when, and who is locked for inactivity.
+//! What the policy means for the users there are: missing second factors, passwords that expire, locks for inactivity.
 
 use clap::Args;
 

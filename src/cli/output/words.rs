@@ -241,7 +241,7 @@ fn locked_by(lock: &UserLock) -> String {
     if lock.cause() == LockCause::FailedSignIns {
         text = format!("{text} after wrong passwords");
     } else if lock.cause() == LockCause::Inactivity {
-        text = format!("{text} because nobody used it");
+        text = format!("{text} because it was not used");
     } else if !lock.actor_name.is_empty() {
         text = format!("{text} by {}", lock.actor_name);
     }

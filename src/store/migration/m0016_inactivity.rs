@@ -26,7 +26,7 @@ const STATEMENTS: &[&str] = &[
     "ALTER TABLE sign_in_policy ADD COLUMN max_inactivity_set_at BIGINT NOT NULL DEFAULT 0",
     // How long before users are told, in microseconds, the longest first, with commas between.
     "ALTER TABLE sign_in_policy ADD COLUMN inactivity_warnings TEXT NOT NULL DEFAULT ''",
-    // An account counts as used then, although nobody signed in: an operator unlocked it, say.
+    // An account counts as used then, without a sign-in: an operator unlocked it, say.
     r#"ALTER TABLE "user" ADD COLUMN active_from BIGINT NULL"#,
     // No index has the time of the last sign-in: each sign-in would write to it. Jobs read all accounts instead, a few times an hour.
     // By this the locks of the last hour are counted.
