@@ -150,7 +150,7 @@ impl Seed {
             password,
             password_ended_at: None,
             change_required: fate == Fate::MustChange,
-            is_password_breached: false,
+            password_flaw: None,
             stored_lock: (fate == Fate::Locked).then(|| self.lock(&mut dice)),
             stored_throttle: None,
             version: 1,
@@ -178,7 +178,7 @@ impl Seed {
             }
             _ => (PasswordKind::Lasting, None),
         };
-        Some(Password { method: self.hash.method(), kind, changed_at: created_at, expires_at })
+        Some(Password::new(self.hash.method(), kind, created_at, expires_at))
     }
 
     /// Half of the locks have an end, and a few of those are over.

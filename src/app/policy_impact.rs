@@ -12,7 +12,9 @@ use crate::domain::time::Timestamp;
 use crate::error::Result;
 use crate::store::ListReader;
 use crate::store::inactivity::inactive_count;
-use crate::store::users::{PasswordAge, Place, UsersWithoutFactor, password_ages, users_without_factor};
+use crate::store::users::{
+    PasswordAge, Place, UsersWithoutFactor, password_ages, unjudged_count, users_without_factor,
+};
 
 /// Passwords in one query. Each takes a turn of the lists, so that other lists are read in between.
 const PAGE: u64 = 20_000;
@@ -36,6 +38,8 @@ pub struct PolicyImpact {
     pub api_tokens: u64,
     /// Whose password expires when. `None` without a maximum age.
     pub passwords: Option<Expiries>,
+    /// People whose password is older than the rules, and is judged at a later sign-in.
+    pub unjudged: u64,
     /// People whose account is locked for inactivity as soon as the policy locks any.
     pub inactive: u64,
 }
@@ -89,7 +93,13 @@ impl App {
             }
             None => 0,
         };
-        Ok(PolicyImpact { second_factors_missing: users, api_tokens, passwords, inactive })
+        let unjudged = match policy.judges_existing_since {
+            Some(since) => {
+                self.list(caller, &[], async |reader: &ListReader| unjudged_count(reader, since).await).await?
+            }
+            None => 0,
+        };
+        Ok(PolicyImpact { second_factors_missing: users, api_tokens, passwords, unjudged, inactive })
     }
 
     async fn expiries(&self, caller: &Caller, max_age: MaxAge, now: Timestamp) -> Result<Expiries> {

@@ -4,6 +4,7 @@
 //! corrupt, or the password is wrong or expired. Only the audit log has the reason.
 
 use super::App;
+use super::passwords::Review;
 use super::proving::{Claim, Proof};
 use super::second_factor::{Checked, Coded};
 use super::sessions::{Tokens, signed_in_event};
@@ -21,11 +22,11 @@ use crate::domain::session::SignInWish;
 use crate::domain::sign_in_step::Step;
 use crate::domain::ticket::{SignInGoal, TICKET_TTL, Ticket, TicketPurpose};
 use crate::domain::time::Timestamp;
-use crate::domain::user::{ChangeCause, User};
+use crate::domain::user::{ChangeCause, PasswordFlaw, User};
 use crate::error::{Error, Result};
 use crate::store::tickets::ticket_insert;
 use crate::store::users::{
-    user_by_login, user_lock_row_to_sign_in, user_lock_row_with_credentials, user_rehash, user_save,
+    user_by_login, user_judged, user_lock_row_to_sign_in, user_lock_row_with_credentials, user_rehash, user_save,
     user_signed_in_as_read,
 };
 
@@ -97,8 +98,8 @@ impl App {
         let claim = Claim { account, absent, login, password, budgets, in_session: false };
         let proof = self.prove(entry, claim).await?;
         let ask = Asked { goal, wish: &wish };
-        let is_breached = self.is_leaked(&proof, password).await;
-        let progress = self.signed_in(caller, &proof, is_breached, code.as_ref(), ask).await;
+        let review = self.review(&proof, password).await;
+        let progress = self.signed_in(caller, &proof, review, code.as_ref(), ask).await;
         let progress = self.settle(&proof, progress).await?;
         if matches!(progress, Coded::Refused(_) | Coded::Done(Progress::SecondFactor { .. })) {
             // The password was right, and the sign-in is not at its end.
@@ -127,14 +128,14 @@ impl App {
         &self,
         caller: &Caller,
         proof: &Proof<'_>,
-        is_breached: bool,
+        review: Review,
         code: Option<&SecondFactorCode>,
         asked: Asked<'_>,
     ) -> Result<Option<Coded<Progress>>> {
         self.write(caller, None, |writer| async move {
             let mut change = writer.change();
             let goal = asked.goal;
-            let Some(mut user) = change.signing_in(proof.account, goal, is_breached).await? else {
+            let Some(mut user) = change.signing_in(proof.account, goal, review).await? else {
                 return Ok(change.roll_back(RolledBack::NotApplied, None));
             };
             if user.is_inactive(change.now) && change.may_lock(&user).await? {
@@ -154,10 +155,14 @@ impl App {
                     }
                 }
             }
-            if is_breached && user.change_cause(change.now).is_none() {
-                user = demand_change(&change, &user).await?;
-                told.before
-                    .push(Event::new(EventType::PasswordChangeRequired, Target::of(&user)).detail("cause", "BREACHED"));
+            match review {
+                Review::Flawed(flaw) if user.change_cause(change.now).is_none() => {
+                    user = demand_change(&change, &user, flaw).await?;
+                    let event = Event::new(EventType::PasswordChangeRequired, Target::of(&user));
+                    told.before.push(event.detail("cause", demand_cause(flaw)));
+                }
+                Review::Fit { judged_at } => user_judged(&change.tx, user.id, judged_at).await?,
+                Review::Flawed(_) | Review::NotDue => {}
             }
             // Wrong passwords are forgotten with the last proof: of two, a guesser may have one.
             if !user.owes_second_factor(proofs) {
@@ -333,9 +338,17 @@ impl Writer<'_> {
     }
 }
 
-/// Requires a new password because the one of today was leaked.
-async fn demand_change(change: &Change<'_>, before: &User) -> Result<User> {
-    let mut after = User { change_required: true, is_password_breached: true, ..before.clone() };
+/// The cause of a required change, as in the audit log.
+fn demand_cause(flaw: PasswordFlaw) -> &'static str {
+    match flaw {
+        PasswordFlaw::Breached => "BREACHED",
+        PasswordFlaw::AgainstPolicy => "POLICY",
+    }
+}
+
+/// Requires a new password because of what a sign-in found wrong with the one of today.
+async fn demand_change(change: &Change<'_>, before: &User, flaw: PasswordFlaw) -> Result<User> {
+    let mut after = User { change_required: true, password_flaw: Some(flaw), ..before.clone() };
     user_save(&change.tx, before, &mut after, None, change.now).await?;
     Ok(after)
 }
@@ -347,11 +360,12 @@ impl Change<'_> {
         &mut self,
         read: &UserWithCredentials,
         goal: SignInGoal,
-        is_breached: bool,
+        review: Review,
     ) -> Result<Option<User>> {
         let (now, user) = (self.now, &read.user);
+        let is_flawed = matches!(review, Review::Flawed(_));
         let is_last_step =
-            user.next_step(Proofs::PASSWORD, now) == Step::Done && goal == SignInGoal::Session && !is_breached;
+            user.next_step(Proofs::PASSWORD, now) == Step::Done && goal == SignInGoal::Session && !is_flawed;
         let is_complete = is_last_step && user.refusal(now).is_none() && !user.is_inactive(now);
         if is_complete && user_signed_in_as_read(&self.tx, read, now).await? {
             self.now = self.app.now();

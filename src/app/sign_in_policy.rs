@@ -44,6 +44,8 @@ pub struct UpdateSignInPolicy {
     pub inactivity: InactivityChange,
     /// Whether sign-ins look the password up in the list of leaked ones.
     pub checks_breached: Option<bool>,
+    /// Whether sign-ins judge passwords that are older than the rules.
+    pub judges_existing: Option<bool>,
     /// When wrong passwords throttle and lock.
     pub throttle: ThrottleRulesSet,
     /// Why, for the audit log.
@@ -196,6 +198,9 @@ fn changed(before: &SignInPolicy, command: &UpdateSignInPolicy, now: Timestamp) 
         command.password_max_age.applied_to(&after.password_max_age, &before.password_max_age, now);
     after.inactivity = command.inactivity.applied_to(&after.inactivity, &before.inactivity, now);
     after.checks_breached = command.checks_breached.unwrap_or(after.checks_breached);
+    let judges_existing = command.judges_existing.unwrap_or(before.judges_existing_since.is_some());
+    let since = before.judges_existing_since.filter(|_| after.password_rules == before.password_rules);
+    after.judges_existing_since = judges_existing.then(|| since.unwrap_or(now));
     after.throttle = after.throttle.changed_by(command.throttle);
     if !after.second_factor_required && after.second_factor_roles.is_empty() {
         // The time of a policy that is over must not delay the next one.
@@ -280,6 +285,7 @@ fn told(policy: &SignInPolicy) -> String {
         password.reject_user_info.map(|is_on| format!("reject user info: {is_on}")),
         password.require_letter_and_digit.map(|is_on| format!("letter and digit: {is_on}")),
         policy.checks_breached.then(|| "breached at sign-in: true".to_owned()),
+        policy.judges_existing_since.map(|_| "judge existing: true".to_owned()),
         (policy.password_history > 0).then(|| format!("history: {}", policy.password_history)),
         (!policy.password_min_age.is_zero()).then(|| format!("min age: {}", in_words(policy.password_min_age))),
         told_max_age(&policy.password_max_age),

@@ -335,6 +335,9 @@ fn of_account(user: &User, now: Timestamp) -> Vec<Finding> {
                 ("A temporary password was set, which the next sign-in must change.", Some(password.changed_at))
             }
             ChangeCause::Breached => ("The password was leaked, so the next sign-in must change it.", None),
+            ChangeCause::Policy => {
+                ("The password breaks a rule that is newer than it is, so the next sign-in must change it.", None)
+            }
             ChangeCause::Operator => ("An operator requires a new password at the next sign-in.", None),
             ChangeCause::Expired => (
                 "The password is older than the policy allows, so the next sign-in must change it.",

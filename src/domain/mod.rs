@@ -43,3 +43,4 @@ pub mod user_filter;
 pub mod user_policy;
 pub mod username;
 pub mod violation;
+pub mod waves;

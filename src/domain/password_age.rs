@@ -8,9 +8,7 @@ use std::time::Duration;
 
 use super::id::UserId;
 use super::time::Timestamp;
-
-/// Values of the first bytes of an id, which put a user into a wave.
-const SHARES: u128 = 1 << 32;
+use super::waves::{Wave, Waves};
 
 /// A maximum age.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,52 +34,20 @@ pub struct TooOld {
     pub wave: Wave,
 }
 
-/// The waves that have come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wave {
-    /// None of them.
-    None,
-    /// Those of the users with lower ids.
-    Below(UserId),
-    /// All of them.
-    All,
-}
-
 impl MaxAge {
     /// When a password expires that a user changed at an instant.
     pub fn expires_at(&self, user: UserId, changed_at: Timestamp) -> Timestamp {
         let expires_at = changed_at.saturating_add(self.age);
-        if changed_at >= self.set_at { expires_at } else { expires_at.max(self.wave_of(user)) }
-    }
-
-    fn wave_of(&self, user: UserId) -> Timestamp {
-        let [a, b, c, d, ..] = *user.as_bytes();
-        let share = u128::from(u32::from_be_bytes([a, b, c, d]));
-        let micros = self.rollout.as_micros().saturating_mul(share) / SHARES;
-        let within = Duration::from_micros(u64::try_from(micros).unwrap_or(u64::MAX));
-        self.set_at.saturating_add(self.lead).saturating_add(within)
+        if changed_at >= self.set_at { expires_at } else { expires_at.max(self.waves().of(user)) }
     }
 
     /// The passwords that are too old at `now`.
     pub fn too_old(&self, now: Timestamp) -> TooOld {
-        TooOld { changed_by: now.saturating_sub(self.age), set_at: self.set_at, wave: self.wave_at(now) }
+        TooOld { changed_by: now.saturating_sub(self.age), set_at: self.set_at, wave: self.waves().at(now) }
     }
 
-    fn wave_at(&self, now: Timestamp) -> Wave {
-        let begin = self.set_at.saturating_add(self.lead);
-        if now < begin {
-            return Wave::None;
-        }
-        let elapsed = now.duration_since(begin).as_micros();
-        // Shares below this have `share * rollout / SHARES <= elapsed`.
-        let below = (elapsed.saturating_add(1).saturating_mul(SHARES)).div_ceil(self.rollout.as_micros().max(1));
-        match u32::try_from(below) {
-            Ok(below) => {
-                let [a, b, c, d] = below.to_be_bytes();
-                Wave::Below(UserId::from_bytes([a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]))
-            }
-            Err(_) => Wave::All,
-        }
+    fn waves(&self) -> Waves {
+        Waves { begin: self.set_at.saturating_add(self.lead), length: self.rollout }
     }
 }
 

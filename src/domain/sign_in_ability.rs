@@ -24,7 +24,8 @@ pub enum Concern {
     Throttled,
     /// The password is a temporary one, to be changed at the next sign-in.
     TemporaryPassword,
-    /// The next sign-in must change the password: an operator requires it, or it was leaked.
+    /// The next sign-in must change the password: an operator requires it, it was leaked, or it breaks the
+    /// policy.
     ChangeRequired,
     /// The password is older than the policy allows.
     PasswordExpired,
@@ -166,7 +167,7 @@ impl User {
         } else {
             self.change_cause(now).map(|cause| match cause {
                 ChangeCause::Temporary => Concern::TemporaryPassword,
-                ChangeCause::Breached | ChangeCause::Operator => Concern::ChangeRequired,
+                ChangeCause::Breached | ChangeCause::Policy | ChangeCause::Operator => Concern::ChangeRequired,
                 ChangeCause::Expired => Concern::PasswordExpired,
             })
         }
@@ -233,10 +234,10 @@ mod tests {
             external_id: None,
             labels: Labels::default(),
             roles: Vec::new(),
-            password: Some(Password { method, kind, changed_at: at(0), expires_at: expires.map(at) }),
+            password: Some(Password::new(method, kind, at(0), expires.map(at))),
             password_ended_at: None,
             change_required: false,
-            is_password_breached: false,
+            password_flaw: None,
             stored_lock: lock_ends.map(|end| Lock {
                 cause: LockCause::Operator,
                 note: String::new(),

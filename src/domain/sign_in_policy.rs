@@ -10,6 +10,7 @@ use super::password_age::MaxAge;
 use super::role::Role;
 use super::time::Timestamp;
 use super::user::{Etag, User, UserKind};
+use super::waves::Waves;
 
 /// The policy, as stored.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -32,6 +33,8 @@ pub struct SignInPolicy {
     pub inactivity: Inactivity,
     /// Whether sign-ins look the password up in the list of leaked ones.
     pub checks_breached: bool,
+    /// Since when sign-ins judge passwords that are older than the rules. `None` if they do not.
+    pub judges_existing_since: Option<Timestamp>,
     /// When wrong passwords throttle and lock.
     pub throttle: ThrottleRulesSet,
     /// Incremented by each change.
@@ -298,6 +301,11 @@ impl SignInPolicy {
     /// The current etag.
     pub fn etag(&self) -> Etag {
         Etag(self.version)
+    }
+
+    /// The waves in which sign-ins judge passwords that are older than the rules. `None` if they do not.
+    pub fn judge_existing(&self) -> Option<Waves> {
+        Some(Waves { begin: self.judges_existing_since?, length: self.password_max_age.rollout })
     }
 
     /// From when on a person with these roles needs a second factor. `None` if never.

@@ -24,6 +24,10 @@ use super::time::Timestamp;
 use super::user_policy::UserPolicy;
 use super::username::Username;
 
+/// How long after a change of the rules a password may be set that was accepted by those of before: the time limit of a call, and
+/// the difference of clocks. It is judged again, which does no harm.
+const RULES_IN_FLIGHT: Duration = Duration::from_mins(1);
+
 /// Identifies one user.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UserRef {
@@ -110,6 +114,8 @@ pub enum ChangeCause {
     Temporary,
     /// The password is in the list of leaked ones.
     Breached,
+    /// The password breaks a rule of the policy that is newer than the password.
+    Policy,
     /// An operator required a change.
     Operator,
     /// The password is older than the policy allows.
@@ -127,9 +133,35 @@ pub struct Password {
     pub changed_at: Timestamp,
     /// When a temporary password expires.
     pub expires_at: Option<Timestamp>,
+    /// When it was last found to keep the rules of the policy: when it was set, or at a later sign-in.
+    pub judged_at: Timestamp,
+}
+
+/// What a sign-in found wrong with a password that had been accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PasswordFlaw {
+    /// It is in the list of leaked ones.
+    Breached,
+    /// It breaks a rule of the policy that is newer than the password.
+    AgainstPolicy,
+}
+
+impl PasswordFlaw {
+    /// Why the password must be changed.
+    pub fn change_cause(self) -> ChangeCause {
+        match self {
+            PasswordFlaw::Breached => ChangeCause::Breached,
+            PasswordFlaw::AgainstPolicy => ChangeCause::Policy,
+        }
+    }
 }
 
 impl Password {
+    /// A password that keeps the rules of now.
+    pub fn new(method: HashMethod, kind: PasswordKind, now: Timestamp, expires_at: Option<Timestamp>) -> Password {
+        Password { method, kind, changed_at: now, expires_at, judged_at: now }
+    }
+
     /// Returns whether the password has expired.
     pub fn is_expired(&self, now: Timestamp) -> bool {
         self.expires_at.is_some_and(|at| at <= now)
@@ -163,8 +195,8 @@ pub struct User {
     pub password_ended_at: Option<Timestamp>,
     /// A password change is required at the next sign-in.
     pub change_required: bool,
-    /// It is required because the password was found in the list of leaked ones. Counts only while a change is required.
-    pub is_password_breached: bool,
+    /// What a sign-in found wrong with the password, if the change is required for that. Counts only while it is required.
+    pub password_flaw: Option<PasswordFlaw>,
     /// The lock as stored, which may have expired; see [`User::lock`].
     pub stored_lock: Option<Lock>,
     /// Consecutive wrong passwords as stored; see [`User::throttle`].
@@ -245,10 +277,8 @@ impl User {
         let password = self.password.as_ref()?;
         if password.kind != PasswordKind::Lasting {
             Some(ChangeCause::Temporary)
-        } else if self.change_required && self.is_password_breached {
-            Some(ChangeCause::Breached)
         } else if self.change_required {
-            Some(ChangeCause::Operator)
+            Some(self.password_flaw.map_or(ChangeCause::Operator, PasswordFlaw::change_cause))
         } else if self.is_password_too_old(now) {
             Some(ChangeCause::Expired)
         } else {
@@ -265,6 +295,14 @@ impl User {
     /// Returns whether the password is older than the policy allows.
     pub fn is_password_too_old(&self, now: Timestamp) -> bool {
         self.password_expires_at().is_some_and(|at| at <= now)
+    }
+
+    /// Returns whether a sign-in at `now` judges the password by the rules of the policy: they are newer than the password, and the
+    /// wave of the user has come. A password that must be changed anyway is not judged.
+    pub fn is_judgement_due(&self, now: Timestamp) -> bool {
+        let (Some(password), Some(waves)) = (&self.password, self.policy.judge_existing) else { return false };
+        let is_older = password.judged_at < waves.begin.saturating_add(RULES_IN_FLIGHT);
+        is_older && waves.of(self.id) <= now && self.change_cause(now).is_none()
     }
 
     /// When the account was last used. Only sign-ins use it: sessions and tokens do not. It begins with the account, and anew when
@@ -410,7 +448,7 @@ mod tests {
             password: None,
             password_ended_at: None,
             change_required: false,
-            is_password_breached: false,
+            password_flaw: None,
             stored_lock: None,
             stored_throttle: None,
             version: 1,

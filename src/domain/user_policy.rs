@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::inactivity::MaxInactivity;
 use super::password_age::MaxAge;
 use super::time::Timestamp;
+use super::waves::Waves;
 
 /// What the policy says of one user.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub struct UserPolicy {
     pub max_inactivity: Option<MaxInactivity>,
     /// Whether sign-ins look the password up in the list of leaked ones.
     pub checks_breached: bool,
+    /// The waves in which sign-ins judge passwords that are older than the rules. `None` if they do not.
+    pub judge_existing: Option<Waves>,
     /// The version of the policy.
     pub version: i64,
 }

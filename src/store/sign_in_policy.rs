@@ -67,6 +67,7 @@ async fn read(c: &impl ConnectionTrait, lock: bool) -> Result<SignInPolicy> {
             warnings: decoder.some(warnings_from(&row.inactivity_warnings))?,
         },
         checks_breached: row.password_check_breached != 0,
+        judges_existing_since: decoder.instant_or_none(row.password_judged_since)?,
         throttle: throttle_of(&decoder, &row)?,
         version: row.version,
     })
@@ -132,6 +133,7 @@ pub async fn policy_save(tx: &WriteTx, policy: &SignInPolicy) -> Result<()> {
         .col_expr(Column::MaxInactivitySetAt, Expr::value(inactivity.set_at.as_micros()))
         .col_expr(Column::InactivityWarnings, Expr::value(told(&inactivity.warnings)))
         .col_expr(Column::PasswordCheckBreached, Expr::value(i16::from(policy.checks_breached)))
+        .col_expr(Column::PasswordJudgedSince, Expr::value(micros(policy.judges_existing_since)))
         .filter(Column::Id.eq(ID))
         .exec(tx)
         .await?;
@@ -159,7 +161,7 @@ pub(super) fn policy_of(text: &str, roles: &[Role]) -> Option<UserPolicy> {
     let mut words = text.split_whitespace();
     let mut number = || words.next()?.parse::<i64>().ok();
     let (version, history, min_age) = (number()?, number()?, number()?);
-    let (checks_breached, required, from) = (number()?, number()?, number()?);
+    let (checks_breached, judged_since, required, from) = (number()?, number()?, number()?, number()?);
     let (max_age, max_age_set_at, rollout) = (number()?, number()?, number()?);
     let max_age_warnings = warnings_from(words.next()?.trim_start_matches('-'))?;
     let mut number = || words.next()?.parse::<i64>().ok();
@@ -181,6 +183,8 @@ pub(super) fn policy_of(text: &str, roles: &[Role]) -> Option<UserPolicy> {
         second_factor_required: required != 0,
         second_factor_from: (from != 0).then(|| Timestamp::from_micros(from)),
         second_factor_roles: roles_from(words)?,
+        judges_existing_since: (judged_since != 0).then(|| Timestamp::from_micros(judged_since)),
+        password_max_age: max_age,
         version,
         ..SignInPolicy::default()
     };
@@ -188,7 +192,8 @@ pub(super) fn policy_of(text: &str, roles: &[Role]) -> Option<UserPolicy> {
         second_factor_from: policy.required_from(roles),
         password_history: u32::try_from(history).ok()?,
         password_min_age: time(min_age)?,
-        password_max_age: max_age.in_force(),
+        password_max_age: policy.password_max_age.in_force(),
+        judge_existing: policy.judge_existing(),
         max_inactivity: inactivity.in_force(),
         checks_breached: checks_breached != 0,
         version,

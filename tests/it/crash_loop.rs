@@ -62,9 +62,10 @@ const STATEMENTS: [(&str, What); 23] = [
 /// Failpoints of `crash_steps.rs`. Two are reached only once: keys are created at the first start, and a hash is renewed
 /// after the server got stronger parameters. The third is the only statement of its call that matters. Then come those of a
 /// containment, after which an account needs a reset, and those of links and messages, which `outbox.rs` has too.
-const ELSEWHERE: [&str; 28] = [
+const ELSEWHERE: [&str; 29] = [
     "store.key_insert",
     "store.user_rehash",
+    "store.user_judged",
     "store.session_reauthenticate",
     "store.user_end_password",
     "store.api_token_revoke_all",

@@ -53,6 +53,7 @@ mod deleting_users;
 mod diagnosis;
 mod error_reasons;
 mod examples;
+mod existing_passwords;
 mod failover;
 mod familiar_places;
 mod field_scopes;

@@ -432,7 +432,7 @@ async fn operators_see_which_list_of_leaked_passwords_is_used() {
 }
 
 /// A list with these passwords alone.
-fn leaked_list(folder: &std::path::Path, leaked: &[&str]) -> std::path::PathBuf {
+pub fn leaked_list(folder: &std::path::Path, leaked: &[&str]) -> std::path::PathBuf {
     let (input, path) = (folder.join("hashes.txt"), folder.join("leaked.list"));
     let lines: Vec<String> = leaked.iter().map(|leaked| crate::breach_list::hex_of(leaked)).collect();
     std::fs::write(&input, lines.join("\n")).expect("a file");

@@ -79,7 +79,7 @@ impl App {
 async fn set_password(change: &Change<'_>, before: &User, link: &Link, hash: &PasswordHash) -> Result<(User, u32)> {
     let mut after = before.clone();
     let (method, kind) = (hash.method(), PasswordKind::Lasting);
-    after.password = Some(Password { method, kind, changed_at: change.now, expires_at: None });
+    after.password = Some(Password::new(method, kind, change.now, None));
     if before.password.is_none() {
         after.active_from = Some(change.now);
     }

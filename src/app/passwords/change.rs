@@ -130,7 +130,7 @@ async fn change_password(
 ) -> Result<(User, u32)> {
     let mut after = before.clone();
     let (method, kind) = (hash.method(), PasswordKind::Lasting);
-    after.password = Some(Password { method, kind, changed_at: change.now, expires_at: None });
+    after.password = Some(Password::new(method, kind, change.now, None));
     after.change_required = false;
     after.stored_throttle = None;
     let credentials = Credentials { password: Some(hash.clone()) };

@@ -11,7 +11,8 @@ use crate::domain::password::{
 };
 use crate::domain::secret::{LinkSecret, TicketSecret};
 use crate::domain::sign_in_policy::PasswordRulesSet;
-use crate::domain::user::User;
+use crate::domain::time::Timestamp;
+use crate::domain::user::{PasswordFlaw, User};
 use crate::domain::violation::{Describe as _, Violations};
 use crate::error::{Error, Outage, Result};
 use crate::store::Connection;
@@ -33,6 +34,20 @@ pub struct Judged {
     pub strength: Strength,
     /// The rules that it breaks, except reuse.
     pub broken: Vec<RuleBroken>,
+}
+
+/// What a sign-in found out about the password that it proved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::app) enum Review {
+    /// It did not look, or it will at the next sign-in.
+    NotDue,
+    /// The password keeps the rules.
+    Fit {
+        /// When the rules were read.
+        judged_at: Timestamp,
+    },
+    /// The password must be changed.
+    Flawed(PasswordFlaw),
 }
 
 impl App {
@@ -151,16 +166,31 @@ impl App {
         judged.await?
     }
 
-    /// Returns whether a password that was just proved is in the list of leaked ones, if the policy has sign-ins look there. A list
-    /// that cannot be read refuses new passwords, but no sign-in.
-    pub(in crate::app) async fn is_leaked(&self, proof: &Proof<'_>, password: Option<&PlainPassword>) -> bool {
-        let user = &proof.account.user;
-        if !user.policy.checks_breached || user.change_cause(self.now()).is_some() {
-            return false;
+    /// Looks at a password that was just proved, as far as the policy has sign-ins do so. A list of leaked ones that cannot be read
+    /// refuses new passwords, but no sign-in: the next one looks again.
+    pub(in crate::app) async fn review(&self, proof: &Proof<'_>, password: Option<&PlainPassword>) -> Review {
+        let (user, now) = (&proof.account.user, self.now());
+        let (Some(password), None) = (password, user.change_cause(now)) else { return Review::NotDue };
+        if user.policy.checks_breached && self.is_leaked(proof, password).await {
+            return Review::Flawed(PasswordFlaw::Breached);
         }
-        let (Some(list), Some(password)) = (self.breach_list(), password.map(PlainPassword::copy)) else {
-            return false;
-        };
+        if !user.is_judgement_due(now) {
+            return Review::NotDue;
+        }
+        let words = self.words_of(user);
+        let judged = self.weigh(proof.attempt.permit(), password.copy(), words, |rules, password, evidence| {
+            rules.broken_by(&password, evidence)
+        });
+        match judged.await {
+            Ok(broken) if broken.is_empty() => Review::Fit { judged_at: now },
+            Ok(broken) if broken.contains(&RuleBroken::Breached) => Review::Flawed(PasswordFlaw::Breached),
+            Ok(_) => Review::Flawed(PasswordFlaw::AgainstPolicy),
+            Err(_) => Review::NotDue,
+        }
+    }
+
+    async fn is_leaked(&self, proof: &Proof<'_>, password: &PlainPassword) -> bool {
+        let (Some(list), password) = (self.breach_list(), password.copy()) else { return false };
         let found = self.run_permitted(proof.attempt.permit(), move || is_breached(Some(&list), &password)).await;
         found.and_then(|found| found).unwrap_or(false)
     }

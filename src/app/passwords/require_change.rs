@@ -77,15 +77,15 @@ impl App {
         .await
     }
 
-    /// Waives a password change that an operator required. A temporary password, or one that an operator chose to be changed,
-    /// must be changed all the same. Returns whether a change was required.
+    /// Waives a password change that an operator required. A temporary password, one that an operator chose to be changed, and one
+    /// that a sign-in found to be leaked or to break the policy must be changed all the same. Returns whether a change was required.
     pub async fn waive_password_change(&self, caller: &Caller, command: WaivePasswordChange) -> Result<(User, bool)> {
         let command = &command;
         self.write(caller, Some(&command.user), |mut writer| async move {
             let before = writer.target().await?;
             writer.not_oneself(before.id)?;
             Writer::check_etag(&before, command.etag)?;
-            if !before.change_required {
+            if !before.change_required || before.password_flaw.is_some() {
                 return Ok(writer.unchanged((before, false)));
             }
             let change = writer.change();

@@ -104,7 +104,7 @@ impl App {
         let GivenPassword { password, generated, kind, ttl } = self.given(&permit, field, given, words).await?;
         let hash = self.gate.hasher.hash(&permit, password.into_plain()).await?;
         let expires_at = ttl.map(|ttl| now.saturating_add(ttl));
-        let password = Password { method: hash.method(), kind, changed_at: now, expires_at };
+        let password = Password::new(hash.method(), kind, now, expires_at);
         Ok((StoredPassword { password, hash }, generated))
     }
 

@@ -244,7 +244,7 @@ fn new_user(id: UserId, command: &CreateUser, password: Option<Password>, now: T
         password,
         password_ended_at: None,
         change_required: false,
-        is_password_breached: false,
+        password_flaw: None,
         stored_lock: None,
         stored_throttle: None,
         version: 1,

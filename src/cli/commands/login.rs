@@ -264,6 +264,7 @@ fn why(cause: PasswordChangeCause) -> &'static str {
         PasswordChangeCause::Temporary => "This password was given to you by an operator. Choose one of your own.",
         PasswordChangeCause::Breached => "This password is in a list of leaked ones, which attackers try first.",
         PasswordChangeCause::Expired => "Your password has reached the age at which this service asks for a new one.",
+        PasswordChangeCause::Policy => "The rules for passwords have changed, and this one no longer keeps them.",
         PasswordChangeCause::Operator => "An operator asks you to change your password.",
         PasswordChangeCause::Unspecified => "Your password has to be changed.",
     }

@@ -5,7 +5,9 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use prost_types::Timestamp;
 
-use super::policy_report::{Report, expiring, inactive as would_be_locked, missing, passwords as expire};
+use super::policy_report::{
+    Report, expiring, inactive as would_be_locked, missing, passwords as expire, unjudged as not_judged,
+};
 use crate::cli::args::{Confirmation, duration, enum_parser, wire_duration};
 use crate::cli::error::Error;
 use crate::cli::output::Screen;
@@ -94,6 +96,9 @@ struct Change {
     /// Have leaked ones changed at sign-in, too.
     #[arg(long, help_heading = "New passwords", value_name = "on|off", hide_possible_values = true)]
     leaked_at_sign_in: Option<Switch>,
+    /// Judge those of today at sign-in, too.
+    #[arg(long, help_heading = "New passwords", value_name = "on|off", hide_possible_values = true)]
+    judge_existing: Option<Switch>,
     /// Refuse little more than the user's names.
     #[arg(long, help_heading = "New passwords", value_name = "on|off", hide_possible_values = true)]
     reject_names: Option<Switch>,
@@ -240,6 +245,7 @@ impl Change {
             inactivity_warnings: warnings(&self.warn_inactive),
             min_age: self.min_age.map(wire_duration),
             check_breached_at_sign_in: is_on(self.leaked_at_sign_in),
+            judge_existing: is_on(self.judge_existing),
             second_factor_required: required,
             second_factor_roles: roles.map(|names| RoleNames { names }),
             second_factor_required_from_time: from,
@@ -265,7 +271,8 @@ pub(crate) struct Preview {
 
 const SET_HELP: &str = "\
 Users who are asked for a second factor set one up at the next sign-in. Sessions
-without one end at their next refresh. Rules for passwords are for new ones.
+without one end at their next refresh. Rules for passwords are for new ones, unless
+--judge-existing is on: then users change those that break them, over --rollout.
 
 Examples:
   latchkey policy set --second-factor all --from 2027-01-01 --note \"decision 12\"
@@ -296,6 +303,7 @@ impl Set {
             let question = Question::new("Change the policy of signing in".to_owned())
                 .row("second factor", format!("{}; {}", asks(&cli.screen, &policy), missing(&impact)))
                 .row("passwords", passwords(&policy))
+                .row("old passwords", existing(&policy, &impact))
                 .row("changes", changes(&policy))
                 .row("maximum age", max_age(&policy))
                 .row("expiring", expire(&impact))
@@ -318,6 +326,7 @@ fn show(screen: &Screen, policy: Option<SignInPolicy>, impact: Option<PolicyImpa
         ("second factor", asks(screen, &policy).into()),
         ("missing", missing(&impact).into()),
         ("passwords", passwords(&policy).into()),
+        ("old passwords", existing(&policy, &impact).into()),
         ("changes", changes(&policy).into()),
         ("maximum age", max_age(&policy).into()),
         ("expiring", impact.passwords_expired.as_ref().map(|_| expire(&impact)).unwrap_or_default().into()),
@@ -350,13 +359,29 @@ fn passwords(policy: &SignInPolicy) -> String {
     )
 }
 
+/// What becomes of passwords that are older than the rules.
+fn existing(policy: &SignInPolicy, impact: &PolicyImpact) -> String {
+    let leaked = "changed at the next sign-in if leaked";
+    let spread = match policy.max_age_rollout {
+        Some(rollout) if rollout.seconds > 0 => format!(", spread over {}", whole(Some(rollout))),
+        _ => String::new(),
+    };
+    let left = not_judged(impact).unwrap_or_else(|| "all are judged".to_owned());
+    let judged = || format!("judged by these rules at a sign-in{spread}; {left}");
+    match (policy.judge_existing(), policy.check_breached_at_sign_in()) {
+        (false, false) => "kept: the rules are for new passwords".to_owned(),
+        (false, true) => leaked.to_owned(),
+        (true, false) => judged(),
+        (true, true) => format!("{}; {leaked}", judged()),
+    }
+}
+
 /// What a new password is compared with, and how soon it may follow.
 fn changes(policy: &SignInPolicy) -> String {
     let old = match policy.history_size() {
         0 => "refuse the password of before".to_owned(),
         size => format!("refuse the password of before, and {} before it", count(size, "other")),
     };
-    let old = if policy.check_breached_at_sign_in() { format!("{old}; required if a password is leaked") } else { old };
     let seconds = policy.min_age.map_or(0, |age| age.seconds);
     match u64::try_from(seconds) {
         Ok(seconds) if seconds > 0 => format!("{old}; at most one in {}", length(Duration::from_secs(seconds))),

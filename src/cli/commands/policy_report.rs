@@ -38,6 +38,7 @@ impl Report {
             screen.fields([
                 ("second factor", missing(&impact).into()),
                 ("passwords", passwords(&impact).into()),
+                ("old passwords", unjudged(&impact).unwrap_or_default().into()),
                 ("inactivity", inactive(&impact).into()),
             ])?;
             expiring(screen, &impact)
@@ -57,6 +58,11 @@ pub(super) fn missing(impact: &PolicyImpact) -> String {
         number => format!("; their {} go on", count(number, "API token")),
     };
     format!("{people} must set one up{tokens}")
+}
+
+/// How many passwords are older than the rules, and not judged yet. `None` if no password is.
+pub(super) fn unjudged(impact: &PolicyImpact) -> Option<String> {
+    Some(impact.passwords_unjudged).filter(|number| *number > 0).map(|number| format!("{number} not judged yet"))
 }
 
 /// How many accounts are locked for inactivity.

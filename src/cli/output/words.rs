@@ -265,6 +265,7 @@ pub(crate) fn change_cause(status: &PasswordStatus) -> &'static str {
     match status.change_cause() {
         PasswordChangeCause::Temporary => "it was given by an operator",
         PasswordChangeCause::Breached => "it was leaked",
+        PasswordChangeCause::Policy => "it breaks a rule that is newer than it is",
         PasswordChangeCause::Operator => "an operator asked for it",
         PasswordChangeCause::Expired => "it has reached its maximum age",
         PasswordChangeCause::Unspecified => "the server asked for it",

@@ -178,6 +178,7 @@ pub(super) fn change_cause(cause: ChangeCause) -> v1::PasswordChangeCause {
     match cause {
         ChangeCause::Temporary => v1::PasswordChangeCause::Temporary,
         ChangeCause::Breached => v1::PasswordChangeCause::Breached,
+        ChangeCause::Policy => v1::PasswordChangeCause::Policy,
         ChangeCause::Operator => v1::PasswordChangeCause::Operator,
         ChangeCause::Expired => v1::PasswordChangeCause::Expired,
     }

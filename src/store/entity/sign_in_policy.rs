@@ -18,6 +18,7 @@ pub struct Model {
     pub password_history: i16,
     pub password_min_age: i64,
     pub password_check_breached: i16,
+    pub password_judged_since: Option<i64>,
     pub password_max_age: i64,
     pub password_max_age_set_at: i64,
     pub password_rollout: i64,

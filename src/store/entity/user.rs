@@ -22,6 +22,8 @@ pub struct Model {
     pub ended_password_hash: Option<String>,
     pub change_demanded: bool,
     pub password_breached: bool,
+    pub password_against_policy: bool,
+    pub password_judged_at: Option<i64>,
     pub lock_cause: Option<i16>,
     pub lock_note: Option<String>,
     pub locked_at: Option<i64>,

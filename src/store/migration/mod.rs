@@ -16,6 +16,7 @@ mod m0013_password_policy;
 mod m0014_throttle_policy;
 mod m0015_password_age;
 mod m0016_inactivity;
+mod m0017_existing_passwords;
 
 use sea_orm_migration::prelude::*;
 
@@ -41,6 +42,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0014_throttle_policy::Migration),
             Box::new(m0015_password_age::Migration),
             Box::new(m0016_inactivity::Migration),
+            Box::new(m0017_existing_passwords::Migration),
         ]
     }
 }

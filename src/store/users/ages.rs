@@ -1,7 +1,7 @@
-//! The ages of all passwords, page by page.
+//! The ages of all passwords, page by page, and how many are older than the rules.
 
 use sea_orm::sea_query::{Expr, ExprTrait};
-use sea_orm::{ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect};
 
 use crate::domain::id::UserId;
 use crate::domain::time::Timestamp;
@@ -62,4 +62,18 @@ pub async fn password_ages(
         Some(PasswordAge { user, username, changed_at, has_address: email.is_some() })
     });
     Ok((ages.collect(), next))
+}
+
+/// Counts the passwords that are older than the rules, which are of `since`, and that no sign-in has judged. Those that must be
+/// changed anyway are left out.
+pub async fn unjudged_count(c: &impl ConnectionTrait, since: Timestamp) -> Result<u64> {
+    let since = since.as_micros();
+    let judged_at = Expr::col((user::Entity, user::Column::PasswordJudgedAt));
+    let count = user::Entity::find()
+        .filter(user::Column::PasswordChangedAt.lt(since))
+        .filter(judged_at.clone().is_null().or(judged_at.lt(since)))
+        .filter(Expr::cust(r#""user".password_hash IS NOT NULL"#))
+        .filter(Expr::cust(r#""user".password_kind = 1"#))
+        .filter(user::Column::ChangeDemanded.eq(false));
+    Ok(count.count(c).await?)
 }

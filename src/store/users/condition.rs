@@ -7,11 +7,12 @@ use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QuerySelect, QueryTrait};
 
 use super::derived::{link_pending, mail_failed, second_factor_enrolled, second_factor_missing};
 use super::row::kind_number;
-use crate::domain::password_age::{TooOld, Wave};
+use crate::domain::password_age::TooOld;
 use crate::domain::sign_in_ability::{AbilityKind, Concern};
 use crate::domain::time::Timestamp;
 use crate::domain::user::{UserFlag, UserKind, UserState};
 use crate::domain::user_filter::UserFilter;
+use crate::domain::waves::Wave;
 use crate::store::entity::{throttle, user};
 use crate::store::throttle::FOR_GOOD;
 

@@ -57,10 +57,11 @@ const SECOND_FACTOR: &str = "totp.enrolled_at || ' ' || totp.failures || ' ' || 
     || (SELECT COUNT(*) FROM recovery_code WHERE recovery_code.user_id = totp.user_id)";
 
 /// The version of the policy, how many old passwords and how soon a change it refuses, whether sign-ins look for leaked passwords,
-/// whether it asks everybody for a second factor, from when on (0: at once), the maximum age of passwords, when that was set, over
+/// since when they judge passwords that are older than the rules (0: they do not), whether it asks everybody for a second factor, from when on (0: at once), the maximum age of passwords, when that was set, over
 /// which time it is rolled out, the warnings after a hyphen, the same of the maximum inactivity, and the roles that are asked, with spaces between.
 const POLICY: &str = "sign_in_policy.version || ' ' || sign_in_policy.password_history || ' '
     || sign_in_policy.password_min_age || ' ' || sign_in_policy.password_check_breached || ' '
+    || COALESCE(sign_in_policy.password_judged_since, 0) || ' '
     || sign_in_policy.second_factor_required || ' '
     || COALESCE(sign_in_policy.second_factor_from, 0) || ' ' || sign_in_policy.password_max_age || ' '
     || sign_in_policy.password_max_age_set_at || ' ' || sign_in_policy.password_rollout || ' -'

@@ -536,7 +536,8 @@ fn is_about_concerns(filter: &UserFilter) -> bool {
 mod tests {
     use super::*;
     use crate::domain::id::UserId;
-    use crate::domain::password_age::{TooOld, Wave};
+    use crate::domain::password_age::TooOld;
+    use crate::domain::waves::Wave;
     use crate::store::{Location, Store};
 
     type Outcome = std::result::Result<(), Box<dyn std::error::Error>>;

@@ -14,14 +14,14 @@ use sea_orm::{
     QuerySelect, Select,
 };
 
-pub use self::ages::{PasswordAge, Place, password_ages};
+pub use self::ages::{PasswordAge, Place, password_ages, unjudged_count};
 pub(super) use self::condition::{At, LAST_USED, idle, locked, password_expired};
 use self::derived::with_derived;
 pub use self::list::{UserListing, UsersWithoutFactor, user_count, user_list, users_without_factor};
 pub use self::write::{
     administrators_lock, reservation_find, reservation_owner, reservations_end, reservations_move, reservations_sweep,
     role_has_members, user_count_able_administrators, user_delete, user_end_password, user_insert, user_insert_many,
-    user_rehash, user_save, user_signed_in, user_signed_in_as_read,
+    user_judged, user_rehash, user_save, user_signed_in, user_signed_in_as_read,
 };
 use super::entity::user;
 use crate::domain::credentials::UserWithCredentials;

@@ -10,7 +10,7 @@ use crate::domain::password_hash::PasswordHash;
 use crate::domain::profile::{DisplayName, ExternalId, Labels, Locale};
 use crate::domain::role::Role;
 use crate::domain::second_factor::SecondFactor;
-use crate::domain::user::{Password, PasswordKind, User, UserKind};
+use crate::domain::user::{Password, PasswordFlaw, PasswordKind, User, UserKind};
 use crate::domain::user_policy::UserPolicy;
 use crate::domain::username::Username;
 use crate::error::{Resource, Result};
@@ -131,7 +131,7 @@ fn decode(decoder: &Decoder<'_>, row: &user::Model, stored_throttle: Option<Thro
         password: decode_password(decoder, row)?,
         password_ended_at: decoder.instant_or_none(row.password_ended_at)?,
         change_required: row.change_demanded,
-        is_password_breached: row.change_demanded && row.password_breached,
+        password_flaw: decode_flaw(row),
         stored_lock: decode_lock(decoder, row)?,
         stored_throttle,
         version: row.version,
@@ -150,12 +150,21 @@ fn decode(decoder: &Decoder<'_>, row: &user::Model, stored_throttle: Option<Thro
 
 fn decode_password(decoder: &Decoder<'_>, row: &user::Model) -> Result<Option<Password>> {
     let Some(hash) = row.password_hash.clone() else { return Ok(None) };
+    let changed_at = decoder.instant(decoder.some(row.password_changed_at)?)?;
     Ok(Some(Password {
         method: PasswordHash::new(hash).method(),
         kind: decoder.some(password_kind_from(row.password_kind))?,
-        changed_at: decoder.instant(decoder.some(row.password_changed_at)?)?,
+        changed_at,
         expires_at: decoder.instant_or_none(row.password_expires_at)?,
+        // That of a password of before is older.
+        judged_at: decoder.instant_or_none(row.password_judged_at)?.map_or(changed_at, |at| at.max(changed_at)),
     }))
+}
+
+fn decode_flaw(row: &user::Model) -> Option<PasswordFlaw> {
+    let of = |is_flawed: bool, flaw| (row.change_demanded && is_flawed).then_some(flaw);
+    let breached = of(row.password_breached, PasswordFlaw::Breached);
+    breached.or(of(row.password_against_policy, PasswordFlaw::AgainstPolicy))
 }
 
 fn decode_lock(decoder: &Decoder<'_>, row: &user::Model) -> Result<Option<Lock>> {
@@ -175,6 +184,8 @@ fn decode_lock(decoder: &Decoder<'_>, row: &user::Model) -> Result<Option<Lock>>
 pub(super) fn encode(user: &User, credentials: Option<&Credentials>) -> user::ActiveModel {
     let hash = |credentials: &Credentials| credentials.password.as_ref().map(|hash| hash.as_str().to_owned());
     let password = user.password.as_ref();
+    let judged_again = password.filter(|password| password.judged_at > password.changed_at);
+    let has_flaw = |flaw| user.change_required && user.password_flaw == Some(flaw);
     let lock = user.stored_lock.as_ref();
     let labels: std::collections::BTreeMap<&str, &str> = user.labels.iter().collect();
     user::ActiveModel {
@@ -195,7 +206,9 @@ pub(super) fn encode(user: &User, credentials: Option<&Credentials>) -> user::Ac
         password_ended_at: Set(micros(user.password_ended_at)),
         ended_password_hash: NotSet,
         change_demanded: Set(user.change_required),
-        password_breached: Set(user.change_required && user.is_password_breached),
+        password_breached: Set(has_flaw(PasswordFlaw::Breached)),
+        password_against_policy: Set(has_flaw(PasswordFlaw::AgainstPolicy)),
+        password_judged_at: Set(micros(judged_again.map(|password| password.judged_at))),
         lock_cause: Set(lock.map(|lock| cause_number(lock.cause))),
         lock_note: Set(lock.map(|lock| lock.note.clone())),
         locked_at: Set(micros(lock.map(|lock| lock.locked_at))),

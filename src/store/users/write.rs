@@ -127,6 +127,17 @@ pub async fn user_signed_in_as_read(tx: &WriteTx, read: &UserWithCredentials, no
     Ok(noted.rows_affected == 1)
 }
 
+/// Records that the password of an account, whose row is locked, was found at `at` to keep the rules of the policy.
+pub async fn user_judged(tx: &WriteTx, id: UserId, at: Timestamp) -> Result<()> {
+    user::Entity::update_many()
+        .col_expr(user::Column::PasswordJudgedAt, Expr::value(at.as_micros()))
+        .filter(user::Column::Id.eq(id.to_string()))
+        .exec(tx)
+        .await?;
+    failpoint!("store.user_judged");
+    Ok(())
+}
+
 /// Replaces a hash by a stronger one of the same password if it is still the one that was verified, and returns whether it was.
 /// A reset in the meantime must not be undone.
 pub async fn user_rehash(tx: &WriteTx, id: UserId, verified: &PasswordHash, renewed: &PasswordHash) -> Result<bool> {

@@ -1,0 +1,168 @@
+//! Passwords that are older than the rules: the policy says whether sign-ins judge them.
+
+use std::time::Duration;
+
+use latchkey::clock::Clock as _;
+use latchkey::proto::v1::{self, PasswordChangeCause};
+use tonic::Code;
+
+use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD, refused};
+use crate::password_policy::leaked_list;
+
+const DAY: Duration = Duration::from_hours(24);
+
+/// Longer than the others.
+const LONG_PASSWORD: &str = "a third c4nary sings at noon, twice";
+
+/// More than [`PASSWORD`] has.
+const MIN_LENGTH: u32 = 30;
+
+/// Passwords of that length, judged at sign-ins of the days to come.
+fn judged_over(days: i64) -> v1::SignInPolicy {
+    v1::SignInPolicy {
+        judge_existing: Some(true),
+        max_age_rollout: Some(prost_types::Duration { seconds: days * 86_400, nanos: 0 }),
+        ..min_length(MIN_LENGTH)
+    }
+}
+
+fn min_length(min_length: u32) -> v1::SignInPolicy {
+    let rules = v1::PasswordRules { min_length: Some(min_length), ..Default::default() };
+    v1::SignInPolicy { password_rules: Some(rules), ..Default::default() }
+}
+
+impl Client {
+    /// Changes the policy, and returns how many passwords are to be judged.
+    async fn to_judge(&self, policy: v1::SignInPolicy) -> i32 {
+        let request =
+            v1::UpdateSignInPolicyRequest { policy: Some(policy), include_impact: true, ..Default::default() };
+        let answer = self.user_admin().update_sign_in_policy(request).await.expect("a policy").into_inner();
+        answer.impact.expect("an impact").passwords_unjudged
+    }
+
+    async fn left_to_judge(&self) -> i32 {
+        let request = v1::GetSignInPolicyRequest { include_impact: true };
+        let answer = self.user_admin().get_sign_in_policy(request).await.expect("a policy").into_inner();
+        answer.impact.expect("an impact").passwords_unjudged
+    }
+
+    async fn demanded_by_policy(&self) -> usize {
+        let events = self.events().await;
+        events.iter().filter(|event| event.details.get("cause").is_some_and(|cause| cause == "POLICY")).count()
+    }
+}
+
+async fn judged_at(h: &Harness, username: &str) -> Vec<String> {
+    h.query(&format!(
+        r#"SELECT CAST(password_judged_at AS TEXT) FROM "user"
+           WHERE username = '{username}' AND password_judged_at IS NOT NULL"#
+    ))
+    .await
+}
+
+#[tokio::test]
+async fn sec_054_a_new_rule_asks_no_user_for_a_change_unless_the_policy_says_so() {
+    let h = Harness::start().await;
+    let (operator, stranger) = (h.operator().await, h.stranger().await);
+    for name in ["ada", "bob"] {
+        h.create(name, &[], PASSWORD).await;
+    }
+    h.create("liz", &[], LONG_PASSWORD).await;
+    assert_eq!(operator.to_judge(min_length(MIN_LENGTH)).await, 0);
+    let tokens = stranger.tokens("ada", PASSWORD).await.expect("the rules are for new passwords");
+
+    assert_eq!(operator.to_judge(judged_over(0)).await, 3);
+    let step = stranger.change_step("ada", PASSWORD).await.expect("a step");
+    assert_eq!(step.cause(), PasswordChangeCause::Policy);
+    assert_eq!(step.rules.expect("rules").min_length, Some(MIN_LENGTH));
+    let status = operator.user("ada").await.password_status.expect("a status");
+    assert!(status.change_required && status.change_cause() == PasswordChangeCause::Policy, "{status:?}");
+    stranger.refresh(&tokens.refresh_token).await.expect("sessions go on");
+    let waived = operator.waive_change("ada").await.expect("an answer");
+    assert!(!waived.changed && waived.user.expect("ada").password_status.expect("a status").change_required);
+    let again = stranger.change_step("ada", PASSWORD).await.expect("a step");
+    assert_eq!(operator.demanded_by_policy().await, 1, "told once");
+    refused(stranger.complete(&again.ticket, OTHER_PASSWORD).await, Code::InvalidArgument, "PASSWORD_REJECTED");
+    stranger.complete(&again.ticket, LONG_PASSWORD).await.expect("a new one");
+    stranger.tokens("ada", LONG_PASSWORD).await.expect("tokens");
+
+    stranger.tokens("liz", LONG_PASSWORD).await.expect("it keeps the rules");
+    assert_eq!(operator.left_to_judge().await, 1, "bob's");
+    h.clock.advance(DAY);
+    stranger.tokens("liz", LONG_PASSWORD).await.expect("judged again, once the change of the policy is a minute ago");
+    let once = judged_at(&h, "liz").await;
+    h.clock.advance(DAY);
+    stranger.tokens("liz", LONG_PASSWORD).await.expect("tokens");
+    assert_eq!(judged_at(&h, "liz").await, once, "not judged any more");
+
+    // Other rules: all are judged anew.
+    let operator = h.operator().await;
+    assert_eq!(operator.to_judge(min_length(MIN_LENGTH + 1)).await, 3);
+    stranger.tokens("liz", LONG_PASSWORD).await.expect("it keeps these, too");
+    let off = v1::SignInPolicy { judge_existing: Some(false), ..Default::default() };
+    assert_eq!(operator.to_judge(off).await, 0);
+    stranger.tokens("bob", PASSWORD).await.expect("the rules are for new passwords again");
+}
+
+#[tokio::test]
+async fn passwords_are_judged_in_waves_over_the_roll_out() {
+    let h = Harness::start().await;
+    let (operator, stranger) = (h.operator().await, h.stranger().await);
+    let names: Vec<String> = (0..8).map(|number| format!("user{number}")).collect();
+    for name in &names {
+        h.create(name, &[], PASSWORD).await;
+    }
+    // Each id begins with one more eighth of all ids, so that the waves are 3.75 days apart.
+    for (eighth, name) in names.iter().enumerate() {
+        let changed = format!("'{eighth}000000' || SUBSTR(id, 8)");
+        h.sql(&format!(r#"DELETE FROM user_term WHERE user_id = (SELECT id FROM "user" WHERE username = '{name}')"#))
+            .await;
+        h.sql(&format!(r#"UPDATE "user" SET id = {changed} WHERE username = '{name}'"#)).await;
+    }
+    operator.to_judge(judged_over(30)).await;
+    let mut asked = 0;
+    for (day, most) in [(0, 1), (14, 4), (16, 5), (31, 8)] {
+        h.clock.advance(DAY * (day - asked));
+        asked = day;
+        let mut policy = Vec::new();
+        for name in &names {
+            let step = stranger.sign_in(name, PASSWORD).await.expect("a step");
+            if matches!(step, v1::sign_in_progress::Step::PasswordChange(_)) {
+                policy.push(name.as_str());
+            }
+        }
+        assert_eq!(policy, &names[..most], "on day {day}");
+    }
+}
+
+#[tokio::test]
+async fn a_password_that_was_accepted_by_the_rules_of_before_while_they_changed_is_judged() {
+    let h = Harness::start().await;
+    let (operator, stranger) = (h.operator().await, h.stranger().await);
+    for (name, later) in [("ada", 30), ("bob", 90)] {
+        h.create(name, &[], PASSWORD).await;
+        let set_at = h.clock.now().as_micros() + later * 1_000_000;
+        h.sql(&format!(r#"UPDATE "user" SET password_changed_at = {set_at} WHERE username = '{name}'"#)).await;
+    }
+    operator.to_judge(judged_over(0)).await;
+    h.clock.advance(DAY);
+    let step = stranger.change_step("ada", PASSWORD).await.expect("a step");
+    assert_eq!(step.cause(), PasswordChangeCause::Policy);
+    stranger.tokens("bob", PASSWORD).await.expect("set when the rules were in force, so it keeps them");
+}
+
+#[tokio::test]
+async fn a_list_that_cannot_be_read_leaves_the_judgement_to_the_next_sign_in() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = leaked_list(dir.path(), &["another leaked one"]);
+    let h = Harness::with(|config| config.password.breach_list = Some(path.clone())).await;
+    let (operator, stranger) = (h.operator().await, h.stranger().await);
+    h.create("ada", &[], PASSWORD).await;
+    operator.to_judge(judged_over(0)).await;
+    let list = std::fs::read(&path).expect("a list");
+    std::fs::write(&path, vec![7; list.len()]).expect("a damaged file");
+    stranger.tokens("ada", PASSWORD).await.expect("tokens");
+    assert_eq!(operator.demanded_by_policy().await, 0);
+    std::fs::write(&path, list).expect("the list of before");
+    stranger.change_step("ada", PASSWORD).await.expect("a step");
+}
