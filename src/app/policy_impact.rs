@@ -1,6 +1,5 @@
 //! What a policy means for the users there are: who needs a second factor, and whose password expires when.
 
-use std::collections::{BTreeMap, BinaryHeap};
 use std::time::{Duration, Instant};
 
 use super::App;
@@ -13,21 +12,19 @@ use crate::error::Result;
 use crate::store::ListReader;
 use crate::store::inactivity::inactive_count;
 use crate::store::users::{
-    PasswordAge, Place, UsersWithoutFactor, password_ages, unjudged_count, users_without_factor,
+    UsersWithoutFactor, expired_count, expiring_names, password_count, unexpired_without_address, unjudged_count,
+    users_without_factor,
 };
-
-/// Passwords in one query. Each takes a turn of the lists, so that other lists are read in between.
-const PAGE: u64 = 20_000;
 
 /// How long passwords are counted. Clients wait for ten seconds.
 const LONGEST: Duration = Duration::from_secs(8);
 
 /// Names of each week.
-const NAMES: usize = 20;
+const NAMES: u64 = 20;
 
 /// A week, and how many of them are told apart: a quarter, the usual maximum age.
 const WEEK: Duration = Duration::from_hours(7 * 24);
-const WEEKS: u64 = 13;
+const WEEKS: u32 = 13;
 
 /// What the policy means for the users there are.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -47,17 +44,17 @@ pub struct PolicyImpact {
 /// Whose password expires when. Only passwords that users may keep are counted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Expiries {
-    /// Passwords that were counted.
+    /// All of them.
     pub counted: u64,
     /// Those that have expired.
     pub expired: Group,
-    /// The weeks in which others expire, each with its begin. A week in which none does is left out.
+    /// The weeks of the next quarter in which others expire, each with its begin. A week in which none does is left out.
     pub weeks: Vec<(Timestamp, Group)>,
-    /// Those that expire after the last week.
+    /// Those that expire after the weeks that were counted.
     pub later: u64,
     /// People who cannot be told before: they have no address, or this server sends no such mail.
     pub untold: u64,
-    /// Whether all passwords were counted.
+    /// Whether all weeks were counted.
     pub is_complete: bool,
 }
 
@@ -66,7 +63,7 @@ pub struct Expiries {
 pub struct Group {
     /// How many.
     pub users: u64,
-    /// The names of the first.
+    /// The names of those with the oldest passwords.
     pub usernames: Vec<String>,
 }
 
@@ -80,7 +77,7 @@ impl App {
             Some(max_age) => {
                 let mut expiries = self.expiries(caller, max_age, now).await?;
                 if !self.sends_notice(LetterKind::PasswordExpiring) {
-                    expiries.untold = expiries.counted - expiries.expired.users;
+                    expiries.untold = expiries.counted.saturating_sub(expiries.expired.users);
                 }
                 Some(expiries)
             }
@@ -102,81 +99,53 @@ impl App {
         Ok(PolicyImpact { second_factors_missing: users, api_tokens, passwords, unjudged, inactive })
     }
 
+    /// Counts the passwords by the week in which they expire. Each count takes a turn of the lists, so that other lists are read in
+    /// between.
     async fn expiries(&self, caller: &Caller, max_age: MaxAge, now: Timestamp) -> Result<Expiries> {
-        let began = Instant::now();
-        let (mut counting, mut after) = (Counting::default(), Some(Place::default()));
-        while let Some(last) = after.take_if(|_| began.elapsed() < LONGEST) {
-            let (ages, next) =
-                self.list(caller, &[], async |reader: &ListReader| password_ages(reader, &last, PAGE).await).await?;
-            for age in ages {
-                counting.add(age, max_age, now);
+        let (began, count) = (Instant::now(), async |at| self.expired_at(caller, max_age, at).await);
+        let counted = self.list(caller, &[], async |reader: &ListReader| password_count(reader).await).await?;
+        let untold =
+            self.list(caller, &[], async |reader: &ListReader| unexpired_without_address(reader, max_age, now).await);
+        let untold = untold.await?;
+        let expired = count(now).await?;
+        let expired_names = self.names_expiring(caller, max_age, None, now).await?;
+        let (mut weeks, mut begin, mut so_far) = (Vec::new(), now, expired);
+        for _ in 0..WEEKS {
+            if began.elapsed() > LONGEST {
+                break;
             }
-            after = next;
-        }
-        Ok(counting.end(now, after.is_none()))
-    }
-}
-
-#[derive(Default)]
-struct Counting {
-    expired: Earliest,
-    /// By the number of the week.
-    weeks: BTreeMap<u64, Earliest>,
-    later: u64,
-    without_address: u64,
-}
-
-impl Counting {
-    fn add(&mut self, age: PasswordAge, max_age: MaxAge, now: Timestamp) {
-        let expires_at = max_age.expires_at(age.user, age.changed_at);
-        if expires_at <= now {
-            return self.expired.add(expires_at, age.username);
-        }
-        self.without_address += u64::from(!age.has_address);
-        match expires_at.duration_since(now).as_micros() / WEEK.as_micros() {
-            week if week < u128::from(WEEKS) => {
-                let week = u64::try_from(week).unwrap_or_default();
-                self.weeks.entry(week).or_default().add(expires_at, age.username);
+            let end = begin.saturating_add(WEEK);
+            let by_then = count(end).await?;
+            // Passwords may have been changed between two counts.
+            let users = by_then.saturating_sub(so_far);
+            if users > 0 {
+                let usernames = self.names_expiring(caller, max_age, Some(begin), end).await?;
+                weeks.push((begin, Group { users, usernames }));
             }
-            _ => self.later += 1,
+            (begin, so_far) = (end, so_far.max(by_then));
         }
-    }
-
-    fn end(self, now: Timestamp, is_complete: bool) -> Expiries {
-        let begin = |week: u64| now.saturating_add(WEEK * u32::try_from(week).unwrap_or_default());
-        let expired = self.expired.group();
-        let weeks: Vec<_> = self.weeks.into_iter().map(|(week, group)| (begin(week), group.group())).collect();
-        Expiries {
-            counted: expired.users + weeks.iter().map(|(_, group)| group.users).sum::<u64>() + self.later,
-            expired,
+        Ok(Expiries {
+            counted,
+            expired: Group { users: expired, usernames: expired_names },
             weeks,
-            later: self.later,
-            untold: self.without_address,
-            is_complete,
-        }
-    }
-}
-
-/// The number of users of a group, and those whose passwords expire first.
-#[derive(Default)]
-struct Earliest {
-    users: u64,
-    first: BinaryHeap<(Timestamp, String)>,
-}
-
-impl Earliest {
-    fn add(&mut self, at: Timestamp, username: String) {
-        self.users += 1;
-        if self.first.len() < NAMES || self.first.peek().is_some_and(|(last, _)| at < *last) {
-            self.first.push((at, username));
-        }
-        if self.first.len() > NAMES {
-            self.first.pop();
-        }
+            later: counted.saturating_sub(so_far),
+            untold,
+            is_complete: begin >= now.saturating_add(WEEK * WEEKS),
+        })
     }
 
-    fn group(self) -> Group {
-        let usernames = self.first.into_sorted_vec().into_iter().map(|(_, username)| username).collect();
-        Group { users: self.users, usernames }
+    async fn expired_at(&self, caller: &Caller, max_age: MaxAge, at: Timestamp) -> Result<u64> {
+        self.list(caller, &[], async |reader: &ListReader| expired_count(reader, max_age, at).await).await
+    }
+
+    async fn names_expiring(
+        &self,
+        caller: &Caller,
+        max_age: MaxAge,
+        after: Option<Timestamp>,
+        until: Timestamp,
+    ) -> Result<Vec<String>> {
+        let read = async |reader: &ListReader| expiring_names(reader, max_age, after, until, NAMES).await;
+        self.list(caller, &[], read).await
     }
 }

@@ -7,7 +7,7 @@ use crate::cli::output::Screen;
 use crate::cli::output::table::{Column, Layout, Table};
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::time::instant;
-use crate::cli::output::words::count;
+use crate::cli::output::words::{count, grouped};
 use crate::cli::setting::Cli;
 use crate::proto::v1::{ExpiringPasswords, GetSignInPolicyRequest, PolicyImpact};
 
@@ -62,7 +62,9 @@ pub(super) fn missing(impact: &PolicyImpact) -> String {
 
 /// How many passwords are older than the rules, and not judged yet. `None` if no password is.
 pub(super) fn unjudged(impact: &PolicyImpact) -> Option<String> {
-    Some(impact.passwords_unjudged).filter(|number| *number > 0).map(|number| format!("{number} not judged yet"))
+    Some(impact.passwords_unjudged)
+        .filter(|number| *number > 0)
+        .map(|number| format!("{} not judged yet", grouped(number)))
 }
 
 /// How many accounts are locked for inactivity.
@@ -80,11 +82,11 @@ pub(super) fn passwords(impact: &PolicyImpact) -> String {
     let expiring: i32 = impact.passwords_expiring.iter().map(|week| week.users).sum();
     let later = impact.passwords_expiring_later;
     let parts = [
-        Some(format!("of {}, {} have expired", count(impact.users, "password"), expired.users)),
-        (expiring > 0).then(|| format!("{expiring} will within a quarter")),
-        (later > 0).then(|| format!("{later} later")),
+        Some(format!("of {}, {} have expired", count(impact.users, "password"), grouped(expired.users))),
+        (expiring > 0).then(|| format!("{} will within a quarter", grouped(expiring))),
+        (later > 0).then(|| format!("{} later", grouped(later))),
         (impact.users_untold > 0).then(|| format!("{} cannot be told by mail", count(impact.users_untold, "user"))),
-        impact.passwords_incomplete.then(|| "not all were counted: that took too long".to_owned()),
+        impact.passwords_incomplete.then(|| "the last weeks were not counted: that took too long".to_owned()),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join("; ")
 }
@@ -105,7 +107,7 @@ pub(super) fn expiring(screen: &Screen, impact: &PolicyImpact) -> Result<(), Err
             None => ("expired".to_owned(), Tone::Warn),
         };
         let bar = Text::toned(Tone::Dim, bar(group.users, most));
-        table.row([Text::toned(tone, when), group.users.to_string().into(), bar, names(group).into()]);
+        table.row([Text::toned(tone, when), grouped(group.users).into(), bar, names(group).into()]);
     }
     screen.table(table, &mut Layout::default())
 }

@@ -1,67 +1,65 @@
-//! The ages of all passwords, page by page, and how many are older than the rules.
+//! How many passwords expire when, and how many are older than the rules.
+//!
+//! Only passwords that users may keep are counted. The database counts them: to read a million rows would take ten times as long.
 
 use sea_orm::sea_query::{Expr, ExprTrait};
-use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, Select,
+};
 
-use crate::domain::id::UserId;
+use super::condition::{At, password_expired};
+use crate::domain::password_age::MaxAge;
 use crate::domain::time::Timestamp;
 use crate::error::Result;
 use crate::store::entity::user;
-use crate::store::text::instant;
 
-/// The age of a password that its user may keep.
-#[derive(Debug, Clone)]
-pub struct PasswordAge {
-    /// The user.
-    pub user: UserId,
-    /// The username, as stored.
-    pub username: String,
-    /// When the password was changed.
-    pub changed_at: Timestamp,
-    /// Whether the user can be told by mail.
-    pub has_address: bool,
-}
-
-/// A place in the list of all passwords.
-#[derive(Debug, Clone, Default)]
-pub struct Place {
-    changed_at: i64,
-    id: String,
-}
-
-/// Reads a page, the oldest passwords first, and the place where the next begins. Rows whose id cannot be read are left out.
-pub async fn password_ages(
-    c: &impl ConnectionTrait,
-    after: &Place,
-    limit: u64,
-) -> Result<(Vec<PasswordAge>, Option<Place>)> {
-    let place = Expr::tuple([
-        Expr::col((user::Entity, user::Column::PasswordChangedAt)),
-        Expr::col((user::Entity, user::Column::Id)),
-    ]);
-    let rows: Vec<(String, String, i64, Option<String>)> = user::Entity::find()
-        .select_only()
-        .column(user::Column::Id)
-        .column(user::Column::Username)
-        .column(user::Column::PasswordChangedAt)
-        .column(user::Column::EmailKey)
-        .filter(place.gt(Expr::tuple([Expr::val(after.changed_at), Expr::val(after.id.as_str())])))
+fn lasting() -> Select<user::Entity> {
+    user::Entity::find()
         .filter(Expr::cust(r#""user".password_hash IS NOT NULL"#))
         .filter(Expr::cust(r#""user".password_kind = 1"#))
+}
+
+fn at(max_age: MaxAge, now: Timestamp) -> At {
+    At { now, too_old: Some(max_age.too_old(now)) }
+}
+
+/// Counts the passwords.
+pub async fn password_count(c: &impl ConnectionTrait) -> Result<u64> {
+    Ok(lasting().count(c).await?)
+}
+
+/// Counts the passwords that have expired at an instant.
+pub async fn expired_count(c: &impl ConnectionTrait, max_age: MaxAge, now: Timestamp) -> Result<u64> {
+    Ok(user::Entity::find().filter(password_expired(at(max_age, now))).count(c).await?)
+}
+
+/// Counts the users whose password has not expired at an instant, and who have no address.
+pub async fn unexpired_without_address(c: &impl ConnectionTrait, max_age: MaxAge, now: Timestamp) -> Result<u64> {
+    let without = lasting().filter(user::Column::EmailKey.is_null());
+    Ok(without.filter(password_expired(at(max_age, now)).not()).count(c).await?)
+}
+
+/// Reads the names of up to `limit` users whose password has expired at an instant, and had not yet at an earlier one. The oldest
+/// passwords come first.
+pub async fn expiring_names(
+    c: &impl ConnectionTrait,
+    max_age: MaxAge,
+    after: Option<Timestamp>,
+    until: Timestamp,
+    limit: u64,
+) -> Result<Vec<String>> {
+    let mut expiring = user::Entity::find().filter(password_expired(at(max_age, until)));
+    if let Some(after) = after {
+        expiring = expiring.filter(password_expired(at(max_age, after)).not());
+    }
+    let names = expiring
+        .select_only()
+        .column(user::Column::Username)
         .order_by_asc(user::Column::PasswordChangedAt)
         .order_by_asc(user::Column::Id)
         .limit(limit)
-        .into_tuple()
-        .all(c)
-        .await?;
-    let is_full = rows.len() as u64 == limit;
-    let next = rows.last().filter(|_| is_full);
-    let next = next.map(|(id, _, changed_at, _)| Place { changed_at: *changed_at, id: id.clone() });
-    let ages = rows.into_iter().filter_map(|(id, username, changed_at, email)| {
-        let (user, changed_at) = (id.parse().ok()?, instant(changed_at));
-        Some(PasswordAge { user, username, changed_at, has_address: email.is_some() })
-    });
-    Ok((ages.collect(), next))
+        .into_tuple();
+    Ok(names.all(c).await?)
 }
 
 /// Counts the passwords that are older than the rules, which are of `since`, and that no sign-in has judged. Those that must be
@@ -69,11 +67,9 @@ pub async fn password_ages(
 pub async fn unjudged_count(c: &impl ConnectionTrait, since: Timestamp) -> Result<u64> {
     let since = since.as_micros();
     let judged_at = Expr::col((user::Entity, user::Column::PasswordJudgedAt));
-    let count = user::Entity::find()
+    let unjudged = lasting()
         .filter(user::Column::PasswordChangedAt.lt(since))
         .filter(judged_at.clone().is_null().or(judged_at.lt(since)))
-        .filter(Expr::cust(r#""user".password_hash IS NOT NULL"#))
-        .filter(Expr::cust(r#""user".password_kind = 1"#))
         .filter(user::Column::ChangeDemanded.eq(false));
-    Ok(count.count(c).await?)
+    Ok(unjudged.count(c).await?)
 }

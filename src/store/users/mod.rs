@@ -14,7 +14,7 @@ use sea_orm::{
     QuerySelect, Select,
 };
 
-pub use self::ages::{PasswordAge, Place, password_ages, unjudged_count};
+pub use self::ages::{expired_count, expiring_names, password_count, unexpired_without_address, unjudged_count};
 pub(super) use self::condition::{At, LAST_USED, idle, locked, password_expired};
 use self::derived::with_derived;
 pub use self::list::{UserListing, UsersWithoutFactor, user_count, user_list, users_without_factor};
