@@ -77,12 +77,21 @@ fn must_change() -> SimpleExpr {
 
 /// Selects the accounts whose lasting password is older than the policy allows. It is never NULL.
 pub(in crate::store) fn password_expired(at: At) -> Condition {
+    older(at, &Expr::col((user::Entity, user::Column::PasswordChangedAt)))
+}
+
+/// Does the same without the index of the ages, so that accounts are looked at in another order.
+pub(super) fn password_expired_in_any_order(at: At) -> Condition {
+    older(at, &Expr::cust(r#"+"user".password_changed_at"#))
+}
+
+fn older(at: At, changed_at: &SimpleExpr) -> Condition {
     let Some(TooOld { changed_by, set_at, wave }) = at.too_old else { return Condition::all().add(Expr::val(false)) };
     let lasting = Condition::all()
         .add(Expr::cust(r#""user".password_hash IS NOT NULL"#))
         .add(Expr::cust(r#""user".password_kind = 1"#))
-        .add(user::Column::PasswordChangedAt.lte(changed_by.as_micros()));
-    let later = || Condition::any().add(user::Column::PasswordChangedAt.gte(set_at.as_micros()));
+        .add(changed_at.clone().lte(changed_by.as_micros()));
+    let later = || Condition::any().add(changed_at.clone().gte(set_at.as_micros()));
     match wave {
         Wave::All => lasting,
         Wave::Below(id) => lasting.add(later().add(user::Column::Id.lt(id.to_string()))),

@@ -11,7 +11,8 @@ use sea_orm::{
 };
 
 use super::condition::{
-    At, besides, flag, holds, indexed, locked, matching, outlasts_password, password_expired, state, throttled_people,
+    At, besides, flag, holds, indexed, locked, matching, outlasts_password, password_expired,
+    password_expired_in_any_order, state, throttled_people,
 };
 use super::derived::{second_factor_enrolled, with_derived};
 use super::row::{UserRow, cause_number, kind_number};
@@ -21,7 +22,7 @@ use crate::domain::profile::SearchText;
 use crate::domain::sign_in_ability::{AbilityKind, Concern};
 use crate::domain::sign_in_policy::SignInPolicy;
 use crate::domain::time::Timestamp;
-use crate::domain::user::User;
+use crate::domain::user::{User, UserFlag};
 use crate::domain::user_filter::{UserFilter, UserOrder};
 use crate::error::{Error, Resource, Result};
 use crate::store::entity::{api_token, user, user_role, user_term};
@@ -60,8 +61,8 @@ pub async fn user_list(
     if listing.is_by_concern() {
         return listing.page_by_concern(c, after, size).await;
     }
-    let search = listing.search(c).await?;
-    let rows: Vec<ListedRow> = records(c, Resource::User, listing.select(search, after, size)).await?;
+    let plan = listing.plan(c).await?;
+    let rows: Vec<ListedRow> = records(c, Resource::User, listing.select(plan, after, size)).await?;
     listing.page(rows, size)
 }
 
@@ -77,7 +78,7 @@ fn rows_that_fit(rows: &[ListedRow]) -> u32 {
 
 /// Counts the accounts that match, up to [`MOST_COUNTED`].
 pub async fn user_count(c: &impl ConnectionTrait, listing: &UserListing<'_>) -> Result<Total> {
-    let users = user::Entity::find().filter(listing.filtered());
+    let users = user::Entity::find().filter(listing.filtered(password_expired(listing.at())));
     let select = match &listing.filter.text {
         None => users,
         // Each account once, and no more terms than are counted.
@@ -150,6 +151,14 @@ pub async fn users_without_factor(
     Ok(UsersWithoutFactor { users, api_tokens })
 }
 
+/// What a list in an order of its own looks at first: the accounts that match, or those that come next in that order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Plan {
+    search: Search,
+    /// Whether the password of many has expired.
+    many_expired: bool,
+}
+
 /// How accounts are matched with the text of the filter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Search {
@@ -196,6 +205,30 @@ impl UserListing<'_> {
         Ok(Page { rows: users, next })
     }
 
+    async fn plan(&self, c: &impl ConnectionTrait) -> Result<Plan> {
+        Ok(Plan { search: self.search(c).await?, many_expired: self.have_many_expired(c).await? })
+    }
+
+    /// Returns whether the list is about expired passwords, and there are many.
+    async fn have_many_expired(&self, c: &impl ConnectionTrait) -> Result<bool> {
+        let is_about = self.filter.flags.contains(&UserFlag::PasswordExpired) || is_about_concerns(self.filter);
+        if self.max_age.is_none() || !is_about {
+            return Ok(false);
+        }
+        let expired = user::Entity::find().filter(password_expired(self.at())).into_query();
+        Ok(count_at_most(c, expired, MOST_COUNTED + 1).await? > MOST_COUNTED)
+    }
+
+    /// Selects the accounts whose password has expired, for a list in an order of its own. A few are found by their age. Of many,
+    /// those that come next in the order are found sooner.
+    fn expired(&self, plan: Plan) -> Condition {
+        if plan.many_expired {
+            return password_expired_in_any_order(self.at());
+        }
+        let ids = user::Entity::find().select_only().column(user::Column::Id).filter(password_expired(self.at()));
+        Condition::all().add(user::Column::Id.in_subquery(ids.into_query()))
+    }
+
     async fn search(&self, c: &impl ConnectionTrait) -> Result<Search> {
         Ok(match &self.filter.text {
             None => Search::None,
@@ -230,9 +263,9 @@ impl UserListing<'_> {
         text.is_some() && is_empty && !needs_attention && abilities.is_empty()
     }
 
-    fn select(&self, search: Search, after: Option<&Cursor>, size: PageSize) -> Select<user::Entity> {
+    fn select(&self, plan: Plan, after: Option<&Cursor>, size: PageSize) -> Select<user::Entity> {
         let limit = u64::from(size.rows()) + 1;
-        let mut condition = self.filtered();
+        let mut condition = self.filtered(self.expired(plan));
         if let Some(after) = after {
             condition = condition.add(self.after(after));
         }
@@ -242,10 +275,10 @@ impl UserListing<'_> {
         }
         condition = condition.add(matching(self.filter, self.at()));
         if is_about_concerns(self.filter) {
-            let ids = self.concerned_ids(search, condition.clone(), limit);
+            let ids = self.concerned_ids(plan, condition.clone(), limit);
             condition = condition.add(user::Column::Id.in_subquery(ids));
         }
-        let select = match (search, &self.filter.text) {
+        let select = match (plan.search, &self.filter.text) {
             (Search::ByTerm, Some(text)) => join_first_term(columns(), text),
             (Search::ByAccount { is_broad }, Some(text)) => rows().filter(matches_text(text, is_broad)),
             _ => rows(),
@@ -303,7 +336,8 @@ impl UserListing<'_> {
     }
 
     /// The conditions of the filter, except text, `needs_attention` and the ability to sign in.
-    fn filtered(&self) -> Condition {
+    /// Those whose password has expired are selected by `expired`.
+    fn filtered(&self, expired: Condition) -> Condition {
         let filter = self.filter;
         let mut all = Condition::all();
         if !filter.states.is_empty() {
@@ -319,7 +353,10 @@ impl UserListing<'_> {
             all = all.add(locked(self.at())).add(user::Column::LockCause.is_in(causes));
         }
         for is in &filter.flags {
-            all = all.add(flag(*is, self.at()));
+            all = all.add(match is {
+                UserFlag::PasswordExpired => expired.clone(),
+                is => flag(*is, self.at()),
+            });
         }
         for is in &filter.without_flags {
             all = all.add(flag(*is, self.at()).not());
@@ -375,7 +412,7 @@ impl UserListing<'_> {
             Some(_) => return Err(Error::PageTokenInvalid),
         };
         let listing = UserListing { now, ..*self };
-        let condition = listing.filtered();
+        let condition = listing.filtered(password_expired(listing.at()));
         let mut found: Vec<ListedRow> = Vec::new();
         for (concern, wanted) in listing.concerns().filter(|(concern, _)| begin.is_none_or(|begin| *concern >= begin)) {
             let missing = (u64::from(size.rows()) + 1).saturating_sub(found.len() as u64);
@@ -393,9 +430,9 @@ impl UserListing<'_> {
     /// Selects the ids of accounts that need attention, for lists in another order: from the index of such accounts, and from
     /// those with an expired password, as many as fit on the page; and all throttled people. A single predicate with OR would
     /// scan the whole table.
-    fn concerned_ids(&self, search: Search, condition: Condition, limit: u64) -> SelectStatement {
+    fn concerned_ids(&self, plan: Plan, condition: Condition, limit: u64) -> SelectStatement {
         let select = user::Entity::find().select_only().column(user::Column::Id);
-        let select = match (search, &self.filter.text) {
+        let select = match (plan.search, &self.filter.text) {
             (Search::ByTerm, Some(text)) => join_first_term(select, text).select_only().column(user::Column::Id),
             (Search::ByAccount { is_broad }, Some(text)) => select.filter(matches_text(text, is_broad)),
             _ => select,
@@ -410,7 +447,7 @@ impl UserListing<'_> {
         let mut ids = first(indexed(self.at()), "demanding");
         ids.union(UnionType::Distinct, throttled_people(self.at()));
         if self.max_age.is_some() {
-            ids.union(UnionType::Distinct, first(password_expired(self.at()), "expired"));
+            ids.union(UnionType::Distinct, first(self.expired(plan), "expired"));
         }
         ids
     }
@@ -534,6 +571,8 @@ fn is_about_concerns(filter: &UserFilter) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::domain::id::UserId;
     use crate::domain::password_age::TooOld;
@@ -617,6 +656,36 @@ mod tests {
         Ok(())
     }
 
+    const BROAD: Plan = Plan { search: Search::ByAccount { is_broad: true }, many_expired: true };
+
+    #[tokio::test]
+    async fn a_list_of_many_expired_passwords_is_read_in_its_own_order() -> Outcome {
+        let dir = tempfile::tempdir()?;
+        let store = Store::connect(&Location::Sqlite(dir.path().join("latchkey.db"))).await?;
+        store.migrate().await?.commit().await?;
+        let day = Duration::from_hours(24);
+        let (set_at, now) = (Timestamp::from_micros(0), Timestamp::from_micros(0).saturating_add(day * 100));
+        let max_age = Some(MaxAge { age: day * 90, set_at, lead: day * 14, rollout: day * 300 });
+        let expired = UserFilter { flags: vec![UserFlag::PasswordExpired], ..UserFilter::default() };
+        let then = UserFilter { abilities: vec![AbilityKind::YesThen], ..UserFilter::default() };
+        let size = PageSize::parse(50).ok_or("a page size")?;
+        for (filter, order) in [
+            (&expired, UserOrder::Username),
+            (&expired, UserOrder::CreatedAtDescending),
+            (&then, UserOrder::Username),
+            (&then, UserOrder::CreatedAtDescending),
+        ] {
+            let listing = UserListing { filter, order, now, max_age };
+            for many_expired in [true, false] {
+                let plan =
+                    plan(&store, listing.select(Plan { search: Search::None, many_expired }, None, size)).await?;
+                let by_age = plan.iter().any(|step| step.contains("INDEX user_password_age"));
+                assert_eq!(by_age, !many_expired, "{filter:?} {order:?}: {plan:#?}");
+            }
+        }
+        Ok(())
+    }
+
     #[tokio::test]
     async fn a_broad_text_in_an_order_of_its_own_is_read_in_that_order() -> Outcome {
         let dir = tempfile::tempdir()?;
@@ -629,7 +698,7 @@ mod tests {
         for (order, cursor) in [(UserOrder::CreatedAtDescending, time), (UserOrder::Username, name)] {
             let listing = UserListing { filter: &filter, order, now: Timestamp::from_micros(1_000_000), max_age: None };
             for after in [None, Some(&cursor)] {
-                let plan = plan(&store, listing.select(Search::ByAccount { is_broad: true }, after, size)).await?;
+                let plan = plan(&store, listing.select(BROAD, after, size)).await?;
                 let first = plan.first().map(String::as_str).unwrap_or_default();
                 assert!(first.contains(" user USING ") && first.contains("INDEX"), "{order:?}: {plan:#?}");
                 assert!(!plan.iter().any(|step| step.contains("TEMP B-TREE")), "{order:?}: {plan:#?}");
