@@ -1,9 +1,9 @@
 //! Accounts.
 
-mod ages;
 mod condition;
 mod decoy;
 mod derived;
+mod impact;
 mod list;
 mod row;
 mod write;
@@ -14,10 +14,13 @@ use sea_orm::{
     QuerySelect, Select,
 };
 
-pub use self::ages::{expired_count, expiring_names, password_count, unexpired_without_address, unjudged_count};
 pub(super) use self::condition::{At, LAST_USED, idle, locked, password_expired};
 use self::derived::with_derived;
-pub use self::list::{UserListing, UsersWithoutFactor, user_count, user_list, users_without_factor};
+pub use self::impact::{
+    UsersWithoutFactor, expired_count, expiring_names, password_count, unexpired_without_address, unjudged_count,
+    users_without_factor,
+};
+pub use self::list::{UserListing, user_count, user_list};
 pub use self::write::{
     administrators_lock, reservation_find, reservation_owner, reservations_end, reservations_move, reservations_sweep,
     role_has_members, user_count_able_administrators, user_delete, user_end_password, user_insert, user_insert_many,
