@@ -200,7 +200,7 @@ impl Change<'_> {
     pub(super) async fn end_links(&self, user: &User, purpose: Option<LinkPurpose>) -> Result<u32> {
         let ended = link_end_all(&self.tx, user.id, purpose, self.now).await?;
         let which = match purpose {
-            None => Cancelled::SecretsOf(user.id),
+            None => Cancelled::OfPassword(user.id),
             Some(purpose) => Cancelled::LinksOf(user.id, purpose),
         };
         delivery_cancel(&self.tx, which, self.now).await?;

@@ -56,7 +56,7 @@ pub(super) struct Letter<'a> {
     pub(super) password: Option<(&'a TemporaryPassword, Option<Timestamp>)>,
     /// The new address, for the notice to the old one.
     pub(super) new_address: Option<&'a EmailAddress>,
-    /// Who asked for it.
+    /// The side that asked for it.
     pub(super) requester: Requester,
     /// The message that it repeats.
     pub(super) resend_of: Option<DeliveryId>,

@@ -327,7 +327,7 @@ impl Tried {
     }
 }
 
-/// Who asked for a message.
+/// The side that asked for a message.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Requester {
     /// The owner of the account, or a stranger in the owner's name.
@@ -351,7 +351,7 @@ pub struct Contents {
     /// The name shown to people.
     #[zeroize(skip)]
     pub name: Option<String>,
-    /// Who asked for it.
+    /// The side that asked for it.
     #[zeroize(skip)]
     pub requester: Requester,
     /// The token of the link.

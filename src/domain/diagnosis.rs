@@ -305,8 +305,8 @@ fn has_unusable_hash(user: &User, facts: &Facts) -> bool {
 
 /// The findings about the account itself.
 fn of_account(user: &User, now: Timestamp) -> Vec<Finding> {
-    let lock = user.lock(now).map(of_lock).or_else(|| of_inactivity(user, now));
-    let mut findings: Vec<Finding> = lock.into_iter().collect();
+    let mut findings: Vec<Finding> = user.lock(now).map(of_lock).into_iter().collect();
+    findings.extend(of_inactivity(user, now));
     if user.kind == UserKind::Service {
         let summary = "A service has no password, and signs in with API tokens.";
         let finding = Finding::new(Code::ServiceAccount, Severity::Warning, summary);
@@ -361,8 +361,10 @@ const IF_NEEDED: &str = "If the user still needs the account, unlock it.";
 
 /// The next sign-in locks an account that was not used for longer than the policy allows.
 fn of_inactivity(user: &User, now: Timestamp) -> Option<Finding> {
-    let since = user.inactive_from().filter(|at| *at <= now && user.lock(now).is_none())?;
-    let summary = "Nobody has signed in for longer than the policy allows, so the next sign-in locks the account.";
+    // While a lock without an end stands, no sign-in comes so far; to remove it begins the time anew.
+    let is_locked_for_good = user.lock(now).is_some_and(|lock| lock.expires_at.is_none());
+    let since = user.inactive_from().filter(|at| *at <= now && !is_locked_for_good)?;
+    let summary = "The account was not used for longer than the policy allows, so the next sign-in locks it.";
     let finding = Finding::new(Code::LockedForInactivity, Severity::Blocking, summary);
     Some(Finding { since: Some(since), ..finding.helped(IF_NEEDED, Some(Remedy::Unlock)) })
 }

@@ -90,7 +90,7 @@ fn is_kind(kind: EventType) -> Expr {
 /// How many of the last events about a user are searched.
 pub const SEARCHED_EVENTS: u64 = 100;
 
-/// Whom events are about.
+/// The account that events are about.
 #[derive(Debug, Clone)]
 pub enum About {
     /// A user.

@@ -439,3 +439,24 @@ async fn a_creation_whose_answer_was_lost_is_replayed_and_a_lock_can_be_sent_aga
     assert_eq!(operator.user("bob").await.state(), UserState::Locked);
     operator.lock("bob").await.expect("the same again");
 }
+
+#[tokio::test]
+async fn a_kill_while_a_judgement_is_recorded_leaves_it_to_the_next_sign_in() {
+    let site = Site::new().await;
+    let mut server = with_bob(&site, "store.user_judged=return(kill)").await;
+    let policy = v1::SignInPolicy {
+        judge_existing: Some(true),
+        max_age_rollout: Some(prost_types::Duration::default()),
+        ..Default::default()
+    };
+    let request = v1::UpdateSignInPolicyRequest { policy: Some(policy), ..Default::default() };
+    server.operator().await.user_admin().update_sign_in_policy(request).await.expect("a policy");
+    assert!(server.stranger().await.tokens("bob", PASSWORD).await.is_err());
+    server.is_killed().await;
+
+    let server = site.start("").await;
+    let judged = || site.database.query(r#"SELECT username FROM "user" WHERE password_judged_at IS NOT NULL"#);
+    assert_eq!(judged().await, [""; 0], "half a sign-in");
+    server.stranger().await.tokens("bob", PASSWORD).await.expect("tokens");
+    assert_eq!(judged().await, ["bob"]);
+}

@@ -95,6 +95,29 @@ async fn locked(h: &Harness) -> Vec<String> {
 }
 
 #[tokio::test]
+async fn a_diagnosis_tells_of_inactivity_beside_a_lock_that_ends() {
+    let h = Harness::start().await;
+    let operator = h.operator().await;
+    operator.lock_after(180, &[]).await;
+    for name in ["ada", "bob"] {
+        h.user(name).await;
+        rest(&h, name, 181).await;
+    }
+    let request = v1::LockUserRequest {
+        user: Some(named("ada")),
+        end: Some(v1::lock_user_request::End::Duration(days(1))),
+        ..Default::default()
+    };
+    operator.user_admin().lock_user(request).await.expect("a lock");
+    let expected = (SignInVerdict::Cannot, vec![Finding::LockedByOperator, Finding::LockedForInactivity]);
+    let (verdict, codes, _) = operator.diagnosed("ada").await;
+    assert_eq!((verdict, codes), expected);
+    operator.lock("bob").await.expect("a lock without an end");
+    let (_, codes, _) = operator.diagnosed("bob").await;
+    assert_eq!(codes, [Finding::LockedByOperator], "to unlock begins the time anew");
+}
+
+#[tokio::test]
 async fn an_account_that_was_not_used_for_180_days_is_locked_at_the_sign_in() {
     let h = Harness::start().await;
     h.operator().await.lock_after(180, &[]).await;

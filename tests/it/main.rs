@@ -43,6 +43,7 @@ mod compression;
 mod config;
 mod containment;
 mod cost_in_rows;
+mod crash_jobs;
 mod crash_loop;
 mod crash_steps;
 mod creating_users;

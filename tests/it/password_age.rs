@@ -123,6 +123,22 @@ async fn sec_058_a_password_of_91_days_is_changed_at_the_sign_in_and_a_warning_c
     assert_eq!(operator.expired().await, [""; 0]);
 }
 
+#[tokio::test]
+async fn a_new_password_cancels_a_warning_that_waits_for_the_relay() {
+    let h = Harness::start().await;
+    let operator = h.operator().await;
+    operator.person_at("ada", "ada@example.com").await;
+    operator.expire_after(90, 0, &[14]).await;
+    age(&h, "ada", 85).await;
+    warner(&h).await.warn_of_expiry().await.expect("a job");
+    let [warning] = &operator.deliveries("ada").await[..] else { panic!("one warning") };
+    assert_eq!(warning.state(), v1::DeliveryState::Queued);
+    let tokens = h.stranger().await.tokens("ada", PASSWORD).await.expect("tokens");
+    let ada = h.stranger().await.bearing(&tokens.access_token);
+    ada.change_password(PASSWORD, OTHER_PASSWORD).await.expect("a new password");
+    assert_eq!(operator.delivery(&warning.id).await.state(), v1::DeliveryState::Cancelled);
+}
+
 /// The users whose password has expired, by the end that their record shows.
 async fn due(h: &Harness, operator: &Client, names: &[String]) -> Vec<String> {
     let now = h.clock.now().as_unix_seconds();

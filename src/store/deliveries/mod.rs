@@ -94,22 +94,24 @@ pub enum Cancelled<'a> {
     OfLinks(&'a [LinkId]),
     /// Those to a user that carry a link of this purpose.
     LinksOf(UserId, LinkPurpose),
-    /// Those to a user that carry a link or a password.
-    SecretsOf(UserId),
+    /// Those to a user that carry a link or a password, or warn of the end of the password.
+    OfPassword(UserId),
     /// All messages to a user.
     AllOf(UserId),
 }
 
 /// Cancels messages that have not gone out. One that is being sent is marked: it becomes CANCELLED unless the relay takes it.
 pub async fn delivery_cancel(tx: &WriteTx, which: Cancelled<'_>, now: Timestamp) -> Result<u32> {
-    let letters = LetterKind::VARIANTS.iter().filter(|letter| letter.kind() != DeliveryKind::Notice);
+    let is_of_password =
+        |letter: &&LetterKind| letter.kind() != DeliveryKind::Notice || **letter == LetterKind::PasswordExpiring;
+    let letters = LetterKind::VARIANTS.iter().filter(is_of_password);
     let which = || match &which {
         Cancelled::One(id) => Condition::all().add(Column::Id.eq(id.to_string())),
         Cancelled::OfLinks(links) => Condition::all().add(Column::LinkId.is_in(links.iter().map(ToString::to_string))),
         Cancelled::LinksOf(user, purpose) => Condition::all()
             .add(Column::UserId.eq(user.to_string()))
             .add(Column::Letter.eq(letter_number(LetterKind::of_link(*purpose)))),
-        Cancelled::SecretsOf(user) => Condition::all()
+        Cancelled::OfPassword(user) => Condition::all()
             .add(Column::UserId.eq(user.to_string()))
             .add(Column::Letter.is_in(letters.clone().map(|letter| letter_number(*letter)))),
         Cancelled::AllOf(user) => Condition::all().add(Column::UserId.eq(user.to_string())),
