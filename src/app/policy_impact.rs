@@ -102,7 +102,7 @@ impl App {
     /// Counts the passwords by the week in which they expire. Each count takes a turn of the lists, so that other lists are read in
     /// between.
     async fn expiries(&self, caller: &Caller, max_age: MaxAge, now: Timestamp) -> Result<Expiries> {
-        let (began, count) = (Instant::now(), async |at| self.expired_at(caller, max_age, at).await);
+        let (started, count) = (Instant::now(), async |at| self.expired_at(caller, max_age, at).await);
         let counted = self.list(caller, &[], async |reader: &ListReader| password_count(reader).await).await?;
         let untold =
             self.list(caller, &[], async |reader: &ListReader| unexpired_without_address(reader, max_age, now).await);
@@ -111,7 +111,7 @@ impl App {
         let expired_names = self.names_expiring(caller, max_age, None, now).await?;
         let (mut weeks, mut begin, mut so_far) = (Vec::new(), now, expired);
         for _ in 0..WEEKS {
-            if began.elapsed() > LONGEST {
+            if started.elapsed() > LONGEST {
                 break;
             }
             let end = begin.saturating_add(WEEK);

@@ -112,6 +112,18 @@ impl App {
         policy_read(self.store.reader()).await
     }
 
+    /// What the policy asks for that NIST SP 800-63B-4, 3.1.1.2, forbids, because it makes passwords worse.
+    pub async fn asked_against_nist(&self) -> Result<Vec<&'static str>> {
+        let policy = self.sign_in_policy().await?;
+        let composition = self.rules_of(policy.password_rules).require_letter_and_digit;
+        let renewal = policy.password_max_age.in_force().is_some();
+        let asked = [
+            composition.then_some("a letter and a digit in each password"),
+            renewal.then_some("a new password after a time"),
+        ];
+        Ok(asked.into_iter().flatten().collect())
+    }
+
     /// Reads the maximum age of passwords. `None` if they do not expire.
     pub(super) async fn password_max_age(&self) -> Result<Option<MaxAge>> {
         Ok(self.sign_in_policy().await?.password_max_age.in_force())

@@ -232,6 +232,11 @@ impl Running {
         self.app.has_administrator().await
     }
 
+    /// What the policy asks for that NIST SP 800-63B-4 forbids.
+    pub async fn asked_against_nist(&self) -> Result<Vec<&'static str>, Error> {
+        self.app.asked_against_nist().await
+    }
+
     /// Waits until the keys in the database are replaced. The server must then stop.
     pub async fn keys_replaced(&self) {
         self.app.keys_replaced().await;

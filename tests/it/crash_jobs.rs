@@ -10,12 +10,12 @@ use crate::harness::{Client, PASSWORD, eventually};
 
 const DAY: i64 = 24 * 60 * 60;
 
-fn days(days: i64) -> Option<prost_types::Duration> {
-    Some(prost_types::Duration { seconds: days * DAY, nanos: 0 })
+fn days(days: i64) -> prost_types::Duration {
+    prost_types::Duration { seconds: days * DAY, nanos: 0 }
 }
 
-fn warned(before: i64) -> Option<v1::ExpiryWarnings> {
-    Some(v1::ExpiryWarnings { before: days(before).into_iter().collect() })
+fn warned(before: i64) -> v1::ExpiryWarnings {
+    v1::ExpiryWarnings { before: vec![days(before)] }
 }
 
 /// A site with ada, under a policy that was set a year ago. `aged` is what makes her account old.
@@ -55,8 +55,13 @@ async fn messages(operator: &Client) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_while_users_are_told_of_an_end_loses_no_warning_and_sends_one() {
-    let expiring = v1::SignInPolicy { max_age: days(90), expiry_warnings: warned(14), ..Default::default() };
-    let inactive = v1::SignInPolicy { max_inactivity: days(90), inactivity_warnings: warned(14), ..Default::default() };
+    let expiring =
+        v1::SignInPolicy { max_age: Some(days(90)), expiry_warnings: Some(warned(14)), ..Default::default() };
+    let inactive = v1::SignInPolicy {
+        max_inactivity: Some(days(90)),
+        inactivity_warnings: Some(warned(14)),
+        ..Default::default()
+    };
     let old_password = |at| format!(r#"UPDATE "user" SET password_changed_at = {at}"#);
     let not_used = |at| format!(r#"UPDATE "user" SET created_at = {at}, active_from = NULL WHERE username = 'ada'"#);
     for (policy, aged, table, job) in [
@@ -77,7 +82,7 @@ async fn a_kill_while_users_are_told_of_an_end_loses_no_warning_and_sends_one() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_while_an_account_is_locked_for_inactivity_leaves_it_to_the_next_start() {
-    let policy = v1::SignInPolicy { max_inactivity: days(30), ..Default::default() };
+    let policy = v1::SignInPolicy { max_inactivity: Some(days(30)), ..Default::default() };
     let not_used = |at| format!(r#"UPDATE "user" SET created_at = {at}, active_from = NULL WHERE username = 'ada'"#);
     for place in ["store.user_save", "store.event_insert", "lock-inactive.commit", "lock-inactive.committed"] {
         let site = site_of_ada(policy.clone(), not_used).await;

@@ -351,7 +351,7 @@ async fn one_link_cannot_have_any_number_of_passwords_hashed_and_another_is_not_
 }
 
 #[tokio::test]
-async fn refused_tries_of_a_ticket_count_against_the_source() {
+async fn sec_060_refused_tries_of_a_ticket_count_against_the_source() {
     let h = Harness::with(|config| config.throttle.source_failures = 3).await;
     let (ticket, stranger) = (ticket_of(&h, "bob").await, h.stranger().await);
     for _ in 0..3 {

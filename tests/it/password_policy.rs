@@ -9,8 +9,9 @@ use tonic::{Code, Status};
 use crate::cli::terminal;
 use crate::harness::actors::named;
 use crate::harness::calls::Shown as _;
+use crate::harness::child::{Site, Victim};
 use crate::harness::raw::{methods, short_name};
-use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD, Refusal, at_once, refused};
+use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD, Refusal, at_once, eventually, refused};
 
 const THIRD_PASSWORD: &str = "a third c4nary sings at noon";
 
@@ -429,6 +430,20 @@ async fn operators_see_which_list_of_leaked_passwords_is_used() {
     assert_eq!(in_use(&h.operator().await).await, None);
     assert!(terminal(&h).latchkey(&["status"]).good().contains("  leak list  – none\n"));
     assert!(terminal(&h).latchkey(&["status", "--output", "json"]).json()["breachList"].is_null());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sec_058_a_start_warns_of_rules_that_only_another_standard_asks_for() {
+    let site = Site::new().await;
+    let warnings = |server: &Victim| server.log().iter().filter(|line| line.contains("NIST SP 800-63B-4")).count();
+    let server = site.start("").await;
+    let request = v1::UpdateSignInPolicyRequest { preset: v1::SignInPolicyPreset::Pci.into(), ..Default::default() };
+    server.operator().await.user_admin().update_sign_in_policy(request).await.expect("a policy");
+    assert_eq!(warnings(&server), 0, "by default no rule does");
+    drop(server);
+    let server = site.start("").await;
+    let line = "the policy asks for a letter and a digit in each password, and for a new password after a time, which NIST SP 800-63B-4 forbids";
+    eventually("the warning", || async { server.log().iter().any(|l| l.contains(line)).then_some(()) }).await;
 }
 
 /// A list with these passwords alone.

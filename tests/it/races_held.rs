@@ -117,7 +117,7 @@ async fn what_was_about_to_be_issued_when_an_account_was_contained_is_not_issued
 }
 
 #[tokio::test]
-async fn a_reset_before_a_weak_hash_is_renewed_stands() {
+async fn sec_051_a_reset_before_a_weak_hash_is_renewed_stands() {
     let mut site = Site::new().await;
     let weak = site.start("").await;
     create(&weak.operator().await, "bob", &[]).await;

@@ -25,7 +25,7 @@ async fn a_change_ends_all_sessions_but_the_one_that_made_it() {
 }
 
 #[tokio::test]
-async fn a_wrong_current_password_counts_as_a_failed_sign_in() {
+async fn sec_060_a_wrong_current_password_counts_as_a_failed_sign_in() {
     let h = Harness::with(|config| config.throttle.initial = Duration::from_mins(2)).await;
     let bob = h.user("bob").await;
     for _ in 0..5 {

@@ -174,7 +174,7 @@ async fn what_a_sign_in_asked_for_outlives_the_password_change() {
 }
 
 #[tokio::test]
-async fn a_hash_that_is_too_weak_is_renewed_at_the_next_sign_in() {
+async fn sec_051_a_hash_that_is_too_weak_is_renewed_at_the_next_sign_in() {
     let mut h = Harness::start().await;
     h.create("bob", &[], PASSWORD).await;
     h.create("eve", &[], PASSWORD).await;

@@ -26,7 +26,7 @@ async fn fail(client: &Client, number: usize) {
 }
 
 #[tokio::test]
-async fn thirty_failures_block_a_source_for_a_quarter_of_an_hour() {
+async fn sec_028_thirty_failures_block_a_source_for_a_quarter_of_an_hour() {
     let h = limited(30, 0).await;
     let stranger = h.stranger().await;
     for number in 0..30 {
@@ -67,7 +67,7 @@ async fn a_right_password_that_is_hashed_while_its_source_is_blocked_is_refused(
 }
 
 #[tokio::test]
-async fn failures_at_twenty_accounts_block_a_source() {
+async fn sec_028_failures_at_twenty_accounts_block_a_source() {
     let h = limited(0, 20).await;
     let stranger = h.stranger().await;
     for _ in 0..4 {

@@ -50,7 +50,7 @@ impl UserListing<'_> {
             Some(_) => return Err(Error::PageTokenInvalid),
         };
         let listing = UserListing { now, ..*self };
-        let condition = listing.filtered(password_expired(listing.at()));
+        let condition = listing.filtered(&password_expired(listing.at()));
         let mut found: Vec<ListedRow> = Vec::new();
         for (concern, wanted) in listing.concerns().filter(|(concern, _)| begin.is_none_or(|begin| *concern >= begin)) {
             let missing = (u64::from(size.rows()) + 1).saturating_sub(found.len() as u64);

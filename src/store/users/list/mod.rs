@@ -81,7 +81,7 @@ fn rows_that_fit(rows: &[ListedRow]) -> u32 {
 
 /// Counts the accounts that match, up to [`MOST_COUNTED`].
 pub async fn user_count(c: &impl ConnectionTrait, listing: &UserListing<'_>) -> Result<Total> {
-    let users = user::Entity::find().filter(listing.filtered(password_expired(listing.at())));
+    let users = user::Entity::find().filter(listing.filtered(&password_expired(listing.at())));
     let select = match &listing.filter.text {
         None => users,
         // Each account once, and no more terms than are counted.
@@ -227,7 +227,7 @@ impl UserListing<'_> {
 
     fn select(&self, plan: Plan, after: Option<&Cursor>, size: PageSize) -> Select<user::Entity> {
         let limit = u64::from(size.rows()) + 1;
-        let mut condition = self.filtered(self.expired(plan));
+        let mut condition = self.filtered(&self.expired(plan));
         if let Some(after) = after {
             condition = condition.add(self.after(after));
         }
@@ -299,7 +299,7 @@ impl UserListing<'_> {
 
     /// The conditions of the filter, except text, `needs_attention` and the ability to sign in.
     /// Those whose password has expired are selected by `expired`.
-    fn filtered(&self, expired: Condition) -> Condition {
+    fn filtered(&self, expired: &Condition) -> Condition {
         let filter = self.filter;
         let mut all = Condition::all();
         if !filter.states.is_empty() {
