@@ -1,22 +1,18 @@
 //! Locks accounts that were not used for longer than the policy allows: at the next sign-in, or by a job, which locks few of them
-//! an hour. So a mistake in the policy is seen before it has locked many. Users are told before by mail.
+//! an hour. So a mistake in the policy is seen before it has locked many.
 
 use std::time::Duration;
 
 use super::App;
 use super::maintenance::job;
 use super::users::{lock_account, locked_event};
-use super::warnings::End;
-use super::writer::{Change, Done, RolledBack, Unaudited};
-use crate::domain::delivery::LetterKind;
+use super::writer::{Change, Done, RolledBack};
 use crate::domain::id::UserId;
 use crate::domain::lockout::{Lock, LockCause};
-use crate::domain::sign_in_policy::Inactivity;
-use crate::domain::time::Timestamp;
 use crate::domain::user::User;
 use crate::error::{Error, Result};
-use crate::store::inactivity::{Warning, inactive, inactivity_warning_save, locked_lately, used_count};
-use crate::store::sign_in_policy::{policy_lock_row, policy_read};
+use crate::store::inactivity::{inactive, locked_lately, used_count};
+use crate::store::sign_in_policy::policy_lock_row;
 use crate::store::users::user_count_able_administrators;
 
 /// The part of all people whose accounts the job locks in an hour, and how many at least.
@@ -91,36 +87,6 @@ impl App {
         }
     }
 
-    /// Posts the warnings that are due.
-    pub async fn warn_of_inactivity(&self) -> Result<()> {
-        let policy = self.sign_in_policy().await?.inactivity;
-        let Some(max) = policy.in_force() else { return Ok(()) };
-        self.post_warnings(End::Account(max), &policy.warnings).await
-    }
-
-    /// Posts the warning that is due to a user, unless another replica did. A record that cannot be read is left out.
-    pub(super) async fn warn_of_lock(&self, id: UserId) -> Result<()> {
-        let caller = job("job/warn-of-inactivity");
-        let warned = self.write(&caller, None, |mut writer| async move {
-            let Some(user) = writer.locked(id).await? else { return Ok(writer.unchanged(())) };
-            let change = writer.change();
-            let policy = policy_read(&change.tx).await?.inactivity;
-            let due = warning_due(&user, &policy, change.now);
-            let Some(warning) = due.filter(|_| user.lock(change.now).is_none()) else {
-                return Ok(change.roll_back(RolledBack::NothingDue, ()));
-            };
-            if !change.may_lock(&user).await? || !inactivity_warning_save(&change.tx, id, warning).await? {
-                return Ok(change.roll_back(RolledBack::NothingDue, ()));
-            }
-            change.notify(&user, LetterKind::AccountInactive).await?;
-            change.commit_unaudited(Unaudited::Warning, ()).await
-        });
-        match warned.await {
-            Err(Error::Corrupt { .. }) => Ok(()),
-            warned => warned,
-        }
-    }
-
     /// Returns an account without what the policy says of its use if nothing locks it for that: the last administrator's.
     pub(super) async fn spare_last_administrator(&self, mut user: User) -> Result<User> {
         let now = self.now();
@@ -155,11 +121,4 @@ impl App {
 /// How many of so many accounts are locked in an hour.
 fn most_of(accounts: u64) -> u64 {
     (accounts / SHARE).max(FEWEST)
-}
-
-/// The warning that is due to a user at `now`. `None` if there is no address, or if the lock is far away or due.
-fn warning_due(user: &User, policy: &Inactivity, now: Timestamp) -> Option<Warning> {
-    let locks_at = user.inactive_from().filter(|at| user.email.is_some() && *at > now)?;
-    let before = policy.warnings.due(locks_at.duration_since(now))?;
-    Some(Warning { active_at: user.active_at(), max: policy.in_force()?, before })
 }

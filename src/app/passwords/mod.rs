@@ -3,7 +3,6 @@
 mod by_link;
 mod change;
 mod end;
-mod expiry;
 mod judge;
 mod require_change;
 mod reset;
