@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use latchkey::clock::Clock as _;
 use latchkey::proto::v1::{self, PasswordChangeCause};
-use tonic::Code;
+use tonic::{Code, Status};
 
-use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD, refused};
+use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD, Refusal, at_once, is_full, refused};
 use crate::password_policy::leaked_list;
 
 const DAY: Duration = Duration::from_hours(24);
@@ -165,4 +165,50 @@ async fn a_list_that_cannot_be_read_leaves_the_judgement_to_the_next_sign_in() {
     assert_eq!(operator.demanded_by_policy().await, 0);
     std::fs::write(&path, list).expect("the list of before");
     stranger.change_step("ada", PASSWORD).await.expect("a step");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn passwords_that_are_chosen_while_the_rules_change_keep_them_or_are_judged() {
+    let h = Harness::with(|config| config.throttle.threshold = 0).await;
+    let replica = h.replica().await;
+    let servers = [&h, replica.as_ref().unwrap_or(&h)];
+    let operator = h.operator().await;
+    let users: Vec<String> = (0..if is_full() { 1000 } else { 24 }).map(|number| format!("user{number}")).collect();
+    let strangers = [servers[0].stranger().await, servers[1].stranger().await];
+    let mut clients = Vec::new();
+    for (number, name) in users.iter().enumerate() {
+        h.create(name, &[], PASSWORD).await;
+        let stranger = &strangers[number % 2];
+        let tokens = stranger.tokens(name, PASSWORD).await.expect("tokens");
+        clients.push(stranger.bearing(&tokens.access_token));
+    }
+    // It breaks the new rules, too.
+    let chosen = "a c4nary chosen at noon";
+    let (before, after) = clients.split_at(users.len() / 2);
+    let choose = |client: &Client| {
+        let client = client.clone();
+        async move { client.change_password(PASSWORD, chosen).await }
+    };
+    let (early, _, late) = tokio::join!(
+        at_once(before.iter().map(choose)),
+        operator.to_judge(judged_over(0)),
+        at_once(after.iter().map(choose))
+    );
+    let is_accepted = |outcome: Result<_, Status>| {
+        outcome.inspect_err(|status| {
+            let reason = Refusal::of(status).reason;
+            assert!(["PASSWORD_REJECTED", "HASHING_SATURATED"].contains(&reason.as_str()), "{status:?}");
+        })
+    };
+    let accepted: Vec<bool> = early.into_iter().chain(late).map(|outcome| is_accepted(outcome).is_ok()).collect();
+    for client in &clients[..2] {
+        let again = client.change_password(PASSWORD, "another c4nary of noon").await;
+        assert!(again.is_err(), "each server has the new rules");
+    }
+    h.clock.advance(DAY);
+    for (name, accepted) in users.iter().zip(accepted) {
+        let password = if accepted { chosen } else { PASSWORD };
+        let step = strangers[0].change_step(name, password).await.expect("a step");
+        assert_eq!(step.cause(), PasswordChangeCause::Policy, "{name}");
+    }
 }

@@ -124,6 +124,22 @@ async fn sec_058_a_password_of_91_days_is_changed_at_the_sign_in_and_a_warning_c
 }
 
 #[tokio::test]
+async fn a_clock_that_jumps_an_hour_and_back_leaves_no_trace() {
+    let h = Harness::start().await;
+    let (operator, stranger) = (h.operator().await, h.stranger().await);
+    operator.expire_after(90, 0, &[]).await;
+    operator.person_at("ada", "ada@example.com").await;
+    h.clock.advance(DAY * 90 - Duration::from_mins(30));
+    stranger.tokens("ada", PASSWORD).await.expect("it expires in half an hour");
+    h.clock.advance(Duration::from_hours(1));
+    let step = stranger.change_step("ada", PASSWORD).await.expect("a step");
+    assert_eq!(step.cause(), PasswordChangeCause::Expired);
+    h.clock.turn_back(Duration::from_hours(1));
+    stranger.tokens("ada", PASSWORD).await.expect("it has half an hour left");
+    assert_eq!(h.operator().await.expired().await, [""; 0]);
+}
+
+#[tokio::test]
 async fn a_new_password_cancels_a_warning_that_waits_for_the_relay() {
     let h = Harness::start().await;
     let operator = h.operator().await;
