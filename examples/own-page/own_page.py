@@ -25,6 +25,11 @@ STATUS = {
     grpc.StatusCode.INVALID_ARGUMENT: (400, "This cannot be right", "Check what you have typed."),
 }
 FORGOT = '<p><a href="forgot">Have a new link sent to you</a></p>'
+# What a user can do about it, unlike about a dead link.
+CODES = {
+    "SECOND_FACTOR_REQUIRED": "enter a code of your authenticator app, or a recovery code",
+    "SECOND_FACTOR_REJECTED": "this code is wrong, or was used before; wait for the next one",
+}
 BUTTONS = {"/verify": "This is my address", "/cancel": "I did not ask for this"}
 
 
@@ -33,6 +38,15 @@ def details(error, kind):
     status = rpc_status.from_call(error)
     packed = status.details if status else []
     return [kind.FromString(any.value) for any in packed if any.Is(kind.DESCRIPTOR)]
+
+
+def proof(code):
+    """Reads the field of a code: six digits are of the authenticator, anything else is a recovery code."""
+    code = "".join(code.split())
+    if not code:
+        return None
+    is_totp = len(code) == 6 and code.isascii() and code.isdecimal()
+    return user_pb2.SecondFactorProof(**{"totp" if is_totp else "recovery_code": code})
 
 
 class Pages(BaseHTTPRequestHandler):
@@ -72,7 +86,7 @@ class Pages(BaseHTTPRequestHandler):
             return
         token = fields.get("token", "")
         if page in ("/reset", "/invite"):
-            problems = self.set_password(token, fields.get("new", ""), fields.get("again", ""))
+            problems = self.set_password(token, fields.get("new", ""), fields.get("again", ""), fields.get("code", ""))
             if problems:
                 return self.choose(422, token, problems)
         elif page == "/verify":
@@ -100,18 +114,24 @@ class Pages(BaseHTTPRequestHandler):
             f'<input type="text" value="{escape(link.username)}" autocomplete="username" readonly hidden>'
             f'<p><label>New password {entry} name="new"></label></p><p><label>Once more {entry} name="again"></label></p>'
         )
+        if link.second_factor_methods:
+            code = '<input name="code" autocomplete="one-time-code" required>'
+            inputs += f"<p><label>Code of your authenticator app, or a recovery code {code}</label></p>"
         title = f"Choose a password, {link.username}"
         self.answer(status, title, f"{mistakes}<p>{rules}</p>{self.form(token, inputs, 'Set the password')}")
 
-    def set_password(self, token, new, again):
+    def set_password(self, token, new, again, code):
         """Sets the password. Returns what is wrong with it; nothing if it is set."""
         if new != again:
             return ["the two passwords differ"]
-        request = auth_pb2.CompletePasswordResetRequest(link_token=token, new_password=new)
+        request = auth_pb2.CompletePasswordResetRequest(link_token=token, new_password=new, second_factor=proof(code))
         try:
             self.call("CompletePasswordReset", request)
         except grpc.RpcError as error:
-            if [info.reason for info in details(error, error_details_pb2.ErrorInfo)] != ["PASSWORD_REJECTED"]:
+            reason = "".join(info.reason for info in details(error, error_details_pb2.ErrorInfo))
+            if reason in CODES:
+                return [CODES[reason]]
+            if reason != "PASSWORD_REJECTED":
                 raise
             bad = details(error, error_details_pb2.BadRequest)
             return [violation.description for found in bad for violation in found.field_violations]

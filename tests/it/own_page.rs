@@ -160,3 +160,38 @@ async fn a_page_of_ones_own_sends_a_link_says_the_same_for_every_name_and_cancel
     assert_eq!(page.post("/cancel", &[("token", &cancel)]).await.status, 303);
     assert_eq!(page.get(&format!("/reset?token={token}")).await.status, 410);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_of_ones_own_asks_a_user_with_a_second_factor_for_a_code() {
+    let shell = Shell::default();
+    let Some((h, page)) = Box::pin(started(&shell)).await else { return };
+    let without = page.get(&format!("/reset?token={}", mail(&h).await.token("reset"))).await;
+    assert!(!without.body.contains("code\""), "{}", without.body);
+    let factor = h.enroll(&h.signed_in("grace", PASSWORD).await).await;
+    let token = mail(&h).await.token("reset");
+    let shown = page.get(&format!("/reset?token={token}")).await;
+    assert!(shown.body.contains(r#"name="code" autocomplete="one-time-code""#), "{}", shown.body);
+
+    let old = factor.shows(&h, -3);
+    let choose = async |code: &str| {
+        let fields = [("token", token.as_str()), ("new", OTHER_PASSWORD), ("again", OTHER_PASSWORD), ("code", code)];
+        page.post("/reset", &fields).await
+    };
+    for (code, told) in
+        [("", "enter a code of your authenticator app"), (&old, "this code is wrong"), ("x", "this code")]
+    {
+        let answer = choose(code).await;
+        assert!(answer.status == 422 && answer.body.contains(&format!("<li>{told}")), "{code}: {}", answer.body);
+        assert!(answer.body.contains(r#"name="code""#), "the field is still there: {}", answer.body);
+    }
+    let code = factor.shows(&h, 0);
+    let done = choose(&format!("{} {}", &code[..3], &code[3..])).await;
+    assert_eq!((done.status, done.header("location")), (303, Some("done")), "{}", done.body);
+    h.stranger().await.factor_step("grace", OTHER_PASSWORD).await.expect("the new password");
+    assert_eq!(page.get(&format!("/reset?token={token}")).await.status, 410);
+
+    let token = mail(&h).await.token("reset");
+    let fields = [("token", token.as_str()), ("new", PASSWORD), ("again", PASSWORD)];
+    let recovered = page.post("/reset", &[&fields[..], &[("code", &factor.recovery_codes[0])]].concat()).await;
+    assert_eq!(recovered.status, 303, "{}", recovered.body);
+}
