@@ -18,7 +18,7 @@
 //! | `latchkey_page_requests_total` | `page`, `status` | finished requests of the pages, by HTTP status |
 //! | `latchkey_deliveries_total` | `kind`, `outcome` | messages that have their last state |
 //! | `latchkey_outbox_messages` | `kind` | messages that wait |
-//! | `latchkey_outbox_oldest_seconds` | | how long the oldest of them has waited |
+//! | `latchkey_outbox_oldest_seconds` | | how long the oldest of them has waited that was not tried yet, or that the relay failed |
 //! | `latchkey_connections` | `listener` | open connections |
 //! | `latchkey_connections_refused_total` | `listener`, `cause` | connections refused or closed, by the limit |
 //! | `latchkey_requests_reset_total` | `listener` | requests reset because they are not valid HTTP/2, before they are calls |
@@ -385,7 +385,7 @@ impl Metrics {
         registry.register("outbox_messages", "Messages that wait", self.outbox.clone());
         registry.register(
             "outbox_oldest_seconds",
-            "How long the oldest message has waited",
+            "How long the oldest message has waited that was not tried yet, or that the relay failed",
             self.outbox_oldest.clone(),
         );
         registry.register("hashes_in_flight", "Passwords being hashed", self.hashes_in_flight.clone());
@@ -509,13 +509,13 @@ impl Metrics {
         self.deliveries.get_or_create(&DeliveryLabels { kind: kind.as_str(), outcome: state.as_str() }).inc();
     }
 
-    /// Sets the length of the outbox, and how long its oldest message has waited.
-    pub fn outbox(&self, waiting: &[(DeliveryKind, u64)], oldest: Duration) {
+    /// Sets the length of the outbox, and how long the oldest message has waited that is held up by us or by the relay.
+    pub fn outbox(&self, waiting: &[(DeliveryKind, u64)], held_up: Duration) {
         for (kind, messages) in waiting {
             let gauge = self.outbox.get_or_create(&DeliveryKindLabel { kind: kind.as_str() });
             gauge.set(i64::try_from(*messages).unwrap_or(i64::MAX));
         }
-        self.outbox_oldest.set(i64::try_from(oldest.as_secs()).unwrap_or(i64::MAX));
+        self.outbox_oldest.set(i64::try_from(held_up.as_secs()).unwrap_or(i64::MAX));
     }
 
     /// Counts a password reset by an operator.

@@ -244,8 +244,8 @@ impl App {
     /// Sets the gauges of the outbox.
     pub async fn measure_outbox(&self) -> Result<()> {
         let queue = delivery_queue(self.store.reader()).await?;
-        let oldest = queue.oldest.map(|oldest| self.now().duration_since(oldest)).unwrap_or_default();
-        self.metrics.outbox(&queue.waiting, oldest);
+        let held_up = queue.oldest_held_up.map(|oldest| self.now().duration_since(oldest)).unwrap_or_default();
+        self.metrics.outbox(&queue.waiting, held_up);
         Ok(())
     }
 }

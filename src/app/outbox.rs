@@ -74,6 +74,8 @@ pub struct DeliveryAttempt {
     pub relay: String,
     /// Whether the attempt timed out.
     pub is_slow: bool,
+    /// Why the relay or the folder failed, without addresses. `None` if mail to others may be accepted.
+    pub relay_failure: Option<String>,
 }
 
 impl App {
@@ -143,11 +145,11 @@ impl App {
         let ids: Vec<DeliveryId> = attempts.iter().map(|attempt| attempt.leased.delivery.id).collect();
         let cancelled = delivery_cancelled(&change.tx, &ids).await?;
         let mut marks: Vec<(Mark<'_>, Vec<(&Leased, &str)>)> = Vec::new();
-        for DeliveryAttempt { leased, attempted, words, relay, is_slow } in attempts {
+        for DeliveryAttempt { leased, attempted, words, relay, is_slow, relay_failure } in attempts {
             let [random] = self.environment.bytes::<1>();
             let tried = leased.tried(cancelled.contains(&leased.delivery.id));
             let next = tried.next(*attempted, change.now, f64::from(random) / 255.0);
-            let mark = Mark { next, relay, is_slow: *is_slow };
+            let mark = Mark { next, relay, is_slow: *is_slow, relay_failed: relay_failure.is_some() };
             match marks.iter_mut().find(|(known, _)| *known == mark) {
                 Some((_, same)) => same.push((leased, words)),
                 None => marks.push((mark, vec![(leased, words)])),

@@ -37,6 +37,7 @@ pub fn start(app: &Arc<App>, mailer: Mailer, tracker: &TaskTracker, stop: &Cance
         ids: Vec::new(),
         slow: 0,
         sent: Vec::new(),
+        relay_fails: false,
     };
     let stop = stop.clone();
     tracker.spawn(async move {
@@ -67,6 +68,8 @@ struct Worker {
     slow: usize,
     /// Attempts that have ended and are not written down yet.
     sent: Vec<DeliveryAttempt>,
+    /// Whether the relay or the folder failed the last message that it failed or took.
+    relay_fails: bool,
 }
 
 struct Finished {
@@ -117,9 +120,10 @@ impl Worker {
         self.sending.spawn(async move {
             let outcome = attempt(&app, &mailer, &leased).await;
             let was_slow = leased.is_slow;
-            let Outcome { attempted, words, is_slow } = outcome;
+            let Outcome { attempted, words, is_slow, relay_failure } = outcome;
             let relay = mailer.place();
-            Finished { attempt: DeliveryAttempt { leased, attempted, words, relay, is_slow }, was_slow }
+            let attempt = DeliveryAttempt { leased, attempted, words, relay, is_slow, relay_failure };
+            Finished { attempt, was_slow }
         });
     }
 
@@ -149,7 +153,26 @@ impl Worker {
         let Ok(Finished { attempt, was_slow }) = finished else { return };
         self.slow -= usize::from(was_slow);
         self.ids.retain(|id| *id != attempt.leased.delivery.id);
+        self.log_change(&attempt);
         self.sent.push(attempt);
+    }
+
+    /// Logs that the relay or the folder begins to fail, or works again.
+    fn log_change(&mut self, attempt: &DeliveryAttempt) {
+        match (&attempt.relay_failure, attempt.attempted, self.relay_fails) {
+            (Some(failure), _, false) => {
+                self.relay_fails = true;
+                tracing::warn!(
+                    failure,
+                    "no mail goes out, and none is lost; `latchkeyd mail test ADDRESS` explains the failure"
+                );
+            }
+            (None, Attempted::Accepted, true) => {
+                self.relay_fails = false;
+                tracing::info!("mail goes out again");
+            }
+            _ => {}
+        }
     }
 
     /// Waits a while for attempts under way, and writes them down.
@@ -174,17 +197,18 @@ impl Worker {
 
 /// Sends one message. A panic fails the message, and holds up no other; the panic hook has logged its location.
 async fn attempt(app: &App, mailer: &Mailer, leased: &LeasedMessage) -> Outcome {
-    let refused = |words: &str| Outcome { attempted: Attempted::Refused, words: words.to_owned(), is_slow: false };
     let Some(contents) = app.contents(leased) else {
-        return refused("the message cannot be opened, because the keys were replaced; send it again");
+        return Outcome::refused(
+            "the message cannot be opened, because the keys were replaced; send it again".to_owned(),
+        );
     };
     let send = AssertUnwindSafe(mailer.send(&leased.delivery, &contents)).catch_unwind();
     match timeout(ATTEMPT_LIMIT, send).await {
         Ok(Ok(outcome)) => outcome,
-        Ok(Err(_)) => refused("the message cannot be sent: internal error"),
+        Ok(Err(_)) => Outcome::refused("the message cannot be sent: internal error".to_owned()),
         Err(_) => {
             let words = "the attempt took too long".to_owned();
-            Outcome { attempted: Attempted::Unknown, words, is_slow: true }
+            Outcome { attempted: Attempted::Unknown, words, is_slow: true, relay_failure: None }
         }
     }
 }

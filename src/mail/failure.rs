@@ -166,6 +166,13 @@ impl Failure {
         if is_of_relay { Culprit::Relay } else { Culprit::Recipient }
     }
 
+    /// The same as `Display`, in a form for the log: an answer of the relay may quote addresses, so only its codes.
+    pub(super) fn without_addresses(&self) -> String {
+        let Some(reply) = self.reply() else { return self.to_string() };
+        let enhanced = reply.enhanced_code().map(|code| format!(" {code}")).unwrap_or_default();
+        format!("{}, at {}: {}{enhanced}", self.place, self.phase, reply.code())
+    }
+
     /// The server's last answer, if it gave one.
     pub fn reply(&self) -> Option<&Reply> {
         match &self.fault {

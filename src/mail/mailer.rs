@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::connections::Connections;
-use super::failure::{Fault, Place, Verdict};
+use super::failure::{Culprit, Fault, Place, Verdict};
 use super::letter::Letter;
 use super::templates::{RenderError, Rendered, Templates, Values};
 use super::transport::Transport;
@@ -32,6 +32,19 @@ pub struct Outcome {
     pub words: String,
     /// Whether the attempt timed out.
     pub is_slow: bool,
+    /// Why the relay or the folder failed, without addresses. `None` if mail to others may be accepted.
+    pub relay_failure: Option<String>,
+}
+
+impl Outcome {
+    fn of(attempted: Attempted, words: String) -> Outcome {
+        Outcome { attempted, words, is_slow: false, relay_failure: None }
+    }
+
+    /// The message was refused, and not by the relay.
+    pub fn refused(words: String) -> Outcome {
+        Outcome::of(Attempted::Refused, words)
+    }
 }
 
 impl Mailer {
@@ -85,14 +98,13 @@ impl Mailer {
 
     /// Sends a message.
     pub async fn send(&self, delivery: &Delivery, contents: &Contents) -> Outcome {
-        let refused = |words: String| Outcome { attempted: Attempted::Refused, words, is_slow: false };
         let to = match EmailAddress::parse(&delivery.address) {
             Ok(to) => to,
-            Err(fault) => return refused(format!("the address {fault}")),
+            Err(fault) => return Outcome::refused(format!("the address {fault}")),
         };
         let rendered = match self.render(delivery, contents) {
             Ok(rendered) => rendered,
-            Err(error) => return refused(error.to_string()),
+            Err(error) => return Outcome::refused(error.to_string()),
         };
         let id = delivery.id.to_string();
         let letter = Letter {
@@ -108,7 +120,7 @@ impl Mailer {
         match self.transport.send(&letter, &self.connections).await {
             Ok(accepted) => {
                 let words = accepted.reply().map(ToString::to_string).unwrap_or_default();
-                Outcome { attempted: Attempted::Accepted, words, is_slow: false }
+                Outcome::of(Attempted::Accepted, words)
             }
             Err(failure) => Outcome {
                 attempted: match failure.verdict() {
@@ -117,6 +129,7 @@ impl Mailer {
                     Verdict::Unknown => Attempted::Unknown,
                 },
                 is_slow: failure.fault == Fault::TimedOut,
+                relay_failure: (failure.culprit() == Culprit::Relay).then(|| failure.without_addresses()),
                 words: failure.to_string(),
             },
         }

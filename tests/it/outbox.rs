@@ -135,6 +135,61 @@ async fn a_diagnosis_tells_what_became_of_the_mail() {
 }
 
 #[tokio::test]
+async fn only_what_mail_to_others_would_meet_too_is_a_failure_of_the_relay() {
+    use latchkey::proto::v1::sign_in_finding::Code;
+    for (step, reply, state, is_relays) in [
+        (Step::Recipient, "550 5.1.2 no such host", DeliveryState::Failed, false),
+        (Step::Recipient, "450 4.2.0 greylisted", DeliveryState::Retrying, false),
+        (Step::Mail, "451 4.3.0 try later", DeliveryState::Retrying, true),
+    ] {
+        let relay = SmtpServer::with(Tls::None, step, Act::reply(reply)).await;
+        let h = with_relay(&relay).await;
+        let names = ["bob", "ada", "eve"];
+        let operator = users(&h, &names).await;
+        for name in names {
+            let sent = operator.sends_link(name).await;
+            operator.delivery_in(&sent.id, state).await;
+        }
+        let status = operator.user_admin().get_mail_status(v1::GetMailStatusRequest {}).await.unwrap().into_inner();
+        assert_eq!((status.last_failure.contains(reply), status.last_failure_time.is_some()), (is_relays, is_relays));
+        let request = v1::DiagnoseSignInRequest { user: Some(named("bob")), ..Default::default() };
+        let told = operator.user_admin().diagnose_sign_in(request).await.expect("a diagnosis").into_inner();
+        let is_told = told.findings.iter().any(|finding| finding.code() == Code::MailUnavailable);
+        assert_eq!(is_told, is_relays, "{reply}: {:?}", told.findings);
+
+        h.clock.advance(HOUR);
+        // A start measures the outbox.
+        let h = h.restart().await;
+        let waiting = if state == DeliveryState::Failed { 0 } else { 3 };
+        eventually("a measurement", || async { (h.metric("latchkey_outbox_messages").await == waiting).then_some(()) })
+            .await;
+        let held_up = h.metric("latchkey_outbox_oldest_seconds").await;
+        assert_eq!(held_up, if is_relays { HOUR.as_secs() } else { 0 }, "{reply}");
+    }
+}
+
+#[tokio::test]
+async fn sec_011_a_reset_is_answered_while_the_relay_holds_its_greeting() {
+    let release = Arc::<Notify>::default();
+    let (relay, is_reached) = once_seen(Step::Greeting, Act::Hold(Arc::clone(&release))).await;
+    let h = with_patient_relay(&relay).await;
+    let operator = users(&h, &["bob", "ada"]).await;
+    let first = operator.sends_link("bob").await;
+    is_set(&is_reached).await;
+    // The relay greets only after these calls: had one waited for it, the test would stand still.
+    assert_eq!(operator.delivery(&first.id).await.state(), DeliveryState::Sending);
+    let second = operator.sends_link("ada").await;
+    assert_eq!(second.state(), DeliveryState::Queued);
+    let request = v1::RequestPasswordResetRequest { login: "bob".to_owned(), ..Default::default() };
+    h.stranger().await.auth().request_password_reset(request).await.expect("an answer");
+    assert_eq!(operator.delivery(&first.id).await.state(), DeliveryState::Sending);
+    release.notify_one();
+    for sent in [&first, &second] {
+        operator.delivery_in(&sent.id, DeliveryState::Accepted).await;
+    }
+}
+
+#[tokio::test]
 async fn a_user_to_whom_mail_failed_shows_it_until_mail_is_accepted_or_the_address_changes() {
     let exists = Arc::new(AtomicBool::new(false));
     let mailbox = exists.clone();

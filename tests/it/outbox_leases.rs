@@ -3,6 +3,8 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use latchkey::proto::v1::{self, DeliveryState};
@@ -13,7 +15,7 @@ use crate::harness::database::TestDatabase;
 use crate::harness::relay::{
     holding, is_set, message_id, once, once_seen, person, plain, users, with_patient_relay, with_relay,
 };
-use crate::harness::smtp::{Act, SmtpServer, Step, Tls};
+use crate::harness::smtp::{Act, Certificate, SmtpServer, Step, Tls};
 use crate::harness::{Harness, TestClock, eventually};
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -299,4 +301,38 @@ async fn a_message_that_a_replica_is_sending_whose_clock_is_behind_is_not_taken_
     assert_eq!(operator.delivery(&held.id).await.attempts, 1);
     release.notify_one();
     operator.delivery_in(&held.id, DeliveryState::Accepted).await;
+}
+
+#[tokio::test]
+async fn the_log_says_once_that_the_relay_begins_to_fail_and_once_that_it_works_again() {
+    let is_open = Arc::<AtomicBool>::default();
+    let opened = Arc::clone(&is_open);
+    let script = move |now: Step, line: &str| match now {
+        Step::Recipient if line.contains("wrong") => Some(Act::reply("550 5.1.1 no such user")),
+        Step::Mail if !opened.load(Relaxed) => Some(Act::reply("550 5.7.1 <id@example.org> may not send")),
+        _ => None,
+    };
+    let relay = SmtpServer::scripted(Tls::None, Certificate::Good, "HELP", script).await;
+    let site = site_with(&relay).await;
+    let server = site.start("").await;
+    let operator = server.operator().await;
+    let sends = async |name: &str, state: DeliveryState| {
+        operator.create(person(name)).await.expect("a user");
+        let sent = operator.sends_link(name).await;
+        operator.delivery_in(&sent.id, state).await;
+    };
+    let logged = |words: &str| server.log().into_iter().filter(|line| line.contains(words)).collect::<Vec<_>>();
+    for name in ["bob", "ada"] {
+        sends(name, DeliveryState::Retrying).await;
+    }
+    is_open.store(true, Relaxed);
+    sends("wrong", DeliveryState::Failed).await;
+    for name in ["eve", "mallory"] {
+        sends(name, DeliveryState::Accepted).await;
+    }
+    eventually("the line", || async { (!logged("mail goes out again").is_empty()).then_some(()) }).await;
+    let (began, ended) = (logged("no mail goes out"), logged("mail goes out again"));
+    assert_eq!((began.len(), ended.len()), (1, 1), "{began:?} {ended:?}");
+    assert!(began[0].contains("WARN") && began[0].contains("at MAIL FROM: 550 5.7.1"), "{began:?}");
+    assert!(!began[0].contains('@') && ended[0].contains("INFO"), "{began:?} {ended:?}");
 }

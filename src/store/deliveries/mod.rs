@@ -62,6 +62,7 @@ pub async fn delivery_insert(tx: &WriteTx, new: NewDelivery<'_>) -> Result<()> {
         contents: Set(Some(new.contents)),
         lease: Set(None),
         is_slow: Set(false),
+        relay_failed: Set(false),
         was_unknown: Set(false),
         is_cancelled: Set(false),
     };

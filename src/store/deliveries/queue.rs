@@ -7,7 +7,9 @@
 use std::collections::HashSet;
 
 use sea_orm::sea_query::{CaseStatement, Condition, Expr, ExprTrait, Func, LockBehavior, LockType, Query};
-use sea_orm::{ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DbBackend, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select,
+};
 use strum::VariantArray as _;
 
 use super::row::{decode, letter_from, state_from, state_number};
@@ -43,6 +45,8 @@ pub struct Mark<'a> {
     pub relay: &'a str,
     /// Whether the attempt timed out.
     pub is_slow: bool,
+    /// Whether the attempt failed because of the relay or the folder.
+    pub relay_failed: bool,
 }
 
 /// Returns whether at least `most` messages wait.
@@ -256,6 +260,7 @@ pub async fn delivery_mark(
         .col_expr(Column::LastError, words.finally("").into())
         .col_expr(Column::Relay, Expr::value(mark.relay))
         .col_expr(Column::IsSlow, Expr::value(mark.is_slow))
+        .col_expr(Column::RelayFailed, Expr::value(mark.relay_failed))
         .col_expr(Column::UpdatedAt, Expr::value(now.as_micros()))
         .filter(leased);
     if state == DeliveryState::Unknown {
@@ -290,9 +295,12 @@ pub struct Queue {
     pub waiting: Vec<(DeliveryKind, u64)>,
     /// When the oldest of them was made.
     pub oldest: Option<Timestamp>,
+    /// When the oldest of those was made that wait for us or for the relay, not for their recipient: it was not tried yet, or the
+    /// relay failed.
+    pub oldest_held_up: Option<Timestamp>,
     /// When a relay last took a message.
     pub last_accepted: Option<Timestamp>,
-    /// When an attempt last failed, and what it met.
+    /// When an attempt last failed because of the relay or the folder, and what it met.
     pub last_failure: Option<(Timestamp, String)>,
 }
 
@@ -314,9 +322,14 @@ pub async fn delivery_queue(c: &impl ConnectionTrait) -> Result<Queue> {
         let waiting: i64 = of_kind.map(|(_, messages)| *messages).sum();
         queue.waiting.push((*kind, u64::try_from(waiting).unwrap_or(0)));
     }
-    let oldest: Option<Option<i64>> =
-        due().select_only().column_as(Column::CreatedAt.min(), "oldest").into_tuple().one(c).await?;
-    queue.oldest = oldest.flatten().map(Timestamp::from_micros);
+    let oldest = async |waiting: Select<delivery::Entity>| -> Result<Option<Timestamp>> {
+        let oldest = waiting.select_only().column_as(Column::CreatedAt.min(), "oldest");
+        let oldest: Option<Option<i64>> = oldest.into_tuple().one(c).await?;
+        Ok(oldest.flatten().map(Timestamp::from_micros))
+    };
+    queue.oldest = oldest(due()).await?;
+    let is_held_up = Condition::any().add(Column::Attempts.eq(0)).add(relay_failed());
+    queue.oldest_held_up = oldest(due().filter(is_held_up)).await?;
     let newest = |state| {
         delivery::Entity::find()
             .filter(Column::State.eq(state_number(state)))
@@ -327,9 +340,7 @@ pub async fn delivery_queue(c: &impl ConnectionTrait) -> Result<Queue> {
     let accepted: Option<delivery::Model> = newest(DeliveryState::Accepted).one(c).await?;
     queue.last_accepted = accepted.map(|row| Timestamp::from_micros(row.updated_at));
     let failed = delivery::Entity::find()
-        .filter(Column::LastError.ne(""))
-        // Those were accepted with these words.
-        .filter(Column::State.ne(state_number(DeliveryState::Accepted)))
+        .filter(relay_failed())
         .order_by_desc(Column::CreatedAt)
         .order_by_desc(Column::Id)
         .limit(1);
@@ -338,14 +349,19 @@ pub async fn delivery_queue(c: &impl ConnectionTrait) -> Result<Queue> {
     Ok(queue)
 }
 
+/// Those that the relay failed. Not compared with a parameter, so that SQLite uses their index.
+fn relay_failed() -> Expr {
+    Expr::col(Column::RelayFailed)
+}
+
 /// How many messages in a row must fail before no mail goes out.
 const FAILURES_IN_A_ROW: u64 = 3;
 
 /// How many of the newest messages are looked at: beside a long queue, the last attempts may be far from the newest message.
 const LOOKED_AT: u64 = 1000;
 
-/// Returns what the newest attempts met, if the last [`FAILURES_IN_A_ROW`] messages that were tried wait for another try. Looks at
-/// the newest [`LOOKED_AT`] messages only.
+/// Returns what the newest attempts met, if the relay failed the last [`FAILURES_IN_A_ROW`] messages that were tried, and they
+/// wait for another try. Looks at the newest [`LOOKED_AT`] messages only.
 pub async fn delivery_failure(c: &impl ConnectionTrait) -> Result<Option<String>> {
     let oldest = delivery::Entity::find()
         .select_only()
@@ -354,9 +370,10 @@ pub async fn delivery_failure(c: &impl ConnectionTrait) -> Result<Option<String>
         .offset(LOOKED_AT - 1)
         .limit(1);
     let since: Option<i64> = oldest.into_tuple().one(c).await?;
-    let newest: Vec<(i16, String)> = delivery::Entity::find()
+    let newest: Vec<(i16, bool, String)> = delivery::Entity::find()
         .select_only()
         .column(Column::State)
+        .column(Column::RelayFailed)
         .column(Column::LastError)
         .filter(Condition::all().add_option(since.map(|since| Column::CreatedAt.gte(since))))
         .filter(Column::Attempts.gt(0))
@@ -366,7 +383,8 @@ pub async fn delivery_failure(c: &impl ConnectionTrait) -> Result<Option<String>
         .into_tuple()
         .all(c)
         .await?;
-    let waits = |(state, _): &(i16, String)| *state == state_number(DeliveryState::Retrying);
+    let retrying = state_number(DeliveryState::Retrying);
+    let waits = |(state, relay_failed, _): &(i16, bool, String)| *state == retrying && *relay_failed;
     let fails = newest.len() as u64 == FAILURES_IN_A_ROW && newest.iter().all(waits);
-    Ok(newest.into_iter().next().filter(|_| fails).map(|(_, error)| error))
+    Ok(newest.into_iter().next().filter(|_| fails).map(|(_, _, error)| error))
 }

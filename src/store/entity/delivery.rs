@@ -1,5 +1,6 @@
 use sea_orm::entity::prelude::*;
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a column")]
 #[derive(Clone, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "delivery")]
 pub struct Model {
@@ -26,6 +27,8 @@ pub struct Model {
     pub contents: Option<Vec<u8>>,
     pub lease: Option<Vec<u8>>,
     pub is_slow: bool,
+    /// Whether the last attempt failed because of the relay or the folder.
+    pub relay_failed: bool,
     pub was_unknown: bool,
     pub is_cancelled: bool,
 }

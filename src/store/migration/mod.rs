@@ -17,6 +17,7 @@ mod m0014_throttle_policy;
 mod m0015_password_age;
 mod m0016_inactivity;
 mod m0017_existing_passwords;
+mod m0018_relay_failures;
 
 use sea_orm_migration::prelude::*;
 
@@ -43,6 +44,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0015_password_age::Migration),
             Box::new(m0016_inactivity::Migration),
             Box::new(m0017_existing_passwords::Migration),
+            Box::new(m0018_relay_failures::Migration),
         ]
     }
 }
