@@ -3,6 +3,7 @@
 //! A command is sent only after the answer to the one before is complete and nothing follows it. So no answer is ever taken
 //! for that of another command, and nothing that was sent before the TLS handshake is believed after it.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -24,6 +25,9 @@ use crate::config::Security;
 
 /// How long the end of a conversation may take. The mail is accepted or refused by then.
 const QUIT_TIME: Duration = Duration::from_secs(2);
+
+/// The part of the time for the greeting after which a hint is given: a server that expects TLS says nothing first.
+const PATIENCE: u32 = 12;
 
 /// A line of the conversation, without secrets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,7 +131,13 @@ impl<'a> Conversation<'a> {
     async fn greeting(&mut self) -> Result<(), Failure> {
         self.phase = Phase::Greeting;
         let by = self.by(self.relay.limits.command);
-        let greeting = self.answer(by).await?;
+        let listen = self.listen;
+        let patience = self.relay.limits.command / PATIENCE;
+        let may_need_tls = self.relay.url.security != Security::Tls;
+        let greeting = tokio::select! {
+            greeting = self.answer(by) => greeting?,
+            never = hint(listen, patience), if may_need_tls => match never {},
+        };
         self.expect(220, greeting).map(drop)
     }
 
@@ -334,6 +344,13 @@ impl<'a> Conversation<'a> {
     fn failure(&self, fault: Fault) -> Failure {
         Failure::new(&self.relay.url, self.phase, fault)
     }
+}
+
+/// Says after a while why there may be no greeting.
+async fn hint(listen: &(dyn Fn(Line<'_>) + Sync), after: Duration) -> Infallible {
+    tokio::time::sleep(after).await;
+    listen(Line::Event("no greeting yet; if this port begins with TLS, use smtps://"));
+    std::future::pending().await
 }
 
 /// Connects to the first address of the relay that answers. Returns the addresses of both ends too.

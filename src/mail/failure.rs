@@ -204,6 +204,9 @@ impl Failure {
             (Fault::NotTls, _) => {
                 format!("this port begins without TLS: use smtp://{host}:587 for STARTTLS, or smtps:// with port 465")
             }
+            (Fault::Malformed(ReplyFault::TooLong), Phase::Greeting) => {
+                "no mail server greets like this: check host and port in mail.smtp.url".to_owned()
+            }
             (Fault::TimedOut | Fault::Closed | Fault::Malformed(_), Phase::Greeting) => silent_greeting(relay),
             (Fault::NoStartTls, _) => format!(
                 "mail is sent over TLS only: use smtps://{host}:465, or have STARTTLS enabled at the relay; if it offers \
@@ -260,7 +263,9 @@ fn is_relaying_denied(reply: &Reply) -> bool {
 impl CertificateFault {
     fn remedy(&self) -> String {
         match self {
-            CertificateFault::UnknownIssuer => "if the CA is your own, name its file with mail.smtp.ca",
+            CertificateFault::UnknownIssuer => {
+                "if the CA is your own, or the certificate signs itself, name its file with mail.smtp.ca"
+            }
             CertificateFault::WrongName => "use a name in mail.smtp.url that the certificate has",
             CertificateFault::Expired => {
                 "the operator of the relay must renew it; check also the clock of this machine"
@@ -279,7 +284,12 @@ impl Fault {
         match tls {
             rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => Fault::NotTls,
             rustls::Error::InvalidCertificate(fault) => Fault::Certificate(match fault {
-                CertificateError::UnknownIssuer => CertificateFault::UnknownIssuer,
+                // The other two: a CA of the same name is trusted, but it has another key.
+                CertificateError::UnknownIssuer
+                | CertificateError::BadSignature
+                | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+                    CertificateFault::UnknownIssuer
+                }
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                     CertificateFault::WrongName
                 }
@@ -371,6 +381,18 @@ impl fmt::Display for Place {
 mod tests {
     use super::*;
     use crate::mail::reply::ReplyReader;
+
+    #[test]
+    fn a_certificate_that_a_namesake_of_its_authority_did_not_sign_has_an_unknown_issuer() {
+        let of_another_kind_of_key = CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext {
+            signature_algorithm_id: vec![6, 8],
+            public_key_algorithm_id: vec![6, 7],
+        };
+        for found in [of_another_kind_of_key, CertificateError::BadSignature, CertificateError::UnknownIssuer] {
+            let fault = Fault::of_io(&io::Error::other(rustls::Error::InvalidCertificate(found)));
+            assert_eq!(fault, Fault::Certificate(CertificateFault::UnknownIssuer));
+        }
+    }
 
     #[test]
     fn a_refusal_is_explained_by_its_step_and_by_whether_it_is_for_good() -> Result<(), Box<dyn std::error::Error>> {

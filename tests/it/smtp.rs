@@ -350,9 +350,14 @@ async fn a_wrong_port_is_explained() {
     assert_eq!((begins_plain.phase, &begins_plain.fault), (Phase::Handshake, &Fault::NotTls));
     assert!(begins_plain.remedy().contains("smtp://localhost:587"), "{}", begins_plain.remedy());
     let implicit = SmtpServer::start(Tls::Implicit).await;
-    let begins_with_tls = failure(&relay(&implicit, "smtp", None)).await;
+    let (refused, lines) = deliver(&relay(&implicit, "smtp", None), &a_mail()).await;
+    let begins_with_tls = refused.expect_err("no greeting");
+    assert_eq!(lines.iter().filter(|line| line.contains("no greeting yet; if this port begins with TLS")).count(), 1);
     assert_eq!((begins_with_tls.phase, &begins_with_tls.fault), (Phase::Greeting, &Fault::TimedOut));
     assert!(begins_with_tls.remedy().contains("smtps://localhost:465"), "{}", begins_with_tls.remedy());
+    let endless = SmtpServer::with(Tls::None, Step::Greeting, Act::Endless).await;
+    let no_mail_server = failure(&relay(&endless, "smtp", None)).await;
+    assert!(no_mail_server.remedy().contains("no mail server greets like this"), "{}", no_mail_server.remedy());
     // The port is free again once the listener is dropped.
     let gone = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
     let url = format!("smtps://127.0.0.1:{}", gone.port()).parse().expect("a URL");
