@@ -82,7 +82,7 @@ struct Migrate {
 
 #[derive(Subcommand)]
 enum ConfigCommand {
-    /// Read file, environment and flags, and report every problem of theirs; what they name is not opened
+    /// Report every problem of file, environment, flags and templates of mails; no other file is opened
     Check(Flags),
     /// Print every value that is in effect, and where it comes from
     Print(Flags),
@@ -149,9 +149,10 @@ pub fn main() -> ExitCode {
         Command::Migrate(Migrate { check: false, flags }) => {
             with_config(&flags, |config| block_on(migrate_only(config)))
         }
-        Command::Config(ConfigCommand::Check(flags)) => {
-            with_config(&flags, |_| Ok(print("the configuration is good\n")))
-        }
+        Command::Config(ConfigCommand::Check(flags)) => with_config(&flags, |config| {
+            templates(config)?;
+            Ok(print("the configuration is good\n"))
+        }),
         Command::Config(ConfigCommand::Print(flags)) => with_config(&flags, |config| Ok(print(&config.print()))),
         Command::Config(ConfigCommand::Reference) => print(&config::reference()),
         Command::Key(KeyCommand::New { file }) => exit_code(new_key(&file)),
@@ -497,12 +498,14 @@ async fn test_mail(config: &Config, address: &str) -> Outcome {
 }
 
 fn preview_mail(config: &Config, dir: &Path) -> Outcome {
-    let templates =
-        mail::Templates::load(config.mail.templates_dir.as_deref(), &config.organisation, config.support.as_deref())?;
-    match mail::preview(&templates, dir) {
+    match mail::preview(&templates(config)?, dir) {
         Ok(count) => Ok(print(&format!("{count} mails: open {}\n", dir.join("index.html").display()))),
         Err(error) => Ok(fail(&error)),
     }
+}
+
+fn templates(config: &Config) -> Result<mail::Templates, mail::TemplateError> {
+    mail::Templates::load(config.mail.templates_dir.as_deref(), &config.organisation, config.support.as_deref())
 }
 
 fn write_protoset(file: Option<PathBuf>) -> Outcome {

@@ -54,7 +54,7 @@ pub(super) struct Letter<'a> {
     pub(super) link: Option<&'a NewLink>,
     /// The temporary password in it, and when it expires.
     pub(super) password: Option<(&'a TemporaryPassword, Option<Timestamp>)>,
-    /// The new address, for the notice to the old one.
+    /// The new address, for the notices to the old one and to itself.
     pub(super) new_address: Option<&'a EmailAddress>,
     /// The side that asked for it.
     pub(super) requester: Requester,

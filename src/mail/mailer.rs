@@ -82,6 +82,7 @@ impl Mailer {
             expires_at: delivery.expires_at,
             requester: contents.requester.clone(),
             requested_at: delivery.created_at,
+            is_new_address: contents.new_address.as_ref() == Some(&delivery.address),
             new_address: contents.new_address.clone(),
             security_link: page("security").filter(|_| contents.invites_second_factor),
             second_factor_due: contents.second_factor_due.map(Timestamp::from_micros),

@@ -265,7 +265,7 @@ async fn an_operator_sends_six_hundred_messages_an_hour_at_most_and_the_one_on_t
 }
 
 #[tokio::test]
-async fn a_repeated_reset_sends_one_mail() {
+async fn sec_018_a_repeated_reset_sends_one_mail() {
     let h = Harness::start().await;
     let operator = bob(&h).await;
     let request =
@@ -296,7 +296,16 @@ async fn sec_016_the_user_is_told_of_every_change_without_secrets() {
     operator.reset("bob").await.expect("a reset");
     assert_eq!(notices().await.len(), 3, "password reset");
     operator.sets_address("robert@example.com").await;
-    assert_eq!(notices().await, [ADDRESS; 4], "the old address is told");
+    let told = notices().await;
+    assert!(told.len() == 5 && told.contains(&"robert@example.com".to_owned()), "both addresses are told: {told:?}");
+    let to = async |address: &str| {
+        let sent = operator.deliveries("bob").await;
+        let latest = sent.iter().find(|sent| sent.address == address).expect("a notice");
+        h.mail_of(latest).await.text
+    };
+    let (old, new) = (to(ADDRESS).await, to("robert@example.com").await);
+    assert!(old.contains("Mail about it now goes to r"), "{old}");
+    assert!(new.contains("Mail about it now goes to this address."), "{new}");
     operator.contain("bob").await.expect("a containment");
     assert_eq!(notices().await.first().map(String::as_str), Some("robert@example.com"));
     for sent in operator.deliveries("bob").await {

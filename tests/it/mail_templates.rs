@@ -69,6 +69,17 @@ fn every_mail_is_readable_by_every_program_and_loads_nothing() {
     }
 }
 
+#[test]
+fn after_the_comma_of_a_german_greeting_the_sentence_goes_on() {
+    for (name, text) in all_mails().into_iter().filter(|(name, _)| name.contains(".de.")) {
+        let (_, rest) = text.split_once("Guten Tag ").expect("a greeting");
+        let (_, rest) = rest.split_once(',').expect("a comma");
+        let rest: String = rest.split('>').map(|part| part.split('<').next().unwrap_or_default()).collect();
+        let first = rest.split_whitespace().next().expect("a word");
+        assert!(["Sie", "Ihr"].contains(&first) || first.starts_with(char::is_lowercase), "{name}: {first}");
+    }
+}
+
 /// The part of a mail with this type, decoded.
 fn part(content: &str, kind: &str) -> String {
     let head = format!("Content-Type: {kind}; charset=utf-8\r\nContent-Transfer-Encoding: ");
@@ -114,6 +125,7 @@ async fn sec_084_what_users_write_stays_text_on_the_wire() {
             requester: Requester::Operator { name: Some(name.to_owned()) },
             requested_at: Timestamp::from_micros(1_795_961_100_000_000),
             new_address: None,
+            is_new_address: false,
             security_link: None,
             second_factor_due: None,
             forgot_link: None,
@@ -201,7 +213,7 @@ fn sec_087_a_mistake_in_a_template_stops_the_server_with_file_and_line() {
     std::fs::create_dir(shell.path("own")).expect("a folder");
     let text = "Subject: Hello\n\n{{ link }}\n{% if cancel_link %}{% else %}{{ supprot }}{% endif %}\n";
     std::fs::write(shell.path("own/invite.de.txt"), text).expect("a file");
-    for command in [&["serve", "--listen", "127.0.0.1:0"][..], &["mail", "preview", "p"]] {
+    for command in [&["serve", "--listen", "127.0.0.1:0"][..], &["mail", "preview", "p"], &["config", "check"]] {
         let refused = latchkeyd(&shell, command);
         let told = "error: the templates of mails have mistakes\n  own/invite.de.txt:4: there is no variable supprot here; there are ";
         assert!(refused.code == 1 && refused.stderr.contains(told), "{refused:?}");

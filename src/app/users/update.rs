@@ -178,11 +178,11 @@ impl App {
     }
 }
 
-/// Ends what was sent to the old address, and tells it. Returns the number of links that were ended.
+/// Ends what was sent to the old address, and tells both. Returns the number of links that were ended.
 async fn readdress(change: &Change<'_>, before: &User, after: &mut User) -> Result<u32> {
     let ended = change.end_links(before, None).await?;
-    if let Some(old) = &before.email {
-        change.notify_at(before, LetterKind::AddressChanged, old, after.email.as_ref()).await?;
+    for address in before.email.iter().chain(&after.email) {
+        change.notify_at(before, LetterKind::AddressChanged, address, after.email.as_ref()).await?;
     }
     change.reread(after).await?;
     Ok(ended)

@@ -5,12 +5,14 @@
 
 use std::time::Duration;
 
+use minijinja::ErrorKind;
 use strum::VariantArray;
 
-use super::Templates;
 use super::files::Files;
 use super::mistake::Mistake;
 use super::values::{Presence, Values, variables};
+use super::{RenderError, Templates};
+use crate::config::Links;
 use crate::domain::delivery::{LetterKind, Requester};
 use crate::domain::language::Language;
 use crate::domain::time::Timestamp;
@@ -75,7 +77,7 @@ pub(super) fn check_rendering(templates: &Templates) -> Vec<Mistake> {
 }
 
 fn check_letter(templates: &Templates, kind: LetterKind, language: Language, values: &Values) -> Result<(), Mistake> {
-    let rendered = templates.render_in(kind, language, values).map_err(|error| error.into_mistake(&templates.files))?;
+    let rendered = templates.render_in(kind, language, values).map_err(|error| unrendered(templates, kind, error))?;
     let mistake = |format: &str, variable: &str, problem: &str| {
         let name = format!("{kind}.{}.{format}", language.code());
         let text = templates.files.0.get(name.as_str()).map_or("", |source| source.text.as_str());
@@ -110,6 +112,22 @@ fn check_letter(templates: &Templates, kind: LetterKind, language: Language, val
     Ok(())
 }
 
+/// What is wrong with a template that cannot be rendered. Of a value that a mail lacks, the renderer knows the line only.
+fn unrendered(templates: &Templates, kind: LetterKind, error: RenderError) -> Mistake {
+    let is_undefined = error.kind == ErrorKind::UndefinedError;
+    let text = templates.files.0.get(error.template.as_str()).map_or("", |source| source.text.as_str());
+    let line = text.lines().nth(error.line.saturating_sub(1)).unwrap_or_default();
+    let optional = variables(Some(kind)).filter(|(_, presence)| *presence == Presence::Sometimes);
+    let named: Vec<&str> = optional.map(|(name, _)| name).filter(|name| mentions(line, name)).collect();
+    let mut mistake = error.into_mistake(&templates.files);
+    if let ([name], true) = (named.as_slice(), is_undefined) {
+        mistake.problem = format!("some mails have no {name}: show it only within {{% if {name} %}} and {{% endif %}}");
+    } else if is_undefined {
+        mistake.problem += "; show what some mails do not have only within {% if … %} and {% endif %}";
+    }
+    mistake
+}
+
 /// Values for every branch of a template: with and without what a mail has only sometimes.
 fn samples(kind: LetterKind) -> Vec<Values> {
     let name = || Some(MARKED.to_owned());
@@ -121,6 +139,17 @@ fn samples(kind: LetterKind) -> Vec<Values> {
     ];
     let with = |requester: Requester, is_full: bool| Values { name: name(), ..sample(kind, requester, is_full) };
     requesters.into_iter().flat_map(|requester| [with(requester.clone(), false), with(requester, true)]).collect()
+}
+
+/// How long a link or password works by default.
+fn lifetime(kind: LetterKind, requester: &Requester) -> Duration {
+    let default = Links::default();
+    match (kind, requester) {
+        (LetterKind::PasswordReset, Requester::Owner { .. }) => default.self_service_ttl,
+        (LetterKind::PasswordReset, Requester::Operator { .. }) => default.operator_ttl,
+        (LetterKind::Invite, _) => default.invite_ttl,
+        _ => Duration::from_hours(24),
+    }
 }
 
 /// Values of a mail of this kind: either all of them, or only those that it always has.
@@ -142,10 +171,11 @@ pub(super) fn sample(kind: LetterKind, requester: Requester, is_full: bool) -> V
         link: has("link").then(|| url(purpose)),
         cancel_link: has("cancel_link").then(|| url("cancel")),
         temporary_password: has("temporary_password").then(|| "K7MQ2-XW9RT-4HZNB".to_owned()),
-        expires_at: has("expires").then(|| requested_at.saturating_add(Duration::from_hours(24))),
+        expires_at: has("expires").then(|| requested_at.saturating_add(lifetime(kind, &requester))),
         requester,
         requested_at,
         new_address: has("new_address").then(|| "g.hopper@example.com".to_owned()),
+        is_new_address: has("is_new_address"),
         forgot_link: has("forgot_link").then(|| "https://id.example.org/forgot".to_owned()),
         security_link: has("security_link").then(|| "https://id.example.org/security".to_owned()),
         second_factor_due: has("second_factor_due").then(|| requested_at.saturating_add(Duration::from_hours(30 * 24))),

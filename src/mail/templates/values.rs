@@ -35,6 +35,8 @@ pub struct Values {
     pub requested_at: Timestamp,
     /// The new address. The part before the '@' is masked.
     pub new_address: Option<String>,
+    /// Whether the notice of a new address goes to that address.
+    pub is_new_address: bool,
     /// The page where the user is invited to set up a second factor.
     pub security_link: Option<String>,
     /// When the policy begins to ask for it.
@@ -103,7 +105,7 @@ impl LetterKind {
         match self {
             LetterKind::PasswordReset | LetterKind::Invite | LetterKind::EmailVerification => LINK,
             LetterKind::TemporaryPassword => PASSWORD,
-            LetterKind::AddressChanged => &[("new_address", Sometimes)],
+            LetterKind::AddressChanged => &[("new_address", Sometimes), ("is_new_address", Sometimes)],
             LetterKind::PasswordChanged
             | LetterKind::PasswordResetDone
             | LetterKind::TotpDisabled
@@ -149,6 +151,7 @@ pub(super) fn context(
         "expires" => values.expires_at.map(|at| language.time(at)),
         "temporary_password" => values.temporary_password.clone(),
         "new_address" => values.new_address.as_deref().map(masked),
+        "is_new_address" => values.is_new_address.then(|| "yes".to_owned()),
         "security_link" => values.security_link.clone(),
         "forgot_link" => values.forgot_link.clone(),
         "second_factor_due" => values.second_factor_due.map(|at| language.time(at)),
@@ -274,6 +277,7 @@ mod tests {
             requester: Requester::Owner { source: None },
             requested_at: Timestamp::from_micros(0),
             new_address: None,
+            is_new_address: false,
             security_link: None,
             second_factor_due: None,
             forgot_link: None,
