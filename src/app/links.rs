@@ -50,6 +50,8 @@ pub struct LinkView {
     pub second_factors: Vec<SecondFactorMethod>,
     /// When the link expires.
     pub expires_at: Timestamp,
+    /// The address that it confirms. `None` if it is for something else.
+    pub address: Option<EmailAddress>,
 }
 
 impl App {
@@ -62,6 +64,7 @@ impl App {
             purpose: link.purpose,
             username: user.username.as_str().to_owned(),
             locale: user.locale,
+            address: user.email.filter(|_| link.purpose == LinkPurpose::EmailVerification),
             second_factors: if link.purpose.sets_password() { factors } else { Vec::new() },
             expires_at: link.expires_at,
         })

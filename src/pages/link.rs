@@ -18,6 +18,7 @@ use super::visit::{Place, Visit};
 use super::{Pages, code};
 use crate::app::{CompletePasswordReset, LinkView};
 use crate::domain::caller::Demand;
+use crate::domain::email::EmailAddress;
 use crate::domain::language::Language;
 use crate::domain::password::{PasswordFault, PlainPassword};
 use crate::domain::second_factor::SecondFactorCode;
@@ -191,6 +192,7 @@ impl Pages {
                 remaining,
                 is_invitation => link.page == LinkPage::Invite,
                 username => link.view.as_ref().map(|view| view.username.as_str()),
+                address => link.view.as_ref().and_then(|view| view.address.as_ref()).map(EmailAddress::as_str),
                 min_length => self.min_length().await,
                 needs_code => link.needs_code(),
             },

@@ -253,7 +253,7 @@ mod tests {
                 "verify.html",
                 context! {
                     mistakes => mistakes.clone(), page => "verify", token => "t", lang => "", username => "ada",
-                    remaining => span("day"),
+                    remaining => span("day"), address => "<b>",
                 },
             ),
             (

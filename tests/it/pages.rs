@@ -269,6 +269,12 @@ async fn sec_007_a_mail_scanner_opens_every_link_of_every_mail_fifty_times_and_e
         (sends("UserAdmin/SendEmailVerification", grace.clone()).await, "verify"),
         (sends("UserAdmin/ResetPassword", grace).await, "reset"),
     ];
+    let shown = h.page(&format!("/verify?token={}", mails[1].0.token("verify"))).await;
+    assert!(
+        shown.body.contains(&format!("<strong class=\"username\">{}</strong>", mails[1].0.header("To"))),
+        "{}",
+        shown.body
+    );
     let before = operator.user(USER).await.etag;
     for (mail, page) in &mails {
         for link in [mail.link(page), mail.link("cancel")] {
