@@ -62,6 +62,9 @@ fn the_tour_runs_word_for_word() {
 
     if shell.has("jq") && shell.has("curl") && shell.has("script") {
         play(&shell, tour);
+        for secret in ["enroll.json", "codes.txt"] {
+            assert!(!shell.path(secret).exists(), "{secret} is left behind");
+        }
     }
     let (code, log) = daemon.stop();
     assert_eq!(code, Some(0));
