@@ -33,7 +33,7 @@ async fn after_reset() -> (Harness, Client, Client, String) {
 }
 
 #[tokio::test]
-async fn a_reset_ends_the_old_password_and_everything_that_rested_on_it() {
+async fn sec_018_a_reset_ends_the_old_password_and_everything_that_rested_on_it() {
     let h = Harness::start().await;
     let operator = h.operator().await;
     let bob = h.user("bob").await;
@@ -59,7 +59,7 @@ async fn a_reset_ends_the_old_password_and_everything_that_rested_on_it() {
 }
 
 #[tokio::test]
-async fn a_temporary_password_leads_to_tokens_only_by_way_of_a_new_one() {
+async fn sec_017_a_temporary_password_leads_to_tokens_only_by_way_of_a_new_one() {
     let (h, operator, stranger, password) = after_reset().await;
     let step = stranger.change_step("bob", &password).await.unwrap();
     assert_eq!(step.cause(), PasswordChangeCause::Temporary);
@@ -175,7 +175,7 @@ async fn a_rejected_new_password_burns_nothing() {
 }
 
 #[tokio::test]
-async fn a_ticket_is_good_for_its_step_alone() {
+async fn sec_017_a_ticket_is_good_for_its_step_alone() {
     let (h, _, stranger, password) = after_reset().await;
     let step = stranger.change_step("bob", &password).await.unwrap();
     refused(stranger.bearing(&step.ticket).who_am_i().await, Code::Unauthenticated, "TOKEN_INVALID");
@@ -283,7 +283,7 @@ async fn a_reset_lifts_a_lock_for_failed_sign_ins_and_the_wait() {
 }
 
 #[tokio::test]
-async fn a_repeated_reset_with_the_same_key_resets_once() {
+async fn sec_018_a_repeated_reset_with_the_same_key_resets_once() {
     let h = Harness::start().await;
     h.create("bob", &[], PASSWORD).await;
     let (operator, stranger) = (h.operator().await, h.stranger().await);

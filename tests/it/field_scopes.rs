@@ -66,7 +66,7 @@ async fn program_without(h: &Harness, scope: &str) -> Client {
 }
 
 #[tokio::test]
-async fn a_field_needs_its_scope_on_top_of_the_methods_own() {
+async fn sec_017_a_field_needs_its_scope_on_top_of_the_methods_own() {
     let h = Harness::start().await;
     h.user("bob").await;
     h.user("taken").await;
