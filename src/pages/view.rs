@@ -73,13 +73,13 @@ pub(super) struct Span {
 }
 
 impl Span {
-    /// How long something still lasts, rounded down.
+    /// How long something still lasts, rounded to the minute or, from two hours on, to the hour. Whole days are rounded down.
     pub(super) fn remaining(time: Duration) -> Span {
-        let minutes = time.as_secs() / 60;
-        match minutes {
-            0..120 => Span { number: minutes.max(1), unit: "minute" },
-            120..2880 => Span { number: minutes / 60, unit: "hour" },
-            _ => Span { number: minutes / 1440, unit: "day" },
+        let [minutes, hours] = [60, 3600].map(|unit| (time.as_secs() + unit / 2) / unit);
+        match hours {
+            _ if minutes < 120 => Span { number: minutes.max(1), unit: "minute" },
+            0..48 => Span { number: hours, unit: "hour" },
+            _ => Span { number: hours / 24, unit: "day" },
         }
     }
 
@@ -196,11 +196,15 @@ mod tests {
     fn a_time_is_told_in_the_unit_that_people_would_use() {
         for (time, number, unit) in [
             (Duration::from_secs(3), 1, "minute"),
-            (minutes(59) + Duration::from_secs(59), 59, "minute"),
+            (minutes(59) + Duration::from_secs(59), 60, "minute"),
             (minutes(119), 119, "minute"),
-            (minutes(150), 2, "hour"),
-            (minutes(2879), 47, "hour"),
-            (minutes(2880), 2, "day"),
+            (minutes(149), 2, "hour"),
+            (Duration::from_secs(12 * 3600 - 20), 12, "hour"),
+            (minutes(11 * 60 + 29), 11, "hour"),
+            (minutes(47 * 60 + 29), 47, "hour"),
+            (Duration::from_secs(48 * 3600 - 1), 2, "day"),
+            (minutes(71 * 60), 2, "day"),
+            (Duration::from_secs(72 * 3600 - 20), 3, "day"),
         ] {
             assert_eq!(Span::remaining(time), Span { number, unit }, "{time:?}");
         }
@@ -275,7 +279,8 @@ mod tests {
             ("again.html", context! {}),
             ("cancel.html", context! { mistakes => mistakes.clone(), page => "cancel", token => "t", lang => "" }),
             ("forgot.html", context! { mistakes => mistakes.clone(), login => "<b>", lang => "" }),
-            ("dead.html", context! {}),
+            ("dead.html", context! { is_confirmation => true }),
+            ("dead.html", context! { is_confirmation => false }),
         ];
         for (mistakes, remaining) in [(Vec::new(), Some(span("minute"))), (mistakes.clone(), None)] {
             let values = context! {

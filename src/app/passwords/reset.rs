@@ -158,7 +158,7 @@ impl App {
         });
         let words = self.words_of(&user.await?);
         let field = "set_password.password";
-        let (password, generated) = self.hash_given(caller, field, password, words, self.now()).await?;
+        let (password, generated) = self.hash_given(caller, field, password, words).await?;
         let temporary_password = generated.filter(|_| !reset.validate_only);
         let generated = temporary_password.as_ref();
         let expires_at = password.password.expires_at;

@@ -11,7 +11,6 @@ use crate::domain::credentials::{StoredPassword, UserWithCredentials};
 use crate::domain::password::{AcceptedPassword, ContextWords, PasswordFault, PlainPassword, RuleBroken};
 use crate::domain::password_hash::PasswordHash;
 use crate::domain::temporary_password::TemporaryPassword;
-use crate::domain::time::Timestamp;
 use crate::domain::user::{Password, PasswordKind};
 use crate::domain::violation::Violations;
 use crate::error::{Error, Result};
@@ -89,20 +88,21 @@ impl App {
     }
 
     /// Judges and hashes a password that an operator gives, or generates one. Also for a dry run, which then costs as much and
-    /// fails as the act would. `words` are those of the user.
+    /// fails as the act would. `words` are those of the user. The time of a password begins when it is hashed, which may have
+    /// waited for its turn.
     pub(in crate::app) async fn hash_given(
         &self,
         caller: &Caller,
         field: &str,
         given: NewPassword,
         words: ContextWords,
-        now: Timestamp,
     ) -> Result<(StoredPassword, Option<TemporaryPassword>)> {
         let of_operator = format!("o:{}", caller.principal.id());
         let _turn = self.turn(of_operator, self.gate.share(), Instant::now()).await?;
         let permit = self.gate.hasher.admit(Priority::Operator)?;
         let GivenPassword { password, generated, kind, ttl } = self.given(&permit, field, given, words).await?;
         let hash = self.gate.hasher.hash(&permit, password.into_plain()).await?;
+        let now = self.now();
         let expires_at = ttl.map(|ttl| now.saturating_add(ttl));
         let password = Password::new(hash.method(), kind, now, expires_at);
         Ok((StoredPassword { password, hash }, generated))

@@ -121,16 +121,16 @@ impl App {
             Ok(writer.checked(()))
         })
         .await?;
-        let now = self.now();
         let (password, temporary_password) = match first {
             First::Password(given, _) => {
                 let words =
                     self.words().of_user(&command.username, command.email.as_ref(), command.display_name.as_ref());
-                let (password, generated) = self.hash_given(caller, "password", given, words, now).await?;
+                let (password, generated) = self.hash_given(caller, "password", given, words).await?;
                 (Some(password), generated.filter(|_| !command.validate_only))
             }
             First::Nothing | First::Invite(_) => (None, None),
         };
+        let now = self.now();
         let credentials = &Credentials { password: password.as_ref().map(|password| password.hash.clone()) };
         let password = password.map(|password| password.password);
         let expires_at = password.as_ref().and_then(|password| password.expires_at);

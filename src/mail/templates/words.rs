@@ -53,9 +53,10 @@ impl Language {
         format!("{}{separator}{month} {year}, {:02}:{:02} UTC", time.day(), time.hour(), time.minute())
     }
 
-    /// A duration in one unit, rounded down, such as `24 hours`.
+    /// A duration in one unit, such as `24 hours`: rounded to the minute, since a message is made a moment after what it tells
+    /// of, and from there on rounded down.
     pub(super) fn duration(self, duration: Duration) -> String {
-        let minutes = (duration.as_secs() / 60).max(1);
+        let minutes = ((duration.as_secs() + 30) / 60).max(1);
         let (hours, days) = (minutes / 60, minutes / (24 * 60));
         let [minute, hour, day] = match self {
             Language::English => [("minute", "minutes"), ("hour", "hours"), ("day", "days")],
@@ -120,6 +121,9 @@ mod tests {
             (minutes(150), "2 hours", "2 Stunden"),
             (DAY, "24 hours", "24 Stunden"),
             (3 * DAY, "3 days", "3 Tage"),
+            (Duration::from_millis(4 * 3_600_000 - 40), "4 hours", "4 Stunden"),
+            (Duration::from_millis(24 * 3_600_000 - 40), "24 hours", "24 Stunden"),
+            (minutes(239), "3 hours", "3 Stunden"),
         ] {
             assert_eq!(Language::English.duration(duration), english);
             assert_eq!(Language::German.duration(duration), german);
