@@ -9,7 +9,8 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use super::client::tls::Trust;
 use super::contract::enum_choices;
 use super::output::typed_time::read_length;
-use super::output::{Colour, Format};
+use super::output::words::shell_word;
+use super::output::{Colour, Format, LOCAL};
 
 /// The largest page that the server allows (`ListUsersRequest.page_size`).
 const PAGE_MAX: i32 = 500;
@@ -56,6 +57,16 @@ pub(crate) struct Global {
     /// Print the same call for grpcurl, with placeholders for secrets, and do nothing.
     #[arg(long, global = true)]
     pub(crate) show_grpcurl: bool,
+}
+
+impl Global {
+    /// The options by which the command reaches its server, as words of a shell.
+    pub(crate) fn reach(&self) -> Vec<String> {
+        let server = self.server.as_ref().map(|server| format!("--server {}", shell_word(server)));
+        let socket = self.socket.as_ref().map(|path| format!("--socket {}", shell_word(&path.to_string_lossy())));
+        let local = self.local.then(|| LOCAL.to_owned());
+        server.into_iter().chain(socket).chain(local).chain(self.trust.options()).collect()
+    }
 }
 
 /// The option of every command that changes something.

@@ -50,7 +50,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(answer) => return explain(&answer).into(),
     };
     let global = &arguments.global;
-    let screen = Screen::new(global.output, global.color).acting_locally(global.local);
+    let screen = Screen::new(global.output, global.color).reaching(global.reach());
     let outcome = block_on(dispatch(arguments.command, Setting::new(arguments.global, screen.clone())));
     let outcome = match outcome {
         Err(Error::Shown(call)) => screen.verbatim(&call),

@@ -75,13 +75,16 @@ async fn after_five_wrong_codes_a_sign_in_ends_and_the_next_one_says_how_long_to
     let (printed, code) = shell.type_at(&format!("latchkey login ada --server {}", h.address()), &answers);
     assert_eq!((printed.matches(CODE).count(), printed.matches(AGAIN).count(), code), (5, 4, 1), "{printed}");
     assert!(
-        printed.contains("hint: start again with `latchkey login ada`; if every code is refused, let"),
+        printed.contains(&format!(
+            "hint: start again with `latchkey --server {} login ada`; if every code is",
+            h.address()
+        )),
         "{printed}"
     );
     login(&h, &shell, &[PASSWORD, &factor.shows(&h, 0)]).fails(
         1,
         "error: too many wrong codes; try again in …\n\n\
-         hint: wait, then `latchkey login ada`; an operator can lift the wait with `latchkey users unlock ada`",
+         hint: wait, then `latchkey … login ada`; an operator can lift the wait with `latchkey … users unlock ada`",
     );
     let shown = shell.latchkey(&["users", "show", "ada"]).good();
     assert!(shown.contains("10 recovery codes left; codes refused until "), "{shown}");
@@ -99,7 +102,7 @@ async fn the_lines_of_standard_input_are_the_password_the_code_and_the_new_passw
     login(&h, &shell, &[PASSWORD, "000000"]).fails(
         1,
         "error: the code is wrong, or was used before; wait for the next one\n\n\
-         hint: start again with `latchkey login ada`; …",
+         hint: start again with `latchkey --server … login ada`; …",
     );
     login(&h, &shell, &[PASSWORD]).fails(2, "error: standard input ends before the code of the second factor");
     let signed_in = login(&h, &shell, &[PASSWORD, &factor.shows(&h, 0), OTHER_PASSWORD]);
@@ -115,7 +118,7 @@ async fn a_recovery_code_signs_in_and_the_command_says_how_many_are_left() {
     let typed = factor.recovery_codes[0].to_uppercase().replace('-', " ");
     let signed_in = login(&h, &shell, &[PASSWORD, &typed]).good();
     assert!(signed_in.contains("! a recovery code signs in once; 9 recovery codes left\n"), "{signed_in}");
-    assert!(signed_in.contains("next: latchkey mfa codes, for new recovery codes\n"), "{signed_in}");
+    assert!(signed_in.contains("next: latchkey mfa codes\n        for new recovery codes\n"), "{signed_in}");
     let listed = shell.latchkey(&["--local", "sessions", "list", "ada"]).good();
     assert!(listed.contains("pwd mfa"), "{listed}");
     let events = shell.latchkey(&["--local", "audit", "list", "--user", "ada"]).good();
@@ -221,7 +224,7 @@ async fn without_a_terminal_the_set_up_has_two_halves_and_json_is_the_contracts_
     let shell = terminal_of(&h, "ada");
     let before = std::fs::read_to_string(shell.path("state/latchkey/login.json")).expect("a login");
     let begun = shell.latchkey(&["mfa", "enroll"]).good();
-    assert!(begun.contains("next: latchkey mfa confirm --ticket-stdin, with the ticket and a code"), "{begun}");
+    assert!(begun.contains("next: latchkey mfa confirm --ticket-stdin\n        with the ticket and a code"), "{begun}");
     let begun = shell.latchkey(&["mfa", "enroll", "-o", "json"]).json();
     let field = |name: &str| begun[name].as_str().unwrap_or_else(|| panic!("no {name}: {begun}")).to_owned();
     let factor = Authenticator::with(&field("secret"), Vec::new());
@@ -370,7 +373,7 @@ async fn a_user_whom_the_policy_asks_for_a_second_factor_is_told_and_then_sets_o
     login(&h, &shell, &[PASSWORD]).fails(
         1,
         "error: this server asks for a second factor, and you have set up none\n\n\
-         hint: sign in at a terminal: `latchkey login ada`",
+         hint: sign in at a terminal: `latchkey --server … login ada`",
     );
     let (password, mut asked) = (password_of("ada", &h), 0);
     let sign_in = format!("latchkey login ada --server {}", h.address());

@@ -107,7 +107,7 @@ async fn with_a_token_from_the_environment_the_way_to_a_recent_sign_in_is_only_t
     shell.latchkey(&unlock).fails(
         1,
         "error: this needs a sign-in within the last 15 minutes; authenticate again\n\n\
-         hint: unset LATCHKEY_TOKEN and sign in with `latchkey login`",
+         hint: unset LATCHKEY_TOKEN and sign in with `latchkey --server … login`",
     );
     if shell.has("script") {
         let (printed, code) = shell.type_at(&format!("latchkey {}", unlock.join(" ")), &[]);

@@ -19,6 +19,7 @@ use tokio_rustls::client::TlsStream;
 use tonic::transport::Uri;
 
 use crate::cli::error::{Error, innermost};
+use crate::cli::output::words::shell_word;
 
 /// The timeout for finding out whether a server speaks TLS.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -72,6 +73,14 @@ impl Trust {
     /// Returns whether to send secrets over a network in plain text.
     pub(crate) fn bears_plaintext(&self) -> bool {
         self.insecure_plaintext
+    }
+
+    /// The settings as options of this program.
+    pub(crate) fn options(&self) -> impl Iterator<Item = String> {
+        let files = [("--tls-ca", &self.tls_ca), ("--tls-cert", &self.tls_cert), ("--tls-key", &self.tls_key)];
+        let files = files.into_iter().filter_map(|(flag, path)| Some((flag, path.as_ref()?)));
+        let files = files.map(|(flag, path)| format!("{flag} {}", shell_word(&path.to_string_lossy())));
+        files.chain(self.insecure_plaintext.then(|| "--insecure-plaintext".to_owned()))
     }
 
     /// The same settings for grpcurl: pairs of flag and file.

@@ -239,16 +239,18 @@ async fn keep(cli: &Cli, store: &LoginStore, login: String, tokens: TokenSet, to
     }
     let until = ends.map(|end| format!(", until {} if unused", cli.screen.clock().moment(end))).unwrap_or_default();
     cli.screen.done(format!("signed in as {login} at {}{until}", cli.client.target().place()))?;
+    // The stored login has the server.
+    let screen = cli.screen.clone().reaching(Vec::new());
     if let Some(from) = told.required_from {
         let from = cli.screen.clock().moment(from);
         cli.screen.caution(format!("from {from} on, this server asks you for a second factor"))?;
-        return cli.screen.next("latchkey mfa enroll");
+        return screen.next("latchkey mfa enroll");
     }
-    let Some(left) = told.codes_left else { return cli.screen.next("latchkey whoami") };
+    let Some(left) = told.codes_left else { return screen.next("latchkey whoami") };
     let left = if left == 0 { "none is left".to_owned() } else { format!("{} left", count(left, "recovery code")) };
     cli.screen.caution(format!("a recovery code signs in once; {left}"))?;
-    cli.screen.next("latchkey mfa codes, for new recovery codes")?;
-    cli.screen.next("latchkey mfa enroll, if the authenticator is lost")
+    screen.next("latchkey mfa codes, for new recovery codes")?;
+    screen.next("latchkey mfa enroll, if the authenticator is lost")
 }
 
 fn ask_user(cli: &Cli) -> Result<String, Error> {

@@ -6,8 +6,8 @@ use super::hint;
 use super::text::{Text, Tone};
 use crate::cli::error::{Error, Refusal, Violation};
 
-/// The lines to print. Empty if everything is printed already.
-pub(crate) fn lines(error: &Error) -> Vec<Text> {
+/// The lines to print. Empty if everything is printed already. `typed` has the commands in a hint as the user has to type them.
+pub(crate) fn lines(error: &Error, typed: impl Fn(&str) -> String) -> Vec<Text> {
     let (message, violations, hint): (Cow<'_, str>, &[Violation], Option<String>) = match error {
         Error::Stopped(complaint) => (error.message().into(), &[], complaint.hint.clone()),
         Error::Refused(refusal) => {
@@ -22,7 +22,7 @@ pub(crate) fn lines(error: &Error) -> Vec<Text> {
     }
     if let Some(hint) = hint {
         lines.push(Text::new());
-        lines.push(Text::toned(Tone::Good, "hint: ").and(Tone::Plain, hint));
+        lines.push(Text::toned(Tone::Good, "hint: ").and(Tone::Plain, typed(&hint)));
     }
     lines
 }

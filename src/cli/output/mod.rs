@@ -33,6 +33,10 @@ const FOOTER_MAX: usize = 100;
 /// The label of the next command.
 const NEXT: &str = "next: ";
 const UNDO: &str = "undo: ";
+/// The option of the local operator.
+pub(crate) const LOCAL: &str = "--local";
+/// The commands of users, which refuse it.
+const REFUSE_LOCAL: [&str; 5] = ["login", "logout", "passwd", "password ", "email confirm"];
 
 /// In which form answers are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -76,15 +80,15 @@ pub(crate) struct Screen {
     /// The same of standard error.
     aside_width: Option<usize>,
     clock: Clock,
-    /// Whether the user acts as the local operator by `--local`, so that the next command needs it too.
-    is_local: bool,
+    /// The options by which this command reaches its server, as words of a shell. The next command needs them, too.
+    reach: Vec<String>,
 }
 
 impl Screen {
     /// A screen over the standard streams, as wide as the terminal.
     pub(crate) fn new(format: Format, colour: Colour) -> Screen {
         let (width, aside_width) = (terminal_width(&io::stdout()), terminal_width(&io::stderr()));
-        Screen { format, colour: colour.into(), width, aside_width, clock: Clock::system(), is_local: false }
+        Screen { format, colour: colour.into(), width, aside_width, clock: Clock::system(), reach: Vec::new() }
     }
 
     /// The clock for relative times.
@@ -117,14 +121,27 @@ impl Screen {
         self.lines(aligned(fields, self.width))
     }
 
-    /// The same screen, for a command line with or without `--local`.
-    pub(crate) fn acting_locally(self, is_local: bool) -> Screen {
-        Screen { is_local, ..self }
+    /// The same screen, for a command line that reaches its server by these options.
+    pub(crate) fn reaching(self, reach: Vec<String>) -> Screen {
+        Screen { reach, ..self }
     }
 
     /// A command of this program as the user has to type it.
     fn typed(&self, command: &str) -> String {
-        if self.is_local { command.replacen("latchkey ", "latchkey --local ", 1) } else { command.to_owned() }
+        let Some(rest) = command.strip_prefix("latchkey ") else { return command.to_owned() };
+        let refuses_local = REFUSE_LOCAL.iter().any(|name| rest.starts_with(name));
+        let options = self.reach.iter().map(String::as_str).filter(|option| !(refuses_local && *option == LOCAL));
+        std::iter::once("latchkey").chain(options).chain([rest]).collect::<Vec<_>>().join(" ")
+    }
+
+    /// A hint, which is a command or has some between backticks, as the user has to type them.
+    fn typed_within(&self, hint: &str) -> String {
+        if hint.starts_with("latchkey ") {
+            return self.typed(hint);
+        }
+        let parts = hint.split('`').enumerate();
+        let parts = parts.map(|(at, part)| if at % 2 == 1 { self.typed(part) } else { part.to_owned() });
+        parts.collect::<Vec<_>>().join("`")
     }
 
     /// Prints the last line of a list: the number of entries, and the next command.
@@ -142,7 +159,7 @@ impl Screen {
     }
 
     /// Prints the next command, after something was done. A command that is too long goes on after a `\`, so that it can be
-    /// copied. A remark may follow the command after a comma.
+    /// copied. A remark may follow the command after a comma; it is printed below.
     pub(crate) fn next(&self, command: &str) -> Result<(), Error> {
         self.lines(command_lines(NEXT, &self.typed(command), self.width))
     }
@@ -276,7 +293,7 @@ impl Screen {
             }
             return;
         }
-        for line in error::lines(error) {
+        for line in error::lines(error, |hint| self.typed_within(hint)) {
             self.note(line);
         }
     }
@@ -322,14 +339,26 @@ fn aligned(fields: impl IntoIterator<Item = (&'static str, Text)>, width: Option
     fields.into_iter().flat_map(lines).collect()
 }
 
+/// The lines of a command, and below it those of the remark that follows it after a comma, so that the command alone can be
+/// copied.
 fn command_lines(label: &str, command: &str, width: Option<usize>) -> Vec<Text> {
-    let label = || Text::toned(Tone::Dim, format!("  {label}"));
-    let whole = label().and(Tone::Plain, command);
-    let Some(width) = width.filter(|width| whole.width() > *width) else { return vec![whole] };
     let (command, remark) =
         command.split_once(", ").map_or((command, None), |(command, remark)| (command, Some(remark)));
-    let mut lines = vec![label()];
-    let indent = lines.first().map_or(0, Text::width);
+    let label = Text::toned(Tone::Dim, format!("  {label}"));
+    let remark = remark.map(|remark| Text::new().padded(label.width()).and(Tone::Dim, remark));
+    let whole = label.clone().and(Tone::Plain, command);
+    let mut lines = match width {
+        Some(width) if whole.width() > width => broken_command(label, command, width),
+        _ => vec![whole],
+    };
+    lines.extend(remark.into_iter().flat_map(|remark| flowed(remark, width, 0)));
+    lines
+}
+
+/// The lines of a command that is too long for one: each but the last ends with a `\`.
+fn broken_command(label: Text, command: &str, width: usize) -> Vec<Text> {
+    let indent = label.width();
+    let mut lines = vec![label];
     for (at, word) in shell_words(command).into_iter().enumerate() {
         let Some(line) = lines.last_mut() else { break };
         let space = if at == 0 { "" } else { " " };
@@ -341,8 +370,6 @@ fn command_lines(label: &str, command: &str, width: Option<usize>) -> Vec<Text> 
             *line = std::mem::take(line).and(Tone::Plain, space).and(Tone::Plain, word);
         }
     }
-    let remark = remark.map(|remark| Text::new().padded(indent).and(Tone::Dim, remark));
-    lines.extend(remark.into_iter().flat_map(|remark| remark.flowed_below(width, 0)));
     lines
 }
 
@@ -376,7 +403,10 @@ mod tests {
     #[test]
     fn a_long_command_can_be_copied() {
         let command = "latchkey tokens create 'a b' --name TEXT --scope SCOPE, when it is needed";
-        assert_eq!(plain(&command_lines(NEXT, command, None)), [format!("  next: {command}")]);
+        assert_eq!(
+            plain(&command_lines(NEXT, command, None)),
+            ["  next: latchkey tokens create 'a b' --name TEXT --scope SCOPE", "        when it is needed"]
+        );
         assert_eq!(
             plain(&command_lines(NEXT, command, Some(40))),
             [
@@ -384,6 +414,19 @@ mod tests {
                 "          --name TEXT --scope SCOPE",
                 "        when it is needed",
             ]
+        );
+    }
+
+    #[test]
+    fn a_command_reaches_the_same_server_as_this_one() {
+        let reach = ["--socket '/a b'", LOCAL].map(str::to_owned).to_vec();
+        let screen = Screen::new(Format::Text, Colour::Never).reaching(reach);
+        assert_eq!(screen.typed("latchkey users list"), "latchkey --socket '/a b' --local users list");
+        assert_eq!(screen.typed("latchkey login ada"), "latchkey --socket '/a b' login ada");
+        let hint = "see `latchkeyd config check`, or `latchkey status`; latchkey is older";
+        assert_eq!(
+            screen.typed_within(hint),
+            "see `latchkeyd config check`, or `latchkey --socket '/a b' --local status`; latchkey is older"
         );
     }
 
