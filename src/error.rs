@@ -142,6 +142,9 @@ pub enum Unauthenticated {
     /// The ticket is unknown, used, replaced or expired.
     #[error("the ticket was used or replaced, or has expired; sign in again")]
     TicketInvalid,
+    /// The link is unknown, used, cancelled, replaced or expired.
+    #[error("the link was used, cancelled or replaced, or has expired; use the newest one, or ask for another")]
+    LinkInvalid,
     /// A second factor is enrolled, and was not proved.
     #[error("this needs a code of the second factor; send one, or sign in again with one")]
     SecondFactorRequired,
@@ -174,6 +177,9 @@ pub enum Limit {
     /// Too many messages to this user, or by this operator.
     #[error("too many messages to this user or by this operator")]
     Messages,
+    /// A message may still arrive, and the pause before it is sent again has not passed.
+    #[error("the last message of this kind to this user is less than a minute old and may still arrive")]
+    Resends,
     /// The hashing queue is full.
     #[error("the queue for password hashing is full")]
     Hashing,
@@ -380,7 +386,7 @@ impl Error {
                 Unauthenticated::TokenExpired => Reason::TokenExpired,
                 Unauthenticated::SessionRevoked => Reason::SessionRevoked,
                 Unauthenticated::RefreshReused => Reason::RefreshReused,
-                Unauthenticated::TicketInvalid => Reason::TicketInvalid,
+                Unauthenticated::TicketInvalid | Unauthenticated::LinkInvalid => Reason::TicketInvalid,
                 Unauthenticated::SecondFactorRequired => Reason::SecondFactorRequired,
                 Unauthenticated::SecondFactorRejected => Reason::SecondFactorRejected,
                 Unauthenticated::TooOld { .. } => Reason::ReauthenticationRequired,
@@ -415,7 +421,7 @@ impl Error {
             },
             Error::Stale { .. } => Reason::EtagMismatch,
             Error::Exhausted { limit, .. } => match limit {
-                Limit::Source | Limit::SignIns | Limit::Messages => Reason::RateLimited,
+                Limit::Source | Limit::SignIns | Limit::Messages | Limit::Resends => Reason::RateLimited,
                 Limit::Account | Limit::Codes => Reason::Throttled,
                 Limit::Hashing => Reason::HashingSaturated,
                 Limit::Lane(_) => Reason::Overloaded,

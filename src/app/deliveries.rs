@@ -12,7 +12,7 @@ use crate::domain::id::DeliveryId;
 use crate::domain::idempotency::Remembered;
 use crate::domain::link::{LinkPurpose, LinkWay, LinkWish};
 use crate::domain::lockout::LockCause;
-use crate::domain::page::PageRequest;
+use crate::domain::page::{PageRequest, PageSize};
 use crate::domain::profile::Note;
 use crate::domain::time::Timestamp;
 use crate::domain::user::{Effects, User, UserKind, UserRef};
@@ -162,7 +162,7 @@ impl App {
         self.write(caller, Some(&sending.user), |mut writer| async move {
             let user = sendable(&mut writer, sending).await?;
             self.check_link(user.email.is_some(), LinkWay::Mailed)?;
-            check_pause(&writer, &user, sending)?;
+            check_pause(&writer, &user, sending).await?;
             writer.check_message_limits(&user, &caller.principal).await?;
             let change = writer.change();
             if let Some(earlier) = &sending.repeats {
@@ -292,13 +292,15 @@ async fn sendable(writer: &mut Writer<'_>, sending: &Sending<'_>) -> Result<User
     }
 }
 
-/// Fails if the message may still arrive.
-fn check_pause(writer: &Writer<'_>, user: &User, sending: &Sending<'_>) -> Result<()> {
-    let Some(earlier) = &sending.repeats else { return Ok(()) };
-    let has_moved = user.email.as_ref().map(EmailAddress::as_str) != Some(earlier.address.as_str());
-    let allowed_at = earlier.resend_allowed_at();
-    if has_moved || allowed_at <= writer.now {
-        return Ok(());
+/// Fails if the message, or one that has repeated it, may still arrive.
+async fn check_pause(writer: &Writer<'_>, user: &User, sending: &Sending<'_>) -> Result<()> {
+    let (Some(earlier), Some(one)) = (&sending.repeats, PageSize::parse(1)) else { return Ok(()) };
+    let filter = DeliveryFilter { kinds: vec![earlier.letter.kind()], states: Vec::new() };
+    let newest = delivery_list(&writer.tx, &filter, Some(user.id), None, one).await?.rows;
+    let is_at_address = |sent: &&Delivery| user.email.as_ref().map(EmailAddress::as_str) == Some(sent.address.as_str());
+    let allowed_at = newest.iter().chain([earlier]).filter(is_at_address).map(Delivery::resend_allowed_at).max();
+    match allowed_at.filter(|at| *at > writer.now) {
+        Some(at) => Err(Error::Exhausted { limit: Limit::Resends, retry_after: at.duration_since(writer.now) }),
+        None => Ok(()),
     }
-    Err(Error::Exhausted { limit: Limit::Messages, retry_after: allowed_at.duration_since(writer.now) })
 }

@@ -75,11 +75,11 @@ impl App {
         self.check_source(caller).await?;
         let (link, _) = self.live_link(caller, secret.as_ref()).await?;
         if link.purpose != LinkPurpose::EmailVerification {
-            return Err(Unauthenticated::TicketInvalid.into());
+            return Err(Unauthenticated::LinkInvalid.into());
         }
         let link = &link;
         self.write(caller, None, |mut writer| async move {
-            let dead = || Error::Unauthenticated(Unauthenticated::TicketInvalid);
+            let dead = || Error::Unauthenticated(Unauthenticated::LinkInvalid);
             let before = writer.locked(link.user_id).await?.ok_or_else(dead)?;
             let change = writer.change();
             if !before.can_use(link, change.now) || !link_consume(&change.tx, link.id, change.now).await? {
@@ -102,9 +102,9 @@ impl App {
             Some(secret) => link_find_to_cancel(self.store.reader(), &secret.digest()).await?,
             None => None,
         };
-        let Some(link) = &found else { return self.ticket_invalid(caller).await };
+        let Some(link) = &found else { return self.link_invalid(caller).await };
         self.write(caller, None, |mut writer| async move {
-            let dead = || Error::Unauthenticated(Unauthenticated::TicketInvalid);
+            let dead = || Error::Unauthenticated(Unauthenticated::LinkInvalid);
             let user = writer.locked(link.user_id).await?.ok_or_else(dead)?;
             let change = writer.change();
             let ended = change.end_links(&user, Some(link.purpose)).await?;
@@ -126,10 +126,10 @@ impl App {
             Some(secret) => link_find(self.store.reader(), &secret.digest()).await?,
             None => None,
         };
-        let Some(link) = found else { return self.ticket_invalid(caller).await };
+        let Some(link) = found else { return self.link_invalid(caller).await };
         let user = user_by_id(self.store.reader(), link.user_id).await?;
         let user = user.filter(|user| user.can_use(&link, self.now()));
-        user.map(|user| (link, user)).ok_or_else(|| Unauthenticated::TicketInvalid.into())
+        user.map(|user| (link, user)).ok_or_else(|| Unauthenticated::LinkInvalid.into())
     }
 
     /// How long a link works, unless the operator says otherwise.

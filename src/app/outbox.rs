@@ -220,6 +220,7 @@ impl Change<'_> {
             next_attempt_at: Some(self.now),
             expires_at: expires_at.or(told_end(user, kind)),
             link_id: link.map(|link| link.link.id),
+            link_ended_at: None,
             resend_of,
         };
         let new = NewDelivery {

@@ -133,6 +133,11 @@ impl Error {
         if let Error::Refused(refusal) = self { &refusal.reason } else { "" }
     }
 
+    /// Which limit on messages was reached. Empty if none was.
+    pub(crate) fn limit(&self) -> &str {
+        if let Error::Refused(refusal) = self { refusal.metadata.get("limit").map_or("", String::as_str) } else { "" }
+    }
+
     /// Returns whether the server refused the token of the call.
     pub(crate) fn is_signed_out(&self) -> bool {
         matches!(self, Error::Refused(refusal) if refusal.is_of_token())

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use strum::{IntoStaticStr, VariantArray};
 
-use super::delivery::{Delivery, DeliveryKind, DeliveryState};
+use super::delivery::{Delivery, DeliveryKind, DeliveryState, blames_relay};
 use super::lockout::{BudgetThrottle, Lock, LockCause, Throttle};
 use super::second_factor::Proofs;
 use super::sign_in_ability::{AbilityKind, Remedy};
@@ -92,7 +92,8 @@ pub struct Finding {
     pub method: Option<Remedy>,
     /// Since when.
     pub since: Option<Timestamp>,
-    /// When it passes by itself, when a temporary password expires, or until when a deleted name is reserved.
+    /// When it passes by itself, when a temporary password expires, until when a deleted name is reserved, or when a message is
+    /// tried again.
     pub until: Option<Timestamp>,
 }
 
@@ -172,6 +173,8 @@ pub struct Facts {
     pub readiness: Readiness,
     /// The messages of the last week, newest first, if the caller may know of them.
     pub deliveries: Vec<Delivery>,
+    /// When the user last cancelled links as not asked for, if the caller may know of the messages.
+    pub disowned_at: Option<Timestamp>,
     /// What the relay, or the disk, answers to all messages, if none goes out.
     pub mail_failure: Option<String>,
 }
@@ -205,7 +208,7 @@ pub struct Diagnosis {
 impl Diagnosis {
     /// Judges a sign-in of a user. A finding is blocking if and only if the verdict is that the user cannot sign in now.
     pub fn of_user(user: &User, facts: &Facts, now: Timestamp) -> Diagnosis {
-        let mut findings = of_account(user, now);
+        let mut findings = of_account(user, dead_link(user, facts, now), now);
         if user.kind == UserKind::Person {
             findings.extend(of_person(user, facts, now));
         }
@@ -303,8 +306,52 @@ fn has_unusable_hash(user: &User, facts: &Facts) -> bool {
     user.password.is_some() && !facts.is_hash_usable
 }
 
+/// Why the link in the newest mail, which should have let the user choose a password, does not work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum DeadLink {
+    /// The user cancelled it by the second link of the mail.
+    Disowned,
+    /// It ended otherwise, such as by an operator.
+    Ended,
+}
+
+impl DeadLink {
+    /// Adds to the finding about a password that is missing.
+    fn explain(self, mut finding: Finding) -> Finding {
+        let (what, remedy) = match self {
+            DeadLink::Disowned => (
+                "The user cancelled the link in the newest mail, as not asked for.",
+                "Speak with the user, who said that they did not ask for it, before you send another link.",
+            ),
+            DeadLink::Ended => (
+                "The link in the newest mail was ended.",
+                "Find out in the user's history why it was ended, before you send another link.",
+            ),
+        };
+        finding.summary = format!("{} {what}", finding.summary);
+        remedy.clone_into(&mut finding.remedy);
+        finding
+    }
+}
+
+/// `None` if a link works, or if the newest one was not ended. One to another address, or of before the password was ended, is
+/// no surprise.
+fn dead_link(user: &User, facts: &Facts, now: Timestamp) -> Option<DeadLink> {
+    let sets_password =
+        |sent: &&Delivery| matches!(sent.letter.kind(), DeliveryKind::Invite | DeliveryKind::PasswordReset);
+    let newest = facts.deliveries.iter().find(sets_password)?;
+    let is_at_address = user.email.as_ref().is_some_and(|email| email.as_str() == newest.address);
+    let is_outdated = user.password_ended_at.is_some_and(|at| newest.created_at < at);
+    let ended_at = newest.link_ended_at.filter(|_| is_at_address && !is_outdated)?;
+    match user.pending_link(now) {
+        Some(link) if link.purpose.sets_password() => None,
+        _ if facts.disowned_at == Some(ended_at) => Some(DeadLink::Disowned),
+        _ => Some(DeadLink::Ended),
+    }
+}
+
 /// The findings about the account itself.
-fn of_account(user: &User, now: Timestamp) -> Vec<Finding> {
+fn of_account(user: &User, dead_link: Option<DeadLink>, now: Timestamp) -> Vec<Finding> {
     let mut findings: Vec<Finding> = user.lock(now).map(of_lock).into_iter().collect();
     findings.extend(of_inactivity(user, now));
     if user.kind == UserKind::Service {
@@ -312,16 +359,20 @@ fn of_account(user: &User, now: Timestamp) -> Vec<Finding> {
         let finding = Finding::new(Code::ServiceAccount, Severity::Warning, summary);
         findings.push(finding.helped("Give it an API token.", Some(Remedy::CreateApiToken)));
     }
+    let explained = |finding: Finding| match dead_link {
+        Some(link) => link.explain(finding),
+        None => finding,
+    };
     if user.is_pending() {
         let finding = Finding::new(Code::Pending, Severity::Blocking, "Created without a password.");
         let finding = finding.helped("Reset the password, to give the user a first one.", Some(Remedy::ResetPassword));
-        findings.push(Finding { since: Some(user.created_at), ..finding });
+        findings.push(explained(Finding { since: Some(user.created_at), ..finding }));
     }
     if user.has_ended_password() {
         let summary = "The password was ended, and none has been set since.";
         let finding = Finding::new(Code::ResetOutstanding, Severity::Blocking, summary);
         let finding = finding.helped("Reset the password.", Some(Remedy::ResetPassword));
-        findings.push(Finding { since: user.password_ended_at, ..finding });
+        findings.push(explained(Finding { since: user.password_ended_at, ..finding }));
     }
     let Some(password) = &user.password else { return findings };
     if password.is_expired(now) {
@@ -419,7 +470,7 @@ fn of_person(user: &User, facts: &Facts, now: Timestamp) -> Vec<Finding> {
     findings.extend(of_newest_message(&facts.deliveries));
     findings.extend(facts.mail_failure.as_ref().map(|error| {
         let finding = Finding::new(Code::MailUnavailable, Severity::Warning, format!("No mail goes out: {error}."));
-        finding.helped("Run `latchkeyd mail test` on the server, which explains the failure.", None)
+        finding.helped(MAIL_TEST, None)
     }));
     findings
 }
@@ -535,6 +586,8 @@ fn of_newest_message(deliveries: &[Delivery]) -> Option<Finding> {
         DeliveryState::Failed => "was refused",
         DeliveryState::Expired => "did not go out before its link ended",
         DeliveryState::Retrying => "was not accepted yet",
+        // A link that was used or ended has arrived, or does not matter any more.
+        DeliveryState::Unknown if newest.link_ended_at.is_none() => "may have gone out",
         _ => return None,
     };
     let what = match newest.letter.kind() {
@@ -546,10 +599,22 @@ fn of_newest_message(deliveries: &[Delivery]) -> Option<Finding> {
     let words = if newest.last_words.is_empty() { String::new() } else { format!(": {}", newest.last_words) };
     let summary = format!("The {what} to {} {became}{words}.", newest.address);
     let finding = Finding::new(Code::DeliveryFailing, Severity::Warning, summary);
-    let finding = finding
-        .helped("Correct the address if it is wrong, then send the message again.", Some(Remedy::ResendDelivery));
-    Some(Finding { since: Some(newest.updated_at), ..finding })
+    let again = Some(Remedy::ResendDelivery);
+    let finding = match (newest.state, blames_relay(&newest.last_words)) {
+        (DeliveryState::Unknown, _) => finding.helped("Ask the user whether it came; if not, send it again.", again),
+        (DeliveryState::Retrying, true) => finding.helped(format!("{MAIL_TEST} It is tried again by itself."), None),
+        (DeliveryState::Retrying, false) => finding.helped("Wait: it is tried again by itself.", None),
+        (_, true) => finding.helped(format!("{MAIL_TEST} Then send the message again."), None),
+        (DeliveryState::Failed, false) => {
+            finding.helped("Correct the address if it is wrong, then send the message again.", again)
+        }
+        (_, false) => finding.helped("Send the message again.", again),
+    };
+    Some(Finding { since: Some(newest.updated_at), until: newest.next_attempt_at, ..finding })
 }
+
+/// What helps if mail fails to all users.
+const MAIL_TEST: &str = "Run `latchkeyd mail test` on the server, which explains the failure.";
 
 fn counted(number: u32, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }

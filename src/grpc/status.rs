@@ -156,6 +156,8 @@ fn metadata(error: &Error) -> HashMap<String, String> {
         }
         Error::Precondition(Unmet::PasswordTooYoung(until)) => vec![("availableTime", until.to_string())],
         Error::Precondition(Unmet::UserLocked(cause)) => vec![("lockCause", cause.as_str().to_owned())],
+        Error::Exhausted { limit: Limit::Messages, .. } => vec![("limit", "messages".to_owned())],
+        Error::Exhausted { limit: Limit::Resends, .. } => vec![("limit", "resends".to_owned())],
         Error::Exhausted { limit: Limit::Lane(lane), .. } => vec![("lane", (*lane).to_owned())],
         Error::QueryTooBroad { narrowing } => {
             let fields: Vec<&str> = narrowing.iter().map(|way| way.field()).collect();
@@ -203,7 +205,7 @@ fn resource_info(resource: Resource, name: &str, error: &Error) -> ErrorDetail {
 fn subject(limit: Limit) -> &'static str {
     match limit {
         Limit::Source => "source",
-        Limit::Account | Limit::Codes | Limit::SignIns | Limit::Messages => "account",
+        Limit::Account | Limit::Codes | Limit::SignIns | Limit::Messages | Limit::Resends => "account",
         Limit::Hashing | Limit::Lane(_) => "server",
     }
 }

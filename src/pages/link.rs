@@ -94,7 +94,7 @@ impl Pages {
     /// Looks at a link. Fails if it is dead, or for another page.
     async fn open<'a>(&self, visit: &Visit, fields: &'a Fields) -> Result<OpenLink<'a>, Problem> {
         let Place::Link(page) = visit.place() else { return Err(Problem::NotFound) };
-        let dead = || Error::Unauthenticated(Unauthenticated::TicketInvalid);
+        let dead = || Error::Unauthenticated(Unauthenticated::LinkInvalid);
         let token = fields.get("token");
         if page == LinkPage::Cancel {
             CancelSecret::parse(token).map_err(|_| dead())?;

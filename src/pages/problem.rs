@@ -10,6 +10,7 @@ use http::{HeaderValue, StatusCode};
 use minijinja::context;
 
 use super::Pages;
+use super::link_page::LinkPage;
 use super::view::{Mistake, Page, Span};
 use super::visit::{Place, Visit};
 use crate::domain::reason::Reason;
@@ -163,6 +164,7 @@ impl Pages {
             },
             values: context! {
                 kind => problem.kind(),
+                is_confirmation => place == Place::Link(LinkPage::Verify),
                 wait => wait.map(Span::until_retry),
                 request_id => visit.request_id(),
             },

@@ -1,5 +1,7 @@
 //! Links. A row stays for a while after its end, so that a link that was used is told from one that never was.
 
+use std::collections::HashMap;
+
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, Set};
 
@@ -99,6 +101,20 @@ pub async fn link_end_all(tx: &WriteTx, user: UserId, purpose: Option<LinkPurpos
 /// Ends one link. Returns whether it worked.
 pub async fn link_end(tx: &WriteTx, id: LinkId, now: Timestamp) -> Result<bool> {
     link_consume(tx, id, now).await
+}
+
+/// Reads when these links were used or ended. A link that was not has no entry.
+pub(super) async fn link_ends(
+    c: &impl ConnectionTrait,
+    links: impl IntoIterator<Item = LinkId>,
+) -> Result<HashMap<LinkId, Timestamp>> {
+    let ids: Vec<String> = links.into_iter().map(|id| id.to_string()).collect();
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let ended = link::Entity::find().filter(Column::Id.is_in(ids)).filter(Column::EndedAt.is_not_null()).all(c).await?;
+    let ended = ended.iter().map(decode).collect::<Result<Vec<Link>>>()?;
+    Ok(ended.into_iter().filter_map(|link| Some((link.id, link.ended_at?))).collect())
 }
 
 async fn end(tx: &WriteTx, links: &[LinkId], now: Timestamp) -> Result<()> {

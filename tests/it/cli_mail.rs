@@ -57,6 +57,8 @@ async fn a_mail_that_the_relay_takes_is_exit_0_and_says_what_to_tell_the_user() 
     assert!(told.starts_with(&format!("✔ a link by mail to {ADDRESS}, good until ")), "{told}");
     assert!(told.contains("\n  tell the user  open the link in the newest mail and choose a password"), "{told}");
     assert!(told.contains(&format!("\n✔ the mail to {ADDRESS} was accepted by 127.0.0.1:")), "{told}");
+    let (accepted, told_at) = (told.find("✔ the mail to"), told.find("  tell the user"));
+    assert!(accepted < told_at, "first whether it has gone out: {told}");
     let status = run(&terminal(&h), "status").good();
     assert!(status.contains("  mail       ● to a relay; last accepted "), "{status}");
     let diagnosis = run(&terminal(&h), "users diagnose bob").good();
@@ -76,6 +78,7 @@ async fn a_mail_that_the_relay_refuses_for_good_is_exit_1_with_its_words_and_the
         "{ran:?}"
     );
     assert!(ran.stderr.contains("550 5.1.1 no such user"), "{ran:?}");
+    assert!(!ran.stdout.contains("tell the user"), "there is no mail to open: {ran:?}");
     assert!(ran.stderr.contains("`latchkey users update bob --email ADDRESS`; then `latchkey deliveries resend "));
 
     let listed = run(&shell, "deliveries list --state failed").good();
@@ -84,7 +87,10 @@ async fn a_mail_that_the_relay_refuses_for_good_is_exit_1_with_its_words_and_the
     let id = answer["deliveries"][0]["id"].as_str().expect("an id").to_owned();
     let shown = run(&shell, &format!("deliveries show {id}")).good();
     assert!(shown.contains("\n  last words ") && shown.contains("550 5.1.1 no such user"), "{shown}");
-    assert!(shown.contains("  next: latchkey users update bob --email ADDRESS, if the address is wrong\n"), "{shown}");
+    assert!(
+        shown.contains("  next: latchkey users update bob --email ADDRESS\n        if the address is wrong\n"),
+        "{shown}"
+    );
     assert!(shown.ends_with(&format!("  next: latchkey deliveries resend {id}\n")), "{shown}");
     assert_eq!(run(&shell, &format!("deliveries watch {id}")).code, 1);
     let history = run(&shell, "users history bob").good();
@@ -100,14 +106,77 @@ async fn a_mail_that_is_still_under_way_is_exit_4_and_the_reset_is_done() {
     assert_eq!(ran.code, 4, "{ran:?}");
     assert!(ran.stderr.starts_with("error: the reset is done; its mail to bob@example.com is still under way"));
     assert!(ran.stderr.contains("hint: follow it with `latchkey deliveries watch "), "{ran:?}");
+    assert!(ran.stdout.contains("  tell the user  open the link"), "{ran:?}");
+    let diagnosis = run(&shell, "users diagnose bob").good();
+    assert!(diagnosis.contains("  DO   1  Wait: it is tried again by itself, next "), "{diagnosis}");
+    assert!(diagnosis.contains(" · next attempt ") && !diagnosis.contains("--email"), "{diagnosis}");
     let listed = run(&shell, "deliveries list").good();
-    assert!(listed.contains("… retrying, next "), "{listed}");
+    assert!(listed.contains("… retrying, next attempt "), "{listed}");
     let ran = run(&shell, "deliveries watch --for 1s");
     // The other one is the notice to the new address of the user.
     assert!(ran.code == 0 && ran.stdout.contains("  2 under way"), "{ran:?}");
     let ran = run(&shell, "users reset bob --wait=1s --output json");
     assert!(ran.code == 4 && ran.stderr.contains(r#""code":"UNDER_WAY""#), "{ran:?}");
     assert_eq!(serde_json::Deserializer::from_str(&ran.stdout).into_iter::<serde_json::Value>().count(), 2, "{ran:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_helps_a_mail_depends_on_what_it_met() {
+    let wait = "It is tried again by itself, next ";
+    let cases = [
+        (Step::Mail, Act::reply("451 4.3.0 try later"), v1::DeliveryState::Retrying, wait, ""),
+        (
+            Step::Recipient,
+            Act::reply("554 5.7.1 Relay access denied"),
+            v1::DeliveryState::Failed,
+            "latchkeyd",
+            "resend",
+        ),
+        (Step::Dot, Act::close(), v1::DeliveryState::Unknown, "if the user says that nothing came", "resend"),
+    ];
+    for (step, act, state, told, command) in cases {
+        let relay = SmtpServer::with(Tls::None, step, act).await;
+        let h = with_relay(&relay).await;
+        let operator = h.operator().await;
+        let invited = v1::CreateUserRequest {
+            username: "grace".to_owned(),
+            email: "grace@example.com".to_owned(),
+            credential: Some(v1::create_user_request::Credential::Invite(v1::SendLink::default())),
+            ..Default::default()
+        };
+        let sent = operator.create(invited).await.expect("an invitation").delivery.expect("a message");
+        operator.delivery_in(&sent.id, state).await;
+        let diagnosis = run(&terminal(&h), "users diagnose grace").good();
+        let (steps, _) = diagnosis.split_once("  WHY").expect("why");
+        assert!(steps.contains(told) && !steps.contains("--email") && !steps.contains("users reset"), "{diagnosis}");
+        assert_eq!(steps.contains("latchkeyd mail test"), step != Step::Dot, "{diagnosis}");
+        let resends = steps.contains(&format!("latchkey deliveries resend {}", sent.id));
+        assert_eq!(resends, !command.is_empty(), "{diagnosis}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_invitation_that_its_user_cancelled_is_not_just_sent_again() {
+    let h = Harness::start().await;
+    let (operator, shell) = (h.operator().await, terminal(&h));
+    shell.latchkey(&["users", "invite", "grace", "--email", "grace@example.com"]).good();
+    let sent = operator.deliveries("grace").await.remove(0);
+    h.stranger().await.cancel(&h.mail_of(&sent).await.token("cancel")).await.expect("a cancellation");
+    let told = shell.latchkey(&["users", "diagnose", "grace"]).good();
+    let steps = "  DO   1  Speak with the user, who said that they did not ask for it, before you send another link.\n       \
+                 2  latchkey users reset grace\n  \
+                 WHY  ✖ Created without a password. The user cancelled the link in the newest mail, as not asked for · ";
+    assert!(told.contains(steps), "{told}");
+    assert!(told.contains(" · its link works no longer\n"), "{told}");
+    shell.latchkey(&["users", "reset", "grace"]).good();
+    let told = shell.latchkey(&["users", "diagnose", "grace"]).good();
+    assert!(told.contains("✖ Created without a password · ") && !told.contains("Speak with"), "{told}");
+    // An old link that was used says nothing about a password that was ended since.
+    let sent = operator.deliveries("grace").await.remove(0);
+    h.stranger().await.choose(&h.mail_of(&sent).await.token("invite"), OTHER_PASSWORD).await.expect("a password");
+    operator.contain("grace").await.expect("a lock");
+    let told = shell.latchkey(&["users", "diagnose", "grace"]).good();
+    assert!(told.contains("none has been set since · ") && !told.contains("history"), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -171,6 +240,12 @@ async fn without_mail_a_reset_names_the_temporary_password() {
         "{ran:?}"
     );
     assert!(!ran.stderr.contains("--email"), "{ran:?}");
+    for reach in ["--local".to_owned(), format!("--socket {}", h.socket().display())] {
+        let ran = shell.latchkey(&format!("{reach} users reset bob").split(' ').collect::<Vec<_>>());
+        assert!(ran.stderr.contains(&format!("`latchkey {reach} users reset bob --temporary-password`")), "{ran:?}");
+        let shown = shell.latchkey(&format!("{reach} users show bob").split(' ').collect::<Vec<_>>()).good();
+        assert!(shown.contains(&format!("  next: latchkey {reach} audit list --user bob\n")), "{shown}");
+    }
     assert!(shell.latchkey(&["status"]).good().contains("  mail       – off: no mail is sent\n"));
 }
 

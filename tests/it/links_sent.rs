@@ -58,6 +58,7 @@ async fn a_temporary_password_can_go_by_mail_and_stay_unseen() {
     let delivery = answer.delivery.unwrap();
     assert_eq!((delivery.kind(), delivery.expire_time), (DeliveryKind::TemporaryPassword, answer.expire_time));
     let mail = h.mail_of(&delivery).await;
+    assert!(mail.text.contains("It works for 24 hours"), "{}", mail.text);
     let is_one = |word: &str| word.len() == 17 && word.split('-').all(|group| group.len() == 5);
     let password = mail.text.split_whitespace().find(|word| is_one(word)).expect("a password").to_owned();
     stranger.change_step("bob", &password).await.expect("a step");
@@ -122,6 +123,12 @@ async fn a_message_is_sent_again_to_the_present_address() {
     h.clock.advance(Duration::from_mins(1));
     let second = operator.resend(&first.id).await.unwrap();
     assert_eq!((second.resend_of.as_str(), second.address.as_str()), (first.id.as_str(), ADDRESS));
+    let refused_again = refused(operator.resend(&first.id).await, Code::ResourceExhausted, "RATE_LIMITED");
+    assert_eq!(
+        refused_again.details.error_info().unwrap().metadata["limit"],
+        "resends",
+        "the second one may still arrive"
+    );
     let again = h.mail_of(&second).await.token("reset");
     stranger.inspect(&link).await.expect("the first mail may still be read");
     stranger.inspect(&again).await.expect("a live link");
@@ -140,11 +147,15 @@ async fn cancelling_a_message_ends_its_link() {
     let (operator, stranger) = (bob(&h).await, h.stranger().await);
     let delivery = operator.mailed().await;
     let link = h.mail_of(&delivery).await.token("reset");
+    assert_eq!(operator.delivery(&delivery.id).await.link_end_time, None);
     let cancel = || async {
         let request = v1::CancelDeliveryRequest { delivery_id: delivery.id.clone(), note: "wrong person".to_owned() };
         operator.user_admin().cancel_delivery(request).await.expect("a cancellation").into_inner().delivery.unwrap()
     };
-    assert_eq!(cancel().await.state(), DeliveryState::Accepted, "it has gone out");
+    let cancelled = cancel().await;
+    assert_eq!(cancelled.state(), DeliveryState::Accepted, "it has gone out");
+    assert!(cancelled.link_end_time.is_some(), "{cancelled:?}");
+    assert_eq!(operator.deliveries("bob").await[0].link_end_time, cancelled.link_end_time);
     dead(stranger.inspect(&link).await);
     cancel().await;
     let cancelled = operator.events().await.into_iter().filter(|e| e.r#type() == EventType::DeliveryCancelled);

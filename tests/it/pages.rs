@@ -195,7 +195,7 @@ async fn a_password_is_chosen_after_every_mistake_was_told() {
         format!(r#"value="{USER}" autocomplete="username""#),
         r#"autocomplete="new-password""#.to_owned(),
         r#"<form method="post" action="reset""#.to_owned(),
-        "for another 11 hours".to_owned(),
+        "for another 12 hours".to_owned(),
     ] {
         assert!(opened.body.contains(&part), "{part}: {}", opened.body);
     }
@@ -323,6 +323,8 @@ async fn every_dead_link_gets_the_same_page() {
         let fields = [("token", live.as_str()), ("password", PASSWORD), ("repeat", PASSWORD)];
         assert_eq!(h.form(&format!("/{other}"), &fields).await.status, 410, "{other}");
     }
+    let unconfirmed = h.page(&format!("/verify?token={live}")).await.body;
+    assert!(unconfirmed.contains("where you signed in") && !unconfirmed.contains("forgot"), "{unconfirmed}");
     assert_eq!(h.page(&format!("/reset?token={live}")).await.status, 200);
 }
 

@@ -38,7 +38,7 @@ impl App {
     /// lifts a throttle and a lock for failed sign-ins. Makes no session. Returns the number of sessions that were ended. A
     /// rejected password or code leaves the link as it is.
     ///
-    /// Fails with [`Unauthenticated::TicketInvalid`] if the link does not work.
+    /// Fails with [`Unauthenticated::LinkInvalid`] if the link does not work.
     pub async fn complete_password_reset(&self, caller: &Caller, command: CompletePasswordReset) -> Result<u32> {
         let CompletePasswordReset { link, new_password, code, validate_only } = command;
         let code = code.as_ref();
@@ -47,7 +47,7 @@ impl App {
         if validate_only {
             return Ok(0);
         }
-        let dead = || Error::Unauthenticated(Unauthenticated::TicketInvalid);
+        let dead = || Error::Unauthenticated(Unauthenticated::LinkInvalid);
         let done = self.write(caller, None, |mut writer| async move {
             let before = writer.locked(proof.link.user_id).await?.ok_or_else(dead)?;
             let change = writer.change();

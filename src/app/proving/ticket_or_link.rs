@@ -78,7 +78,7 @@ impl App {
     /// Proves a link and hashes the new password, which must differ from the old one. What breaks a rule is not hashed. A link
     /// never dies of wrong passwords, since it has no password to guess; its hashes are limited.
     ///
-    /// Fails with [`Unauthenticated::TicketInvalid`] if the link does not work.
+    /// Fails with [`Unauthenticated::LinkInvalid`] if the link does not work.
     pub(in crate::app) async fn prove_link(
         &self,
         entry: Entry<'_>,
@@ -89,7 +89,7 @@ impl App {
         let caller = entry.caller;
         let (link, user) = self.live_link(caller, secret).await?;
         if !link.purpose.sets_password() {
-            return Err(Unauthenticated::TicketInvalid.into());
+            return Err(Unauthenticated::LinkInvalid.into());
         }
         let admitted = self.admit_to_hash(entry, Some(Account::Known(user.id).key())).await?;
         let words = self.words_of(&user);
@@ -98,7 +98,7 @@ impl App {
         self.gate.take_link(link.id)?;
         let (permit, typed) = (&admitted.permit, new_password.as_plain());
         let account = user_with_credentials(self.store.reader(), user.id).await?;
-        let account = account.ok_or(Error::Unauthenticated(Unauthenticated::TicketInvalid))?;
+        let account = account.ok_or(Error::Unauthenticated(Unauthenticated::LinkInvalid))?;
         let has_password = account.credentials.password.is_some();
         if (has_password && self.verify_unblocked(caller, permit, Some(typed), Some(&account)).await?)
             || self.was_used_before(permit, typed, &account).await?
@@ -122,9 +122,15 @@ impl App {
         Ok(account.map(|account| (digest, ticket, account)))
     }
 
-    /// Counts a ticket or a link that does not exist against the source.
+    /// Counts a ticket that does not exist against the source.
     pub(in crate::app) async fn ticket_invalid<T>(&self, caller: &Caller) -> Result<T> {
         self.secret_failed(caller, None, Reason::TicketInvalid).await?;
         Err(Unauthenticated::TicketInvalid.into())
+    }
+
+    /// Does the same with a link.
+    pub(in crate::app) async fn link_invalid<T>(&self, caller: &Caller) -> Result<T> {
+        self.secret_failed(caller, None, Reason::TicketInvalid).await?;
+        Err(Unauthenticated::LinkInvalid.into())
     }
 }

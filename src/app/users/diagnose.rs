@@ -158,6 +158,7 @@ impl App {
             sign_ins_limited_until: self.sign_ins_wait(user.id).map(|wait| now.saturating_add(wait)),
             readiness: self.readiness(),
             deliveries: self.recent_deliveries(caller, user, now).await?,
+            disowned_at: self.disowned_at(caller, user).await?,
             mail_failure: self.mail_failure().await?,
         };
         Ok((facts, attempts))
@@ -172,6 +173,17 @@ impl App {
         let page = delivery_list(self.store.reader(), &filter, Some(user.id), None, size).await?;
         let since = now.saturating_sub(A_WEEK);
         Ok(page.rows.into_iter().filter(|sent| sent.created_at >= since).collect())
+    }
+
+    /// When the user last cancelled links by a mail, if the caller may know of the messages.
+    async fn disowned_at(&self, caller: &Caller, user: &User) -> Result<Option<Timestamp>> {
+        let needs_link = user.is_pending() || user.has_ended_password();
+        if !needs_link || !caller.scopes.contains(Scope::DeliveriesRead) {
+            return Ok(None);
+        }
+        let about = About::User(user.id);
+        let cancelled = event_recent(self.store.reader(), &about, &[EventType::LinkCancelled], 1).await?;
+        Ok(cancelled.first().map(|event| event.at))
     }
 
     /// What all messages meet, if none goes out.

@@ -155,7 +155,7 @@ fn show(screen: &Screen, delivery: &Delivery, person: Option<&str>) -> Result<()
     let time = |stamp: Option<&prost_types::Timestamp>| {
         instant(stamp).map(|at| Text::from(clock.full_and_ago(at))).unwrap_or_default()
     };
-    let expires = instant(delivery.expire_time.as_ref());
+    let expires = instant(delivery.expire_time.as_ref()).filter(|_| delivery.link_end_time.is_none());
     let expires = expires.map(|at| format!("{}, {}", clock.moment(at), clock.left(at))).unwrap_or_default();
     let last_words = if delivery.relay_answer.is_empty() { &delivery.last_error } else { &delivery.relay_answer };
     let attempts = if delivery.attempts == 0 { "none yet".to_owned() } else { delivery.attempts.to_string() };
@@ -170,6 +170,7 @@ fn show(screen: &Screen, delivery: &Delivery, person: Option<&str>) -> Result<()
         ("created", time(delivery.create_time.as_ref())),
         ("changed", time(delivery.update_time.as_ref())),
         ("good until", expires.into()),
+        ("link ended", time(delivery.link_end_time.as_ref())),
         ("repeats", delivery.resend_of.as_str().into()),
     ])
 }
@@ -182,6 +183,7 @@ fn next(screen: &Screen, delivery: &Delivery, user: &str) -> Result<(), Error> {
             screen.next(&format!("latchkey users update {user} --email ADDRESS, if the address is wrong"))?;
             again(screen, delivery, user)
         }
+        DeliveryState::Cancelled => screen.next(&format!("latchkey deliveries list --user {user}")),
         _ if !is_final(delivery) => screen.next(&format!("latchkey deliveries watch {}", delivery.id)),
         _ => again(screen, delivery, user),
     }
@@ -245,7 +247,7 @@ impl Resend {
             }
         }
         let user = format!("id:{}", delivery.user_id);
-        let sent = Sent { done: "a new message was made", user: &user };
+        let sent = Sent { done: "a new message was made", user: &user, tells: !self.is_step };
         cli.follow_sent(sent, Some(delivery), self.waiting).await
     }
 }

@@ -73,7 +73,8 @@ impl Verify {
             show_sent(&cli.screen, delivery, None, false)?;
             show_advice(&cli.screen, delivery, writes_files, self.waiting.wait.is_some())?;
         }
-        cli.follow_sent(Sent { done: "the link is made", user: &name }, answer.delivery, self.waiting).await
+        cli.follow_sent(Sent { done: "the link is made", user: &name, tells: true }, answer.delivery, self.waiting)
+            .await
     }
 }
 
@@ -83,6 +84,9 @@ Asks for the link, without showing it. The whole link will do, or what stands be
 Examples:
   latchkey email confirm
   latchkey email confirm --token-stdin < link.txt";
+
+/// How a user gets another link for an address.
+const ANOTHER: &str = "an operator sends another one with `latchkey email verify USER`";
 
 /// Confirm your address with a link from a mail.
 #[derive(Debug, Args)]
@@ -99,6 +103,6 @@ impl Confirm {
     async fn run(self, cli: &Cli) -> Result<(), Error> {
         let request = VerifyEmailRequest { link_token: cli.link_token(self.token_stdin)? };
         let done = cli.answer(request, |screen, _| screen.done("your address is confirmed"));
-        done.await.map_err(dead_link)
+        done.await.map_err(|error| dead_link(error, ANOTHER))
     }
 }

@@ -37,6 +37,8 @@ pub(super) struct Sent<'a> {
     pub(super) done: &'a str,
     /// The user, as a USER argument.
     pub(super) user: &'a str,
+    /// Whether to say what to tell the user, once the mail has gone out or is still under way.
+    pub(super) tells: bool,
 }
 
 impl Cli {
@@ -71,14 +73,20 @@ impl Cli {
     /// Prints what became of a message at last, or returns it as the error of the command.
     pub(super) fn report(&self, sent: Sent<'_>, delivery: &Delivery) -> Result<(), Error> {
         let (done, outcome) = (sent.done, outcome(delivery));
+        let told = tell(delivery).filter(|_| sent.tells && !self.screen.is_json());
+        let advise = || told.map_or(Ok(()), |tell| self.screen.fields([("tell the user", tell.into())]));
         match delivery.state() {
             _ if !is_final(delivery) => {
+                advise()?;
                 let message = format!("{done}; its mail to {} {outcome}", delivery.address);
                 Err(Error::stopped(Exit::UnderWay, message).hint(watch(delivery)))
             }
             DeliveryState::Accepted if self.screen.is_json() => Ok(()),
             DeliveryState::Accepted if is_written(delivery) => self.screen.caution(WRITTEN),
-            DeliveryState::Accepted => self.screen.done(format!("the mail to {} {outcome}", delivery.address)),
+            DeliveryState::Accepted => {
+                self.screen.done(format!("the mail to {} {outcome}", delivery.address))?;
+                advise()
+            }
             _ => {
                 let message = format!("{done}, but its mail to {} {outcome}", delivery.address);
                 Err(Error::stopped(Exit::Stopped, message).hint(remedy(delivery, sent.user)))
@@ -129,10 +137,11 @@ pub(super) fn delivery_json(delivery: &Delivery) -> Result<serde_json::Value, Er
     crate::cli::output::json::value(&Client::reflected::<GetDeliveryRequest>(&answer)?)
 }
 
-/// Adds the hint for a limit on messages. The reason is also that of other limits.
+/// Adds the hint for a limit on messages.
 pub(super) fn mail_limit(error: Error) -> Error {
-    match error.reason() {
-        "RATE_LIMITED" => error.hint("one user gets at most 10 messages an hour, and one operator sends at most 600"),
+    match error.limit() {
+        "messages" => error.hint("one user gets at most 10 messages an hour, and one operator sends at most 600"),
+        "resends" => error.hint("ask the user to look for it, also in the spam folder, before it is sent again"),
         _ => error,
     }
 }
@@ -144,6 +153,10 @@ fn watch(delivery: &Delivery) -> String {
 /// What helps a message that did not go out, of a kind that can be sent again.
 pub(super) fn remedy(delivery: &Delivery, user: &str) -> String {
     match delivery.kind() {
+        // It was replaced by a newer one, more often than not.
+        _ if delivery.state() == DeliveryState::Cancelled => {
+            format!("see which one came after it with `latchkey deliveries list --user {user}`")
+        }
         DeliveryKind::TemporaryPassword => {
             format!("let the user choose a password with `latchkey users reset {user}`")
         }
@@ -180,21 +193,21 @@ pub(super) fn show_sent(
     screen.done(format!("{what} by mail to {}{good}{rest}", delivery.address))
 }
 
-/// Prints what to tell the user, and the command that shows what becomes of the message.
+/// Prints what to tell the user, and the command that shows what becomes of the message. Of a message that is followed,
+/// [`Cli::report`] tells when its outcome is known.
 pub(super) fn show_advice(
     screen: &Screen,
     delivery: &Delivery,
     writes_files: bool,
     follows: bool,
 ) -> Result<(), Error> {
-    if writes_files && !follows {
-        screen.caution("mail is written to files on the server; no user gets it")?;
-    }
-    if !writes_files && let Some(tell) = tell(delivery) {
-        screen.fields([("tell the user", tell.into())])?;
-    }
     if follows {
         return Ok(());
+    }
+    if writes_files {
+        screen.caution("mail is written to files on the server; no user gets it")?;
+    } else if let Some(tell) = tell(delivery) {
+        screen.fields([("tell the user", tell.into())])?;
     }
     screen.next(&format!("latchkey deliveries watch {}", delivery.id))
 }

@@ -120,7 +120,7 @@ impl Reset {
         // A dead link is told before a password is thought up.
         if !cli.client.is_showing() {
             let request = InspectLinkRequest { link_token: token.expose_secret().to_owned() };
-            let link = cli.client.call(request).await.map_err(dead_link)?;
+            let link = cli.client.call(request).await.map_err(dead)?;
             let end = instant(link.expire_time.as_ref()).map(|end| cli.screen.clock().moment(end));
             let end = end.map(|end| format!(", which works until {end}")).unwrap_or_default();
             cli.screen.note(format!("This is a link for {}{end}.", link.username));
@@ -146,7 +146,7 @@ async fn complete(cli: &Cli, token: &SecretString, new: &SecretString, codes: Co
         second_factor: None,
         validate_only: false,
     };
-    let answer = cli.call_with_code(request, codes).await.map_err(dead_link)?;
+    let answer = cli.call_with_code(request, codes).await.map_err(dead)?;
     cli.print::<CompletePasswordResetRequest>(answer, |screen, CompletePasswordResetResponse { sessions_revoked }| {
         let ended = match sessions_revoked {
             0 => String::new(),
@@ -181,7 +181,7 @@ impl Cancel {
         let request = CancelLinkRequest { cancel_token };
         let done =
             cli.answer(request, |screen, _| screen.done("the links do not work any more; nothing else was changed"));
-        done.await.map_err(dead_link)
+        done.await.map_err(dead)
     }
 }
 
@@ -202,13 +202,17 @@ fn token(link: &SecretString) -> SecretString {
     SecretString::from(token.split(['&', '#']).next().unwrap_or_default())
 }
 
-/// Adds the hint for a link that does not work. The reason is also that of tickets, which another hint is for.
-pub(super) fn dead_link(error: Error) -> Error {
+fn dead(error: Error) -> Error {
+    dead_link(error, "get another one with `latchkey password forgot LOGIN`")
+}
+
+/// Adds the hint for a link that does not work: how to get `another`. The reason is also that of tickets, which another hint
+/// is for.
+pub(super) fn dead_link(error: Error, another: &str) -> Error {
     match error.reason() {
-        "TICKET_INVALID" => error.hint(
-            "links work once, for a limited time, and the newest mail is the one to use; get another one with \
-             `latchkey password forgot LOGIN`",
-        ),
+        "TICKET_INVALID" => {
+            error.hint(format!("links work once, for a limited time, and the newest mail is the one to use; {another}"))
+        }
         "RATE_LIMITED" => error.hint("wait, and check that the link is copied whole"),
         _ => error,
     }

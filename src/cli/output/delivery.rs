@@ -36,7 +36,7 @@ pub(crate) fn is_final(delivery: &Delivery) -> bool {
     }
 }
 
-/// `✔ accepted`, `✖ failed`, `… retrying, next today 14:05`.
+/// `✔ accepted`, `✖ failed`, `… retrying, next attempt today 14:05`.
 pub(crate) fn state(delivery: &Delivery, clock: &Clock) -> Text {
     let (tone, mark, word) = match delivery.state() {
         DeliveryState::Queued => (Tone::Dim, "…", "queued"),
@@ -52,7 +52,7 @@ pub(crate) fn state(delivery: &Delivery, clock: &Clock) -> Text {
     };
     // A first attempt is due at once; its time says nothing.
     let next = instant(delivery.next_attempt_time.as_ref()).filter(|_| delivery.attempts > 0);
-    let next = next.map(|at| format!(", next {}", clock.moment(at))).unwrap_or_default();
+    let next = next.map(|at| format!(", next attempt {}", clock.moment(at))).unwrap_or_default();
     Text::toned(tone, mark).and(Tone::Plain, format!(" {word}{next}"))
 }
 
@@ -94,7 +94,7 @@ mod tests {
         waits.next_attempt_time = Some(prost_types::Timestamp { seconds: 300, nanos: 0 });
         assert_eq!(printed(&waits), "… retrying");
         waits.attempts = 2;
-        assert_eq!(printed(&waits), "… retrying, next today 00:05");
+        assert_eq!(printed(&waits), "… retrying, next attempt today 00:05");
     }
 
     #[test]

@@ -127,6 +127,7 @@ pub(in crate::grpc) fn delivery(known: &Delivery) -> v1::Delivery {
         // While a message is being sent, this is when the attempt of a worker that crashed is repeated.
         next_attempt_time: known.next_attempt_at.filter(|_| known.state != DeliveryState::Sending).map(stamp),
         expire_time: known.expires_at.map(stamp),
+        link_end_time: known.link_ended_at.map(stamp),
         resend_allowed_time: Some(stamp(known.resend_allowed_at())),
         resend_of: known.resend_of.map(|id| id.to_string()).unwrap_or_default(),
         relay: known.relay.clone(),

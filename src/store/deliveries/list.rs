@@ -7,6 +7,7 @@ use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder
 use strum::VariantArray as _;
 
 use super::row::{decode, letter_number, state_number};
+use super::with_link_ends;
 use crate::domain::delivery::{Delivery, DeliveryFilter, DeliveryKind, LetterKind};
 use crate::domain::id::UserId;
 use crate::domain::page::{Cursor, Page, PageSize};
@@ -44,7 +45,7 @@ pub async fn delivery_list(
     let select = newest_first(delivery::Entity::find().filter(all), (Column::CreatedAt, Column::Id), after, size);
     let rows: Vec<delivery::Model> = records(c, Resource::Delivery, select).await?;
     let page = Page::cut(rows, size, |row| Cursor::Time(row.created_at, row.id.clone()));
-    Ok(Page { next: page.next, rows: readable(page.rows.iter().map(decode))? })
+    Ok(Page { next: page.next, rows: with_link_ends(c, readable(page.rows.iter().map(decode))?).await? })
 }
 
 /// Counts the messages with a link or a password that a user got, or that a principal asked for, since `since`, up to `most`.

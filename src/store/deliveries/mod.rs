@@ -15,6 +15,7 @@ pub use self::queue::{
 };
 use self::row::{decode, letter_number, state_number};
 use super::entity::delivery::{self, Column};
+use super::links::link_ends;
 use super::single::record;
 use super::sweep::delete_batch;
 use super::text::{count, micros};
@@ -73,11 +74,18 @@ pub async fn delivery_insert(tx: &WriteTx, new: NewDelivery<'_>) -> Result<()> {
 
 /// Reads one message.
 pub async fn delivery_by_id(c: &impl ConnectionTrait, id: DeliveryId) -> Result<Option<Delivery>> {
-    record::<delivery::Model>(c, Resource::Delivery, delivery::Entity::find_by_id(id.to_string()))
-        .await?
-        .as_ref()
-        .map(decode)
-        .transpose()
+    let select = delivery::Entity::find_by_id(id.to_string());
+    let Some(row) = record::<delivery::Model>(c, Resource::Delivery, select).await? else { return Ok(None) };
+    Ok(with_link_ends(c, vec![decode(&row)?]).await?.pop())
+}
+
+/// Adds to messages when their links were used or ended.
+async fn with_link_ends(c: &impl ConnectionTrait, mut messages: Vec<Delivery>) -> Result<Vec<Delivery>> {
+    let ends = link_ends(c, messages.iter().filter_map(|message| message.link_id)).await?;
+    for message in &mut messages {
+        message.link_ended_at = message.link_id.and_then(|link| ends.get(&link).copied());
+    }
+    Ok(messages)
 }
 
 /// Reads and locks one message.

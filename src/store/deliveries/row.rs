@@ -24,6 +24,8 @@ pub(super) fn decode(row: &delivery::Model) -> Result<Delivery> {
         next_attempt_at: decoder.instant_or_none(row.next_attempt_at)?,
         expires_at: decoder.instant_or_none(row.expires_at)?,
         link_id: row.link_id.as_deref().map(|id| decoder.parse(id)).transpose()?,
+        // In the row of the link: `with_link_ends` reads it.
+        link_ended_at: None,
         resend_of: row.resend_of.as_deref().map(|id| decoder.parse(id)).transpose()?,
     })
 }

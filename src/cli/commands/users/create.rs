@@ -170,6 +170,6 @@ impl Create {
         })
         .await
         .map_err(mail_limit)?;
-        cli.follow_sent(Sent { done: "the invitation is made", user: &name }, sent, waiting).await
+        cli.follow_sent(Sent { done: "the invitation is made", user: &name, tells: true }, sent, waiting).await
     }
 }

@@ -56,11 +56,14 @@ impl Diagnose {
     }
 }
 
+/// What comes before the password of an account that may be taken over.
+pub(super) const SPEAK_FIRST: &str = "Speak with the user first, by a way that an intruder does not control.";
+
 /// Prints the verdict, what to do, why, and past sign-ins. `typed` is the user as it was named.
 pub(super) fn show(screen: &Screen, typed: &str, from: &str, answer: &DiagnoseSignInResponse) -> Result<(), Error> {
     let clock = screen.clock();
     screen.line(title(typed, from, answer, clock))?;
-    screen.steps("DO", &steps(typed, answer))?;
+    screen.steps("DO", &steps(typed, answer, clock))?;
     let why = answer.findings.iter().map(|finding| reason(finding, clock));
     let why = why.chain(mail(answer, clock)).chain(in_order(from, answer));
     let log = answer.attempts.chunk_by(are_alike).map(|events| attempts(events, clock));
@@ -100,7 +103,7 @@ pub(super) fn end(answer: &DiagnoseSignInResponse) -> Option<Timestamp> {
 }
 
 /// What helps, the most important first: commands, and sentences where there is none.
-pub(super) fn steps(typed: &str, answer: &DiagnoseSignInResponse) -> Vec<String> {
+pub(super) fn steps(typed: &str, answer: &DiagnoseSignInResponse, clock: &Clock) -> Vec<String> {
     let name = shell_word(answer.user.as_ref().map_or(typed, |user| &user.username));
     let is_locked = answer.user.as_ref().is_some_and(|user| user.lock.is_some());
     let needs = |method: &str| {
@@ -110,18 +113,13 @@ pub(super) fn steps(typed: &str, answer: &DiagnoseSignInResponse) -> Vec<String>
     let resets = needs("/ResetPassword");
     let repeatable = repeatable(answer);
     let step = |finding: &SignInFinding| match finding.remedy_method.rsplit('/').next().unwrap_or_default() {
-        "UnlockUser" if resets && finding.code() == Code::LockedAsCompromised => {
-            Some("Speak with the user first, by a way that an intruder does not control.".to_owned())
-        }
+        "UnlockUser" if resets && finding.code() == Code::LockedAsCompromised => Some(SPEAK_FIRST.to_owned()),
         // A reset clears the throttle, and lifts the lock with --unlock.
         "UnlockUser" if resets => None,
         "UnlockUser" => {
             let back = if finding.code() == Code::LockedAsDeactivated { ", if the user is back" } else { "" };
             Some(format!("latchkey users unlock {name}{back}"))
         }
-        // The mail that failed has the link.
-        "ResetPassword" if repeatable.is_some() => None,
-        "ResetPassword" if let Some(sent) = unused(finding, answer) => Some(resend(sent)),
         "ResetPassword" => {
             let unlock = if resets && is_locked { " --unlock" } else { "" };
             let forgotten =
@@ -129,9 +127,6 @@ pub(super) fn steps(typed: &str, answer: &DiagnoseSignInResponse) -> Vec<String>
             let reset = answer.user.as_ref().map(reset_command)?;
             Some(format!("{reset}{unlock}{forgotten}"))
                 .filter(|_| !(resets && finding.code() == Code::WrongPasswordLately))
-        }
-        "ResendDelivery" => {
-            repeatable.map(|_| format!("latchkey users update {name} --email ADDRESS, if the address is wrong"))
         }
         "ResetSecondFactor" => {
             Some(format!("latchkey mfa reset {name}, if the authenticator and the recovery codes are lost"))
@@ -141,15 +136,24 @@ pub(super) fn steps(typed: &str, answer: &DiagnoseSignInResponse) -> Vec<String>
         "DeleteUser" => Some(format!("latchkey users delete {name}, if there is no backup")),
         _ => Some(finding.remedy.clone()).filter(|remedy| !remedy.is_empty()),
     };
+    let steps_of = |finding: &SignInFinding| -> Vec<String> {
+        let needs_link = matches!(finding.code(), Code::Pending | Code::ResetOutstanding);
+        match newest_link(answer).filter(|_| needs_link) {
+            _ if finding.code() == Code::DeliveryFailing => of_failing_mail(finding, repeatable, &name, clock),
+            // The mail that failed has the link.
+            _ if repeatable.is_some() && finding.remedy_method.ends_with("/ResetPassword") => Vec::new(),
+            // The server says what to do before another one is sent.
+            Some(sent) if sent.link_end_time.is_some() && !has_pending_link(answer) => {
+                std::iter::once(finding.remedy.clone()).chain(step(finding)).collect()
+            }
+            Some(sent) if sent.link_end_time.is_none() && is_on_its_way(sent) => of_unused_link(sent),
+            _ => step(finding).into_iter().collect(),
+        }
+    };
     let similar = answer.similar_usernames.iter().map(|name| format!("latchkey users diagnose {}", shell_word(name)));
     let matters = answer.findings.iter().filter(|finding| finding.severity() > Severity::Info);
     let mut steps: Vec<String> = Vec::new();
-    let again = |finding: &SignInFinding| {
-        let sent = repeatable.filter(|_| finding.code() == Code::DeliveryFailing)?;
-        Some(format!("latchkey deliveries resend {}", sent.id))
-    };
-    let of_findings = matters.flat_map(|finding| step(finding).into_iter().chain(again(finding)));
-    for step in of_findings.chain(similar) {
+    for step in matters.flat_map(steps_of).chain(similar) {
         if !steps.contains(&step) {
             steps.push(step);
         }
@@ -168,15 +172,61 @@ fn newest(answer: &DiagnoseSignInResponse) -> Option<&Delivery> {
     answer.deliveries.iter().find(|sent| sent.kind() != DeliveryKind::Notice)
 }
 
-/// The message with the link that would resolve a finding, if it has gone out. Another reset would send the same.
-fn unused<'a>(finding: &SignInFinding, answer: &'a DiagnoseSignInResponse) -> Option<&'a Delivery> {
-    let is_resolved_by_link = matches!(finding.code(), Code::Pending | Code::ResetOutstanding);
-    let has_link = |sent: &&Delivery| matches!(sent.kind(), DeliveryKind::Invite | DeliveryKind::PasswordReset);
-    newest(answer).filter(has_link).filter(|sent| is_resolved_by_link && sent.state() == DeliveryState::Accepted)
+/// The newest message with a link by which the user chooses a password, if it went to the present address, and not before the
+/// password was ended.
+fn newest_link(answer: &DiagnoseSignInResponse) -> Option<&Delivery> {
+    let user = answer.user.as_ref()?;
+    let ended = user.password_status.as_ref().and_then(|status| instant(status.end_time.as_ref()));
+    let newest = answer.deliveries.iter().find(|sent| sets_password(sent.kind()))?;
+    let is_outdated = instant(newest.create_time.as_ref()) < ended;
+    Some(newest).filter(|sent| sent.address == user.email && !is_outdated)
 }
 
-fn resend(sent: &Delivery) -> String {
-    format!("latchkey deliveries resend {}, after you have checked the address", sent.id)
+fn sets_password(kind: DeliveryKind) -> bool {
+    matches!(kind, DeliveryKind::Invite | DeliveryKind::PasswordReset)
+}
+
+/// Whether the user has a link by which to choose a password, such as one that an operator handed over.
+fn has_pending_link(answer: &DiagnoseSignInResponse) -> bool {
+    let link = answer.user.as_ref().and_then(|user| user.pending_link.as_ref());
+    link.is_some_and(|link| sets_password(link.kind()))
+}
+
+fn is_on_its_way(sent: &Delivery) -> bool {
+    matches!(sent.state(), DeliveryState::Queued | DeliveryState::Sending | DeliveryState::Accepted)
+}
+
+/// What helps if a link was sent and not used. Another reset would send the same.
+fn of_unused_link(sent: &Delivery) -> Vec<String> {
+    let again = format!("latchkey deliveries resend {}", sent.id);
+    match sent.state() {
+        DeliveryState::Accepted => vec![format!("{again}, after you have checked the address")],
+        _ => vec![
+            format!("latchkey deliveries watch {}, since it is being sent", sent.id),
+            format!("{again}, {NOTHING_CAME}"),
+        ],
+    }
+}
+
+const NOTHING_CAME: &str = "if the user says that nothing came";
+
+/// What helps a message that does not reach its user: first what the server says, unless a command does it.
+fn of_failing_mail(finding: &SignInFinding, sent: Option<&Delivery>, name: &str, clock: &Clock) -> Vec<String> {
+    let next = instant(finding.until_time.as_ref()).map(|at| format!(", next {}.", clock.moment(at)));
+    let remedy = finding.remedy.trim_end_matches('.');
+    let is_of_recipient = !finding.remedy_method.is_empty();
+    let said = (!is_of_recipient).then(|| format!("{remedy}{}", next.unwrap_or_else(|| ".".to_owned())));
+    let Some(sent) = sent else { return said.into_iter().collect() };
+    let again = format!("latchkey deliveries resend {}", sent.id);
+    let commands = match sent.state() {
+        DeliveryState::Retrying => Vec::new(),
+        DeliveryState::Unknown => vec![format!("{again}, {NOTHING_CAME}")],
+        DeliveryState::Failed if is_of_recipient => {
+            vec![format!("latchkey users update {name} --email ADDRESS, if the address is wrong"), again]
+        }
+        _ => vec![again],
+    };
+    said.into_iter().chain(commands).collect()
 }
 
 /// `✔ accepted: invitation to ada@example.com · 2 h ago`, unless a finding tells of the message.
@@ -184,7 +234,8 @@ fn mail(answer: &DiagnoseSignInResponse, clock: &Clock) -> Option<Text> {
     let is_told = answer.findings.iter().any(|finding| finding.code() == Code::DeliveryFailing);
     let sent = newest(answer).filter(|_| !is_told)?;
     let at = instant(sent.update_time.as_ref()).map(|at| format!(" · {}", clock.ago(at))).unwrap_or_default();
-    Some(state(sent, clock).and(Tone::Plain, format!(": {}", to(sent))).and(Tone::Dim, at))
+    let ended = if sent.link_end_time.is_some() { " · its link works no longer" } else { "" };
+    Some(state(sent, clock).and(Tone::Plain, format!(": {}", to(sent))).and(Tone::Dim, at + ended))
 }
 
 /// `✖ Locked by root: laptop lost · 2 h ago · until tomorrow 08:00, 9 h left`.
@@ -202,7 +253,8 @@ pub(super) fn told(finding: &SignInFinding, clock: &Clock) -> Text {
     let since = instant(finding.since_time.as_ref()).map(|at| format!(" · {}", clock.ago(at))).unwrap_or_default();
     let until = instant(finding.until_time.as_ref()).map(|at| {
         let left = if clock.is_past(at) { String::new() } else { format!(", {}", clock.left(at)) };
-        format!(" · until {}{left}", clock.moment(at))
+        let until = if finding.code() == Code::DeliveryFailing { "next attempt" } else { "until" };
+        format!(" · {until} {}{left}", clock.moment(at))
     });
     Text::from(finding.summary.trim_end_matches('.')).and(Tone::Dim, since + &until.unwrap_or_default())
 }

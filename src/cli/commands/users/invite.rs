@@ -83,7 +83,7 @@ impl Invite {
         };
         let delivery = delivery.map_err(mail_limit)?;
         let name = shell_word(&self.username);
-        cli.follow_sent(Sent { done: "the invitation is made", user: &name }, delivery, self.waiting).await
+        cli.follow_sent(Sent { done: "the invitation is made", user: &name, tells: true }, delivery, self.waiting).await
     }
 
     /// The account, if there is one that can be invited again. With `--show-grpcurl` only the arguments are known.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::diagnose::{end, labelled, reason, show, steps, title, told};
+use super::diagnose::{SPEAK_FIRST, end, labelled, reason, show, steps, title, told};
 use super::lock::{Contain, Unlock};
 use super::recovery::{
     Factor, Given, Progress, Step, Way, has_second_factor, lacking, may_be_taken_over, stands, ways,
@@ -73,9 +73,13 @@ impl Recover {
                 Box::pin(walk.run(answer)).await
             }
             Some(_) => {
-                cli.screen.line(title(&typed, &self.from, &answer, cli.screen.clock()))?;
-                let first = "Make sure that it is the user: call back on a number that you know.".to_owned();
-                let steps: Vec<String> = std::iter::once(first).chain(steps(&typed, &answer)).collect();
+                let clock = cli.screen.clock();
+                cli.screen.line(title(&typed, &self.from, &answer, clock))?;
+                let mut steps = steps(&typed, &answer, clock);
+                // To speak with the user by such a way is to make sure.
+                if !steps.iter().any(|step| step == SPEAK_FIRST) {
+                    steps.insert(0, "Make sure that it is the user: call back on a number that you know.".to_owned());
+                }
                 cli.screen.steps("DO", &steps)?;
                 outcome(&answer)
             }

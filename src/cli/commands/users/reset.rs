@@ -241,7 +241,7 @@ impl Reset {
         })
         .await
         .map_err(mail_limit)?;
-        cli.follow_sent(Sent { done: "the reset is done", user: &name }, sent, self.waiting).await
+        cli.follow_sent(Sent { done: "the reset is done", user: &name, tells: !self.is_step }, sent, self.waiting).await
     }
 
     /// The user, as the next command names it.
