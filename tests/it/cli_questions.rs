@@ -3,6 +3,7 @@
 use latchkey::proto::v1;
 
 use crate::cli::{terminal, terminal_of};
+use crate::harness::actors::named;
 use crate::harness::{Harness, PASSWORD};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -54,9 +55,15 @@ async fn a_containment_shows_what_will_end_asks_and_says_what_the_caller_can_do_
     if !shell.has("script") {
         return;
     }
-    let ends = "the password, 1 session, 1 API token, device tokens and familiar places";
+    let request = v1::ResetPasswordRequest {
+        user: Some(named("ada")),
+        method: Some(v1::reset_password_request::Method::ReturnLink(v1::ReturnLink::default())),
+        ..Default::default()
+    };
+    h.operator().await.reset_with(request).await.expect("a link");
+    let ends = "the password, 1 session, unused links, 1 API token, device tokens and familiar places";
     let question = format!(
-        "Lock ada as compromised?\n  ends   {ends}, now and for good\n  \
+        "Lock ada as compromised?\n  ends   {ends}, now\n         and for good\n  \
          stops  signing in, until it is unlocked; to unlock it needs users.write\n  \
          stays  the account, its address and its roles\n  roles  viewer\n  as     helen at {}\n\
          Are you sure? [y/N] ",
@@ -67,8 +74,9 @@ async fn a_containment_shows_what_will_end_asks_and_says_what_the_caller_can_do_
     assert_eq!(h.operator().await.user("ada").await.state(), v1::UserState::Active);
 
     let (printed, code) = shell.type_at("latchkey users contain ada", &[("[y/N] ", "y")]);
-    assert!(code == 0 && printed.contains(&format!("✔ ada is locked as compromised\n  ended  the old {}", &ends[4..])));
-    assert!(printed.contains("next: latchkey sessions list ada --ended, for where from"), "{printed}");
+    let ended = ends.replacen("the", "the old", 1).replace("unused links", "1 unused link");
+    assert!(code == 0 && printed.contains(&format!("✔ ada is locked as compromised\n  ended  {ended}")), "{printed}");
+    assert!(printed.contains("next: latchkey sessions list ada --ended\n        for where from"), "{printed}");
     assert!(!printed.contains("audit list"), "the helpdesk cannot read the audit log: {printed}");
     let reset = "next: latchkey users reset ada --temporary-password --unlock";
     assert!(printed.contains(reset) && printed.contains("by an operator with users.write"), "{printed}");

@@ -216,6 +216,16 @@ impl Cli {
 
     /// Prints the side effects of a call.
     fn effects(screen: &Screen, effects: Option<&Effects>, lifted_lock: Option<&UserLock>) -> Result<(), Error> {
+        Cli::effects_with(screen, effects, lifted_lock, "the earlier name or address")
+    }
+
+    /// Prints the side effects of a call. `given_up` is what the account gave up, which stays reserved.
+    fn effects_with(
+        screen: &Screen,
+        effects: Option<&Effects>,
+        lifted_lock: Option<&UserLock>,
+        given_up: &str,
+    ) -> Result<(), Error> {
         let Some(effects) = effects else { return Ok(()) };
         let mut ended = Vec::new();
         if effects.password_ended {
@@ -252,8 +262,7 @@ impl Cli {
         let offline =
             offline.map(|end| format!("access tokens that services check offline, until {}", clock.moment(end)));
         let reserved = instant(effects.reserve_expire_time.as_ref());
-        let reserved =
-            reserved.map(|end| format!("the name or address that was given up, until {}", clock.moment(end)));
+        let reserved = reserved.map(|end| format!("{given_up}, until {}", clock.moment(end)));
         let narrowed = effects.api_tokens_narrowed;
         let narrowed = (narrowed > 0).then(|| format!("{}, to the scopes that are left", count(narrowed, "API token")));
         screen.fields([

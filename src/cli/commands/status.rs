@@ -241,7 +241,7 @@ fn attention(found: &Result<Attention, Error>) -> Text {
     }
 }
 
-/// How mail is sent, what waits and since when, and how it went last: `● to a relay; 3 waiting, the oldest since 12 m`.
+/// How mail is sent, what waits and since when, and how it went last: `● to a relay; 3 waiting, the oldest for 12 m`.
 fn mail(found: &Result<GetMailStatusResponse, Error>, clock: &Clock) -> Text {
     let status = match found {
         Ok(status) => status,
@@ -268,7 +268,7 @@ fn mail(found: &Result<GetMailStatusResponse, Error>, clock: &Clock) -> Text {
         text = text.and(Tone::Plain, format!("; last accepted {}", clock.ago(at)));
     }
     if status.waiting > 0 {
-        let since = oldest.map(|at| format!(", the oldest since {}", clock.compact(at))).unwrap_or_default();
+        let since = oldest.map(|at| format!(", the oldest for {}", clock.age(at))).unwrap_or_default();
         text = text.and(Tone::Plain, format!("; {} waiting{since}", grouped(status.waiting)));
     }
     if !status.links_enabled && status.transport() != Transport::Off {
@@ -425,7 +425,7 @@ mod tests {
         };
         assert_eq!(
             printed(bad)?,
-            "✖ to a relay; failed 2 m ago: 451 try later; last accepted 1 h ago; 3 waiting, the oldest since 12m"
+            "✖ to a relay; failed 2 m ago: 451 try later; last accepted 1 h ago; 3 waiting, the oldest for 12 m"
         );
         Ok(())
     }

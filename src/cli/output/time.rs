@@ -47,6 +47,11 @@ impl Clock {
         }
     }
 
+    /// `22 m`: the time since `then`.
+    pub(crate) fn age(&self, then: Timestamp) -> String {
+        spaced(self.since(then))
+    }
+
     /// `22m`: the time since `then`, for narrow columns.
     pub(crate) fn compact(&self, then: Timestamp) -> String {
         let (number, unit) = short(self.since(then));

@@ -214,16 +214,16 @@ pub(crate) fn attention(user: &User, clock: &Clock) -> Text {
     Text::toned(mark(user).0, concerns.join("; "))
 }
 
-/// `invitation out, 21 h left`. `None` without a link that still works.
+/// `unused invitation, 21 h left`. `None` without a link that still works.
 pub(crate) fn pending_link(user: &User, clock: &Clock) -> Option<String> {
     let link = user.pending_link.as_ref()?;
     let left = instant(link.expire_time.as_ref()).map(|at| format!(", {}", clock.left(at))).unwrap_or_default();
     let what = match link.kind() {
         DeliveryKind::Invite => "invitation",
         DeliveryKind::EmailVerification => "link to confirm the address",
-        _ => "link to a new password",
+        _ => "link to choose a password",
     };
-    Some(format!("{what} out{left}"))
+    Some(format!("unused {what}{left}"))
 }
 
 /// `locked by root: laptop lost, until tomorrow 08:00`.

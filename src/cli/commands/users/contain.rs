@@ -19,6 +19,7 @@ pub(super) async fn question(cli: &Cli, user: &User, words: &str, removes_factor
         has_password.then(|| "the password".to_owned()),
         (has_factor && removes_factor).then(|| "the second factor and its recovery codes".to_owned()),
         cli.sessions_of(user).await,
+        user.pending_link.is_some().then(|| "unused links".to_owned()),
         cli.api_tokens_of(user).await,
         has_devices.then(|| "device tokens and familiar places".to_owned()),
     ];

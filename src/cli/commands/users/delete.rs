@@ -59,9 +59,12 @@ impl Delete {
             }
         };
         cli.answer(request, |screen, answer| {
-            let name = answer.user.as_ref().map_or(named, person);
+            let user = answer.user.unwrap_or_default();
+            let name = if user.username.is_empty() { named } else { person(&user) };
             screen.done(format!("{name} is deleted"))?;
-            Cli::effects(screen, answer.effects.as_ref(), None)
+            let given_up = [user.username, user.email].into_iter().filter(|given_up| !given_up.is_empty());
+            let given_up = given_up.collect::<Vec<_>>().join(" and ");
+            Cli::effects_with(screen, answer.effects.as_ref(), None, &given_up)
         })
         .await
     }

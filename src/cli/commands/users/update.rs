@@ -92,6 +92,11 @@ impl Update {
             validate_only: false,
             take_reserved: self.take_reserved,
         };
+        let given_up = match (&request.username, &request.email) {
+            (Some(_), Some(_)) => "the earlier name and address, if they differ",
+            (Some(_), None) => "the earlier name",
+            _ => "the earlier address",
+        };
         // Only the loss of a role ends something.
         if !request.remove_roles.is_empty() && cli.asks(self.confirmation.yes)? {
             cli.rehearse(&request).await?;
@@ -113,7 +118,7 @@ impl Update {
                 let end = format!("access tokens with the old name, until {}", screen.clock().moment(end));
                 screen.fields([("stays", end.into())])?;
             }
-            Cli::effects(screen, Some(&effects), None)?;
+            Cli::effects_with(screen, Some(&effects), None, given_up)?;
             if self.is_step {
                 return Ok(());
             }
