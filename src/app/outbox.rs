@@ -214,6 +214,7 @@ impl Change<'_> {
             state: DeliveryState::Queued,
             attempts: 0,
             last_words: String::new(),
+            relay_failed: false,
             relay: String::new(),
             created_at: self.now,
             updated_at: self.now,

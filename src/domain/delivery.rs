@@ -215,6 +215,8 @@ pub struct Delivery {
     pub attempts: u32,
     /// What the last attempt met: the relay's answer, or why there was none. Empty for a file.
     pub last_words: String,
+    /// Whether the last attempt failed at the relay or the folder and not at the recipient: then mail to others would fail, too.
+    pub relay_failed: bool,
     /// The relay of the last attempt, or `file`.
     pub relay: String,
     /// When it was made.
@@ -241,29 +243,6 @@ impl Delivery {
             _ => self.created_at.saturating_add(RESEND_AFTER),
         }
     }
-}
-
-/// Returns whether an attempt failed at the relay or the folder and not at the recipient, by the words that the mailer writes:
-/// then mail to others would fail too.
-pub fn blames_relay(words: &str) -> bool {
-    let of_recipient = [", at RCPT TO: ", ", at DATA: ", ", at the content: ", ", at the end of the content: "];
-    match of_recipient.iter().find_map(|step| words.split_once(step)) {
-        Some((_, answer)) => answer.starts_with("421") || is_about_server(answer) || is_relaying_denied(answer),
-        None => words.contains(", at ") || words.starts_with("cannot write mail to "),
-    }
-}
-
-/// Returns whether the enhanced code of an answer, such as `452 4.3.1 full`, is about the server (RFC 3463: `4.3.x`).
-fn is_about_server(answer: &str) -> bool {
-    answer.starts_with('4') && answer.split(' ').nth(1).is_some_and(|code| code.starts_with("4.3."))
-}
-
-/// Returns whether a recipient was refused because of the sender. Relays have no code of their own for it.
-pub fn is_relaying_denied(answer: &str) -> bool {
-    let text = answer.to_ascii_lowercase();
-    let signs =
-        ["relay access", "relaying", "relay not", "unable to relay", "authentication required", "not authenticated"];
-    signs.iter().any(|sign| text.contains(sign))
 }
 
 /// Selects messages.

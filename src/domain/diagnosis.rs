@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use strum::{IntoStaticStr, VariantArray};
 
-use super::delivery::{Delivery, DeliveryKind, DeliveryState, blames_relay};
+use super::delivery::{Delivery, DeliveryKind, DeliveryState};
 use super::lockout::{BudgetThrottle, Lock, LockCause, Throttle};
 use super::second_factor::Proofs;
 use super::sign_in_ability::{AbilityKind, Remedy};
@@ -600,7 +600,7 @@ fn of_newest_message(deliveries: &[Delivery]) -> Option<Finding> {
     let summary = format!("The {what} to {} {became}{words}.", newest.address);
     let finding = Finding::new(Code::DeliveryFailing, Severity::Warning, summary);
     let again = Some(Remedy::ResendDelivery);
-    let finding = match (newest.state, blames_relay(&newest.last_words)) {
+    let finding = match (newest.state, newest.relay_failed) {
         (DeliveryState::Unknown, _) => finding.helped("Ask the user whether it came; if not, send it again.", again),
         (DeliveryState::Retrying, true) => finding.helped(format!("{MAIL_TEST} It is tried again by itself."), None),
         (DeliveryState::Retrying, false) => finding.helped("Wait: it is tried again by itself.", None),

@@ -18,6 +18,7 @@ pub(super) fn decode(row: &delivery::Model) -> Result<Delivery> {
         state: decoder.some(state_from(row.state))?,
         attempts: u32::try_from(row.attempts).unwrap_or(0),
         last_words: row.last_error.clone(),
+        relay_failed: row.relay_failed,
         relay: row.relay.clone(),
         created_at: decoder.instant(row.created_at)?,
         updated_at: decoder.instant(row.updated_at)?,
