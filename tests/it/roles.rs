@@ -47,8 +47,9 @@ const ACTS: &[Act] = &[
     CreateToken,
     SendLink,
     ReturnLink,
-    Verify,
+    // Before another message of its kind.
     Resend,
+    Verify,
     CancelDelivery,
     Lock,
     Unlock,
