@@ -259,6 +259,14 @@ async fn announce(running: &Running, config: &Config) {
         format!("{}://{address}", if is_plain { "http" } else { "https" })
     });
     let pages = running.pages_address.map(|address| config.pages_url(address));
+    match running.asked_against_nist().await {
+        Ok(asked) if asked.is_empty() => {}
+        Ok(asked) => tracing::warn!(
+            "the policy asks for {}, which NIST SP 800-63B-4 forbids: keep that only if another standard asks for it",
+            asked.join(", and for ")
+        ),
+        Err(error) => tracing::warn!(reason = error.reason().as_str(), "the policy could not be read"),
+    }
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         grpc = %running.address,
@@ -275,14 +283,6 @@ async fn announce(running: &Running, config: &Config) {
             socket_flag(config)
         ),
         Err(error) => tracing::warn!(reason = error.reason().as_str(), "administrators could not be counted"),
-    }
-    match running.asked_against_nist().await {
-        Ok(asked) if asked.is_empty() => {}
-        Ok(asked) => tracing::warn!(
-            "the policy asks for {}, which NIST SP 800-63B-4 forbids: keep that only if another standard asks for it",
-            asked.join(", and for ")
-        ),
-        Err(error) => tracing::warn!(reason = error.reason().as_str(), "the policy could not be read"),
     }
 }
 
