@@ -45,18 +45,28 @@ pub struct Browser {
     profile: TempDir,
 }
 
+/// Starts the driver, and returns the address at which it listens.
+fn start_driver() -> Option<(Child, String)> {
+    let started = Command::new("chromedriver").arg("--port=0").stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+    let mut driver = started.ok()?;
+    let mut lines = BufReader::new(driver.stdout.take()?).lines().map_while(Result::ok);
+    let port = lines.find_map(|line| line.split_once("successfully on port ").map(|(_, port)| port.to_owned()));
+    let Some(port) = port else {
+        driver.wait().ok();
+        return None;
+    };
+    Some((driver, format!("127.0.0.1:{}", port.trim_end_matches('.'))))
+}
+
 impl Browser {
     /// Starts a browser. Returns `None` if Chromium or its driver is not there: says so, and fails with `TEST_REQUIRE_ALL`.
     pub async fn start(runs_scripts: bool) -> Option<Browser> {
-        let started = Command::new("chromedriver").arg("--port=0").stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
-        let Ok(mut driver) = started else {
-            assert!(std::env::var("TEST_REQUIRE_ALL").is_err(), "TEST_REQUIRE_ALL: chromedriver is missing");
+        // The driver takes a free port of IPv4 and the same of IPv6, and ends if another process has that one.
+        let Some((driver, address)) = (0..5).find_map(|_| start_driver()) else {
+            assert!(std::env::var("TEST_REQUIRE_ALL").is_err(), "TEST_REQUIRE_ALL: chromedriver does not start");
             eprintln!("skipped: chromedriver is missing");
             return None;
         };
-        let mut lines = BufReader::new(driver.stdout.take().expect("its output")).lines().map_while(Result::ok);
-        let port = lines.find_map(|line| line.split_once("successfully on port ").map(|(_, port)| port.to_owned()));
-        let address = format!("127.0.0.1:{}", port.expect("a port").trim_end_matches('.'));
         let profile = tempfile::tempdir().expect("a directory");
         let mut browser = Browser { driver, address, session: String::new(), profile };
         let options = json!({ "args": [
