@@ -30,13 +30,13 @@
 //!
 //! All label values come from closed sets: no user's name, address or id, and no text chosen by a client.
 
+mod labels;
+
 use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric as _, LabelValueEncoder,
-};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -45,6 +45,11 @@ use prometheus_client::registry::Registry;
 
 use strum::VariantArray as _;
 
+pub use self::labels::{CallLane, HashKind, HashQueue, Listener, Refused, Reload, SignInOutcome};
+use self::labels::{
+    CallLaneLabel, CauseLabel, DeliveryKindLabel, DeliveryLabels, HashQueueLabel, KindLabel, ListenerLabel,
+    MethodLabel, OutcomeLabel, PageLabels, RefusedLabels, ReloadLabel, RpcLabels,
+};
 use crate::domain::delivery::{DeliveryKind, DeliveryState};
 use crate::domain::lockout::LockCause;
 use crate::telemetry;
@@ -54,218 +59,6 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 
 /// Upper bounds in seconds: reads take a millisecond, a hash 15 to 100 ms, and clients give up after about ten seconds.
 const SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
-
-/// Declares the values of a label.
-macro_rules! label {
-    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)* }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum $name { $($(#[$variant_doc])* $variant,)* }
-
-        impl EncodeLabelValue for $name {
-            fn encode(&self, encoder: &mut LabelValueEncoder) -> std::fmt::Result {
-                EncodeLabelValue::encode(&self.as_str(), encoder)
-            }
-        }
-
-        impl $name {
-            /// All values.
-            #[allow(dead_code, reason = "not every label is looked through")]
-            const ALL: &[$name] = &[$($name::$variant,)*];
-
-            /// The value as exposed in the metrics.
-            pub const fn as_str(self) -> &'static str {
-                match self { $($name::$variant => $text,)* }
-            }
-        }
-    };
-}
-
-label! {
-    /// A queue for hashing.
-    HashQueue {
-        /// Sign-ins.
-        SignIn = "sign_in",
-        /// Operators.
-        Operator = "operator",
-    }
-}
-
-label! {
-    /// A lane: a group of calls with a common concurrency limit.
-    CallLane {
-        /// Calls that verify a user's password.
-        SignIns = "sign_ins",
-        /// Calls by services that check tokens, and by users about their own sessions.
-        Introspection = "introspection",
-        /// Calls by operators, which require a scope.
-        Operators = "operators",
-        /// Calls that read lists.
-        Lists = "lists",
-        /// Calls that read the contract by reflection.
-        Reflection = "reflection",
-        /// Streams that watch health.
-        Watches = "watches",
-        /// Requests of the pages.
-        Pages = "pages",
-    }
-}
-
-label! {
-    /// Purpose of a hash computation.
-    HashKind {
-        /// Comparing with the stored hash.
-        Verify = "verify",
-        /// Storing a new password.
-        Set = "set",
-        /// A dummy, so that an unknown name takes as much time as a known one.
-        Dummy = "dummy",
-    }
-}
-
-label! {
-    /// Outcome of a sign-in.
-    SignInOutcome {
-        /// Tokens were issued.
-        SignedIn = "signed_in",
-        /// A password change is required first.
-        PasswordChange = "password_change",
-        /// A second factor must be set up first.
-        Enrollment = "enrollment",
-        /// A code is needed.
-        SecondFactor = "second_factor",
-        /// A code was wrong.
-        SecondFactorRejected = "second_factor_rejected",
-        /// The sign-in was refused.
-        Rejected = "rejected",
-    }
-}
-
-label! {
-    /// Where connections are accepted.
-    Listener {
-        /// gRPC over the network.
-        Grpc = "grpc",
-        /// gRPC through the local socket.
-        Local = "local",
-        /// Metrics, probes and keys over HTTP.
-        Http = "http",
-        /// The pages for users.
-        Pages = "pages",
-    }
-}
-
-label! {
-    /// Why a connection was refused or closed.
-    Refused {
-        /// The maximum of open connections is reached.
-        Max = "max",
-        /// The maximum of open connections for this peer is reached.
-        MaxPerPeer = "max_per_peer",
-        /// The TLS handshake failed.
-        Handshake = "handshake",
-        /// The client did not start in time.
-        Silent = "silent",
-        /// The client sent too many frames without requests.
-        Flood = "flood",
-        /// The client did not read an answer in time.
-        Unread = "unread",
-    }
-}
-
-label! {
-    /// Outcome of a reload of changed files.
-    Reload {
-        /// The new files are in use.
-        Taken = "taken",
-        /// The new files are not usable; the old ones stay in use.
-        Refused = "refused",
-    }
-}
-
-impl Refused {
-    /// Name for the log: the configuration key, if there is one.
-    pub fn limit(self) -> &'static str {
-        match self {
-            Refused::Max => "connections.max",
-            Refused::MaxPerPeer => "connections.max_per_peer",
-            Refused::Handshake => "a TLS handshake",
-            Refused::Silent => "connections.start_timeout",
-            Refused::Flood => "a flood of frames",
-            Refused::Unread => "connections.read_timeout",
-        }
-    }
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RpcLabels {
-    method: String,
-    code: &'static str,
-    reason: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct MethodLabel {
-    method: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct HashQueueLabel {
-    lane: HashQueue,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct CallLaneLabel {
-    lane: CallLane,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct KindLabel {
-    kind: HashKind,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OutcomeLabel {
-    outcome: SignInOutcome,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct CauseLabel {
-    cause: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct PageLabels {
-    page: &'static str,
-    status: u16,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct DeliveryLabels {
-    kind: &'static str,
-    outcome: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct DeliveryKindLabel {
-    kind: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ListenerLabel {
-    listener: Listener,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RefusedLabels {
-    listener: Listener,
-    cause: Refused,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ReloadLabel {
-    outcome: Reload,
-}
 
 /// Collector for log lines dropped because the log was not read fast enough.
 #[derive(Debug)]

@@ -1,0 +1,94 @@
+//! Findings about mail that should have let the user choose a password.
+
+use super::{Code, Facts, Finding, Severity};
+use crate::domain::delivery::{Delivery, DeliveryKind, DeliveryState};
+use crate::domain::sign_in_ability::Remedy;
+use crate::domain::time::Timestamp;
+use crate::domain::user::User;
+
+/// What helps if mail fails to all users.
+const MAIL_TEST: &str = "Run `latchkeyd mail test` on the server, which explains the failure.";
+
+/// Why the link in the newest mail, which should have let the user choose a password, does not work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DeadLink {
+    /// The user cancelled it by the second link of the mail.
+    Disowned,
+    /// It ended otherwise, such as by an operator.
+    Ended,
+}
+
+impl DeadLink {
+    /// Adds to the finding about a password that is missing.
+    pub(super) fn explain(self, mut finding: Finding) -> Finding {
+        let (what, remedy) = match self {
+            DeadLink::Disowned => (
+                "The user cancelled the link in the newest mail, as not asked for.",
+                "Speak with the user, who said that they did not ask for it, before you send another link.",
+            ),
+            DeadLink::Ended => (
+                "The link in the newest mail was ended.",
+                "Find out in the user's history why it was ended, before you send another link.",
+            ),
+        };
+        finding.summary = format!("{} {what}", finding.summary);
+        remedy.clone_into(&mut finding.remedy);
+        finding
+    }
+}
+
+/// `None` if a link works, or if the newest one was not ended. One to another address, or of before the password was ended, is
+/// no surprise.
+pub(super) fn dead_link(user: &User, facts: &Facts, now: Timestamp) -> Option<DeadLink> {
+    let sets_password =
+        |sent: &&Delivery| matches!(sent.letter.kind(), DeliveryKind::Invite | DeliveryKind::PasswordReset);
+    let newest = facts.deliveries.iter().find(sets_password)?;
+    let is_at_address = user.email.as_ref().is_some_and(|email| email.as_str() == newest.address);
+    let is_outdated = user.password_ended_at.is_some_and(|at| newest.created_at < at);
+    let ended_at = newest.link_ended_at.filter(|_| is_at_address && !is_outdated)?;
+    match user.pending_link(now) {
+        Some(link) if link.purpose.sets_password() => None,
+        _ if facts.disowned_at == Some(ended_at) => Some(DeadLink::Disowned),
+        _ => Some(DeadLink::Ended),
+    }
+}
+
+/// The finding about the newest message with a link or a password, if it does not reach the user.
+pub(super) fn of_newest_message(deliveries: &[Delivery]) -> Option<Finding> {
+    let newest = deliveries.iter().find(|sent| sent.letter.kind() != DeliveryKind::Notice)?;
+    let became = match newest.state {
+        DeliveryState::Failed => "was refused",
+        DeliveryState::Expired => "did not go out before its link ended",
+        DeliveryState::Retrying => "was not accepted yet",
+        // A link that was used or ended has arrived, or does not matter any more.
+        DeliveryState::Unknown if newest.link_ended_at.is_none() => "may have gone out",
+        _ => return None,
+    };
+    let what = match newest.letter.kind() {
+        DeliveryKind::Invite => "invitation",
+        DeliveryKind::TemporaryPassword => "mail with the temporary password",
+        DeliveryKind::EmailVerification => "mail that confirms the address",
+        DeliveryKind::PasswordReset | DeliveryKind::Notice => "mail with the link",
+    };
+    let words = if newest.last_words.is_empty() { String::new() } else { format!(": {}", newest.last_words) };
+    let summary = format!("The {what} to {} {became}{words}.", newest.address);
+    let finding = Finding::new(Code::DeliveryFailing, Severity::Warning, summary);
+    let again = Some(Remedy::ResendDelivery);
+    let finding = match (newest.state, newest.relay_failed) {
+        (DeliveryState::Unknown, _) => finding.helped("Ask the user whether it came; if not, send it again.", again),
+        (DeliveryState::Retrying, true) => finding.helped(format!("{MAIL_TEST} It is tried again by itself."), None),
+        (DeliveryState::Retrying, false) => finding.helped("Wait: it is tried again by itself.", None),
+        (_, true) => finding.helped(format!("{MAIL_TEST} Then send the message again."), None),
+        (DeliveryState::Failed, false) => {
+            finding.helped("Correct the address if it is wrong, then send the message again.", again)
+        }
+        (_, false) => finding.helped("Send the message again.", again),
+    };
+    Some(Finding { since: Some(newest.updated_at), until: newest.next_attempt_at, ..finding })
+}
+
+/// What all messages meet, if none goes out.
+pub(super) fn of_outage(error: &str) -> Finding {
+    let finding = Finding::new(Code::MailUnavailable, Severity::Warning, format!("No mail goes out: {error}."));
+    finding.helped(MAIL_TEST, None)
+}
