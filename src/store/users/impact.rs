@@ -1,10 +1,11 @@
 //! For whom a policy means something: who lacks a second factor, how many passwords expire when, and how many are older than the rules.
 //!
-//! Of passwords, those that users may keep are counted. The database counts them: to read a million rows would take ten times as long.
+//! Of passwords, those that users may keep are counted. The database counts them: to read a million rows would take ten times as
+//! long.
 
-use sea_orm::sea_query::{Condition, Expr, ExprTrait, Query};
+use sea_orm::sea_query::{Condition, Expr, ExprTrait, Query, SimpleExpr};
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, EntityTrait, JoinType, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect,
+    ColumnTrait, ConnectionTrait, EntityTrait, JoinType, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, Select,
 };
 
 use super::condition::{At, lasting, password_expired, password_expired_between};
@@ -66,8 +67,20 @@ pub async fn expired_count(c: &impl ConnectionTrait, max_age: MaxAge, now: Times
 
 /// Counts the users whose password has not expired at an instant, and who have no address.
 pub async fn unexpired_without_address(c: &impl ConnectionTrait, max_age: MaxAge, now: Timestamp) -> Result<u64> {
-    let without = user::Entity::find().filter(lasting()).filter(user::Column::EmailKey.is_null());
-    Ok(without.filter(password_expired(at(max_age, now)).not()).count(c).await?)
+    Ok(without_address(max_age, now).count(c).await?)
+}
+
+fn without_address(max_age: MaxAge, now: Timestamp) -> Select<user::Entity> {
+    user::Entity::find()
+        .filter(lasting_by_table())
+        .filter(Expr::cust(r#"("user".email_key IS NULL) IS TRUE"#))
+        .filter(password_expired(at(max_age, now)).not())
+}
+
+/// Selects the accounts with a lasting password, for a count that reads other columns of most accounts. `IS TRUE` hides the
+/// condition from the index of their ages: to look up each account by an index takes ten times as long as to read the table.
+fn lasting_by_table() -> SimpleExpr {
+    Expr::cust(r#"("user".password_hash IS NOT NULL AND "user".password_kind = 1) IS TRUE"#)
 }
 
 /// Reads the names of up to `limit` users whose password has expired at an instant, and had not yet at an earlier one. The oldest
@@ -98,12 +111,35 @@ pub async fn expiring_names(
 /// Counts the passwords that are older than the rules, which are of `since`, and that no sign-in has judged. Those that must be
 /// changed anyway are left out.
 pub async fn unjudged_count(c: &impl ConnectionTrait, since: Timestamp) -> Result<u64> {
+    Ok(unjudged(since).count(c).await?)
+}
+
+fn unjudged(since: Timestamp) -> Select<user::Entity> {
     let since = since.as_micros();
     let judged_at = Expr::col((user::Entity, user::Column::PasswordJudgedAt));
-    let unjudged = user::Entity::find()
-        .filter(lasting())
+    user::Entity::find()
+        .filter(lasting_by_table())
         .filter(user::Column::PasswordChangedAt.lt(since))
         .filter(judged_at.clone().is_null().or(judged_at.lt(since)))
-        .filter(user::Column::ChangeDemanded.eq(false));
-    Ok(unjudged.count(c).await?)
+        .filter(user::Column::ChangeDemanded.eq(false))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::store::users::query_plan::{empty_store, plan};
+
+    #[tokio::test]
+    async fn a_count_that_reads_most_accounts_reads_the_table() -> std::result::Result<(), Box<dyn std::error::Error>> {
+        let (_dir, store) = empty_store().await?;
+        let (set_at, day) = (Timestamp::from_micros(0), Duration::from_hours(24));
+        let max_age = MaxAge { age: day * 90, set_at, lead: day * 14, rollout: day * 30 };
+        let now = set_at.saturating_add(day * 100);
+        for select in [without_address(max_age, now), unjudged(now)] {
+            assert_eq!(plan(&store, select).await?, ["SCAN user"]);
+        }
+        Ok(())
+    }
 }

@@ -5,6 +5,8 @@ mod decoy;
 mod derived;
 mod impact;
 mod list;
+#[cfg(test)]
+mod query_plan;
 mod row;
 mod write;
 

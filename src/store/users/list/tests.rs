@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sea_orm::{ConnectionTrait as _, EntityTrait as _, QueryFilter as _, QueryTrait as _, Select};
+use sea_orm::{ConnectionTrait as _, EntityTrait as _, QueryFilter as _};
 
 use super::by_concern::in_order;
 use super::text::ids_with_term;
@@ -11,23 +11,13 @@ use crate::domain::id::UserId;
 use crate::domain::password_age::TooOld;
 use crate::domain::profile::SearchText;
 use crate::domain::waves::Wave;
-use crate::store::{Location, Store};
+use crate::store::users::query_plan::{empty_store, plan};
 
 type Outcome = std::result::Result<(), Box<dyn std::error::Error>>;
 
-/// The steps by which `SQLite` runs a query.
-async fn plan(store: &Store, select: Select<user::Entity>) -> std::result::Result<Vec<String>, sea_orm::DbErr> {
-    let mut statement = select.build(sea_orm::DbBackend::Sqlite);
-    statement.sql = format!("EXPLAIN QUERY PLAN {}", statement.sql);
-    let rows = store.reader().query_all_raw(statement).await?;
-    rows.iter().map(|row| row.try_get("", "detail")).collect()
-}
-
 #[tokio::test]
 async fn each_concern_is_read_in_order_from_an_index_of_its_own() -> Outcome {
-    let dir = tempfile::tempdir()?;
-    let store = Store::connect(&Location::Sqlite(dir.path().join("latchkey.db"))).await?;
-    store.migrate().await?.commit().await?;
+    let (_dir, store) = empty_store().await?;
     let now = Timestamp::from_micros(1_000_000);
     let too_old = TooOld { changed_by: now, set_at: now, wave: Wave::Below(UserId::from_bytes([7; 16])) };
     let at = At { now, too_old: Some(too_old) };
@@ -67,9 +57,7 @@ async fn each_concern_is_read_in_order_from_an_index_of_its_own() -> Outcome {
 
 #[tokio::test]
 async fn a_count_stops_at_its_bound_and_a_text_is_broad_beyond_ten_thousand_terms() -> Outcome {
-    let dir = tempfile::tempdir()?;
-    let store = Store::connect(&Location::Sqlite(dir.path().join("latchkey.db"))).await?;
-    store.migrate().await?.commit().await?;
+    let (_dir, store) = empty_store().await?;
     let columns = "id, kind, username, labels, roles, password_kind, change_demanded, version, created_at, updated_at";
     let user = format!(r#"INSERT INTO "user" ({columns}) VALUES ('1', 1, 'ada', '{{}}', '', 1, FALSE, 1, 1, 1)"#);
     let numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10001)";
@@ -89,9 +77,7 @@ const BROAD: Plan = Plan { search: Search::ByAccount { is_broad: true }, many_ex
 
 #[tokio::test]
 async fn a_list_of_many_expired_passwords_is_read_in_its_own_order() -> Outcome {
-    let dir = tempfile::tempdir()?;
-    let store = Store::connect(&Location::Sqlite(dir.path().join("latchkey.db"))).await?;
-    store.migrate().await?.commit().await?;
+    let (_dir, store) = empty_store().await?;
     let day = Duration::from_hours(24);
     let (set_at, now) = (Timestamp::from_micros(0), Timestamp::from_micros(0).saturating_add(day * 100));
     let max_age = Some(MaxAge { age: day * 90, set_at, lead: day * 14, rollout: day * 300 });
@@ -116,9 +102,7 @@ async fn a_list_of_many_expired_passwords_is_read_in_its_own_order() -> Outcome 
 
 #[tokio::test]
 async fn a_broad_text_in_an_order_of_its_own_is_read_in_that_order() -> Outcome {
-    let dir = tempfile::tempdir()?;
-    let store = Store::connect(&Location::Sqlite(dir.path().join("latchkey.db"))).await?;
-    store.migrate().await?.commit().await?;
+    let (_dir, store) = empty_store().await?;
     let filter = UserFilter { text: SearchText::parse("a")?, ..UserFilter::default() };
     let size = PageSize::parse(50).ok_or("a page size")?;
     let time = Cursor::Time(5, "x".to_owned());
