@@ -167,7 +167,7 @@ async fn an_invitation_that_its_user_cancelled_is_not_just_sent_again() {
                  2  latchkey users reset grace\n  \
                  WHY  ✖ Created without a password. The user cancelled the link in the newest mail, as not asked for · ";
     assert!(told.contains(steps), "{told}");
-    assert!(told.contains(" · its link works no longer\n"), "{told}");
+    assert!(told.contains(" · its link no longer works\n"), "{told}");
     shell.latchkey(&["users", "reset", "grace"]).good();
     let told = shell.latchkey(&["users", "diagnose", "grace"]).good();
     assert!(told.contains("✖ Created without a password · ") && !told.contains("Speak with"), "{told}");

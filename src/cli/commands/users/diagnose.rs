@@ -234,7 +234,7 @@ fn mail(answer: &DiagnoseSignInResponse, clock: &Clock) -> Option<Text> {
     let is_told = answer.findings.iter().any(|finding| finding.code() == Code::DeliveryFailing);
     let sent = newest(answer).filter(|_| !is_told)?;
     let at = instant(sent.update_time.as_ref()).map(|at| format!(" · {}", clock.ago(at))).unwrap_or_default();
-    let ended = if sent.link_end_time.is_some() { " · its link works no longer" } else { "" };
+    let ended = if sent.link_end_time.is_some() { " · its link no longer works" } else { "" };
     Some(state(sent, clock).and(Tone::Plain, format!(": {}", to(sent))).and(Tone::Dim, at + ended))
 }
 
