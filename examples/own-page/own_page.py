@@ -75,6 +75,9 @@ class Pages(BaseHTTPRequestHandler):
         elif page == "/forgot":
             field = '<p><label>Username or address <input name="login" autocomplete="username" required></label></p>'
             self.answer(200, "Password forgotten", self.form("", field, "Send me a link"))
+        elif page == "/used":
+            text = "<p>Was it not you? Then somebody else can read your mail. Tell the people who help you at once.</p>"
+            self.answer(200, "The link has been used already", text)
         elif page == "/done":
             self.answer(200, "Done", "<p>You can close this page and sign in.</p>")
         else:
@@ -92,7 +95,9 @@ class Pages(BaseHTTPRequestHandler):
         elif page == "/verify":
             self.call("VerifyEmail", auth_pb2.VerifyEmailRequest(link_token=token))
         elif page == "/cancel":
-            self.call("CancelLink", auth_pb2.CancelLinkRequest(cancel_token=token))
+            cancelled = self.call("CancelLink", auth_pb2.CancelLinkRequest(cancel_token=token))
+            if cancelled.HasField("used_time"):
+                return self.answer(303, "Done", location="used")
         elif page == "/forgot":
             self.call("RequestPasswordReset", auth_pb2.RequestPasswordResetRequest(login=fields.get("login", "")))
             text = "<p>If there is such an account with an address, a link is on its way. Look into the spam folder, too.</p>"

@@ -18,7 +18,9 @@ use crate::domain::user::User;
 use crate::error::{Error, Limit, Result, Unauthenticated};
 use crate::store::Connection;
 use crate::store::deliveries::{Cancelled, Requested, delivery_cancel, delivery_count_requested};
-use crate::store::links::{LinkDigests, link_consume, link_end_all, link_find, link_find_to_cancel, link_insert};
+use crate::store::links::{
+    LinkDigests, link_consume, link_disown, link_end_all, link_find, link_find_to_cancel, link_insert, link_use,
+};
 use crate::store::users::{user_by_id, user_save};
 
 /// Messages with a link or a password to one user in an hour. Enough for an operator who tries again; too few to fill a mailbox.
@@ -95,8 +97,9 @@ impl App {
     }
 
     /// Ends all links of the user and the purpose of the mail that `secret` comes from. Locks nothing, and does nothing the
-    /// second time.
-    pub async fn cancel_link(&self, caller: &Caller, secret: Option<CancelSecret>) -> Result<()> {
+    /// second time. Returns when the link of the mail was used, or the one by whose use it ended: then it is too late, and it is
+    /// recorded that the user did not ask for it.
+    pub async fn cancel_link(&self, caller: &Caller, secret: Option<CancelSecret>) -> Result<Option<Timestamp>> {
         self.check_source(caller).await?;
         let found = match &secret {
             Some(secret) => link_find_to_cancel(self.store.reader(), &secret.digest()).await?,
@@ -107,14 +110,20 @@ impl App {
             let dead = || Error::Unauthenticated(Unauthenticated::LinkInvalid);
             let user = writer.locked(link.user_id).await?.ok_or_else(dead)?;
             let change = writer.change();
+            let used_at = link_use(&change.tx, link).await?;
             let ended = change.end_links(&user, Some(link.purpose)).await?;
-            if ended == 0 {
-                return Ok(change.roll_back(RolledBack::NotApplied, ()));
+            let is_news = match used_at {
+                Some(used_at) => link_disown(&change.tx, user.id, used_at, change.now).await?,
+                None => false,
+            };
+            if ended == 0 && !is_news {
+                return Ok(change.roll_back(RolledBack::NotApplied, used_at));
             }
             let event = Event::new(EventType::LinkCancelled, Target::of(&user))
                 .detail("purpose", link.purpose.as_str())
                 .detail("linksRevoked", ended);
-            change.commit(event, ()).await
+            let event = if is_news { event.detail("linkWasUsed", true) } else { event };
+            change.commit(event, used_at).await
         })
         .await
     }

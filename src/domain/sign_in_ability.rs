@@ -65,6 +65,8 @@ impl Concern {
 pub enum Remedy {
     /// Remove the lock and the throttle.
     Unlock,
+    /// Lock the account, as compromised.
+    Lock,
     /// Set a new password.
     ResetPassword,
     /// Sign in, and choose a new password. The user does that.

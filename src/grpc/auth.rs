@@ -116,8 +116,8 @@ impl Auth for Service {
 
     async fn cancel_link(&self, request: Request<v1::CancelLinkRequest>) -> Answer<v1::CancelLinkResponse> {
         let (caller, link) = decode(request, deliveries::cancel_link)?;
-        run(&self.app, |app| async move { app.cancel_link(&caller, link).await }).await?;
-        Ok(Response::new(v1::CancelLinkResponse {}))
+        let used_at = run(&self.app, |app| async move { app.cancel_link(&caller, link).await }).await?;
+        Ok(Response::new(v1::CancelLinkResponse { used_time: used_at.map(super::convert::stamp) }))
     }
 
     async fn change_password(&self, request: Request<v1::ChangePasswordRequest>) -> Answer<v1::ChangePasswordResponse> {

@@ -15,7 +15,10 @@ use super::visit::Visit;
 use crate::domain::language::Language;
 
 /// What can be done.
-const KINDS: [&str; 6] = ["reset", "invite", "verify", "cancel", "forgot", "security"];
+const KINDS: [&str; 7] = ["reset", "invite", "verify", "cancel", TOO_LATE, "forgot", "security"];
+
+/// The link was cancelled after it was used.
+pub(super) const TOO_LATE: &str = "too-late";
 
 /// Leads to the page, in the language that the user chose.
 pub(super) fn done(of: &'static str, lang: &str) -> Response {

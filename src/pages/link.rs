@@ -7,7 +7,7 @@ use axum::response::Response;
 use http::StatusCode;
 use minijinja::context;
 
-use super::done::done;
+use super::done::{TOO_LATE, done};
 use super::fields::Fields;
 use super::form::Form;
 use super::link_page::LinkPage;
@@ -85,7 +85,7 @@ pub(super) async fn act(
         LinkPage::Verify | LinkPage::Cancel => None,
     };
     match pages.use_link(&visit, &link, chosen).await {
-        Ok(()) => done(link.page.as_str(), form.get("lang")),
+        Ok(what) => done(what, form.get("lang")),
         Err(error) => pages.refuse(&visit, &form, &link, error).await,
     }
 }
@@ -131,17 +131,20 @@ impl Pages {
         })
     }
 
-    async fn use_link(&self, visit: &Visit, link: &OpenLink<'_>, chosen: Option<Chosen>) -> Result<()> {
+    /// Returns which page tells what was done.
+    async fn use_link(&self, visit: &Visit, link: &OpenLink<'_>, chosen: Option<Chosen>) -> Result<&'static str> {
+        let done = link.page.as_str();
         let (app, secret) = (Arc::clone(&self.app), LinkSecret::parse(link.token).ok());
         match (link.page, chosen) {
             (LinkPage::Verify, _) => {
                 let caller = visit.caller(self, "VerifyEmail", Demand::Ticket).await?;
-                visit.run(self, async move { app.verify_email(&caller, secret).await }).await
+                visit.run(self, async move { app.verify_email(&caller, secret).await }).await.map(|()| done)
             }
             (LinkPage::Cancel, _) => {
                 let (caller, secret) =
                     (visit.caller(self, "CancelLink", Demand::Ticket).await?, CancelSecret::parse(link.token));
-                visit.run(self, async move { app.cancel_link(&caller, secret.ok()).await }).await
+                let used_at = visit.run(self, async move { app.cancel_link(&caller, secret.ok()).await }).await?;
+                Ok(if used_at.is_some() { TOO_LATE } else { done })
             }
             (LinkPage::Reset | LinkPage::Invite, chosen) => {
                 let caller = visit.caller(self, "CompletePasswordReset", Demand::Ticket).await?;
@@ -150,7 +153,7 @@ impl Pages {
                     None => (Err(PasswordFault::Empty), None),
                 };
                 let command = CompletePasswordReset { link: secret, new_password, code, validate_only: false };
-                visit.run(self, async move { app.complete_password_reset(&caller, command).await.map(drop) }).await
+                visit.run(self, async move { app.complete_password_reset(&caller, command).await }).await.map(|_| done)
             }
         }
     }

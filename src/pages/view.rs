@@ -289,7 +289,7 @@ mod tests {
             };
             samples.push(("security_app.html", values));
         }
-        for of in ["reset", "invite", "verify", "cancel", "security", "forgot"] {
+        for of in ["reset", "invite", "verify", "cancel", "too-late", "security", "forgot"] {
             samples.push(("done.html", context! { of }));
         }
         for kind in ["other_site", "form", "not_found", "no_mail", "too_often", "unavailable", "internal"] {

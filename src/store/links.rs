@@ -3,7 +3,10 @@
 use std::collections::HashMap;
 
 use sea_orm::sea_query::Expr;
-use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, Set};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Select, Set,
+    UpdateMany,
+};
 
 use super::entity::link::{self, Column};
 use super::single::only;
@@ -36,6 +39,8 @@ pub async fn link_insert(tx: &WriteTx, link: &Link, digests: &LinkDigests) -> Re
         created_at: Set(link.created_at.as_micros()),
         expires_at: Set(link.expires_at.as_micros()),
         ended_at: Set(None),
+        used_at: Set(None),
+        disowned_at: Set(None),
     };
     link::Entity::insert(row).exec_without_returning(tx).await?;
     failpoint!("store.link_insert");
@@ -72,15 +77,46 @@ pub async fn link_live(c: &impl ConnectionTrait, user: UserId, now: Timestamp) -
 /// Uses a link up. Returns `false` if it was used or ended before, or has expired. The guard is in the statement, so that of
 /// many calls at once one succeeds.
 pub async fn link_consume(tx: &WriteTx, id: LinkId, now: Timestamp) -> Result<bool> {
-    let consumed = link::Entity::update_many()
+    let consumed = ending(id, now).col_expr(Column::UsedAt, Expr::value(now.as_micros())).exec(tx).await?;
+    failpoint!("store.link_consume");
+    Ok(consumed.rows_affected == 1)
+}
+
+fn ending(id: LinkId, now: Timestamp) -> UpdateMany<link::Entity> {
+    link::Entity::update_many()
         .col_expr(Column::EndedAt, Expr::value(now.as_micros()))
         .filter(Column::Id.eq(id.to_string()))
         .filter(Column::EndedAt.is_null())
         .filter(Column::ExpiresAt.gt(now.as_micros()))
+}
+
+/// Reads when a link was used, or another one by whose use it ended. `None` if it works, or ended otherwise.
+pub async fn link_use(c: &impl ConnectionTrait, link: &Link) -> Result<Option<Timestamp>> {
+    let ended_at = link::Entity::find_by_id(link.id.to_string()).select_only().column(Column::EndedAt).into_query();
+    let used = of_any_age(link.user_id).filter(Column::UsedAt.in_subquery(ended_at)).all(c).await?;
+    used.first().map(|used| decoder(used).instant_or_none(used.used_at)).transpose().map(Option::flatten)
+}
+
+/// Records that the user did not ask for the link that was used at an instant. Returns `false` if that is known.
+pub async fn link_disown(tx: &WriteTx, user: UserId, used_at: Timestamp, now: Timestamp) -> Result<bool> {
+    let disowned = link::Entity::update_many()
+        .col_expr(Column::DisownedAt, Expr::value(now.as_micros()))
+        .filter(Column::UserId.eq(user.to_string()))
+        .filter(Column::UsedAt.eq(used_at.as_micros()))
+        .filter(Column::DisownedAt.is_null())
         .exec(tx)
         .await?;
-    failpoint!("store.link_consume");
-    Ok(consumed.rows_affected == 1)
+    Ok(disowned.rows_affected > 0)
+}
+
+/// Reads when the user said that they had not asked for the link that was used at an instant. `None` if they did not.
+pub async fn link_disowned(c: &impl ConnectionTrait, user: UserId, used_at: Timestamp) -> Result<Option<Timestamp>> {
+    let used = of_any_age(user).filter(Column::UsedAt.eq(used_at.as_micros())).all(c).await?;
+    used.first().map(|used| decoder(used).instant_or_none(used.disowned_at)).transpose().map(Option::flatten)
+}
+
+fn of_any_age(user: UserId) -> Select<link::Entity> {
+    link::Entity::find().filter(Column::UserId.eq(user.to_string()))
 }
 
 /// Ends the links of a user, of one purpose or of all, and returns how many worked.
@@ -100,7 +136,7 @@ pub async fn link_end_all(tx: &WriteTx, user: UserId, purpose: Option<LinkPurpos
 
 /// Ends one link. Returns whether it worked.
 pub async fn link_end(tx: &WriteTx, id: LinkId, now: Timestamp) -> Result<bool> {
-    link_consume(tx, id, now).await
+    Ok(ending(id, now).exec(tx).await?.rows_affected == 1)
 }
 
 /// Reads when these links were used or ended. A link that was not has no entry.
@@ -135,15 +171,16 @@ pub async fn links_sweep(tx: &Autocommit, before: Timestamp) -> Result<bool> {
     delete_batch::<link::Entity>(tx, Column::ExpiresAt.lte(before.as_micros())).await
 }
 
-fn of_user(user: UserId, now: Timestamp) -> sea_orm::Select<link::Entity> {
-    link::Entity::find()
-        .filter(Column::UserId.eq(user.to_string()))
-        .filter(Column::EndedAt.is_null())
-        .filter(Column::ExpiresAt.gt(now.as_micros()))
+fn of_user(user: UserId, now: Timestamp) -> Select<link::Entity> {
+    of_any_age(user).filter(Column::EndedAt.is_null()).filter(Column::ExpiresAt.gt(now.as_micros()))
+}
+
+fn decoder(row: &link::Model) -> Decoder<'_> {
+    Decoder { resource: Resource::Row, id: &row.id, version: None }
 }
 
 fn decode(row: &link::Model) -> Result<Link> {
-    let decoder = Decoder { resource: Resource::Row, id: &row.id, version: None };
+    let decoder = decoder(row);
     Ok(Link {
         id: decoder.parse(&row.id)?,
         user_id: decoder.parse(&row.user_id)?,

@@ -333,13 +333,54 @@ async fn a_link_in_the_mail_cancels_what_the_user_did_not_ask_for() {
     let mail = h.mail_of(&operator.mailed().await).await;
     let other = operator.link().await;
     let (link, cancel) = (mail.token("reset"), mail.token("cancel"));
-    stranger.cancel(&cancel).await.expect("a cancellation");
-    stranger.cancel(&cancel).await.expect("the same again");
+    for _ in 0..2 {
+        assert_eq!(stranger.cancel(&cancel).await.expect("a cancellation, and again").used_time, None);
+    }
     dead(stranger.choose(&link, OTHER_PASSWORD).await);
     dead(stranger.choose(&other, OTHER_PASSWORD).await);
     stranger.tokens("bob", PASSWORD).await.expect("nothing else has changed");
     let cancelled = operator.events().await.into_iter().filter(|e| e.r#type() == EventType::LinkCancelled);
     assert_eq!(cancelled.count(), 1);
+}
+
+#[tokio::test]
+async fn a_cancellation_that_comes_too_late_is_told_to_the_user_and_to_operators() {
+    let h = Harness::start().await;
+    let (operator, stranger) = (bob(&h).await, h.stranger().await);
+    let mails = [h.mail_of(&operator.mailed().await).await, h.mail_of(&operator.mailed().await).await];
+    h.clock.advance(Duration::from_secs(5));
+    stranger.choose(&mails[0].token("reset"), OTHER_PASSWORD).await.expect("an intruder's password");
+    h.clock.advance(Duration::from_secs(5));
+    // The link of the second mail ended by the use of the first one.
+    for mail in [&mails[1], &mails[0], &mails[1]] {
+        let told = stranger.cancel(&mail.token("cancel")).await.expect("an answer");
+        let changed_at = operator.user("bob").await.password_status.expect("a status").change_time;
+        assert!(told.used_time.is_some() && told.used_time == changed_at, "{told:?}");
+    }
+    let cancelled: Vec<_> =
+        operator.events().await.into_iter().filter(|event| event.r#type() == EventType::LinkCancelled).collect();
+    assert_eq!(cancelled.len(), 1, "{cancelled:#?}");
+    let details = [("purpose", "PASSWORD_RESET"), ("linksRevoked", "0"), ("linkWasUsed", "true")];
+    assert!(details.iter().all(|(name, value)| cancelled[0].details[*name] == *value), "{cancelled:#?}");
+
+    let disowned = async || {
+        let request = v1::DiagnoseSignInRequest { user: Some(named("bob")), ..Default::default() };
+        let told = operator.user_admin().diagnose_sign_in(request).await.expect("a diagnosis").into_inner();
+        told.findings.into_iter().find(|finding| finding.code() == v1::sign_in_finding::Code::ResetDisowned)
+    };
+    let finding = disowned().await.expect("a finding");
+    assert_eq!(finding.severity(), v1::sign_in_finding::Severity::Warning);
+    assert_eq!(
+        (finding.remedy_method.as_str(), finding.since_time),
+        ("latchkey.v1.UserAdmin/LockUser", cancelled[0].time)
+    );
+    // Links that are newer are ended as well.
+    operator.mailed().await;
+    stranger.cancel(&mails[0].token("cancel")).await.expect("an answer");
+    assert!(operator.user("bob").await.pending_link.is_none());
+    // Another password is not the intruder's.
+    operator.reset("bob").await.expect("a reset");
+    assert_eq!(disowned().await, None);
 }
 
 #[tokio::test]

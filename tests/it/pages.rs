@@ -290,7 +290,11 @@ async fn sec_007_a_mail_scanner_opens_every_link_of_every_mail_fifty_times_and_e
     for (mail, page) in &mails {
         let fields = [("token", &*mail.token(page)), ("password", OTHER_PASSWORD), ("repeat", OTHER_PASSWORD)];
         assert_eq!(h.form(&format!("/{page}"), &fields).await.status, 303, "{page}");
+        let late = h.form("/cancel", &[("token", &*mail.token("cancel"))]).await;
+        assert!(late.status == 303 && late.head.contains("location: done?of=too-late"), "{page}: {late:?}");
     }
+    let told = h.page("/done?of=too-late&lang=en").await.body;
+    assert!(told.contains("<h1>The link has been used already</h1>") && told.contains("at once"), "{told}");
     h.stranger().await.tokens("ada", OTHER_PASSWORD).await.expect("the first password");
     h.stranger().await.tokens(USER, OTHER_PASSWORD).await.expect("the new password");
 }

@@ -24,6 +24,7 @@ use crate::domain::user_filter::{UserFilter, UserOrder};
 use crate::error::{Error, Resource, Result};
 use crate::store::audit::{About, SEARCHED_EVENTS, event_recent};
 use crate::store::deliveries::{delivery_failure, delivery_list};
+use crate::store::links::link_disowned;
 use crate::store::throttle::throttle_list;
 use crate::store::users::{UserListing, reservation_owner, user_by_id, user_by_ref, user_list};
 
@@ -159,6 +160,7 @@ impl App {
             readiness: self.readiness(),
             deliveries: self.recent_deliveries(caller, user, now).await?,
             disowned_at: self.disowned_at(caller, user).await?,
+            password_disowned_at: self.password_disowned_at(caller, user).await?,
             mail_failure: self.mail_failure().await?,
         };
         Ok((facts, attempts))
@@ -184,6 +186,17 @@ impl App {
         let about = About::User(user.id);
         let cancelled = event_recent(self.store.reader(), &about, &[EventType::LinkCancelled], 1).await?;
         Ok(cancelled.first().map(|event| event.at))
+    }
+
+    /// When the user said that they had not asked for the link by which the password of today was set, if the caller may know of
+    /// the messages.
+    async fn password_disowned_at(&self, caller: &Caller, user: &User) -> Result<Option<Timestamp>> {
+        match &user.password {
+            Some(password) if caller.scopes.contains(Scope::DeliveriesRead) => {
+                link_disowned(self.store.reader(), user.id, password.changed_at).await
+            }
+            _ => Ok(None),
+        }
     }
 
     /// What all messages meet, if none goes out.

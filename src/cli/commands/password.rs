@@ -179,8 +179,15 @@ impl Cancel {
     async fn run(self, cli: &Cli) -> Result<(), Error> {
         let cancel_token = cli.link_token(self.token_stdin)?;
         let request = CancelLinkRequest { cancel_token };
-        let done =
-            cli.answer(request, |screen, _| screen.done("the links do not work any more; nothing else was changed"));
+        let done = cli.answer(request, |screen, answer| {
+            let Some(used_at) = instant(answer.used_time.as_ref()) else {
+                return screen.done("the links do not work any more; nothing else was changed");
+            };
+            screen.done("links that were not used do not work any more")?;
+            let used_at = screen.clock().moment(used_at);
+            screen.caution(format!("a link of the mail was used {used_at}"))?;
+            screen.fields([("not you?", "somebody else reads your mail: tell an operator at once".into())])
+        });
         done.await.map_err(dead)
     }
 }

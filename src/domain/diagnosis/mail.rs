@@ -92,3 +92,11 @@ pub(super) fn of_outage(error: &str) -> Finding {
     let finding = Finding::new(Code::MailUnavailable, Severity::Warning, format!("No mail goes out: {error}."));
     finding.helped(MAIL_TEST, None)
 }
+
+/// The password of today may be an intruder's, who reads the user's mail.
+pub(super) fn of_disowned(at: Timestamp) -> Finding {
+    let summary = "The user says that they did not ask for the link by which the password was set.";
+    let remedy = "Speak with the user by a way that an intruder does not control. If the password is not theirs, contain the account.";
+    let finding = Finding::new(Code::ResetDisowned, Severity::Warning, summary);
+    Finding { since: Some(at), ..finding.helped(remedy, Some(Remedy::Lock)) }
+}

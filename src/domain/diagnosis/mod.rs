@@ -12,7 +12,7 @@ use std::time::Duration;
 use strum::{IntoStaticStr, VariantArray};
 
 use self::account::of_account;
-use self::mail::dead_link;
+use self::mail::{dead_link, of_disowned};
 use self::password_sign_in::of_person;
 use super::delivery::Delivery;
 use super::lockout::{BudgetThrottle, Throttle};
@@ -57,6 +57,7 @@ pub enum Code {
     SignInsLimited,
     UserDeleted,
     NameChanged,
+    ResetDisowned,
 }
 
 /// How much a finding matters. The later variant matters more.
@@ -183,6 +184,9 @@ pub struct Facts {
     pub deliveries: Vec<Delivery>,
     /// When the user last cancelled links as not asked for, if the caller may know of the messages.
     pub disowned_at: Option<Timestamp>,
+    /// When the user said that they had not asked for the link by which the password of today was set, if the caller may know of
+    /// the messages.
+    pub password_disowned_at: Option<Timestamp>,
     /// What the relay, or the disk, answers to all messages, if none goes out.
     pub mail_failure: Option<String>,
 }
@@ -219,6 +223,7 @@ impl Diagnosis {
         let mut findings = of_account(user, dead_link(user, facts, now), now);
         if user.kind == UserKind::Person {
             findings.extend(of_person(user, facts, now));
+            findings.extend(facts.password_disowned_at.map(of_disowned));
         }
         findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
         Diagnosis { verdict: verdict(user, facts, now), findings }

@@ -75,6 +75,7 @@ fn ability(ability: SignInAbility) -> v1::SignInAbility {
 pub(super) fn remedy_method(remedy: Remedy) -> &'static str {
     match remedy {
         Remedy::Unlock => "latchkey.v1.UserAdmin/UnlockUser",
+        Remedy::Lock => "latchkey.v1.UserAdmin/LockUser",
         Remedy::ResetPassword => "latchkey.v1.UserAdmin/ResetPassword",
         Remedy::CompletePasswordChange => "latchkey.v1.Auth/CompletePasswordChange",
         Remedy::CreateApiToken => "latchkey.v1.UserAdmin/CreateApiToken",

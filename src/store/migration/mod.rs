@@ -18,6 +18,7 @@ mod m0015_password_age;
 mod m0016_inactivity;
 mod m0017_existing_passwords;
 mod m0018_relay_failures;
+mod m0019_used_links;
 
 use sea_orm_migration::prelude::*;
 
@@ -45,6 +46,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0016_inactivity::Migration),
             Box::new(m0017_existing_passwords::Migration),
             Box::new(m0018_relay_failures::Migration),
+            Box::new(m0019_used_links::Migration),
         ]
     }
 }

@@ -53,9 +53,9 @@ impl Client {
         self.auth().complete_password_reset(request).await.map(Response::into_inner)
     }
 
-    pub async fn cancel(&self, token: &str) -> Result<(), Status> {
+    pub async fn cancel(&self, token: &str) -> Result<v1::CancelLinkResponse, Status> {
         let request = v1::CancelLinkRequest { cancel_token: token.to_owned() };
-        self.auth().cancel_link(request).await.map(|_| ())
+        self.auth().cancel_link(request).await.map(Response::into_inner)
     }
 
     pub async fn verify(&self, token: &str) -> Result<(), Status> {

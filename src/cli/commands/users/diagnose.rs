@@ -131,6 +131,7 @@ pub(super) fn steps(typed: &str, answer: &DiagnoseSignInResponse, clock: &Clock)
         "ResetSecondFactor" => {
             Some(format!("latchkey mfa reset {name}, if the authenticator and the recovery codes are lost"))
         }
+        "LockUser" => Some(format!("latchkey users contain {name}, if the password is not the user's")),
         "CreateApiToken" => Some(format!("latchkey tokens create {name} --name TEXT --scope SCOPE, if it has none")),
         "CreateUser" => Some(format!("latchkey users create {name}, if it was deleted by mistake")),
         "DeleteUser" => Some(format!("latchkey users delete {name}, if there is no backup")),
