@@ -196,7 +196,7 @@ impl Pages {
                 is_invitation => link.page == LinkPage::Invite,
                 username => link.view.as_ref().map(|view| view.username.as_str()),
                 address => link.view.as_ref().and_then(|view| view.address.as_ref()).map(EmailAddress::as_str),
-                min_length => self.min_length().await,
+                rules => self.shown_rules().await,
                 needs_code => link.needs_code(),
             },
         })

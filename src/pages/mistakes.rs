@@ -5,7 +5,7 @@ use http::StatusCode;
 use super::Pages;
 use super::fields::Fields;
 use super::problem::{retry_after, status_of};
-use super::view::{Mistake, Span};
+use super::view::{Mistake, ShownRules, Span};
 use crate::app::Judged;
 use crate::domain::language::Language;
 use crate::domain::password::{Hint, PasswordFault, PlainPassword, RuleBroken};
@@ -39,10 +39,11 @@ impl Pages {
         Ok(password.ok().filter(|_| mistakes.is_empty()).ok_or(mistakes))
     }
 
-    /// The smallest length of a new password, to be shown. What is typed is judged by the rules of that time.
-    pub(super) async fn min_length(&self) -> u32 {
+    /// The rules for a new password, to be shown. What is typed is judged by the rules of that time.
+    pub(super) async fn shown_rules(&self) -> ShownRules {
         let rules = self.app.password_rules().await;
-        rules.unwrap_or_else(|_| self.app.in_force(PasswordRulesSet::default())).min_length
+        let rules = rules.unwrap_or_else(|_| self.app.in_force(PasswordRulesSet::default()));
+        ShownRules { min_length: rules.min_length, letter_and_digit: rules.require_letter_and_digit }
     }
 }
 

@@ -251,7 +251,7 @@ impl Pages {
             Shown::SignIn => context! { offers_link => self.app.sends_links() },
             Shown::Code(ticket) => context! { ticket => ticket.as_str() },
             Shown::Password(ticket) => {
-                context! { ticket => ticket.as_str(), min_length => self.min_length().await }
+                context! { ticket => ticket.as_str(), rules => self.shown_rules().await }
             }
             Shown::App(new) => match self.values_of_app(new) {
                 Some(values) => values,

@@ -22,11 +22,14 @@ use crate::error::Result;
 /// How strong a password is.
 #[derive(Serialize)]
 struct Answer {
-    /// 0 to 4.
+    /// 0 to 4. At most [`REFUSED`] if the password is refused however hard it is to guess.
     score: u8,
     /// What is weak about it, and what would help. Empty if nothing is.
     hint: String,
 }
+
+/// The highest score that is shown of a password that is refused however hard it is to guess, such as a leaked one: `Weak`.
+const REFUSED: u8 = 1;
 
 /// Judges the password of a form that is not sent yet.
 pub(super) async fn judge(
@@ -63,12 +66,12 @@ fn answer(judged: &Judged, language: Language) -> Answer {
     // The page itself counts the characters.
     let is_told = |rule: &&RuleBroken| !matches!(rule, RuleBroken::TooShort { .. } | RuleBroken::TooLong { .. });
     let broken = judged.broken.iter().find(is_told);
-    let hint = match broken {
-        Some(RuleBroken::TooWeak { hint }) => hint_text(*hint, language),
-        Some(rule) => capitalised(&rule.text(language)),
-        None => String::new(),
-    };
-    Answer { score: judged.strength.score, hint }
+    let score = judged.strength.score;
+    match broken {
+        Some(RuleBroken::TooWeak { hint }) => Answer { score, hint: hint_text(*hint, language) },
+        Some(rule) => Answer { score: score.min(REFUSED), hint: capitalised(&rule.text(language)) },
+        None => Answer { score, hint: String::new() },
+    }
 }
 
 /// A sentence of a phrase.

@@ -116,6 +116,20 @@ impl From<Mistake> for Value {
     }
 }
 
+/// What a user can know of the rules before a password is judged.
+pub(super) struct ShownRules {
+    /// The smallest number of characters.
+    pub(super) min_length: u32,
+    /// Whether a letter and a digit are asked for.
+    pub(super) letter_and_digit: bool,
+}
+
+impl From<ShownRules> for Value {
+    fn from(rules: ShownRules) -> Value {
+        context! { min_length => rules.min_length, letter_and_digit => rules.letter_and_digit }
+    }
+}
+
 /// The templates, and the values that all pages share.
 pub(super) struct Views {
     templates: Environment<'static>,
@@ -243,10 +257,11 @@ mod tests {
                 .map(|kind| Mistake { span: Some(span("second")), ..Mistake::of("code", kind) }),
         )
         .collect();
+        let rules = |letter_and_digit| ShownRules { min_length: 15, letter_and_digit };
         let choose = |is_invitation, mistakes: &[Mistake], unit| {
             let values = context! {
                 is_invitation, mistakes => mistakes.to_vec(), page => "reset", token => "t", lang => "de", username => "ada",
-                remaining => span(unit), min_length => 15, needs_code => !mistakes.is_empty(),
+                remaining => span(unit), rules => rules(is_invitation), needs_code => !mistakes.is_empty(),
             };
             ("choose.html", values)
         };
@@ -270,7 +285,7 @@ mod tests {
             ),
             (
                 "security_password.html",
-                context! { mistakes => mistakes.clone(), ticket => "t", login => "<b>", lang => "", min_length => 15 },
+                context! { mistakes => mistakes.clone(), ticket => "t", login => "<b>", lang => "", rules => rules(true) },
             ),
             (
                 "security_codes.html",

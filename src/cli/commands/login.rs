@@ -276,5 +276,6 @@ fn rules(step: &PasswordChangeStep) -> String {
     let rules = step.rules.unwrap_or_default();
     let least = rules.min_length.map(|length| format!("at least {length} characters")).unwrap_or_default();
     let most = rules.max_length.map(|length| format!(", at most {length}")).unwrap_or_default();
-    format!("It needs {least}{most}, and must differ from the old one. Several words are fine.")
+    let signs = if rules.require_letter_and_digit() { ", with a letter and a digit" } else { "" };
+    format!("It needs {least}{most}{signs}, and must differ from the old one. Several words are fine.")
 }
