@@ -72,7 +72,7 @@ pub struct DeliveryAttempt {
     pub words: String,
     /// The relay, or `file`.
     pub relay: String,
-    /// Whether the attempt timed out.
+    /// Whether the attempt was slow.
     pub is_slow: bool,
     /// Why the relay or the folder failed, without addresses. `None` if mail to others may be accepted.
     pub relay_failure: Option<String>,

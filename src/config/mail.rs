@@ -43,6 +43,8 @@ pub struct DeliveryLimits {
     pub dot: Duration,
     /// For the whole attempt.
     pub attempt: Duration,
+    /// How long an attempt may last without being slow. Relays answer within a second, also after they have scanned a mail.
+    pub slow_after: Duration,
 }
 
 impl Default for DeliveryLimits {
@@ -52,6 +54,7 @@ impl Default for DeliveryLimits {
             command: Duration::from_mins(1),
             dot: Duration::from_mins(1),
             attempt: Duration::from_secs(100),
+            slow_after: Duration::from_secs(5),
         }
     }
 }

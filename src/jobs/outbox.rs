@@ -1,5 +1,5 @@
-//! Sends the messages of the outbox: leases those that are due, sends up to [`SLOTS`] at a time, and writes down what each
-//! attempt met. One transaction marks what was sent and leases what comes next.
+//! Sends the messages of the outbox: leases those that are due, sends up to [`SLOTS`] at a time, and up to [`SLOW_SLOTS`] beside
+//! them that are slow, and writes down what each attempt met. One transaction marks what was sent and leases what comes next.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -16,11 +16,15 @@ use crate::domain::delivery::{ATTEMPT_LIMIT, Attempted};
 use crate::domain::id::DeliveryId;
 use crate::mail::{Mailer, Outcome};
 
-/// Messages that this server sends at a time.
+/// Messages that this server sends at a time, without the slow ones.
 const SLOTS: usize = 8;
 
-/// Those of them whose last attempt timed out: slow recipients must not hold up the others.
-const SLOW_SLOTS: usize = SLOTS / 2;
+/// Slow messages that it sends beside them: slow recipients must not hold up the others. A message is slow once its attempt has
+/// lasted for a while. With those there are 24 connections at most, about half of what Postfix takes from one client.
+const SLOW_SLOTS: usize = 16;
+
+/// Those of the slow messages that were slow before they began: they leave places to messages that turn out to be slow.
+const KNOWN_SLOW_SLOTS: usize = SLOW_SLOTS / 2;
 
 /// How often the outbox is looked at for messages of other replicas, and for retries that are due.
 const POLL: Duration = Duration::from_secs(1);
@@ -29,13 +33,13 @@ const POLL: Duration = Duration::from_secs(1);
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
 /// Starts the worker. It ends when `stop` is cancelled.
-pub fn start(app: &Arc<App>, mailer: Mailer, tracker: &TaskTracker, stop: &CancellationToken) {
+pub fn start(app: &Arc<App>, mailer: Mailer, slow_after: Duration, tracker: &TaskTracker, stop: &CancellationToken) {
     let mut worker = Worker {
         app: Arc::clone(app),
         mailer: Arc::new(mailer),
-        sending: JoinSet::new(),
-        ids: Vec::new(),
-        slow: 0,
+        slow_after,
+        attempts: JoinSet::new(),
+        sending: Vec::new(),
         sent: Vec::new(),
         relay_fails: false,
     };
@@ -61,31 +65,32 @@ pub fn start(app: &Arc<App>, mailer: Mailer, tracker: &TaskTracker, stop: &Cance
 struct Worker {
     app: Arc<App>,
     mailer: Arc<Mailer>,
-    sending: JoinSet<Finished>,
+    slow_after: Duration,
+    attempts: JoinSet<DeliveryAttempt>,
     /// The messages that are being sent.
-    ids: Vec<DeliveryId>,
-    /// How many of those are slow.
-    slow: usize,
+    sending: Vec<Sending>,
     /// Attempts that have ended and are not written down yet.
     sent: Vec<DeliveryAttempt>,
     /// Whether the relay or the folder failed the last message that it failed or took.
     relay_fails: bool,
 }
 
-struct Finished {
-    attempt: DeliveryAttempt,
+struct Sending {
+    id: DeliveryId,
+    began: Instant,
+    /// Whether its last attempt was slow.
     was_slow: bool,
 }
 
 impl Worker {
     /// Writes down what was sent, and begins to send what is due. Returns whether there may be more at once.
     async fn lease(&mut self) -> bool {
-        let free = SLOTS - self.sending.len();
-        let slow = SLOW_SLOTS.saturating_sub(self.slow);
+        let free = self.free();
         if self.sent.is_empty() && (free == 0 || !self.is_due().await) {
             return false;
         }
-        let room = OutboxRoom { free, slow, sending: &self.ids };
+        let ids = self.ids();
+        let room = OutboxRoom { free, slow: KNOWN_SLOW_SLOTS.saturating_sub(self.slow()), sending: &ids };
         match self.app.record_and_claim(&self.sent, room).await {
             Ok(claimed) => {
                 self.sent.clear();
@@ -94,13 +99,28 @@ impl Worker {
                 for leased in claimed.leased {
                     self.send(leased);
                 }
-                has_more && self.sending.len() < SLOTS
+                has_more && self.free() > 0
             }
             Err(error) => {
                 warn(&error);
                 false
             }
         }
+    }
+
+    /// How many more messages can be sent.
+    fn free(&self) -> usize {
+        free_slots(self.sending.len(), self.slow())
+    }
+
+    /// How many messages that are being sent are slow.
+    fn slow(&self) -> usize {
+        let is_slow = |sending: &&Sending| sending.was_slow || sending.began.elapsed() >= self.slow_after;
+        self.sending.iter().filter(is_slow).count()
+    }
+
+    fn ids(&self) -> Vec<DeliveryId> {
+        self.sending.iter().map(|sending| sending.id).collect()
     }
 
     async fn is_due(&self) -> bool {
@@ -114,16 +134,13 @@ impl Worker {
     }
 
     fn send(&mut self, leased: LeasedMessage) {
-        self.slow += usize::from(leased.is_slow);
-        self.ids.push(leased.delivery.id);
-        let (app, mailer) = (Arc::clone(&self.app), Arc::clone(&self.mailer));
-        self.sending.spawn(async move {
-            let outcome = attempt(&app, &mailer, &leased).await;
-            let was_slow = leased.is_slow;
-            let Outcome { attempted, words, is_slow, relay_failure } = outcome;
-            let relay = mailer.place();
-            let attempt = DeliveryAttempt { leased, attempted, words, relay, is_slow, relay_failure };
-            Finished { attempt, was_slow }
+        let began = Instant::now();
+        self.sending.push(Sending { id: leased.delivery.id, began, was_slow: leased.is_slow });
+        let (app, mailer, slow_after) = (Arc::clone(&self.app), Arc::clone(&self.mailer), self.slow_after);
+        self.attempts.spawn(async move {
+            let Outcome { attempted, words, relay_failure } = attempt(&app, &mailer, &leased).await;
+            let (relay, is_slow) = (mailer.place(), began.elapsed() >= slow_after);
+            DeliveryAttempt { leased, attempted, words, relay, is_slow, relay_failure }
         });
     }
 
@@ -137,22 +154,21 @@ impl Worker {
     /// Waits until an attempt has ended, a message was posted, or it is time to look.
     async fn event(&mut self) {
         // While an attempt could not be written down, the database is given time.
-        let can_lease = self.sending.len() < SLOTS && self.sent.is_empty();
+        let can_lease = self.free() > 0 && self.sent.is_empty();
         tokio::select! {
-            Some(finished) = self.sending.join_next() => self.ended(finished),
+            Some(attempt) = self.attempts.join_next() => self.ended(attempt),
             () = self.app.message_posted(), if can_lease => {}
             () = sleep(POLL) => {}
         }
-        while let Some(finished) = self.sending.try_join_next() {
-            self.ended(finished);
+        while let Some(attempt) = self.attempts.try_join_next() {
+            self.ended(attempt);
         }
     }
 
-    fn ended(&mut self, finished: Result<Finished, tokio::task::JoinError>) {
+    fn ended(&mut self, attempt: Result<DeliveryAttempt, tokio::task::JoinError>) {
         // A task that panics is caught in `attempt`, so only a task that was aborted has no result.
-        let Ok(Finished { attempt, was_slow }) = finished else { return };
-        self.slow -= usize::from(was_slow);
-        self.ids.retain(|id| *id != attempt.leased.delivery.id);
+        let Ok(attempt) = attempt else { return };
+        self.sending.retain(|sending| sending.id != attempt.leased.delivery.id);
         self.log_change(&attempt);
         self.sent.push(attempt);
     }
@@ -178,16 +194,17 @@ impl Worker {
     /// Waits a while for attempts under way, and writes them down.
     async fn finish(&mut self) {
         let wait = async {
-            while let Some(finished) = self.sending.join_next().await {
-                self.ended(finished);
+            while let Some(attempt) = self.attempts.join_next().await {
+                self.ended(attempt);
             }
         };
         // What has not ended by then is leased again by another worker.
         let _ = timeout(STOP_WITHIN, wait).await;
-        self.sending.abort_all();
+        self.attempts.abort_all();
+        let ids = self.ids();
         if !self.sent.is_empty()
             && let Err(error) =
-                self.app.record_and_claim(&self.sent, OutboxRoom { free: 0, slow: 0, sending: &self.ids }).await
+                self.app.record_and_claim(&self.sent, OutboxRoom { free: 0, slow: 0, sending: &ids }).await
         {
             warn(&error);
         }
@@ -208,13 +225,32 @@ async fn attempt(app: &App, mailer: &Mailer, leased: &LeasedMessage) -> Outcome 
         Ok(Err(_)) => Outcome::refused("the message cannot be sent: internal error".to_owned()),
         Err(_) => {
             let words = "the attempt took too long".to_owned();
-            Outcome { attempted: Attempted::Unknown, words, is_slow: true, relay_failure: None }
+            Outcome { attempted: Attempted::Unknown, words, relay_failure: None }
         }
     }
+}
+
+/// How many more messages can be sent beside `sending`, of which `slow` are slow.
+fn free_slots(sending: usize, slow: usize) -> usize {
+    SLOTS.saturating_sub(sending - slow.min(SLOW_SLOTS))
 }
 
 /// Logs that the database was not available; the next event tries again.
 fn warn(error: &crate::error::Error) {
     let source = std::error::Error::source(error).map(ToString::to_string);
     tracing::warn!(job = "outbox", reason = error.reason().as_str(), source, "a job failed; it will be tried again");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slow_messages_leave_their_places_up_to_a_bound() {
+        for (sending, slow, free) in [(0, 0, 8), (8, 0, 0), (8, 3, 3), (8, 8, 8), (16, 16, 8), (23, 16, 1), (20, 20, 4)]
+        {
+            assert_eq!(free_slots(sending, slow), free, "{slow} of {sending}");
+        }
+        assert_eq!(free_slots(SLOTS + SLOW_SLOTS, SLOTS + SLOW_SLOTS), 0);
+    }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::connections::Connections;
-use super::failure::{Culprit, Fault, Place, Verdict};
+use super::failure::{Culprit, Place, Verdict};
 use super::letter::Letter;
 use super::templates::{RenderError, Rendered, Templates, Values};
 use super::transport::Transport;
@@ -30,15 +30,13 @@ pub struct Outcome {
     pub attempted: Attempted,
     /// The same in words, without secrets: the relay's answer, or why there was none. Empty for a file.
     pub words: String,
-    /// Whether the attempt timed out.
-    pub is_slow: bool,
     /// Why the relay or the folder failed, without addresses. `None` if mail to others may be accepted.
     pub relay_failure: Option<String>,
 }
 
 impl Outcome {
     fn of(attempted: Attempted, words: String) -> Outcome {
-        Outcome { attempted, words, is_slow: false, relay_failure: None }
+        Outcome { attempted, words, relay_failure: None }
     }
 
     /// The message was refused, and not by the relay.
@@ -129,7 +127,6 @@ impl Mailer {
                     Verdict::Failed => Attempted::Refused,
                     Verdict::Unknown => Attempted::Unknown,
                 },
-                is_slow: failure.fault == Fault::TimedOut,
                 relay_failure: (failure.culprit() == Culprit::Relay).then(|| failure.without_addresses()),
                 words: failure.to_string(),
             },

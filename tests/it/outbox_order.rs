@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use latchkey::proto::v1::{self, DeliveryState};
 
-use crate::harness::relay::{busy, once, users, with_patient_relay, with_relay};
+use crate::harness::relay::{busy, once, plain, users, with_patient_relay, with_relay};
 use crate::harness::smtp::{Act, Certificate, SmtpServer, Step, Tls};
 use crate::harness::{Harness, eventually};
 
@@ -34,7 +34,7 @@ async fn slow_recipients_hold_up_no_other() {
     let script = |now: Step, line: &str| (now == Step::Recipient && line.contains("tar")).then_some(Act::Hang);
     let relay = SmtpServer::scripted(Tls::None, Certificate::Good, "HELP", script).await;
     let h = with_relay(&relay).await;
-    let tarpits: Vec<String> = (0..8).map(|n| format!("tar{n}")).collect();
+    let tarpits: Vec<String> = (0..12).map(|n| format!("tar{n}")).collect();
     let names: Vec<&str> = tarpits.iter().map(String::as_str).chain(["ada", "bob"]).collect();
     let operator = users(&h, &names).await;
     let mut slow = Vec::new();
@@ -46,15 +46,47 @@ async fn slow_recipients_hold_up_no_other() {
     for sent in &slow {
         operator.delivery_in(&sent.id, DeliveryState::Retrying).await;
     }
-    // Now all eight are known to be slow, and due again.
+    // Now all twelve are known to be slow, and due again.
     h.clock.advance(Duration::from_secs(12));
     eventually("retries", || async {
         let sending = h.query("SELECT count(*) FROM delivery WHERE state = 2").await;
-        (sending == ["4"]).then_some(())
+        (sending == ["8"]).then_some(())
     })
     .await;
     let second = operator.sends_link("bob").await;
     operator.delivery_in(&second.id, DeliveryState::Accepted).await;
+}
+
+#[tokio::test]
+async fn an_attempt_that_lasts_gives_up_its_place() {
+    let script = |now: Step, line: &str| (now == Step::Recipient && line.contains("tar")).then_some(Act::Hang);
+    let relay = SmtpServer::scripted(Tls::None, Certificate::Good, "HELP", script).await;
+    let h = Harness::with(|config| {
+        config.mail.transport = latchkey::config::Transport::Smtp;
+        config.mail.smtp.url = Some(plain(&relay).parse().expect("a URL"));
+        config.mail.limits.slow_after = Duration::from_millis(100);
+    })
+    .await;
+    let tarpits: Vec<String> = (0..30).map(|n| format!("tar{n}")).collect();
+    let names: Vec<&str> = tarpits.iter().map(String::as_str).chain(["ada"]).collect();
+    let operator = users(&h, &names).await;
+    let is_sending = async |count: &str| {
+        let sending = h.query("SELECT count(*) FROM delivery WHERE state = 2").await;
+        (sending == [count]).then_some(())
+    };
+    for name in &tarpits[..16] {
+        operator.sends_link(name).await;
+    }
+    eventually("sixteen attempts", || is_sending("16")).await;
+    // Had one of them to end first, this would take a minute.
+    let sent = operator.sends_link("ada").await;
+    operator.delivery_in(&sent.id, DeliveryState::Accepted).await;
+    assert_eq!(is_sending("16").await, Some(()));
+
+    for name in &tarpits[16..] {
+        operator.sends_link(name).await;
+    }
+    eventually("all places", || is_sending("24")).await;
 }
 
 #[tokio::test]

@@ -20,6 +20,7 @@ const LIMITS: DeliveryLimits = DeliveryLimits {
     command: Duration::from_secs(3),
     dot: Duration::from_secs(3),
     attempt: Duration::from_secs(30),
+    slow_after: Duration::from_secs(5),
 };
 
 fn mail_to(to: &str, content: &str) -> Mail {

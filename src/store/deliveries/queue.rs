@@ -30,7 +30,7 @@ pub struct Leased {
     pub contents: Vec<u8>,
     /// The lease.
     pub lease: [u8; 16],
-    /// Whether its last attempt timed out.
+    /// Whether its last attempt was slow.
     pub is_slow: bool,
     /// Whether the relay may have accepted an earlier attempt.
     was_unknown: bool,
@@ -43,7 +43,7 @@ pub struct Mark<'a> {
     pub next: Next,
     /// The relay, or `file`.
     pub relay: &'a str,
-    /// Whether the attempt timed out.
+    /// Whether the attempt was slow.
     pub is_slow: bool,
     /// Whether the attempt failed because of the relay or the folder.
     pub relay_failed: bool,
@@ -99,7 +99,7 @@ pub struct Claimed {
 pub struct Room<'a> {
     /// How many more it can send.
     pub free: usize,
-    /// How many of them may be such whose last attempt timed out.
+    /// How many of them may be such whose last attempt was slow.
     pub slow: usize,
     /// Those that it is sending.
     pub sending: &'a [DeliveryId],

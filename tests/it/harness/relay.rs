@@ -65,6 +65,7 @@ pub async fn with_relay_at(relay: &SmtpServer, url: &str, limit: Duration) -> Ha
         config.mail.smtp.ca = Some(relay.ca.clone()).filter(|_| !url.ends_with("tls=none"));
         config.mail.limits.command = limit;
         config.mail.limits.dot = limit;
+        config.mail.limits.slow_after = limit / 2;
     })
     .await
 }
