@@ -180,7 +180,7 @@ impl Worker {
                 self.relay_fails = true;
                 tracing::warn!(
                     failure,
-                    "no mail goes out, and none is lost; `latchkeyd mail test ADDRESS` explains the failure"
+                    "mail fails at the relay or the folder, and is tried again; `latchkeyd mail test ADDRESS` explains the failure"
                 );
             }
             (None, Attempted::Accepted, true) => {

@@ -140,12 +140,14 @@ impl Failure {
 
     /// Returns what to do.
     ///
-    /// A refusal for good counts only from the recipient on. Before that the relay refuses us, not this mail: a changed
-    /// password must not make every waiting mail fail.
+    /// A refusal for good counts only if it is for this mail. A relay that refuses us, before the recipient or because of us, must
+    /// not make every waiting mail fail: a password may have changed, or the relay may not know this machine yet.
     pub fn verdict(&self) -> Verdict {
         match (&self.fault, self.phase) {
             (Fault::NotComposed(_), _) => Verdict::Failed,
-            (Fault::Refused(reply), phase) if reply.is_permanent() && phase >= Phase::Recipient => Verdict::Failed,
+            (Fault::Refused(reply), _) if reply.is_permanent() && self.culprit() == Culprit::Recipient => {
+                Verdict::Failed
+            }
             (Fault::Refused(_), _) => Verdict::Retry,
             (_, Phase::Dot) => Verdict::Unknown,
             _ => Verdict::Retry,

@@ -265,6 +265,8 @@ async fn only_a_fault_that_other_mail_would_meet_too_is_the_relays() {
         let server = SmtpServer::with(Tls::Upgrade, step, Act::reply(reply)).await;
         let failure = failure(&relay(&server, "smtp", Some(USER))).await;
         assert_eq!((failure.culprit(), failure.reply().map(ToString::to_string).as_deref()), (culprit, Some(reply)));
+        let is_final = culprit == Culprit::Recipient && reply.starts_with('5');
+        assert_eq!(failure.verdict(), if is_final { Verdict::Failed } else { Verdict::Retry }, "{reply} at {step:?}");
     }
     for (step, culprit) in
         [(Step::Mail, Culprit::Relay), (Step::Recipient, Culprit::Recipient), (Step::Dot, Culprit::Recipient)]
