@@ -1,5 +1,5 @@
-//! Sends the messages of the outbox: leases those that are due, sends up to [`SLOTS`] at a time, and up to [`SLOW_SLOTS`] beside
-//! them that are slow, and writes down what each attempt met. One transaction marks what was sent and leases what comes next.
+//! Sends the messages of the outbox: leases those that are due, sends up to [`SLOTS`] at a time and up to [`SLOW_SLOTS`] slow
+//! ones beside them, and writes down what each attempt met. One transaction marks what was sent and leases what comes next.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -180,7 +180,7 @@ impl Worker {
                 self.relay_fails = true;
                 tracing::warn!(
                     failure,
-                    "mail fails at the relay or the folder, and is tried again; `latchkeyd mail test ADDRESS` explains the failure"
+                    "mail fails at the relay, and is tried again; `latchkeyd mail test ADDRESS` explains the failure"
                 );
             }
             (None, Attempted::Accepted, true) => {

@@ -30,7 +30,7 @@ impl Connections {
         let mut conversation = self.begin(relay, mail).await?;
         let sent = conversation.finish(mail).await;
         match &sent {
-            Ok(_) => self.lock().push((conversation.keep(), Instant::now())),
+            Ok(_) => self.lock().extend(conversation.keep().map(|kept| (kept, Instant::now()))),
             Err(failure) if failure.is_refusal() => conversation.quit().await,
             Err(_) => {}
         }

@@ -1,7 +1,8 @@
 //! One SMTP conversation, which delivers one mail (RFC 5321, 3207, 4954).
 //!
 //! A command is sent only after the answer to the one before is complete and nothing follows it. So no answer is ever taken
-//! for that of another command, and nothing that was sent before the TLS handshake is believed after it.
+//! for that of another command, and nothing that was sent before the TLS handshake is believed after it. After the answer to the
+//! final dot no command follows if there is more: that answer counts, and the connection is not used again.
 
 use std::convert::Infallible;
 use std::io;
@@ -73,6 +74,8 @@ pub(super) struct Conversation<'a> {
     /// The name for `EHLO`.
     hello: String,
     phase: Phase,
+    /// Whether more followed the answer to the final dot.
+    has_surplus: bool,
     /// When the attempt ends.
     ends_at: Instant,
 }
@@ -89,7 +92,8 @@ impl<'a> Conversation<'a> {
         listen(Line::Event(&format!("connected to {peer}")));
         let hello = relay.hello.clone().unwrap_or_else(|| address_literal(own));
         let stream: Box<dyn Io> = Box::new(stream);
-        let mut conversation = Conversation { relay, listen, stream, hello, phase: Phase::Connect, ends_at };
+        let mut conversation =
+            Conversation { relay, listen, stream, hello, phase: Phase::Connect, has_surplus: false, ends_at };
         if relay.url.security == Security::Tls {
             conversation = conversation.secured().await?;
         }
@@ -119,13 +123,14 @@ impl<'a> Conversation<'a> {
             stream,
             hello,
             phase: Phase::Sender,
+            has_surplus: false,
             ends_at: Instant::now() + relay.limits.attempt,
         }
     }
 
-    /// Leaves the connection to the next mail.
-    pub(super) fn keep(self) -> Kept {
-        Kept { stream: self.stream, hello: self.hello }
+    /// Leaves the connection to the next mail. `None` if it cannot be used again.
+    pub(super) fn keep(self) -> Option<Kept> {
+        (!self.has_surplus).then_some(Kept { stream: self.stream, hello: self.hello })
     }
 
     async fn greeting(&mut self) -> Result<(), Failure> {
@@ -164,12 +169,20 @@ impl<'a> Conversation<'a> {
         let by = self.by(self.relay.limits.connect);
         let name = ServerName::try_from(self.relay.url.host.clone());
         let name = name.map_err(|error| self.failure(Fault::Tls(error.to_string())))?;
-        let Conversation { relay, listen, stream, hello, phase, ends_at } = self;
+        let Conversation { relay, listen, stream, hello, phase, has_surplus, ends_at } = self;
         let shaken = timeout_at(by, TlsConnector::from(relay.tls.clone()).connect(name, stream)).await;
         let fault = match shaken {
             Ok(Ok(stream)) => {
                 listen(Line::Event("TLS is on, and the certificate is good"));
-                return Ok(Conversation { relay, listen, stream: Box::new(stream), hello, phase, ends_at });
+                return Ok(Conversation {
+                    relay,
+                    listen,
+                    stream: Box::new(stream),
+                    hello,
+                    phase,
+                    has_surplus,
+                    ends_at,
+                });
             }
             Ok(Err(error)) => Fault::of_io(&error),
             Err(_) => Fault::TimedOut,
@@ -226,6 +239,9 @@ impl<'a> Conversation<'a> {
 
     /// Ends the conversation. Its outcome is known, so nothing that happens here matters.
     pub(super) async fn quit(mut self) {
+        if self.has_surplus {
+            return;
+        }
         let (phase, by) = (self.phase, Instant::now() + QUIT_TIME);
         let _ = self.command_by(phase, "QUIT", "QUIT", by).await;
     }
@@ -296,10 +312,13 @@ impl<'a> Conversation<'a> {
     /// Reads one reply, which begins with `early`.
     async fn read_reply(&mut self, early: &[u8]) -> Result<Reply, Fault> {
         let mut reader = ReplyReader::default();
-        let mut complete = reader.push(early).map_err(Fault::Malformed)?;
+        let is_last = self.phase == Phase::Dot;
+        let push = if is_last { ReplyReader::push_last } else { ReplyReader::push };
+        let mut complete = push(&mut reader, early).map_err(Fault::Malformed)?;
         let mut bytes = [0; 1024];
         loop {
             if let Some(reply) = complete {
+                self.has_surplus = reader.has_surplus();
                 let reply = reply.map_lines(|line| self.relay.hide(line));
                 self.announce(&reply);
                 return Ok(reply);
@@ -308,7 +327,7 @@ impl<'a> Conversation<'a> {
             if length == 0 {
                 return Err(Fault::Closed);
             }
-            complete = reader.push(bytes.get(..length).unwrap_or_default()).map_err(Fault::Malformed)?;
+            complete = push(&mut reader, bytes.get(..length).unwrap_or_default()).map_err(Fault::Malformed)?;
         }
     }
 

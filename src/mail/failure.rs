@@ -140,8 +140,8 @@ impl Failure {
 
     /// Returns what to do.
     ///
-    /// A refusal for good counts only if it is for this mail. A relay that refuses us, before the recipient or because of us, must
-    /// not make every waiting mail fail: a password may have changed, or the relay may not know this machine yet.
+    /// A refusal for good counts only if it is for this mail. A relay that refuses us must not make every waiting mail fail: a
+    /// password may have changed, or the relay may not know this machine yet.
     pub fn verdict(&self) -> Verdict {
         match (&self.fault, self.phase) {
             (Fault::NotComposed(_), _) => Verdict::Failed,

@@ -103,8 +103,19 @@ pub(super) struct ReplyReader {
 }
 
 impl ReplyReader {
-    /// Takes more bytes. Returns the reply once it is complete.
+    /// Takes more bytes. Returns the reply once it is complete. Fails if more follows.
     pub(super) fn push(&mut self, bytes: &[u8]) -> Result<Option<Reply>, ReplyFault> {
+        let reply = self.push_last(bytes)?;
+        if reply.is_some() && self.has_surplus() { Err(ReplyFault::Surplus) } else { Ok(reply) }
+    }
+
+    /// Returns whether more followed the reply.
+    pub(super) fn has_surplus(&self) -> bool {
+        !self.unread.is_empty()
+    }
+
+    /// As [`ReplyReader::push`], for the last reply on a connection: what follows is left unread.
+    pub(super) fn push_last(&mut self, bytes: &[u8]) -> Result<Option<Reply>, ReplyFault> {
         self.length += bytes.len();
         self.unread.extend_from_slice(bytes);
         if self.length > MAX_REPLY {
@@ -117,7 +128,7 @@ impl ReplyReader {
             }
             if let Some(code) = self.take_line(line.trim_ascii_end())? {
                 let lines = std::mem::take(&mut self.lines);
-                return if self.unread.is_empty() { Ok(Some(Reply { code, lines })) } else { Err(ReplyFault::Surplus) };
+                return Ok(Some(Reply { code, lines }));
             }
         }
         if self.unread.len() > MAX_LINE { Err(ReplyFault::TooLong) } else { Ok(None) }

@@ -165,6 +165,30 @@ async fn a_connection_that_takes_no_further_mail_is_replaced_at_once() {
 }
 
 #[tokio::test]
+async fn a_connection_on_which_more_followed_the_answer_to_a_mail_is_not_used_again() {
+    let more = b"421 4.7.0 no more mails on this connection\r\n".to_vec();
+    let (relay, is_open) = busy(move |now| (now == Step::Dot).then(|| Act::Append(more.clone()))).await;
+    let h = with_relay(&relay).await;
+    let operator = users(&h, &["bob"]).await;
+    // They have one address, so they go out one after the other.
+    let mut sent = Vec::new();
+    for _ in 0..3 {
+        sent.push(operator.sends_link("bob").await);
+    }
+    for delivery in &sent {
+        operator.delivery_in(&delivery.id, DeliveryState::Retrying).await;
+    }
+    let before = relay.connections();
+    is_open.store(true, Relaxed);
+    h.clock.advance(Duration::from_secs(12));
+    for delivery in &sent {
+        let accepted = operator.delivery_in(&delivery.id, DeliveryState::Accepted).await;
+        assert_eq!((accepted.attempts, accepted.relay_answer.as_str()), (2, "250 2.0.0 queued as 4711"));
+    }
+    assert_eq!((relay.connections() - before, relay.accepted().len()), (3, 3));
+}
+
+#[tokio::test]
 async fn the_messages_that_have_been_due_longest_go_out_first() {
     let (relay, is_open) = busy(|step| (step == Step::Dot).then_some(Act::Hang)).await;
     let mut h = with_patient_relay(&relay).await;

@@ -301,13 +301,29 @@ async fn an_attempt_ends_even_if_every_step_takes_almost_as_long_as_it_may() {
 
 #[tokio::test]
 async fn a_reply_too_many_is_never_taken_for_the_answer_to_another_command() {
-    for (step, phase) in STEPS {
+    for (step, phase) in STEPS.into_iter().filter(|(step, _)| *step != Step::Dot) {
         let extra = Act::Append(b"250 2.0.0 queued, believe me\r\n".to_vec());
         let server = SmtpServer::with(Tls::Upgrade, step, extra).await;
         let failure = failure(&relay(&server, "smtp", Some(USER))).await;
-        assert_eq!(failure.phase, phase, "{failure}");
-        let is_last = step == Step::Dot;
-        assert_eq!(failure.verdict(), if is_last { Verdict::Unknown } else { Verdict::Retry }, "{failure}");
+        assert_eq!((failure.phase, failure.verdict()), (phase, Verdict::Retry), "{failure}");
+    }
+}
+
+#[tokio::test]
+async fn the_answer_to_the_final_dot_counts_whatever_follows_it() {
+    for more in ["421 4.7.0 enough\r\n", "250 2.0.0 and another\r\n", "x"] {
+        let server = SmtpServer::with(Tls::Upgrade, Step::Dot, Act::Append(more.as_bytes().to_vec())).await;
+        let answer = deliver(&relay(&server, "smtp", Some(USER)), &a_mail()).await.0.expect("an answer");
+        assert_eq!(answer.to_string(), "250 2.0.0 queued as 4711");
+        assert!(!server.lines().contains(&"QUIT".to_owned()), "{more:?}: nothing is said on such a connection");
+        let refusal = Act::Send(format!("552 5.3.4 too big\r\n{more}").into_bytes());
+        let server = SmtpServer::with(Tls::Upgrade, Step::Dot, refusal).await;
+        let failure = failure(&relay(&server, "smtp", Some(USER))).await;
+        assert_eq!(
+            failure.reply().map(ToString::to_string).as_deref(),
+            Some("552 5.3.4 too big"),
+            "{more:?}: {failure}"
+        );
     }
 }
 
