@@ -206,17 +206,16 @@ impl Failure {
             (Fault::NotTls, _) => {
                 format!("this port begins without TLS: use smtp://{host}:587 for STARTTLS, or smtps:// with port 465")
             }
-            (Fault::Malformed(ReplyFault::TooLong), Phase::Greeting) => {
+            (Fault::Malformed(ReplyFault::Surplus), Phase::Greeting) if relay.security != Security::Tls => forged(),
+            (Fault::Malformed(fault), Phase::Greeting) if *fault != ReplyFault::Surplus => {
                 "no mail server greets like this: check host and port in mail.smtp.url".to_owned()
             }
-            (Fault::TimedOut | Fault::Closed | Fault::Malformed(_), Phase::Greeting) => silent_greeting(relay),
+            (Fault::TimedOut | Fault::Closed, Phase::Greeting) => silent_greeting(relay),
             (Fault::NoStartTls, _) => format!(
                 "mail is sent over TLS only: use smtps://{host}:465, or have STARTTLS enabled at the relay; if it offers \
                  STARTTLS elsewhere, something between here and there removes it"
             ),
-            (Fault::Injected, _) => "something between here and the relay forges its answers; find out what it is, or use \
-                                     smtps:// with port 465"
-                .to_owned(),
+            (Fault::Injected, _) => forged(),
             (Fault::Certificate(fault), _) => fault.remedy(),
             (Fault::NoAuthentication, _) => "latchkey knows AUTH PLAIN and AUTH LOGIN; use the port for submission, 465 or \
                                              587, or leave the user out of mail.smtp.url"
@@ -244,6 +243,11 @@ impl Failure {
             _ => "the log of the relay has the reason".to_owned(),
         }
     }
+}
+
+fn forged() -> String {
+    "something between here and the relay may forge its answers; find out what it is, or use smtps:// with port 465"
+        .to_owned()
 }
 
 fn silent_greeting(relay: &RelayUrl) -> String {

@@ -328,6 +328,13 @@ async fn the_answer_to_the_final_dot_counts_whatever_follows_it() {
 }
 
 #[tokio::test]
+async fn text_behind_the_greeting_is_explained_as_forged() {
+    let server = SmtpServer::with(Tls::Upgrade, Step::Greeting, Act::Append(b"250 injected\r\n".to_vec())).await;
+    let failure = failure(&relay(&server, "smtp", None)).await;
+    assert!(failure.remedy().contains("may forge its answers"), "{failure}: {}", failure.remedy());
+}
+
+#[tokio::test]
 async fn nothing_is_believed_that_was_injected_behind_the_answer_to_starttls() {
     for injected in ["250-injected\r\n250 AUTH PLAIN\r\n", "250 x\r\n", "x", "\r\n"] {
         let server = SmtpServer::with(Tls::Upgrade, Step::StartTls, Act::Append(injected.as_bytes().to_vec())).await;
@@ -374,9 +381,22 @@ async fn a_wrong_port_is_explained() {
     assert_eq!(lines.iter().filter(|line| line.contains("no greeting yet; if this port begins with TLS")).count(), 1);
     assert_eq!((begins_with_tls.phase, &begins_with_tls.fault), (Phase::Greeting, &Fault::TimedOut));
     assert!(begins_with_tls.remedy().contains("smtps://localhost:465"), "{}", begins_with_tls.remedy());
-    let endless = SmtpServer::with(Tls::None, Step::Greeting, Act::Endless).await;
-    let no_mail_server = failure(&relay(&endless, "smtp", None)).await;
-    assert!(no_mail_server.remedy().contains("no mail server greets like this"), "{}", no_mail_server.remedy());
+    for greeting in [
+        Act::Endless,
+        Act::reply("* OK [CAPABILITY IMAP4rev1] Dovecot ready."),
+        Act::reply("+OK POP3 ready"),
+        Act::reply("SSH-2.0-OpenSSH_9.6"),
+    ] {
+        for (tls, scheme) in [(Tls::None, "smtp"), (Tls::Implicit, "smtps")] {
+            let other = SmtpServer::with(tls, Step::Greeting, greeting.clone()).await;
+            let no_mail_server = failure(&relay(&other, scheme, None)).await;
+            let remedy = no_mail_server.remedy();
+            assert!(remedy.contains("no mail server greets like this"), "{greeting:?}: {remedy}");
+        }
+    }
+    let closing = SmtpServer::with(Tls::None, Step::Greeting, Act::close()).await;
+    let closed = failure(&relay(&closing, "smtp", None)).await;
+    assert!(closed.remedy().contains("smtps://localhost:465"), "{}", closed.remedy());
     // The port is free again once the listener is dropped.
     let gone = std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port");
     let url = format!("smtps://127.0.0.1:{}", gone.port()).parse().expect("a URL");
