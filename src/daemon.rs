@@ -82,7 +82,7 @@ struct Migrate {
 
 #[derive(Subcommand)]
 enum ConfigCommand {
-    /// Report every problem of file, environment, flags and templates of mails; no other file is opened
+    /// Report every problem of the configuration and of the files that it names for TLS, mail and pages
     Check(Flags),
     /// Print every value that is in effect, and where it comes from
     Print(Flags),
@@ -149,10 +149,7 @@ pub fn main() -> ExitCode {
         Command::Migrate(Migrate { check: false, flags }) => {
             with_config(&flags, |config| block_on(migrate_only(config)))
         }
-        Command::Config(ConfigCommand::Check(flags)) => with_config(&flags, |config| {
-            templates(config)?;
-            Ok(print("the configuration is good\n"))
-        }),
+        Command::Config(ConfigCommand::Check(flags)) => with_config(&flags, |config| block_on(check_config(config))),
         Command::Config(ConfigCommand::Print(flags)) => with_config(&flags, |config| Ok(print(&config.print()))),
         Command::Config(ConfigCommand::Reference) => print(&config::reference()),
         Command::Key(KeyCommand::New { file }) => exit_code(new_key(&file)),
@@ -415,6 +412,18 @@ async fn is_there(config: &Config) -> bool {
     }
 }
 
+/// Reports each problem with the files that the configuration names.
+async fn check_config(config: &Config) -> Outcome {
+    let faults = server::check_files(config).await;
+    if faults.is_empty() {
+        return Ok(print("the configuration is good\n"));
+    }
+    for fault in &faults {
+        fail(fault);
+    }
+    Ok(ExitCode::from(FAILED))
+}
+
 async fn check_schema(config: &Config) -> Outcome {
     if !is_there(config).await {
         print(&format!("there is no database yet; pending: {}\n", Store::migrations().join(", ")));
@@ -498,14 +507,10 @@ async fn test_mail(config: &Config, address: &str) -> Outcome {
 }
 
 fn preview_mail(config: &Config, dir: &Path) -> Outcome {
-    match mail::preview(&templates(config)?, dir) {
+    match mail::preview(&server::templates(config)?, dir) {
         Ok(count) => Ok(print(&format!("{count} mails: open {}\n", dir.join("index.html").display()))),
         Err(error) => Ok(fail(&error)),
     }
-}
-
-fn templates(config: &Config) -> Result<mail::Templates, mail::TemplateError> {
-    mail::Templates::load(config.mail.templates_dir.as_deref(), &config.organisation, config.support.as_deref())
 }
 
 fn write_protoset(file: Option<PathBuf>) -> Outcome {

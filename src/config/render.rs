@@ -114,8 +114,9 @@ const INTRODUCTION: &str = "\
 An unknown key is an error, in the file and in variables that begin with `LATCHKEY_`, except for those of the client:
 `LATCHKEY_SERVER`, `LATCHKEY_TOKEN` and `LATCHKEY_TLS_CA`. A removed key is ignored, with a warning at the start.
 
-`latchkeyd config check` reports all problems at once, each with its origin, and starts nothing. `latchkeyd config print`
-shows every value in effect and its origin, with passwords masked.
+`latchkeyd config check` reports all problems at once, each with its origin, and starts nothing. It reads the files for TLS, mail
+and the logo, too, so run it as the user of the server. `latchkeyd config print` shows every value in effect and its origin, with
+passwords masked.
 
 A duration is a number with a unit, such as `90s`, `15m`, `24h` or `7d`; in TOML it is a string. Relative paths start at the
 working directory, also in the file. `<data_dir>` stands for the value of `data_dir`.

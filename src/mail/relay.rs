@@ -79,11 +79,17 @@ impl Relay {
     ) -> Result<Relay, RelayError> {
         let password = password_file.map(read_password).transpose()?;
         let credentials = url.user.clone().zip(password).map(|(user, password)| Credentials { user, password });
-        let roots = if url.security == Security::Plain { RootCertStore::empty() } else { roots(ca)? };
+        let roots = roots(&url, ca)?;
         let provider = Arc::new(aws_lc_rs::default_provider());
         let tls = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let tls = tls.map_err(|_| RelayError::NoTrust)?.with_root_certificates(roots).with_no_client_auth();
         Ok(Relay { url, credentials, hello, tls: Arc::new(tls), limits: DeliveryLimits::default() })
+    }
+
+    /// All that is wrong with the files.
+    pub(super) fn faults(url: &RelayUrl, password_file: Option<&Path>, ca: Option<&Path>) -> Vec<RelayError> {
+        let password = password_file.and_then(|path| read_password(path).err());
+        password.into_iter().chain(roots(url, ca).err()).collect()
     }
 
     /// Sets how long the steps may take.
@@ -138,9 +144,12 @@ fn read_password(path: &Path) -> Result<SecretString, RelayError> {
     Ok(SecretString::from(line))
 }
 
-/// The CAs whose certificates are trusted: those of the file, or else those of the system.
-fn roots(ca: Option<&Path>) -> Result<RootCertStore, RelayError> {
+/// The CAs whose certificates are trusted: those of the file, or else those of the system. None without TLS.
+fn roots(url: &RelayUrl, ca: Option<&Path>) -> Result<RootCertStore, RelayError> {
     let mut roots = RootCertStore::empty();
+    if url.security == Security::Plain {
+        return Ok(roots);
+    }
     let Some(path) = ca else {
         // A CA that cannot be read is not trusted.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);

@@ -53,6 +53,17 @@ impl Transport {
         }
     }
 
+    /// All that is wrong with the files of a relay.
+    pub fn faults(config: &config::Mail) -> Vec<RelayError> {
+        let smtp = &config.smtp;
+        match (config.transport, &smtp.url) {
+            (config::Transport::Smtp, Some(url)) => {
+                Relay::faults(url, smtp.password_file.as_deref(), smtp.ca.as_deref())
+            }
+            _ => Vec::new(),
+        }
+    }
+
     /// Where mail goes.
     pub fn place(&self) -> Place {
         match self {

@@ -8,6 +8,7 @@ mod calls;
 mod connection;
 mod connection_limits;
 mod error;
+mod files;
 mod http;
 mod http2_frames;
 mod listen;
@@ -35,6 +36,7 @@ use self::calls::AllCalls;
 use self::connection::Protocol;
 use self::connection_limits::ConnectionLimits;
 pub use self::error::ServeError;
+pub use self::files::{check_files, templates};
 use self::listen::{Acceptor, CurrentTls, Incoming};
 pub use self::lock_file::LockFile;
 use self::pages::BoundPages;
@@ -134,8 +136,7 @@ async fn resolve_link(path: &Path) -> Result<PathBuf, ServeError> {
 pub async fn start(config: &Config, environment: Environment) -> Result<Running, ServeError> {
     // A mistake in the settings of mail should stop the start, not the first mail.
     let mail = mail::Transport::load(&config.mail)?.map(Arc::new);
-    let templates =
-        mail::Templates::load(config.mail.templates_dir.as_deref(), &config.organisation, config.support.as_deref())?;
+    let templates = templates(config)?;
     let breach_lists = Arc::new(BreachLists::open(config.password.breach_list.as_deref())?);
     let metrics = Arc::new(Metrics::new());
     let hasher = start_hasher(config, &environment, &metrics);

@@ -118,6 +118,22 @@ impl TlsFiles {
         Ok(TlsConfigs { grpc: Arc::new(grpc), http: Arc::new(http), not_after })
     }
 
+    /// All that is wrong with the files.
+    pub(super) async fn faults(&self) -> Vec<TlsError> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let mut faults = Vec::new();
+        faults.extend(certificates(&self.certificate).await.err());
+        faults.extend(private_key(&self.key).await.err());
+        if let Some(path) = &self.client_ca {
+            faults.extend(verifier(path, &provider).await.err());
+        }
+        // Whether they belong together shows only once each can be read.
+        if faults.is_empty() {
+            faults.extend(self.load().await.err());
+        }
+        faults
+    }
+
     /// The versions of the files; `None` for a file that is missing.
     async fn versions(&self) -> Vec<Option<FileVersion>> {
         let mut versions = Vec::new();

@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 
+use crate::harness::certificates::Authority;
 use crate::harness::daemon::Daemon;
 use crate::harness::database::TestDatabase;
 use crate::harness::transcript::{Ran, Shell};
@@ -45,6 +46,45 @@ fn every_mistake_is_told_at_once_and_where_it_is() {
          …--set password.min_length: password.min_length = \"7\": must be a number from 8 to 64 code points: …\n\n\
          hint: `latchkeyd config check` reads the configuration and starts nothing; …",
     );
+    assert!(!shell.path("latchkey-data").exists(), "nothing is started");
+}
+
+#[test]
+fn the_files_that_the_configuration_names_are_checked_all_at_once() {
+    let mut shell = Shell::default();
+    let good =
+        ["issuer = \"latchkey\"", "[tls]\ncert = \"cert.pem\"\nkey = \"key.pem\"", "[pages]\nlogo = \"logo.svg\""];
+    let relay = "[mail]\nfrom = \"id@example.org\"\ntemplates_dir = \"own\"\n[mail.smtp]\n\
+                 url = \"smtps://latchkey@mail.example.org\"\npassword_file = \"password\"\nca = \"ca.pem\"\n";
+    let file = write(&shell, "latchkey.toml", &format!("{}\n{relay}", good.join("\n")));
+    shell.set("LATCHKEY_CONFIG", &file);
+    let check = || latchkeyd(&shell, &["config", "check"]);
+    check().fails(
+        1,
+        "error: cannot read cert.pem: No such file…\n\
+         error: cannot read key.pem: No such file…\n\
+         error: cannot read logo.svg, the logo of pages.logo: No such file…\n\
+         error: mail.smtp.password_file: cannot read password: No such file…\n\
+         error: mail.smtp.ca: cannot read ca.pem: No such file…\n\
+         error: the templates of mails have mistakes\n  own: cannot be read: No such file…",
+    );
+    let authority = Authority::new("a CA");
+    authority.write(&shell.path("ca.pem"));
+    authority.issue(&["localhost"], &shell.path("cert.pem"), &shell.path("other.pem"));
+    authority.issue(&["localhost"], &shell.path("second.pem"), &shell.path("key.pem"));
+    std::fs::create_dir(shell.path("own")).expect("a folder");
+    write(&shell, "logo.svg", "<svg xmlns=\"http://www.w3.org/2000/svg\"/>");
+    let password = write(&shell, "password", "c4nary\n");
+    let mode = |mode| std::fs::set_permissions(&password, std::fs::Permissions::from_mode(mode)).expect("a mode");
+    mode(0o644);
+    check().fails(
+        1,
+        "error: the key key.pem does not belong to the certificate cert.pem; …\n\
+         error: mail.smtp.password_file: password can be read by other users (mode 0644); run: chmod o= password",
+    );
+    mode(0o600);
+    std::fs::rename(shell.path("other.pem"), shell.path("key.pem")).expect("another name");
+    check().good();
     assert!(!shell.path("latchkey-data").exists(), "nothing is started");
 }
 
@@ -130,7 +170,7 @@ fn weak_hashing_and_open_addresses_are_refused() {
             let remedies = "would be served in the clear: set tls.cert and tls.key, or insecure_plaintext if";
             assert!(refused.code == 1 && refused.stderr.contains(remedies), "{flag} {open}: {refused:?}");
             latchkeyd(&shell, &["config", "check", flag, open, "--insecure-plaintext"]).good();
-            latchkeyd(&shell, &["config", "check", flag, open, "--tls-cert", "a", "--tls-key", "b"]).good();
+            latchkeyd(&shell, &["config", "print", flag, open, "--tls-cert", "a", "--tls-key", "b"]).good();
         }
     }
     for half in [["--tls-cert", "a"], ["--tls-key", "b"], ["--tls-client-ca", "c"]] {
