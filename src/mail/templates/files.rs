@@ -126,7 +126,8 @@ impl Files {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let mistake = |problem: String| Mistake { file: path.display().to_string(), line: None, problem };
         let Some(source) = self.0.get_mut(name.as_str()) else {
-            let distance = |known: &&str| strsim::damerau_levenshtein(known, &name);
+            // A part of the name may have been left out.
+            let distance = |known: &&str| (!known.contains(&name), strsim::damerau_levenshtein(known, &name));
             let nearest = BUILT_IN.iter().map(|(known, _)| *known).min_by_key(distance).unwrap_or_default();
             return Err(mistake(format!("no template has this name; the nearest is {nearest}")));
         };

@@ -266,10 +266,12 @@ fn sec_087_a_shared_template_is_checked_in_every_mail() -> std::io::Result<()> {
 
 #[test]
 fn sec_087_a_file_with_another_name_stops_the_start() -> std::io::Result<()> {
-    let told = mistakes(&[("password-reset.en.txt", "x"), ("layout.html.bak", "x"), (".hidden", "x")])?;
+    let told =
+        mistakes(&[("password-reset.en.txt", "x"), ("reset.en.txt", "x"), ("layout.html.bak", "x"), (".hidden", "x")])?;
     let expected = "the templates of mails have mistakes\n  \
         layout.html.bak: no template has this name; the nearest is layout.html\n  \
-        password-reset.en.txt: no template has this name; the nearest is password_reset.en.txt";
+        password-reset.en.txt: no template has this name; the nearest is password_reset.en.txt\n  \
+        reset.en.txt: no template has this name; the nearest is password_reset.en.txt";
     assert_eq!(told, expected);
     assert!(
         mistakes(&[("layout.html", &"x".repeat(70_000))])?
