@@ -96,7 +96,7 @@ pub enum Unmet {
     #[error("the account has no e-mail address; set one, or choose another way")]
     NoDeliveryAddress,
     /// This server sends no mail, or makes no links.
-    #[error("this server sends no such mail; its operator can set mail.transport and links.url")]
+    #[error("this server sends no such mail; its operator can set mail.smtp.url, and links.url if its pages are off")]
     DeliveryDisabled,
     /// The message cannot be sent again, or is a notice, which cannot be cancelled.
     #[error("this message cannot be sent again; {0}")]

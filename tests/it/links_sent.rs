@@ -73,6 +73,8 @@ async fn what_cannot_be_sent_is_refused_with_the_reason() {
     let h = Harness::with(|config| config.mail.transport = latchkey::config::Transport::Off).await;
     let operator = bob(&h).await;
     refused(operator.reset_with(reset(None)).await, Code::FailedPrecondition, "DELIVERY_DISABLED");
+    let told = operator.reset_with(reset(None)).await.expect_err("a refusal").message().to_owned();
+    assert!(told.contains("its operator can set mail.smtp.url"), "{told}");
     refused(operator.verification("bob").await, Code::FailedPrecondition, "DELIVERY_DISABLED");
     operator.reset_with(returned()).await.expect("a link needs no mail");
     let h = h.restart().await;
