@@ -1,7 +1,8 @@
 //! The outbox: which messages go out first, how many at a time, and over which connections.
 
-use std::sync::atomic::AtomicUsize;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
 use latchkey::proto::v1::{self, DeliveryState};
@@ -87,6 +88,39 @@ async fn an_attempt_that_lasts_gives_up_its_place() {
         operator.sends_link(name).await;
     }
     eventually("all places", || is_sending("24")).await;
+}
+
+#[tokio::test]
+async fn slow_messages_that_wait_hide_no_other() {
+    let is_open = Arc::new(AtomicBool::new(false));
+    let opened = Arc::clone(&is_open);
+    let script = move |now: Step, line: &str| match now {
+        Step::Greeting if !opened.load(Relaxed) => Some(Act::last_word("421 4.3.2 busy")),
+        Step::Recipient if line.contains("tar") => Some(Act::Hang),
+        _ => None,
+    };
+    let relay = SmtpServer::scripted(Tls::None, Certificate::Good, "HELP", script).await;
+    let mut h = with_patient_relay(&relay).await;
+    // More than the rows that are looked at, with eight of them in their places.
+    let tarpits: Vec<String> = (0..48).map(|n| format!("tar{n}")).collect();
+    let names: Vec<&str> = tarpits.iter().map(String::as_str).chain(["ada"]).collect();
+    let operator = users(&h, &names).await;
+    for name in &tarpits {
+        let sent = operator.sends_link(name).await;
+        operator.delivery_in(&sent.id, DeliveryState::Retrying).await;
+    }
+    h.halt().await;
+    h.sql("UPDATE delivery SET is_slow = TRUE, next_attempt_at = 1").await;
+    is_open.store(true, Relaxed);
+    let h = Box::pin(h.resume()).await;
+    let operator = h.operator().await;
+    eventually("the slow places", || async {
+        let sending = h.query("SELECT count(*) FROM delivery WHERE state = 2").await;
+        (sending == ["8"]).then_some(())
+    })
+    .await;
+    let sent = operator.sends_link("ada").await;
+    operator.delivery_in(&sent.id, DeliveryState::Accepted).await;
 }
 
 #[tokio::test]

@@ -107,7 +107,7 @@ pub struct Room<'a> {
 
 /// Takes the messages that are due at `now`, longest due first. Leases as many as there is room for, at most one for each
 /// address. Ends those whose link or password has expired, or that were cancelled while a worker crashed. Looks at no more
-/// messages than it may need, so its time does not depend on how many wait.
+/// messages than it may need, so its time does not depend on how many wait, except for slow ones while there is no room for them.
 pub async fn delivery_claim(tx: &WriteTx, now: Timestamp, room: &Room<'_>, lease: [u8; 16]) -> Result<Claimed> {
     let Room { free: limit, slow, sending } = *room;
     let mut claimed = Claimed::default();
@@ -122,6 +122,10 @@ pub async fn delivery_claim(tx: &WriteTx, now: Timestamp, room: &Room<'_>, lease
         .order_by_asc(Column::NextAttemptAt)
         // Several may have one address, be slow, or be too late.
         .limit(4 * limit as u64);
+    if slow == 0 {
+        // They may be more than the rows that are looked at, and would hide the others.
+        due = due.filter(Column::IsSlow.eq(false));
+    }
     QueryTrait::query(&mut due).lock_with_behavior(LockType::Update, LockBehavior::SkipLocked);
     let rows: Vec<delivery::Model> = records(tx, Resource::Delivery, due).await?;
     let is_late = |row: &delivery::Model| row.is_cancelled || row.expires_at.is_some_and(|at| at <= now.as_micros());
