@@ -39,6 +39,8 @@ pub enum Resource {
     /// The stored answer of a call with an idempotency key.
     #[strum(to_string = "key")]
     IdempotencyKey,
+    /// The policy of signing in.
+    Policy,
     /// Any other stored row.
     #[strum(to_string = "key")]
     Row,
@@ -55,6 +57,7 @@ impl Resource {
             Resource::Key => "latchkey.v1.SigningKey",
             Resource::Delivery => "latchkey.v1.Delivery",
             Resource::IdempotencyKey => "latchkey.v1.IdempotencyKey",
+            Resource::Policy => "latchkey.v1.SignInPolicy",
             Resource::Row => "latchkey.v1.Row",
         }
     }
@@ -165,6 +168,9 @@ pub enum Limit {
     /// Too many failures from this source.
     #[error("too many failures from this address")]
     Source,
+    /// Too many passwords of this source were judged.
+    #[error("this address has had too many passwords judged")]
+    StrengthChecks,
     /// Too many wrong passwords for this name.
     #[error("too many wrong passwords for this name")]
     Account,
@@ -279,9 +285,11 @@ pub enum Error {
     /// Change the state of the account first.
     #[error(transparent)]
     Precondition(#[from] Unmet),
-    /// Read the account again and decide.
-    #[error("the account has changed since you read it; its etag is now {current}")]
+    /// Read the account or the policy again and decide.
+    #[error("the {} has changed since you read it; its etag is now {current}", versioned(*resource))]
     Stale {
+        /// The kind of object.
+        resource: Resource,
         /// The current version.
         current: Etag,
     },
@@ -398,7 +406,7 @@ impl Error {
                 Resource::ApiToken => Reason::ApiTokenNotFound,
                 Resource::Event => Reason::EventNotFound,
                 Resource::Delivery => Reason::DeliveryNotFound,
-                Resource::Key | Resource::IdempotencyKey | Resource::Row => Reason::Internal,
+                Resource::Key | Resource::IdempotencyKey | Resource::Policy | Resource::Row => Reason::Internal,
             },
             Error::AlreadyExists(taken) => match taken {
                 Taken::Username => Reason::UsernameTaken,
@@ -421,7 +429,9 @@ impl Error {
             },
             Error::Stale { .. } => Reason::EtagMismatch,
             Error::Exhausted { limit, .. } => match limit {
-                Limit::Source | Limit::SignIns | Limit::Messages | Limit::Resends => Reason::RateLimited,
+                Limit::Source | Limit::StrengthChecks | Limit::SignIns | Limit::Messages | Limit::Resends => {
+                    Reason::RateLimited
+                }
                 Limit::Account | Limit::Codes => Reason::Throttled,
                 Limit::Hashing => Reason::HashingSaturated,
                 Limit::Lane(_) => Reason::Overloaded,
@@ -447,6 +457,11 @@ fn invalid_fields(violations: &Violations) -> String {
         1 => "1 field is invalid".to_owned(),
         count => format!("{count} fields are invalid"),
     }
+}
+
+/// The name of an object with an etag, in a sentence.
+fn versioned(resource: Resource) -> &'static str {
+    if resource == Resource::Policy { "policy" } else { "account" }
 }
 
 /// The ways to narrow a query, as the end of a sentence.

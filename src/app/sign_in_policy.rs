@@ -17,7 +17,7 @@ use crate::domain::sign_in_policy::{
 use crate::domain::time::{Timestamp, written};
 use crate::domain::user::{Etag, User};
 use crate::domain::violation::{Fault, Violations};
-use crate::error::{Error, Result, Unmet};
+use crate::error::{Error, Resource, Result, Unmet};
 use crate::store::sign_in_policy::{policy_lock_row, policy_read, policy_save};
 use crate::store::users::user_by_id;
 
@@ -136,7 +136,7 @@ impl App {
         let policy = self.write(caller, None, |writer| async move {
             let before = policy_lock_row(&writer.tx).await?;
             if command.etag.is_some_and(|etag| etag != before.etag()) {
-                return Err(Error::Stale { current: before.etag() });
+                return Err(Error::Stale { resource: Resource::Policy, current: before.etag() });
             }
             let after = changed(&before, command, writer.now);
             if after == before {

@@ -26,7 +26,7 @@ use crate::domain::reason::Reason;
 use crate::domain::role::{Scope, ScopeSet};
 use crate::domain::time::Timestamp;
 use crate::domain::user::{Etag, User, UserRef};
-use crate::error::{Error, Result, Unauthenticated, Unmet};
+use crate::error::{Error, Resource, Result, Unauthenticated, Unmet};
 use crate::store::api_tokens::api_token_with_user;
 use crate::store::audit::event_insert;
 use crate::store::sessions::session_with_user;
@@ -331,7 +331,9 @@ impl<'a> Writer<'a> {
     /// Fails if the account has changed since the caller read the version `etag`.
     pub(super) fn check_etag(target: &User, etag: Option<Etag>) -> Result<()> {
         match etag {
-            Some(etag) if etag != target.etag() => Err(Error::Stale { current: target.etag() }),
+            Some(etag) if etag != target.etag() => {
+                Err(Error::Stale { resource: Resource::User, current: target.etag() })
+            }
             _ => Ok(()),
         }
     }

@@ -258,6 +258,16 @@ impl Refusal {
         self.violations.iter().any(|violation| violation.field == field && violation.reason == reason)
     }
 
+    /// Returns whether the server cannot read the list of leaked passwords, until its operator mends it.
+    pub(crate) fn is_of_breach_list(&self) -> bool {
+        self.metadata.get("storage").is_some_and(|storage| storage == "breach_list")
+    }
+
+    /// Returns whether the error is about an object of this type.
+    pub(crate) fn is_about(&self, resource: &str) -> bool {
+        self.metadata.get("resource").is_some_and(|about| about == resource)
+    }
+
     /// Returns whether the call names a user whom the server does not know.
     pub(crate) fn names_unknown_user(&self) -> bool {
         let of_filter = ["filter.actors[0]", "filter.targets[0]"];

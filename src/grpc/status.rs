@@ -156,6 +156,7 @@ fn metadata(error: &Error) -> HashMap<String, String> {
         }
         Error::Precondition(Unmet::PasswordTooYoung(until)) => vec![("availableTime", until.to_string())],
         Error::Precondition(Unmet::UserLocked(cause)) => vec![("lockCause", cause.as_str().to_owned())],
+        Error::Exhausted { limit: Limit::StrengthChecks, .. } => vec![("limit", "checks".to_owned())],
         Error::Exhausted { limit: Limit::Messages, .. } => vec![("limit", "messages".to_owned())],
         Error::Exhausted { limit: Limit::Resends, .. } => vec![("limit", "resends".to_owned())],
         Error::Exhausted { limit: Limit::Lane(lane), .. } => vec![("lane", (*lane).to_owned())],
@@ -163,8 +164,11 @@ fn metadata(error: &Error) -> HashMap<String, String> {
             let fields: Vec<&str> = narrowing.iter().map(|way| way.field()).collect();
             vec![("fields", fields.join(" "))]
         }
+        Error::Unavailable(Outage::BreachList(_)) => vec![("storage", "breach_list".to_owned())],
         Error::Unavailable(Outage::Unconfirmed(_)) => vec![("outcome", "unknown".to_owned())],
-        Error::Stale { current } => vec![("currentEtag", current.to_string())],
+        Error::Stale { resource, current } => {
+            vec![("currentEtag", current.to_string()), ("resource", resource.as_str().to_owned())]
+        }
         Error::CompressionUnsupported { encoding } => vec![("encoding", encoding.clone())],
         Error::Corrupt { resource, id, etag } => {
             let etag = etag.iter().map(|etag| ("etag", etag.to_string()));
@@ -204,7 +208,7 @@ fn resource_info(resource: Resource, name: &str, error: &Error) -> ErrorDetail {
 
 fn subject(limit: Limit) -> &'static str {
     match limit {
-        Limit::Source => "source",
+        Limit::Source | Limit::StrengthChecks => "source",
         Limit::Account | Limit::Codes | Limit::SignIns | Limit::Messages | Limit::Resends => "account",
         Limit::Hashing | Limit::Lane(_) => "server",
     }

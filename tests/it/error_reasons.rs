@@ -67,7 +67,7 @@ fn errors() -> Vec<Error> {
         Error::PageTokenMismatch,
         Error::IdempotencyKeyReused,
         Error::PasswordRejected(Violations::of("password", Fault::TooShort, "longer")),
-        Error::Stale { current: Etag(1) },
+        Error::Stale { resource: Resource::User, current: Etag(1) },
         Error::QueryTooBroad { narrowing: vec![Narrowing::LeaveOut("order")] },
         Error::RequestTooLarge,
         Error::DeadlinePassed,

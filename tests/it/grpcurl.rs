@@ -163,7 +163,7 @@ async fn every_kind_of_refusal_prints_its_details() {
             "UpdateUser",
             r#"{"user":{"username":"ada"},"etag":"\"6\""}"#,
             ABORTED,
-            r#"… "currentEtag": "\"1\"" }, "reason": "ETAG_MISMATCH" …"#,
+            r#"… "currentEtag": "\"1\"", "resource": "latchkey.v1.User" }, "reason": "ETAG_MISMATCH" …"#,
         ),
         ("ResetPassword", r#"{"sendLink":{}}"#, INVALID_ARGUMENT, r#"… "field": "user", … "reason": "REQUIRED" …"#),
         ("CreateUser", r#"{"username":"ada"}"#, ALREADY_EXISTS, r#"… "reason": "USERNAME_TAKEN" …"#),

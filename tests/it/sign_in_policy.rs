@@ -123,7 +123,10 @@ async fn a_policy_is_audited_and_kept_from_locking_out_or_overwriting() {
         etag: "\"7\"".to_owned(),
         ..Default::default()
     };
-    refused(root.client.user_admin().update_sign_in_policy(stale).await, Code::Aborted, "ETAG_MISMATCH");
+    let stale = root.client.user_admin().update_sign_in_policy(stale).await;
+    let refusal = refused(stale, Code::Aborted, "ETAG_MISMATCH");
+    assert_eq!(refusal.message, "the policy has changed since you read it; its etag is now \"1\"");
+    assert_eq!(refusal.metadata("resource"), "latchkey.v1.SignInPolicy");
     root.client.policy(roles(&["viewer"])).await.expect("a policy");
     let events = h.operator().await.events().await;
     let event = events.iter().find(|event| event.r#type() == v1::EventType::PolicyUpdated).expect("an event");

@@ -82,7 +82,7 @@ impl Gate {
     fn take_strength_check(&self, source: Source) -> Result<()> {
         let mut buckets = self.strength_checks.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = buckets.try_take(source, Instant::now());
-        taken.map_err(|retry_after| Error::Exhausted { limit: Limit::Source, retry_after })
+        taken.map_err(|retry_after| Error::Exhausted { limit: Limit::StrengthChecks, retry_after })
     }
 
     /// Fails if too many passwords were hashed for the link.

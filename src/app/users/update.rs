@@ -14,7 +14,7 @@ use crate::domain::role::{Role, ScopeSet, scopes_of};
 use crate::domain::user::{Effects, Etag, User, UserRef};
 use crate::domain::username::Username;
 use crate::domain::violation::Violations;
-use crate::error::{Error, Result};
+use crate::error::{Error, Resource, Result};
 use crate::store::api_tokens::{api_token_count_live, api_token_scopes_live};
 use crate::store::sessions::{Which, session_end};
 use crate::store::users::{reservations_move, user_delete, user_lock_version, user_save};
@@ -147,7 +147,7 @@ impl App {
             let version =
                 user_lock_version(&writer.tx, id).await?.ok_or_else(|| Error::no_user(command.user.field()))?;
             if command.etag != Etag(version) {
-                return Err(Error::Stale { current: Etag(version) });
+                return Err(Error::Stale { resource: Resource::User, current: Etag(version) });
             }
             if let Some(user) = &user {
                 writer.keep_an_administrator(user).await?;

@@ -171,6 +171,9 @@ impl Client {
             // Every command has calls in its future, and the state of one is large.
             let outcome = Box::pin(self.try_call(request.clone(), end)).await;
             let Err(Error::Refused(refusal)) = &outcome else { return outcome };
+            if refusal.is_of_breach_list() {
+                return outcome;
+            }
             let pause = pauses.next().unwrap_or(LAST_PAUSE);
             let pause = refusal.retry_after.unwrap_or(pause).min(LONGEST_PAUSE);
             if refusal.code != Code::Unavailable || Instant::now() + pause >= end || !repeats_safely(&request)? {

@@ -63,6 +63,9 @@ pub(crate) fn of(refusal: &Refusal) -> Option<String> {
         "EMAIL_TAKEN" => "see who has it with `latchkey users show ADDRESS`".to_owned(),
         "EXTERNAL_ID_TAKEN" => "see who has it with `latchkey users show ext:ID`".to_owned(),
         "USERNAME_RESERVED" => "choose another name, or wait; an administrator can take it with --take-reserved".to_owned(),
+        "ETAG_MISMATCH" if refusal.is_about("latchkey.v1.SignInPolicy") => {
+            "see what has changed with `latchkey policy show` and try again".to_owned()
+        }
         "ETAG_MISMATCH" => {
             format!("see what has changed with `latchkey users show {user}` and try again")
         }
@@ -74,15 +77,20 @@ pub(crate) fn of(refusal: &Refusal) -> Option<String> {
         }
         "USER_PENDING" => format!("let the user choose a first one with `latchkey users reset {user}`"),
         "PASSWORD_ENDED" => format!("let the user choose a new one with `latchkey users reset {user}`"),
+        "PASSWORD_TOO_YOUNG" => "an operator can give you a new password or a link: `latchkey users reset USER`".to_owned(),
         "USER_IS_SERVICE" => format!("it has API tokens in place of a password: `latchkey tokens list {user}`"),
         "LAST_ADMINISTRATOR" => {
             "make another user an administrator first, or run this on the host with --local".to_owned()
         }
         "THROTTLED" => format!("an operator can lift the wait with `latchkey users unlock {user}`"),
         // The message contains the time to wait.
+        "RATE_LIMITED" if refusal.metadata.get("limit").is_some_and(|limit| limit == "checks") => return None,
         "RATE_LIMITED" => {
             let diagnose = format!("`latchkey users diagnose {user} --from ADDRESS`");
             format!("an operator sees why with {diagnose}; on the host of latchkeyd --local still works")
+        }
+        "STORAGE_UNAVAILABLE" if refusal.is_of_breach_list() => {
+            "on the host of latchkeyd, `latchkeyd breach-list verify FILE` says what is wrong with it".to_owned()
         }
         "OVERLOADED" => "on the host of latchkeyd you can still use --local".to_owned(),
         "QUERY_TOO_BROAD" => too_broad(refusal)?,
@@ -145,6 +153,14 @@ fn not_found(alike: Option<&[String]>, where_to_look: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_limit_on_judged_passwords_has_no_way_round_it() {
+        let mut refusal = Refusal::foreseen(tonic::Code::ResourceExhausted, "RATE_LIMITED", "too many", None);
+        assert!(of(&refusal).is_some_and(|hint| hint.contains("--local")));
+        refusal.metadata.insert("limit".to_owned(), "checks".to_owned());
+        assert_eq!(of(&refusal), None);
+    }
 
     #[test]
     fn the_nearest_names_are_proposed() {

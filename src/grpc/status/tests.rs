@@ -52,7 +52,8 @@ fn what_varies_in_a_message_is_in_the_metadata() {
     for (error, key, expected) in [
         (Error::Denied(Denied::ScopeMissing(Scope::UsersLock)), "scope", "users.lock"),
         (Error::Denied(Denied::TargetOutranksCaller { missing }), "missingScopes", "users.lock users.reset"),
-        (Error::Stale { current: Etag(4) }, "currentEtag", "\"4\""),
+        (Error::Stale { resource: Resource::User, current: Etag(4) }, "currentEtag", "\"4\""),
+        (Error::Stale { resource: Resource::Policy, current: Etag(4) }, "resource", "latchkey.v1.SignInPolicy"),
         (Error::Precondition(locked), "lockCause", "OPERATOR"),
         (Error::Unauthenticated(too_old), "maxAuthAgeSeconds", "900"),
         (Error::AlreadyExists(reserved), "availableTime", "2026-11-25T08:12:33Z"),

@@ -81,7 +81,7 @@ pub async fn user_save(
         .await
         .map_err(already_exists)?;
     if saved.rows_affected == 0 {
-        return Err(Error::Stale { current: Etag(before.version) });
+        return Err(Error::Stale { resource: Resource::User, current: Etag(before.version) });
     }
     failpoint!("store.user_save");
     if terms(before) != terms(after) || before.roles != after.roles {
