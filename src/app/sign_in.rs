@@ -161,7 +161,14 @@ impl App {
                     let event = Event::new(EventType::PasswordChangeRequired, Target::of(&user));
                     told.before.push(event.detail("cause", demand_cause(flaw)));
                 }
-                Review::Fit { judged_at } => user_judged(&change.tx, user.id, judged_at).await?,
+                Review::Fit { judged_at } => {
+                    if user.password_flaw == Some(PasswordFlaw::AgainstPolicy) {
+                        user = waive_change(&change, &user).await?;
+                        let event = Event::new(EventType::PasswordChangeWaived, Target::of(&user));
+                        told.before.push(event.detail("cause", demand_cause(PasswordFlaw::AgainstPolicy)));
+                    }
+                    user_judged(&change.tx, user.id, judged_at).await?;
+                }
                 Review::Flawed(_) | Review::NotDue => {}
             }
             // Wrong passwords are forgotten with the last proof: of two, a guesser may have one.
@@ -349,6 +356,13 @@ fn demand_cause(flaw: PasswordFlaw) -> &'static str {
 /// Requires a new password because of what a sign-in found wrong with the one of today.
 async fn demand_change(change: &Change<'_>, before: &User, flaw: PasswordFlaw) -> Result<User> {
     let mut after = User { change_required: true, password_flaw: Some(flaw), ..before.clone() };
+    user_save(&change.tx, before, &mut after, None, change.now).await?;
+    Ok(after)
+}
+
+/// Waives a change that only rules of before asked for.
+async fn waive_change(change: &Change<'_>, before: &User) -> Result<User> {
+    let mut after = User { change_required: false, password_flaw: None, ..before.clone() };
     user_save(&change.tx, before, &mut after, None, change.now).await?;
     Ok(after)
 }

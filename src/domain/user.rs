@@ -298,11 +298,19 @@ impl User {
     }
 
     /// Returns whether a sign-in at `now` judges the password by the rules of the policy: they are newer than the password, and the
-    /// wave of the user has come. A password that must be changed anyway is not judged.
+    /// wave of the user has come. One that was found to break them is judged again, since they may be others now. A password that
+    /// must be changed for another cause is not judged.
     pub fn is_judgement_due(&self, now: Timestamp) -> bool {
+        match self.change_cause(now) {
+            None => self.is_older_than_rules(now),
+            cause => cause == Some(ChangeCause::Policy),
+        }
+    }
+
+    fn is_older_than_rules(&self, now: Timestamp) -> bool {
         let (Some(password), Some(waves)) = (&self.password, self.policy.judge_existing) else { return false };
         let is_older = password.judged_at < waves.begin.saturating_add(RULES_IN_FLIGHT);
-        is_older && waves.of(self.id) <= now && self.change_cause(now).is_none()
+        is_older && waves.of(self.id) <= now
     }
 
     /// When the account was last used. Only sign-ins use it: sessions and tokens do not. It begins with the account, and anew when

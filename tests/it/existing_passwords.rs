@@ -212,3 +212,38 @@ async fn passwords_that_are_chosen_while_the_rules_change_keep_them_or_are_judge
         assert_eq!(step.cause(), PasswordChangeCause::Policy, "{name}");
     }
 }
+
+#[tokio::test]
+async fn a_change_that_only_a_withdrawn_rule_asks_for_is_waived_by_the_next_sign_in() {
+    let h = Harness::start().await;
+    let (operator, stranger) = (h.operator().await, h.stranger().await);
+    for name in ["ada", "bob", "cid"] {
+        h.create(name, &[], PASSWORD).await;
+    }
+    operator.require_change("bob").await.expect("a demand");
+    operator.to_judge(judged_over(0)).await;
+    for (name, cause) in [("ada", PasswordChangeCause::Policy), ("bob", PasswordChangeCause::Operator)] {
+        assert_eq!(stranger.change_step(name, PASSWORD).await.expect("a step").cause(), cause);
+    }
+    stranger.change_step("cid", PASSWORD).await.expect("a step");
+    operator.require_change("cid").await.expect("a demand besides that of the policy");
+
+    operator.to_judge(min_length(MIN_LENGTH - 1)).await;
+    let step = stranger.change_step("ada", PASSWORD).await.expect("it breaks the milder rule, too");
+    assert_eq!(step.cause(), PasswordChangeCause::Policy);
+    let off = v1::SignInPolicy { judge_existing: Some(false), ..min_length(15) };
+    operator.to_judge(off).await;
+    stranger.tokens("ada", PASSWORD).await.expect("it keeps the rules of now");
+    let status = operator.user("ada").await.password_status.expect("a status");
+    assert!(!status.change_required && status.change_cause() == PasswordChangeCause::Unspecified, "{status:?}");
+    stranger.tokens("ada", PASSWORD).await.expect("tokens");
+    for name in ["bob", "cid"] {
+        let step = stranger.change_step(name, PASSWORD).await.expect("what an operator asks for stays");
+        assert_eq!(step.cause(), PasswordChangeCause::Operator, "{name}");
+    }
+    let events = operator.events().await;
+    let waived: Vec<_> = events.iter().filter(|event| event.r#type() == v1::EventType::PasswordChangeWaived).collect();
+    let [waived] = waived.as_slice() else { panic!("{waived:?}") };
+    assert_eq!(waived.details["cause"], "POLICY");
+    assert_eq!(waived.target_username, "ada");
+}

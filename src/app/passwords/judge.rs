@@ -12,7 +12,7 @@ use crate::domain::password::{
 use crate::domain::secret::{LinkSecret, TicketSecret};
 use crate::domain::sign_in_policy::PasswordRulesSet;
 use crate::domain::time::Timestamp;
-use crate::domain::user::{PasswordFlaw, User};
+use crate::domain::user::{ChangeCause, PasswordFlaw, User};
 use crate::domain::violation::{Describe as _, Violations};
 use crate::error::{Error, Outage, Result};
 use crate::store::Connection;
@@ -170,7 +170,9 @@ impl App {
     /// refuses new passwords, but no sign-in: the next one looks again.
     pub(in crate::app) async fn review(&self, proof: &Proof<'_>, password: Option<&PlainPassword>) -> Review {
         let (user, now) = (&proof.account.user, self.now());
-        let (Some(password), None) = (password, user.change_cause(now)) else { return Review::NotDue };
+        let (Some(password), None | Some(ChangeCause::Policy)) = (password, user.change_cause(now)) else {
+            return Review::NotDue;
+        };
         if user.policy.checks_breached && self.is_leaked(proof, password).await {
             return Review::Flawed(PasswordFlaw::Breached);
         }

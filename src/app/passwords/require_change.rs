@@ -5,7 +5,7 @@ use crate::app::writer::{RolledBack, Writer};
 use crate::domain::audit::{Event, EventType, Target};
 use crate::domain::caller::Caller;
 use crate::domain::profile::Note;
-use crate::domain::user::{Effects, Etag, User, UserKind, UserRef};
+use crate::domain::user::{Effects, Etag, PasswordFlaw, User, UserKind, UserRef};
 use crate::error::{Result, Unmet};
 use crate::store::sessions::{Which, session_end};
 use crate::store::users::user_save;
@@ -55,8 +55,10 @@ impl App {
             }
             let change = writer.change();
             let mut after = before.clone();
-            if !before.change_required {
-                after.change_required = true;
+            // What only the policy asks for may end with its rules. What an operator asks for stays.
+            let is_asked_for = before.change_required && before.password_flaw != Some(PasswordFlaw::AgainstPolicy);
+            if !is_asked_for {
+                (after.change_required, after.password_flaw) = (true, None);
                 user_save(&change.tx, &before, &mut after, None, change.now).await?;
             }
             let sessions = if command.revoke_sessions {
@@ -64,7 +66,7 @@ impl App {
             } else {
                 0
             };
-            if before.change_required && sessions == 0 {
+            if is_asked_for && sessions == 0 {
                 return Ok(change.roll_back(RolledBack::NotApplied, (before, Effects::default(), false)));
             }
             let event = Event::new(EventType::PasswordChangeRequired, Target::of(&after))
