@@ -42,12 +42,9 @@ impl Check {
             user_inputs: self.words,
             language: String::new(),
         };
-        let mut is_acceptable = true;
-        cli.answer(request, |screen, answer| {
-            is_acceptable = answer.acceptable;
-            show(screen, &answer)
-        })
-        .await?;
+        let answer = cli.call(request).await?;
+        let is_acceptable = answer.acceptable;
+        cli.print::<CheckPasswordStrengthRequest>(answer, |screen, answer| show(screen, &answer))?;
         if is_acceptable { Ok(()) } else { Err(Error::Silent(Exit::Stopped)) }
     }
 }
