@@ -130,8 +130,12 @@ impl App {
     }
 
     /// Changes the policy. No session ends: the next refresh ends one whose user now needs a second factor and has not proved one.
-    /// Fails if the caller would need one and has none.
-    pub async fn update_sign_in_policy(&self, caller: &Caller, command: UpdateSignInPolicy) -> Result<SignInPolicy> {
+    /// Fails if the caller would need one and has none. Also returns whether anything changes.
+    pub async fn update_sign_in_policy(
+        &self,
+        caller: &Caller,
+        command: UpdateSignInPolicy,
+    ) -> Result<(SignInPolicy, bool)> {
         let command = &command;
         let policy = self.write(caller, None, |writer| async move {
             let before = policy_lock_row(&writer.tx).await?;
@@ -140,7 +144,7 @@ impl App {
             }
             let after = changed(&before, command, writer.now);
             if after == before {
-                return Ok(writer.unchanged(before));
+                return Ok(writer.unchanged((before, false)));
             }
             let author = author(&writer, caller).await?;
             self.check_policy(&before, &after, author.as_ref(), writer.now)?;
@@ -149,26 +153,27 @@ impl App {
             let after = SignInPolicy { version: before.version.saturating_add(1), ..after };
             policy_save(&change.tx, &after).await?;
             if command.validate_only {
-                return Ok(change.roll_back(RolledBack::DryRun, SignInPolicy { version: before.version, ..after }));
+                let after = SignInPolicy { version: before.version, ..after };
+                return Ok(change.roll_back(RolledBack::DryRun, (after, true)));
             }
             let event = Event::new(EventType::PolicyUpdated, Target::default())
                 .note(command.note.as_ref())
                 .detail("before", told(&before))
                 .detail("after", told(&after));
-            change.commit(event, after).await
+            change.commit(event, (after, true)).await
         });
-        let policy = policy.await?;
+        let outcome = policy.await?;
         if let Err(error) = self.follow_throttle_rules().await {
             tracing::warn!(
                 reason = error.reason().as_str(),
                 "the rules of throttle and lockout follow within a second"
             );
         }
-        Ok(policy)
+        Ok(outcome)
     }
 
     /// Fails if rules of the policy and of the configuration contradict each other. The error names every contradiction. Those of
-    /// throttle and lockout that were there before must not prevent other changes.
+    /// leaked passwords, throttle and lockout that were there before must not prevent other changes.
     fn check_policy(
         &self,
         before: &SignInPolicy,
@@ -177,7 +182,9 @@ impl App {
         now: Timestamp,
     ) -> Result<()> {
         let mut faults = Violations::new();
-        check_rules(after.password_rules.over(self.settings.password_rules), &mut faults);
+        check_from(after, &mut faults);
+        check_rules(self.rules_of(after.password_rules), &mut faults);
+        check_leaked(self.leaked_rules(before), self.leaked_rules(after), &mut faults);
         check_ages(after, &mut faults);
         if after.inactivity != before.inactivity {
             check_inactivity(after, author, now, &mut faults);
@@ -187,6 +194,18 @@ impl App {
         }
         faults.finish().map_err(Error::InvalidInput)
     }
+
+    fn leaked_rules(&self, policy: &SignInPolicy) -> LeakedRules {
+        let rejects_new = self.rules_of(policy.password_rules).reject_breached;
+        LeakedRules { rejects_new, checks_at_sign_in: policy.checks_breached }
+    }
+}
+
+/// What the policy does about leaked passwords.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct LeakedRules {
+    rejects_new: bool,
+    checks_at_sign_in: bool,
 }
 
 fn changed(before: &SignInPolicy, command: &UpdateSignInPolicy, now: Timestamp) -> SignInPolicy {
@@ -214,11 +233,19 @@ fn changed(before: &SignInPolicy, command: &UpdateSignInPolicy, now: Timestamp) 
     let since = before.judges_existing_since.filter(|_| after.password_rules == before.password_rules);
     after.judges_existing_since = judges_existing.then(|| since.unwrap_or(now));
     after.throttle = after.throttle.changed_by(command.throttle);
-    if !after.second_factor_required && after.second_factor_roles.is_empty() {
+    if command.second_factor_from.is_none() && !after.asks_for_second_factor() {
         // The time of a policy that is over must not delay the next one.
         after.second_factor_from = None;
     }
     after
+}
+
+/// Adds a violation if the second factor has a time, but is asked of no user.
+fn check_from(policy: &SignInPolicy, faults: &mut Violations) {
+    if policy.second_factor_from.is_some() && !policy.asks_for_second_factor() {
+        let fault = "no user is asked for a second factor: set second_factor_required or second_factor_roles, too";
+        faults.push("policy.second_factor_required_from_time", Fault::Conflict, fault);
+    }
 }
 
 /// Adds a violation if no password could keep the rules.
@@ -226,6 +253,14 @@ fn check_rules(rules: PasswordRules, faults: &mut Violations) {
     if rules.min_length > rules.max_length {
         let fault = format!("is more than max_length, which is {}", rules.max_length);
         faults.push("policy.password_rules.min_length", Fault::Conflict, fault);
+    }
+}
+
+/// Adds a violation if a leaked password would be changed at the sign-in for another leaked one, again and again.
+fn check_leaked(before: LeakedRules, after: LeakedRules, faults: &mut Violations) {
+    if after.checks_at_sign_in && !after.rejects_new && after != before {
+        let fault = "needs reject_breached: a user could choose another leaked password at each sign-in";
+        faults.push("policy.check_breached_at_sign_in", Fault::Conflict, fault);
     }
 }
 
@@ -324,13 +359,20 @@ fn throttle_told(set: ThrottleRulesSet) -> [Option<String>; 6] {
 
 fn told_max_age(max_age: &PasswordMaxAge) -> Option<String> {
     let PasswordMaxAge { age, rollout, warnings, .. } = max_age;
-    let warned = told_warnings(warnings);
-    (!age.is_zero()).then(|| format!("max age: {}, rolled out in {}{warned}", in_words(*age), in_words(*rollout)))
+    // What is set while passwords do not expire counts as soon as they do.
+    let is_set = !age.is_zero() || *rollout != PasswordMaxAge::ROLLOUT || *warnings != Warnings::default();
+    let (rollout, warned) = (in_words(*rollout), told_warnings(warnings));
+    is_set.then(|| format!("max age: {}, rolled out in {rollout}{warned}", told_maximum(*age)))
 }
 
 fn told_inactivity(inactivity: &Inactivity) -> Option<String> {
     let Inactivity { max, warnings, .. } = inactivity;
-    (!max.is_zero()).then(|| format!("max inactivity: {}{}", in_words(*max), told_warnings(warnings)))
+    let is_set = !max.is_zero() || *warnings != Warnings::default();
+    is_set.then(|| format!("max inactivity: {}{}", told_maximum(*max), told_warnings(warnings)))
+}
+
+fn told_maximum(time: Duration) -> String {
+    if time.is_zero() { "none".to_owned() } else { in_words(time) }
 }
 
 fn told_warnings(warnings: &Warnings) -> String {

@@ -303,6 +303,11 @@ impl SignInPolicy {
         Etag(self.version)
     }
 
+    /// Returns whether any user needs a second factor, now or later.
+    pub fn asks_for_second_factor(&self) -> bool {
+        self.second_factor_required || !self.second_factor_roles.is_empty()
+    }
+
     /// The waves in which sign-ins judge passwords that are older than the rules. `None` if they do not.
     pub fn judge_existing(&self) -> Option<Waves> {
         Some(Waves { begin: self.judges_existing_since?, length: self.password_max_age.rollout })

@@ -322,8 +322,9 @@ impl UserAdmin for Service {
             Ok((policy::update_policy(message)?, include_impact))
         })?;
         let asking = caller.clone();
-        let policy = run(&self.app, |app| async move { app.update_sign_in_policy(&caller, command).await }).await?;
+        let (policy, changed) =
+            run(&self.app, |app| async move { app.update_sign_in_policy(&caller, command).await }).await?;
         let impact = self.impact(&asking, &policy, include_impact).await?;
-        Ok(Response::new(v1::UpdateSignInPolicyResponse { policy: Some(self.told(&policy)), impact }))
+        Ok(Response::new(v1::UpdateSignInPolicyResponse { policy: Some(self.told(&policy)), impact, changed }))
     }
 }

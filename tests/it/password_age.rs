@@ -265,6 +265,29 @@ async fn a_policy_that_contradicts_itself_is_refused_with_each_contradiction() {
 }
 
 #[tokio::test]
+async fn the_audit_log_tells_what_is_kept_for_an_age_that_is_off() {
+    let h = Harness::start().await;
+    let operator = h.operator().await;
+    let warned = |times: &[u64]| v1::ExpiryWarnings { before: times.iter().copied().map(days).collect() };
+    let rollout = v1::SignInPolicy { max_age_rollout: Some(days(10)), ..Default::default() };
+    let expiry = v1::SignInPolicy { expiry_warnings: Some(warned(&[14, 3])), ..Default::default() };
+    let inactivity = v1::SignInPolicy { inactivity_warnings: Some(warned(&[3])), ..Default::default() };
+    for policy in [rollout, expiry, inactivity] {
+        operator.update_policy(policy, false).await.expect("a policy");
+    }
+    let events = operator.events().await;
+    let told: Vec<&str> = events
+        .iter()
+        .filter(|event| event.r#type() == v1::EventType::PolicyUpdated)
+        .map(|event| event.details["after"].as_str())
+        .collect();
+    let rollout = "second factor: none; max age: none, rolled out in 10 days";
+    let expiry = format!("{rollout}, warned 14 days and 3 days before");
+    let inactivity = format!("{expiry}; max inactivity: none, warned 3 days before");
+    assert_eq!(told, [rollout, &expiry, &inactivity]);
+}
+
+#[tokio::test]
 async fn a_dry_run_tells_whose_password_would_expire_when() {
     let h = Harness::start().await;
     let operator = h.operator().await;

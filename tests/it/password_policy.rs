@@ -234,6 +234,27 @@ async fn a_policy_that_contradicts_itself_is_refused_by_name() {
     assert_eq!(refusal.violations(), ["policy.history_size: OUT_OF_RANGE", "policy.min_age: OUT_OF_RANGE"]);
 }
 
+#[tokio::test]
+async fn leaked_passwords_are_changed_at_the_sign_in_only_if_new_ones_must_not_be_leaked() {
+    let accepting = || rules(v1::PasswordRules { reject_breached: Some(false), ..Default::default() });
+    let looking = || v1::SignInPolicy { check_breached_at_sign_in: Some(true), ..Default::default() };
+    let conflict = ["policy.check_breached_at_sign_in: CONFLICT"];
+    let h = Harness::start().await;
+    let operator = h.operator().await;
+    let both = v1::SignInPolicy { check_breached_at_sign_in: Some(true), ..accepting() };
+    let refusal = refused(operator.set_policy(both).await, Code::InvalidArgument, "FIELD_INVALID");
+    assert_eq!(refusal.violations(), conflict);
+    operator.set_policy(looking()).await.expect("new ones must not be leaked");
+    let refusal = refused(operator.set_policy(accepting()).await, Code::InvalidArgument, "FIELD_INVALID");
+    assert_eq!(refusal.violations(), conflict);
+
+    // Earlier versions accepted both, which must not prevent other changes.
+    h.sql("UPDATE sign_in_policy SET password_reject_breached = 0").await;
+    operator.set_policy(v1::SignInPolicy { history_size: Some(1), ..Default::default() }).await.expect("a change");
+    let off = v1::SignInPolicy { check_breached_at_sign_in: Some(false), ..Default::default() };
+    operator.set_policy(off).await.expect("the end of it");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sec_059_old_passwords_are_refused_as_many_as_the_policy_says() {
     let h = Harness::with(|config| config.session.sign_ins_per_minute = 0).await;

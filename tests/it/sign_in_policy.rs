@@ -157,3 +157,19 @@ async fn a_link_chooses_a_password_and_the_next_sign_in_enrols() {
         .expect("a lock");
     refused(stranger.enroll_by(&step.ticket).await, Code::Unauthenticated, "TICKET_INVALID");
 }
+
+#[tokio::test]
+async fn a_date_that_would_begin_nothing_is_refused() {
+    let h = Harness::start().await;
+    let operator = h.operator().await;
+    let from = Some(prost_types::Timestamp { seconds: 4_000_000_000, nanos: 0 });
+    for whom in [v1::SignInPolicy::default(), roles(&[])] {
+        let policy = v1::SignInPolicy { second_factor_required_from_time: from, ..whom };
+        let refusal = refused(operator.policy(policy).await, Code::InvalidArgument, "FIELD_INVALID");
+        assert_eq!(refusal.violations(), ["policy.second_factor_required_from_time: CONFLICT"]);
+    }
+    operator.policy(v1::SignInPolicy { second_factor_required_from_time: from, ..everybody() }).await.expect("a date");
+    let over = v1::SignInPolicy { second_factor_required: Some(false), ..Default::default() };
+    let over = operator.policy(over).await.expect("an end").policy.expect("a policy");
+    assert_eq!(over.second_factor_required_from_time, None, "the date of a policy that is over goes with it");
+}

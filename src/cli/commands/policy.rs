@@ -20,6 +20,9 @@ use crate::proto::v1::{
     UpdateSignInPolicyRequest,
 };
 
+/// The default roll-out, in seconds.
+const ROLLOUT: i64 = 30 * 86_400;
+
 const GROUP_HELP: &str = "\
 Examples:
   latchkey policy show
@@ -313,7 +316,8 @@ impl Set {
             cli.confirm(question).await?;
         }
         cli.answer(request, |screen, answer| {
-            screen.done("the policy is changed".to_owned())?;
+            let outcome = if answer.changed { "the policy is changed" } else { "the policy is as it was" };
+            screen.done(outcome.to_owned())?;
             show(screen, answer.policy, answer.impact)
         })
         .await
@@ -391,24 +395,43 @@ fn changes(policy: &SignInPolicy) -> String {
 
 /// When passwords expire, and when users are told.
 fn max_age(policy: &SignInPolicy) -> String {
+    let warnings = policy.expiry_warnings.as_ref();
     if is_zero(policy.max_age) {
-        return "none: passwords do not expire".to_owned();
+        return format!("none: passwords do not expire{}", kept([kept_rollout(policy), kept_warnings(warnings)]));
     }
-    let warned = warned(policy.expiry_warnings.as_ref());
-    let rollout = match policy.max_age_rollout {
+    format!("{}, {}; {}", whole(policy.max_age), rollout(policy), warned(warnings))
+}
+
+/// How passwords expire that are old when the maximum age is set.
+fn rollout(policy: &SignInPolicy) -> String {
+    match policy.max_age_rollout {
         Some(rollout) if rollout.seconds > 0 => format!("rolled out over {}", whole(Some(rollout))),
         _ => "rolled out at once".to_owned(),
-    };
-    format!("{}, {rollout}; {warned}", whole(policy.max_age))
+    }
+}
+
+/// The roll-out if it is not the default one.
+fn kept_rollout(policy: &SignInPolicy) -> Option<String> {
+    policy.max_age_rollout.is_some_and(|time| time.seconds != ROLLOUT).then(|| rollout(policy))
+}
+
+fn kept_warnings(warnings: Option<&ExpiryWarnings>) -> Option<String> {
+    warnings.is_some_and(|warnings| !warnings.before.is_empty()).then(|| warned(warnings))
+}
+
+/// What is set for a maximum that is off, in parentheses.
+fn kept(set: impl IntoIterator<Item = Option<String>>) -> String {
+    let set: Vec<String> = set.into_iter().flatten().collect();
+    if set.is_empty() { String::new() } else { format!(" (kept: {})", set.join("; ")) }
 }
 
 /// When accounts are locked that are not used, when users are told, and how many that means.
 fn inactivity(policy: &SignInPolicy, impact: &PolicyImpact) -> String {
+    let warnings = policy.inactivity_warnings.as_ref();
     if is_zero(policy.max_inactivity) {
-        return "accounts are not locked for it".to_owned();
+        return format!("accounts are not locked for it{}", kept([kept_warnings(warnings)]));
     }
-    let warned = warned(policy.inactivity_warnings.as_ref());
-    format!("locked after {}; {warned}; {}", whole(policy.max_inactivity), would_be_locked(impact))
+    format!("locked after {}; {}; {}", whole(policy.max_inactivity), warned(warnings), would_be_locked(impact))
 }
 
 fn warned(warnings: Option<&ExpiryWarnings>) -> String {
