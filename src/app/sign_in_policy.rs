@@ -14,7 +14,7 @@ use crate::domain::role::Role;
 use crate::domain::sign_in_policy::{
     Inactivity, PasswordMaxAge, PasswordRulesSet, PolicyPreset, SignInPolicy, ThrottleRulesSet, Warnings,
 };
-use crate::domain::time::{Timestamp, written};
+use crate::domain::time::{Timestamp, in_words, written};
 use crate::domain::user::{Etag, User};
 use crate::domain::violation::{Fault, Violations};
 use crate::error::{Error, Resource, Result, Unmet};
@@ -378,14 +378,4 @@ fn told_maximum(time: Duration) -> String {
 fn told_warnings(warnings: &Warnings) -> String {
     let warned: Vec<String> = warnings.before().iter().copied().map(in_words).collect();
     if warned.is_empty() { String::new() } else { format!(", warned {} before", warned.join(" and ")) }
-}
-
-/// A time in days if it has no part of a day: `90 days`, not `2160h`.
-fn in_words(time: Duration) -> String {
-    const DAY: u64 = 24 * 60 * 60;
-    match time.as_secs() {
-        DAY => "1 day".to_owned(),
-        seconds if seconds > 0 && seconds % DAY == 0 => format!("{} days", seconds / DAY),
-        _ => written(time),
-    }
 }

@@ -98,6 +98,11 @@ impl Paging {
     }
 }
 
+/// Parses a number.
+pub(crate) fn number(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| "give a whole number".to_owned())
+}
+
 /// Parses a length of time: `2h`, `1h 30m`, `90d`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     match read_length(text) {

@@ -65,6 +65,16 @@ pub fn written(length: Duration) -> String {
     }
 }
 
+/// Writes a length of time in days if it has no part of a day: `90 days`, not `2160h`.
+pub fn in_words(length: Duration) -> String {
+    const DAY: u64 = 24 * 60 * 60;
+    match length.as_secs() {
+        DAY => "1 day".to_owned(),
+        seconds if seconds > 0 && seconds.is_multiple_of(DAY) => format!("{} days", seconds / DAY),
+        _ => written(length),
+    }
+}
+
 /// Converts to microseconds; saturates.
 fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)

@@ -6,7 +6,7 @@ use latchkey::proto::v1::{self, PasswordRule, create_user_request::Credential, r
 use prost_reflect::Kind;
 use tonic::{Code, Status};
 
-use crate::cli::terminal;
+use crate::cli::{terminal, terminal_of};
 use crate::harness::actors::named;
 use crate::harness::calls::Shown as _;
 use crate::harness::child::{Site, Victim};
@@ -310,6 +310,15 @@ async fn a_password_may_be_changed_again_after_the_time_of_the_policy_or_when_th
     let young = bob.change_password(PASSWORD, OTHER_PASSWORD).await;
     let refusal = refused(young, Code::FailedPrecondition, "PASSWORD_TOO_YOUNG");
     assert!(refusal.metadata("availableTime").ends_with('Z'), "{refusal:?}");
+    let shell = terminal_of(&h, "bob");
+    let passwords = format!("{PASSWORD}\n{OTHER_PASSWORD}\n");
+    let young = shell.feed("latchkey", &["passwd", "--password-stdin"], &passwords);
+    young.fails(
+        1,
+        "error: the password was changed a short time ago; change it again after …\n\n\
+         hint: an operator can give you a new password or a link: `latchkey users reset …`",
+    );
+    assert!(!young.stderr.contains('Z'), "{}", young.stderr);
     operator.require_change("bob").await.expect("a demand");
     bob.change_password(PASSWORD, OTHER_PASSWORD).await.expect("a change that is required");
     h.clock.advance(Duration::from_hours(24));

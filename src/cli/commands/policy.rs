@@ -8,7 +8,7 @@ use prost_types::Timestamp;
 use super::policy_report::{
     Report, expiring, inactive as would_be_locked, missing, passwords as expire, unjudged as not_judged,
 };
-use crate::cli::args::{Confirmation, duration, enum_parser, wire_duration};
+use crate::cli::args::{Confirmation, duration, enum_parser, number, wire_duration};
 use crate::cli::error::Error;
 use crate::cli::output::Screen;
 use crate::cli::output::time::{instant, length, stamp};
@@ -85,13 +85,13 @@ struct Change {
     #[arg(long, help_heading = "Second factor", value_name = "TIME")]
     from: Option<String>,
     /// Shortest password, in characters: 8 to 64.
-    #[arg(long, help_heading = "New passwords", value_name = "N")]
+    #[arg(long, help_heading = "New passwords", value_name = "N", value_parser = number)]
     min_length: Option<u32>,
     /// Longest password, in characters: 64 to 256.
-    #[arg(long, help_heading = "New passwords", value_name = "N")]
+    #[arg(long, help_heading = "New passwords", value_name = "N", value_parser = number)]
     max_length: Option<u32>,
     /// Lowest strength: 0 to 4 (`password check`).
-    #[arg(long, help_heading = "New passwords", value_name = "N")]
+    #[arg(long, help_heading = "New passwords", value_name = "N", value_parser = number)]
     min_score: Option<u32>,
     /// Refuse leaked passwords (needs a list).
     #[arg(long, help_heading = "New passwords", value_name = "on|off", hide_possible_values = true)]
@@ -109,7 +109,7 @@ struct Change {
     #[arg(long, help_heading = "New passwords", value_name = "on|off", hide_possible_values = true)]
     letter_and_digit: Option<Switch>,
     /// Old ones to refuse besides the last: 0 to 10.
-    #[arg(long, help_heading = "New passwords", value_name = "N")]
+    #[arg(long, help_heading = "New passwords", value_name = "N", value_parser = number)]
     history: Option<u32>,
     /// Time between changes, such as `1d`, or `0`.
     #[arg(long, help_heading = "New passwords", value_name = "TIME", value_parser = age)]
@@ -140,7 +140,7 @@ struct Change {
 #[derive(Debug, Args)]
 struct ThrottleChange {
     /// Wrong passwords that lead to waits; 0: never.
-    #[arg(long, help_heading = "Wrong passwords", value_name = "N")]
+    #[arg(long, help_heading = "Wrong passwords", value_name = "N", value_parser = number)]
     throttle_after: Option<u32>,
     /// First wait, such as `5s`; then it doubles.
     #[arg(long, help_heading = "Wrong passwords", value_name = "TIME", value_parser = duration)]
@@ -149,7 +149,7 @@ struct ThrottleChange {
     #[arg(long, help_heading = "Wrong passwords", value_name = "TIME", value_parser = duration)]
     longest_wait: Option<Duration>,
     /// Wrong passwords that lock; 0: never.
-    #[arg(long, help_heading = "Wrong passwords", value_name = "N")]
+    #[arg(long, help_heading = "Wrong passwords", value_name = "N", value_parser = number)]
     lock_after: Option<u32>,
     /// How long; `ever` is until it is unlocked.
     #[arg(long, help_heading = "Wrong passwords", value_name = "TIME|ever", value_parser = lock_time)]

@@ -4,14 +4,15 @@ use std::borrow::Cow;
 
 use super::hint;
 use super::text::{Text, Tone};
+use super::time::Clock;
 use crate::cli::error::{Error, Refusal, Violation};
 
-/// The lines to print. Empty if everything is printed already. `typed` has the commands in a hint as the user has to type them.
-pub(crate) fn lines(error: &Error, typed: impl Fn(&str) -> String) -> Vec<Text> {
+/// The lines to print, with times as on `clock`. Empty if everything is printed already. `typed` has the commands in a hint as the user has to type them.
+pub(crate) fn lines(error: &Error, clock: &Clock, typed: impl Fn(&str) -> String) -> Vec<Text> {
     let (message, violations, hint): (Cow<'_, str>, &[Violation], Option<String>) = match error {
         Error::Stopped(complaint) => (error.message().into(), &[], complaint.hint.clone()),
         Error::Refused(refusal) => {
-            (message(refusal), &refusal.violations, refusal.hint.clone().or_else(|| hint::of(refusal)))
+            (message(refusal, clock), &refusal.violations, refusal.hint.clone().or_else(|| hint::of(refusal)))
         }
         Error::Silent(_) | Error::Lost(_) | Error::Shown(_) => return Vec::new(),
     };
@@ -28,7 +29,12 @@ pub(crate) fn lines(error: &Error, typed: impl Fn(&str) -> String) -> Vec<Text> 
 }
 
 /// The message. The server's own names the field; a person who typed a name looks for that name.
-fn message(refusal: &Refusal) -> Cow<'_, str> {
+fn message<'a>(refusal: &'a Refusal, clock: &Clock) -> Cow<'a, str> {
+    if let Some(available) = refusal.metadata.get("availableTime")
+        && let Ok(at) = available.parse()
+    {
+        return refusal.message.replace(available, &clock.moment(at)).into();
+    }
     match &refusal.subject {
         Some(user) if refusal.reason == "USER_NOT_FOUND" => format!("there is no user {user}").into(),
         _ if refusal.reason == "API_TOKEN_NOT_FOUND" => "there is no API token with this id".into(),
@@ -79,6 +85,31 @@ pub(crate) const ARGUMENTS: &[(&str, &str)] = &[
     ("totp", "code"),
     ("recovery_code", "code"),
     ("account_label", "--label"),
+    ("preset", "--preset"),
+    ("second_factor_required", "--second-factor"),
+    ("second_factor_roles.names", "--second-factor"),
+    ("second_factor_required_from_time", "--from"),
+    ("min_length", "--min-length"),
+    ("max_length", "--max-length"),
+    ("min_score", "--min-score"),
+    ("reject_breached", "--reject-leaked"),
+    ("check_breached_at_sign_in", "--leaked-at-sign-in"),
+    ("judge_existing", "--judge-existing"),
+    ("reject_user_info", "--reject-names"),
+    ("require_letter_and_digit", "--letter-and-digit"),
+    ("history_size", "--history"),
+    ("min_age", "--min-age"),
+    ("max_age", "--max-age"),
+    ("max_age_rollout", "--rollout"),
+    ("expiry_warnings.before", "--warn"),
+    ("max_inactivity", "--max-inactivity"),
+    ("inactivity_warnings.before", "--warn-inactive"),
+    ("throttle_threshold", "--throttle-after"),
+    ("throttle_initial", "--first-wait"),
+    ("throttle_max", "--longest-wait"),
+    ("lockout_threshold", "--lock-after"),
+    ("lockout_duration", "--lock-for"),
+    ("failure_memory", "--forget-after"),
 ];
 
 /// Fields with a list of values whose argument takes one value only.
@@ -89,6 +120,13 @@ const WORDS: &[(&str, &str)] = &[
     ("ListRoles names them", "`latchkey roles` lists them"),
     ("is also in add_roles", "is also in --add-role"),
     ("must not be before start_time", "must not be before --since"),
+    ("set second_factor_required or second_factor_roles, too", "set --second-factor, too"),
+    ("needs reject_breached", "needs --reject-leaked"),
+    ("than max_length,", "than --max-length,"),
+    ("than max_age,", "than --max-age,"),
+    ("than max_inactivity,", "than --max-inactivity,"),
+    ("than throttle_max,", "than --longest-wait,"),
+    ("than throttle_threshold,", "than --throttle-after,"),
 ];
 
 /// The argument behind a field of a request: `--role, value 2` for `roles[1]`.
@@ -96,13 +134,14 @@ fn argument(field: &str) -> String {
     if field == "user" || field.starts_with("user.") {
         return "USER".to_owned();
     }
-    let last = field.rsplit('.').next().unwrap_or(field);
-    let (name, index) = match last.strip_suffix(']').and_then(|item| item.split_once('[')) {
-        Some((name, index)) => (name, index.parse::<usize>().ok().filter(|_| !OF_ONE_VALUE.contains(&name))),
-        None => (last, None),
+    let (path, index) = match field.strip_suffix(']').and_then(|item| item.rsplit_once('[')) {
+        Some((path, index)) => (path, index.parse::<usize>().ok()),
+        None => (field, None),
     };
-    let Some((_, argument)) = ARGUMENTS.iter().find(|(known, _)| *known == name) else { return field.to_owned() };
-    match index {
+    // A path ends with the name of the field, and some names need the one before.
+    let is_of = |known: &str| path.strip_suffix(known).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+    let Some((known, argument)) = ARGUMENTS.iter().find(|(known, _)| is_of(known)) else { return field.to_owned() };
+    match index.filter(|_| !OF_ONE_VALUE.contains(known)) {
         Some(index) => format!("{argument}, value {}", index + 1),
         None => (*argument).to_owned(),
     }
@@ -124,6 +163,8 @@ mod tests {
         assert_eq!(argument("set_password.password"), "password");
         assert_eq!(argument("filter.time.start_time"), "--since");
         assert_eq!(argument("username"), "username");
+        assert_eq!(argument("policy.inactivity_warnings.before[0]"), "--warn-inactive, value 1");
+        assert_eq!(argument("policy.max_age_rollout"), "--rollout");
         assert_eq!(
             in_words_of_the_command_line("no such role; ListRoles names them"),
             "no such role; `latchkey roles` lists them"

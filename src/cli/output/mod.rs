@@ -293,7 +293,7 @@ impl Screen {
             }
             return;
         }
-        for line in error::lines(error, |hint| self.typed_within(hint)) {
+        for line in error::lines(error, &self.clock, |hint| self.typed_within(hint)) {
             self.note(line);
         }
     }

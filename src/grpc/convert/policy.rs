@@ -13,7 +13,7 @@ use crate::domain::language::Language;
 use crate::domain::lockout::ThrottleRules;
 use crate::domain::password::{LengthBounds, PasswordRules, PlainPassword, RuleBroken};
 use crate::domain::sign_in_policy::{PasswordRulesSet, PolicyPreset, SignInPolicy, ThrottleRulesSet, Warnings};
-use crate::domain::time::{Timestamp, written};
+use crate::domain::time::{Timestamp, in_words};
 use crate::domain::violation::{Fault, Violations};
 use crate::error::Result;
 use crate::proto::v1;
@@ -120,7 +120,8 @@ fn within(faults: &mut Violations, field: &str, number: Option<u32>, min: u32, m
 fn min_age(faults: &mut Violations, message: Option<prost_types::Duration>) -> Option<Duration> {
     let age = duration_of(message?).filter(|age| *age <= MAX_MIN_AGE);
     if age.is_none() {
-        faults.push("policy.min_age", Fault::OutOfRange, "must be between 0 and 720 h");
+        let fault = format!("must be between 0 and {}", limit(MAX_MIN_AGE));
+        faults.push("policy.min_age", Fault::OutOfRange, fault);
     }
     age
 }
@@ -158,19 +159,30 @@ fn time(
     message: Option<prost_types::Duration>,
     bounds: &RangeInclusive<Duration>,
 ) -> Option<Duration> {
-    let is_storable = |time: &Duration| bounds.contains(time) && time.subsec_nanos().is_multiple_of(1000);
-    let time = duration_of(message?).filter(is_storable);
-    if time.is_none() {
-        let (min, max) = (written(*bounds.start()), written(*bounds.end()));
-        faults.push(field, Fault::OutOfRange, format!("must be between {min} and {max}, in whole microseconds"));
+    let time = duration_of(message?).filter(|time| bounds.contains(time));
+    let is_storable = |time: &Duration| time.subsec_nanos().is_multiple_of(1000);
+    match time {
+        Some(time) if !is_storable(&time) => {
+            faults.push(field, Fault::OutOfRange, "must be in whole microseconds");
+        }
+        Some(_) => {}
+        None => {
+            let (min, max) = (limit(*bounds.start()), limit(*bounds.end()));
+            faults.push(field, Fault::OutOfRange, format!("must be between {min} and {max}"));
+        }
     }
     time
+}
+
+fn limit(length: Duration) -> String {
+    if length.is_zero() { "0".to_owned() } else { in_words(length) }
 }
 
 fn max_age(faults: &mut Violations, field: &str, message: Option<prost_types::Duration>) -> Option<Duration> {
     let age = duration_of(message?).filter(|age| age.is_zero() || (MIN_MAX_AGE..=MAX_MAX_AGE).contains(age));
     if age.is_none() {
-        faults.push(field, Fault::OutOfRange, "must be 0, or between 24 h and 87600 h");
+        let (min, max) = (limit(MIN_MAX_AGE), limit(MAX_MAX_AGE));
+        faults.push(field, Fault::OutOfRange, format!("must be 0, or between {min} and {max}"));
     }
     age
 }
