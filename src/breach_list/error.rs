@@ -89,7 +89,7 @@ pub enum BuildError {
     #[error("{} is a folder within a folder; name it on the command line, or move it away", .0.display())]
     FolderInFolder(PathBuf),
     /// No hash is left.
-    #[error("the input has no hash that was leaked {min_count} times or more; a list of nothing is not written")]
+    #[error("the input has no hash of a password that was leaked{}; a list of nothing is not written", times(*min_count))]
     Empty {
         /// The minimum.
         min_count: u32,
@@ -121,6 +121,11 @@ impl BuildError {
     pub(super) fn write(path: &Path) -> impl Fn(io::Error) -> BuildError {
         move |source| BuildError::Write { path: path.to_owned(), source }
     }
+}
+
+/// The end of a sentence about passwords that were leaked so often.
+fn times(min_count: u32) -> String {
+    if min_count > 1 { format!(" {min_count} times or more") } else { String::new() }
 }
 
 /// Why a line is not one. Completes the sentence "in line 7: …".

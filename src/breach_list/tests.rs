@@ -231,7 +231,9 @@ fn hashes_that_were_leaked_too_few_times_are_left_out() {
     // What was never leaked is padding of range files.
     assert_eq!(place.build(&input, 0).expect("a list").header.keys, 5);
     let none = place.build(&input, 12).expect_err("nothing is left").to_string();
-    assert!(none.contains("no hash that was leaked 12 times or more"), "{none}");
+    assert!(none.contains("no hash of a password that was leaked 12 times or more"), "{none}");
+    let empty = place.build(&[place.write("empty", String::new())], 1).expect_err("nothing is there").to_string();
+    assert_eq!(empty, "the input has no hash of a password that was leaked; a list of nothing is not written");
 }
 
 #[test]
