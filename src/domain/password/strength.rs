@@ -134,7 +134,8 @@ pub fn strength_of(password: &PlainPassword, words: &ContextWords) -> Strength {
     // A few random letters have a low score as well, but there is nothing in them that a guesser knows.
     let is_weak =
         |core: &Strength| core.score < FRAMED_SCORE && whole.score > FRAMED_SCORE && core.hint.weakness.is_some();
-    match cores(&bounded).iter().map(|core| estimated(core, &inputs)).find(is_weak) {
+    let cores = cores(password.expose());
+    match cores.iter().map(|core| estimated(&self::bounded(core), &inputs)).find(is_weak) {
         Some(core) => Strength { score: FRAMED_SCORE, guesses_log10: FRAMED_GUESSES_LOG10, ..core },
         None => whole,
     }
@@ -145,15 +146,27 @@ pub fn strength_of(password: &PlainPassword, words: &ContextWords) -> Strength {
 fn cores(password: &str) -> Vec<Zeroizing<String>> {
     let within = Zeroizing::new(password.trim_matches(|c: char| !c.is_alphabetic()).to_owned());
     let letters = Zeroizing::new(password.chars().filter(|c| c.is_alphabetic()).collect::<String>());
-    let length = password.chars().count();
-    if length > MAX_FRAMED {
+    if password.chars().count() > MAX_FRAMED {
         return Vec::new();
     }
+    let length = length_without_repeats(password);
     let is_core = |core: &Zeroizing<String>| {
-        let left_out = length.saturating_sub(core.chars().count());
+        let left_out = length.saturating_sub(length_without_repeats(core));
         !core.is_empty() && (1..=MAX_FRAME).contains(&left_out)
     };
     [within, letters].into_iter().filter(is_core).collect()
+}
+
+/// The number of characters, of which a digit or symbol counts once if it is repeated: `!!!!!` is no secret.
+fn length_without_repeats(text: &str) -> usize {
+    let mut before = None;
+    text.chars().filter(|c| before.replace(*c) != Some(*c) || c.is_alphabetic()).count()
+}
+
+/// Returns whether a text is a word that is common elsewhere. The library tells no weakness of those.
+fn is_common_elsewhere(text: &str) -> bool {
+    let text = Zeroizing::new(text.to_lowercase());
+    COMMON_ELSEWHERE.contains(&text.as_str())
 }
 
 fn estimated(password: &str, inputs: &[&str]) -> Strength {
@@ -165,7 +178,10 @@ fn estimated(password: &str, inputs: &[&str]) -> Strength {
         score: u8::from(estimate.score()),
         guesses_log10: estimate.guesses_log10(),
         hint: Hint {
-            weakness: feedback.and_then(zxcvbn::feedback::Feedback::warning).map(weakness_of),
+            weakness: feedback
+                .and_then(zxcvbn::feedback::Feedback::warning)
+                .map(weakness_of)
+                .or_else(|| is_common_elsewhere(password).then_some(Weakness::Common)),
             advice: advice.unwrap_or_default(),
         },
     }
@@ -312,6 +328,10 @@ mod tests {
             "passwortpasswort",
             "парольпарольпароль",
             "monkey1999monkey",
+            "passwort2026!!!",
+            "Passwort123456!",
+            "sommer2026!!!!!",
+            "summer2026!!!!!",
         ] {
             assert!(strength(weak).score < 3, "{weak}: {:?}", strength(weak));
         }
@@ -322,6 +342,7 @@ mod tests {
             "勝つと思うな思えば負けよ",
             "Xk7#q9!Zp2$L",
             "mQ4-7vR8-2xT",
+            "sommer839274615",
         ] {
             assert!(strength(strong).score >= 3, "{strong}: {:?}", strength(strong));
         }
