@@ -228,6 +228,34 @@ async fn a_pending_user_is_pending_again_after_a_lock() {
 }
 
 #[tokio::test]
+async fn a_lock_that_is_repeated_without_a_note_keeps_the_note() {
+    let h = Harness::start().await;
+    let admin = h.admin().await;
+    h.user("bob").await;
+    let locked = async |cause: LockCause, note: &str| {
+        let request = v1::LockUserRequest {
+            user: Some(named("bob")),
+            cause: cause.into(),
+            note: note.to_owned(),
+            ..Default::default()
+        };
+        let answer = admin.client.user_admin().lock_user(request).await.expect("a lock").into_inner();
+        answer.user.and_then(|user| user.lock).expect("a lock").note
+    };
+    for (cause, note, standing) in [
+        (LockCause::Operator, "laptop lost", "laptop lost"),
+        (LockCause::Operator, "", "laptop lost"),
+        (LockCause::Operator, "laptop stolen", "laptop stolen"),
+        // Another cause has another reason, which was not told.
+        (LockCause::Compromise, "", ""),
+        (LockCause::Compromise, "a false page", "a false page"),
+        (LockCause::Compromise, "", "a false page"),
+    ] {
+        assert_eq!(locked(cause, note).await, standing, "{cause:?} {note:?}");
+    }
+}
+
+#[tokio::test]
 async fn the_answer_has_the_lock_that_was_in_force_before() {
     let h = Harness::start().await;
     let admin = h.admin().await;

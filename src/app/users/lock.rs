@@ -75,9 +75,10 @@ impl App {
             Writer::check_etag(&before, command.etag)?;
             writer.keep_an_administrator(&before).await?;
             let change = writer.change();
+            let earlier = before.lock(change.now).cloned();
             let lock = Lock {
                 cause: command.cause,
-                note: command.note.as_ref().map(|note| note.as_str().to_owned()).unwrap_or_default(),
+                note: lock_note(command, earlier.as_ref()),
                 locked_at: change.now,
                 expires_at: command.end.map(|end| end.at(change.now)),
                 actor_id: caller.principal.id(),
@@ -89,7 +90,6 @@ impl App {
             };
             let event = locked_event(&after, command.note.as_ref(), &effects);
             let event = if command.cause == LockCause::Compromise { contained(event, &effects) } else { event };
-            let earlier = before.lock(change.now).cloned();
             change.commit(event, (after, earlier, effects)).await
         });
         let locked = locked.await?;
@@ -139,6 +139,14 @@ impl App {
             change.commit(event.and(throttle_ended), (after, lifted, effects)).await
         })
         .await
+    }
+}
+
+/// The note of the new lock. A lock that repeats the one in force and says no reason keeps that one's.
+fn lock_note(command: &LockUser, standing: Option<&Lock>) -> String {
+    match &command.note {
+        Some(note) => note.as_str().to_owned(),
+        None => standing.filter(|lock| lock.cause == command.cause).map(|lock| lock.note.clone()).unwrap_or_default(),
     }
 }
 
