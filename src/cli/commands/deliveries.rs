@@ -338,7 +338,7 @@ impl Watch {
         match last.state() {
             DeliveryState::Accepted if is_written(&last) && !cli.screen.is_json() => cli.screen.caution(WRITTEN),
             DeliveryState::Accepted => Ok(()),
-            _ => Err(not_accepted(&last, &user)),
+            _ => Err(not_accepted(&last, &user, cli.screen.clock())),
         }
     }
 
@@ -428,8 +428,8 @@ impl Cli {
 }
 
 /// The error of a message that did not go out, or has not yet.
-fn not_accepted(delivery: &Delivery, user: &str) -> Error {
-    let message = format!("the {} {}", to(delivery), outcome(delivery));
+fn not_accepted(delivery: &Delivery, user: &str, clock: &Clock) -> Error {
+    let message = format!("the {} {}", to(delivery), outcome(delivery, clock));
     if is_final(delivery) {
         Error::stopped(Exit::Stopped, message).hint(remedy(delivery, user))
     } else {

@@ -72,7 +72,7 @@ impl Cli {
 
     /// Prints what became of a message at last, or returns it as the error of the command.
     pub(super) fn report(&self, sent: Sent<'_>, delivery: &Delivery) -> Result<(), Error> {
-        let (done, outcome) = (sent.done, outcome(delivery));
+        let (done, outcome) = (sent.done, outcome(delivery, self.screen.clock()));
         let told = tell(delivery).filter(|_| sent.tells && !self.screen.is_json());
         let advise = || told.map_or(Ok(()), |tell| self.screen.fields([("tell the user", tell.into())]));
         match delivery.state() {

@@ -57,7 +57,7 @@ pub(crate) fn state(delivery: &Delivery, clock: &Clock) -> Text {
 }
 
 /// What became of a message in the end, as the rest of a sentence: `failed: 550 5.1.1 no such user`.
-pub(crate) fn outcome(delivery: &Delivery) -> String {
+pub(crate) fn outcome(delivery: &Delivery, clock: &Clock) -> String {
     let said = if delivery.last_error.is_empty() { String::new() } else { format!(": {}", delivery.last_error) };
     match delivery.state() {
         DeliveryState::Accepted if is_written(delivery) => format!("was {WRITTEN}"),
@@ -65,7 +65,10 @@ pub(crate) fn outcome(delivery: &Delivery) -> String {
         DeliveryState::Failed => format!("failed{said}"),
         DeliveryState::Expired => format!("expired before it went out{said}"),
         DeliveryState::Cancelled => "was cancelled, or its link was used or replaced, before it went out".to_owned(),
-        DeliveryState::Unknown => format!("may have gone out, and is not sent again{said}"),
+        DeliveryState::Unknown => match instant(delivery.next_attempt_time.as_ref()) {
+            Some(next) => format!("may have gone out, and is sent once more {}{said}", clock.moment(next)),
+            None => format!("may have gone out, and is not sent again{said}"),
+        },
         DeliveryState::Queued | DeliveryState::Sending | DeliveryState::Retrying | DeliveryState::Unspecified => {
             format!("is still under way{said}")
         }
@@ -84,8 +87,11 @@ mod tests {
     }
 
     fn printed(delivery: &Delivery) -> String {
-        let clock = Clock::new(Timestamp::UNIX_EPOCH, TimeZone::UTC);
-        anstream::adapter::strip_str(&state(delivery, &clock).to_string()).to_string()
+        anstream::adapter::strip_str(&state(delivery, &clock()).to_string()).to_string()
+    }
+
+    fn clock() -> Clock {
+        Clock::new(Timestamp::UNIX_EPOCH, TimeZone::UTC)
     }
 
     #[test]
@@ -102,18 +108,20 @@ mod tests {
         let mut taken = delivery(DeliveryState::Accepted);
         taken.relay = "mail.example.com:465".to_owned();
         assert_eq!(printed(&taken), "✔ accepted");
-        assert_eq!(outcome(&taken), "was accepted by mail.example.com:465");
+        assert_eq!(outcome(&taken, &clock()), "was accepted by mail.example.com:465");
         taken.relay = "file".to_owned();
         assert_eq!(printed(&taken), "! in a file");
-        assert_eq!(outcome(&taken), "was written to a file on the server; no user gets it");
+        assert_eq!(outcome(&taken, &clock()), "was written to a file on the server; no user gets it");
     }
 
     #[test]
     fn an_unknown_outcome_is_final_only_without_another_attempt() {
         let mut unknown = delivery(DeliveryState::Unknown);
         assert!(is_final(&unknown));
-        unknown.next_attempt_time = Some(prost_types::Timestamp::default());
+        assert_eq!(outcome(&unknown, &clock()), "may have gone out, and is not sent again");
+        unknown.next_attempt_time = Some(prost_types::Timestamp { seconds: 300, nanos: 0 });
         assert!(!is_final(&unknown));
+        assert_eq!(outcome(&unknown, &clock()), "may have gone out, and is sent once more today 00:05");
         for state in [DeliveryState::Queued, DeliveryState::Sending, DeliveryState::Retrying] {
             assert!(!is_final(&delivery(state)), "{state:?}");
         }
