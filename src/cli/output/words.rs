@@ -283,7 +283,12 @@ pub(crate) fn signed_in(user: &User, clock: &Clock) -> Text {
 
 /// The command that lets a user choose a new password: by a link or, without an address, with a temporary password.
 pub(crate) fn reset_command(user: &User) -> String {
-    let way = if user.email.is_empty() { " --temporary-password" } else { "" };
+    reset_by(user, !user.email.is_empty())
+}
+
+/// The command that lets a user choose a new password, by a link or with a temporary password.
+pub(crate) fn reset_by(user: &User, by_link: bool) -> String {
+    let way = if by_link { "" } else { " --temporary-password" };
     format!("latchkey users reset {}{way}", shell_word(&user.username))
 }
 

@@ -3,7 +3,9 @@
 use clap::Args;
 use jiff::Timestamp;
 
+use super::means::Means;
 use super::recovery::{duties, has_second_factor, repeatable};
+use super::show::link;
 use crate::cli::commands::audit::is_step;
 use crate::cli::commands::mail::to;
 use crate::cli::contract::enum_words;
@@ -12,13 +14,13 @@ use crate::cli::output::Screen;
 use crate::cli::output::delivery::{is_written, state};
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::time::{Clock, instant};
-use crate::cli::output::words::{person, reset_command, shell_word};
+use crate::cli::output::words::{person, reset_by, shell_word};
 use crate::cli::setting::Cli;
 use crate::cli::user_ref;
 use crate::proto::v1::sign_in_finding::{Code, Severity};
 use crate::proto::v1::{
     Delivery, DeliveryKind, DeliveryState, DiagnoseSignInRequest, DiagnoseSignInResponse, Event, EventOutcome,
-    EventType, SignInFinding, SignInVerdict, UserKind, UserRef,
+    EventType, PendingLink, SignInFinding, SignInVerdict, User, UserKind, UserRef,
 };
 
 const HELP: &str = "\
@@ -52,7 +54,11 @@ impl Diagnose {
             client_address: self.from.clone(),
             max_attempts: self.attempts,
         };
-        cli.answer(request, |screen, answer| show(screen, &name, &self.from, &answer)).await
+        if cli.client.is_showing() || cli.screen.is_json() {
+            return cli.answer(request, |_, _| Ok(())).await;
+        }
+        let answer = cli.call(request).await?;
+        show(&cli.screen, &name, &self.from, &answer, &Means::of(cli).await)
     }
 }
 
@@ -60,12 +66,19 @@ impl Diagnose {
 pub(super) const SPEAK_FIRST: &str = "Speak with the user first, by a way that an intruder does not control.";
 
 /// Prints the verdict, what to do, why, and past sign-ins. `typed` is the user as it was named.
-pub(super) fn show(screen: &Screen, typed: &str, from: &str, answer: &DiagnoseSignInResponse) -> Result<(), Error> {
+pub(super) fn show(
+    screen: &Screen,
+    typed: &str,
+    from: &str,
+    answer: &DiagnoseSignInResponse,
+    means: &Means,
+) -> Result<(), Error> {
     let clock = screen.clock();
     screen.line(title(typed, from, answer, clock))?;
-    screen.steps("DO", &steps(typed, answer, clock))?;
+    screen.steps("DO", &steps(typed, answer, means, clock))?;
     let why = answer.findings.iter().map(|finding| reason(finding, clock));
-    let why = why.chain(mail(answer, clock)).chain(in_order(from, answer));
+    let why = why.chain(of_returned_link(answer, clock)).chain(mail(answer, clock));
+    let why = why.chain(in_order(from, answer, means));
     let log = answer.attempts.chunk_by(are_alike).map(|events| attempts(events, clock));
     screen.fields(labelled("WHY", why).chain(labelled("LOG", log)))
 }
@@ -103,48 +116,22 @@ pub(super) fn end(answer: &DiagnoseSignInResponse) -> Option<Timestamp> {
 }
 
 /// What helps, the most important first: commands, and sentences where there is none.
-pub(super) fn steps(typed: &str, answer: &DiagnoseSignInResponse, clock: &Clock) -> Vec<String> {
+pub(super) fn steps(typed: &str, answer: &DiagnoseSignInResponse, means: &Means, clock: &Clock) -> Vec<String> {
     let name = shell_word(answer.user.as_ref().map_or(typed, |user| &user.username));
-    let is_locked = answer.user.as_ref().is_some_and(|user| user.lock.is_some());
-    let needs = |method: &str| {
-        let is_needed = |finding: &&SignInFinding| finding.severity() == Severity::Blocking;
-        answer.findings.iter().filter(is_needed).any(|finding| finding.remedy_method.ends_with(method))
-    };
-    let resets = needs("/ResetPassword");
     let repeatable = repeatable(answer);
-    let step = |finding: &SignInFinding| match finding.remedy_method.rsplit('/').next().unwrap_or_default() {
-        "UnlockUser" if resets && finding.code() == Code::LockedAsCompromised => Some(SPEAK_FIRST.to_owned()),
-        // A reset clears the throttle, and lifts the lock with --unlock.
-        "UnlockUser" if resets => None,
-        "UnlockUser" => {
-            let back = if finding.code() == Code::LockedAsDeactivated { ", if the user is back" } else { "" };
-            Some(format!("latchkey users unlock {name}{back}"))
-        }
-        "ResetPassword" => {
-            let unlock = if resets && is_locked { " --unlock" } else { "" };
-            let forgotten =
-                if finding.code() == Code::WrongPasswordLately { ", if the password is forgotten" } else { "" };
-            let reset = answer.user.as_ref().map(reset_command)?;
-            Some(format!("{reset}{unlock}{forgotten}"))
-                .filter(|_| !(resets && finding.code() == Code::WrongPasswordLately))
-        }
-        "ResetSecondFactor" => {
-            Some(format!("latchkey mfa reset {name}, if the authenticator and the recovery codes are lost"))
-        }
-        "LockUser" => Some(format!("latchkey users contain {name}, if the password is not the user's")),
-        "CreateApiToken" => Some(format!("latchkey tokens create {name} --name TEXT --scope SCOPE, if it has none")),
-        "CreateUser" => Some(format!("latchkey users create {name}, if it was deleted by mistake")),
-        "DeleteUser" => Some(format!("latchkey users delete {name}, if there is no backup")),
-        _ => Some(finding.remedy.clone()).filter(|remedy| !remedy.is_empty()),
-    };
+    let step = |finding: &SignInFinding| command(finding, &name, answer, means);
     let steps_of = |finding: &SignInFinding| -> Vec<String> {
         let needs_link = matches!(finding.code(), Code::Pending | Code::ResetOutstanding);
         match newest_link(answer).filter(|_| needs_link) {
             _ if finding.code() == Code::DeliveryFailing => of_failing_mail(finding, repeatable, &name, clock),
+            _ if needs_link && returned_link(answer).is_some() => {
+                let again = step(finding).map(|reset| format!("{reset}, if it is lost"));
+                std::iter::once(HAND_OVER.to_owned()).chain(again).collect()
+            }
             // The mail that failed has the link.
             _ if repeatable.is_some() && finding.remedy_method.ends_with("/ResetPassword") => Vec::new(),
             // The server says what to do before another one is sent.
-            Some(sent) if sent.link_end_time.is_some() && !has_pending_link(answer) => {
+            Some(sent) if sent.link_end_time.is_some() && pending_link(answer).is_none() => {
                 std::iter::once(finding.remedy.clone()).chain(step(finding)).collect()
             }
             Some(sent) if sent.link_end_time.is_none() && is_on_its_way(sent) => of_unused_link(sent),
@@ -168,6 +155,49 @@ pub(super) fn steps(typed: &str, answer: &DiagnoseSignInResponse, clock: &Clock)
     steps
 }
 
+/// The command against a finding, or what the server says where there is none. `None` if another step does it.
+fn command(finding: &SignInFinding, name: &str, answer: &DiagnoseSignInResponse, means: &Means) -> Option<String> {
+    let is_needed = |finding: &&SignInFinding| finding.severity() == Severity::Blocking;
+    let is_reset = |finding: &SignInFinding| finding.remedy_method.ends_with("/ResetPassword");
+    let resets = answer.findings.iter().filter(is_needed).any(is_reset);
+    match finding.remedy_method.rsplit('/').next().unwrap_or_default() {
+        "UnlockUser" if resets && finding.code() == Code::LockedAsCompromised => Some(SPEAK_FIRST.to_owned()),
+        // A reset clears the throttle, and lifts the lock with --unlock.
+        "UnlockUser" if resets => None,
+        "UnlockUser" => {
+            let by = means.by(&["users.lock"], answer.user.as_ref());
+            let back = if finding.code() == Code::LockedAsDeactivated { ", if the user is back" } else { "" };
+            Some(format!("latchkey users unlock {name}{by}{back}"))
+        }
+        "ResetPassword" if resets && finding.code() == Code::WrongPasswordLately => None,
+        "ResetPassword" => {
+            let forgotten =
+                if finding.code() == Code::WrongPasswordLately { ", if the password is forgotten" } else { "" };
+            answer.user.as_ref().map(|user| format!("{}{forgotten}", reset(user, means, resets)))
+        }
+        "ResetSecondFactor" => {
+            Some(format!("latchkey mfa reset {name}, if the authenticator and the recovery codes are lost"))
+        }
+        "LockUser" => Some(format!("latchkey users contain {name}, if the password is not the user's")),
+        "CreateApiToken" => Some(format!("latchkey tokens create {name} --name TEXT --scope SCOPE, if it has none")),
+        "CreateUser" => Some(format!("latchkey users create {name}, if it was deleted by mistake")),
+        "DeleteUser" => Some(format!("latchkey users delete {name}, if there is no backup")),
+        _ => Some(finding.remedy.clone()).filter(|remedy| !remedy.is_empty()),
+    }
+}
+
+/// The command that resets the password, and lifts a lock with it if the user cannot sign in otherwise.
+fn reset(user: &User, means: &Means, resets: bool) -> String {
+    let by_link = !user.email.is_empty() && means.sends_links();
+    let unlocked = Some(user).filter(|user| resets && user.lock.is_some());
+    let scopes: &[_] = if by_link { &["users.reset"] } else { &["users.reset", "users.reset.temporary"] };
+    let unlock = if unlocked.is_some() { " --unlock" } else { "" };
+    format!("{}{unlock}{}", reset_by(user, by_link), means.by(scopes, unlocked))
+}
+
+/// What comes before another link, if an operator was shown one that still works.
+const HAND_OVER: &str = "Hand over the link that was returned to an operator, if the user has not got it.";
+
 /// The newest message with a link or a password.
 fn newest(answer: &DiagnoseSignInResponse) -> Option<&Delivery> {
     answer.deliveries.iter().find(|sent| sent.kind() != DeliveryKind::Notice)
@@ -187,10 +217,21 @@ fn sets_password(kind: DeliveryKind) -> bool {
     matches!(kind, DeliveryKind::Invite | DeliveryKind::PasswordReset)
 }
 
-/// Whether the user has a link by which to choose a password, such as one that an operator handed over.
-fn has_pending_link(answer: &DiagnoseSignInResponse) -> bool {
-    let link = answer.user.as_ref().and_then(|user| user.pending_link.as_ref());
-    link.is_some_and(|link| sets_password(link.kind()))
+/// The link by which the user can choose a password, such as one that an operator handed over.
+fn pending_link(answer: &DiagnoseSignInResponse) -> Option<&PendingLink> {
+    let link = answer.user.as_ref()?.pending_link.as_ref()?;
+    Some(link).filter(|link| sets_password(link.kind()))
+}
+
+/// The same, if it is in no mail.
+fn returned_link(answer: &DiagnoseSignInResponse) -> Option<&PendingLink> {
+    pending_link(answer).filter(|link| link.delivery_id.is_empty())
+}
+
+/// `! unused invitation, 3 d left, returned to an operator`.
+pub(super) fn of_returned_link(answer: &DiagnoseSignInResponse, clock: &Clock) -> Option<Text> {
+    let user = answer.user.as_ref().filter(|_| returned_link(answer).is_some())?;
+    Some(Text::toned(Tone::Warn, "! ").join(link(user, clock)))
 }
 
 fn is_on_its_way(sent: &Delivery) -> bool {
@@ -261,7 +302,7 @@ pub(super) fn told(finding: &SignInFinding, clock: &Clock) -> Text {
 }
 
 /// `✔ not locked  ✔ not throttled` and `✔ database  ✔ server`: what does not stand in the way.
-fn in_order(from: &str, answer: &DiagnoseSignInResponse) -> [Text; 2] {
+fn in_order(from: &str, answer: &DiagnoseSignInResponse, means: &Means) -> [Text; 2] {
     let Some(user) = &answer.user else { return [Text::new(), Text::new()] };
     let lacks = |codes: &[Code]| !answer.findings.iter().any(|finding| codes.contains(&finding.code()));
     let of_lock = [
@@ -281,7 +322,7 @@ fn in_order(from: &str, answer: &DiagnoseSignInResponse) -> [Text; 2] {
         (has_second_factor(answer) && lacks(&[Code::SecondFactorRejectedLately]), "codes accepted"),
         (is_person && !from.is_empty() && lacks(&[Code::ThrottledSource]), "address not blocked"),
     ];
-    let is_sent = answer.deliveries.first().is_some_and(|sent| !is_written(sent));
+    let is_sent = means.reaches_users() && answer.deliveries.first().is_some_and(|sent| !is_written(sent));
     let mail = is_person && is_sent && lacks(&[Code::DeliveryFailing, Code::MailUnavailable]);
     [ticks(&of_account), ticks(&[(is_ready, "database"), (is_ready, "server"), (mail, "mail")])]
 }

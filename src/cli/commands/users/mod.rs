@@ -9,6 +9,7 @@ mod history;
 mod invite;
 mod list;
 mod lock;
+mod means;
 mod recover;
 mod recovery;
 mod reset;

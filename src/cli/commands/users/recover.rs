@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::diagnose::{SPEAK_FIRST, end, labelled, reason, show, steps, title, told};
+use super::diagnose::{SPEAK_FIRST, end, labelled, of_returned_link, reason, show, steps, title, told};
 use super::lock::{Contain, Unlock};
+use super::means::Means;
 use super::recovery::{
     Factor, Given, Progress, Step, Way, has_second_factor, lacking, may_be_taken_over, stands, ways,
 };
@@ -20,11 +21,9 @@ use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::words::{person, shell_word, signed_in};
 use crate::cli::setting::Cli;
 use crate::cli::user_ref;
-use crate::proto::v1::get_mail_status_response::Transport;
 use crate::proto::v1::sign_in_finding::{Code, Severity};
 use crate::proto::v1::{
-    DiagnoseSignInRequest, DiagnoseSignInResponse, GetMailStatusRequest, GetMailStatusResponse, SignInFinding,
-    SignInVerdict, User, UserKind, UserRef,
+    DiagnoseSignInRequest, DiagnoseSignInResponse, SignInFinding, SignInVerdict, User, UserKind, UserRef,
 };
 
 /// How long a mail is followed before the next step.
@@ -65,17 +64,18 @@ impl Recover {
             cli.screen.json(&Client::reflected::<DiagnoseSignInRequest>(&answer)?)?;
             return outcome(&answer);
         }
+        let means = Means::of(cli).await;
         let is_person = |user: &&User| user.kind() == UserKind::Person;
         match answer.user.as_ref().filter(is_person).cloned() {
             Some(user) if cli.asks(false).is_ok() => {
                 // The future has those of all commands in it.
-                let walk = Walk::new(cli, &self, user).await;
+                let walk = Walk::new(cli, &self, user, means);
                 Box::pin(walk.run(answer)).await
             }
             Some(_) => {
                 let clock = cli.screen.clock();
                 cli.screen.line(title(&typed, &self.from, &answer, clock))?;
-                let mut steps = steps(&typed, &answer, clock);
+                let mut steps = steps(&typed, &answer, &means, clock);
                 // To speak with the user by such a way is to make sure.
                 if !steps.iter().any(|step| step == SPEAK_FIRST) {
                     steps.insert(0, "Make sure that it is the user: call back on a number that you know.".to_owned());
@@ -85,7 +85,7 @@ impl Recover {
             }
             // A service has no password, and a record that is missing or corrupt names no user to call back.
             None => {
-                show(&cli.screen, &typed, &self.from, &answer)?;
+                show(&cli.screen, &typed, &self.from, &answer, &means)?;
                 outcome(&answer)
             }
         }
@@ -111,28 +111,25 @@ struct Walk<'a> {
     recover: &'a Recover,
     user: UserRef,
     name: String,
-    scopes: Vec<String>,
-    mail: Option<GetMailStatusResponse>,
+    means: Means,
     progress: Progress,
     /// The number of the step before.
     number: usize,
 }
 
 impl<'a> Walk<'a> {
-    async fn new(cli: &'a Cli, recover: &'a Recover, user: User) -> Walk<'a> {
-        let scopes = cli.scopes().await;
-        let may_know = scopes.iter().any(|scope| scope == "deliveries.read");
-        let mail = if may_know { cli.client.call(GetMailStatusRequest {}).await.ok() } else { None };
+    fn new(cli: &'a Cli, recover: &'a Recover, user: User, means: Means) -> Walk<'a> {
         let name = user.username.clone();
         let user = user_ref::parse(&name).unwrap_or_else(|_| user_ref::of_id(&user.id));
-        Walk { cli, recover, user, name, scopes, mail, progress: Progress::default(), number: 0 }
+        Walk { cli, recover, user, name, means, progress: Progress::default(), number: 0 }
     }
 
     async fn run(mut self, mut answer: DiagnoseSignInResponse) -> Result<(), Error> {
         let (screen, clock) = (&self.cli.screen, self.cli.screen.clock());
         screen.line(title(&self.name, &self.recover.from, &answer, clock))?;
         let matters = answer.findings.iter().filter(|finding| finding.severity() > Severity::Info);
-        screen.fields(labelled("WHY", matters.map(|finding| reason(finding, clock))))?;
+        let why = matters.map(|finding| reason(finding, clock)).chain(of_returned_link(&answer, clock));
+        screen.fields(labelled("WHY", why))?;
         self.identify(&answer)?;
         if may_be_taken_over(&answer) && self.contain(&answer).await? {
             answer = self.again().await?;
@@ -201,7 +198,7 @@ impl<'a> Walk<'a> {
             return Ok(false);
         }
         let question = "Could they have the authenticator or the recovery codes, too?";
-        let may_remove = has_second_factor(answer) && lacking(&self.scopes, &["mfa.reset"]).is_none();
+        let may_remove = has_second_factor(answer) && lacking(&self.means.scopes, &["mfa.reset"]).is_none();
         let removes = may_remove && self.is_so(question, false)?;
         let done = Contain::step(self.user.clone(), self.recover.note.clone(), removes).run(self.cli).await;
         self.progress.is_contained = self.settled(done)? == Exit::Done;
@@ -243,7 +240,7 @@ impl<'a> Walk<'a> {
         finding: Option<&SignInFinding>,
     ) -> Result<bool, Error> {
         let unlock = answer.user.as_ref().is_some_and(|user| user.lock.is_some());
-        let ways = ways(answer, self.mail.as_ref(), &self.scopes);
+        let ways = ways(answer, &self.means);
         self.announce("Have the user choose a new password", finding);
         if ways.is_empty() {
             self.lacks(&["users.reset"]);
@@ -293,7 +290,7 @@ impl<'a> Walk<'a> {
         if let Some((what, tell)) = &says {
             screen.done(format!("{person} {what}"))?;
             let is_link = matches!(self.progress.given, Some(Given::Link(_)));
-            if is_link && self.mail.as_ref().is_some_and(|mail| mail.transport() == Transport::File) {
+            if is_link && self.means.writes_files() {
                 screen.caution(format!("the mail with the link was {WRITTEN}"))?;
             } else {
                 screen.fields([("tell the user", tell.as_str().into())])?;
@@ -313,7 +310,7 @@ impl<'a> Walk<'a> {
         };
         answer.findings.iter().filter(elsewhere).try_for_each(|finding| screen.caution(told(finding, clock)))?;
         if self.progress.is_contained {
-            super::contain::look_back(screen, &name, &self.scopes)?;
+            super::contain::look_back(screen, &name, &self.means.scopes)?;
         }
         screen.next(&format!("latchkey users diagnose {name}, if it fails again"))?;
         if says.is_some() { Ok(()) } else { Err(Error::Silent(Exit::Stopped)) }
@@ -334,7 +331,7 @@ impl<'a> Walk<'a> {
 
     /// Says which of these scopes the caller lacks. Returns whether one is.
     fn lacks(&self, scopes: &[&str]) -> bool {
-        let Some(scope) = lacking(&self.scopes, scopes) else { return false };
+        let Some(scope) = lacking(&self.means.scopes, scopes) else { return false };
         let text = format!("This needs the scope {scope}: ask an operator who has it.");
         self.cli.screen.note(Text::toned(Tone::Warn, "! ").and(Tone::Plain, text));
         true

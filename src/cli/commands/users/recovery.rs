@@ -1,11 +1,10 @@
 //! The steps of `latchkey users recover`, by what a diagnosis found and what was done.
 
+use super::means::Means;
 use crate::cli::commands::may;
-use crate::proto::v1::get_mail_status_response::Transport;
 use crate::proto::v1::sign_in_finding::{Code, Severity};
 use crate::proto::v1::{
-    Delivery, DeliveryKind, DiagnoseSignInResponse, GetMailStatusResponse, LockCause, SignInFinding, SignInVerdict,
-    UserLock,
+    Delivery, DeliveryKind, DiagnoseSignInResponse, LockCause, SignInFinding, SignInVerdict, UserLock,
 };
 
 /// The next thing to do.
@@ -193,18 +192,13 @@ pub(super) fn repeatable(answer: &DiagnoseSignInResponse) -> Option<&Delivery> {
 }
 
 /// The ways to choose from, the best first.
-pub(super) fn ways(
-    answer: &DiagnoseSignInResponse,
-    mail: Option<&GetMailStatusResponse>,
-    scopes: &[String],
-) -> Vec<(Way, String)> {
+pub(super) fn ways(answer: &DiagnoseSignInResponse, means: &Means) -> Vec<(Way, String)> {
     let address = answer.user.as_ref().map_or("", |user| user.email.as_str());
-    let sends = mail.is_none_or(|mail| mail.links_enabled && mail.transport() != Transport::Off);
-    let in_file = mail.is_some_and(|mail| mail.transport() == Transport::File);
-    let in_file = if in_file { " (to a file on the server: no user gets it)" } else { "" };
+    let sends = means.sends_links();
+    let in_file = if means.writes_files() { " (to a file on the server: no user gets it)" } else { "" };
     let is_contained = is_contained(answer);
     let unlocking: &[&str] = if is_contained { &["users.lock", "users.write"] } else { &[] };
-    let may = |own: &[&str]| lacking(scopes, &[own, unlocking].concat()).is_none();
+    let may = |own: &[&str]| lacking(&means.scopes, &[own, unlocking].concat()).is_none();
     let mut ways = Vec::new();
     if sends && !address.is_empty() && may(&["users.reset"]) {
         let again = repeatable(answer).filter(|_| may(&["deliveries.resend"]));
@@ -240,7 +234,8 @@ pub(super) fn stands<'a>(answer: &'a DiagnoseSignInResponse, given: Option<&Give
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::proto::v1::{SecondFactorStatus, User};
+    use crate::proto::v1::get_mail_status_response::Transport;
+    use crate::proto::v1::{GetMailStatusResponse, SecondFactorStatus, User};
 
     /// The ways for a user with this address, for a caller with all scopes.
     fn offered(email: &str, transport: Transport) -> Vec<Way> {
@@ -252,7 +247,7 @@ mod tests {
             ..GetMailStatusResponse::default()
         };
         let scopes = ["users.reset", "users.reset.temporary", "users.write", "users.email"].map(str::to_owned);
-        ways(&answer, Some(&mail), &scopes).into_iter().map(|(way, _)| way).collect()
+        ways(&answer, &Means { scopes: scopes.into(), mail: Some(mail) }).into_iter().map(|(way, _)| way).collect()
     }
 
     #[test]

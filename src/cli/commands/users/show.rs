@@ -95,7 +95,7 @@ fn address(user: &User) -> Text {
 }
 
 /// The link that was not used, with the message that carries it.
-fn link(user: &User, clock: &Clock) -> Text {
+pub(super) fn link(user: &User, clock: &Clock) -> Text {
     let Some(text) = pending_link(user, clock) else { return Text::new() };
     match user.pending_link.as_ref().map(|link| link.delivery_id.as_str()) {
         Some(id) if !id.is_empty() => Text::toned(Tone::Warn, text).and(Tone::Dim, format!(", delivery {id}")),
