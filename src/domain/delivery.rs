@@ -243,6 +243,49 @@ impl Delivery {
             _ => self.created_at.saturating_add(RESEND_AFTER),
         }
     }
+
+    /// What stands in the way, by the last attempt. `None` if nothing does, or if there was no refusal that tells.
+    pub fn obstacle(&self) -> Option<Obstacle> {
+        match self.state {
+            DeliveryState::Failed | DeliveryState::Retrying | DeliveryState::Expired | DeliveryState::Unknown => {}
+            _ => return None,
+        }
+        if self.relay_failed { Some(Obstacle::Relay) } else { Obstacle::of_refusal(&self.last_words) }
+    }
+}
+
+/// What stands in the way of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Obstacle {
+    /// The relay or the folder: mail to others would fail, too.
+    Relay,
+    /// The address.
+    Address,
+    /// The mailbox, which is full or closed.
+    Mailbox,
+    /// The message, such as one that is taken for spam.
+    Message,
+}
+
+impl Obstacle {
+    /// Judges by the enhanced status code (RFC 3463) of an answer such as `…, at RCPT TO: 550 5.1.1 no such user`. Without one,
+    /// only an answer to `RCPT TO` is about the address.
+    fn of_refusal(words: &str) -> Option<Obstacle> {
+        let (step, answer) = words.split_once(", at ")?.1.split_once(": ")?;
+        let mut parts = answer.split(' ');
+        let code = parts.next().filter(|code| code.len() == 3 && code.starts_with(['4', '5']))?;
+        let enhanced: Vec<&str> = parts.next().unwrap_or_default().split('.').collect();
+        Some(match (enhanced.as_slice(), code) {
+            // 1.7 and 1.8 are about the address of the sender, 2.3 about the length of the message.
+            (["4" | "5", "1", "7" | "8"] | ["4" | "5", "2", "3"], _) => Obstacle::Message,
+            (["4" | "5", "1", _], _) => Obstacle::Address,
+            (["4" | "5", "2", _], _) => Obstacle::Mailbox,
+            (["4" | "5", _, _], _) => Obstacle::Message,
+            (_, "452" | "552") if step == "RCPT TO" => Obstacle::Mailbox,
+            _ if step == "RCPT TO" => Obstacle::Address,
+            _ => Obstacle::Message,
+        })
+    }
 }
 
 /// Selects messages.
@@ -409,6 +452,32 @@ mod tests {
         assert_eq!(pauses, [10, 30, 60, 120, 300, 600, 900, 900, 900].map(|seconds| Some(after_seconds(seconds))));
         let spread = [0.0, 1.0].map(|jitter| tried(1).next(Attempted::NotAccepted, now, jitter).next_attempt_at);
         assert_eq!(spread, [8, 12].map(|seconds| Some(after_seconds(seconds))));
+    }
+
+    #[test]
+    fn a_refusal_is_of_the_address_the_mailbox_or_the_message_by_its_code_and_its_step() {
+        use Obstacle::{Address, Mailbox, Message};
+        let dot = "the end of the content";
+        for (step, answer, expected) in [
+            ("RCPT TO", "550 5.1.1 no such user", Some(Address)),
+            ("RCPT TO", "550 no such user", Some(Address)),
+            ("RCPT TO", "550 5.1.8 bad sender", Some(Message)),
+            ("RCPT TO", "550 5.7.1 looks like spam", Some(Message)),
+            ("RCPT TO", "552 5.2.2 mailbox full", Some(Mailbox)),
+            ("RCPT TO", "552 mailbox full", Some(Mailbox)),
+            ("RCPT TO", "451 4.2.1 mailbox busy", Some(Mailbox)),
+            (dot, "550 5.1.1 no such user", Some(Address)),
+            (dot, "554 5.7.1 spam", Some(Message)),
+            (dot, "552 5.3.4 too big", Some(Message)),
+            (dot, "552 5.2.3 too big", Some(Message)),
+            (dot, "550 not wanted", Some(Message)),
+            (dot, "the connection was closed", None),
+            ("RCPT TO", "no answer in time", None),
+        ] {
+            let words = format!("mail.example.org:465, at {step}: {answer}");
+            assert_eq!(Obstacle::of_refusal(&words), expected, "{words}");
+        }
+        assert_eq!(Obstacle::of_refusal("the address is no address: 550 5.1.1"), None);
     }
 
     #[test]

@@ -174,6 +174,107 @@ async fn an_invitation_that_its_user_cancelled_is_not_just_sent_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refusal_of_the_mailbox_or_of_the_message_is_not_blamed_on_the_address() {
+    let spam = (
+        Step::Dot,
+        "554 5.7.1 looks like spam",
+        "`latchkeyd mail test ADDRESS` on the server explains",
+        "latchkeyd mail test ADDRESS\n",
+    );
+    let big = (Step::Dot, "552 5.3.4 too big", spam.2, spam.3);
+    let full = (
+        Step::Recipient,
+        "552 5.2.2 mailbox full",
+        "hint: ask the user to put the mailbox in order",
+        "if the user has an address that is",
+    );
+    for (step, answer, hint, next) in [spam, big, full] {
+        let relay = SmtpServer::with(Tls::None, step, Act::reply(answer)).await;
+        let h = with_relay(&relay).await;
+        let shell = terminal(&h);
+        let ran = run(&shell, "users reset bob --wait");
+        assert!(ran.code == 1 && ran.stderr.contains(hint) && !ran.stderr.contains("is wrong"), "{ran:?}");
+        let id = h.operator().await.deliveries("bob").await.remove(0).id;
+        let shown = run(&shell, &format!("deliveries show {id}")).good();
+        assert!(shown.contains(next) && !shown.contains("is wrong"), "{shown}");
+        assert!(shown.ends_with(&format!("  next: latchkey deliveries resend {id}\n")), "{shown}");
+        let diagnosis = run(&shell, "users diagnose bob").good();
+        let first =
+            if step == Step::Dot { "1  Ask the operator of the relay why" } else { "1  Ask the user to put the" };
+        assert!(diagnosis.contains(first) && !diagnosis.contains("is wrong"), "{diagnosis}");
+        assert!(diagnosis.contains(&format!("2  latchkey deliveries resend {id}\n")), "{diagnosis}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mail_that_waits_for_the_relay_is_not_announced_to_the_user() {
+    let relay = SmtpServer::with(Tls::None, Step::Mail, Act::reply("451 4.3.0 try later")).await;
+    let h = with_relay(&relay).await;
+    let ran = run(&terminal(&h), "users reset bob --wait=2s");
+    assert!(ran.code == 4 && !ran.stdout.contains("tell the user"), "{ran:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mail_that_may_have_gone_out_is_not_said_to_be_the_last() {
+    let relay = SmtpServer::with(Tls::None, Step::Dot, Act::close()).await;
+    let h = with_relay(&relay).await;
+    let ran = run(&terminal(&h), "users reset bob --wait=3s");
+    let told = format!("its mail to {ADDRESS} may have gone out, and is sent once more ");
+    assert!(ran.code == 4 && ran.stderr.contains(&told), "{ran:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mail_whose_link_still_works_did_not_go_out_for_want_of_time() {
+    let relay = SmtpServer::with(Tls::None, Step::Recipient, Act::reply("451 4.7.1 try later")).await;
+    let h = with_relay(&relay).await;
+    let (operator, shell) = (h.operator().await, terminal(&h));
+    run(&shell, "users reset bob --ttl 1m").good();
+    let id = operator.deliveries("bob").await.remove(0).id;
+    operator.delivery_in(&id, v1::DeliveryState::Retrying).await;
+    h.clock.advance(Duration::from_secs(45));
+    operator.delivery_in(&id, v1::DeliveryState::Expired).await;
+    let diagnosis = run(&shell, "users diagnose bob").good();
+    assert!(diagnosis.contains("did not go out, and no time was left for another attempt"), "{diagnosis}");
+    h.clock.advance(Duration::from_secs(15));
+    let diagnosis = run(&shell, "users diagnose bob").good();
+    assert!(diagnosis.contains("did not go out before its link ended"), "{diagnosis}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_that_was_returned_is_handed_over_before_another_one_is_made() {
+    let h = Harness::start().await;
+    let shell = terminal(&h);
+    shell.latchkey(&["users", "invite", "grace", "--email", "grace@example.com", "--return-link"]).good();
+    let told = shell.latchkey(&["users", "diagnose", "grace"]).good();
+    let steps = "  DO   1  Hand over the link that was returned to an operator, if the user has not got it.\n       \
+                 2  latchkey users reset grace\n          if it is lost\n  WHY  ✖ Created without a password · ";
+    assert!(told.contains(steps), "{told}");
+    assert!(told.contains("! unused invitation, 3 d left, returned to an operator\n"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_that_comes_with_an_unlock_is_not_said_to_change_nothing() {
+    let h = Harness::start().await;
+    with_bob(&h).await;
+    h.operator().await.lock("bob").await.expect("a lock");
+    let told = terminal(&h).latchkey(&["users", "reset", "bob", "--unlock"]).good();
+    assert!(told.contains("; nothing else changes until it is used\n"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_step_that_the_caller_may_not_take_says_by_an_operator_with_which_scope() {
+    let h = Harness::start().await;
+    with_bob(&h).await;
+    h.create("hilda", &["helpdesk"], PASSWORD).await;
+    h.operator().await.contain("bob").await.expect("a lock");
+    let told = terminal_of(&h, "hilda").latchkey(&["users", "diagnose", "bob"]).good();
+    let step = "2  latchkey users reset bob --unlock\n          by an operator with users.write\n";
+    assert!(told.contains(step), "{told}");
+    let told = terminal(&h).latchkey(&["users", "diagnose", "bob"]).good();
+    assert!(told.contains("2  latchkey users reset bob --unlock\n  WHY"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn at_a_terminal_a_mail_is_followed_by_a_spinner_that_leaves_no_trace() {
     let relay = SmtpServer::start(Tls::None).await;
     let h = with_relay(&relay).await;
@@ -234,6 +335,13 @@ async fn without_mail_a_reset_names_the_temporary_password() {
         "{ran:?}"
     );
     assert!(!ran.stderr.contains("--email"), "{ran:?}");
+    shell.latchkey(&["users", "create", "grace", "--email", "grace@example.com"]).good();
+    let diagnosis = shell.latchkey(&["users", "diagnose", "grace"]).stdout;
+    assert!(diagnosis.contains("  DO   1  latchkey users reset grace --temporary-password\n"), "{diagnosis}");
+    let ran = shell.latchkey(&["users", "diagnose", "bob", "--from", "300.1.1.1"]);
+    assert!(ran.stderr.contains("\n  --from: "), "{ran:?}");
+    let ran = shell.latchkey(&["password", "forgot", "bad name !!", "--server", &h.url()]);
+    assert!(ran.stderr.contains("\n  LOGIN: "), "{ran:?}");
     for reach in ["--local".to_owned(), format!("--socket {}", h.socket().display())] {
         let ran = shell.latchkey(&format!("{reach} users reset bob").split(' ').collect::<Vec<_>>());
         assert!(ran.stderr.contains(&format!("`latchkey {reach} users reset bob --temporary-password`")), "{ran:?}");

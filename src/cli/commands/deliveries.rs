@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use super::idempotency_key;
-use super::mail::{Sent, Waiting, delivery_json, mail_limit, remedy, show_advice, show_sent, to};
+use super::mail::{BeforeUse, Sent, Waiting, delivery_json, mail_limit, remedy, show_advice, show_sent, to};
 use crate::cli::args::{self, Confirmation, Paging, enum_parser};
 use crate::cli::error::{Error, Exit};
 use crate::cli::output::Screen;
@@ -19,8 +19,8 @@ use crate::cli::prompt::Question;
 use crate::cli::setting::Cli;
 use crate::cli::user_ref;
 use crate::proto::v1::{
-    CancelDeliveryRequest, Delivery, DeliveryState, GetDeliveryRequest, ListDeliveriesRequest, ListDeliveriesResponse,
-    ResendDeliveryRequest, UserRef,
+    CancelDeliveryRequest, Delivery, DeliveryObstacle as Obstacle, DeliveryState, GetDeliveryRequest,
+    ListDeliveriesRequest, ListDeliveriesResponse, ResendDeliveryRequest, UserRef,
 };
 
 const GROUP_HELP: &str = "\
@@ -175,12 +175,22 @@ fn show(screen: &Screen, delivery: &Delivery, person: Option<&str>) -> Result<()
     ])
 }
 
-/// Prints what helps: sending it again, and before that the right address if it failed.
+/// Prints what helps: sending it again, and before that what removes the obstacle.
 fn next(screen: &Screen, delivery: &Delivery, user: &str) -> Result<(), Error> {
     match delivery.state() {
         DeliveryState::Accepted => Ok(()),
         DeliveryState::Failed => {
-            screen.next(&format!("latchkey users update {user} --email ADDRESS, if the address is wrong"))?;
+            match delivery.obstacle() {
+                Obstacle::Relay | Obstacle::Message => screen.next(
+                    "latchkeyd mail test ADDRESS, on the server: it explains the failure",
+                )?,
+                Obstacle::Mailbox => screen.next(&format!(
+                    "latchkey users update {user} --email ADDRESS, if the user has an address that is not full or closed"
+                ))?,
+                Obstacle::Address | Obstacle::Unspecified => {
+                    screen.next(&format!("latchkey users update {user} --email ADDRESS, if the address is wrong"))?;
+                }
+            }
             again(screen, delivery, user)
         }
         DeliveryState::Cancelled => screen.next(&format!("latchkey deliveries list --user {user}")),
@@ -241,7 +251,7 @@ impl Resend {
         if cli.screen.is_json() {
             cli.screen.json(&crate::cli::client::Client::reflected::<ResendDeliveryRequest>(&answer)?)?;
         } else {
-            show_sent(&cli.screen, &delivery, None, false)?;
+            show_sent(&cli.screen, &delivery, None, BeforeUse::Nothing)?;
             if !self.is_step {
                 show_advice(&cli.screen, &delivery, writes_files, self.waiting.wait.is_some())?;
             }

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::idempotency_key;
-use super::mail::{Sent, Waiting, mail_limit, show_advice, show_sent};
+use super::mail::{BeforeUse, Sent, Waiting, mail_limit, show_advice, show_sent};
 use super::password::dead_link;
 use crate::cli::args::Confirmation;
 use crate::cli::client::Client;
@@ -70,7 +70,7 @@ impl Verify {
         if cli.screen.is_json() {
             cli.screen.json(&Client::reflected::<SendEmailVerificationRequest>(&answer)?)?;
         } else if let Some(delivery) = &answer.delivery {
-            show_sent(&cli.screen, delivery, None, false)?;
+            show_sent(&cli.screen, delivery, None, BeforeUse::Nothing)?;
             show_advice(&cli.screen, delivery, writes_files, self.waiting.wait.is_some())?;
         }
         cli.follow_sent(Sent { done: "the link is made", user: &name, tells: true }, answer.delivery, self.waiting)

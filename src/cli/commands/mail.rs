@@ -14,7 +14,9 @@ use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::time::instant;
 use crate::cli::setting::Cli;
 use crate::proto::v1::get_mail_status_response::Transport;
-use crate::proto::v1::{Delivery, DeliveryKind, DeliveryState, GetDeliveryRequest, GetMailStatusRequest};
+use crate::proto::v1::{
+    Delivery, DeliveryKind, DeliveryObstacle, DeliveryState, GetDeliveryRequest, GetMailStatusRequest,
+};
 
 /// The pause between two questions for the state of a message.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -73,7 +75,9 @@ impl Cli {
     /// Prints what became of a message at last, or returns it as the error of the command.
     pub(super) fn report(&self, sent: Sent<'_>, delivery: &Delivery) -> Result<(), Error> {
         let (done, outcome) = (sent.done, outcome(delivery, self.screen.clock()));
-        let told = tell(delivery).filter(|_| sent.tells && !self.screen.is_json());
+        // A mail that waits for the relay may be long in coming.
+        let tells = sent.tells && !self.screen.is_json() && delivery.obstacle() != DeliveryObstacle::Relay;
+        let told = tell(delivery).filter(|_| tells);
         let advise = || told.map_or(Ok(()), |tell| self.screen.fields([("tell the user", tell.into())]));
         match delivery.state() {
             _ if !is_final(delivery) => {
@@ -150,25 +154,44 @@ fn watch(delivery: &Delivery) -> String {
     format!("follow it with `latchkey deliveries watch {}`", delivery.id)
 }
 
-/// What helps a message that did not go out, of a kind that can be sent again.
+/// What helps a message that did not go out.
 pub(super) fn remedy(delivery: &Delivery, user: &str) -> String {
-    match delivery.kind() {
+    let first = remove_obstacle(delivery, user);
+    let again = format!("`latchkey deliveries resend {}`", delivery.id);
+    match (delivery.kind(), first) {
         // It was replaced by a newer one, more often than not.
         _ if delivery.state() == DeliveryState::Cancelled => {
             format!("see which one came after it with `latchkey deliveries list --user {user}`")
         }
-        DeliveryKind::TemporaryPassword => {
+        (DeliveryKind::TemporaryPassword, _) => {
             format!("let the user choose a password with `latchkey users reset {user}`")
         }
-        DeliveryKind::Notice | DeliveryKind::Unspecified => {
-            format!("correct the address with `latchkey users update {user} --email ADDRESS`")
+        (DeliveryKind::Notice | DeliveryKind::Unspecified, first) => {
+            first.unwrap_or_else(|| "a notice is not sent again".to_owned())
         }
-        _ if delivery.state() == DeliveryState::Failed => format!(
-            "if the address is wrong, `latchkey users update {user} --email ADDRESS`; then `latchkey deliveries resend {}`",
-            delivery.id
-        ),
-        _ => format!("send it again with `latchkey deliveries resend {}`", delivery.id),
+        (_, Some(first)) => format!("{first}; then {again}"),
+        (_, None) => format!("send it again with {again}"),
     }
+}
+
+/// What to do before a message is sent again.
+fn remove_obstacle(delivery: &Delivery, user: &str) -> Option<String> {
+    use DeliveryObstacle::{Address, Mailbox, Message, Relay, Unspecified};
+
+    match delivery.obstacle() {
+        Relay | Message => Some("`latchkeyd mail test ADDRESS` on the server explains the failure".to_owned()),
+        Mailbox => Some("ask the user to put the mailbox in order, or for another address".to_owned()),
+        Address | Unspecified => (delivery.state() == DeliveryState::Failed)
+            .then(|| format!("if the address is wrong, `latchkey users update {user} --email ADDRESS`")),
+    }
+}
+
+/// What changes before a link is used.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum BeforeUse {
+    Nothing,
+    LockLifted,
+    AccessEnded,
 }
 
 /// Prints `✔ a link by mail to ada@example.com, good until tomorrow 02:14; nothing changes until it is used`.
@@ -176,7 +199,7 @@ pub(super) fn show_sent(
     screen: &Screen,
     delivery: &Delivery,
     expire_time: Option<&prost_types::Timestamp>,
-    ends_access: bool,
+    before: BeforeUse,
 ) -> Result<(), Error> {
     let what = match delivery.kind() {
         DeliveryKind::TemporaryPassword => "a temporary password",
@@ -186,8 +209,9 @@ pub(super) fn show_sent(
     };
     let good = instant(expire_time.or(delivery.expire_time.as_ref()));
     let good = good.map(|end| format!(", good until {}", screen.clock().moment(end))).unwrap_or_default();
-    let rest = match delivery.kind() {
-        DeliveryKind::PasswordReset if !ends_access => "; nothing changes until it is used",
+    let rest = match (delivery.kind(), before) {
+        (DeliveryKind::PasswordReset, BeforeUse::Nothing) => "; nothing changes until it is used",
+        (DeliveryKind::PasswordReset, BeforeUse::LockLifted) => "; nothing else changes until it is used",
         _ => "",
     };
     screen.done(format!("{what} by mail to {}{good}{rest}", delivery.address))

@@ -85,7 +85,16 @@ impl Forgot {
             screen.next("latchkey password reset")
         })
         .await
+        .map_err(named_as_here)
     }
+}
+
+/// Names the argument of this command: a login is USER in `latchkey login`.
+fn named_as_here(error: Error) -> Error {
+    let Error::Refused(mut refusal) = error else { return error };
+    let logins = refusal.violations.iter_mut().filter(|violation| violation.field == "login");
+    logins.for_each(|violation| "LOGIN".clone_into(&mut violation.field));
+    Error::Refused(refusal)
 }
 
 const RESET_HELP: &str = "\

@@ -1,13 +1,21 @@
 //! Findings about mail that should have let the user choose a password.
 
 use super::{Code, Facts, Finding, Severity};
-use crate::domain::delivery::{Delivery, DeliveryKind, DeliveryState};
+use crate::domain::delivery::{Delivery, DeliveryKind, DeliveryState, Obstacle};
 use crate::domain::sign_in_ability::Remedy;
 use crate::domain::time::Timestamp;
 use crate::domain::user::User;
 
 /// What helps if mail fails to all users.
-const MAIL_TEST: &str = "Run `latchkeyd mail test` on the server, which explains the failure.";
+const MAIL_TEST: &str = "Run `latchkeyd mail test ADDRESS` on the server, which explains the failure.";
+
+/// What helps if the relay refuses one message, as spam or as too big.
+const MESSAGE_REFUSED: &str = "Ask the operator of the relay why it refuses the message; `latchkeyd mail test ADDRESS` on the \
+                               server tries another one. Then send the message again.";
+
+/// What helps if the mailbox is full or closed.
+const MAILBOX_REFUSED: &str =
+    "Ask the user to put the mailbox in order, or for another address, then send the message again.";
 
 /// Why the link in the newest mail, which should have let the user choose a password, does not work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,10 +62,13 @@ pub(super) fn dead_link(user: &User, facts: &Facts, now: Timestamp) -> Option<De
 }
 
 /// The finding about the newest message with a link or a password, if it does not reach the user.
-pub(super) fn of_newest_message(deliveries: &[Delivery]) -> Option<Finding> {
+pub(super) fn of_newest_message(deliveries: &[Delivery], now: Timestamp) -> Option<Finding> {
     let newest = deliveries.iter().find(|sent| sent.letter.kind() != DeliveryKind::Notice)?;
     let became = match newest.state {
         DeliveryState::Failed => "was refused",
+        DeliveryState::Expired if newest.expires_at.is_some_and(|at| at > now) => {
+            "did not go out, and no time was left for another attempt"
+        }
         DeliveryState::Expired => "did not go out before its link ended",
         DeliveryState::Retrying => "was not accepted yet",
         // A link that was used or ended has arrived, or does not matter any more.
@@ -74,15 +85,19 @@ pub(super) fn of_newest_message(deliveries: &[Delivery]) -> Option<Finding> {
     let summary = format!("The {what} to {} {became}{words}.", newest.address);
     let finding = Finding::new(Code::DeliveryFailing, Severity::Warning, summary);
     let again = Some(Remedy::ResendDelivery);
-    let finding = match (newest.state, newest.relay_failed) {
+    let finding = match (newest.state, newest.obstacle()) {
         (DeliveryState::Unknown, _) => finding.helped("Ask the user whether it came; if not, send it again.", again),
-        (DeliveryState::Retrying, true) => finding.helped(format!("{MAIL_TEST} It is tried again by itself."), None),
-        (DeliveryState::Retrying, false) => finding.helped("Wait: it is tried again by itself.", None),
-        (_, true) => finding.helped(format!("{MAIL_TEST} Then send the message again."), None),
-        (DeliveryState::Failed, false) => {
+        (DeliveryState::Retrying, Some(Obstacle::Relay)) => {
+            finding.helped(format!("{MAIL_TEST} It is tried again by itself."), None)
+        }
+        (DeliveryState::Retrying, _) => finding.helped("Wait: it is tried again by itself.", None),
+        (_, Some(Obstacle::Relay)) => finding.helped(format!("{MAIL_TEST} Then send the message again."), None),
+        (_, Some(Obstacle::Message)) => finding.helped(MESSAGE_REFUSED, None),
+        (_, Some(Obstacle::Mailbox)) => finding.helped(MAILBOX_REFUSED, again),
+        (DeliveryState::Failed, _) => {
             finding.helped("Correct the address if it is wrong, then send the message again.", again)
         }
-        (_, false) => finding.helped("Send the message again.", again),
+        _ => finding.helped("Send the message again.", again),
     };
     Some(Finding { since: Some(newest.updated_at), until: newest.next_attempt_at, ..finding })
 }

@@ -9,7 +9,7 @@ use super::{Wrong, count, each, finish, note, page, required, stamp, user_ref};
 use crate::app::{
     CancelDelivery, CompletePasswordReset, ListDeliveries, MailQueue, ResendDelivery, SendEmailVerification,
 };
-use crate::domain::delivery::{Delivery, DeliveryFilter, DeliveryKind, DeliveryState};
+use crate::domain::delivery::{Delivery, DeliveryFilter, DeliveryKind, DeliveryState, Obstacle};
 use crate::domain::id::DeliveryId;
 use crate::domain::link::LinkPurpose;
 use crate::domain::secret::{CancelSecret, LinkSecret};
@@ -132,6 +132,17 @@ pub(in crate::grpc) fn delivery(known: &Delivery) -> v1::Delivery {
         resend_of: known.resend_of.map(|id| id.to_string()).unwrap_or_default(),
         relay: known.relay.clone(),
         relay_answer,
+        obstacle: obstacle(known.obstacle()).into(),
+    }
+}
+
+fn obstacle(obstacle: Option<Obstacle>) -> v1::DeliveryObstacle {
+    match obstacle {
+        None => v1::DeliveryObstacle::Unspecified,
+        Some(Obstacle::Relay) => v1::DeliveryObstacle::Relay,
+        Some(Obstacle::Address) => v1::DeliveryObstacle::Address,
+        Some(Obstacle::Mailbox) => v1::DeliveryObstacle::Mailbox,
+        Some(Obstacle::Message) => v1::DeliveryObstacle::Message,
     }
 }
 

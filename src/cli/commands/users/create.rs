@@ -7,7 +7,7 @@ use secrecy::ExposeSecret;
 
 use super::reset::{show_secret, shown_once};
 use crate::cli::args::{self, Confirmation, enum_parser};
-use crate::cli::commands::mail::{Sent, Waiting, mail_limit, show_advice, show_sent};
+use crate::cli::commands::mail::{BeforeUse, Sent, Waiting, mail_limit, show_advice, show_sent};
 use crate::cli::commands::{Loss, idempotency_key, may};
 use crate::cli::error::Error;
 use crate::cli::output::text::{Text, Tone};
@@ -156,7 +156,7 @@ impl Create {
                 }
             }
             if let Some(delivery) = &answer.delivery {
-                show_sent(screen, delivery, answer.expire_time.as_ref(), false)?;
+                show_sent(screen, delivery, answer.expire_time.as_ref(), BeforeUse::Nothing)?;
                 return show_advice(screen, delivery, writes_files, waiting.wait.is_some());
             }
             let name = shell_word(&user.username);

@@ -19,8 +19,8 @@ use crate::cli::setting::Cli;
 use crate::cli::user_ref;
 use crate::proto::v1::sign_in_finding::{Code, Severity};
 use crate::proto::v1::{
-    Delivery, DeliveryKind, DeliveryState, DiagnoseSignInRequest, DiagnoseSignInResponse, Event, EventOutcome,
-    EventType, PendingLink, SignInFinding, SignInVerdict, User, UserKind, UserRef,
+    Delivery, DeliveryKind, DeliveryObstacle, DeliveryState, DiagnoseSignInRequest, DiagnoseSignInResponse, Event,
+    EventOutcome, EventType, PendingLink, SignInFinding, SignInVerdict, User, UserKind, UserRef,
 };
 
 const HELP: &str = "\
@@ -257,12 +257,17 @@ fn of_failing_mail(finding: &SignInFinding, sent: Option<&Delivery>, name: &str,
     let next = instant(finding.until_time.as_ref()).map(|at| format!(", next {}.", clock.moment(at)));
     let remedy = finding.remedy.trim_end_matches('.');
     let is_of_recipient = !finding.remedy_method.is_empty();
-    let said = (!is_of_recipient).then(|| format!("{remedy}{}", next.unwrap_or_else(|| ".".to_owned())));
+    let is_of_mailbox = sent.is_some_and(|sent| sent.obstacle() == DeliveryObstacle::Mailbox);
+    let said =
+        (!is_of_recipient || is_of_mailbox).then(|| format!("{remedy}{}", next.unwrap_or_else(|| ".".to_owned())));
     let Some(sent) = sent else { return said.into_iter().collect() };
     let again = format!("latchkey deliveries resend {}", sent.id);
     let commands = match sent.state() {
         DeliveryState::Retrying => Vec::new(),
         DeliveryState::Unknown => vec![format!("{again}, {NOTHING_CAME}")],
+        DeliveryState::Failed if is_of_mailbox => {
+            vec![again, format!("latchkey users update {name} --email ADDRESS, if the user has another address")]
+        }
         DeliveryState::Failed if is_of_recipient => {
             vec![format!("latchkey users update {name} --email ADDRESS, if the address is wrong"), again]
         }
@@ -368,4 +373,23 @@ pub(super) fn labelled(
     texts: impl Iterator<Item = Text>,
 ) -> impl Iterator<Item = (&'static str, Text)> {
     std::iter::once(label).chain(std::iter::repeat("")).zip(texts.filter(|text| !text.is_empty()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::v1::GetMailStatusResponse;
+    use crate::proto::v1::get_mail_status_response::Transport;
+
+    #[test]
+    fn mail_is_in_order_only_where_the_server_sends_it() {
+        let sent = Delivery { state: DeliveryState::Accepted.into(), ..Delivery::default() };
+        let user = User { kind: UserKind::Person.into(), ..User::default() };
+        let answer = DiagnoseSignInResponse { user: Some(user), deliveries: vec![sent], ..Default::default() };
+        for (transport, is_sent) in [(Transport::Smtp, true), (Transport::File, false), (Transport::Off, false)] {
+            let mail = Some(GetMailStatusResponse { transport: transport.into(), ..Default::default() });
+            let [_, server] = in_order("", &answer, &Means { mail, ..Means::default() });
+            assert_eq!(server.to_string().contains("mail"), is_sent, "{transport:?}");
+        }
+    }
 }

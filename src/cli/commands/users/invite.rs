@@ -7,7 +7,7 @@ use clap::Args;
 use super::reset::show_link;
 use crate::cli::args::{self, Confirmation};
 use crate::cli::client::Client;
-use crate::cli::commands::mail::{Sent, Waiting, mail_limit, show_advice, show_sent};
+use crate::cli::commands::mail::{BeforeUse, Sent, Waiting, mail_limit, show_advice, show_sent};
 use crate::cli::commands::{Loss, idempotency_key};
 use crate::cli::error::{Error, Exit};
 use crate::cli::output::text::{Text, Tone};
@@ -186,7 +186,7 @@ impl Invite {
             screen.line(done)?;
         }
         let Some(delivery) = delivery else { return Ok(()) };
-        show_sent(screen, delivery, expire_time.as_ref(), false)?;
+        show_sent(screen, delivery, expire_time.as_ref(), BeforeUse::Nothing)?;
         show_advice(screen, delivery, writes_files, self.waiting.wait.is_some())
     }
 

@@ -69,7 +69,7 @@ impl Recover {
         match answer.user.as_ref().filter(is_person).cloned() {
             Some(user) if cli.asks(false).is_ok() => {
                 // The future has those of all commands in it.
-                let walk = Walk::new(cli, &self, user, means);
+                let walk = Walk::new(cli, &self, &user, means);
                 Box::pin(walk.run(answer)).await
             }
             Some(_) => {
@@ -118,7 +118,7 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn new(cli: &'a Cli, recover: &'a Recover, user: User, means: Means) -> Walk<'a> {
+    fn new(cli: &'a Cli, recover: &'a Recover, user: &User, means: Means) -> Walk<'a> {
         let name = user.username.clone();
         let user = user_ref::parse(&name).unwrap_or_else(|_| user_ref::of_id(&user.id));
         Walk { cli, recover, user, name, means, progress: Progress::default(), number: 0 }
@@ -358,6 +358,8 @@ impl<'a> Walk<'a> {
             if let Some((_, (way, _))) = chosen {
                 return Ok(Some(way.clone()));
             }
+            let text = format!("There is no choice {typed}.");
+            self.cli.screen.note(Text::toned(Tone::Warn, "! ").and(Tone::Plain, text));
         }
     }
 

@@ -8,7 +8,7 @@ use tonic::Code;
 
 use super::diagnose::told;
 use crate::cli::args::{self, Confirmation};
-use crate::cli::commands::mail::{Sent, Waiting, mail_limit, show_advice, show_sent};
+use crate::cli::commands::mail::{BeforeUse, Sent, Waiting, mail_limit, show_advice, show_sent};
 use crate::cli::commands::{Loss, idempotency_key, may};
 use crate::cli::error::{Error, Refusal};
 use crate::cli::output::Screen;
@@ -228,7 +228,12 @@ impl Reset {
                 None => {}
             }
             if let Some(delivery) = &answer.delivery {
-                show_sent(screen, delivery, expire_time, self.now)?;
+                let before = match (self.now, &answer.lifted_lock) {
+                    (true, _) => BeforeUse::AccessEnded,
+                    (false, Some(_)) => BeforeUse::LockLifted,
+                    (false, None) => BeforeUse::Nothing,
+                };
+                show_sent(screen, delivery, expire_time, before)?;
             }
             Cli::effects(screen, answer.effects.as_ref(), answer.lifted_lock.as_ref())?;
             answer.remaining.iter().try_for_each(|finding| screen.caution(told(finding, screen.clock())))?;
