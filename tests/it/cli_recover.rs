@@ -93,6 +93,7 @@ async fn an_invitation_that_went_astray_is_sent_again_to_the_right_address() {
         "✖ Grace Hopper (grace) cannot sign in\n",
         "  address    grace@copr.example\n",
         "  last mail  ✖ failed, invitation to grace@copr.example\n",
+        "! There is no choice 7.\n",
         "1. Have the user choose a new password\n  why  The invitation to grace@copr.example was refused: ",
         "  1  send the mail again, with a new link, to grace@copr.example\n  2  correct the address, then choose again\n",
         "✔ Grace Hopper (grace) is changed\n",

@@ -7,7 +7,8 @@ use super::text::{Text, Tone};
 use super::time::Clock;
 use crate::cli::error::{Error, Refusal, Violation};
 
-/// The lines to print, with times as on `clock`. Empty if everything is printed already. `typed` has the commands in a hint as the user has to type them.
+/// The lines to print, with times as on `clock`. Empty if everything is printed already. `typed` has the commands in a hint as
+/// the user has to type them.
 pub(crate) fn lines(error: &Error, clock: &Clock, typed: impl Fn(&str) -> String) -> Vec<Text> {
     let (message, violations, hint): (Cow<'_, str>, &[Violation], Option<String>) = match error {
         Error::Stopped(complaint) => (error.message().into(), &[], complaint.hint.clone()),
@@ -40,8 +41,17 @@ fn message<'a>(refusal: &'a Refusal, clock: &Clock) -> Cow<'a, str> {
         _ if refusal.reason == "API_TOKEN_NOT_FOUND" => "there is no API token with this id".into(),
         _ if refusal.reason == "DELIVERY_NOT_FOUND" => "there is no message with this id".into(),
         _ if refusal.reason == "SESSION_NOT_FOUND" => "there is no session with this id".into(),
-        _ => refusal.message.as_str().into(),
+        _ => in_minutes(&refusal.message),
     }
+}
+
+/// The message, with a long wait in minutes: `…; try again in 50 min` for 3000 s.
+fn in_minutes(message: &str) -> Cow<'_, str> {
+    let long = message.rsplit_once("; try again in ").and_then(|(what, wait)| {
+        let seconds: u64 = wait.strip_suffix(" s")?.parse().ok()?;
+        (seconds >= 120).then(|| format!("{what}; try again in {} min", seconds.div_ceil(60)))
+    });
+    long.map_or(Cow::Borrowed(message), Cow::Owned)
 }
 
 /// Fields of requests whose argument has another name than the field, or that are arguments without a name.
@@ -71,6 +81,7 @@ pub(crate) const ARGUMENTS: &[(&str, &str)] = &[
     ("page_token", "--page-token"),
     ("text", "PREFIX"),
     ("login", "USER"),
+    ("client_address", "--from"),
     ("session_id", "ID"),
     ("session_ids", "ID"),
     ("api_token_id", "ID"),
@@ -156,6 +167,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_long_wait_is_told_in_minutes() {
+        for (message, told) in [
+            ("too many messages; try again in 2941 s", "too many messages; try again in 50 min"),
+            ("too many messages; try again in 120 s", "too many messages; try again in 2 min"),
+            ("too many messages; try again in 119 s", "too many messages; try again in 119 s"),
+            ("try again later", "try again later"),
+        ] {
+            assert_eq!(in_minutes(message), told);
+        }
+    }
+
+    #[test]
     fn fields_and_methods_are_named_as_arguments_and_commands() {
         assert_eq!(argument("user.id"), "USER");
         assert_eq!(argument("roles[1]"), "--role, value 2");
@@ -165,6 +188,7 @@ mod tests {
         assert_eq!(argument("username"), "username");
         assert_eq!(argument("policy.inactivity_warnings.before[0]"), "--warn-inactive, value 1");
         assert_eq!(argument("policy.max_age_rollout"), "--rollout");
+        assert_eq!(argument("client_address"), "--from");
         assert_eq!(
             in_words_of_the_command_line("no such role; ListRoles names them"),
             "no such role; `latchkey roles` lists them"
