@@ -93,8 +93,8 @@ fn ending(id: LinkId, now: Timestamp) -> UpdateMany<link::Entity> {
 /// Reads when a link was used, or another one by whose use it ended. `None` if it works, or ended otherwise.
 pub async fn link_use(c: &impl ConnectionTrait, link: &Link) -> Result<Option<Timestamp>> {
     let ended_at = link::Entity::find_by_id(link.id.to_string()).select_only().column(Column::EndedAt).into_query();
-    let used = of_any_age(link.user_id).filter(Column::UsedAt.in_subquery(ended_at)).all(c).await?;
-    used.first().map(|used| decoder(used).instant_or_none(used.used_at)).transpose().map(Option::flatten)
+    let links = of_any_age(link.user_id).filter(Column::UsedAt.in_subquery(ended_at)).all(c).await?;
+    links.first().map(|used| decoder(used).instant_or_none(used.used_at)).transpose().map(Option::flatten)
 }
 
 /// Records that the user did not ask for the link that was used at an instant. Returns `false` if that is known.
@@ -111,8 +111,8 @@ pub async fn link_disown(tx: &WriteTx, user: UserId, used_at: Timestamp, now: Ti
 
 /// Reads when the user said that they had not asked for the link that was used at an instant. `None` if they did not.
 pub async fn link_disowned(c: &impl ConnectionTrait, user: UserId, used_at: Timestamp) -> Result<Option<Timestamp>> {
-    let used = of_any_age(user).filter(Column::UsedAt.eq(used_at.as_micros())).all(c).await?;
-    used.first().map(|used| decoder(used).instant_or_none(used.disowned_at)).transpose().map(Option::flatten)
+    let links = of_any_age(user).filter(Column::UsedAt.eq(used_at.as_micros())).all(c).await?;
+    links.first().map(|link| decoder(link).instant_or_none(link.disowned_at)).transpose().map(Option::flatten)
 }
 
 fn of_any_age(user: UserId) -> Select<link::Entity> {
