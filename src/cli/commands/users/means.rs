@@ -1,6 +1,6 @@
 //! What an operator has to help a user with.
 
-use super::recovery::lacking;
+use crate::cli::commands::may;
 use crate::cli::setting::Cli;
 use crate::proto::v1::get_mail_status_response::Transport;
 use crate::proto::v1::{GetMailStatusRequest, GetMailStatusResponse, LockCause, User, UserLock};
@@ -49,4 +49,9 @@ impl Means {
         let lacks = lacking(&self.scopes, &[scopes, unlocking].concat()).filter(|_| !self.scopes.is_empty());
         lacks.map(|scope| format!(", by an operator with {scope}")).unwrap_or_default()
     }
+}
+
+/// The first of these scopes that is not among `scopes`.
+pub(super) fn lacking<'a>(scopes: &[String], needed: &[&'a str]) -> Option<&'a str> {
+    needed.iter().find(|scope| !may(scopes, scope)).copied()
 }

@@ -6,10 +6,8 @@ use clap::Args;
 
 use super::diagnose::{SPEAK_FIRST, end, labelled, of_returned_link, reason, show, steps, title, told};
 use super::lock::{Contain, Unlock};
-use super::means::Means;
-use super::recovery::{
-    Factor, Given, Progress, Step, Way, has_second_factor, lacking, may_be_taken_over, stands, ways,
-};
+use super::means::{Means, lacking};
+use super::recovery::{Factor, Given, Progress, Step, Way, has_second_factor, may_be_taken_over, stands, ways};
 use super::reset::Reset;
 use super::update::Update;
 use crate::cli::client::Client;

@@ -1,7 +1,6 @@
 //! The steps of `latchkey users recover`, by what a diagnosis found and what was done.
 
-use super::means::Means;
-use crate::cli::commands::may;
+use super::means::{Means, lacking};
 use crate::proto::v1::sign_in_finding::{Code, Severity};
 use crate::proto::v1::{
     Delivery, DeliveryKind, DiagnoseSignInResponse, LockCause, SignInFinding, SignInVerdict, UserLock,
@@ -218,11 +217,6 @@ pub(super) fn ways(answer: &DiagnoseSignInResponse, means: &Means) -> Vec<(Way, 
         ways.push((Way::Password, "read out a temporary password, shown once".to_owned()));
     }
     ways
-}
-
-/// The first of these scopes that is not among `scopes`.
-pub(super) fn lacking<'a>(scopes: &[String], needed: &[&'a str]) -> Option<&'a str> {
-    needed.iter().find(|scope| !may(scopes, scope)).copied()
 }
 
 /// What still prevents a sign-in. What a link removes does not, once it was sent.
