@@ -21,6 +21,9 @@ const STAND_INS: &str = "@({[<!|$+%";
 /// Different ones and digits that are left in a password. Each more can double the work.
 const MAX_STAND_INS: usize = 5;
 
+/// The same for a part of a password, which is looked at besides: a word has few.
+const MAX_STAND_INS_OF_PART: usize = 3;
+
 /// A letter that stands for no other, in place of further symbols.
 const NEUTRAL: char = 'æ';
 
@@ -128,14 +131,14 @@ pub enum Advice {
 /// Estimates the strength of a password. `words` are what an attacker would try first. Takes some milliseconds of processor time
 /// at most, for any password.
 pub fn strength_of(password: &PlainPassword, words: &ContextWords) -> Strength {
-    let bounded = bounded(password.expose());
+    let bounded_whole = bounded(password.expose(), MAX_STAND_INS);
     let inputs: Vec<&str> = words.as_slices().into_iter().chain(COMMON_ELSEWHERE).collect();
-    let whole = estimated(&bounded, &inputs);
+    let whole = estimated(&bounded_whole, &inputs);
     // A few random letters have a low score as well, but there is nothing in them that a guesser knows.
     let is_weak =
         |core: &Strength| core.score < FRAMED_SCORE && whole.score > FRAMED_SCORE && core.hint.weakness.is_some();
     let cores = cores(password.expose());
-    match cores.iter().map(|core| estimated(&self::bounded(core), &inputs)).find(is_weak) {
+    match cores.iter().map(|core| estimated(&bounded(core, MAX_STAND_INS_OF_PART), &inputs)).find(is_weak) {
         Some(core) => Strength { score: FRAMED_SCORE, guesses_log10: FRAMED_GUESSES_LOG10, ..core },
         None => whole,
     }
@@ -187,12 +190,12 @@ fn estimated(password: &str, inputs: &[&str]) -> Strength {
     }
 }
 
-/// The first characters of a password, with few different symbols that could stand for letters. Digits stay, so that dates and
-/// sequences are found: all ten of them alone take 9 ms at most.
-fn bounded(password: &str) -> Zeroizing<String> {
+/// The first characters of a password, with few different symbols that could stand for letters: `max_stand_ins`, less the digits.
+/// Digits stay, so that dates and sequences are found: all ten of them alone take 9 ms at most.
+fn bounded(password: &str, max_stand_ins: usize) -> Zeroizing<String> {
     let digits: BTreeSet<char> = password.chars().take(MAX_CHARACTERS).filter(char::is_ascii_digit).collect();
-    let most = MAX_STAND_INS.saturating_sub(digits.len());
-    let mut kept: Vec<char> = Vec::with_capacity(MAX_STAND_INS);
+    let most = max_stand_ins.saturating_sub(digits.len());
+    let mut kept: Vec<char> = Vec::with_capacity(max_stand_ins);
     // Allocated with the largest size, so that growing leaves no copy behind.
     let mut bounded = Zeroizing::new(String::with_capacity(MAX_CHARACTERS * 4));
     for c in password.chars().take(MAX_CHARACTERS) {
@@ -362,12 +365,12 @@ mod tests {
 
     #[test]
     fn few_symbols_that_could_stand_for_letters_are_left() {
-        let left = bounded(&"\"@({[<!|$+%z\"".repeat(9));
+        let left = bounded(&"\"@({[<!|$+%z\"".repeat(9), MAX_STAND_INS);
         assert_eq!(left.chars().count(), MAX_CHARACTERS);
         let kept: BTreeSet<char> = left.chars().filter(|c| STAND_INS.contains(*c)).collect();
         assert_eq!(kept.len(), MAX_STAND_INS);
-        assert_eq!(*bounded("!123456789!0"), "æ123456789æ0", "digits count");
-        assert_eq!(*bounded("Tr0ub4dor&3"), "Tr0ub4dor&3");
-        assert_eq!(*bounded("c0rr3ct h0r$e b@ttery"), "c0rr3ct h0r$e b@ttery");
+        assert_eq!(*bounded("!123456789!0", MAX_STAND_INS), "æ123456789æ0", "digits count");
+        assert_eq!(*bounded("Tr0ub4dor&3", MAX_STAND_INS), "Tr0ub4dor&3");
+        assert_eq!(*bounded("c0rr3ct h0r$e b@ttery", MAX_STAND_INS), "c0rr3ct h0r$e b@ttery");
     }
 }
