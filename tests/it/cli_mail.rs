@@ -167,7 +167,14 @@ async fn an_invitation_that_its_user_cancelled_is_not_just_sent_again() {
     assert!(told.contains("✖ Created without a password · ") && !told.contains("Speak with"), "{told}");
     // An old link that was used says nothing about a password that was ended since.
     let sent = operator.deliveries("grace").await.remove(0);
-    h.stranger().await.choose(&h.mail_of(&sent).await.token("invite"), OTHER_PASSWORD).await.expect("a password");
+    let mail = h.mail_of(&sent).await;
+    h.stranger().await.choose(&mail.token("invite"), OTHER_PASSWORD).await.expect("a password");
+    h.stranger().await.cancel(&mail.token("cancel")).await.expect("a cancellation that comes too late");
+    let told = shell.latchkey(&["users", "diagnose", "grace"]).good();
+    let steps = "  DO   1  latchkey users contain grace\n          if the password is not the user's\n";
+    assert!(told.contains(steps) && told.contains("did not ask for the link by which the password was set"), "{told}");
+    let told = shell.latchkey(&["users", "history", "grace"]).good();
+    assert!(told.contains("✔ link cancelled, after one was used"), "{told}");
     operator.contain("grace").await.expect("a lock");
     let told = shell.latchkey(&["users", "diagnose", "grace"]).good();
     assert!(told.contains("none has been set since · ") && !told.contains("history"), "{told}");

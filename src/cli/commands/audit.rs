@@ -217,6 +217,9 @@ fn details(event: &Event, clock: &Clock) -> String {
         let which = if ahead > 0 { "ahead" } else { "behind" };
         text = format!("{text}, the clock of the device is {} s {which}", ahead.unsigned_abs());
     }
+    if detail("linkWasUsed") == Some("true") {
+        text = format!("{text}, after one was used");
+    }
     if let Some(until) = detail("addressBlockedUntil").and_then(|until| until.parse().ok()) {
         text = format!("{text}, address blocked until {}", clock.moment(until));
     }
