@@ -79,7 +79,7 @@ impl App {
     pub async fn diagnose_sign_in(&self, caller: &Caller, command: DiagnoseSignIn) -> Result<SignInDiagnosis> {
         let mut diagnosed = match user_by_ref(self.store.reader(), &command.user).await {
             Ok(Some(user)) => self.diagnose_user(caller, user, command.client_address).await?,
-            Ok(None) => self.diagnose_nobody(caller, &command.user).await?,
+            Ok(None) => self.diagnose_unknown(caller, &command.user).await?,
             Err(Error::Corrupt { resource: Resource::User, .. }) => {
                 self.diagnosed(Diagnosis::of_corrupt_record(), None, Vec::new())
             }
@@ -207,7 +207,7 @@ impl App {
         delivery_failure(self.store.reader()).await
     }
 
-    async fn diagnose_nobody(&self, caller: &Caller, user: &UserRef) -> Result<SignInDiagnosis> {
+    async fn diagnose_unknown(&self, caller: &Caller, user: &UserRef) -> Result<SignInDiagnosis> {
         let login = match user {
             UserRef::Username(username) => Some(Login::Username(username.clone())),
             UserRef::Email(email) => Some(Login::Email(email.clone())),
@@ -215,7 +215,7 @@ impl App {
         };
         let earlier = self.earlier(user, login.as_ref()).await?;
         let Some(login) = login else {
-            return Ok(self.diagnosed(Diagnosis::of_nobody(earlier), None, Vec::new()));
+            return Ok(self.diagnosed(Diagnosis::of_unknown_name(earlier), None, Vec::new()));
         };
         let attempts = if caller.scopes.contains(Scope::UsersReset) {
             let name = About::Name(self.unknown_name(login.key()));
@@ -224,7 +224,7 @@ impl App {
             Vec::new()
         };
         let similar_usernames = self.similar_usernames(caller, login.key()).await?;
-        let found = self.diagnosed(Diagnosis::of_nobody(earlier), None, attempts);
+        let found = self.diagnosed(Diagnosis::of_unknown_name(earlier), None, attempts);
         Ok(SignInDiagnosis { similar_usernames, ..found })
     }
 

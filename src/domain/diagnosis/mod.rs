@@ -240,7 +240,7 @@ impl Diagnosis {
     }
 
     /// The diagnosis of a name that no account has.
-    pub fn of_nobody(earlier: Option<Earlier>) -> Diagnosis {
+    pub fn of_unknown_name(earlier: Option<Earlier>) -> Diagnosis {
         let finding = earlier.map(|earlier| match earlier {
             Earlier::Deleted { at, reserved_until } => {
                 let summary = match reserved_until {
