@@ -20,7 +20,7 @@ use crate::proto::v1::{
     UpdateSignInPolicyRequest,
 };
 
-/// The default roll-out, in seconds.
+/// The default of `SignInPolicy.max_age_rollout`, in seconds, as the contract says.
 const ROLLOUT: i64 = 30 * 86_400;
 
 const GROUP_HELP: &str = "\
