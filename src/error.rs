@@ -180,9 +180,12 @@ pub enum Limit {
     /// Too many sign-ins of this user, all with the right password.
     #[error("this user signs in too often; keep the session and refresh its tokens, or use an API token")]
     SignIns,
-    /// Too many messages to this user, or by this operator.
-    #[error("too many messages to this user or by this operator")]
+    /// Too many messages to this user.
+    #[error("too many messages to this user")]
     Messages,
+    /// Too many messages by this operator.
+    #[error("too many messages by this operator")]
+    OperatorMessages,
     /// A message may still arrive, and the pause before it is sent again has not passed.
     #[error("the last message of this kind to this user is less than a minute old and may still arrive")]
     Resends,
@@ -429,9 +432,12 @@ impl Error {
             },
             Error::Stale { .. } => Reason::EtagMismatch,
             Error::Exhausted { limit, .. } => match limit {
-                Limit::Source | Limit::StrengthChecks | Limit::SignIns | Limit::Messages | Limit::Resends => {
-                    Reason::RateLimited
-                }
+                Limit::Source
+                | Limit::StrengthChecks
+                | Limit::SignIns
+                | Limit::Messages
+                | Limit::OperatorMessages
+                | Limit::Resends => Reason::RateLimited,
                 Limit::Account | Limit::Codes => Reason::Throttled,
                 Limit::Hashing => Reason::HashingSaturated,
                 Limit::Lane(_) => Reason::Overloaded,

@@ -19,6 +19,8 @@ pub struct BreachListInUse {
     pub digest: String,
     /// When it was built.
     pub built_at: Timestamp,
+    /// Why its file is not usable any more.
+    pub problem: Option<String>,
 }
 
 impl App {
@@ -42,7 +44,8 @@ impl App {
         let list = self.breach_list()?;
         let header = list.header();
         let built_at = Timestamp::from_micros(header.built_at.saturating_mul(1_000_000));
-        Some(BreachListInUse { passwords: header.keys, digest: header.digest_text(), built_at })
+        let problem = self.breach_lists.problem();
+        Some(BreachListInUse { passwords: header.keys, digest: header.digest_text(), built_at, problem })
     }
 
     /// Takes up a new file with leaked passwords, if there is one. A file that is not usable leaves the old list in use; it is

@@ -157,15 +157,15 @@ impl<Tx: Connection> Unit<'_, Tx> {
     /// host may send any number.
     pub(super) async fn check_message_limits(&self, user: &User, principal: &Principal) -> Result<()> {
         let since = self.now.saturating_sub(HOUR);
-        let of_user = (Requested::For(user.id), MESSAGES_TO_A_USER);
+        let of_user = (Limit::Messages, Requested::For(user.id), MESSAGES_TO_A_USER);
         let id = principal.id();
-        let of_operator = (Requested::By(&id), MESSAGES_OF_AN_OPERATOR);
+        let of_operator = (Limit::OperatorMessages, Requested::By(&id), MESSAGES_OF_AN_OPERATOR);
         let limits = if principal.is_local() { vec![of_user] } else { vec![of_user, of_operator] };
-        for (whose, most) in limits {
+        for (limit, whose, most) in limits {
             let times = delivery_count_requested(&self.tx, &whose, since, most).await?;
             if let (true, Some(oldest)) = (times.len() as u64 >= most, times.last()) {
                 let retry_after = oldest.saturating_add(HOUR).duration_since(self.now);
-                return Err(Error::Exhausted { limit: Limit::Messages, retry_after });
+                return Err(Error::Exhausted { limit, retry_after });
             }
         }
         Ok(())

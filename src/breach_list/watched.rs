@@ -15,7 +15,7 @@ pub struct BreachLists {
 }
 
 /// A file that was found unusable, so that it is neither read nor reported again and again.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Refusal {
     /// `None` if there was no file.
     version: Option<FileVersion>,
@@ -47,35 +47,46 @@ impl BreachLists {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Why the file at the path was not usable at the last look. `None` if it was.
+    pub fn problem(&self) -> Option<String> {
+        self.refused().map(|refusal| refusal.error)
+    }
+
     /// Looks whether there is another file at the path. Reads it wholly, and uses it from then on if it is good.
     ///
     /// A file that was refused is read again only once it has changed, or `again`.
     pub fn reload_if_changed(&self, again: bool) -> Reloaded {
         let (Some(path), Some(current)) = (&self.path, self.current()) else { return Reloaded::Unchanged };
-        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         let version = std::fs::metadata(path).ok().map(|found| FileVersion::of(&found));
         if version == Some(current.version()) {
-            *refused = None;
+            self.set_refused(None);
             return Reloaded::Unchanged;
         }
-        let mut before = refused.take_if(|refusal| refusal.version == version && !again);
-        if let Some(refusal) = before.take_if(|refusal| !refusal.may_pass) {
-            *refused = Some(refusal);
+        let known = self.refused().filter(|refusal| refusal.version == version && !again);
+        if known.as_ref().is_some_and(|refusal| !refusal.may_pass) {
             return Reloaded::Unchanged;
         }
         match BreachList::open(path).and_then(|list| list.verify().map(|()| Arc::new(list))) {
             Ok(list) => {
-                *refused = None;
+                self.set_refused(None);
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&list));
                 Reloaded::Taken(list)
             }
             Err(error) => {
                 let text = error.to_string();
-                let is_known = before.is_some_and(|refusal| refusal.error == text);
+                let is_known = known.is_some_and(|refusal| refusal.error == text);
                 let may_pass = matches!(error, BreachListError::Io { .. });
-                *refused = Some(Refusal { version, error: text, may_pass });
+                self.set_refused(Some(Refusal { version, error: text, may_pass }));
                 if is_known { Reloaded::Unchanged } else { Reloaded::Refused(error) }
             }
         }
+    }
+
+    fn refused(&self) -> Option<Refusal> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_refused(&self, refusal: Option<Refusal>) {
+        *self.refused.lock().unwrap_or_else(PoisonError::into_inner) = refusal;
     }
 }

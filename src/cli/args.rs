@@ -87,7 +87,7 @@ pub(crate) struct Paging {
     #[arg(long, conflicts_with_all = ["limit", "page_token"])]
     pub(crate) all: bool,
     /// Go on after an earlier page: its nextPageToken.
-    #[arg(long, value_name = "TOKEN", default_value = "", hide_default_value = true)]
+    #[arg(long, value_name = "TOKEN", default_value = "", hide_default_value = true, allow_hyphen_values = true)]
     pub(crate) page_token: String,
 }
 
@@ -139,6 +139,19 @@ pub(crate) fn enum_parser(enum_name: &str, prefix: &str) -> impl TypedValueParse
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(clap::Parser)]
+    struct Listing {
+        #[command(flatten)]
+        paging: Paging,
+    }
+
+    #[test]
+    fn a_page_token_may_begin_like_an_option() -> Result<(), clap::Error> {
+        let line = <Listing as clap::Parser>::try_parse_from(["list", "--page-token", "-l7Q", "--limit", "2"])?;
+        assert_eq!((line.paging.page_token.as_str(), line.paging.limit), ("-l7Q", 2));
+        Ok(())
+    }
 
     #[test]
     fn lengths_and_labels_are_read() {

@@ -158,6 +158,7 @@ fn metadata(error: &Error) -> HashMap<String, String> {
         Error::Precondition(Unmet::UserLocked(cause)) => vec![("lockCause", cause.as_str().to_owned())],
         Error::Exhausted { limit: Limit::StrengthChecks, .. } => vec![("limit", "checks".to_owned())],
         Error::Exhausted { limit: Limit::Messages, .. } => vec![("limit", "messages".to_owned())],
+        Error::Exhausted { limit: Limit::OperatorMessages, .. } => vec![("limit", "operator_messages".to_owned())],
         Error::Exhausted { limit: Limit::Resends, .. } => vec![("limit", "resends".to_owned())],
         Error::Exhausted { limit: Limit::Lane(lane), .. } => vec![("lane", (*lane).to_owned())],
         Error::QueryTooBroad { narrowing } => {
@@ -209,6 +210,7 @@ fn resource_info(resource: Resource, name: &str, error: &Error) -> ErrorDetail {
 fn subject(limit: Limit) -> &'static str {
     match limit {
         Limit::Source | Limit::StrengthChecks => "source",
+        Limit::OperatorMessages => "operator",
         Limit::Account | Limit::Codes | Limit::SignIns | Limit::Messages | Limit::Resends => "account",
         Limit::Hashing | Limit::Lane(_) => "server",
     }

@@ -272,7 +272,9 @@ async fn an_operator_sends_six_hundred_messages_an_hour_at_most_and_the_one_on_t
         ))
         .await;
     }
-    refused(root.reset_with(reset(None)).await, Code::ResourceExhausted, "RATE_LIMITED");
+    let error = root.reset_with(reset(None)).await.expect_err("six hundred");
+    assert!(error.message().starts_with("too many messages by this operator; "), "{}", error.message());
+    refused(Err::<(), _>(error), Code::ResourceExhausted, "RATE_LIMITED");
     refused(root.verification("bob").await, Code::ResourceExhausted, "RATE_LIMITED");
     local.mailed().await;
 }

@@ -11,7 +11,7 @@ use crate::harness::actors::named;
 use crate::harness::calls::Shown as _;
 use crate::harness::child::{Site, Victim};
 use crate::harness::raw::{methods, short_name};
-use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD, Refusal, at_once, refused};
+use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD, Refusal, at_once, eventually, refused};
 
 const THIRD_PASSWORD: &str = "a third c4nary sings at noon";
 
@@ -468,7 +468,12 @@ async fn operators_see_which_list_of_leaked_passwords_is_used() {
         let answer = client.user_admin().get_sign_in_policy(v1::GetSignInPolicyRequest::default()).await;
         answer.expect("a policy").into_inner().breach_list
     };
-    let list = v1::BreachList { size: 2, digest: digest.clone(), build_time: Some(prost_types::Timestamp::default()) };
+    let list = v1::BreachList {
+        size: 2,
+        digest: digest.clone(),
+        build_time: Some(prost_types::Timestamp::default()),
+        problem: String::new(),
+    };
     assert_eq!(in_use(&viewer).await, Some(list));
     let shell = terminal(&h);
     let line = format!("  leak list  ● 2 passwords, digest {}, built ", &digest[..12]);
@@ -476,6 +481,23 @@ async fn operators_see_which_list_of_leaked_passwords_is_used() {
     assert!(status.contains(&line) && !status.contains(&digest), "{status}");
     let json = shell.latchkey(&["status", "--output", "json"]).json();
     assert_eq!(json["breachList"]["digest"], digest.as_str());
+
+    let whole = std::fs::read(&path).expect("a list");
+    let problem = async |is_there: bool| {
+        h.server().reload_breach_list();
+        let seen = eventually("a look at the file", async || {
+            in_use(&viewer).await.map(|list| list.problem).filter(|problem| problem.is_empty() != is_there)
+        });
+        seen.await
+    };
+    std::fs::write(&path, vec![7; whole.len()]).expect("a file that was overwritten");
+    let problem_found = problem(true).await;
+    assert!(problem_found.contains("is not a list of leaked passwords"), "{problem_found}");
+    let status = shell.latchkey(&["status"]).good();
+    assert!(status.contains("  leak list  ✖ 2 passwords") && status.contains("not a list of leaked"), "{status}");
+    std::fs::write(&path, whole).expect("the list again");
+    problem(false).await;
+    assert!(shell.latchkey(&["status"]).good().contains(&line));
 
     let h = Harness::start().await;
     assert_eq!(in_use(&h.operator().await).await, None);

@@ -171,6 +171,7 @@ pub(super) fn what(event: &Event, clock: &Clock) -> Text {
         EventType::TotpDisabled => "authenticator removed".to_owned(),
         // The password was right, but the user is signed in only after changing it.
         EventType::SignInSucceeded if is_step(event, "PASSWORD_CHANGE") => "password right, must be changed".to_owned(),
+        EventType::PasswordResetByOperator => reset(event).to_owned(),
         _ => enum_words("latchkey.v1.EventType", "EVENT_TYPE_", event.r#type),
     };
     let (tone, mark) = match event.outcome() {
@@ -185,6 +186,39 @@ pub(super) fn what(event: &Event, clock: &Clock) -> Text {
         reason => format!(": {}", enum_words("latchkey.v1.ErrorReason", "ERROR_REASON_", reason)),
     };
     Text::toned(tone, mark).and(Tone::Plain, kind).and(Tone::Dim, reason + &details(event, clock))
+}
+
+/// What an operator did by a reset: a link alone changes nothing.
+fn reset(event: &Event) -> &'static str {
+    let ended = event.details.get("accessEnded").is_some_and(|ended| ended == "true");
+    match (event.details.get("method").map(String::as_str), ended) {
+        (Some("SEND_LINK"), false) => "link for a password mailed",
+        (Some("SEND_LINK"), true) => "link for a password mailed, the old one ended",
+        (Some("RETURN_LINK"), false) => "link for a password made",
+        (Some("RETURN_LINK"), true) => "link for a password made, the old one ended",
+        (Some("TEMPORARY_PASSWORD"), _) => "temporary password set",
+        (Some("SET_PASSWORD"), _) => "password set by operator",
+        _ => "password reset by operator",
+    }
+}
+
+/// What a change of the policy changed: `: min length: 8 → 12, history: 5`.
+fn policy_changes(before: &str, after: &str) -> String {
+    let parts = |text: &str| -> Vec<(String, String)> {
+        let parts = text.split("; ").filter_map(|part| part.split_once(": "));
+        parts.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    };
+    let (before, after) = (parts(before), parts(after));
+    let value = |parts: &[(String, String)], name: &str| {
+        parts.iter().find(|(other, _)| other == name).map_or_else(|| "unset".to_owned(), |(_, value)| value.clone())
+    };
+    let gone = before.iter().filter(|(name, _)| !after.iter().any(|(other, _)| other == name));
+    let changes = after.iter().chain(gone).filter_map(|(name, _)| {
+        let (old, new) = (value(&before, name), value(&after, name));
+        (old != new).then(|| format!("{name}: {old} → {new}"))
+    });
+    let changes: Vec<String> = changes.collect();
+    if changes.is_empty() { String::new() } else { format!(": {}", changes.join("; ")) }
 }
 
 /// Whether an event is of this step of a sign-in.
@@ -203,6 +237,9 @@ fn details(event: &Event, clock: &Clock) -> String {
         };
         let roles: Vec<String> = roles("added", '+').chain(roles("removed", '-')).collect();
         text = format!(": {}", roles.join(" "));
+    }
+    if event.r#type() == EventType::PolicyUpdated {
+        text = policy_changes(detail("before").unwrap_or_default(), detail("after").unwrap_or_default());
     }
     if let Some(count) = detail("count") {
         text = format!("{text}, {count} more within a minute");
@@ -253,6 +290,32 @@ mod tests {
         assert_eq!(printed(&event), "✖ access denied");
         event.details.insert("count".to_owned(), "39".to_owned());
         assert_eq!(printed(&event), "✖ access denied, 39 more within a minute");
+    }
+
+    #[test]
+    fn a_link_is_not_told_as_a_new_password() {
+        let mut event = Event { outcome: EventOutcome::Succeeded.into(), ..Event::default() };
+        event.set_type(EventType::PasswordResetByOperator);
+        let told = |method: &str, ended: &str| {
+            let details = [("method", method), ("accessEnded", ended)].map(|(k, v)| (k.into(), v.into())).into();
+            printed(&Event { details, ..event.clone() })
+        };
+        assert_eq!(told("SEND_LINK", "false"), "✔ link for a password mailed");
+        assert_eq!(told("RETURN_LINK", "true"), "✔ link for a password made, the old one ended");
+        assert_eq!(told("TEMPORARY_PASSWORD", "true"), "✔ temporary password set");
+        assert_eq!(told("", ""), "✔ password reset by operator");
+    }
+
+    #[test]
+    fn what_a_policy_was_and_is_stands_beside_it() {
+        let mut event = Event { outcome: EventOutcome::Succeeded.into(), ..Event::default() };
+        event.set_type(EventType::PolicyUpdated);
+        let before = "second factor: none; min length: 8; min age: 1d";
+        let after = "second factor: none; min length: 12; history: 5";
+        event.details = [("before", before), ("after", after)].map(|(k, v)| (k.into(), v.into())).into();
+        assert_eq!(printed(&event), "✔ policy updated: min length: 8 → 12; history: unset → 5; min age: 1d → unset");
+        event.details = [("before", before), ("after", before)].map(|(k, v)| (k.into(), v.into())).into();
+        assert_eq!(printed(&event), "✔ policy updated");
     }
 
     #[test]

@@ -144,7 +144,8 @@ pub(super) fn delivery_json(delivery: &Delivery) -> Result<serde_json::Value, Er
 /// Adds the hint for a limit on messages.
 pub(super) fn mail_limit(error: Error) -> Error {
     match error.limit() {
-        "messages" => error.hint("one user gets at most 10 messages an hour, and one operator sends at most 600"),
+        "messages" => error.hint("a user gets at most 10 links and temporary passwords an hour"),
+        "operator_messages" => error.hint("an operator sends at most 600 links and temporary passwords an hour"),
         "resends" => error.hint("ask the user to look for it, also in the spam folder, before it is sent again"),
         _ => error,
     }

@@ -78,10 +78,11 @@ async fn question(cli: &Cli, user: &User) -> Question {
     ];
     let ends: Vec<String> = ends.into_iter().flatten().collect();
     let ends = if ends.is_empty() { String::new() } else { format!("{}, now", ends.join(", ")) };
+    let tokens = cli.api_tokens_of(user).await.map(|tokens| format!(", and {tokens}")).unwrap_or_default();
     Question::new(format!("Remove the second factor of {}", person(user)))
         .row("set up", second_factor(user, clock))
         .row("ends", ends)
-        .row("stays", "the password, for one sign-in, and API tokens")
+        .row("stays", format!("the password, for one sign-in{tokens}"))
         .row("roles", user.roles.join(", "))
 }
 

@@ -287,7 +287,10 @@ fn leak_list(found: &Result<GetSignInPolicyResponse, Error>, clock: &Clock) -> T
     let digest: String = list.digest.chars().take(DIGEST_DIGITS).collect();
     let built = instant(list.build_time.as_ref()).map(|at| format!(", built {}", clock.ago(at))).unwrap_or_default();
     let text = format!(" {}, digest {digest}{built}", count(list.size, "password"));
-    Text::toned(Tone::Good, "●").and(Tone::Plain, text)
+    if list.problem.is_empty() {
+        return Text::toned(Tone::Good, "●").and(Tone::Plain, text);
+    }
+    Text::toned(Tone::Bad, "✖").and(Tone::Plain, text).and(Tone::Bad, format!("; {}", list.problem))
 }
 
 impl Attention {

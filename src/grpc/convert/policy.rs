@@ -265,7 +265,8 @@ fn expiring(begin: Option<Timestamp>, group: Group) -> v1::ExpiringPasswords {
 
 pub(in crate::grpc) fn breach_list(list: BreachListInUse) -> v1::BreachList {
     let size = i64::try_from(list.passwords).unwrap_or(i64::MAX);
-    v1::BreachList { size, digest: list.digest, build_time: Some(stamp(list.built_at)) }
+    let problem = list.problem.unwrap_or_default();
+    v1::BreachList { size, digest: list.digest, build_time: Some(stamp(list.built_at)), problem }
 }
 
 pub(in crate::grpc) fn check_strength(

@@ -150,7 +150,8 @@ impl Harness {
         self.running.take().expect("a server that runs")
     }
 
-    fn server(&self) -> &Running {
+    /// The server.
+    pub fn server(&self) -> &Running {
         self.running.as_ref().expect("a server that runs")
     }
 

@@ -3,12 +3,10 @@
 use crate::cli::commands::may;
 use crate::cli::error::Error;
 use crate::cli::output::Screen;
-use crate::cli::output::time::instant;
-use crate::cli::output::words::{count, person, reset_command, shell_word};
+use crate::cli::output::words::{person, reset_command, shell_word};
 use crate::cli::prompt::Question;
 use crate::cli::setting::Cli;
-use crate::cli::user_ref;
-use crate::proto::v1::{ListApiTokensRequest, LockCause, LockUserRequest, User, UserKind};
+use crate::proto::v1::{LockCause, LockUserRequest, User, UserKind};
 
 /// The question before it.
 pub(super) async fn question(cli: &Cli, user: &User, words: &str, removes_factor: bool) -> Question {
@@ -68,26 +66,4 @@ pub(super) fn look_back(screen: &Screen, name: &str, scopes: &[String]) -> Resul
         ("sessions.read", format!("latchkey sessions list {name} --ended, for where from")),
     ];
     steps.iter().filter(|(scope, _)| may(scopes, scope)).try_for_each(|(_, step)| screen.next(step))
-}
-
-impl Cli {
-    /// `2 API tokens`: the number of a user's live API tokens. `None` if there are none; "all API tokens" if the number is
-    /// unknown.
-    async fn api_tokens_of(&self, user: &User) -> Option<String> {
-        let request = ListApiTokensRequest {
-            user: Some(user_ref::of_id(&user.id)),
-            page_size: 500,
-            ..ListApiTokensRequest::default()
-        };
-        let answer = self.client.call(request).await.ok().filter(|answer| answer.next_page_token.is_empty());
-        let Some(answer) = answer else { return Some("all API tokens".to_owned()) };
-        let expires =
-            |at: Option<&prost_types::Timestamp>| instant(at).is_some_and(|at| self.screen.clock().is_past(at));
-        let live = answer
-            .api_tokens
-            .iter()
-            .filter(|token| token.revoke_time.is_none() && !expires(token.expire_time.as_ref()))
-            .count();
-        (live > 0).then(|| count(live, "API token"))
-    }
 }

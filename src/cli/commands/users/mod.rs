@@ -20,10 +20,11 @@ use clap::Subcommand;
 
 use crate::cli::args::Paging;
 use crate::cli::error::Error;
+use crate::cli::output::time::instant;
 use crate::cli::output::words::count;
 use crate::cli::setting::Cli;
 use crate::cli::user_ref;
-use crate::proto::v1::{GetUserRequest, ListUserSessionsRequest, User, UserRef};
+use crate::proto::v1::{GetUserRequest, ListApiTokensRequest, ListUserSessionsRequest, User, UserRef};
 
 const HELP: &str = "\
 Examples:
@@ -98,5 +99,25 @@ impl Cli {
             Ok(answer) => Some(format!("more than {}", count(answer.sessions.len(), "session"))),
             Err(_) => Some("all sessions".to_owned()),
         }
+    }
+
+    /// `2 API tokens`: the number of a user's live API tokens. `None` if there are none; "all API tokens" if the number is
+    /// unknown.
+    pub(in crate::cli::commands) async fn api_tokens_of(&self, user: &User) -> Option<String> {
+        let request = ListApiTokensRequest {
+            user: Some(user_ref::of_id(&user.id)),
+            page_size: 500,
+            ..ListApiTokensRequest::default()
+        };
+        let answer = self.client.call(request).await.ok().filter(|answer| answer.next_page_token.is_empty());
+        let Some(answer) = answer else { return Some("all API tokens".to_owned()) };
+        let expires =
+            |at: Option<&prost_types::Timestamp>| instant(at).is_some_and(|at| self.screen.clock().is_past(at));
+        let live = answer
+            .api_tokens
+            .iter()
+            .filter(|token| token.revoke_time.is_none() && !expires(token.expire_time.as_ref()))
+            .count();
+        (live > 0).then(|| count(live, "API token"))
     }
 }

@@ -331,7 +331,7 @@ impl Reset {
             .row("sends", if self.mail { format!("the password to {}", user.email) } else { String::new() })
             .row("ends", ends)
             .row("lifts", lifts.join(", "))
-            .row("stays", "API tokens")
+            .row("stays", cli.api_tokens_of(user).await.unwrap_or_default())
     }
 }
 
