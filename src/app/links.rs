@@ -153,22 +153,29 @@ impl App {
 }
 
 impl<Tx: Connection> Unit<'_, Tx> {
-    /// Fails if the user has got too many links and passwords lately, or if the operator has sent too many. The operator on the
-    /// host may send any number.
+    /// Fails if the user has got too many links and passwords lately, or if the operator has sent too many.
     pub(super) async fn check_message_limits(&self, user: &User, principal: &Principal) -> Result<()> {
-        let since = self.now.saturating_sub(HOUR);
-        let of_user = (Limit::Messages, Requested::For(user.id), MESSAGES_TO_A_USER);
-        let id = principal.id();
-        let of_operator = (Limit::OperatorMessages, Requested::By(&id), MESSAGES_OF_AN_OPERATOR);
-        let limits = if principal.is_local() { vec![of_user] } else { vec![of_user, of_operator] };
-        for (limit, whose, most) in limits {
-            let times = delivery_count_requested(&self.tx, &whose, since, most).await?;
-            if let (true, Some(oldest)) = (times.len() as u64 >= most, times.last()) {
-                let retry_after = oldest.saturating_add(HOUR).duration_since(self.now);
-                return Err(Error::Exhausted { limit, retry_after });
-            }
+        self.check_requested(Limit::Messages, Requested::For(user.id), MESSAGES_TO_A_USER).await?;
+        self.check_operator_messages(principal).await
+    }
+
+    /// Fails if the operator has sent too many links and passwords lately. The operator on the host may send any number.
+    pub(super) async fn check_operator_messages(&self, principal: &Principal) -> Result<()> {
+        if principal.is_local() {
+            return Ok(());
         }
-        Ok(())
+        self.check_requested(Limit::OperatorMessages, Requested::By(&principal.id()), MESSAGES_OF_AN_OPERATOR).await
+    }
+
+    async fn check_requested(&self, limit: Limit, whose: Requested<'_>, most: u64) -> Result<()> {
+        let times = delivery_count_requested(&self.tx, &whose, self.now.saturating_sub(HOUR), most).await?;
+        match times.last() {
+            Some(oldest) if times.len() as u64 >= most => {
+                let retry_after = oldest.saturating_add(HOUR).duration_since(self.now);
+                Err(Error::Exhausted { limit, retry_after })
+            }
+            _ => Ok(()),
+        }
     }
 }
 

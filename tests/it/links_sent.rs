@@ -276,6 +276,25 @@ async fn an_operator_sends_six_hundred_messages_an_hour_at_most_and_the_one_on_t
     assert!(error.message().starts_with("too many messages by this operator; "), "{}", error.message());
     refused(Err::<(), _>(error), Code::ResourceExhausted, "RATE_LIMITED");
     refused(root.verification("bob").await, Code::ResourceExhausted, "RATE_LIMITED");
+    let new = |username: &str, credential: Credential| v1::CreateUserRequest {
+        username: username.to_owned(),
+        email: format!("{username}@example.com"),
+        credential: Some(credential),
+        ..Default::default()
+    };
+    refused(
+        root.create(new("grace", Credential::Invite(v1::SendLink::default()))).await,
+        Code::ResourceExhausted,
+        "RATE_LIMITED",
+    );
+    let by_mail = v1::TemporaryPassword { handover: v1::temporary_password::Handover::Mail.into(), ttl: None };
+    refused(
+        root.create(new("grace", Credential::TemporaryPassword(by_mail))).await,
+        Code::ResourceExhausted,
+        "RATE_LIMITED",
+    );
+    root.create(new("grace", Credential::ReturnInvite(v1::ReturnLink::default()))).await.expect("no message");
+    root.reset_with(returned()).await.expect("no message");
     local.mailed().await;
 }
 
@@ -323,6 +342,8 @@ async fn sec_016_the_user_is_told_of_every_change_without_secrets() {
     assert!(new.contains("Mail about it now goes to this address."), "{new}");
     operator.contain("bob").await.expect("a containment");
     assert_eq!(notices().await.first().map(String::as_str), Some("robert@example.com"));
+    operator.contain("bob").await.expect("the same again");
+    assert_eq!(notices().await.len(), 6, "a repeated containment is no news");
     for sent in operator.deliveries("bob").await {
         let mail = h.mail_of(&sent).await;
         assert!(!mail.text.contains("token=") && !mail.text.contains("c4nary"), "{}", mail.text);

@@ -15,7 +15,7 @@ use crate::domain::delivery::Delivery;
 use crate::domain::email::EmailAddress;
 use crate::domain::id::UserId;
 use crate::domain::idempotency::Remembered;
-use crate::domain::link::{LinkPurpose, LinkWish};
+use crate::domain::link::{LinkPurpose, LinkWay, LinkWish};
 use crate::domain::profile::{DisplayName, ExternalId, Labels, Locale, Note};
 use crate::domain::role::{Role, Scope, scopes_of};
 use crate::domain::temporary_password::TemporaryPassword;
@@ -114,6 +114,7 @@ impl App {
     ) -> Result<Option<CreatedUser>> {
         let is_lasting = matches!(&first, First::Password(given, _) if given.is_lasting());
         let (invite, handover) = first.ways();
+        let sends = handover.is_mailed() || invite.is_some_and(|wish| wish.way == LinkWay::Mailed);
         // Scopes and reserved names are checked before the costly hash, and again in the transaction.
         self.write(caller, None, |writer| async move {
             check_creation(&writer, command, is_lasting).await?;
@@ -138,6 +139,9 @@ impl App {
         let user = &new_user(UserId::from_bytes(self.environment.bytes()), command, password, now);
         let created = self.write(caller, None, |writer| async move {
             check_creation(&writer, command, is_lasting).await?;
+            if sends {
+                writer.check_operator_messages(&caller.principal).await?;
+            }
             let change = writer.change();
             user_insert(&change.tx, user, credentials).await?;
             // Checked again: the insert may have waited until the last account of this name was deleted.

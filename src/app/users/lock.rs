@@ -188,7 +188,10 @@ async fn contain_account(
     end_password(change, &mut contained).await?;
     let (after, effects) = save_locked(change, before, contained, lock).await?;
     place_forget_all(&change.tx, before.id).await?;
-    change.notify(&after, LetterKind::Compromised).await?;
+    // A repeated containment is no news to the user.
+    if before.lock(change.now).is_none_or(|standing| standing.cause != LockCause::Compromise) {
+        change.notify(&after, LetterKind::Compromised).await?;
+    }
     let effects = Effects {
         password_ended: before.password.is_some(),
         api_tokens_revoked: api_token_revoke_all(&change.tx, before.id, change.now).await?,
