@@ -190,6 +190,11 @@ fn fail(error: &dyn std::fmt::Display) -> ExitCode {
     ExitCode::from(FAILED)
 }
 
+fn warn(text: &str) {
+    // Without standard error there is nowhere to warn.
+    let _ = writeln!(std::io::stderr(), "warning: {text}");
+}
+
 fn print(text: &str) -> ExitCode {
     match std::io::stdout().write_all(text.as_bytes()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -497,6 +502,19 @@ async fn test_mail(config: &Config, address: &str) -> Outcome {
     let Ok(to) = EmailAddress::parse(address).map_err(|fault| fail(&format!("ADDRESS: {fault}"))) else {
         return Ok(ExitCode::from(FAILED));
     };
+    if config.writes_mail_by_default() {
+        warn(
+            "no configuration file was read, so this tests the default, mail as files; for a server that runs with one: \
+             latchkeyd mail test ADDRESS --config FILE",
+        );
+        // The first mail would create it, and look like one of the server.
+        if !config.data_dir.is_dir() {
+            return Ok(fail(&format!(
+                "{}, the data directory, does not exist; nothing is tested",
+                config.data_dir.display()
+            )));
+        }
+    }
     let print_line = |line: &str| {
         print(&format!("{line}\n"));
     };

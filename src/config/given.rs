@@ -1,5 +1,7 @@
 //! The values that the sources give for each key, as text that was not parsed yet.
 
+use std::path::PathBuf;
+
 use secrecy::{ExposeSecret, SecretString};
 
 use super::key::{Key, Value};
@@ -16,6 +18,8 @@ struct Setting {
 #[derive(Default)]
 pub(super) struct Given {
     settings: Vec<Setting>,
+    /// The file that was read.
+    pub(super) file: Option<PathBuf>,
     /// One for each removed key that is still set.
     pub(super) warnings: Vec<String>,
 }

@@ -292,7 +292,7 @@ section! {
 }
 
 section! {
-    /// Mail. `latchkeyd mail test ADDRESS` sends one and explains what goes wrong.
+    /// Mail. `latchkeyd mail test ADDRESS`, with the `--config` of the server, sends one and explains what goes wrong.
     pub(super) struct MailKeys = "mail." {
         /// How mail is sent: `smtp` to the relay of `mail.smtp.url`, `file` as files in `mail.dir`, or `off`. `auto` is `smtp`
         /// if `mail.smtp.url` is set, otherwise `file` on SQLite and `off` on PostgreSQL.

@@ -97,6 +97,8 @@ pub struct Config {
     pub support: Option<String>,
     /// How long events of the audit log are kept.
     pub retention: Retention,
+    /// The file that `--config` or `LATCHKEY_CONFIG` named.
+    pub file: Option<PathBuf>,
     /// Warnings for the operator, one sentence each. The server starts nevertheless.
     pub warnings: Vec<String>,
     /// The file that contains the database URL, if `database_url` names one.
@@ -156,6 +158,7 @@ impl Config {
             organisation: keys::default_sender().display_name().to_owned(),
             support: None,
             retention: Retention::default(),
+            file: None,
             warnings: Vec::new(),
             database_file: None,
             origins: BTreeMap::new(),
@@ -214,6 +217,7 @@ impl Config {
         config.temporary_password = TemporaryPassword::read(given, problems).unwrap_or_default();
         config.token = Token::read(given, problems).unwrap_or_default();
         config.origins = keys::all().map(|key| (key.name, given.origin(key.name))).collect();
+        config.file.clone_from(&given.file);
         config.warnings = rules::warnings(&config);
         config.warnings.extend_from_slice(&given.warnings);
         config
@@ -253,6 +257,22 @@ impl Config {
         self.insecure_plaintext = root.insecure_plaintext;
         self.issuer = root.issuer;
         self.reflection = root.reflection;
+    }
+
+    /// The command that tries out mail with this configuration.
+    pub fn mail_test(&self) -> String {
+        let file = self.file.as_ref().map(|file| format!(" --config {}", file.display())).unwrap_or_default();
+        format!("latchkeyd mail test ADDRESS{file}")
+    }
+
+    /// Returns whether mail is written to files only because nothing was configured: a server with a configuration file may
+    /// send its mail elsewhere.
+    pub fn writes_mail_by_default(&self) -> bool {
+        let is_default = |key| *self.origin(key) == Origin::Default;
+        self.file.is_none()
+            && self.mail.transport == Transport::File
+            && is_default("mail.transport")
+            && is_default("mail.dir")
     }
 
     /// Where the value of a key comes from.

@@ -36,6 +36,7 @@ pub(super) fn gather(
                 problems.add(origin, format!("cannot read {}: {error}", path.display().to_string().escape_debug()));
             }
         }
+        given.file = Some(path);
     }
     gather_environment(&variables, &mut given, problems);
     gather_flags(flags, &mut given, problems);

@@ -32,11 +32,19 @@ const POLL: Duration = Duration::from_secs(1);
 /// How long a stop waits for attempts under way. What is left is sent again by another worker.
 const STOP_WITHIN: Duration = Duration::from_secs(5);
 
-/// Starts the worker. It ends when `stop` is cancelled.
-pub fn start(app: &Arc<App>, mailer: Mailer, slow_after: Duration, tracker: &TaskTracker, stop: &CancellationToken) {
+/// Starts the worker. It ends when `stop` is cancelled. A warning names `mail_test`, the command that tries out mail.
+pub fn start(
+    app: &Arc<App>,
+    mailer: Mailer,
+    mail_test: String,
+    slow_after: Duration,
+    tracker: &TaskTracker,
+    stop: &CancellationToken,
+) {
     let mut worker = Worker {
         app: Arc::clone(app),
         mailer: Arc::new(mailer),
+        mail_test,
         slow_after,
         attempts: JoinSet::new(),
         sending: Vec::new(),
@@ -65,6 +73,8 @@ pub fn start(app: &Arc<App>, mailer: Mailer, slow_after: Duration, tracker: &Tas
 struct Worker {
     app: Arc<App>,
     mailer: Arc<Mailer>,
+    /// The command that tries out mail with the configuration of this server.
+    mail_test: String,
     slow_after: Duration,
     attempts: JoinSet<DeliveryAttempt>,
     /// The messages that are being sent.
@@ -180,7 +190,8 @@ impl Worker {
                 self.relay_fails = true;
                 tracing::warn!(
                     failure,
-                    "mail fails at the relay, and is tried again; `latchkeyd mail test ADDRESS` explains the failure"
+                    "mail fails at the relay, and is tried again; `{}` explains the failure",
+                    self.mail_test
                 );
             }
             (None, Attempted::Accepted, true) => {

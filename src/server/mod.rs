@@ -186,7 +186,8 @@ pub async fn start(config: &Config, environment: Environment) -> Result<Running,
         let urls = app.link_urls().cloned();
         let pages_url = pages_address.map(|pages| config.pages_url(pages));
         let mailer = mail::Mailer::new(Arc::clone(transport), templates, config.mail.from.clone(), urls, pages_url);
-        crate::jobs::outbox::start(&app, mailer, config.mail.limits.slow_after, &jobs, &stop_jobs);
+        let slow_after = config.mail.limits.slow_after;
+        crate::jobs::outbox::start(&app, mailer, config.mail_test(), slow_after, &jobs, &stop_jobs);
         crate::jobs::resolve_requests(&app, &jobs, &stop_jobs);
     }
     app.warm_up().await;

@@ -185,7 +185,7 @@ async fn a_refusal_of_the_mailbox_or_of_the_message_is_not_blamed_on_the_address
     let spam = (
         Step::Dot,
         "554 5.7.1 looks like spam",
-        "`latchkeyd mail test ADDRESS` on the server explains",
+        "`latchkeyd mail test ADDRESS` with the server's --config explains",
         "latchkeyd mail test ADDRESS\n",
     );
     let big = (Step::Dot, "552 5.3.4 too big", spam.2, spam.3);

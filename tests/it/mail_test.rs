@@ -40,6 +40,7 @@ fn mode(path: &Path) -> u32 {
 #[test]
 fn without_a_relay_a_mail_is_a_file_that_only_its_owner_can_read() {
     let shell = Shell::default();
+    std::fs::create_dir(shell.path("latchkey-data")).expect("a folder");
     let told = mail_test(&shell, &["ada@example.com"]).good();
     assert!(told.contains("no mail leaves this machine"), "{told}");
     let folder = shell.path("latchkey-data/mail");
@@ -50,6 +51,47 @@ fn without_a_relay_a_mail_is_a_file_that_only_its_owner_can_read() {
     assert!(text.contains("To: ada@example.com\r\n") && text.contains("Message-ID: <"), "{text}");
     mail_test(&shell, &["ada@example.com"]).good();
     assert_eq!(files(&folder).len(), 2, "another mail is another file");
+}
+
+#[test]
+fn without_a_configuration_it_warns_that_the_default_is_tested_and_creates_nothing() {
+    const WARNING: &str = "warning: no configuration file was read, so this tests the default, mail as files; for a server \
+                           that runs with one: latchkeyd mail test ADDRESS --config FILE\n";
+    let mut shell = Shell::default();
+    let told = mail_test(&shell, &["ada@example.com"]);
+    let error = "error: ./latchkey-data, the data directory, does not exist; nothing is tested\n";
+    assert_eq!((told.code, told.stdout.as_str(), told.stderr), (1, "", format!("{WARNING}{error}")));
+    assert!(!shell.path("latchkey-data").exists());
+    std::fs::create_dir(shell.path("data")).expect("a folder");
+    let told = mail_test(&shell, &["ada@example.com", "--data-dir", "data"]);
+    assert_eq!((told.code, told.stderr.as_str()), (0, WARNING));
+    for configured in [["--set", "mail.transport=file"], ["--set", "mail.dir=latchkey-data/mail"]] {
+        let told = mail_test(&shell, &[&["ada@example.com"][..], &configured].concat());
+        assert_eq!((told.code, told.stderr.as_str()), (0, ""), "{configured:?}");
+    }
+    std::fs::write(shell.path("latchkey.toml"), "data_dir = \"new\"\n").expect("a file");
+    let told = mail_test(&shell, &["ada@example.com", "--config", "latchkey.toml"]);
+    assert_eq!((told.code, told.stderr.as_str()), (0, ""));
+    shell.set("LATCHKEY_CONFIG", "latchkey.toml");
+    let told = mail_test(&shell, &["ada@example.com"]);
+    assert_eq!((told.code, told.stderr.as_str()), (0, ""));
+    assert_eq!(files(&shell.path("new/mail")).len(), 2);
+}
+
+#[test]
+fn the_log_names_the_command_with_the_configuration_of_the_server() {
+    // Nothing listens on port 1.
+    let text = "[mail]\nfrom = \"id@example.org\"\nsmtp.url = \"smtp://127.0.0.1:1?tls=none\"\n";
+    for (variable, args) in [("UNUSED", &["--config", "latchkey.toml"][..]), ("LATCHKEY_CONFIG", &[])] {
+        let mut shell = Shell::default();
+        std::fs::write(shell.path("latchkey.toml"), text).expect("a file");
+        shell.set(variable, "latchkey.toml");
+        let mut daemon = Daemon::start(&shell, args);
+        shell.latchkey(&["users", "invite", "ada", "--email", "ada@example.com"]).good();
+        daemon.until("mail fails at the relay");
+        let line = daemon.started.last().expect("a line");
+        assert!(line.contains("`latchkeyd mail test ADDRESS --config latchkey.toml` explains"), "{line}");
+    }
 }
 
 #[test]

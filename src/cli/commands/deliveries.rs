@@ -182,7 +182,7 @@ fn next(screen: &Screen, delivery: &Delivery, user: &str) -> Result<(), Error> {
         DeliveryState::Failed => {
             match delivery.obstacle() {
                 Obstacle::Relay | Obstacle::Message => screen.next(
-                    "latchkeyd mail test ADDRESS, on the server: it explains the failure",
+                    "latchkeyd mail test ADDRESS, on the server and with its --config: it explains the failure",
                 )?,
                 Obstacle::Mailbox => screen.next(&format!(
                     "latchkey users update {user} --email ADDRESS, if the user has an address that is not full or closed"

@@ -180,7 +180,9 @@ fn remove_obstacle(delivery: &Delivery, user: &str) -> Option<String> {
     use DeliveryObstacle::{Address, Mailbox, Message, Relay, Unspecified};
 
     match delivery.obstacle() {
-        Relay | Message => Some("`latchkeyd mail test ADDRESS` on the server explains the failure".to_owned()),
+        Relay | Message => {
+            Some("`latchkeyd mail test ADDRESS` with the server's --config explains the failure".to_owned())
+        }
         Mailbox => Some("ask the user to put the mailbox in order, or for another address".to_owned()),
         Address | Unspecified => (delivery.state() == DeliveryState::Failed)
             .then(|| format!("if the address is wrong, `latchkey users update {user} --email ADDRESS`")),
