@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 use crate::app::{App, DeliveryAttempt, LeasedMessage, OutboxRoom};
 use crate::domain::delivery::{ATTEMPT_LIMIT, Attempted};
 use crate::domain::id::DeliveryId;
-use crate::mail::{Mailer, Outcome};
+use crate::mail::{Mailer, Outcome, Place};
 
 /// Messages that this server sends at a time, without the slow ones.
 const SLOTS: usize = 8;
@@ -149,7 +149,7 @@ impl Worker {
         let (app, mailer, slow_after) = (Arc::clone(&self.app), Arc::clone(&self.mailer), self.slow_after);
         self.attempts.spawn(async move {
             let Outcome { attempted, words, relay_failure } = attempt(&app, &mailer, &leased).await;
-            let (relay, is_slow) = (mailer.place(), began.elapsed() >= slow_after);
+            let (relay, is_slow) = (mailer.place().to_string(), began.elapsed() >= slow_after);
             DeliveryAttempt { leased, attempted, words, relay, is_slow, relay_failure }
         });
     }
@@ -188,17 +188,27 @@ impl Worker {
         match (&attempt.relay_failure, attempt.attempted, self.relay_fails) {
             (Some(failure), _, false) => {
                 self.relay_fails = true;
-                tracing::warn!(
-                    failure,
-                    "mail fails at the relay, and is tried again; `{}` explains the failure",
-                    self.mail_test
-                );
+                self.warn_of(failure);
             }
             (None, Attempted::Accepted, true) => {
                 self.relay_fails = false;
                 tracing::info!("mail goes out again");
             }
             _ => {}
+        }
+    }
+
+    fn warn_of(&self, failure: &str) {
+        match self.mailer.place() {
+            Place::Relay(_) => tracing::warn!(
+                failure,
+                "mail fails at the relay, and is tried again; `{}` explains the failure",
+                self.mail_test
+            ),
+            Place::Folder(_) => tracing::warn!(
+                failure,
+                "mail cannot be written to its folder, and is tried again; check owner and mode of mail.dir, and the free space"
+            ),
         }
     }
 

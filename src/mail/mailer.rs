@@ -57,12 +57,9 @@ impl Mailer {
         Mailer { transport, connections: Connections::default(), templates, from, urls, pages_url }
     }
 
-    /// Where mail goes: `host:port` of the relay, or `file`.
-    pub fn place(&self) -> String {
-        match self.transport.place() {
-            Place::Relay(relay) => relay.place(),
-            Place::Folder(_) => "file".to_owned(),
-        }
+    /// Where mail goes.
+    pub fn place(&self) -> Place {
+        self.transport.place()
     }
 
     fn render(&self, delivery: &Delivery, contents: &Contents) -> Result<Rendered, RenderError> {

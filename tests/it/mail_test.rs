@@ -95,6 +95,20 @@ fn the_log_names_the_command_with_the_configuration_of_the_server() {
 }
 
 #[test]
+fn a_server_that_cannot_write_to_its_folder_blames_no_relay() {
+    let shell = Shell::default();
+    let mut daemon = Daemon::start(&shell, &[]);
+    std::fs::write(shell.path("latchkey-data/mail"), "in the way").expect("a file");
+    shell.latchkey(&["users", "invite", "ada", "--email", "ada@example.com"]).good();
+    daemon.until("is tried again");
+    let line = daemon.started.last().expect("a line");
+    assert!(
+        line.contains("mail cannot be written to its folder, and is tried again; check owner and mode of mail.dir")
+    );
+    assert!(line.contains("cannot write mail to ./latchkey-data/mail: ") && !line.contains("relay"), "{line}");
+}
+
+#[test]
 fn a_folder_that_cannot_be_written_to_is_named_and_nothing_half_written_is_left() {
     let shell = Shell::default();
     std::fs::create_dir(shell.path("latchkey-data")).expect("a folder");
