@@ -84,12 +84,20 @@ impl Reply {
     }
 }
 
-/// The reply on one line, as a log has it.
+/// The reply on one line, as a log has it. The enhanced code, which many relays repeat on each line, stands in it once.
 impl fmt::Display for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.code)?;
-        self.lines.iter().filter(|line| !line.is_empty()).try_for_each(|line| write!(f, " {line}"))
+        let further = self.lines.iter().skip(1).map(|line| without_word(line, self.enhanced_code()));
+        let mut lines = self.lines.iter().take(1).map(String::as_str).chain(further).filter(|line| !line.is_empty());
+        lines.try_for_each(|line| write!(f, " {line}"))
     }
+}
+
+/// The line without its first word, if that is `word`.
+fn without_word<'a>(line: &'a str, word: Option<&str>) -> &'a str {
+    let rest = word.and_then(|word| line.strip_prefix(word));
+    rest.filter(|rest| rest.is_empty() || rest.starts_with(' ')).map_or(line, str::trim_start)
 }
 
 /// Assembles one reply from what arrives.
@@ -184,6 +192,13 @@ mod tests {
         assert_eq!(read(b"250-relay.example\r\n250-SIZE 1000\r\n"), Ok(None));
         assert_eq!(shown_reply(b"550-5.1.1 no\r\n550 such user\n"), "550 5.1.1 no such user");
         assert_eq!(shown_reply(b"250\r\n"), "250");
+    }
+
+    #[test]
+    fn an_enhanced_code_that_is_repeated_on_each_line_is_shown_once() {
+        let repeated = b"550-5.1.1 not to be\r\n550-5.1.1\r\n550-5.1.10 stays\r\n550 5.1.1 found\r\n";
+        assert_eq!(shown_reply(repeated), "550 5.1.1 not to be 5.1.10 stays found");
+        assert_eq!(shown_reply(b"550-no\r\n550 5.1.1 such\r\n"), "550 no 5.1.1 such");
     }
 
     #[test]
