@@ -52,10 +52,15 @@ impl Clock {
         spaced(self.since(then))
     }
 
-    /// `22m`: the time since `then`, for narrow columns.
+    /// `22m`, or `just now`: the time since `then`, for narrow columns.
     pub(crate) fn compact(&self, then: Timestamp) -> String {
-        let (number, unit) = short(self.since(then));
-        format!("{number}{unit}")
+        match self.since(then) {
+            0..5 => "just now".to_owned(),
+            seconds => {
+                let (number, unit) = short(seconds);
+                format!("{number}{unit}")
+            }
+        }
     }
 
     /// `3 h left`, or `expired`. Rounds to the nearest minute, so that three hours granted a moment ago are shown as three.
@@ -203,7 +208,8 @@ mod tests {
         assert_eq!(clock.ago("2026-11-25T07:12:58Z".parse()?), "just now");
         assert_eq!(clock.ago("2026-11-19T07:00:00Z".parse()?), "6 d ago");
         assert_eq!(clock.compact("2026-11-25T06:51:00Z".parse()?), "22m");
-        assert_eq!(clock.compact("2026-11-25T07:12:58Z".parse()?), "2s");
+        assert_eq!(clock.compact("2026-11-25T07:12:58Z".parse()?), "just now");
+        assert_eq!(clock.compact("2026-11-25T07:12:55Z".parse()?), "5s");
         assert_eq!(clock.left("2026-11-25T10:14:00Z".parse()?), "3 h left");
         assert_eq!(clock.left("2026-11-25T10:12:58Z".parse()?), "3 h left");
         assert_eq!(clock.left("2026-11-25T07:12:59Z".parse()?), "expired");
