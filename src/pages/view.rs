@@ -316,6 +316,25 @@ mod tests {
     }
 
     #[test]
+    fn the_page_after_a_form_names_the_contact() {
+        for (contact, parts) in [
+            ("", ["the people who help you", "die Stelle, die Ihnen"]),
+            ("IT <desk>", ["contact IT &lt;desk&gt;", "an IT &lt;desk&gt;"]),
+        ] {
+            let views = Views::new("ACME", contact, None);
+            for (language, of) in Language::iter().flat_map(|language| [(language, "cancel"), (language, "too-late")]) {
+                let values = context! { of };
+                let page =
+                    Page { status: StatusCode::OK, template: "done.html", language, here: String::new(), values };
+                let html = views.render(&page).unwrap_or_else(|error| format!("{error:#}"));
+                let (main, _) = html.split_once("</main>").unwrap_or((&html, ""));
+                let main = main.to_lowercase();
+                assert!(parts.iter().any(|part| main.contains(&part.to_lowercase())), "{of}: {main}");
+            }
+        }
+    }
+
+    #[test]
     fn every_page_renders_in_every_language_with_sparse_and_full_values() {
         let views = [Views::new("", "", None), Views::new("ACME & Söhne", "support@example.org", None)];
         for (views, language) in views.iter().flat_map(|views| Language::iter().map(move |language| (views, language)))
