@@ -254,7 +254,10 @@ fn silent_greeting(relay: &RelayUrl) -> String {
     let host = &relay.host;
     match relay.security {
         Security::Tls => "the relay is overloaded, or refuses this machine; its log has the reason".to_owned(),
-        _ => format!("this port may begin with TLS: use smtps://{host}:465, or smtp:// with port 587"),
+        _ => format!(
+            "this port may begin with TLS: use smtps://{host}:465, or smtp:// with port 587; or the relay is overloaded, or \
+             refuses this machine: its log has the reason"
+        ),
     }
 }
 
