@@ -121,6 +121,26 @@ async fn a_mail_that_is_still_under_way_is_exit_4_and_the_reset_is_done() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_the_relay_fails_a_mail_is_announced_with_a_warning() {
+    let relay = SmtpServer::with(Tls::None, Step::Mail, Act::reply("451 4.3.0 try later")).await;
+    let h = with_relay(&relay).await;
+    let (operator, shell) = (h.operator().await, terminal(&h));
+    let sent = operator.sends_link("bob").await;
+    operator.delivery_in(&sent.id, v1::DeliveryState::Retrying).await;
+    for command in [
+        "users reset bob",
+        "users invite eve --email eve@example.com",
+        "users create carl --email carl@example.com --invite",
+        "email verify bob",
+    ] {
+        let told = run(&shell, command).good();
+        let words = "! the last mail of the server failed ";
+        assert!(told.contains(words) && told.contains(": 451 4.3.0 try later; this one is kept"), "{command}: {told}");
+        assert!(!told.contains("tell the user") && told.contains("latchkey deliveries watch "), "{command}: {told}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_helps_a_mail_depends_on_what_it_met() {
     let wait = "It is tried again by itself, next ";
     let cases = [

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use super::idempotency_key;
-use super::mail::{BeforeUse, Sent, Waiting, delivery_json, mail_limit, remedy, show_advice, show_sent, to};
+use super::mail::{BeforeUse, MailRoute, Sent, Waiting, delivery_json, mail_limit, remedy, show_advice, show_sent, to};
 use crate::cli::args::{self, Confirmation, Paging, enum_parser};
 use crate::cli::error::{Error, Exit};
 use crate::cli::output::Screen;
@@ -245,7 +245,7 @@ impl Resend {
         let request =
             ResendDeliveryRequest { delivery_id: self.id, note: self.note, idempotency_key: idempotency_key()? };
         let is_for_people = !cli.client.is_showing() && !cli.screen.is_json();
-        let writes_files = is_for_people && cli.writes_files(&cli.scopes().await).await;
+        let route = if is_for_people { cli.mail_route(&cli.scopes().await).await } else { MailRoute::Open };
         let answer = cli.call(request).await.map_err(mail_limit)?;
         let delivery = answer.delivery.clone().unwrap_or_default();
         if cli.screen.is_json() {
@@ -253,7 +253,7 @@ impl Resend {
         } else {
             show_sent(&cli.screen, &delivery, None, BeforeUse::Nothing)?;
             if !self.is_step {
-                show_advice(&cli.screen, &delivery, writes_files, self.waiting.wait.is_some())?;
+                show_advice(&cli.screen, &delivery, &route, self.waiting.wait.is_some())?;
             }
         }
         let user = format!("id:{}", delivery.user_id);

@@ -3,7 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::idempotency_key;
-use super::mail::{BeforeUse, Sent, Waiting, mail_limit, show_advice, show_sent};
+use super::mail::{BeforeUse, MailRoute, Sent, Waiting, mail_limit, show_advice, show_sent};
 use super::password::dead_link;
 use crate::cli::args::Confirmation;
 use crate::cli::client::Client;
@@ -65,13 +65,13 @@ impl Verify {
             idempotency_key: idempotency_key()?,
         };
         let is_for_people = !cli.client.is_showing() && !cli.screen.is_json();
-        let writes_files = is_for_people && cli.writes_files(&cli.scopes().await).await;
+        let route = if is_for_people { cli.mail_route(&cli.scopes().await).await } else { MailRoute::Open };
         let answer = cli.call(request).await.map_err(mail_limit)?;
         if cli.screen.is_json() {
             cli.screen.json(&Client::reflected::<SendEmailVerificationRequest>(&answer)?)?;
         } else if let Some(delivery) = &answer.delivery {
             show_sent(&cli.screen, delivery, None, BeforeUse::Nothing)?;
-            show_advice(&cli.screen, delivery, writes_files, self.waiting.wait.is_some())?;
+            show_advice(&cli.screen, delivery, &route, self.waiting.wait.is_some())?;
         }
         cli.follow_sent(Sent { done: "the link is made", user: &name, tells: true }, answer.delivery, self.waiting)
             .await

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::may;
@@ -16,6 +17,7 @@ use crate::cli::setting::Cli;
 use crate::proto::v1::get_mail_status_response::Transport;
 use crate::proto::v1::{
     Delivery, DeliveryKind, DeliveryObstacle, DeliveryState, GetDeliveryRequest, GetMailStatusRequest,
+    GetMailStatusResponse,
 };
 
 /// The pause between two questions for the state of a message.
@@ -43,15 +45,35 @@ pub(super) struct Sent<'a> {
     pub(super) tells: bool,
 }
 
+/// How the server's mail goes.
+#[derive(Debug)]
+pub(super) enum MailRoute {
+    /// To a relay, or it is unknown.
+    Open,
+    /// To files instead.
+    Files,
+    /// To a relay that failed the last message that it failed or took, and when it did.
+    Failing(Timestamp, String),
+}
+
+impl MailRoute {
+    fn of(status: &GetMailStatusResponse) -> MailRoute {
+        match (status.transport(), failing_since(status)) {
+            (Transport::File, _) => MailRoute::Files,
+            (Transport::Smtp, Some(at)) => MailRoute::Failing(at, status.last_failure.clone()),
+            _ => MailRoute::Open,
+        }
+    }
+}
+
 impl Cli {
-    /// Returns whether this server writes mail to files instead of sending it. Asks only a caller who may know it, since a
-    /// refusal is an event. False if it is unknown.
-    pub(super) async fn writes_files(&self, scopes: &[String]) -> bool {
+    /// How the server's mail goes. Asks only a caller who may know it, since a refusal is an event.
+    pub(super) async fn mail_route(&self, scopes: &[String]) -> MailRoute {
         if !may(scopes, "deliveries.read") {
-            return false;
+            return MailRoute::Open;
         }
         let status = self.client.call(GetMailStatusRequest {}).await;
-        status.is_ok_and(|status| status.transport() == Transport::File)
+        status.map_or(MailRoute::Open, |status| MailRoute::of(&status))
     }
 
     /// Follows a message until its end, for `wait` at most, and says what became of it. Without `wait` does nothing.
@@ -130,6 +152,12 @@ impl Cli {
         }
         Ok(delivery)
     }
+}
+
+/// When the server's mail failed last, unless mail was accepted since: between two successes a failure was mended.
+pub(super) fn failing_since(status: &GetMailStatusResponse) -> Option<Timestamp> {
+    let accepted = instant(status.last_accepted_time.as_ref());
+    instant(status.last_failure_time.as_ref()).filter(|failed| accepted.is_none_or(|accepted| accepted < *failed))
 }
 
 /// A message as the answer of `GetDelivery` in JSON.
@@ -222,19 +250,18 @@ pub(super) fn show_sent(
 
 /// Prints what to tell the user, and the command that shows what becomes of the message. Of a message that is followed,
 /// [`Cli::report`] tells when its outcome is known.
-pub(super) fn show_advice(
-    screen: &Screen,
-    delivery: &Delivery,
-    writes_files: bool,
-    follows: bool,
-) -> Result<(), Error> {
+pub(super) fn show_advice(screen: &Screen, delivery: &Delivery, route: &MailRoute, follows: bool) -> Result<(), Error> {
     if follows {
         return Ok(());
     }
-    if writes_files {
-        screen.caution("mail is written to files on the server; no user gets it")?;
-    } else if let Some(tell) = tell(delivery) {
-        screen.fields([("tell the user", tell.into())])?;
+    match (route, tell(delivery)) {
+        (MailRoute::Files, _) => screen.caution("mail is written to files on the server; no user gets it")?,
+        (MailRoute::Failing(at, words), _) => screen.caution(format!(
+            "the last mail of the server failed {}: {words}; this one is kept and tried again: see `latchkey status`",
+            screen.clock().ago(*at)
+        ))?,
+        (MailRoute::Open, Some(tell)) => screen.fields([("tell the user", tell.into())])?,
+        (MailRoute::Open, None) => {}
     }
     screen.next(&format!("latchkey deliveries watch {}", delivery.id))
 }

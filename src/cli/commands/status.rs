@@ -6,6 +6,7 @@ use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use super::audit::class_words;
+use super::mail::failing_since;
 use crate::cli::client::Client;
 use crate::cli::client::call::Call;
 use crate::cli::error::{Error, Exit};
@@ -247,10 +248,8 @@ fn mail(found: &Result<GetMailStatusResponse, Error>, clock: &Clock) -> Text {
         Ok(status) => status,
         Err(error) => return Text::toned(Tone::Bad, "✖ ").and(Tone::Plain, error.message()),
     };
-    let [accepted, failed, oldest] =
-        [&status.last_accepted_time, &status.last_failure_time, &status.oldest_time].map(|at| instant(at.as_ref()));
-    // Between two successes a failure was mended.
-    let fails = failed.filter(|failed| accepted.is_none_or(|accepted| accepted < *failed));
+    let [accepted, oldest] = [&status.last_accepted_time, &status.oldest_time].map(|at| instant(at.as_ref()));
+    let fails = failing_since(status);
     let (tone, mark, how) = match status.transport() {
         Transport::Off => (Tone::Dim, "–", "off: no mail is sent"),
         Transport::File => (Tone::Warn, "!", "to files on the server; no user gets it"),

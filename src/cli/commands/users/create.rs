@@ -7,7 +7,7 @@ use secrecy::ExposeSecret;
 
 use super::reset::{show_secret, shown_once};
 use crate::cli::args::{self, Confirmation, enum_parser};
-use crate::cli::commands::mail::{BeforeUse, Sent, Waiting, mail_limit, show_advice, show_sent};
+use crate::cli::commands::mail::{BeforeUse, MailRoute, Sent, Waiting, mail_limit, show_advice, show_sent};
 use crate::cli::commands::{Loss, idempotency_key, may};
 use crate::cli::error::Error;
 use crate::cli::output::text::{Text, Tone};
@@ -137,7 +137,7 @@ impl Create {
         };
         let is_for_people = !cli.client.is_showing() && !cli.screen.is_json();
         let scopes = if is_for_people { cli.scopes().await } else { Vec::new() };
-        let writes_files = invites && cli.writes_files(&scopes).await;
+        let route = if invites { cli.mail_route(&scopes).await } else { MailRoute::Open };
         cli.answer_once(request, loss, |screen, answer| {
             let user = answer.user.unwrap_or_default();
             let created = Text::toned(Tone::Good, "✔ ").and(Tone::Plain, format!("{} is created", person(&user)));
@@ -157,7 +157,7 @@ impl Create {
             }
             if let Some(delivery) = &answer.delivery {
                 show_sent(screen, delivery, answer.expire_time.as_ref(), BeforeUse::Nothing)?;
-                return show_advice(screen, delivery, writes_files, waiting.wait.is_some());
+                return show_advice(screen, delivery, &route, waiting.wait.is_some());
             }
             let name = shell_word(&user.username);
             match user.state() {

@@ -7,7 +7,7 @@ use clap::Args;
 use super::reset::show_link;
 use crate::cli::args::{self, Confirmation};
 use crate::cli::client::Client;
-use crate::cli::commands::mail::{BeforeUse, Sent, Waiting, mail_limit, show_advice, show_sent};
+use crate::cli::commands::mail::{BeforeUse, MailRoute, Sent, Waiting, mail_limit, show_advice, show_sent};
 use crate::cli::commands::{Loss, idempotency_key};
 use crate::cli::error::{Error, Exit};
 use crate::cli::output::text::{Text, Tone};
@@ -76,10 +76,11 @@ impl Invite {
     pub(super) async fn run(self, cli: &Cli) -> Result<(), Error> {
         let known = self.known(cli).await?;
         let is_for_people = !cli.client.is_showing() && !cli.screen.is_json();
-        let writes_files = is_for_people && !self.return_link && cli.writes_files(&cli.scopes().await).await;
+        let asks = is_for_people && !self.return_link;
+        let route = if asks { cli.mail_route(&cli.scopes().await).await } else { MailRoute::Open };
         let delivery = match known {
-            Some(user) => self.again(cli, &user, writes_files).await,
-            None => self.first(cli, writes_files).await,
+            Some(user) => self.again(cli, &user, &route).await,
+            None => self.first(cli, &route).await,
         };
         let delivery = delivery.map_err(mail_limit)?;
         let name = shell_word(&self.username);
@@ -114,7 +115,7 @@ impl Invite {
     }
 
     /// Creates the account with an invitation.
-    async fn first(&self, cli: &Cli, writes_files: bool) -> Result<Option<Delivery>, Error> {
+    async fn first(&self, cli: &Cli, route: &MailRoute) -> Result<Option<Delivery>, Error> {
         let ttl = self.ttl.map(args::wire_duration);
         let credential = if self.return_link {
             Credential::ReturnInvite(ReturnLink { ttl })
@@ -142,14 +143,14 @@ impl Invite {
             let link = answer.secret.map(|(Created::InviteLink(secret) | Created::TemporaryPassword(secret))| secret);
             let done = Text::from(done);
             let invited = Invited { done, link, delivery: answer.delivery, expire_time: answer.expire_time };
-            self.show(screen, &invited, writes_files)
+            self.show(screen, &invited, route)
         })
         .await?;
         Ok(sent)
     }
 
     /// Invites a user who has no password yet.
-    async fn again(&self, cli: &Cli, user: &User, writes_files: bool) -> Result<Option<Delivery>, Error> {
+    async fn again(&self, cli: &Cli, user: &User, route: &MailRoute) -> Result<Option<Delivery>, Error> {
         let ttl = self.ttl.map(args::wire_duration);
         let method =
             if self.return_link { Method::ReturnLink(ReturnLink { ttl }) } else { Method::SendLink(SendLink { ttl }) };
@@ -171,11 +172,11 @@ impl Invite {
         let link = answer.secret.map(|(Secret::ResetLink(secret) | Secret::TemporaryPassword(secret))| secret);
         let done = Text::from(format!("{} existed already", person(user)));
         let invited = Invited { done, link, delivery: answer.delivery, expire_time: answer.expire_time };
-        self.show(&cli.screen, &invited, writes_files).map_err(|error| self.lost(error))?;
+        self.show(&cli.screen, &invited, route).map_err(|error| self.lost(error))?;
         Ok(invited.delivery)
     }
 
-    fn show(&self, screen: &crate::cli::output::Screen, invited: &Invited, writes_files: bool) -> Result<(), Error> {
+    fn show(&self, screen: &crate::cli::output::Screen, invited: &Invited, route: &MailRoute) -> Result<(), Error> {
         let Invited { done, link, delivery, expire_time } = invited;
         let done = Text::toned(Tone::Good, "✔ ").join(done.clone());
         if let Some(link) = link {
@@ -187,7 +188,7 @@ impl Invite {
         }
         let Some(delivery) = delivery else { return Ok(()) };
         show_sent(screen, delivery, expire_time.as_ref(), BeforeUse::Nothing)?;
-        show_advice(screen, delivery, writes_files, self.waiting.wait.is_some())
+        show_advice(screen, delivery, route, self.waiting.wait.is_some())
     }
 
     fn lost(&self, error: Error) -> Error {

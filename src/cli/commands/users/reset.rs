@@ -8,7 +8,7 @@ use tonic::Code;
 
 use super::diagnose::told;
 use crate::cli::args::{self, Confirmation};
-use crate::cli::commands::mail::{BeforeUse, Sent, Waiting, mail_limit, show_advice, show_sent};
+use crate::cli::commands::mail::{BeforeUse, MailRoute, Sent, Waiting, mail_limit, show_advice, show_sent};
 use crate::cli::commands::{Loss, idempotency_key, may};
 use crate::cli::error::{Error, Refusal};
 use crate::cli::output::Screen;
@@ -203,7 +203,8 @@ impl Reset {
         let name = self.name();
         let is_for_people = !cli.client.is_showing() && !cli.screen.is_json();
         let mails = self.is_by_mail() || self.mail;
-        let writes_files = is_for_people && mails && cli.writes_files(&cli.scopes().await).await;
+        let asks = is_for_people && mails;
+        let route = if asks { cli.mail_route(&cli.scopes().await).await } else { MailRoute::Open };
         let mut sent = None;
         let loss = |answer: &ResetPasswordResponse| {
             sent.clone_from(&answer.delivery);
@@ -238,9 +239,7 @@ impl Reset {
             Cli::effects(screen, answer.effects.as_ref(), answer.lifted_lock.as_ref())?;
             answer.remaining.iter().try_for_each(|finding| screen.caution(told(finding, screen.clock())))?;
             match &answer.delivery {
-                Some(delivery) if !self.is_step => {
-                    show_advice(screen, delivery, writes_files, self.waiting.wait.is_some())
-                }
+                Some(delivery) if !self.is_step => show_advice(screen, delivery, &route, self.waiting.wait.is_some()),
                 _ => Ok(()),
             }
         })
