@@ -138,6 +138,13 @@ async fn while_the_relay_fails_a_mail_is_announced_with_a_warning() {
         assert!(told.contains(words) && told.contains(": 451 4.3.0 try later; this one is kept"), "{command}: {told}");
         assert!(!told.contains("tell the user") && told.contains("latchkey deliveries watch "), "{command}: {told}");
     }
+    // A message that has not left cannot be in the spam folder.
+    let told = run(&shell, &format!("deliveries resend {}", sent.id));
+    assert!(
+        told.stderr.contains("hint: it is still being sent; follow it with `latchkey deliveries show "),
+        "{told:?}"
+    );
+    assert!(!told.stderr.contains("spam"), "{told:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

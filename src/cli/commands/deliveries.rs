@@ -18,6 +18,7 @@ use crate::cli::output::words::{person, shell_word};
 use crate::cli::prompt::Question;
 use crate::cli::setting::Cli;
 use crate::cli::user_ref;
+use crate::proto::v1::user_ref::Ref;
 use crate::proto::v1::{
     CancelDeliveryRequest, Delivery, DeliveryObstacle as Obstacle, DeliveryState, GetDeliveryRequest,
     ListDeliveriesRequest, ListDeliveriesResponse, ResendDeliveryRequest, UserRef,
@@ -242,11 +243,15 @@ impl Resend {
     }
 
     pub(super) async fn run(self, cli: &Cli) -> Result<(), Error> {
+        let id = self.id.clone();
         let request =
             ResendDeliveryRequest { delivery_id: self.id, note: self.note, idempotency_key: idempotency_key()? };
         let is_for_people = !cli.client.is_showing() && !cli.screen.is_json();
         let route = if is_for_people { cli.mail_route(&cli.scopes().await).await } else { MailRoute::Open };
-        let answer = cli.call(request).await.map_err(mail_limit)?;
+        let answer = match cli.call(request).await {
+            Err(error) if error.limit() == "resends" => return Err(cli.pause(error, id).await),
+            answer => answer.map_err(mail_limit)?,
+        };
         let delivery = answer.delivery.clone().unwrap_or_default();
         if cli.screen.is_json() {
             cli.screen.json(&crate::cli::client::Client::reflected::<ResendDeliveryRequest>(&answer)?)?;
@@ -259,6 +264,33 @@ impl Resend {
         let user = format!("id:{}", delivery.user_id);
         let sent = Sent { done: "a new message was made", user: &user, tells: !self.is_step };
         cli.follow_sent(sent, Some(delivery), self.waiting).await
+    }
+}
+
+impl Cli {
+    /// Adds to the error for a message that is too young to be sent again where it is. The newest of its kind counts.
+    async fn pause(&self, error: Error, id: String) -> Error {
+        let Ok(Some(named)) =
+            self.client.call(GetDeliveryRequest { delivery_id: id }).await.map(|found| found.delivery)
+        else {
+            return error;
+        };
+        let list = ListDeliveriesRequest {
+            page_size: 1,
+            user: Some(UserRef { r#ref: Some(Ref::Id(named.user_id.clone())) }),
+            kinds: vec![named.kind],
+            ..ListDeliveriesRequest::default()
+        };
+        let newest = self.client.call(list).await.ok().and_then(|mut found| found.deliveries.pop()).unwrap_or(named);
+        match newest.state() {
+            _ if !is_final(&newest) => {
+                error.hint(format!("it is still being sent; follow it with `latchkey deliveries show {}`", newest.id))
+            }
+            DeliveryState::Accepted | DeliveryState::Unknown => {
+                error.hint("ask the user to look for it, also in the spam folder, before it is sent again")
+            }
+            _ => error.hint(format!("`latchkey deliveries show {}` says what became of it", newest.id)),
+        }
     }
 }
 

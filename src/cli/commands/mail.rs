@@ -174,7 +174,6 @@ pub(super) fn mail_limit(error: Error) -> Error {
     match error.limit() {
         "messages" => error.hint("a user gets at most 10 links and temporary passwords an hour"),
         "operator_messages" => error.hint("an operator sends at most 600 links and temporary passwords an hour"),
-        "resends" => error.hint("ask the user to look for it, also in the spam folder, before it is sent again"),
         _ => error,
     }
 }
