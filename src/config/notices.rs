@@ -1,22 +1,7 @@
 //! Which notices users get.
 
 use super::key::{Allowed, Value};
-use crate::domain::delivery::LetterKind;
-
-/// The notices, each with its name.
-const ALL: [(&str, LetterKind); 11] = [
-    ("password_changed", LetterKind::PasswordChanged),
-    ("password_reset", LetterKind::PasswordResetDone),
-    ("compromised", LetterKind::Compromised),
-    ("address_changed", LetterKind::AddressChanged),
-    ("totp_enrolled", LetterKind::TotpEnrolled),
-    ("totp_disabled", LetterKind::TotpDisabled),
-    ("second_factor_reset", LetterKind::SecondFactorReset),
-    ("recovery_code_used", LetterKind::RecoveryCodeUsed),
-    ("wrong_codes", LetterKind::WrongCodes),
-    ("password_expiring", LetterKind::PasswordExpiring),
-    ("inactive", LetterKind::AccountInactive),
-];
+use crate::domain::delivery::{LetterKind, NAMED_NOTICES};
 
 /// The notices that users get.
 #[derive(Debug, Clone)]
@@ -28,7 +13,7 @@ pub(super) const NOTICES: Allowed =
 
 impl Default for Notices {
     fn default() -> Notices {
-        Notices(ALL.map(|(_, kind)| kind).to_vec())
+        Notices(NAMED_NOTICES.map(|(_, kind)| kind).to_vec())
     }
 }
 
@@ -37,13 +22,13 @@ impl Value for Notices {
         if text == "off" {
             return Some(Notices(Vec::new()));
         }
-        let kind = |name: &str| ALL.into_iter().find(|(known, _)| *known == name.trim()).map(|(_, kind)| kind);
+        let kind =
+            |name: &str| NAMED_NOTICES.into_iter().find(|(known, _)| *known == name.trim()).map(|(_, kind)| kind);
         text.split(',').map(kind).collect::<Option<_>>().map(Notices)
     }
 
     fn write(&self) -> String {
-        let name = |kind: &LetterKind| ALL.into_iter().find(|(_, known)| known == kind).map(|(name, _)| name);
-        let names: Vec<&str> = self.0.iter().filter_map(name).collect();
+        let names: Vec<&str> = self.0.iter().filter_map(|kind| kind.notice()).collect();
         if names.is_empty() { "off".to_owned() } else { names.join(",") }
     }
 }

@@ -87,7 +87,27 @@ pub enum LetterKind {
     AccountInactive,
 }
 
+/// The notices, each with its name.
+pub const NAMED_NOTICES: [(&str, LetterKind); 11] = [
+    ("password_changed", LetterKind::PasswordChanged),
+    ("password_reset", LetterKind::PasswordResetDone),
+    ("compromised", LetterKind::Compromised),
+    ("address_changed", LetterKind::AddressChanged),
+    ("totp_enrolled", LetterKind::TotpEnrolled),
+    ("totp_disabled", LetterKind::TotpDisabled),
+    ("second_factor_reset", LetterKind::SecondFactorReset),
+    ("recovery_code_used", LetterKind::RecoveryCodeUsed),
+    ("wrong_codes", LetterKind::WrongCodes),
+    ("password_expiring", LetterKind::PasswordExpiring),
+    ("inactive", LetterKind::AccountInactive),
+];
+
 impl LetterKind {
+    /// The name of a notice. `None` for another letter.
+    pub fn notice(self) -> Option<&'static str> {
+        NAMED_NOTICES.into_iter().find(|(_, kind)| *kind == self).map(|(name, _)| name)
+    }
+
     /// The letter that carries a link.
     pub fn of_link(purpose: LinkPurpose) -> LetterKind {
         match purpose {

@@ -148,6 +148,23 @@ async fn while_the_relay_fails_a_mail_is_announced_with_a_warning() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_notice_is_called_by_its_name() {
+    let relay = SmtpServer::start(Tls::None).await;
+    let h = with_relay(&relay).await;
+    let shell = terminal(&h);
+    assert!(run(&shell, "deliveries list").good().contains("  notice: address changed  "));
+    assert!(run(&shell, "users history bob").good().contains(&format!("mail, notice (address changed) to {ADDRESS}")));
+    run(&shell, "users reset bob --wait").good();
+    let answer = run(&shell, "deliveries list --user bob --output json").json();
+    let names: Vec<_> =
+        (0..2).map(|index| answer["deliveries"][index]["notice"].as_str().unwrap_or_default()).collect();
+    assert_eq!(names, ["", "address_changed"], "{answer}");
+    let id = answer["deliveries"][0]["id"].as_str().expect("an id");
+    let told = run(&shell, &format!("deliveries resend {id}"));
+    assert!(told.stderr.contains("hint: ask the user to look for it, also in the spam folder"), "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_helps_a_mail_depends_on_what_it_met() {
     let wait = "It is tried again by itself, next ";
     let cases = [

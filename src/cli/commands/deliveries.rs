@@ -10,7 +10,7 @@ use super::mail::{BeforeUse, MailRoute, Sent, Waiting, delivery_json, mail_limit
 use crate::cli::args::{self, Confirmation, Paging, enum_parser};
 use crate::cli::error::{Error, Exit};
 use crate::cli::output::Screen;
-use crate::cli::output::delivery::{WRITTEN, is_final, is_written, kind, outcome, state};
+use crate::cli::output::delivery::{WRITTEN, is_final, is_written, outcome, purpose, state};
 use crate::cli::output::table::{Column, Table};
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::time::{Clock, instant};
@@ -113,7 +113,7 @@ fn table(deliveries: &[Delivery], clock: &Clock) -> Table {
         let created = instant(delivery.create_time.as_ref()).map(|at| clock.ago(at)).unwrap_or_default();
         table.row([
             delivery.id.as_str().into(),
-            kind(delivery.kind()).into(),
+            purpose(delivery).into(),
             delivery.address.as_str().into(),
             created.into(),
             state(delivery, clock),

@@ -10,7 +10,7 @@ use super::may;
 use crate::cli::args;
 use crate::cli::error::{Error, Exit};
 use crate::cli::output::Screen;
-use crate::cli::output::delivery::{WRITTEN, is_final, is_written, kind, outcome, state};
+use crate::cli::output::delivery::{WRITTEN, is_final, is_written, kind, notice, outcome, state};
 use crate::cli::output::text::{Text, Tone};
 use crate::cli::output::time::instant;
 use crate::cli::setting::Cli;
@@ -277,7 +277,9 @@ fn tell(delivery: &Delivery) -> Option<&'static str> {
     })
 }
 
-/// The words for a kind of message and where it goes: `password reset to ada@example.com`.
+/// The words for what a message is for and where it goes: `password reset to ada@example.com`, `notice (address changed) to
+/// ada@example.com`.
 pub(super) fn to(delivery: &Delivery) -> String {
-    format!("{} to {}", kind(delivery.kind()), delivery.address)
+    let notice = notice(delivery).map(|notice| format!(" ({notice})")).unwrap_or_default();
+    format!("{}{notice} to {}", kind(delivery.kind()), delivery.address)
 }

@@ -22,6 +22,17 @@ pub(crate) fn kind(kind: DeliveryKind) -> &'static str {
     }
 }
 
+/// Which notice a message is: `password changed`. `None` of another message, and of an older server.
+pub(crate) fn notice(delivery: &Delivery) -> Option<String> {
+    (!delivery.notice.is_empty()).then(|| delivery.notice.replace('_', " "))
+}
+
+/// What a message is for: `password reset`, `notice: password changed`.
+pub(crate) fn purpose(delivery: &Delivery) -> String {
+    let notice = notice(delivery).map(|notice| format!(": {notice}")).unwrap_or_default();
+    format!("{}{notice}", kind(delivery.kind()))
+}
+
 /// Whether a message was written to a file, which no user gets.
 pub(crate) fn is_written(delivery: &Delivery) -> bool {
     delivery.state() == DeliveryState::Accepted && delivery.relay == FILE

@@ -133,6 +133,7 @@ pub(in crate::grpc) fn delivery(known: &Delivery) -> v1::Delivery {
         relay: known.relay.clone(),
         relay_answer,
         obstacle: obstacle(known.obstacle()).into(),
+        notice: known.letter.notice().unwrap_or_default().to_owned(),
     }
 }
 
