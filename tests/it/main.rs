@@ -52,6 +52,7 @@ mod database_role;
 mod deadlines;
 mod deleting_users;
 mod diagnosis;
+mod diagnosis_of_mail;
 mod error_reasons;
 mod examples;
 mod existing_passwords;

@@ -191,7 +191,8 @@ pub(super) fn remedy(delivery: &Delivery, user: &str) -> String {
         _ if delivery.state() == DeliveryState::Cancelled => {
             format!("see which one came after it with `latchkey deliveries list --user {user}`")
         }
-        (DeliveryKind::TemporaryPassword, _) => {
+        (DeliveryKind::TemporaryPassword, Some(first)) => format!("{first}; then `latchkey users reset {user}`"),
+        (DeliveryKind::TemporaryPassword, None) => {
             format!("let the user choose a password with `latchkey users reset {user}`")
         }
         (DeliveryKind::Notice | DeliveryKind::Unspecified, first) => {

@@ -4,18 +4,17 @@ use super::{Code, Facts, Finding, Severity};
 use crate::domain::delivery::{Delivery, DeliveryKind, DeliveryState, Obstacle};
 use crate::domain::sign_in_ability::Remedy;
 use crate::domain::time::Timestamp;
-use crate::domain::user::User;
+use crate::domain::user::{ChangeCause, User};
 
 /// What helps if mail fails to all users.
 const MAIL_TEST: &str = "Run `latchkeyd mail test ADDRESS` on the server, which explains the failure.";
 
 /// What helps if the relay refuses one message, as spam or as too big.
 const MESSAGE_REFUSED: &str = "Ask the operator of the relay why it refuses the message; `latchkeyd mail test ADDRESS` on the \
-                               server tries another one. Then send the message again.";
+                               server tries another one.";
 
 /// What helps if the mailbox is full or closed.
-const MAILBOX_REFUSED: &str =
-    "Ask the user to put the mailbox in order, or for another address, then send the message again.";
+const MAILBOX_REFUSED: &str = "Ask the user to put the mailbox in order, or for another address";
 
 /// Why the link in the newest mail, which should have let the user choose a password, does not work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,9 +60,71 @@ pub(super) fn dead_link(user: &User, facts: &Facts, now: Timestamp) -> Option<De
     }
 }
 
-/// The finding about the newest message with a link or a password, if it does not reach the user.
-pub(super) fn of_newest_message(deliveries: &[Delivery], now: Timestamp) -> Option<Finding> {
+/// The message with the temporary password that is in force.
+fn password_mail<'a>(user: &User, deliveries: &'a [Delivery], now: Timestamp) -> Option<&'a Delivery> {
+    let password = user.password.as_ref().filter(|password| !password.is_expired(now))?;
+    let is_temporary = user.change_cause(now) == Some(ChangeCause::Temporary);
+    let newest = deliveries.iter().find(|sent| sent.letter.kind() == DeliveryKind::TemporaryPassword)?;
+    Some(newest).filter(|sent| is_temporary && sent.created_at >= password.changed_at)
+}
+
+/// The finding about a temporary password that was to go by mail, and did not. It is only a warning: the password may have been
+/// shown to an operator, too.
+pub(super) fn of_password_mail(user: &User, deliveries: &[Delivery], now: Timestamp) -> Option<Finding> {
+    let sent = password_mail(user, deliveries, now)?;
+    let became = match sent.state {
+        DeliveryState::Failed => "was refused",
+        DeliveryState::Expired => "did not go out in time",
+        DeliveryState::Cancelled => "was cancelled",
+        DeliveryState::Retrying => {
+            let words = last_words(sent);
+            let summary = format!(
+                "The temporary password has not arrived yet: the mail to {} was not accepted{words}.",
+                sent.address
+            );
+            return Some(waits(Finding::new(Code::DeliveryFailing, Severity::Warning, summary), sent));
+        }
+        _ => return None,
+    };
+    let words = last_words(sent);
+    let summary =
+        format!("The temporary password never reached the user: the mail to {} {became}{words}.", sent.address);
+    let again = "reset the password again";
+    let remedy = match (sent.state, sent.obstacle()) {
+        (_, Some(Obstacle::Relay)) => format!("{MAIL_TEST} Then {again}."),
+        (_, Some(Obstacle::Message)) => format!("{MESSAGE_REFUSED} Then {again}."),
+        (_, Some(Obstacle::Mailbox)) => format!("{MAILBOX_REFUSED}, then {again}."),
+        (DeliveryState::Failed, _) => format!("Correct the address if it is wrong, then {again}."),
+        _ => "Reset the password again.".to_owned(),
+    };
+    let finding = Finding::new(Code::DeliveryFailing, Severity::Warning, summary);
+    Some(Finding { since: Some(sent.updated_at), ..finding.helped(remedy, Some(Remedy::ResetPassword)) })
+}
+
+/// What the last attempt met, after a colon.
+fn last_words(sent: &Delivery) -> String {
+    if sent.last_words.is_empty() { String::new() } else { format!(": {}", sent.last_words) }
+}
+
+/// Adds what helps a message that is tried again.
+fn waits(finding: Finding, sent: &Delivery) -> Finding {
+    let finding = match sent.obstacle() {
+        Some(Obstacle::Relay) => finding.helped(format!("{MAIL_TEST} It is tried again by itself."), None),
+        _ => finding.helped("Wait: it is tried again by itself.", None),
+    };
+    Finding { since: Some(sent.updated_at), until: sent.next_attempt_at, ..finding }
+}
+
+/// The finding about the newest message with a link or a password, if it does not reach the user. [`of_password_mail`] tells of
+/// the temporary password that is in force.
+pub(super) fn of_newest_message(user: &User, deliveries: &[Delivery], now: Timestamp) -> Option<Finding> {
     let newest = deliveries.iter().find(|sent| sent.letter.kind() != DeliveryKind::Notice)?;
+    if newest.letter.kind() == DeliveryKind::TemporaryPassword {
+        let is_outdated = user.password.as_ref().is_none_or(|password| password.changed_at > newest.created_at);
+        if is_outdated || of_password_mail(user, deliveries, now).is_some() {
+            return None;
+        }
+    }
     let became = match newest.state {
         DeliveryState::Failed => "was refused",
         DeliveryState::Expired if newest.expires_at.is_some_and(|at| at > now) => {
@@ -81,23 +142,25 @@ pub(super) fn of_newest_message(deliveries: &[Delivery], now: Timestamp) -> Opti
         DeliveryKind::EmailVerification => "mail that confirms the address",
         DeliveryKind::PasswordReset | DeliveryKind::Notice => "mail with the link",
     };
-    let words = if newest.last_words.is_empty() { String::new() } else { format!(": {}", newest.last_words) };
-    let summary = format!("The {what} to {} {became}{words}.", newest.address);
+    let summary = format!("The {what} to {} {became}{}.", newest.address, last_words(newest));
     let finding = Finding::new(Code::DeliveryFailing, Severity::Warning, summary);
-    let again = Some(Remedy::ResendDelivery);
+    if newest.state == DeliveryState::Retrying {
+        return Some(waits(finding, newest));
+    }
+    // A temporary password cannot be sent again.
+    let (again, then) = match newest.letter.kind() {
+        DeliveryKind::TemporaryPassword => (Some(Remedy::ResetPassword), "reset the password again"),
+        _ => (Some(Remedy::ResendDelivery), "send the message again"),
+    };
     let finding = match (newest.state, newest.obstacle()) {
-        (DeliveryState::Unknown, _) => finding.helped("Ask the user whether it came; if not, send it again.", again),
-        (DeliveryState::Retrying, Some(Obstacle::Relay)) => {
-            finding.helped(format!("{MAIL_TEST} It is tried again by itself."), None)
-        }
-        (DeliveryState::Retrying, _) => finding.helped("Wait: it is tried again by itself.", None),
-        (_, Some(Obstacle::Relay)) => finding.helped(format!("{MAIL_TEST} Then send the message again."), None),
-        (_, Some(Obstacle::Message)) => finding.helped(MESSAGE_REFUSED, None),
-        (_, Some(Obstacle::Mailbox)) => finding.helped(MAILBOX_REFUSED, again),
+        (DeliveryState::Unknown, _) => finding.helped(format!("Ask the user whether it came; if not, {then}."), again),
+        (_, Some(Obstacle::Relay)) => finding.helped(format!("{MAIL_TEST} Then {then}."), None),
+        (_, Some(Obstacle::Message)) => finding.helped(format!("{MESSAGE_REFUSED} Then {then}."), None),
+        (_, Some(Obstacle::Mailbox)) => finding.helped(format!("{MAILBOX_REFUSED}, then {then}."), again),
         (DeliveryState::Failed, _) => {
-            finding.helped("Correct the address if it is wrong, then send the message again.", again)
+            finding.helped(format!("Correct the address if it is wrong, then {then}."), again)
         }
-        _ => finding.helped("Send the message again.", again),
+        _ => finding.helped(format!("The message did not go out: {then}."), again),
     };
     Some(Finding { since: Some(newest.updated_at), until: newest.next_attempt_at, ..finding })
 }

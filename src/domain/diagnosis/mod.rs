@@ -12,7 +12,7 @@ use std::time::Duration;
 use strum::{IntoStaticStr, VariantArray};
 
 use self::account::of_account;
-use self::mail::{dead_link, of_disowned};
+use self::mail::{dead_link, of_disowned, of_password_mail};
 use self::password_sign_in::of_person;
 use super::delivery::Delivery;
 use super::lockout::{BudgetThrottle, Throttle};
@@ -220,7 +220,11 @@ pub struct Diagnosis {
 impl Diagnosis {
     /// Judges a sign-in of a user. A finding is blocking if and only if the verdict is that the user cannot sign in now.
     pub fn of_user(user: &User, facts: &Facts, now: Timestamp) -> Diagnosis {
-        let mut findings = of_account(user, dead_link(user, facts, now), now);
+        let mut findings = Vec::new();
+        if user.kind == UserKind::Person {
+            findings.extend(of_password_mail(user, &facts.deliveries, now));
+        }
+        findings.extend(of_account(user, dead_link(user, facts, now), now));
         if user.kind == UserKind::Person {
             findings.extend(of_person(user, facts, now));
             findings.extend(facts.password_disowned_at.map(of_disowned));

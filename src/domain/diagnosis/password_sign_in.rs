@@ -29,7 +29,7 @@ pub(super) fn of_person(user: &User, facts: &Facts, now: Timestamp) -> Vec<Findi
     }
     findings.extend(facts.wrong_passwords.as_ref().map(|wrong| of_wrong_passwords(wrong, user)));
     findings.extend(of_second_factor(user, facts, now));
-    findings.extend(of_newest_message(&facts.deliveries, now));
+    findings.extend(of_newest_message(user, &facts.deliveries, now));
     findings.extend(facts.mail_failure.as_deref().map(of_outage));
     findings
 }

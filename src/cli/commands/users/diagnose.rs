@@ -4,7 +4,9 @@ use clap::Args;
 use jiff::Timestamp;
 
 use super::means::Means;
-use super::recovery::{duties, has_second_factor, repeatable};
+use super::recovery::{
+    duties, failing, has_lost_password, has_second_factor, is_contained, is_lost_password, repeatable,
+};
 use super::show::link;
 use crate::cli::commands::audit::is_step;
 use crate::cli::commands::mail::to;
@@ -94,6 +96,9 @@ pub(super) fn title(typed: &str, from: &str, answer: &DiagnoseSignInResponse, cl
             (Tone::Good, "●", format!("can sign in{place}, with the right password and a code"))
         }
         SignInVerdict::Can => (Tone::Good, "●", format!("can sign in{place}, with the right password")),
+        SignInVerdict::CanAfterSteps if has_lost_password(answer) => {
+            (Tone::Bad, "✖", format!("can sign in{place} only with a temporary password that never reached the user"))
+        }
         SignInVerdict::CanAfterSteps => (Tone::Warn, "▲", format!("can sign in{place}, then must {}", duties(answer))),
         SignInVerdict::NotYet => {
             let when = end(answer).map_or_else(|| "yet".to_owned(), |at| format!("until {}", clock.moment(at)));
@@ -121,9 +126,14 @@ pub(super) fn steps(typed: &str, answer: &DiagnoseSignInResponse, means: &Means,
     let repeatable = repeatable(answer);
     let step = |finding: &SignInFinding| command(finding, &name, answer, means);
     let steps_of = |finding: &SignInFinding| -> Vec<String> {
-        let needs_link = matches!(finding.code(), Code::Pending | Code::ResetOutstanding);
-        match newest_link(answer).filter(|_| needs_link) {
-            _ if finding.code() == Code::DeliveryFailing => of_failing_mail(finding, repeatable, &name, clock),
+        let is_lost = is_lost_password(answer, finding);
+        let needs_link = is_lost || matches!(finding.code(), Code::Pending | Code::ResetOutstanding);
+        // The reset that set the temporary password ended the links of before.
+        let counts = |sent: &&Delivery| needs_link && !(is_lost && sent.link_end_time.is_some());
+        match newest_link(answer).filter(counts) {
+            _ if finding.code() == Code::DeliveryFailing && !is_lost => {
+                of_failing_mail(finding, answer, &name, means, clock)
+            }
             _ if needs_link && returned_link(answer).is_some() => {
                 let again = step(finding).map(|reset| format!("{reset}, if it is lost"));
                 std::iter::once(HAND_OVER.to_owned()).chain(again).collect()
@@ -135,6 +145,7 @@ pub(super) fn steps(typed: &str, answer: &DiagnoseSignInResponse, means: &Means,
                 std::iter::once(finding.remedy.clone()).chain(step(finding)).collect()
             }
             Some(sent) if sent.link_end_time.is_none() && is_on_its_way(sent) => of_unused_link(sent),
+            _ if is_lost => of_failing_mail(finding, answer, &name, means, clock),
             _ => step(finding).into_iter().collect(),
         }
     };
@@ -169,6 +180,7 @@ fn command(finding: &SignInFinding, name: &str, answer: &DiagnoseSignInResponse,
             let back = if finding.code() == Code::LockedAsDeactivated { ", if the user is back" } else { "" };
             Some(format!("latchkey users unlock {name}{by}{back}"))
         }
+        "CompletePasswordChange" if has_lost_password(answer) => None,
         "ResetPassword" if resets && finding.code() == Code::WrongPasswordLately => None,
         "ResetPassword" => {
             let forgotten =
@@ -253,33 +265,50 @@ fn of_unused_link(sent: &Delivery) -> Vec<String> {
 const NOTHING_CAME: &str = "if the user says that nothing came";
 
 /// What helps a message that does not reach its user: first what the server says, unless a command does it.
-fn of_failing_mail(finding: &SignInFinding, sent: Option<&Delivery>, name: &str, clock: &Clock) -> Vec<String> {
+fn of_failing_mail(
+    finding: &SignInFinding,
+    answer: &DiagnoseSignInResponse,
+    name: &str,
+    means: &Means,
+    clock: &Clock,
+) -> Vec<String> {
+    let sent = failing(answer, finding);
     let next = instant(finding.until_time.as_ref()).map(|at| format!(", next {}.", clock.moment(at)));
     let remedy = finding.remedy.trim_end_matches('.');
-    let is_of_recipient = !finding.remedy_method.is_empty();
+    let of_others = [DeliveryObstacle::Relay, DeliveryObstacle::Message];
+    let is_of_recipient =
+        !finding.remedy_method.is_empty() && sent.is_none_or(|sent| !of_others.contains(&sent.obstacle()));
     let is_of_mailbox = sent.is_some_and(|sent| sent.obstacle() == DeliveryObstacle::Mailbox);
     let said =
         (!is_of_recipient || is_of_mailbox).then(|| format!("{remedy}{}", next.unwrap_or_else(|| ".".to_owned())));
     let Some(sent) = sent else { return said.into_iter().collect() };
-    let again = format!("latchkey deliveries resend {}", sent.id);
+    let again = again(sent, answer, means);
+    let is_current = answer.user.as_ref().is_some_and(|user| user.email == sent.address);
+    let update = |when: &str| is_current.then(|| format!("latchkey users update {name} --email ADDRESS, {when}"));
     let commands = match sent.state() {
-        DeliveryState::Retrying => Vec::new(),
-        DeliveryState::Unknown => vec![format!("{again}, {NOTHING_CAME}")],
-        DeliveryState::Failed if is_of_mailbox => {
-            vec![again, format!("latchkey users update {name} --email ADDRESS, if the user has another address")]
-        }
-        DeliveryState::Failed if is_of_recipient => {
-            vec![format!("latchkey users update {name} --email ADDRESS, if the address is wrong"), again]
-        }
-        _ => vec![again],
+        DeliveryState::Retrying => [None, None],
+        DeliveryState::Unknown => [again.map(|again| format!("{again}, {NOTHING_CAME}")), None],
+        DeliveryState::Failed if is_of_mailbox => [again, update("if the user has another address")],
+        DeliveryState::Failed if is_of_recipient => [update("if the address is wrong"), again],
+        _ => [again, None],
     };
-    said.into_iter().chain(commands).collect()
+    said.into_iter().chain(commands.into_iter().flatten()).collect()
+}
+
+/// The command that sends a message again, or another temporary password. None for a notice, and after a containment, which
+/// ended the link.
+fn again(sent: &Delivery, answer: &DiagnoseSignInResponse, means: &Means) -> Option<String> {
+    match sent.kind() {
+        _ if is_contained(answer) => None,
+        DeliveryKind::TemporaryPassword => answer.user.as_ref().map(|user| reset(user, means, false)),
+        kind => sets_password(kind).then(|| format!("latchkey deliveries resend {}", sent.id)),
+    }
 }
 
 /// `✔ accepted: invitation to ada@example.com · 2 h ago`, unless a finding tells of the message.
 fn mail(answer: &DiagnoseSignInResponse, clock: &Clock) -> Option<Text> {
-    let is_told = answer.findings.iter().any(|finding| finding.code() == Code::DeliveryFailing);
-    let sent = newest(answer).filter(|_| !is_told)?;
+    let mut told = answer.findings.iter().filter_map(|finding| failing(answer, finding));
+    let sent = newest(answer).filter(|newest| told.all(|told| told.id != newest.id))?;
     let at = instant(sent.update_time.as_ref()).map(|at| format!(" · {}", clock.ago(at))).unwrap_or_default();
     let ended = if sent.link_end_time.is_some() { " · its link no longer works" } else { "" };
     Some(state(sent, clock).and(Tone::Plain, format!(": {}", to(sent))).and(Tone::Dim, at + ended))

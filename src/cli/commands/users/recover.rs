@@ -7,7 +7,9 @@ use clap::Args;
 use super::diagnose::{SPEAK_FIRST, end, labelled, of_returned_link, reason, show, steps, title, told};
 use super::lock::{Contain, Unlock};
 use super::means::{Means, lacking};
-use super::recovery::{Factor, Given, Progress, Step, Way, has_second_factor, may_be_taken_over, stands, ways};
+use super::recovery::{
+    Factor, Given, Progress, Step, Way, has_lost_password, has_second_factor, may_be_taken_over, stands, ways,
+};
 use super::reset::Reset;
 use super::update::Update;
 use crate::cli::client::Client;
@@ -98,7 +100,7 @@ impl Recover {
 /// The exit code without steps: whether the user can sign in.
 fn outcome(answer: &DiagnoseSignInResponse) -> Result<(), Error> {
     match answer.verdict() {
-        SignInVerdict::Can | SignInVerdict::CanAfterSteps => Ok(()),
+        SignInVerdict::Can | SignInVerdict::CanAfterSteps if !has_lost_password(answer) => Ok(()),
         _ => Err(Error::Silent(Exit::Stopped)),
     }
 }

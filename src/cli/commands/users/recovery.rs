@@ -3,7 +3,7 @@
 use super::means::{Means, lacking};
 use crate::proto::v1::sign_in_finding::{Code, Severity};
 use crate::proto::v1::{
-    Delivery, DeliveryKind, DiagnoseSignInResponse, LockCause, SignInFinding, SignInVerdict, UserLock,
+    Delivery, DeliveryKind, DeliveryState, DiagnoseSignInResponse, LockCause, SignInFinding, SignInVerdict, UserLock,
 };
 
 /// The next thing to do.
@@ -117,7 +117,7 @@ impl Progress {
                 "can sign in, then must change the password".to_owned(),
                 format!("sign in as {name} with the temporary password{code}, and choose another one then"),
             ),
-            (None, _) if self.knows_password == Some(false) => return None,
+            (None, _) if self.knows_password == Some(false) || has_lost_password(answer) => return None,
             (None, SignInVerdict::CanAfterSteps) => (
                 format!("can sign in, then must {}", duties(answer)),
                 format!("sign in as {name} with the password{code}, then {}", duties(answer)),
@@ -161,33 +161,58 @@ fn blocking(answer: &DiagnoseSignInResponse) -> impl Iterator<Item = &SignInFind
     answer.findings.iter().filter(|finding| finding.severity() == Severity::Blocking)
 }
 
-fn is_contained(answer: &DiagnoseSignInResponse) -> bool {
+pub(super) fn is_contained(answer: &DiagnoseSignInResponse) -> bool {
     let lock = answer.user.as_ref().and_then(|user| user.lock.as_ref());
     lock.map(UserLock::cause) == Some(LockCause::Compromise)
+}
+
+/// The message that a finding tells of, which does not reach its user.
+pub(super) fn failing<'a>(answer: &'a DiagnoseSignInResponse, finding: &SignInFinding) -> Option<&'a Delivery> {
+    let is_told = |sent: &&Delivery| {
+        finding.code() == Code::DeliveryFailing
+            && sent.update_time == finding.since_time
+            && !matches!(sent.state(), DeliveryState::Queued | DeliveryState::Sending | DeliveryState::Accepted)
+    };
+    let mut told = answer.deliveries.iter().filter(is_told);
+    told.clone().find(|sent| sent.kind() != DeliveryKind::Notice).or_else(|| told.next())
+}
+
+/// Whether a finding tells that no user knows the temporary password: its mail did not go out.
+pub(super) fn is_lost_password(answer: &DiagnoseSignInResponse, finding: &SignInFinding) -> bool {
+    use DeliveryState::{Cancelled, Expired, Failed};
+
+    failing(answer, finding).is_some_and(|sent| {
+        sent.kind() == DeliveryKind::TemporaryPassword && matches!(sent.state(), Failed | Expired | Cancelled)
+    })
+}
+
+/// Whether no user knows the temporary password.
+pub(super) fn has_lost_password(answer: &DiagnoseSignInResponse) -> bool {
+    answer.findings.iter().any(|finding| is_lost_password(answer, finding))
 }
 
 /// Why the user needs another way in: there is no password that works, or its mail does not arrive.
 fn needs_access(answer: &DiagnoseSignInResponse) -> Option<&SignInFinding> {
     let resets = |finding: &&SignInFinding| finding.remedy_method.ends_with("/ResetPassword");
-    let fails = |finding: &&SignInFinding| finding.code() == Code::DeliveryFailing && newest(answer).is_some();
+    let fails = |finding: &&SignInFinding| failing(answer, finding).is_some_and(gives_access);
     let contained = |finding: &&SignInFinding| finding.code() == Code::LockedAsCompromised;
     let failing = answer.findings.iter().find(fails);
     failing.or_else(|| blocking(answer).find(resets)).or_else(|| blocking(answer).find(contained))
 }
 
-/// The newest message that should have let the user choose a password or sign in.
-fn newest(answer: &DiagnoseSignInResponse) -> Option<&Delivery> {
+/// Whether a message should let the user choose a password or sign in.
+fn gives_access(sent: &Delivery) -> bool {
     use DeliveryKind::{Invite, PasswordReset, TemporaryPassword};
 
-    let newest = answer.deliveries.iter().find(|sent| sent.kind() != DeliveryKind::Notice)?;
-    Some(newest).filter(|sent| matches!(sent.kind(), Invite | PasswordReset | TemporaryPassword))
+    matches!(sent.kind(), Invite | PasswordReset | TemporaryPassword)
 }
 
-/// The message to send again: the newest one, if it does not arrive and has a link. None after a containment, which ended it.
+/// The message to send again: one that does not arrive and has a link by which the user chooses a password. None after a
+/// containment, which ended it.
 pub(super) fn repeatable(answer: &DiagnoseSignInResponse) -> Option<&Delivery> {
-    let fails = answer.findings.iter().any(|finding| finding.code() == Code::DeliveryFailing);
-    let is_repeatable = fails && !is_contained(answer);
-    newest(answer).filter(|sent| is_repeatable && sent.kind() != DeliveryKind::TemporaryPassword)
+    let mut failing = answer.findings.iter().filter_map(|finding| failing(answer, finding));
+    let is_link = |sent: &&Delivery| gives_access(sent) && sent.kind() != DeliveryKind::TemporaryPassword;
+    failing.find(is_link).filter(|_| !is_contained(answer))
 }
 
 /// The ways to choose from, the best first.

@@ -1,0 +1,109 @@
+//! What a diagnosis says of a user whose mail does not arrive, and the steps that it proposes.
+
+use std::time::Duration;
+
+use latchkey::config::Transport;
+use latchkey::proto::v1;
+use latchkey::proto::v1::reset_password_request::Method;
+use latchkey::proto::v1::temporary_password::Handover;
+
+use crate::cli::terminal;
+use crate::harness::actors::named;
+use crate::harness::smtp::{Act, SmtpServer, Step, Tls};
+use crate::harness::transcript::Shell;
+use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD};
+
+const ADDRESS: &str = "bob@example.com";
+
+/// A server whose mail goes to this relay, with a user who has an address.
+async fn with_relay(relay: &SmtpServer) -> Harness {
+    let url = format!("smtp://127.0.0.1:{}?tls=none", relay.address.port());
+    let h = Harness::with(|config| {
+        config.mail.transport = Transport::Smtp;
+        config.mail.smtp.url = Some(url.parse().expect("a URL"));
+        config.mail.limits.command = Duration::from_secs(2);
+    })
+    .await;
+    h.create("bob", &[], PASSWORD).await;
+    with_address(&h.operator().await, ADDRESS).await;
+    h
+}
+
+async fn with_address(operator: &Client, address: &str) {
+    let request =
+        v1::UpdateUserRequest { user: Some(named("bob")), email: Some(address.to_owned()), ..Default::default() };
+    operator.user_admin().update_user(request).await.expect("an address");
+}
+
+/// Runs the command without blocking the thread on which the relay runs. Returns what it prints.
+fn run(shell: &Shell, line: &str) -> String {
+    tokio::task::block_in_place(|| shell.latchkey(&line.split(' ').collect::<Vec<_>>())).stdout
+}
+
+/// The steps that a diagnosis of the user proposes, on one line.
+fn steps(shell: &Shell, user: &str) -> String {
+    let told = run(shell, &format!("users diagnose {user}"));
+    let (before, _) = told.split_once("  WHY").expect("why");
+    let (_, steps) = before.split_once("  DO ").expect("steps");
+    steps.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Sends a temporary password by mail, and waits for the state of the mail.
+async fn mail_password(operator: &Client, state: v1::DeliveryState) -> v1::Delivery {
+    let handover = Handover::Mail.into();
+    let method = Some(Method::TemporaryPassword(v1::TemporaryPassword { handover, ttl: None }));
+    let request = v1::ResetPasswordRequest { user: Some(named("bob")), method, ..Default::default() };
+    let sent = operator.reset_with(request).await.expect("a reset").delivery.expect("a message");
+    operator.delivery_in(&sent.id, state).await;
+    sent
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_temporary_password_that_never_reached_the_user_is_reset_again_and_not_used() {
+    let relay = SmtpServer::with(Tls::None, Step::Recipient, Act::reply("550 5.1.1 no such user")).await;
+    let h = with_relay(&relay).await;
+    let (operator, shell) = (h.operator().await, terminal(&h));
+    mail_password(&operator, v1::DeliveryState::Failed).await;
+    let told = run(&shell, "users diagnose bob");
+    assert!(
+        told.starts_with("✖ bob can sign in only with a temporary password that never reached the user\n"),
+        "{told}"
+    );
+    assert!(told.contains("  WHY  ! The temporary password never reached the user: the mail to bob@"), "{told}");
+    let address = "1 latchkey users update bob --email ADDRESS if the address is wrong ";
+    assert_eq!(steps(&shell, "bob"), format!("{address}2 latchkey users reset bob"));
+    let ran = tokio::task::block_in_place(|| shell.latchkey(&["users", "recover", "bob"]));
+    assert!(ran.code == 1 && !ran.stdout.contains("The user signs in"), "{ran:?}");
+    let line = ["users", "reset", "bob", "--temporary-password", "--mail", "--yes", "--wait"];
+    let ran = tokio::task::block_in_place(|| shell.latchkey(&line));
+    let hint = "`latchkey users update bob --email ADDRESS`; then `latchkey users reset bob`";
+    assert!(ran.stderr.contains(hint), "{ran:?}");
+
+    // With another address, only another password is missing.
+    with_address(&operator, "bob@example.org").await;
+    assert_eq!(steps(&shell, "bob"), "1 latchkey users reset bob");
+    // A password that an operator has seen is handed over.
+    operator.reset("bob").await.expect("a reset");
+    let told = run(&shell, "users diagnose bob");
+    assert!(told.starts_with("▲ bob can sign in, then must change the password\n"), "{told}");
+    assert!(!told.contains("never reached"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_temporary_password_whose_mail_waits_or_was_cancelled_has_not_arrived() {
+    let relay = SmtpServer::with(Tls::None, Step::Recipient, Act::reply("451 4.7.1 try later")).await;
+    let h = with_relay(&relay).await;
+    let (operator, shell) = (h.operator().await, terminal(&h));
+    let sent = mail_password(&operator, v1::DeliveryState::Retrying).await;
+    let told = run(&shell, "users diagnose bob");
+    assert!(told.contains("  DO   1  Wait: it is tried again by itself, next "), "{told}");
+    assert!(told.contains("  WHY  ! The temporary password has not arrived yet: "), "{told}");
+    run(&shell, &format!("deliveries cancel {} --yes", sent.id));
+    assert_eq!(steps(&shell, "bob"), "1 latchkey users reset bob");
+    // A link that is on its way is the way in, until it fails, too.
+    run(&shell, "users reset bob");
+    let link = operator.deliveries("bob").await.remove(0);
+    operator.delivery_in(&link.id, v1::DeliveryState::Retrying).await;
+    let told = steps(&shell, "bob");
+    assert!(told.starts_with("1 Wait: ") && !told.contains("users reset"), "{told}");
+}
