@@ -107,3 +107,27 @@ async fn a_temporary_password_whose_mail_waits_or_was_cancelled_has_not_arrived(
     let told = steps(&shell, "bob");
     assert!(told.starts_with("1 Wait: ") && !told.contains("users reset"), "{told}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_sends_no_mail_any_more_proposes_no_mail() {
+    let relay = SmtpServer::with(Tls::None, Step::Recipient, Act::reply("550 5.1.1 no such user")).await;
+    let mut h = with_relay(&relay).await;
+    run(&terminal(&h), "users reset bob");
+    let sent = h.operator().await.deliveries("bob").await.remove(0);
+    h.operator().await.delivery_in(&sent.id, v1::DeliveryState::Failed).await;
+    assert!(steps(&terminal(&h), "bob").contains("deliveries resend"));
+    h.config.mail.transport = Transport::File;
+    h = h.restart().await;
+    run(&terminal(&h), "users invite grace --email grace@example.com");
+    let sent = h.operator().await.deliveries("grace").await.remove(0);
+    h.operator().await.delivery_in(&sent.id, v1::DeliveryState::Accepted).await;
+    assert!(steps(&terminal(&h), "grace").contains("deliveries resend"));
+
+    h.config.mail.transport = Transport::Off;
+    h = h.restart().await;
+    let shell = terminal(&h);
+    assert_eq!(steps(&shell, "grace"), "1 latchkey users reset grace --temporary-password");
+    assert_eq!(steps(&shell, "bob"), "1 latchkey users reset bob --temporary-password if the password is forgotten");
+    let told = run(&shell, "users recover grace");
+    assert!(told.contains("2  latchkey users reset grace --temporary-password\n"), "{told}");
+}

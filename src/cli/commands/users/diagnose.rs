@@ -123,7 +123,7 @@ pub(super) fn end(answer: &DiagnoseSignInResponse) -> Option<Timestamp> {
 /// What helps, the most important first: commands, and sentences where there is none.
 pub(super) fn steps(typed: &str, answer: &DiagnoseSignInResponse, means: &Means, clock: &Clock) -> Vec<String> {
     let name = shell_word(answer.user.as_ref().map_or(typed, |user| &user.username));
-    let repeatable = repeatable(answer);
+    let repeatable = repeatable(answer).filter(|_| means.sends_links());
     let step = |finding: &SignInFinding| command(finding, &name, answer, means);
     let steps_of = |finding: &SignInFinding| -> Vec<String> {
         let is_lost = is_lost_password(answer, finding);
@@ -144,7 +144,10 @@ pub(super) fn steps(typed: &str, answer: &DiagnoseSignInResponse, means: &Means,
             Some(sent) if sent.link_end_time.is_some() && pending_link(answer).is_none() => {
                 std::iter::once(finding.remedy.clone()).chain(step(finding)).collect()
             }
-            Some(sent) if sent.link_end_time.is_none() && is_on_its_way(sent) => of_unused_link(sent),
+            // Without mail no link is sent again.
+            Some(sent) if sent.link_end_time.is_none() && is_on_its_way(sent) && means.sends_links() => {
+                of_unused_link(sent)
+            }
             _ if is_lost => of_failing_mail(finding, answer, &name, means, clock),
             _ => step(finding).into_iter().collect(),
         }
@@ -282,6 +285,9 @@ fn of_failing_mail(
     let said =
         (!is_of_recipient || is_of_mailbox).then(|| format!("{remedy}{}", next.unwrap_or_else(|| ".".to_owned())));
     let Some(sent) = sent else { return said.into_iter().collect() };
+    if !means.sends_links() {
+        return without_mail(sent, answer, means).into_iter().collect();
+    }
     let again = again(sent, answer, means);
     let is_current = answer.user.as_ref().is_some_and(|user| user.email == sent.address);
     let update = |when: &str| is_current.then(|| format!("latchkey users update {name} --email ADDRESS, {when}"));
@@ -293,6 +299,19 @@ fn of_failing_mail(
         _ => [again, None],
     };
     said.into_iter().chain(commands.into_iter().flatten()).collect()
+}
+
+/// The command that helps where the server sends no links: a password that an operator hands over. None if another finding of
+/// the user leads to one.
+fn without_mail(sent: &Delivery, answer: &DiagnoseSignInResponse, means: &Means) -> Option<String> {
+    let can_sign_in = matches!(answer.verdict(), SignInVerdict::Can | SignInVerdict::CanAfterSteps);
+    let user = answer.user.as_ref().filter(|_| can_sign_in)?;
+    let when = match sent.kind() {
+        DeliveryKind::TemporaryPassword => "",
+        kind if sets_password(kind) => ", if the password is forgotten",
+        _ => return None,
+    };
+    Some(format!("{}{when}", reset(user, means, false)))
 }
 
 /// The command that sends a message again, or another temporary password. None for a notice, and after a containment, which
