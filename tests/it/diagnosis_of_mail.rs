@@ -131,3 +131,19 @@ async fn a_server_that_sends_no_mail_any_more_proposes_no_mail() {
     let told = run(&shell, "users recover grace");
     assert!(told.contains("2  latchkey users reset grace --temporary-password\n"), "{told}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_that_the_user_disowns_is_contained_before_anything_else_is_done() {
+    let h = Harness::start().await;
+    let (operator, stranger, shell) = (h.operator().await, h.stranger().await, terminal(&h));
+    h.create("bob", &[], PASSWORD).await;
+    with_address(&operator, ADDRESS).await;
+    run(&shell, "users reset bob");
+    let mail = h.mail_of(&operator.deliveries("bob").await.remove(0)).await;
+    stranger.choose(&mail.token("reset"), OTHER_PASSWORD).await.expect("an intruder's password");
+    h.clock.advance(Duration::from_secs(1));
+    stranger.cancel(&mail.token("cancel")).await.expect("a cancellation that comes too late");
+    operator.lock("bob").await.expect("a lock");
+    let contain = "1 latchkey users contain bob if the password is not the user's ";
+    assert_eq!(steps(&shell, "bob"), format!("{contain}2 latchkey users unlock bob"));
+}

@@ -222,12 +222,12 @@ impl Diagnosis {
     pub fn of_user(user: &User, facts: &Facts, now: Timestamp) -> Diagnosis {
         let mut findings = Vec::new();
         if user.kind == UserKind::Person {
+            findings.extend(facts.password_disowned_at.map(of_disowned));
             findings.extend(of_password_mail(user, &facts.deliveries, now));
         }
         findings.extend(of_account(user, dead_link(user, facts, now), now));
         if user.kind == UserKind::Person {
             findings.extend(of_person(user, facts, now));
-            findings.extend(facts.password_disowned_at.map(of_disowned));
         }
         findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
         Diagnosis { verdict: verdict(user, facts, now), findings }

@@ -154,8 +154,10 @@ pub(super) fn steps(typed: &str, answer: &DiagnoseSignInResponse, means: &Means,
     };
     let similar = answer.similar_usernames.iter().map(|name| format!("latchkey users diagnose {}", shell_word(name)));
     let matters = answer.findings.iter().filter(|finding| finding.severity() > Severity::Info);
+    let mut matters: Vec<&SignInFinding> = matters.collect();
+    matters.sort_by_key(|finding| rank(finding));
     let mut steps: Vec<String> = Vec::new();
-    for step in matters.flat_map(steps_of).chain(similar) {
+    for step in matters.into_iter().flat_map(steps_of).chain(similar) {
         if !steps.contains(&step) {
             steps.push(step);
         }
@@ -167,6 +169,15 @@ pub(super) fn steps(typed: &str, answer: &DiagnoseSignInResponse, means: &Means,
     };
     steps.extend(otherwise.filter(|_| steps.is_empty()).map(str::to_owned));
     steps
+}
+
+/// What is done first, whatever prevents a sign-in. The rest keeps its order.
+fn rank(finding: &SignInFinding) -> u8 {
+    match finding.code() {
+        // An unlock or a reset may let an intruder in.
+        Code::ResetDisowned => 0,
+        _ => 1,
+    }
 }
 
 /// The command against a finding, or what the server says where there is none. `None` if another step does it.
