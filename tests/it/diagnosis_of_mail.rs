@@ -147,3 +147,20 @@ async fn a_link_that_the_user_disowns_is_contained_before_anything_else_is_done(
     let contain = "1 latchkey users contain bob if the password is not the user's ";
     assert_eq!(steps(&shell, "bob"), format!("{contain}2 latchkey users unlock bob"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_that_refused_a_notice_is_corrected_before_a_link_is_sent_there() {
+    let relay = SmtpServer::with(Tls::None, Step::Recipient, Act::reply("550 5.1.1 no such user")).await;
+    let h = with_relay(&relay).await;
+    let (operator, shell) = (h.operator().await, terminal(&h));
+    operator.contain("bob").await.expect("a lock");
+    let notice = operator.deliveries("bob").await.remove(0);
+    operator.delivery_in(&notice.id, v1::DeliveryState::Failed).await;
+    let told = run(&shell, "users diagnose bob");
+    assert!(told.contains("! A notice to bob@example.com was refused: ") && !told.contains("✔ mail"), "{told}");
+    let steps_of_bob = steps(&shell, "bob");
+    let (_, rest) = steps_of_bob.split_once("2 ").expect("two steps");
+    let expected =
+        "latchkey users update bob --email ADDRESS if the address is wrong 3 latchkey users reset bob --unlock";
+    assert!(steps_of_bob.starts_with("1 Speak with the user first") && rest == expected, "{steps_of_bob}");
+}

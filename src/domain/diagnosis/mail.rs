@@ -165,6 +165,22 @@ pub(super) fn of_newest_message(user: &User, deliveries: &[Delivery], now: Times
     Some(Finding { since: Some(newest.updated_at), until: newest.next_attempt_at, ..finding })
 }
 
+/// The finding about a notice that was refused at the address of today, to which nothing went since. What is sent there next does
+/// not arrive, either.
+pub(super) fn of_refused_notice(user: &User, deliveries: &[Delivery]) -> Option<Finding> {
+    user.mail_failed_at?;
+    let is_refused = |sent: &&Delivery| {
+        sent.letter.kind() == DeliveryKind::Notice
+            && sent.state == DeliveryState::Failed
+            && sent.obstacle() == Some(Obstacle::Address)
+            && user.email.as_ref().is_some_and(|email| email.as_str() == sent.address)
+    };
+    let sent = deliveries.iter().find(is_refused)?;
+    let summary = format!("A notice to {} was refused{}.", sent.address, last_words(sent));
+    let finding = Finding::new(Code::DeliveryFailing, Severity::Warning, summary);
+    Some(Finding { since: Some(sent.updated_at), ..finding.helped("Correct the address if it is wrong.", None) })
+}
+
 /// What all messages meet, if none goes out.
 pub(super) fn of_outage(error: &str) -> Finding {
     let finding = Finding::new(Code::MailUnavailable, Severity::Warning, format!("No mail goes out: {error}."));

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::mail::{of_newest_message, of_outage};
+use super::mail::{of_newest_message, of_outage, of_password_mail, of_refused_notice};
 use super::second_factor::of_second_factor;
 use super::{Code, Facts, Finding, Readiness, Severity, SourceBlock, WrongPasswords, counted, has_unusable_hash};
 use crate::domain::lockout::Throttle;
@@ -29,7 +29,10 @@ pub(super) fn of_person(user: &User, facts: &Facts, now: Timestamp) -> Vec<Findi
     }
     findings.extend(facts.wrong_passwords.as_ref().map(|wrong| of_wrong_passwords(wrong, user)));
     findings.extend(of_second_factor(user, facts, now));
-    findings.extend(of_newest_message(user, &facts.deliveries, now));
+    let of_mail = of_newest_message(user, &facts.deliveries, now);
+    let is_told = of_mail.is_some() || of_password_mail(user, &facts.deliveries, now).is_some();
+    let of_notice = of_refused_notice(user, &facts.deliveries).filter(|_| !is_told);
+    findings.extend(of_mail.or(of_notice));
     findings.extend(facts.mail_failure.as_deref().map(of_outage));
     findings
 }

@@ -155,7 +155,7 @@ pub(super) fn steps(typed: &str, answer: &DiagnoseSignInResponse, means: &Means,
     let similar = answer.similar_usernames.iter().map(|name| format!("latchkey users diagnose {}", shell_word(name)));
     let matters = answer.findings.iter().filter(|finding| finding.severity() > Severity::Info);
     let mut matters: Vec<&SignInFinding> = matters.collect();
-    matters.sort_by_key(|finding| rank(finding));
+    matters.sort_by_key(|finding| rank(finding, answer));
     let mut steps: Vec<String> = Vec::new();
     for step in matters.into_iter().flat_map(steps_of).chain(similar) {
         if !steps.contains(&step) {
@@ -172,19 +172,27 @@ pub(super) fn steps(typed: &str, answer: &DiagnoseSignInResponse, means: &Means,
 }
 
 /// What is done first, whatever prevents a sign-in. The rest keeps its order.
-fn rank(finding: &SignInFinding) -> u8 {
+fn rank(finding: &SignInFinding, answer: &DiagnoseSignInResponse) -> u8 {
+    let is_of_address = failing(answer, finding).is_some_and(|sent| sent.obstacle() == DeliveryObstacle::Address);
     match finding.code() {
         // An unlock or a reset may let an intruder in.
         Code::ResetDisowned => 0,
-        _ => 1,
+        Code::LockedAsCompromised => 1,
+        // A reset mails to the address.
+        _ if is_of_address && needs_reset(answer) => 2,
+        _ => 3,
     }
+}
+
+/// Whether only a reset lets the user in.
+fn needs_reset(answer: &DiagnoseSignInResponse) -> bool {
+    let mut blocking = answer.findings.iter().filter(|finding| finding.severity() == Severity::Blocking);
+    blocking.any(|finding| finding.remedy_method.ends_with("/ResetPassword"))
 }
 
 /// The command against a finding, or what the server says where there is none. `None` if another step does it.
 fn command(finding: &SignInFinding, name: &str, answer: &DiagnoseSignInResponse, means: &Means) -> Option<String> {
-    let is_needed = |finding: &&SignInFinding| finding.severity() == Severity::Blocking;
-    let is_reset = |finding: &SignInFinding| finding.remedy_method.ends_with("/ResetPassword");
-    let resets = answer.findings.iter().filter(is_needed).any(is_reset);
+    let resets = needs_reset(answer);
     match finding.remedy_method.rsplit('/').next().unwrap_or_default() {
         "UnlockUser" if resets && finding.code() == Code::LockedAsCompromised => Some(SPEAK_FIRST.to_owned()),
         // A reset clears the throttle, and lifts the lock with --unlock.
@@ -290,8 +298,9 @@ fn of_failing_mail(
     let next = instant(finding.until_time.as_ref()).map(|at| format!(", next {}.", clock.moment(at)));
     let remedy = finding.remedy.trim_end_matches('.');
     let of_others = [DeliveryObstacle::Relay, DeliveryObstacle::Message];
-    let is_of_recipient =
-        !finding.remedy_method.is_empty() && sent.is_none_or(|sent| !of_others.contains(&sent.obstacle()));
+    let is_of_notice = sent.is_some_and(|sent| sent.kind() == DeliveryKind::Notice);
+    let has_command = is_of_notice || !finding.remedy_method.is_empty();
+    let is_of_recipient = has_command && sent.is_none_or(|sent| !of_others.contains(&sent.obstacle()));
     let is_of_mailbox = sent.is_some_and(|sent| sent.obstacle() == DeliveryObstacle::Mailbox);
     let said =
         (!is_of_recipient || is_of_mailbox).then(|| format!("{remedy}{}", next.unwrap_or_else(|| ".".to_owned())));
