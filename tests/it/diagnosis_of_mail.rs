@@ -164,3 +164,16 @@ async fn an_address_that_refused_a_notice_is_corrected_before_a_link_is_sent_the
         "latchkey users update bob --email ADDRESS if the address is wrong 3 latchkey users reset bob --unlock";
     assert!(steps_of_bob.starts_with("1 Speak with the user first") && rest == expected, "{steps_of_bob}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_confirmation_of_the_address_that_failed_has_a_remedy() {
+    let relay = SmtpServer::with(Tls::None, Step::Recipient, Act::reply("550 5.1.1 no such user")).await;
+    let h = with_relay(&relay).await;
+    let (operator, shell) = (h.operator().await, terminal(&h));
+    let request = v1::SendEmailVerificationRequest { user: Some(named("bob")), ..Default::default() };
+    let sent = operator.user_admin().send_email_verification(request).await.expect("a message").into_inner();
+    let id = sent.delivery.expect("a message").id;
+    operator.delivery_in(&id, v1::DeliveryState::Failed).await;
+    let address = "1 latchkey users update bob --email ADDRESS if the address is wrong ";
+    assert_eq!(steps(&shell, "bob"), format!("{address}2 latchkey deliveries resend {id}"));
+}

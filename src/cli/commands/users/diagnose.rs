@@ -340,7 +340,8 @@ fn again(sent: &Delivery, answer: &DiagnoseSignInResponse, means: &Means) -> Opt
     match sent.kind() {
         _ if is_contained(answer) => None,
         DeliveryKind::TemporaryPassword => answer.user.as_ref().map(|user| reset(user, means, false)),
-        kind => sets_password(kind).then(|| format!("latchkey deliveries resend {}", sent.id)),
+        kind => (sets_password(kind) || kind == DeliveryKind::EmailVerification)
+            .then(|| format!("latchkey deliveries resend {}", sent.id)),
     }
 }
 
