@@ -1,7 +1,7 @@
 //! `latchkey users diagnose`.
 
 use clap::Args;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::means::Means;
 use super::recovery::{
@@ -146,7 +146,7 @@ pub(super) fn steps(typed: &str, answer: &DiagnoseSignInResponse, means: &Means,
             }
             // Without mail no link is sent again.
             Some(sent) if sent.link_end_time.is_none() && is_on_its_way(sent) && means.sends_links() => {
-                of_unused_link(sent)
+                of_unused_link(sent, clock)
             }
             _ if is_lost => of_failing_mail(finding, answer, &name, means, clock),
             _ => step(finding).into_iter().collect(),
@@ -273,15 +273,28 @@ fn is_on_its_way(sent: &Delivery) -> bool {
 }
 
 /// What helps if a link was sent and not used. Another reset would send the same.
-fn of_unused_link(sent: &Delivery) -> Vec<String> {
-    let again = format!("latchkey deliveries resend {}", sent.id);
+fn of_unused_link(sent: &Delivery, clock: &Clock) -> Vec<String> {
+    let again = format!("latchkey deliveries resend {}, {}", sent.id, once_allowed(sent, clock));
     match sent.state() {
-        DeliveryState::Accepted => vec![format!("{again}, after you have checked the address")],
+        DeliveryState::Accepted => {
+            vec![LOOK_FOR_IT.to_owned(), format!("{again}if nothing came and the address is right")]
+        }
         _ => vec![
             format!("latchkey deliveries watch {}, since it is being sent", sent.id),
-            format!("{again}, {NOTHING_CAME}"),
+            format!("{again}{NOTHING_CAME}"),
         ],
     }
+}
+
+/// What comes before a message that was accepted is sent again.
+const LOOK_FOR_IT: &str = "Ask the user to look into the inbox and the spam folder.";
+
+/// `from today 14:05 on, `, if the message cannot be sent again yet.
+fn once_allowed(sent: &Delivery, clock: &Clock) -> String {
+    let allowed = instant(sent.resend_allowed_time.as_ref()).filter(|at| !clock.is_past(*at));
+    // A time is shown in minutes; the next full one is not too early.
+    let shown = allowed.map(|at| at.checked_add(SignedDuration::from_secs(59)).unwrap_or(at));
+    shown.map(|at| format!("from {} on, ", clock.moment(at))).unwrap_or_default()
 }
 
 const NOTHING_CAME: &str = "if the user says that nothing came";
@@ -313,7 +326,9 @@ fn of_failing_mail(
     let update = |when: &str| is_current.then(|| format!("latchkey users update {name} --email ADDRESS, {when}"));
     let commands = match sent.state() {
         DeliveryState::Retrying => [None, None],
-        DeliveryState::Unknown => [again.map(|again| format!("{again}, {NOTHING_CAME}")), None],
+        DeliveryState::Unknown => {
+            [again.map(|again| format!("{again}, {}{NOTHING_CAME}", once_allowed(sent, clock))), None]
+        }
         DeliveryState::Failed if is_of_mailbox => [again, update("if the user has another address")],
         DeliveryState::Failed if is_of_recipient => [update("if the address is wrong"), again],
         _ => [again, None],
@@ -446,9 +461,29 @@ pub(super) fn labelled(
 
 #[cfg(test)]
 mod tests {
+    use jiff::tz::TimeZone;
+
     use super::*;
     use crate::proto::v1::GetMailStatusResponse;
     use crate::proto::v1::get_mail_status_response::Transport;
+
+    #[test]
+    fn a_link_is_not_sent_again_before_the_server_allows_it() {
+        let sent = |state: DeliveryState| Delivery {
+            id: "7".to_owned(),
+            state: state.into(),
+            resend_allowed_time: Some(prost_types::Timestamp { seconds: 90, nanos: 0 }),
+            ..Delivery::default()
+        };
+        let at = |seconds| Clock::new(Timestamp::from_second(seconds).unwrap_or_default(), TimeZone::UTC);
+        let accepted = |seconds| of_unused_link(&sent(DeliveryState::Accepted), &at(seconds));
+        let again = "latchkey deliveries resend 7";
+        let right = "if nothing came and the address is right";
+        assert_eq!(accepted(89), [LOOK_FOR_IT.to_owned(), format!("{again}, from today 00:02 on, {right}")]);
+        assert_eq!(accepted(90), [LOOK_FOR_IT.to_owned(), format!("{again}, {right}")]);
+        let queued = of_unused_link(&sent(DeliveryState::Queued), &at(0));
+        assert_eq!(queued.last(), Some(&format!("{again}, from today 00:02 on, {NOTHING_CAME}")));
+    }
 
     #[test]
     fn mail_is_in_order_only_where_the_server_sends_it() {
