@@ -3,7 +3,8 @@
 use super::means::{Means, lacking};
 use crate::proto::v1::sign_in_finding::{Code, Severity};
 use crate::proto::v1::{
-    Delivery, DeliveryKind, DeliveryState, DiagnoseSignInResponse, LockCause, SignInFinding, SignInVerdict, UserLock,
+    Delivery, DeliveryKind, DeliveryObstacle, DeliveryState, DiagnoseSignInResponse, LockCause, SignInFinding,
+    SignInVerdict, UserLock,
 };
 
 /// The next thing to do.
@@ -236,12 +237,22 @@ pub(super) fn ways(answer: &DiagnoseSignInResponse, means: &Means) -> Vec<(Way, 
     }
     if sends && may(&["users.reset", "users.write", "users.email"]) {
         let what = if address.is_empty() { "set an address" } else { "correct the address" };
-        ways.push((Way::Address, format!("{what}, then choose again")));
+        let way = (Way::Address, format!("{what}, then choose again"));
+        // What is mailed to an address that was refused does not arrive.
+        let at = if is_address_refused(answer) { 0 } else { ways.len() };
+        ways.insert(at, way);
     }
     if may(&["users.reset", "users.reset.temporary"]) {
         ways.push((Way::Password, "read out a temporary password, shown once".to_owned()));
     }
     ways
+}
+
+/// Whether the address of today is what a message failed at.
+fn is_address_refused(answer: &DiagnoseSignInResponse) -> bool {
+    let address = answer.user.as_ref().map_or("", |user| user.email.as_str());
+    let mut failing = answer.findings.iter().filter_map(|finding| failing(answer, finding));
+    failing.any(|sent| sent.obstacle() == DeliveryObstacle::Address && sent.address == address)
 }
 
 /// What still prevents a sign-in. What a link removes does not, once it was sent.
