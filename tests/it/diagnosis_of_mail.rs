@@ -177,3 +177,19 @@ async fn a_confirmation_of_the_address_that_failed_has_a_remedy() {
     let address = "1 latchkey users update bob --email ADDRESS if the address is wrong ";
     assert_eq!(steps(&shell, "bob"), format!("{address}2 latchkey deliveries resend {id}"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_relay_that_refuses_everything_is_tested_once() {
+    let relay = SmtpServer::with(Tls::None, Step::Mail, Act::reply("451 4.3.0 try later")).await;
+    let h = with_relay(&relay).await;
+    let (operator, shell) = (h.operator().await, terminal(&h));
+    for _ in 0..3 {
+        run(&shell, "users reset bob");
+        let sent = operator.deliveries("bob").await.remove(0);
+        operator.delivery_in(&sent.id, v1::DeliveryState::Retrying).await;
+        h.clock.advance(Duration::from_secs(1));
+    }
+    let told = run(&shell, "users diagnose bob");
+    assert!(told.contains("! No mail goes out: "), "{told}");
+    assert_eq!(steps(&shell, "bob").matches("latchkeyd mail test").count(), 1, "{told}");
+}

@@ -158,7 +158,9 @@ pub(super) fn steps(typed: &str, answer: &DiagnoseSignInResponse, means: &Means,
     matters.sort_by_key(|finding| rank(finding, answer));
     let mut steps: Vec<String> = Vec::new();
     for step in matters.into_iter().flat_map(steps_of).chain(similar) {
-        if !steps.contains(&step) {
+        // Two findings of mail may share a sentence.
+        let is_sentence = step.ends_with('.');
+        if !steps.iter().any(|known| *known == step || is_sentence && known.starts_with(&step)) {
             steps.push(step);
         }
     }
