@@ -193,3 +193,18 @@ async fn a_relay_that_refuses_everything_is_tested_once() {
     assert!(told.contains("! No mail goes out: "), "{told}");
     assert_eq!(steps(&shell, "bob").matches("latchkeyd mail test").count(), 1, "{told}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_place_where_the_password_was_set_is_not_one_of_a_sign_in() {
+    let h = Harness::with(|config| config.throttle.initial = Duration::from_hours(1)).await;
+    let (operator, stranger, shell) = (h.operator().await, h.stranger().await, terminal(&h));
+    run(&shell, "users invite grace --email grace@example.com");
+    let mail = h.mail_of(&operator.deliveries("grace").await.remove(0)).await;
+    stranger.choose(&mail.token("invite"), OTHER_PASSWORD).await.expect("a password");
+    for _ in 0..5 {
+        stranger.sign_in("grace", PASSWORD).await.unwrap_err();
+    }
+    let told = run(&shell, "users diagnose grace");
+    assert!(told.contains("✖ Sign-ins from places where the user has set the password are throttled"), "{told}");
+    assert!(!told.contains("signed in before"), "{told}");
+}

@@ -1,6 +1,7 @@
 //! Findings about the account itself.
 
 use super::mail::DeadLink;
+use super::password_sign_in::made_familiar;
 use super::{Code, Finding, Severity};
 use crate::domain::lockout::{Lock, LockCause};
 use crate::domain::sign_in_ability::Remedy;
@@ -9,7 +10,7 @@ use crate::domain::user::{ChangeCause, User, UserKind};
 
 /// The findings about the account itself.
 pub(super) fn of_account(user: &User, dead_link: Option<DeadLink>, now: Timestamp) -> Vec<Finding> {
-    let mut findings: Vec<Finding> = user.lock(now).map(of_lock).into_iter().collect();
+    let mut findings: Vec<Finding> = user.lock(now).map(|lock| of_lock(user, lock)).into_iter().collect();
     findings.extend(of_inactivity(user, now));
     if user.kind == UserKind::Service {
         let summary = "A service has no password, and signs in with API tokens.";
@@ -77,7 +78,8 @@ fn of_inactivity(user: &User, now: Timestamp) -> Option<Finding> {
     Some(Finding { since: Some(since), ..finding.helped(IF_NEEDED, Some(Remedy::Unlock)) })
 }
 
-fn of_lock(lock: &Lock) -> Finding {
+fn of_lock(user: &User, lock: &Lock) -> Finding {
+    let after_failures = format!("Locked after too many wrong passwords from places where {}", made_familiar(user));
     let (code, what, remedy) = match lock.cause {
         LockCause::Compromise => (
             Code::LockedAsCompromised,
@@ -89,11 +91,7 @@ fn of_lock(lock: &Lock) -> Finding {
         }
         LockCause::Operator => (Code::LockedByOperator, "Locked", "Unlock the account."),
         LockCause::Inactivity => (Code::LockedForInactivity, "Locked because it was not used", IF_NEEDED),
-        LockCause::FailedSignIns => (
-            Code::LockedAfterFailures,
-            "Locked after too many wrong passwords from places where the user has signed in before",
-            "Unlock the account.",
-        ),
+        LockCause::FailedSignIns => (Code::LockedAfterFailures, after_failures.as_str(), "Unlock the account."),
     };
     let by = match (lock.cause, lock.actor_name.as_str()) {
         (cause, _) if cause.is_automatic() => String::new(),

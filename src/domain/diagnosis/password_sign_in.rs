@@ -20,7 +20,7 @@ pub(super) fn of_person(user: &User, facts: &Facts, now: Timestamp) -> Vec<Findi
         findings.push(finding.helped("Reset the password.", Some(Remedy::ResetPassword)));
     }
     findings.extend(facts.blocks.iter().map(|(address, block)| of_block(*address, block, facts.place.is_some())));
-    findings.extend([false, true].into_iter().filter_map(|is_familiar| of_throttle(facts, is_familiar, now)));
+    findings.extend([false, true].into_iter().filter_map(|is_familiar| of_throttle(user, facts, is_familiar, now)));
     if let Some(until) = facts.sign_ins_limited_until {
         let summary = "The user has signed in too often with the right password. Further sign-ins are RATE_LIMITED.";
         let finding = Finding::new(Code::SignInsLimited, Severity::Blocking, summary);
@@ -61,20 +61,22 @@ fn of_block(address: IpAddr, block: &SourceBlock, is_place: bool) -> Finding {
     Finding { since: block.since, until: Some(block.until), ..finding }
 }
 
-fn of_throttle(facts: &Facts, is_familiar: bool, now: Timestamp) -> Option<Finding> {
+fn of_throttle(user: &User, facts: &Facts, is_familiar: bool, now: Timestamp) -> Option<Finding> {
     let of_places = facts.throttles.iter().filter(|throttle| throttle.is_familiar == is_familiar);
     let throttle = Throttle::over(of_places).filter(|throttle| throttle.until.is_none_or(|until| until > now))?;
     let here = facts.place.filter(|place| place.is_familiar == is_familiar);
     let places = match (here, is_familiar) {
-        (Some(place), true) => format!("{}, where the user has signed in before,", place.address),
+        (Some(place), true) => format!("{}, where {},", place.address, made_familiar(user)),
         (Some(place), false) => format!("{}, where the user has not signed in before,", place.address),
-        (None, true) => "places where the user has signed in before".to_owned(),
+        (None, true) => format!("places where {}", made_familiar(user)),
         (None, false) => "places where the user has not signed in before".to_owned(),
     };
     let what = if throttle.until.is_some() { "throttled" } else { "refused" };
     let failures = counted(throttle.failures, "wrong password");
     let summary = format!("Sign-ins from {places} are {what} after {failures}.");
     let remedy = match (is_familiar, throttle.until) {
+        (false, Some(_)) if user.last_sign_in_at.is_none() => "Wait, or unlock the account.",
+        (false, None) if user.last_sign_in_at.is_none() => "Unlock the account.",
         (false, Some(_)) => "Wait, sign in from a place where the user has signed in before, or unlock the account.",
         (false, None) => "Sign in from a place where the user has signed in before, or unlock the account.",
         (true, _) => "Wait, or unlock the account.",
@@ -82,6 +84,11 @@ fn of_throttle(facts: &Facts, is_familiar: bool, now: Timestamp) -> Option<Findi
     let severity = if facts.place.is_none() || here.is_some() { Severity::Blocking } else { Severity::Info };
     let finding = Finding::new(Code::ThrottledAccount, severity, summary).helped(remedy, Some(Remedy::Unlock));
     Some(Finding { until: throttle.until, ..finding })
+}
+
+/// What made places familiar: a sign-in, or a link by which the user set the password.
+pub(super) fn made_familiar(user: &User) -> &'static str {
+    if user.last_sign_in_at.is_some() { "the user has signed in before" } else { "the user has set the password" }
 }
 
 fn of_wrong_passwords(wrong: &WrongPasswords, user: &User) -> Finding {
