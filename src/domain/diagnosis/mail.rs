@@ -7,11 +7,11 @@ use crate::domain::time::Timestamp;
 use crate::domain::user::{ChangeCause, User};
 
 /// What helps if mail fails to all users.
-const MAIL_TEST: &str = "Run `latchkeyd mail test ADDRESS` on the server, which explains the failure.";
+const MAIL_TEST: &str = "Run `latchkeyd mail test ADDRESS` with the server's --config: it explains the failure.";
 
 /// What helps if the relay refuses one message, as spam or as too big.
-const MESSAGE_REFUSED: &str = "Ask the operator of the relay why it refuses the message; `latchkeyd mail test ADDRESS` on the \
-                               server tries another one.";
+const MESSAGE_REFUSED: &str = "Ask the operator of the relay why it refuses the message; `latchkeyd mail test ADDRESS` with \
+                               the server's --config tries another one.";
 
 /// What helps if the mailbox is full or closed.
 const MAILBOX_REFUSED: &str = "Ask the user to put the mailbox in order, or for another address";
