@@ -202,7 +202,8 @@ fn reset(event: &Event) -> &'static str {
     }
 }
 
-/// What a change of the policy changed: `: min length: 8 → 12, history: 5`.
+/// What a change of the policy changed: `: min length: 8 → 12; history: unset → 5`. The event has the policy as parts such as
+/// `min length: 8`, with `; ` between them. A part without a colon is not shown.
 fn policy_changes(before: &str, after: &str) -> String {
     let parts = |text: &str| -> Vec<(String, String)> {
         let parts = text.split("; ").filter_map(|part| part.split_once(": "));

@@ -167,7 +167,8 @@ pub(super) fn is_contained(answer: &DiagnoseSignInResponse) -> bool {
     lock.map(UserLock::cause) == Some(LockCause::Compromise)
 }
 
-/// The message that a finding tells of, which does not reach its user.
+/// The message that a finding tells of, which does not reach its user. A finding has no id of its message, but the time of the
+/// message's last change. Two messages may have changed in one transaction; a notice is the less important one.
 pub(super) fn failing<'a>(answer: &'a DiagnoseSignInResponse, finding: &SignInFinding) -> Option<&'a Delivery> {
     let is_told = |sent: &&Delivery| {
         finding.code() == Code::DeliveryFailing
