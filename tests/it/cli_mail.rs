@@ -6,6 +6,7 @@ use latchkey::proto::v1;
 
 use crate::cli::{terminal, terminal_of};
 use crate::harness::actors::named;
+use crate::harness::relay;
 use crate::harness::smtp::{Act, SmtpServer, Step, Tls};
 use crate::harness::transcript::{Shell, blocks, steps};
 use crate::harness::{Harness, OTHER_PASSWORD, PASSWORD};
@@ -20,15 +21,9 @@ async fn with_bob(h: &Harness) {
     h.operator().await.user_admin().update_user(request).await.expect("an address");
 }
 
-/// A server whose mail goes to this relay, in plain text on loopback.
+/// A server whose mail goes to this relay, with bob.
 async fn with_relay(relay: &SmtpServer) -> Harness {
-    let url = format!("smtp://127.0.0.1:{}?tls=none", relay.address.port());
-    let h = Harness::with(|config| {
-        config.mail.transport = latchkey::config::Transport::Smtp;
-        config.mail.smtp.url = Some(url.parse().expect("a URL"));
-        config.mail.limits.command = Duration::from_secs(2);
-    })
-    .await;
+    let h = relay::with_relay(relay).await;
     with_bob(&h).await;
     h
 }

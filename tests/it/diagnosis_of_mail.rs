@@ -9,21 +9,16 @@ use latchkey::proto::v1::temporary_password::Handover;
 
 use crate::cli::terminal;
 use crate::harness::actors::named;
+use crate::harness::relay;
 use crate::harness::smtp::{Act, SmtpServer, Step, Tls};
 use crate::harness::transcript::Shell;
 use crate::harness::{Client, Harness, OTHER_PASSWORD, PASSWORD};
 
 const ADDRESS: &str = "bob@example.com";
 
-/// A server whose mail goes to this relay, with a user who has an address.
+/// A server whose mail goes to this relay, with bob.
 async fn with_relay(relay: &SmtpServer) -> Harness {
-    let url = format!("smtp://127.0.0.1:{}?tls=none", relay.address.port());
-    let h = Harness::with(|config| {
-        config.mail.transport = Transport::Smtp;
-        config.mail.smtp.url = Some(url.parse().expect("a URL"));
-        config.mail.limits.command = Duration::from_secs(2);
-    })
-    .await;
+    let h = relay::with_relay(relay).await;
     h.create("bob", &[], PASSWORD).await;
     with_address(&h.operator().await, ADDRESS).await;
     h
